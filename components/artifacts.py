@@ -1,0 +1,276 @@
+"""The artifact types: what a folder of each holds, and how to open it.
+
+An artifact is a folder and a type. The classes here are thin: they name the files, and open them
+with the library that owns the format, imported only then.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.errors import ArtifactError, nearest
+
+if TYPE_CHECKING:
+    import keras
+    import pyarrow as pa
+    from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
+
+
+class Artifact:
+    """A folder of a known kind.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    def file(self, name: str) -> Path:
+        """The path of a file of the artifact.
+
+        Raises:
+            ArtifactError: it is not there.
+        """
+        path = self.path / name
+        if not path.exists():
+            raise ArtifactError(f"{self.path}: not a whole {type(self).__name__}, {name} is missing")
+        return path
+
+    def read_json(self, name: str) -> Any:
+        return json.loads(self.file(name).read_text(encoding="utf-8"))
+
+    def write_json(self, name: str, value: Any) -> None:
+        text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+        (self.path / name).write_text(text, encoding="utf-8")
+
+
+class Examples(Artifact):
+    """Rows, split into named sets, as columnar shards.
+
+    `examples.json` lists the splits, in order, and their shards with row counts::
+
+        {"splits": {"train": [{"path": "train/00000.parquet", "rows": 60000}], ...}}
+
+    Shards are Parquet files (Zstandard), all of one Arrow schema. A column is a number, a string,
+    bytes, a list of these, or a tensor of fixed shape (Arrow's `fixed_shape_tensor`). The metadata
+    of a field may hold `class_names`, a JSON list, where an integer column counts classes.
+    """
+
+    MANIFEST = "examples.json"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self._manifest["splits"])
+
+    def rows(self, split: str) -> int:
+        return sum(shard["rows"] for shard in self._shards(split))
+
+    def shards(self, split: str) -> list[Path]:
+        """The Parquet files of a split, in order.
+
+        Raises:
+            ArtifactError: there is no such split.
+        """
+        return [self.path / shard["path"] for shard in self._shards(split)]
+
+    def schema(self) -> pa.Schema:
+        """The Arrow schema that all shards share."""
+        import pyarrow.parquet as pq
+
+        for split in self.splits:
+            for shard in self.shards(split):
+                return pq.read_schema(shard)
+        raise ArtifactError(f"{self.path}: no shard in any split")
+
+    def class_names(self, column: str) -> list[str] | None:
+        """The names of the classes that an integer column counts, where the source knew them."""
+        schema = self.schema()
+        if column not in schema.names:
+            return None
+        names = (schema.field(column).metadata or {}).get(b"class_names")
+        return json.loads(names) if names else None
+
+    def read(self, split: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """A whole split in memory. For data known to be small; else use `batches`."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        columns = None if columns is None else list(columns)
+        tables = [pq.read_table(shard, columns=columns) for shard in self.shards(split)]
+        return pa.concat_tables(tables)
+
+    def batches(
+        self, split: str, columns: Sequence[str] | None = None, rows: int = 65536
+    ) -> Iterator[pa.RecordBatch]:
+        """Batches of at most `rows` rows of a split, in order; memory stays flat."""
+        import pyarrow.parquet as pq
+
+        columns = None if columns is None else list(columns)
+        for shard in self.shards(split):
+            with pq.ParquetFile(shard) as file:
+                yield from file.iter_batches(batch_size=rows, columns=columns)
+
+    @property
+    def _manifest(self) -> dict[str, Any]:
+        return self.read_json(self.MANIFEST)
+
+    def _shards(self, split: str) -> list[dict[str, Any]]:
+        splits = self._manifest["splits"]
+        if split not in splits:
+            raise ArtifactError(f"{self.path}: no split {split!r}; {nearest(split, splits)}")
+        return splits[split]
+
+
+class Statistics(Artifact):
+    """Statistics of every feature of every split.
+
+    `statistics.pb` is a serialised tensorflow-metadata `DatasetFeatureStatisticsList` with a
+    dataset for each split, named after it: what TFDV and Facets read.
+    """
+
+    FILE = "statistics.pb"
+
+    def proto(self) -> statistics_pb2.DatasetFeatureStatisticsList:
+        from tensorflow_metadata.proto.v0 import statistics_pb2
+
+        data = self.file(self.FILE).read_bytes()
+        return statistics_pb2.DatasetFeatureStatisticsList.FromString(data)
+
+    def write(self, proto: statistics_pb2.DatasetFeatureStatisticsList) -> None:
+        (self.path / self.FILE).write_bytes(proto.SerializeToString(deterministic=True))
+
+
+class Schema(Artifact):
+    """What the data should look like: `schema.pbtxt`, a tensorflow-metadata `Schema` as text."""
+
+    FILE = "schema.pbtxt"
+
+    def proto(self) -> schema_pb2.Schema:
+        from google.protobuf import text_format
+        from tensorflow_metadata.proto.v0 import schema_pb2
+
+        path = self.file(self.FILE)
+        try:
+            return text_format.Parse(path.read_text(encoding="utf-8"), schema_pb2.Schema())
+        except text_format.ParseError as error:
+            raise ArtifactError(f"{path}: not a Schema in protobuf's text format: {error}") from None
+
+    def write(self, proto: schema_pb2.Schema) -> None:
+        from google.protobuf import text_format
+
+        (self.path / self.FILE).write_text(text_format.MessageToString(proto, as_utf8=True), "utf-8")
+
+
+class Anomalies(Artifact):
+    """Where the data breaks its schema: `anomalies.pbtxt`, a tensorflow-metadata `Anomalies`."""
+
+    FILE = "anomalies.pbtxt"
+
+    def proto(self) -> anomalies_pb2.Anomalies:
+        from google.protobuf import text_format
+        from tensorflow_metadata.proto.v0 import anomalies_pb2
+
+        return text_format.Parse(
+            self.file(self.FILE).read_text(encoding="utf-8"), anomalies_pb2.Anomalies()
+        )
+
+    def write(self, proto: anomalies_pb2.Anomalies) -> None:
+        from google.protobuf import text_format
+
+        (self.path / self.FILE).write_text(text_format.MessageToString(proto, as_utf8=True), "utf-8")
+
+
+class Preprocessing(Artifact):
+    """Preprocessing with its state: a Keras model from raw features to model inputs and label.
+
+    `preprocessing.keras` is the adapted model; its inputs and outputs are dicts by name.
+    `preprocessing.json` holds `label` (the name of the output, or raw column, that is learned;
+    or null), `label_is_output`, and `class_names` (or null). `state/` holds the same state to read:
+    vocabularies as text files, numbers as JSON.
+    """
+
+    FILE = "preprocessing.keras"
+    FACTS = "preprocessing.json"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return self.read_json(self.FACTS)
+
+    def load(self) -> keras.Model:
+        """The whole model: features and, where it is computed, the label."""
+        return load_keras_model(self.file(self.FILE))
+
+
+class Model(Artifact):
+    """A Keras model, untrained or trained: `model.keras`, and `summary.json` with its size."""
+
+    FILE = "model.keras"
+
+    def load(self) -> keras.Model:
+        return load_keras_model(self.file(self.FILE))
+
+
+class Evaluation(Artifact):
+    """How good a model is: `metrics.json`, figures by split and name."""
+
+    FILE = "metrics.json"
+
+
+class Blessing(Artifact):
+    """Whether a model may go out: `blessing.json`.
+
+    `{"blessed": bool, "rules": [{"metric", "value", "bound", "kind": "min|max", "kept": bool}]}`
+    """
+
+    FILE = "blessing.json"
+
+    @property
+    def blessed(self) -> bool:
+        return self.read_json(self.FILE)["blessed"]
+
+    def refusals(self) -> list[str]:
+        """A short sentence for each rule that was not kept."""
+        return [
+            f"{rule['metric']} is {rule['value']:.4g}, "
+            f"{'at least' if rule['kind'] == 'min' else 'at most'} {rule['bound']:g} wanted"
+            for rule in self.read_json(self.FILE)["rules"]
+            if not rule["kept"]
+        ]
+
+
+class SavedModel(Artifact):
+    """A TensorFlow SavedModel: the folder itself is what `tf.saved_model.load` and servers open."""
+
+
+class PushedModel(Artifact):
+    """Where a model was pushed: `pushed.json` with `destination`, `version` and `path`."""
+
+    FILE = "pushed.json"
+
+
+class Report(Artifact):
+    """Files for people: text, tables, pictures."""
+
+
+def load_keras_model(path: Path) -> keras.Model:
+    """Opens a `.keras` file.
+
+    Raises:
+        ArtifactError: the file is broken, or uses a layer that is not registered.
+    """
+    import keras
+
+    try:
+        return keras.saving.load_model(path)
+    except (ValueError, TypeError, OSError) as error:
+        raise ArtifactError(
+            f"{path}: Keras cannot load it: {error} (a layer of your own needs "
+            "@keras.saving.register_keras_serializable in the pipeline's file)"
+        ) from error

@@ -1,0 +1,297 @@
+"""The command line. Parses, asks the other modules, prints; knows no more than that."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Optional
+
+import typer
+
+from components.errors import KeraslineError, ParameterError
+
+FAILED, WRONG_CALL, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    name="run_pipeline.py",
+    help="Pipelines for Keras 3: from raw data to a trained, evaluated, exported model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Root = Annotated[Path, typer.Option(help="The pipeline root: artifacts, metadata and logs.")]
+Metadata = Annotated[
+    Optional[str], typer.Option(help="The metadata store's SQLAlchemy URL.", show_default="in root")
+]
+Json = Annotated[Optional[Path], typer.Option("--json", help="Write the result there as JSON.")]
+DEFAULT_ROOT = Path("runs")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command line; what follows `--` are Beam's options."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    beam_options: list[str] = []
+    if "--" in given:
+        split = given.index("--")
+        given, beam_options = given[:split], given[split + 1 :]
+    try:
+        code = app(given, standalone_mode=False, obj=beam_options) or 0
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("interrupted; the same command takes up where it stopped")
+        code = INTERRUPTED
+    except KeraslineError as error:
+        _complain(str(error))
+        code = WRONG_CALL
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 0
+    except Exception as error:
+        code = _usage_error(error)
+    sys.exit(code)
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    recipe: Annotated[Optional[str], typer.Argument(metavar="[RECIPE|FILE.py]")] = None,
+    settings: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", metavar="NODE.PARAM=VALUE", help="Set a stage's parameter."),
+    ] = None,
+    root: Root = DEFAULT_ROOT,
+    run_id: Annotated[Optional[str], typer.Option(help="Name the run, or take one up.")] = None,
+    node: Annotated[Optional[str], typer.Option(help="Run this stage alone.")] = None,
+    start: Annotated[Optional[str], typer.Option("--from", help="Run from this stage.")] = None,
+    stop: Annotated[Optional[str], typer.Option("--to", help="Run up to this stage.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Run every stage.")] = False,
+    metadata: Metadata = None,
+    json_file: Json = None,
+) -> None:
+    """Run a pipeline: a recipe, a file of yours, or, without either, the main job (penguins).
+
+    Options for Beam follow after --, for instance: run taxi -- --direct_num_workers=2
+    """
+    from pipeline import screen as screens
+    from pipeline.loading import MAIN_RECIPE, load_pipeline
+    from pipeline.publishing import ArtifactRoot
+    from pipeline.run import RunRequest, run_pipeline
+    from pipeline.store import new_run_id
+
+    if node and (start or stop):
+        raise ParameterError("--node runs one stage: give it alone, or --from and --to without it")
+    recipe = recipe or MAIN_RECIPE
+    changes = _parsed_settings(settings or [])
+    pipeline = load_pipeline(recipe, str(root.absolute()), changes)
+    selected = pipeline.select(node, start, stop)
+    run_id = _checked_run_id(run_id) if run_id else new_run_id()
+    artifact_root = ArtifactRoot(root)
+    log = artifact_root.log_file(run_id)
+    with _usable(root):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
+    store = _store(root, metadata)
+    request = RunRequest(
+        pipeline, store, artifact_root, recipe, selected, changes, run_id, context.obj, not no_cache
+    )
+    with screens.chatter_to(log) as screen:
+        screen.print(f"{pipeline.name}: run {run_id} in {root}", soft_wrap=True)
+        with screens.progress(screen, lambda: store.executions(run_id), selected):
+            summary = run_pipeline(request)
+        _print_end(screen, summary, log)
+    if json_file:
+        _write_json(json_file, summary.as_json())
+    if summary.state == "failed":
+        for execution in summary.executions:
+            if execution.state == "failed":
+                _complain(f"{execution.node}: {execution.message}")
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def recipes(json_file: Json = None) -> None:
+    """List the ready pipelines."""
+    from pipeline.loading import recipe_names, recipe_summary
+
+    rows = [(name, recipe_summary(name)) for name in recipe_names()]
+    _show(json_file, ("recipe", "what it does"), rows, [dict(zip(("name", "about"), r)) for r in rows])
+
+
+@app.command()
+def runs(root: Root = DEFAULT_ROOT, metadata: Metadata = None, json_file: Json = None) -> None:
+    """List the runs, the newest first."""
+    rows, values = [], []
+    for item in _store(root, metadata, must_exist=True).runs():
+        state = _state(item)
+        seconds = f"{item.seconds:.1f}" if item.seconds is not None else ""
+        rows.append((item.id, item.recipe, state, f"{item.started:%Y-%m-%d %H:%M:%S}", seconds))
+        values.append({**vars(item), "state": state})
+    _show(json_file, ("run", "recipe", "state", "started (UTC)", "seconds"), rows, values)
+
+
+@app.command()
+def show(
+    run_id: Annotated[str, typer.Argument(metavar="RUN")],
+    root: Root = DEFAULT_ROOT,
+    metadata: Metadata = None,
+    json_file: Json = None,
+) -> None:
+    """Show a run's stages: how each went, its figures and its outputs. RUN: an id, or its beginning."""
+    from pipeline.run import Summary
+    from pipeline.screen import figures
+
+    store = _store(root, metadata, must_exist=True)
+    item = store.run(run_id)
+    executions = store.executions(item.id)
+    summary = Summary(item.id, item.recipe, _state(item), item.seconds or 0.0, executions)
+    rows = []
+    for e in executions:
+        outputs = [f"{name}: {artifact.path}" for name, artifact in e.outputs.items()]
+        told = "\n".join(filter(None, [e.message, figures(e.metrics), *outputs]))
+        rows.append((e.node, e.state, f"{e.seconds or 0:.1f}", told))
+    _show(json_file, ("stage", "state", "seconds", "figures and outputs"), rows, summary.as_json())
+
+
+@app.command()
+def lineage(
+    key: Annotated[str, typer.Argument(metavar="ARTIFACT-OR-RUN")],
+    root: Root = DEFAULT_ROOT,
+    metadata: Metadata = None,
+    json_file: Json = None,
+) -> None:
+    """Show what an artifact (its path or id), or each output of a run, was made from and is used by."""
+    from pipeline.lineage import as_tree, trace
+
+    found = trace(_store(root, metadata, must_exist=True), key)
+    if json_file:
+        _write_json(json_file, found)
+        return
+    from pipeline.screen import console
+
+    for item in found:
+        console().print(as_tree(item), soft_wrap=True)
+
+
+@app.command()
+def gc(
+    root: Root = DEFAULT_ROOT,
+    metadata: Metadata = None,
+    keep: Annotated[int, typer.Option(min=0, help="Runs of each pipeline whose outputs stay.")] = 5,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    json_file: Json = None,
+) -> None:
+    """Remove what dead processes left, and outputs that none of the newest runs uses."""
+    from pipeline.garbage import collect
+    from pipeline.publishing import ArtifactRoot
+
+    store = _store(root, metadata, must_exist=True)
+    removed = collect(store, ArtifactRoot(root), keep=keep, dry_run=dry_run)
+    rows = [(str(item.path), item.why, f"{item.size_bytes / 1e6:.1f} MB") for item in removed]
+    values = [{"path": str(i.path), "why": i.why, "size_bytes": i.size_bytes} for i in removed]
+    _show(json_file, ("would go" if dry_run else "removed", "why", "size"), rows, values)
+
+
+def _parsed_settings(texts: Sequence[str]) -> dict[str, str]:
+    changes = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or "." not in key:
+            raise ParameterError(f"--set {text}: NODE.PARAM=VALUE wanted, as in Trainer.epochs=3")
+        changes[key.strip()] = value
+    return changes
+
+
+def _checked_run_id(run_id: str) -> str:
+    import re
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.:+-]{0,99}", run_id):
+        raise ParameterError(
+            f"--run-id {run_id!r}: up to 100 letters, digits, '_', '.', ':', '+' and '-' wanted"
+        )
+    return run_id
+
+
+def _store(root: Path, url: str | None, *, must_exist: bool = False) -> Any:
+    from pipeline.store import Store, sqlite_url
+
+    path = root.absolute() / "metadata.sqlite"
+    if must_exist and url is None and not path.exists():
+        raise KeraslineError(f"{root}: no pipeline root (it has no metadata.sqlite); give its --root")
+    with _usable(root):
+        return Store(url or sqlite_url(path))
+
+
+@contextlib.contextmanager
+def _usable(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise KeraslineError(f"--root {root}: {error.strerror}: {error.filename}") from error
+
+
+def _state(item: Any) -> str:
+    """A run's state; one that says it is running, while no process holds its lock, was killed."""
+    from pipeline.locks import is_held
+    from pipeline.publishing import ArtifactRoot
+
+    lock = ArtifactRoot(Path(item.root)).run_lock_file(item.id)
+    return "interrupted" if item.state == "running" and not is_held(lock) else item.state
+
+
+def _print_end(screen: Any, summary: Any, log: Path) -> None:
+    from pipeline.screen import metrics_table
+
+    table = metrics_table(summary.executions) if screen.is_terminal else None
+    if table is not None:
+        screen.print(table)
+    for execution in summary.executions:
+        for name in ("pushed", "saved_model"):
+            if name in execution.outputs:
+                where = execution.metrics.get("path", execution.outputs[name].path)
+                screen.print(f"{execution.node}: {where}", soft_wrap=True)
+    screen.print(f"{summary.state} in {summary.seconds:.1f} s; log: {log}", soft_wrap=True)
+
+
+def _show(
+    json_file: Path | None, columns: Sequence[str], rows: Sequence[Sequence[str]], value: Any
+) -> None:
+    if json_file:
+        _write_json(json_file, value)
+        return
+    from pipeline.screen import console, plain_table
+
+    console().print(plain_table(columns, rows))
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Writes aside and renames, so that a reader never meets half a file; `-` is the screen."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.rename(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise KeraslineError(f"--json {path}: {error.strerror}") from error
+
+
+def _usage_error(error: Exception) -> int:
+    """A call that cannot be parsed is told in one line; anything else is ours, and is raised."""
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        if error.format_message():
+            _complain(f"{error.format_message()} (try --help)")
+        return WRONG_CALL
+    raise error
+
+
+def _complain(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)

@@ -1,0 +1,308 @@
+"""One node, whole life: resolve its inputs, look in the cache, run, publish, record.
+
+The same for every runner, in every process. What it knows of other nodes it reads from the
+metadata store, so two nodes of one run may be executed on two machines.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from components.artifacts import Artifact
+from components.base import Component, Context
+from components.errors import KeraslineError, StageSkipped, StoreError
+from pipeline import store as records
+from pipeline.dag import Pipeline
+from pipeline.fingerprint import node_fingerprint
+from pipeline.locks import locked
+from pipeline.publishing import ArtifactRoot, Published, file_digest, read_published
+from pipeline.store import Execution, Store, StoredArtifact
+
+LOG = logging.getLogger("kerasline")
+
+# A file touched within this time may be touched again without its time of change telling: the
+# clock of some file systems ticks in two seconds. Its digest is not remembered.
+SETTLED_NS = 2_000_000_000
+
+PROGRESS_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Executes the nodes of one run of one pipeline.
+
+    Args:
+        pipeline: the nodes and edges.
+        store: where executions are recorded.
+        root: where artifacts are published.
+        run_id: the run; it has been begun in the store.
+        selected: the nodes that this run runs; others lend the outputs of their latest execution.
+        beam_options: for the Beam pipelines that stages start.
+        use_cache: whether outputs of earlier executions may stand for a run.
+    """
+
+    pipeline: Pipeline
+    store: Store
+    root: ArtifactRoot
+    run_id: str
+    selected: Sequence[str]
+    beam_options: Sequence[str] = ()
+    use_cache: bool = True
+
+    def from_cache(self, name: str) -> Execution | None:
+        """Records the node as cached (or skipped again) if it need not run; None if it must.
+
+        An error met on the way is not raised: `execute` meets it again and records it.
+        """
+        if not self.use_cache:
+            return None
+        try:
+            work = self._resolve(name)
+            found = None if work is None else self._cached(work, self._blank(name))
+        except (KeraslineError, OSError):
+            return None
+        if found is not None:
+            self.store.record(found)
+        return found
+
+    def execute(self, name: str) -> Execution:
+        """Executes one node and records how it went; never raises for a stage's failure."""
+        clock = time.perf_counter()
+        blank = self._blank(name)
+        self.store.record(blank)
+        try:
+            result = self._executed(name, blank)
+        except KeraslineError as error:
+            LOG.info("%s failed: %s", name, error, exc_info=error)
+            result = dataclasses.replace(blank, state="failed", message=str(error))
+        except OSError as error:
+            LOG.exception("%s failed", name)
+            result = dataclasses.replace(blank, state="failed", message=_explain(error))
+        except Exception as error:  # ours or a library's: the traceback goes to the log
+            LOG.exception("%s failed", name)
+            told = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            message = f"{told} (traceback in {self.root.log_file(self.run_id)})"
+            result = dataclasses.replace(blank, state="failed", message=message)
+        seconds = time.perf_counter() - clock
+        result = dataclasses.replace(result, finished=records.now(), seconds=seconds)
+        self.store.record(result)
+        return result
+
+    def _executed(self, name: str, blank: Execution) -> Execution:
+        work = self._resolve(name)
+        if work is None:
+            return dataclasses.replace(blank, state="skipped", message=self._why_not(name))
+        # Whoever else is at this very work, here or in another run, is waited for: then it is there.
+        with locked(self.root.lock_file(work.fingerprint)):
+            return self._cached(work, blank) or self._run(work, blank)
+
+    def _run(self, work: _Work, blank: Execution) -> Execution:
+        component = work.component
+        staging = self.root.new_staging(component.name, work.fingerprint)
+        work_dir = staging.with_name(staging.name + ".work")
+        shutil.rmtree(work_dir, ignore_errors=True)
+        work_dir.mkdir()
+        note = f"run again: {work.note}" if work.note else None
+        try:
+            outputs = component.output_artifacts(staging)
+            context = Context(work_dir, tuple(self.beam_options), self._reporter(blank))
+            metrics = _plain(component.run(component.input_artifacts(work.inputs), outputs, context))
+            facts = {
+                "component": _component_name(component),
+                "parameters": {key: _shown(value) for key, value in component.parameters.items()},
+                "run_id": self.run_id,
+                "metrics": metrics,
+            }
+            published = self.root.publish(
+                staging, self.pipeline.name, component, work.fingerprint, facts
+            )
+        except StageSkipped as skip:
+            return dataclasses.replace(
+                blank,
+                state="skipped",
+                fingerprint=work.fingerprint,
+                message=str(skip),
+                inputs=work.stored_inputs,
+            )
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+            shutil.rmtree(work_dir, ignore_errors=True)
+        return _with_outputs(blank, work, published, state="ran", message=note)
+
+    def _cached(self, work: _Work, blank: Execution) -> Execution | None:
+        """The execution as found in the cache; None, and why in `work.note`, where it is not."""
+        if not self.use_cache:
+            return None
+        known = self.store.published(work.fingerprint)
+        if known is not None and known.state == "skipped":
+            return dataclasses.replace(
+                blank,
+                state="skipped",
+                fingerprint=work.fingerprint,
+                message=known.message,
+                inputs=work.stored_inputs,
+                finished=records.now(),
+                seconds=0.0,
+            )
+        for published in self._candidates(work, known):
+            work.note = published.broken() or work.component.stale(_opened(work, published))
+            if work.note is None:
+                return _with_outputs(blank, work, published, state="cached", message=None)
+            LOG.warning("%s: cached outputs cannot be used: %s", work.component.name, work.note)
+        return None
+
+    def _candidates(self, work: _Work, known: Execution | None) -> Iterator[Published]:
+        if known is not None and known.folder is not None:
+            folder = Path(known.folder)
+            if read_published(folder) is None:
+                work.note = f"{folder} is missing or broken"
+                LOG.warning("%s: %s", work.component.name, work.note)
+        yield from self.root.candidates(
+            self.pipeline.name, work.component.name, work.fingerprint
+        )
+
+    def _resolve(self, name: str) -> _Work | None:
+        """The node's inputs and fingerprint; None where a node that it needs gave no outputs.
+
+        Raises:
+            StoreError: a node that is not part of this run has never given outputs.
+        """
+        component = self.pipeline.nodes[name]
+        inputs: dict[str, Artifact] = {}
+        stored: dict[str, StoredArtifact] = {}
+        digests: dict[str, str] = {}
+        for field, source in component.inputs.items():
+            if isinstance(source, Artifact):
+                inputs[field] = source
+                digests[field] = _folder_digest(source.path, self._file_digest)
+                continue
+            upstream = self._upstream(source.producer.name)
+            if upstream is None:
+                return None
+            stored[field] = upstream.outputs[source.name]
+            inputs[field] = source.type(stored[field].path)
+            digests[field] = stored[field].digest
+        fingerprint = node_fingerprint(component, digests, self._file_digest)
+        return _Work(component, inputs, stored, fingerprint)
+
+    def _upstream(self, name: str) -> Execution | None:
+        latest = self.store.latest(self.pipeline.name, name, self.run_id)
+        if name in self.selected:
+            return latest if latest is not None and latest.run_id == self.run_id else None
+        if latest is None:
+            raise StoreError(
+                f"{name} is not part of this run and has no earlier outputs in {self.root.path}; "
+                "run it first, or run the whole pipeline"
+            )
+        return latest
+
+    def _why_not(self, name: str) -> str:
+        states = {e.node: e.state for e in self.store.executions(self.run_id)}
+        blockers = [n for n in self.pipeline.upstream(name) if states.get(n) in ("failed", "skipped")]
+        return "not run, because " + " and ".join(f"{n} was {states[n]}" for n in blockers).replace(
+            "was failed", "failed"
+        )
+
+    def _file_digest(self, path: Path) -> str:
+        status = path.stat()
+        key = (str(path.absolute()), status.st_size, status.st_mtime_ns)
+        known = self.store.known_digest(*key)
+        if known is None:
+            known = file_digest(path)
+            if time.time_ns() - status.st_mtime_ns > SETTLED_NS:
+                self.store.remember_digest(*key, known)
+        return known
+
+    def _blank(self, name: str) -> Execution:
+        component = _component_name(self.pipeline.nodes[name])
+        return Execution(self.run_id, self.pipeline.name, name, component, "running", records.now())
+
+    def _reporter(self, execution: Execution) -> Callable[[str], None]:
+        last = [0.0]
+
+        def report(text: str) -> None:
+            LOG.info("%s: %s", execution.node, text)
+            if time.monotonic() - last[0] >= PROGRESS_SECONDS:
+                last[0] = time.monotonic()
+                self.store.progress(execution.id, text)
+
+        return report
+
+
+@dataclass
+class _Work:
+    """A node whose inputs are known. `note`: why cached outputs, if there were any, were not used."""
+
+    component: Component
+    inputs: Mapping[str, Artifact]
+    stored_inputs: Mapping[str, StoredArtifact]
+    fingerprint: str
+    note: str | None = None
+
+
+def _with_outputs(
+    blank: Execution, work: _Work, published: Published, *, state: str, message: str | None
+) -> Execution:
+    return dataclasses.replace(
+        blank,
+        state=state,
+        fingerprint=work.fingerprint,
+        folder=str(published.folder),
+        metrics=published.metrics,
+        message=message,
+        inputs=work.stored_inputs,
+        outputs=_stored(published),
+        finished=records.now(),
+        seconds=0.0,
+    )
+
+
+def _opened(work: _Work, published: Published) -> SimpleNamespace:
+    kinds = type(work.component).spec().outputs
+    return SimpleNamespace(**{name: kind(published.folder / name) for name, kind in kinds.items()})
+
+
+def _stored(published: Published) -> dict[str, StoredArtifact]:
+    return {
+        name: StoredArtifact(
+            facts["type"], str(published.folder / name), facts["digest"], facts["size_bytes"]
+        )
+        for name, facts in published.outputs.items()
+    }
+
+
+def _folder_digest(folder: Path, digest: Callable[[Path], str]) -> str:
+    """The digest of an artifact that no pipeline made, given as an input by its folder."""
+    if not folder.is_dir():
+        raise KeraslineError(f"{folder}: no such folder; an artifact was wanted there")
+    return "".join(f"{p.relative_to(folder)} {digest(p)} " for p in sorted(folder.rglob("*")) if p.is_file())
+
+
+def _component_name(component: Component) -> str:
+    return f"{type(component).__module__}.{type(component).__qualname__}"
+
+
+def _plain(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Metrics as JSON has them: NumPy's numbers become Python's."""
+    return {k: v.item() if hasattr(v, "item") else v for k, v in (metrics or {}).items()}
+
+
+def _shown(value: Any) -> Any:
+    return getattr(value, "__qualname__", None) or value
+
+
+def _explain(error: OSError) -> str:
+    where = f": {error.filename}" if error.filename else ""
+    advice = {errno.ENOSPC: "; free some space, or give another --root",
+              errno.EACCES: "; check the permissions, or give another --root",
+              errno.EROFS: "; give another --root"}.get(error.errno or 0, "")  # fmt: skip
+    return f"{error.strerror or error}{where}{advice}"

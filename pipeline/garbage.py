@@ -1,0 +1,70 @@
+"""What a pipeline root no longer needs, and its removal."""
+
+from __future__ import annotations
+
+import collections
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.errors import KeraslineError
+from pipeline.locks import removed_if_free
+from pipeline.publishing import ArtifactRoot
+from pipeline.store import Store
+
+
+@dataclass(frozen=True)
+class Removed:
+    path: Path
+    why: str
+    size_bytes: int
+
+
+def collect(store: Store, root: ArtifactRoot, *, keep: int, dry_run: bool) -> list[Removed]:
+    """Removes staging folders of dead processes and outputs that no kept run uses.
+
+    Args:
+        keep: how many of the newest runs of each pipeline keep all their outputs.
+        dry_run: tells what would go, and removes nothing.
+
+    Raises:
+        KeraslineError: a run is going on in this root.
+    """
+    with removed_if_free(_made(root.use_lock_file)) as free:
+        if not free:
+            raise KeraslineError(f"{root.path}: a run is going on there; collect when it has ended")
+        found = [*_leftovers(root), *_unused(store, root, keep)]
+        if not dry_run:
+            # The store first: killed in between, folders are left that the next collection finds.
+            store.forget_artifacts([str(item.path) for item in found])
+            for item in found:
+                shutil.rmtree(item.path)
+    return found
+
+
+def _made(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def _leftovers(root: ArtifactRoot) -> Iterator[Removed]:
+    for path in sorted(root.staging.glob("*")):
+        yield Removed(path, "left by a process that died", _size(path))
+
+
+def _unused(store: Store, root: ArtifactRoot, keep: int) -> Iterator[Removed]:
+    used: set[str | None] = set()
+    seen: collections.Counter[str] = collections.Counter()
+    for run in store.runs():
+        seen[run.pipeline] += 1
+        if seen[run.pipeline] <= keep:
+            used |= {execution.folder for execution in store.executions(run.id)}
+    for path in sorted(root.artifacts.glob("*/*/*")):
+        if str(path) not in used:
+            yield Removed(path, f"not used by the newest {keep} runs", _size(path))
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,112 @@
+"""From the name of a recipe, or the path of a user's file, to a pipeline."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+import traceback
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.errors import KeraslineError, UserCodeError, WiringError, nearest
+from pipeline import recipes
+from pipeline.dag import Pipeline
+
+MAIN_RECIPE = "penguins"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a pipeline function is told about where it runs.
+
+    Attributes:
+        root: the pipeline root, absolute: artifacts and metadata are below it.
+    """
+
+    root: Path
+
+
+def load_pipeline(recipe: str, root: str, parameters: Mapping[str, Any]) -> Pipeline:
+    """Builds the pipeline of a recipe or file, with parameters set as `{"NODE.PARAM": value}`.
+
+    Raises:
+        WiringError: no such recipe or file, or it holds no usable `pipeline(settings)`.
+        UserCodeError: the user's file, or its `pipeline` function, raised.
+        ParameterError: an unknown parameter or a wrong value.
+    """
+    module = load_recipe(recipe)
+    build = getattr(module, "pipeline", None)
+    if not callable(build):
+        raise WiringError(f"{recipe}: it defines no function pipeline(settings)")
+    pipeline = _guarded(recipe, build, Settings(Path(root)))
+    if not isinstance(pipeline, Pipeline):
+        raise WiringError(f"{recipe}: pipeline(settings) returned {type(pipeline).__name__}, not a Pipeline")
+    pipeline.with_parameters(parameters)
+    return pipeline.rebuilt_by(load_pipeline, recipe, root, dict(parameters))
+
+
+def load_recipe(recipe: str) -> types.ModuleType:
+    """The module of a recipe by its name, or of a user's file by its path."""
+    if recipe in recipe_names():
+        return importlib.import_module(f"pipeline.recipes.{recipe}")
+    path = Path(recipe)
+    if path.is_file():
+        return _load_file(path.resolve())
+    if path.suffix == ".py" or len(path.parts) > 1:
+        raise WiringError(f"{recipe}: no such file")
+    raise WiringError(f"no recipe {recipe!r}; {nearest(recipe, recipe_names())}")
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the project: the modules here that define a pipeline."""
+    found = [module.name for module in pkgutil.iter_modules(recipes.__path__)]
+    return sorted(name for name in found if name not in recipes.HELPERS)
+
+
+def recipe_summary(name: str) -> str:
+    """The first sentence of a recipe's docstring, read without running the recipe."""
+    source = Path(recipes.__path__[0], f"{name}.py").read_text(encoding="utf-8")
+    paragraph = (ast.get_docstring(ast.parse(source)) or "").partition("\n\n")[0]
+    return " ".join(paragraph.split())
+
+
+@functools.cache
+def _load_file(path: Path) -> types.ModuleType:
+    """Imports a file under a name of its own; its neighbours can be imported by their names."""
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    # A name by the path: two files of one name in different folders stay apart, and a function
+    # of the file is found again when another worker of this process unpickles it.
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        _guarded(str(path), spec.loader.exec_module, module)
+    except KeraslineError:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _guarded(where: str, function: Any, *arguments: Any) -> Any:
+    """Calls the user's code; what it raises becomes one line with the place in the user's file."""
+    try:
+        return function(*arguments)
+    except KeraslineError:
+        raise
+    except SyntaxError as error:
+        raise UserCodeError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserCodeError(
+            f"{where}: {type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+        ) from error

@@ -1,0 +1,128 @@
+"""A whole run, from a pipeline to its summary: what the command line and programs call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from components.errors import KeraslineError
+from pipeline.dag import Pipeline
+from pipeline.executor import LOG, Executor
+from pipeline.locks import locked
+from pipeline.publishing import ArtifactRoot
+from pipeline.store import Execution, Run, Store, new_run_id, now
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run went. `state`: succeeded or failed."""
+
+    run_id: str
+    recipe: str
+    state: str
+    seconds: float
+    executions: Sequence[Execution]
+
+    def as_json(self) -> dict[str, Any]:
+        """The summary in the form that `--json` writes."""
+        return {
+            "run_id": self.run_id,
+            "recipe": self.recipe,
+            "state": self.state,
+            "seconds": round(self.seconds, 3),
+            "nodes": [
+                {
+                    "name": e.node,
+                    "state": e.state,
+                    "seconds": round(e.seconds or 0.0, 3),
+                    "outputs": {name: artifact.path for name, artifact in e.outputs.items()},
+                    "metrics": dict(e.metrics),
+                    "message": e.message,
+                }
+                for e in self.executions
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What to run and how.
+
+    Attributes:
+        recipe: its name or file, for the record.
+        selected: the nodes to run, in order; all by default.
+        settings: parameters set by the user, for the record.
+    """
+
+    pipeline: Pipeline
+    store: Store
+    root: ArtifactRoot
+    recipe: str = ""
+    selected: Sequence[str] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    run_id: str = field(default_factory=new_run_id)
+    beam_options: Sequence[str] = ()
+    use_cache: bool = True
+
+
+def run_pipeline(request: RunRequest) -> Summary:
+    """Runs the selected nodes; what is in the cache is not run, and Beam is loaded only if needed.
+
+    Raises:
+        StoreError: the metadata store fails.
+        KeraslineError: the orchestrator itself fails; a stage's failure is in the summary instead.
+    """
+    selected = list(request.selected) or request.pipeline.order
+    executor = Executor(
+        request.pipeline, request.store, request.root, request.run_id, selected,
+        tuple(request.beam_options), request.use_cache,
+    )  # fmt: skip
+    clock, state = time.perf_counter(), "failed"
+    root = request.root
+    with locked(root.use_lock_file, shared=True), locked(root.run_lock_file(request.run_id), shared=True):
+        request.store.begin_run(_record_of(request))
+        try:
+            executions = _executed(executor, selected, request.beam_options)
+            if all(e.state != "failed" for e in executions):
+                state = "succeeded"
+        finally:
+            seconds = time.perf_counter() - clock
+            request.store.finish_run(request.run_id, state, seconds)
+    return Summary(request.run_id, request.recipe, state, seconds, executions)
+
+
+def _executed(
+    executor: Executor, selected: Sequence[str], beam_options: Sequence[str]
+) -> list[Execution]:
+    pending = [name for name in selected if executor.from_cache(name) is None]
+    if pending:
+        _orchestrate(executor, pending, beam_options)
+    done = {e.node: e for e in executor.store.executions(executor.run_id)}
+    return [done[name] for name in selected]
+
+
+def _orchestrate(executor: Executor, pending: Sequence[str], options: Sequence[str]) -> None:
+    from pipeline.runners import beam
+
+    try:
+        beam.run(executor, pending, options)
+    except Exception as error:
+        LOG.exception("the orchestrator failed")
+        raise KeraslineError(
+            f"Beam could not run the pipeline: {type(error).__name__}: {str(error)[:300]} "
+            f"(traceback in {executor.root.log_file(executor.run_id)})"
+        ) from error
+
+
+def _record_of(request: RunRequest) -> Run:
+    return Run(
+        request.run_id,
+        request.pipeline.name,
+        request.recipe or request.pipeline.name,
+        str(request.root.path),
+        "running",
+        now(),
+        {str(key): str(value) for key, value in request.settings.items()},
+    )

@@ -1,0 +1,59 @@
+"""The default orchestrator: the nodes of the DAG are the steps of a Beam pipeline.
+
+A row of nodes that do not depend on each other (see `Pipeline.waves`) becomes one PCollection of
+their names, which every node's own step filters for its name; the names that a row's steps yield
+are a side input of the next row's steps, which therefore wait for it. Beam moves only names:
+what a node needs of another it reads from the metadata store and the artifact root. A failed node
+is a record, not an exception, so that branches which do not need it go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import apache_beam as beam
+
+from components.columnar.beam import new_pipeline
+from pipeline.executor import Executor
+
+
+def run(executor: Executor, nodes: Sequence[str], beam_options: Sequence[str]) -> None:
+    """Executes the nodes, each after those that it depends on, independent ones side by side.
+
+    Args:
+        executor: executes a node and records how it went.
+        nodes: in the pipeline's order.
+        beam_options: with a `--runner` of another machine's, the nodes are executed there.
+            The direct runner's options are for the stages' own pipelines: here its workers are
+            threads, as many as the widest row has nodes.
+    """
+    rows = executor.pipeline.waves(nodes)
+    pipeline = new_pipeline(_orchestrator_options(beam_options, max(map(len, rows))))
+    done: beam.PCollection | None = None
+    for number, names in enumerate(rows):
+        # Reshuffled names land on different workers; one name alone needs no such detour.
+        turn = pipeline | f"Row {number}" >> beam.Create(names, reshuffle=len(names) > 1)
+        before = [] if done is None else [beam.pvalue.AsList(done)]
+        steps = [turn | name >> beam.ParDo(_Node(executor, name), *before) for name in names]
+        done = steps | f"Row {number} done" >> beam.Flatten() if len(steps) > 1 else steps[0]
+    pipeline.run().wait_until_finish()
+
+
+class _Node(beam.DoFn):
+    """The step of one node."""
+
+    def __init__(self, executor: Executor, name: str) -> None:
+        self._executor = executor
+        self._name = name
+
+    def process(self, name: str, _before: Sequence[str] = ()) -> Iterable[str]:
+        if name == self._name:
+            self._executor.execute(name)
+            yield name
+
+
+def _orchestrator_options(options: Sequence[str], width: int) -> list[str]:
+    kept = [option for option in options if not option.startswith("--direct_")]
+    if width > 1:
+        kept += [f"--direct_num_workers={width}", "--direct_running_mode=multi_threading"]
+    return kept
