@@ -10,7 +10,7 @@ from typing import Any
 
 _MODULES = {
     "base": ("Channel", "Component", "Context", "Input", "Output", "Parameter", "component"),
-    "example_gen": ("CsvExampleGen", "ExampleGen", "TfdsExampleGen"),
+    "example_gen": ("CsvExampleGen", "TfdsExampleGen"),
     "statistics_gen": ("StatisticsGen",),
     "schema_gen": ("SchemaGen",),
     "example_validator": ("ExampleValidator",),

@@ -1,0 +1,37 @@
+# `make run` and `make test` set up what they need, once, in .venv; RECIPE and ARGS go to the run.
+#   make run                      the main job: Palmer penguins
+#   make run RECIPE=taxi ARGS="--set ExampleGen.input=trips.csv"
+#   make test                     the tests; `make test-all` with the slow ones
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+# The GPU build where there is an NVIDIA driver, else the CPU build.
+DEVICE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+# The newest Python that TensorFlow has wheels for and that really starts.
+FIND_PYTHON = for p in python3.13 python3.12 python3.11 python3.10 python3 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' \
+	2>/dev/null && { echo $$p; exit 0; }; done; \
+	echo "kerasline needs Python 3.10 to 3.13 with venv; none was found on the PATH" >&2; exit 1
+
+.PHONY: run test test-all install clean
+run: $(VENV)/.installed
+	$(PYTHON) run_pipeline.py run $(RECIPE) $(ARGS)
+
+test: $(VENV)/.installed
+	$(PYTHON) -m pytest $(ARGS)
+
+test-all: $(VENV)/.installed
+	$(PYTHON) -m pytest -m "" $(ARGS)
+
+install: $(VENV)/.installed
+
+# Made anew as a whole when setup.cfg changes; the mark is set last, so a broken install is redone.
+$(VENV)/.installed: setup.cfg pyproject.toml
+	@python=$$($(FIND_PYTHON)) && echo "setting up $(VENV) with $$python ($(DEVICE)); this happens once" \
+	&& { test -x $(PYTHON) || $$python -m venv $(VENV); } \
+	&& $(PYTHON) -m pip install --quiet --disable-pip-version-check --upgrade pip \
+	&& $(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[$(DEVICE),penguins,test]' \
+	&& touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .hypothesis

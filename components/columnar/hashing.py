@@ -1,0 +1,103 @@
+"""A stable 64-bit hash of rows, the same on every machine and in every version, vectorised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_NULL = np.uint64(0x9E3779B97F4A7C15)
+_BASE = np.uint64(0x100000001B3)
+
+
+def row_hashes(batch: pa.RecordBatch, columns: Sequence[str] | None = None) -> np.ndarray:
+    """A hash of the values of `columns` (all by default) in each row.
+
+    Equal rows have equal hashes, whatever batch they come in; integers and floats of equal value
+    are equal, as their type may be inferred differently from one file to the next.
+
+    Returns:
+        uint64 array of shape (rows,).
+    """
+    total = np.zeros(batch.num_rows, np.uint64)
+    for name in columns if columns is not None else batch.schema.names:
+        total = _mix(total * _BASE + _column_hashes(batch.column(name)))
+    return total
+
+
+def _column_hashes(column: pa.Array) -> np.ndarray:
+    kind = column.type
+    if isinstance(kind, pa.ExtensionType):
+        return _column_hashes(column.storage)
+    if pa.types.is_dictionary(kind):
+        return _column_hashes(column.cast(kind.value_type))
+    if pa.types.is_null(kind):
+        return np.full(len(column), _NULL)
+    if pa.types.is_fixed_size_list(kind):
+        values = _column_hashes(column.flatten() if not column.null_count else column.values)
+        if column.null_count:
+            values = values[column.offset * kind.list_size :][: len(column) * kind.list_size]
+        powers = _powers(kind.list_size)
+        hashes = (values.reshape(len(column), -1) * powers).sum(axis=1, dtype=np.uint64)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        hashes = _segment_hashes(_column_hashes(column.flatten()), _lengths(column, pc.list_value_length))
+    elif _is_text(kind):
+        column = column.cast(pa.large_binary())
+        lengths = _lengths(column, pc.binary_length)
+        offsets = np.frombuffer(column.buffers()[1], np.int64)[column.offset :][: len(column) + 1]
+        data = column.buffers()[2]
+        text = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]] if data else np.empty(0, np.uint8)
+        hashes = _segment_hashes(text.astype(np.uint64) + np.uint64(1), lengths)
+    else:
+        if pa.types.is_boolean(kind) or pa.types.is_float16(kind):
+            column = column.cast(pa.float32())
+        elif not pa.types.is_integer(kind) and not pa.types.is_floating(kind):
+            column = column.cast(pa.int64())  # dates, times, durations
+        column = column.cast(pa.float64(), safe=False)
+        numbers = column.fill_null(0).to_numpy(zero_copy_only=False) + 0.0  # -0.0 becomes 0.0
+        hashes = _mix(numbers.view(np.uint64))
+    if column.null_count:
+        hashes = np.where(column.is_null().to_numpy(zero_copy_only=False), _NULL, hashes)
+    return hashes
+
+
+def _segment_hashes(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The polynomial sum(value[i] * BASE**i) modulo 2**64 of each run of values."""
+    hashes = np.zeros(len(lengths), np.uint64)
+    filled = lengths > 0
+    if filled.any():
+        starts = np.cumsum(lengths) - lengths
+        positions = np.arange(len(values)) - np.repeat(starts, lengths)
+        weighted = values * _powers(int(lengths.max()))[positions]
+        hashes[filled] = np.add.reduceat(weighted, starts[filled])
+    return _mix(hashes + lengths.astype(np.uint64))
+
+
+def _lengths(column: pa.Array, measure: object) -> np.ndarray:
+    return pc.fill_null(measure(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _powers(count: int) -> np.ndarray:
+    powers = np.full(max(count, 1), _BASE, np.uint64)
+    powers[0] = 1
+    return np.multiply.accumulate(powers)
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): every bit moves every other."""
+    values = values ^ (values >> np.uint64(30))
+    values = values * np.uint64(0xBF58476D1CE4E5B9)
+    values = values ^ (values >> np.uint64(27))
+    values = values * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+    )

@@ -1,0 +1,131 @@
+"""Writing an Examples artifact: rows come in batches, leave as Parquet shards of each split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.artifacts import Examples
+from components.columnar.hashing import row_hashes
+from components.errors import DataError
+
+ROW_GROUP_ROWS = 65536
+SHARD_ROWS = 8 * ROW_GROUP_ROWS
+
+
+class ExamplesWriter:
+    """Writes splits of an Examples artifact; memory stays at one row group a split.
+
+    Use as a context manager; the manifest is written at the end, if nothing was raised.
+
+    Args:
+        examples: the artifact to fill; its folder is empty.
+        splits: the names of all splits, in order.
+    """
+
+    def __init__(self, examples: Examples, splits: Sequence[str]) -> None:
+        self._examples = examples
+        self._splits = {name: _SplitWriter(examples, name) for name in splits}
+
+    def __enter__(self) -> ExamplesWriter:
+        return self
+
+    def __exit__(self, kind: Any, *_error: Any) -> None:
+        for split in self._splits.values():
+            split.close()
+        if kind is None:
+            splits = {name: split.shards for name, split in self._splits.items()}
+            self._examples.write_json(Examples.MANIFEST, {"splits": splits})
+
+    def write(self, split: str, batch: pa.RecordBatch) -> None:
+        """Adds rows to a split; all batches have one schema."""
+        self._splits[split].write(batch)
+
+    @property
+    def rows(self) -> dict[str, int]:
+        return {name: split.rows for name, split in self._splits.items()}
+
+    def check_filled(self, source: str) -> None:
+        """Raises a DataError where a split got no row."""
+        empty = [name for name, rows in self.rows.items() if not rows]
+        if empty:
+            counts = ", ".join(f"{name} {rows}" for name, rows in self.rows.items())
+            raise DataError(
+                f"{source}: split {empty[0]!r} got no rows ({counts}); "
+                "give more rows, or other shares with --set ExampleGen.splits"
+            )
+
+
+class HashSplitter:
+    """Assigns rows to splits by a hash of key columns: the same row always to the same split.
+
+    Args:
+        shares: relative sizes, such as `{"train": 8, "eval": 1, "test": 1}`.
+        key: the columns that decide; the whole row by default.
+    """
+
+    def __init__(self, shares: Mapping[str, float], key: Sequence[str] | None) -> None:
+        self._names = list(shares)
+        bounds = np.cumsum(np.array(list(shares.values()), float))
+        self._bounds = bounds[:-1] / bounds[-1]
+        self._key = key
+
+    def write(self, batch: pa.RecordBatch, writer: ExamplesWriter) -> None:
+        # The upper 53 bits as a number in [0, 1): a float holds no more without rounding.
+        place = (row_hashes(batch, self._key) >> np.uint64(11)) * 2.0**-53
+        chosen = np.searchsorted(self._bounds, place, side="right")
+        for index, name in enumerate(self._names):
+            rows = np.flatnonzero(chosen == index)
+            if len(rows):
+                writer.write(name, batch.take(pa.array(rows)))
+
+
+class _SplitWriter:
+    def __init__(self, examples: Examples, name: str) -> None:
+        self._examples, self._name = examples, name
+        self._file: pq.ParquetWriter | None = None
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_rows = 0
+        self.shards: list[dict[str, Any]] = []
+        self.rows = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._waiting.append(batch)
+        self._waiting_rows += batch.num_rows
+        self.rows += batch.num_rows
+        if self._waiting_rows >= ROW_GROUP_ROWS:
+            table = pa.Table.from_batches(self._waiting)
+            whole = table.num_rows - table.num_rows % ROW_GROUP_ROWS
+            for start in range(0, whole, ROW_GROUP_ROWS):
+                self._write_group(table.slice(start, ROW_GROUP_ROWS))
+            self._waiting = table.slice(whole).to_batches()
+            self._waiting_rows = table.num_rows - whole
+
+    def close(self) -> None:
+        if self._waiting_rows:
+            self._write_group(pa.Table.from_batches(self._waiting))
+            self._waiting, self._waiting_rows = [], 0
+        self._close_file()
+
+    def _write_group(self, group: pa.Table) -> None:
+        if self._file is None:
+            self._open_file(group.schema)
+        self._file.write_table(group, row_group_size=ROW_GROUP_ROWS)
+        self.shards[-1]["rows"] += group.num_rows
+        if self.shards[-1]["rows"] >= SHARD_ROWS:
+            self._close_file()
+
+    def _open_file(self, schema: pa.Schema) -> None:
+        path = f"{self._name}/{len(self.shards):05d}.parquet"
+        (self._examples.path / self._name).mkdir(exist_ok=True)
+        self.shards.append({"path": path, "rows": 0})
+        self._file = pq.ParquetWriter(self._examples.path / path, schema, compression="zstd")
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
