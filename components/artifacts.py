@@ -207,6 +207,14 @@ class Preprocessing(Artifact):
         """The whole model: features and, where it is computed, the label."""
         return load_keras_model(self.file(self.FILE))
 
+    def load_features(self) -> keras.Model:
+        """The part that serving needs: the features, from those raw columns alone that they need."""
+        import keras
+
+        model = self.load()
+        outputs = {k: v for k, v in model.output.items() if k != self.facts["label"]}
+        return keras.Model(needed_inputs(model.input, outputs), outputs)
+
 
 class Model(Artifact):
     """A Keras model, untrained or trained: `model.keras`, and `summary.json` with its size."""
@@ -274,3 +282,16 @@ def load_keras_model(path: Path) -> keras.Model:
             f"{path}: Keras cannot load it: {error} (a layer of your own needs "
             "@keras.saving.register_keras_serializable in the pipeline's file)"
         ) from error
+
+
+def needed_inputs(inputs: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:
+    """Those of a functional model's inputs that the given outputs depend on."""
+    reached: set[int] = set()
+    waiting = list(outputs.values())
+    while waiting:
+        tensor = waiting.pop()
+        if id(tensor) not in reached:
+            reached.add(id(tensor))
+            history = tensor._keras_history
+            waiting.extend(history.operation._inbound_nodes[history.node_index].input_tensors)
+    return {name: tensor for name, tensor in inputs.items() if id(tensor) in reached}
