@@ -1,0 +1,68 @@
+"""Exporter: a SavedModel that takes raw features, preprocessing inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from components.artifacts import Model, Preprocessing, SavedModel
+from components.base import Component, Context, Input, Output
+
+MANIFEST = "kerasline.json"
+
+
+class Exporter(Component):
+    """Joins preprocessing and model into one SavedModel.
+
+    Its signature `serving_default` takes the raw features by name, any number of rows, in the
+    form of the preprocessing's inputs: a missing number is NaN, a missing text "". It gives
+    the model's outputs by name, and, where the classes have names and there is one output with a
+    score for each, `label`: the name of the class of the highest score.
+    """
+
+    LIBRARIES = ("tensorflow", "keras")
+
+    preprocessing: Input[Preprocessing]
+    model: Input[Model]
+    saved_model: Output[SavedModel]
+
+    def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
+        import keras
+        import tensorflow as tf
+
+        features = inputs.preprocessing.load_features()
+        model = inputs.model.load()
+        names = inputs.preprocessing.facts["class_names"]
+        output_names = _output_names(model)
+        scored = bool(names) and len(output_names) == 1 and model.outputs[0].shape[-1] == len(names)
+
+        def serve(raw: dict[str, Any]) -> dict[str, Any]:
+            result = model(features(raw, training=False), training=False)
+            flat = dict(zip(output_names, tf.nest.flatten(result)))
+            if scored:
+                best = tf.argmax(flat[output_names[0]], axis=-1)
+                flat["label"] = tf.gather(tf.constant(names), best)
+            return flat
+
+        signature = {
+            name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name)
+            for name, tensor in features.input.items()
+        }
+        archive = keras.export.ExportArchive()
+        archive.track(features)
+        archive.track(model)
+        archive.add_endpoint("serving_default", serve, input_signature=[signature])
+        archive.write_out(str(outputs.saved_model.path), verbose=False)
+        outputs.saved_model.write_json(MANIFEST, {
+            "inputs": {n: {"dtype": s.dtype.name, "shape": s.shape.as_list()} for n, s in signature.items()},
+            "outputs": [*output_names, *(["label"] if scored else [])],
+            "class_names": names,
+        })  # fmt: skip
+        size = sum(p.stat().st_size for p in outputs.saved_model.path.rglob("*") if p.is_file())
+        return {"inputs": len(signature), "megabytes": round(size / 1e6, 2)}
+
+
+def _output_names(model: Any) -> list[str]:
+    if isinstance(model.output, dict):
+        return sorted(model.output)  # the order in which TensorFlow flattens a dict
+    return list(model.output_names)
