@@ -57,7 +57,7 @@ class Pusher(Component):
             "path": str(destination / str(version)),
         }
         outputs.pushed.write_json(PushedModel.FILE, facts)
-        return {"version": version, "path": facts["path"]}
+        return {"version": str(version), "path": facts["path"]}
 
     def stale(self, outputs: Any) -> str | None:
         path = outputs.pushed.read_json(PushedModel.FILE)["path"]

@@ -64,7 +64,7 @@ def pipeline(settings) -> Pipeline:
     model = ModelBuilder(
         transform, function=build_model, hyperparameters={"units": 16, "learning_rate": 0.01}
     )
-    trained = Trainer(examples, transform, model, epochs=60, batch_size=32)
+    trained = Trainer(examples, transform, model, epochs=30, batch_size=32)
     evaluation = Evaluator(examples, transform, trained, thresholds={"accuracy": {"min": 0.9}})
     exported = Exporter(transform, trained)
     pushed = Pusher(exported, evaluation, destination=str(settings.root / "served" / "penguins"))
