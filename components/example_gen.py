@@ -108,7 +108,9 @@ class TfdsExampleGen(Component):
         from components.columnar.tfds_source import TfdsSource
 
         own_builder = ":" in self.input and not Path(self.input).exists()
-        data_dir = self.data_dir or (str(context.work_dir / "tfds") if own_builder or self.dataset and Path(self.input).is_dir() else None)  # fmt: skip
+        data_dir = self.data_dir
+        if data_dir is None and (own_builder or Path(self.input).is_dir()):
+            data_dir = str(context.work_dir / "tfds")  # no need to keep what is quickly made again
         source = TfdsSource(self.input, self.dataset, data_dir)
         splits: dict[str, Any] = self.splits or {name: name for name in source.splits}
         by_hash = all(not isinstance(share, str) for share in splits.values())

@@ -11,6 +11,7 @@ from components.base import Component, Context, Input, Output
 if TYPE_CHECKING:
     from components.columnar.statistics import ColumnSummary, NumberSummary
 
+BATCH_BYTES = 4 << 20
 BUCKETS = 10
 TOP_VALUES = 20
 RANKED_VALUES = 1000
@@ -62,11 +63,17 @@ def summarise_shard(shard: Shard) -> Summaries:
     split, path = shard
     found: dict[str, ColumnSummary] = {}
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches():
+        for batch in file.iter_batches(batch_size=_batch_rows(file.metadata)):
             for name, column in zip(batch.schema.names, batch.columns):
                 summary = ColumnSummary.of(column)
                 found[name] = found[name].merge(summary) if name in found else summary
     return {split: found}
+
+
+def _batch_rows(metadata: Any) -> int:
+    """Rows a batch: as many as `BATCH_BYTES` hold, so that wide rows take no more memory."""
+    size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    return max(256, min(65536, BATCH_BYTES * metadata.num_rows // max(size, 1)))
 
 
 def merge_summaries(ours: Summaries, theirs: Summaries) -> Summaries:

@@ -83,18 +83,17 @@ class Trainer(Component):
                 batch_size=max(self.batch_size, 1024), work_dir=context.work_dir,
             )  # fmt: skip
         watch = _watcher(context, whole + bool(rest), examples.rows(self.split), an_epoch, self.batch_size)
-        data = dataset(
-            examples, self.split, preprocessing,
-            batch_size=self.batch_size, work_dir=context.work_dir, seed=self.seed, epochs=None,
-        )  # fmt: skip
         for first, count, steps in ((0, whole, an_epoch), (whole, 1, rest)):
             if count and steps:
+                data = dataset(
+                    examples, self.split, preprocessing, batch_size=self.batch_size,
+                    work_dir=context.work_dir, seed=self.seed, epochs=None, first_epoch=first,
+                )  # fmt: skip
                 model.steps_per_execution = _divisor(steps)
                 model.make_train_function(force=True)
                 model.fit(
-                    data if first == 0 else data.skip(first * an_epoch),
-                    initial_epoch=first, epochs=first + count, steps_per_epoch=steps,
-                    validation_data=validation, verbose=0, callbacks=[watch],
+                    data, initial_epoch=first, epochs=first + count, steps_per_epoch=steps,
+                    validation_data=validation, verbose=0, shuffle=False, callbacks=[watch],
                 )  # fmt: skip
         return watch.epochs
 

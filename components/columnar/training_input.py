@@ -7,7 +7,8 @@ while memory stays flat.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ import pyarrow as pa
 from components.artifacts import Examples, Preprocessing
 from components.columnar.feed import feed
 
-SUPER_BATCH_ROWS = 4096
+SUPER_BATCH_ROWS = 2048
+PREFETCHED = 64
+# What is gone through more than once is kept preprocessed in memory if it takes no more than this.
+MOST_BYTES_KEPT = 64 << 20
 
 
 def steps_per_epoch(examples: Examples, split: str, batch_size: int) -> int:
@@ -34,6 +38,7 @@ def dataset(
     work_dir: Path,
     seed: int | None = None,
     epochs: int | None = 1,
+    first_epoch: int = 0,
 ) -> Any:
     """A `tf.data.Dataset` of (features by name, label) batches.
 
@@ -43,6 +48,7 @@ def dataset(
         seed: shuffles all rows anew in each epoch, the same way for the same seed; None keeps
             their order.
         epochs: None repeats for ever.
+        first_epoch: the number of the first epoch, which decides its order.
 
     Raises:
         DataError: a column is missing or of the wrong kind.
@@ -74,8 +80,19 @@ def dataset(
         raw = tf.data.Dataset.from_generator(super_batches, output_signature=signature, args=(epoch,))
         return raw.map(prepared).rebatch(batch_size)
 
-    count = tf.data.Dataset.range(epochs) if epochs is not None else tf.data.Dataset.counter()
-    return count.flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
+    if seed is None and epochs == 1:
+        data = one_epoch(0).apply(
+            tf.data.experimental.assert_cardinality(steps_per_epoch(examples, split, batch_size))
+        )
+        kept = _bytes_of(model.output.values(), table.num_rows) <= MOST_BYTES_KEPT
+        return data.cache() if kept else data.prefetch(PREFETCHED)
+    last = tf.int64.max if epochs is None else first_epoch + epochs
+    return tf.data.Dataset.range(first_epoch, last).flat_map(one_epoch).prefetch(PREFETCHED)
+
+
+def _bytes_of(tensors: Iterable[Any], rows: int) -> int:
+    """The memory that so many rows of the tensors take, at 4 bytes a number."""
+    return rows * sum(4 * math.prod(size or 1 for size in tensor.shape[1:]) for tensor in tensors)
 
 
 def _orders(total: int, rows: int, seed: int | None, epoch: int) -> Iterator[np.ndarray]:

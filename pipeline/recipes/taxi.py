@@ -2,7 +2,7 @@
 
     run taxi --set ExampleGen.input=trips.csv
 
-15,002 trips, 1,000 steps of 40 rows: some 15 s on two cores; accuracy about 0.86 on held-out rows.
+15,002 trips, 1,000 steps of 40 rows: some 15 s on two cores; held-out accuracy 0.81, AUC 0.93.
 """
 
 from __future__ import annotations
