@@ -117,7 +117,7 @@ class _DiscretizationState:
         if sketch.is_empty():
             return {"bin_boundaries": []}
         ranks = [i / self._bins for i in range(1, self._bins)]
-        return {"bin_boundaries": sorted(set(map(float, sketch.get_quantiles(ranks))))}
+        return {"bin_boundaries": sorted(set(map(float, sketch.get_quantiles(ranks, True))))}
 
     def _opened(self) -> datasketches.kll_doubles_sketch:
         if self._sketch:

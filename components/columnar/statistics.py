@@ -134,7 +134,7 @@ class NumberSummary:
 
     def quantiles(self, ranks: Iterable[float]) -> list[float]:
         """Values at ranks in [0, 1]; exact for up to `KLL_K` numbers, then within 0.28% of rank."""
-        return [float(v) for v in self._quantiles().get_quantiles(list(ranks))]
+        return [float(v) for v in self._quantiles().get_quantiles(list(ranks), True)]
 
     def shares_below(self, bounds: Iterable[float]) -> list[float]:
         """The share of numbers up to each bound."""

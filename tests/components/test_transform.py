@@ -1,0 +1,147 @@
+import keras
+import numpy as np
+import pytest
+
+from components import Transform
+from components.columnar.training_input import dataset, steps_per_epoch
+from components.errors import DataError, UserCodeError
+
+ROWS = 500
+RANDOM = np.random.default_rng(1)
+SIZE = RANDOM.normal(5, 2, ROWS).astype("float32")
+WORD = RANDOM.choice(["a", "b", "b", "c", "c", "c", "rare"], ROWS).tolist()
+CODE = RANDOM.choice([3, 5, 5, 8, 8, 8], ROWS)
+TEXT = RANDOM.choice(["the cat", "the dog", "a cat"], ROWS).tolist()
+COLUMNS = {"size": SIZE, "word": WORD, "code": CODE, "text": TEXT, "target": RANDOM.integers(0, 3, ROWS)}
+
+
+def preprocessing():
+    raw = {
+        "size": keras.Input((1,), name="size"),
+        "word": keras.Input((1,), name="word", dtype="string"),
+        "code": keras.Input((1,), name="code", dtype="int64"),
+        "text": keras.Input((1,), name="text", dtype="string"),
+    }
+    return keras.Model(raw, {
+        "size": keras.layers.Normalization(name="size_scaled")(raw["size"]),
+        "size_bin": keras.layers.Discretization(num_bins=4, name="size_bin")(raw["size"]),
+        "word": keras.layers.StringLookup(name="word_index")(raw["word"]),
+        "code": keras.layers.IntegerLookup(name="code_index")(raw["code"]),
+        "text": keras.layers.TextVectorization(output_sequence_length=3, name="tokens")(raw["text"]),
+    })  # fmt: skip
+
+
+def chained():
+    """A Discretization of a normalised size: the second needs the first's real output."""
+    size = keras.Input((1,), name="size")
+    scaled = keras.layers.Normalization(name="scaled")(size)
+    return keras.Model({"size": size}, {"bin": keras.layers.Discretization(num_bins=4, name="bin")(scaled)})
+
+
+def with_label():
+    size, word = keras.Input((1,), name="size"), keras.Input((), name="word", dtype="string")
+    outputs = {
+        "size": keras.layers.Normalization()(size),
+        "answer": keras.layers.StringLookup(num_oov_indices=0)(word),
+    }
+    return keras.Model({"size": size, "word": word}, outputs)
+
+
+def test_states_are_those_of_keras_adapt(make_examples, tmp_path):
+    done = Transform(make_examples({"train": COLUMNS}), function=preprocessing).execute(tmp_path / "out")
+    ours = done.preprocessing.load()
+    assert done.metrics == {"adapted_layers": 5, "passes": 1}
+    normal = keras.layers.Normalization()
+    normal.adapt(SIZE[:, None])
+    np.testing.assert_allclose(ours.get_layer("size_scaled").mean, normal.mean, rtol=1e-6)
+    np.testing.assert_allclose(ours.get_layer("size_scaled").variance, normal.variance, rtol=1e-5)
+    for name, layer, values in (
+        ("word_index", keras.layers.StringLookup(), np.array(WORD)),
+        ("code_index", keras.layers.IntegerLookup(), CODE),
+        ("tokens", keras.layers.TextVectorization(), np.array(TEXT)),
+    ):
+        layer.adapt(values)
+        assert ours.get_layer(name).get_vocabulary() == layer.get_vocabulary()
+    expected = np.quantile(SIZE, [0.25, 0.5, 0.75], method="inverted_cdf")
+    np.testing.assert_allclose(ours.get_layer("size_bin").bin_boundaries, expected, rtol=1e-6)
+
+
+def test_vocabularies_are_readable_with_counts(make_examples, tmp_path):
+    done = Transform(make_examples({"train": COLUMNS}), function=preprocessing).execute(tmp_path / "out")
+    lines = (done.preprocessing.path / "state" / "word_index.txt").read_text().splitlines()
+    assert dict(line.split("\t") for line in lines) == {w: str(WORD.count(w)) for w in set(WORD)}
+
+
+def test_missing_values_do_not_count(make_examples, tmp_path):
+    holes = {**COLUMNS, "size": [None if i % 5 == 0 else float(v) for i, v in enumerate(SIZE)],
+             "word": [None if i % 5 == 0 else v for i, v in enumerate(WORD)]}  # fmt: skip
+    done = Transform(make_examples({"train": holes}), function=preprocessing).execute(tmp_path / "out")
+    known = [v for v in holes["size"] if v is not None]
+    model = done.preprocessing.load()
+    np.testing.assert_allclose(model.get_layer("size_scaled").mean, [[np.mean(known)]], rtol=1e-6)
+    assert set(model.get_layer("word_index").get_vocabulary()) == {"[UNK]", *WORD}
+
+
+def test_a_layer_is_adapted_on_the_real_output_of_the_one_before(make_examples, tmp_path):
+    done = Transform(make_examples({"train": COLUMNS}), function=chained).execute(tmp_path / "out")
+    assert done.metrics["passes"] == 2
+    scaled = (SIZE - SIZE.mean()) / SIZE.std()
+    expected = np.quantile(scaled, [0.25, 0.5, 0.75], method="inverted_cdf")
+    np.testing.assert_allclose(done.preprocessing.load().get_layer("bin").bin_boundaries, expected, atol=1e-5)
+
+
+def test_serving_needs_no_column_that_only_the_label_needs(make_examples, tmp_path):
+    done = Transform(make_examples({"train": COLUMNS}), function=with_label, label="answer").execute(tmp_path / "out")
+    features = done.preprocessing.load_features()
+    assert list(features.input) == ["size"] and list(features.output) == ["size"]
+    by_count = sorted(set(WORD), key=lambda word: (WORD.count(word), word), reverse=True)
+    assert done.preprocessing.facts["class_names"] == by_count
+
+
+def raises():
+    raise RuntimeError("no luck")
+
+
+def wants_more():
+    size = keras.Input((1,), name="sise")
+    return keras.Model({"sise": size}, {"x": keras.layers.Rescaling(1.0)(size)})
+
+
+@pytest.mark.parametrize(
+    ("function", "label", "error", "told"),
+    [
+        (raises, None, UserCodeError, r"raises\(\) raised RuntimeError: no luck \(.*test_transform.py, line \d+\)"),
+        (lambda: 3, None, UserCodeError, "must return a functional keras.Model .* it returned int"),
+        (wants_more, None, DataError, r"no column 'sise', which wants_more\(\) wants; did you mean 'size'\?"),
+        (chained, "targte", DataError, "'targte' is neither an output .* did you mean 'target'"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_user_code_are_one_line(make_examples, tmp_path, function, label, error, told):
+    with pytest.raises(error, match=told):
+        Transform(make_examples({"train": COLUMNS}), function=function, label=label).execute(tmp_path / "out")
+
+
+@pytest.fixture
+def prepared(make_examples, tmp_path):
+    examples = make_examples({"train": {**COLUMNS, "target": np.arange(ROWS)}})
+    return examples, Transform(examples, function=chained, label="target").execute(tmp_path / "out").preprocessing
+
+
+def order_of(prepared, tmp_path, **options):
+    data = dataset(prepared[0], "train", prepared[1], batch_size=64, work_dir=tmp_path, **options)
+    return [label.numpy().tolist() for _, label in data]
+
+
+def test_every_epoch_has_every_row_once_in_an_order_of_its_own(prepared, tmp_path):
+    batches = order_of(prepared, tmp_path, seed=7, epochs=2)
+    assert steps_per_epoch(prepared[0], "train", 64) == 8
+    assert [len(b) for b in batches] == ([64] * 7 + [52]) * 2
+    first, second = sum(batches[:8], []), sum(batches[8:], [])
+    assert sorted(first) == sorted(second) == list(range(ROWS)) and first != second
+
+
+def test_the_seed_decides_the_order(prepared, tmp_path):
+    same = [order_of(prepared, tmp_path, seed=7), order_of(prepared, tmp_path, seed=7)]
+    assert same[0] == same[1] != order_of(prepared, tmp_path, seed=8)
+    assert sum(order_of(prepared, tmp_path), []) == list(range(ROWS))
+    assert order_of(prepared, tmp_path, seed=7, epochs=2)[8:] == order_of(prepared, tmp_path, seed=7, first_epoch=1)
