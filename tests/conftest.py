@@ -60,7 +60,7 @@ def cli(tmp_path):
         if not wait:
             return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
-        if "--json" in arguments:
+        if "--json" in arguments and "-" not in arguments:
             path = Path(arguments[arguments.index("--json") + 1])
             result.summary = json.loads(path.read_text()) if path.exists() else None
         return result

@@ -1,0 +1,254 @@
+"""Whole runs of the quick pipeline through the command line: cache, faults, sub-graphs, listings."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import HOUSE
+
+QUICK = HOUSE / "tests" / "pipeline" / "quick.py"
+
+
+@pytest.fixture
+def run(cli, tmp_path):
+    def call(*more, file=QUICK, root=tmp_path / "root"):
+        return cli("run", file, "--root", root, "--json", tmp_path / "summary.json", *more)
+
+    return call
+
+
+def states(result):
+    return {node["name"]: node["state"] for node in result.summary["nodes"]}
+
+
+def output(result, node, name):
+    nodes = {n["name"]: n for n in result.summary["nodes"]}
+    return Path(nodes[node]["outputs"][name]) / "number.txt"
+
+
+def executions(root, what="*", where="1"):
+    with sqlite3.connect(root / "metadata.sqlite") as database:
+        return database.execute(f"SELECT {what} FROM executions WHERE {where}").fetchall()
+
+
+def test_a_run_runs_and_the_next_is_cached(run):
+    first, second = run(), run()
+    assert first.returncode == second.returncode == 0
+    assert first.summary["state"] == "succeeded" and output(first, "Join", "joined").read_text() == "603"
+    assert set(states(first).values()) == {"ran"} and set(states(second).values()) == {"cached"}
+    assert "Join" in first.stdout and "joined 603" in first.stdout
+
+
+def test_only_what_depends_on_a_changed_parameter_runs_again(run):
+    run()
+    assert states(run("--set", "Start.number=5")) == dict.fromkeys(["Start", "Left", "Right", "Join"], "ran")
+    assert states(run("--set", "Right.seconds=0.01")) == {
+        "Start": "cached", "Left": "cached", "Right": "ran", "Join": "cached",  # the same content
+    }  # fmt: skip
+
+
+def test_touching_a_file_keeps_the_cache_and_a_changed_constant_does_not(run, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(QUICK.read_text())
+    run(file=file)
+    file.write_text("# a remark\n" + QUICK.read_text())
+    assert set(states(run(file=file)).values()) == {"cached"}
+    file.write_text(QUICK.read_text().replace("FACTOR = 3", "FACTOR = 4"))
+    assert states(run(file=file)) == {"Start": "cached", "Left": "ran", "Right": "cached", "Join": "ran"}
+
+
+def test_no_cache_runs_everything(run):
+    run()
+    assert set(states(run("--no-cache")).values()) == {"ran"}
+
+
+@pytest.mark.parametrize("fault", ["changed", "deleted", "emptied"])
+def test_a_damaged_artifact_is_made_again_and_it_is_said(run, fault):
+    path = output(run(), "Left", "left")
+    if fault == "changed":
+        path.write_text("7")
+    elif fault == "deleted":
+        shutil.rmtree(path.parents[1])
+    else:
+        path.unlink()
+    again = run()
+    assert states(again)["Left"] == "ran" and output(again, "Left", "left").read_text() == "6"
+    assert "run again: " in again.stdout
+    assert set(states(run()).values()) == {"cached"}
+
+
+def test_a_failed_stage_stops_what_needs_it_and_nothing_else(run):
+    result = run("--set", "Left.fail=true")
+    assert result.returncode == 1 and result.summary["state"] == "failed"
+    assert states(result) == {"Start": "ran", "Left": "failed", "Right": "ran", "Join": "skipped"}
+    assert result.stderr == "error: Left: row 3 is upside down; turn it\n"
+
+
+def test_a_crash_is_one_line_and_its_traceback_is_in_the_log(run, tmp_path):
+    result = run("--set", "Right.crash=true")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    log = tmp_path / "root" / "logs" / f"{result.summary['run_id']}.log"
+    assert "Right: KeyError: 'oops'" in line and str(log) in line
+    assert "Traceback" in log.read_text() and "quick.py" in log.read_text()
+    assert not list((tmp_path / "root" / "staging").iterdir())
+
+
+def test_independent_branches_run_side_by_side(run, tmp_path):
+    result = run("--set", "Left.seconds=2", "--set", "Right.seconds=2")
+    assert result.returncode == 0
+    times = executions(tmp_path / "root", "started, finished", "node IN ('Left', 'Right')")
+    (left_start, left_end), (right_start, right_end) = sorted(times)
+    assert right_start < left_end and left_start < right_end
+
+
+def test_one_node_runs_alone_on_what_was_there(run):
+    assert run("--node", "Left").returncode == 1  # Start has never run
+    run()
+    assert states(run("--node", "Left", "--no-cache")) == {"Left": "ran"}
+    assert states(run("--from", "Right", "--no-cache")) == {"Right": "ran", "Join": "ran"}
+    assert states(run("--to", "Left")) == {"Start": "cached", "Left": "cached"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run", "penguin"], "no recipe 'penguin'; did you mean 'penguins'?"),
+        (["run", "nothing.py"], "nothing.py: no such file"),
+        (["run", QUICK, "--set", "Left.sconds=1"], "Left.sconds: no such parameter; did you mean 'seconds'?"),
+        (["run", QUICK, "--set", "Lft.seconds=1"], "did you mean 'Left'?"),
+        (["run", QUICK, "--set", "Left.seconds=fast"], "Left.seconds: 'fast' given, float wanted"),
+        (["run", QUICK, "--set", "seconds"], "NODE.PARAM=VALUE wanted"),
+        (["run", QUICK, "--node", "Up"], "has no node 'Up'"),
+        (["run", QUICK, "--metadata", "nonsense"], "metadata store 'nonsense'"),
+        (["run", QUICK, "--root", "/proc/nowhere"], "--root /proc/nowhere"),
+        (["run", QUICK, "--nope"], "No such option"),
+        (["show", "x", "--root", "none"], "none: no pipeline root"),
+        (["frobnicate"], "No such command"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_status_2(cli, arguments, told):
+    result = cli(*arguments)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert told in line and line.startswith("error: ")
+
+
+def test_a_users_file_that_raises_is_told_with_its_line(cli, tmp_path):
+    (tmp_path / "mine.py").write_text("x = 1\nraise RuntimeError('not today')\n")
+    result = cli("run", "mine.py")
+    assert result.returncode == 2
+    assert "RuntimeError: not today" in result.stderr and "mine.py, line 2" in result.stderr
+
+
+def test_two_runs_of_one_root_at_once_do_the_work_once(cli, tmp_path):
+    arguments = ["run", QUICK, "--root", tmp_path / "root", "--set", "Start.seconds=1"]
+    both = [cli(*arguments, wait=False) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0], [p.stderr.read() for p in both]
+    counts = executions(tmp_path / "root", "state, count(*)", "1 GROUP BY state")
+    assert dict(counts) == {"ran": 4, "cached": 4}
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path):
+    """On a file system of 200 kB; needs the right to mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("no right to mount a small file system")
+    file = tmp_path / "big.py"
+    file.write_text(QUICK.read_text().replace(
+        "write(outputs.report, self.number)",
+        "(outputs.report.path / 'big').write_bytes(bytes(10**6))",
+    ))  # fmt: skip
+    try:
+        command = [sys.executable, HOUSE / "run_pipeline.py", "run", file, "--root", disk / "root"]
+        command += ["--metadata", f"sqlite:///{tmp_path}/m.sqlite"]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 1
+        assert "error: Start: No space left on device" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert not list((disk / "root" / "staging").iterdir())
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_killed_run_shows_as_interrupted_and_the_next_completes(cli, run, tmp_path):
+    process = cli("run", QUICK, "--root", tmp_path / "root", "--set", "Right.seconds=30", wait=False)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if (tmp_path / "root" / "metadata.sqlite").exists() and executions(
+            tmp_path / "root", "id", "node = 'Left' AND state = 'ran'"
+        ):
+            break
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    listing = cli("runs", "--root", tmp_path / "root", "--json", tmp_path / "runs.json")
+    assert [r["state"] for r in listing.summary] == ["interrupted"]
+    again = run()
+    assert states(again) == {"Start": "cached", "Left": "cached", "Right": "ran", "Join": "ran"}
+
+
+def test_a_run_killed_before_it_told_the_store_is_taken_up_from_its_folder(run, tmp_path):
+    run()
+    with sqlite3.connect(tmp_path / "root" / "metadata.sqlite") as database:
+        database.execute("DELETE FROM events")
+        database.execute("DELETE FROM executions")
+    assert set(states(run()).values()) == {"cached"}
+
+
+def test_listings_show_runs_stages_and_lineage(cli, run, tmp_path):
+    first = run("--run-id", "my-run")
+    root = ["--root", tmp_path / "root"]
+    assert "my-run" in cli("runs", *root).stdout
+    shown = cli("show", "my-run", *root, "--json", tmp_path / "show.json").summary
+    assert shown == {**first.summary, "seconds": shown["seconds"]}
+    tree = cli("lineage", Path(first.summary["nodes"][-1]["outputs"]["joined"]), *root).stdout
+    assert all(node in tree for node in ("Start", "Left", "Right", "Join"))
+
+
+def test_gc_removes_what_no_kept_run_uses(cli, run, tmp_path):
+    old = output(run(), "Join", "joined")
+    new = output(run("--set", "Start.number=9"), "Join", "joined")
+    (tmp_path / "root" / "staging" / "Left-dead").mkdir()
+    root = ["--root", tmp_path / "root"]
+    cli("gc", "--keep", 1, "--dry-run", *root)
+    assert old.exists()
+    removed = cli("gc", "--keep", 1, *root, "--json", tmp_path / "gc.json").summary
+    assert len(removed) == 5 and not old.exists() and new.exists()
+    assert states(run())["Join"] == "ran"
+
+
+def test_help_listings_and_cached_runs_import_nothing_heavy(run, tmp_path):
+    run()
+    code = """
+import sys
+from pipeline.cli import main
+try: main(sys.argv[1:])
+except SystemExit as stop: assert stop.code == 0, stop.code
+heavy = {"tensorflow", "keras", "apache_beam", "pandas", "tensorflow_datasets"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    for arguments in (["--help"], ["recipes"], ["runs", "--root", "root"], ["run", QUICK, "--root", "root"]):
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        environment = {**os.environ, "PYTHONPATH": str(HOUSE)}
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+
+
+def test_recipes_are_listed_with_what_they_do(cli, tmp_path):
+    listing = cli("recipes", "--json", tmp_path / "recipes.json").summary
+    assert {item["name"] for item in listing} == {"fashion_mnist", "penguins", "taxi"}
+    assert all(item["about"] for item in listing)
+
+
+def test_json_on_the_screen_is_json(cli):
+    assert json.loads(cli("recipes", "--json", "-").stdout)
