@@ -1,0 +1,64 @@
+"""What the documents say to type, typed."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import FASHION, HOUSE
+
+README = HOUSE / "README.md"
+
+
+def blocks(path, language):
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.S)
+
+
+def commands(path):
+    return [line for block in blocks(path, "bash") for line in block.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("path", [README, *sorted((HOUSE / "docs").glob("*.md")), HOUSE / "CONTRIBUTING.md"])
+def test_make_commands_have_their_target(path):
+    makefile = (HOUSE / "Makefile").read_text()
+    for command in commands(path):
+        if command.startswith("make"):
+            target = command.split()[1]
+            assert re.search(rf"^{target}:", makefile, re.M), command
+
+
+@pytest.mark.slow
+def test_every_run_pipeline_command_of_the_readme_works(tmp_path, taxi_csv):
+    (tmp_path / "trips.csv").symlink_to(taxi_csv)
+    run_id = None
+    for command in commands(README):
+        if not command.startswith("python run_pipeline.py"):
+            continue
+        if str(FASHION) in command and not FASHION.exists():
+            continue
+        words = shlex.split(command.replace("RUN", run_id or ""), comments=True)
+        words[:2] = [sys.executable, str(HOUSE / "run_pipeline.py")]
+        result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 0, (command, result.stderr)
+        found = re.search(r": run (\S+) in ", result.stdout)
+        run_id = found.group(1) if found else run_id
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["COMPONENTS.md", "PIPELINES.md"])
+def test_the_programs_of_the_guides_run(tmp_path, taxi_csv, name):
+    (tmp_path / "trips.csv").symlink_to(taxi_csv)
+    for number, program in enumerate(blocks(HOUSE / "docs" / name, "python")):
+        file = tmp_path / f"program{number}.py"
+        file.write_text(program)
+        command = [sys.executable, str(HOUSE / "run_pipeline.py"), "run", str(file)]
+        if "def pipeline" not in program:
+            command = [sys.executable, str(file)]
+        result = subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HOUSE)},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
