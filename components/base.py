@@ -345,12 +345,9 @@ def parse_value(where: str, kind: Any, value: Any) -> Any:
     Raises:
         ParameterError: naming `where`, the value and the type.
     """
-    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
-    try:
-        adapter = TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticUserError:  # the type carries its own configuration
-        adapter = TypeAdapter(kind)
+    adapter = _adapter(kind)
     attempts: list[Callable[[], Any]] = [lambda: adapter.validate_python(value)]
     if isinstance(value, str):
         attempts.append(lambda: adapter.validate_json(value))
@@ -361,6 +358,16 @@ def parse_value(where: str, kind: Any, value: Any) -> Any:
             first = error.errors()[0]
     name = getattr(kind, "__name__", str(kind).replace("typing.", ""))
     raise ParameterError(f"{where}: {value!r} given, {name} wanted ({first['msg']})")
+
+
+@functools.cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter
+
+    try:
+        return TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:  # the type carries its own configuration
+        return TypeAdapter(kind)
 
 
 def _literal(value: Any) -> Any:

@@ -10,6 +10,7 @@ import dataclasses
 import errno
 import logging
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -136,6 +137,7 @@ class Executor:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
             shutil.rmtree(work_dir, ignore_errors=True)
+            _give_back_memory()
         return _with_outputs(blank, work, published, state="ran", message=note)
 
     def _cached(self, work: _Work, blank: Execution) -> Execution | None:
@@ -298,6 +300,12 @@ def _plain(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _shown(value: Any) -> Any:
     return getattr(value, "__qualname__", None) or value
+
+
+def _give_back_memory() -> None:
+    """Arrow keeps freed memory for its next need; the next stage's need may be TensorFlow's."""
+    if "pyarrow" in sys.modules:
+        sys.modules["pyarrow"].default_memory_pool().release_unused()
 
 
 def _explain(error: OSError) -> str:

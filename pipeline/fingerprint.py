@@ -173,6 +173,10 @@ class _CodeWalk:
     def _import(self, name: str, namespace: Mapping[str, Any]) -> Iterable[str]:
         try:
             name = importlib.util.resolve_name(name, namespace.get("__package__") or None)
+            # Looking for a submodule imports its parents: never those of a library, which are heavy.
+            top = importlib.util.find_spec(name.partition(".")[0])
+            if top is None or not _may_hold_users_files(top.origin):
+                return
             spec = importlib.util.find_spec(name)
         except (ImportError, ValueError, AttributeError):
             return
@@ -240,6 +244,11 @@ def _is_users_file(file: str | None) -> bool:
     if (HOUSE / "components") in path.parents or (HOUSE / "pipeline") in path.parents:
         return False
     return not any(folder in path.parents for folder in _library_folders())
+
+
+def _may_hold_users_files(origin: str | None) -> bool:
+    """Whether a package may be the user's own; one without a file, a mere folder, may be."""
+    return origin is None or _is_users_file(origin) or (HOUSE / "pipeline") in Path(origin).parents
 
 
 @functools.cache

@@ -50,7 +50,13 @@ def load_pipeline(recipe: str, root: str, parameters: Mapping[str, Any]) -> Pipe
     if not isinstance(pipeline, Pipeline):
         raise WiringError(f"{recipe}: pipeline(settings) returned {type(pipeline).__name__}, not a Pipeline")
     pipeline.with_parameters(parameters)
-    return pipeline.rebuilt_by(load_pipeline, recipe, root, dict(parameters))
+    return pipeline.rebuilt_by(_rebuilt, recipe, root, tuple(parameters.items()))
+
+
+@functools.cache
+def _rebuilt(recipe: str, root: str, parameters: tuple[tuple[str, Any], ...]) -> Pipeline:
+    """The pipeline in a worker, built once in a process, however many steps unpickle it."""
+    return load_pipeline(recipe, root, dict(parameters))
 
 
 def load_recipe(recipe: str) -> types.ModuleType:

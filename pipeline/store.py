@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -167,7 +168,7 @@ class Store:
             _metadata.create_all(connection)
 
     def __reduce__(self) -> Any:
-        return Store, (self.url,)
+        return _opened_once, (self.url,)
 
     # What happens
 
@@ -334,6 +335,12 @@ class Store:
 
     def _shown(self) -> str:
         return self._engine.url.render_as_string(hide_password=True)
+
+
+@functools.cache
+def _opened_once(url: str) -> Store:
+    """The store in a worker, opened once in a process, however many steps unpickle it."""
+    return Store(url)
 
 
 def sqlite_url(path: Path) -> str:

@@ -18,8 +18,8 @@ import pyarrow as pa
 from components.artifacts import Examples, Preprocessing
 from components.columnar.feed import feed
 
-SUPER_BATCH_ROWS = 2048
-PREFETCHED = 64
+SUPER_BATCH_ROWS = 1024
+PREFETCHED = 16
 # What is gone through more than once is kept preprocessed in memory if it takes no more than this.
 MOST_BYTES_KEPT = 64 << 20
 

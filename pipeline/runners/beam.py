@@ -2,9 +2,10 @@
 
 A row of nodes that do not depend on each other (see `Pipeline.waves`) becomes one PCollection of
 their names, which every node's own step filters for its name; the names that a row's steps yield
-are a side input of the next row's steps, which therefore wait for it. Beam moves only names:
-what a node needs of another it reads from the metadata store and the artifact root. A failed node
-is a record, not an exception, so that branches which do not need it go on.
+are a side input of the next row's steps, which therefore wait for it. Where one node alone follows
+one node alone, its step simply takes the other's output, which Beam fuses into one bundle. Beam
+moves only names: what a node needs of another it reads from the metadata store and the artifact
+root. A failed node is a record, not an exception, so that branches which do not need it go on.
 """
 
 from __future__ import annotations
@@ -31,25 +32,31 @@ def run(executor: Executor, nodes: Sequence[str], beam_options: Sequence[str]) -
     pipeline = new_pipeline(_orchestrator_options(beam_options, max(map(len, rows))))
     done: beam.PCollection | None = None
     for number, names in enumerate(rows):
+        before = rows[number - 1] if number else []
+        if len(names) == len(before) == 1:
+            done = done | names[0] >> beam.ParDo(_Node(executor, names[0], trigger=before[0]))
+            continue
         # Reshuffled names land on different workers; one name alone needs no such detour.
         turn = pipeline | f"Row {number}" >> beam.Create(names, reshuffle=len(names) > 1)
-        before = [] if done is None else [beam.pvalue.AsList(done)]
-        steps = [turn | name >> beam.ParDo(_Node(executor, name), *before) for name in names]
+        waits = [] if done is None else [beam.pvalue.AsList(done)]
+        nodes_of_row = [_Node(executor, name, trigger=name) for name in names]
+        steps = [turn | node.name >> beam.ParDo(node, *waits) for node in nodes_of_row]
         done = steps | f"Row {number} done" >> beam.Flatten() if len(steps) > 1 else steps[0]
     pipeline.run().wait_until_finish()
 
 
 class _Node(beam.DoFn):
-    """The step of one node."""
+    """The step of one node, which runs it when the trigger comes and yields its name."""
 
-    def __init__(self, executor: Executor, name: str) -> None:
+    def __init__(self, executor: Executor, name: str, trigger: str) -> None:
+        self.name = name
         self._executor = executor
-        self._name = name
+        self._trigger = trigger
 
     def process(self, name: str, _before: Sequence[str] = ()) -> Iterable[str]:
-        if name == self._name:
-            self._executor.execute(name)
-            yield name
+        if name == self._trigger:
+            self._executor.execute(self.name)
+            yield self.name
 
 
 def _orchestrator_options(options: Sequence[str], width: int) -> list[str]:
