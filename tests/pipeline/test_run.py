@@ -217,7 +217,7 @@ def test_listings_show_runs_stages_and_lineage(cli, run, tmp_path):
     for summary in (shown, first.summary):  # stages of one row may begin in either order
         summary["nodes"].sort(key=lambda node: node["name"])
     assert shown == {**first.summary, "seconds": shown["seconds"]}
-    tree = cli("lineage", Path(first.summary["nodes"][-1]["outputs"]["joined"]), *root).stdout
+    tree = cli("lineage", output(first, "Join", "joined").parent, *root).stdout
     assert all(node in tree for node in ("Start", "Left", "Right", "Join"))
 
 
