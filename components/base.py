@@ -312,13 +312,13 @@ def component(function: Callable[..., Any]) -> type[Component]:
     Raises:
         WiringError: an argument has no annotation.
     """
-    hints = typing.get_type_hints(function, include_extras=True)
     annotations: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
-    for name, argument in inspect.signature(function).parameters.items():
-        if name not in hints:
+    # Not typing.get_type_hints: until Python 3.11 it makes an argument of default None Optional.
+    for name, argument in inspect.signature(function, eval_str=True).parameters.items():
+        if argument.annotation is argument.empty:
             raise WiringError(f"{function.__name__}: argument {name!r} has no annotation")
-        hint = hints[name]
+        hint = argument.annotation
         declared = typing.get_origin(hint) in (Input, Output, Parameter)
         annotations[name] = hint if declared else Parameter[hint]
         if argument.default is not argument.empty:

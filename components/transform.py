@@ -29,10 +29,15 @@ class Transform(Component):
         split: the rows over which layers are adapted.
 
     Layers that feed each other are adapted in as many passes as the longest such chain, each on
-    the real output of those before it; all others in one.
+    the real output of those before it; all others in one. A layer called on several tensors is
+    adapted on all of them.
+
+    Raises:
+        UserCodeError: the function raised, or did not return such a model.
+        DataError: no column feeds an input, or its values cannot; the split has no rows.
     """
 
-    LIBRARIES = ("tensorflow", "keras", "datasketches")
+    LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]
     schema: Input[Schema] = None
@@ -44,6 +49,8 @@ class Transform(Component):
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         examples: Examples = inputs.examples
         model = self._built(examples)
+        if not examples.rows(self.split):
+            raise DataError(f"Transform.split: {self.split!r} has no rows to adapt layers on")
         folder = outputs.preprocessing.path
         passes = 0
         states: dict[str, LayerState] = {}
@@ -67,6 +74,12 @@ class Transform(Component):
             )
         if not isinstance(model.output, dict):
             raise UserCodeError(f"{name_of(self.function)}: the model's outputs must be a dict by name")
+        hidden = _hidden_needy(model)
+        if hidden is not None:
+            raise UserCodeError(
+                f"{name_of(self.function)}: layer {hidden[1]!r} wants adapting but lies inside layer "
+                f"{hidden[0]!r}, out of reach; call it in the model itself, or give it its state"
+            )
         columns = examples.schema().names
         for name in model.input:
             if name not in columns:
@@ -108,6 +121,20 @@ def adaptation_passes(model: keras.Model) -> list[list[Any]]:
     return rows
 
 
+def _hidden_needy(model: keras.Model) -> tuple[str, str] | None:
+    """A layer that needs data but lies inside another: the names of the other and of it."""
+    import keras
+
+    from components.columnar.adapt import new_state
+
+    for outer in model.layers:
+        whole = isinstance(outer, keras.layers.TextVectorization) or new_state(outer) is not None
+        for inner in () if whole else outer._flatten_layers(include_self=False):
+            if new_state(inner) is not None:
+                return outer.name, inner.name
+    return None
+
+
 def _ancestors(layer: Any) -> set[str]:
     found: set[str] = set()
     waiting = [layer]
@@ -130,15 +157,25 @@ def _adapt(
     from components.columnar.beam import fold
 
     # From the raw features to what enters each layer, through the layers adapted before.
-    entering = {layer.name: layer.input for layer in layers}
+    entering = {
+        f"{place}:{layer.name}": tensor
+        for layer in layers
+        for place, tensor in enumerate(_entering(model, layer))
+    }
     file = context.work_dir / f"before-{layers[0].name}.keras"
     keras.Model(needed_inputs(model.input, entering), entering).save(file)
     empty = {layer.name: new_state(layer) for layer in layers}
     accumulate = functools.partial(_accumulate, model_file=str(file), empty=empty)
-    states = fold([str(shard) for shard in shards], accumulate, _merge, context) or empty
+    states = fold([str(shard) for shard in shards], accumulate, _merge, context)
     for layer in layers:
         states[layer.name].apply(layer)
     return states
+
+
+def _entering(model: keras.Model, layer: Any) -> list[Any]:
+    """What the layer is called on in the model: a tensor a call."""
+    nodes = [node for row in model._nodes_by_depth.values() for node in row]
+    return [tensor for node in nodes if node.operation is layer for tensor in node.input_tensors]
 
 
 def _accumulate(shard: str, model_file: str, empty: dict[str, Any]) -> dict[str, Any]:
@@ -146,14 +183,15 @@ def _accumulate(shard: str, model_file: str, empty: dict[str, Any]) -> dict[str,
     import pyarrow.parquet as pq
     import tensorflow as tf
 
-    from components.columnar.feed import feed
+    from components.columnar.feed import feed, rows_a_batch
 
     model, states = _loaded(model_file), copy.deepcopy(empty)
+    rows = rows_a_batch(model.input)
     with pq.ParquetFile(shard) as file:
-        for batch in file.iter_batches(columns=list(model.input)):
+        for batch in file.iter_batches(batch_size=rows, columns=list(model.input)):
             arrays = {n: tf.convert_to_tensor(v) for n, v in feed(batch, model.input).items()}
-            for name, tensor in model(arrays).items():
-                states[name].add(tensor.numpy())
+            for key, tensor in model(arrays).items():
+                states[key.partition(":")[2]].add(tensor.numpy())
     return states
 
 

@@ -6,13 +6,17 @@ form. A missing number is NaN in a float input and -1 in an integer one; a missi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from components.errors import DataError, nearest
+
+MOST_NUMBERS = 1 << 22  # 16 MB as float32
 
 
 def feed(batch: pa.RecordBatch | pa.Table, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -30,6 +34,12 @@ def feed(batch: pa.RecordBatch | pa.Table, inputs: Mapping[str, Any]) -> dict[st
         DataError: a column is missing, or its values cannot be the input's.
     """
     return {name: _array(batch, name, tensor) for name, tensor in inputs.items()}
+
+
+def rows_a_batch(inputs: Mapping[str, Any]) -> int:
+    """Rows to take at once: 65,536, or where rows are wide, as many as hold `MOST_NUMBERS`."""
+    width = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in inputs.values())
+    return max(64, min(65536, MOST_NUMBERS // max(width, 1)))
 
 
 def _array(batch: pa.RecordBatch | pa.Table, name: str, tensor: Any) -> np.ndarray:
@@ -54,21 +64,39 @@ def _array(batch: pa.RecordBatch | pa.Table, name: str, tensor: Any) -> np.ndarr
 
 
 def _values(column: pa.Array, dtype: str) -> np.ndarray:
-    if isinstance(column, pa.FixedShapeTensorArray):
-        return column.to_numpy_ndarray().astype(dtype, copy=False)
     kind = column.type
+    if isinstance(column, pa.FixedShapeTensorArray):
+        return _values(_flattened(column.storage), dtype).reshape(len(column), *kind.shape)
     if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        if column.null_count:
-            raise ValueError("a list is missing in some rows")
-        flat = _values(column.flatten(), dtype)
-        if len(flat) % max(len(column), 1):
-            raise ValueError("its lists vary in length")
-        return flat.reshape(len(column), -1)
+        inner = _values(_flattened(column), dtype)
+        return inner.reshape(len(column), _length(column), *inner.shape[1:])
     if dtype == "string":
         return column.cast(pa.string()).fill_null("").to_numpy(zero_copy_only=False)
-    if dtype.startswith("float") or dtype == "bfloat16":
-        column = column.cast(pa.float64(), safe=False)
-        return column.to_numpy(zero_copy_only=False).astype("float32" if dtype == "bfloat16" else dtype)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
         raise ValueError("text where numbers are wanted")
-    return column.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False).astype(dtype)
+    if dtype.startswith("float") or dtype == "bfloat16":
+        if column.null_count or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            column = column.cast(pa.float64(), safe=False)
+        wanted = "float32" if dtype == "bfloat16" else dtype
+        return column.to_numpy(zero_copy_only=False).astype(wanted, copy=False)
+    if column.null_count and dtype == "bool":
+        raise ValueError("values are missing, and a boolean has none that says so")
+    if column.null_count:
+        column = column.cast(pa.int64()).fill_null(-1)
+    return column.cast(pa.from_numpy_dtype(np.dtype(dtype))).to_numpy(zero_copy_only=False)
+
+
+def _flattened(lists: pa.Array) -> pa.Array:
+    if lists.null_count:
+        raise ValueError("the whole value is missing in some rows")
+    return lists.flatten()
+
+
+def _length(lists: pa.Array) -> int:
+    """The one length of all lists."""
+    if pa.types.is_fixed_size_list(lists.type):
+        return lists.type.list_size
+    found = pc.min_max(pc.list_value_length(lists)).as_py()
+    if found["min"] != found["max"]:
+        raise ValueError(f"its lists vary in length, from {found['min']} to {found['max']}")
+    return found["min"] or 0

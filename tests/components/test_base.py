@@ -87,3 +87,13 @@ def test_texts_of_a_command_line_become_the_declared_types():
 def test_a_component_wired_to_another_does_not_run_alone(tmp_path):
     with pytest.raises(WiringError, match="has not run"):
         Sink(Source()).execute(tmp_path)
+
+
+@component
+def Maybe(report: Output[Report], examples: Input[Examples] = None):
+    (report.path / "told.txt").write_text(str(examples))
+
+
+def test_an_optional_input_of_a_function_is_none_where_left_out(tmp_path):
+    done = Maybe().execute(tmp_path)
+    assert (done.report.path / "told.txt").read_text() == "None"

@@ -98,6 +98,147 @@ def test_serving_needs_no_column_that_only_the_label_needs(make_examples, tmp_pa
     assert done.preprocessing.facts["class_names"] == by_count
 
 
+def adapted(examples, tmp_path, layer, name="word", dtype="string", shape=(1,)):
+    """The layer as Transform adapts it on one column."""
+
+    def function():
+        raw = keras.Input(shape, name=name, dtype=dtype)
+        return keras.Model({name: raw}, {"out": layer(raw)})
+
+    done = Transform(examples, function=function).execute(tmp_path / "out")
+    return done.preprocessing.load().get_layer(layer.name)
+
+
+LOOKUPS = [
+    {}, {"max_tokens": 3}, {"mask_token": ""}, {"mask_token": "b", "num_oov_indices": 2},
+    {"num_oov_indices": 0}, {"output_mode": "tf_idf"}, {"output_mode": "multi_hot", "max_tokens": 5},
+]  # fmt: skip
+TEXTS = ["the cat sat", "the, dog", "a cat", "the THE", "dog"]
+
+
+@pytest.mark.parametrize("options", LOOKUPS)
+def test_a_lookup_is_that_of_keras_with_ties_and_reserved_tokens(make_examples, tmp_path, options):
+    words = ["a", "b", "[UNK]", "c", "b", "é", "z", "Z", "é", "aa"]
+    ours = adapted(make_examples({"train": {"word": words}}), tmp_path, keras.layers.StringLookup(**options))
+    keras_own = keras.layers.StringLookup(**options)
+    keras_own.adapt(np.array(words)[:, None])
+    assert ours.get_vocabulary() == keras_own.get_vocabulary()
+    known = np.array([[word] for word in words if word != "[UNK]"])
+    np.testing.assert_allclose(ours(known), keras_own(known), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ngrams": 2}, {"split": "character"}, {"split": None}, {"ragged": True}, {"max_tokens": 4},
+        {"output_mode": "multi_hot"}, {"output_mode": "count", "max_tokens": 4, "pad_to_max_tokens": True},
+        {"output_mode": "tf_idf"}, {"output_mode": "tf_idf", "ngrams": 2},
+    ],
+)  # fmt: skip
+def test_text_vectorization_is_that_of_keras(make_examples, tmp_path, options):
+    ours = adapted(make_examples({"train": {"word": TEXTS}}), tmp_path, keras.layers.TextVectorization(**options))
+    keras_own = keras.layers.TextVectorization(**options)
+    keras_own.adapt(np.array(TEXTS))
+    assert ours.get_vocabulary() == keras_own.get_vocabulary()
+    if "tf_idf" in options.values():
+        np.testing.assert_allclose(ours(np.array(TEXTS)), keras_own(np.array(TEXTS)), rtol=1e-6)
+
+
+def test_a_layer_called_twice_is_adapted_on_both(make_examples, tmp_path):
+    def function():
+        raw = {name: keras.Input((1,), name=name) for name in ("left", "right")}
+        layer = keras.layers.Normalization(name="both")
+        return keras.Model(raw, {name: layer(tensor) for name, tensor in raw.items()})
+
+    examples = make_examples({"train": {"left": [1.0, 2.0], "right": [5.0, 8.0]}})
+    layer = Transform(examples, function=function).execute(tmp_path / "out").preprocessing.load().get_layer("both")
+    np.testing.assert_allclose([layer.mean, layer.variance], [[[4.0]], [[7.5]]], rtol=1e-6)
+
+
+def test_a_layer_that_the_user_adapted_stays_as_it_is(make_examples, tmp_path):
+    layer = keras.layers.Normalization()
+    layer.adapt(np.array([[10.0], [20.0]]))
+    ours = adapted(make_examples({"train": COLUMNS}), tmp_path, layer, "size", "float32")
+    np.testing.assert_allclose(ours.mean, [[15.0]])
+
+
+@pytest.mark.parametrize("axis", [None, -1, (1, 2)])
+def test_normalization_keeps_the_axes_that_keras_keeps(make_examples, tmp_path, axis):
+    import pyarrow as pa
+
+    pixels = RANDOM.integers(0, 256, (50, 3, 2), dtype="uint8")
+    batch = pa.RecordBatch.from_arrays([pa.FixedShapeTensorArray.from_numpy_ndarray(pixels)], ["image"])
+    layer = keras.layers.Normalization(axis=axis)
+    ours = adapted(make_examples({"train": batch}), tmp_path, layer, "image", "uint8", (3, 2))
+    keras_own = keras.layers.Normalization(axis=axis)
+    keras_own.adapt(pixels.astype("float32"))
+    np.testing.assert_allclose(ours.mean, keras_own.mean, rtol=1e-6)
+    np.testing.assert_allclose(ours.variance, keras_own.variance, rtol=1e-5)
+
+
+def test_bin_boundaries_are_the_same_in_every_run(make_examples, tmp_path):
+    examples = make_examples({"train": {"size": np.random.default_rng(6).normal(size=200_000)}})
+    first, second = (
+        adapted(examples, tmp_path / part, keras.layers.Discretization(num_bins=9), "size", "float32").bin_boundaries
+        for part in ("a", "b")
+    )
+    assert first == second and len(first) == 8
+
+
+@keras.saving.register_keras_serializable("test_transform")
+class Largest(keras.layers.Layer):
+    """A layer with a state of its own: what it is given, as a share of the largest seen."""
+
+    def build(self, shape):
+        self.largest = self.add_weight(shape=(), initializer="zeros", trainable=False, name="largest")
+
+    def call(self, values):
+        return values / self.largest
+
+    @staticmethod
+    def accumulate(values):
+        return float(values.max())
+
+    @staticmethod
+    def merge(ours, theirs):
+        return max(ours, theirs)
+
+    def set_state(self, state):
+        self.largest.assign(state)
+
+
+def test_a_layer_of_the_users_own_is_adapted(make_examples, tmp_path):
+    ours = adapted(make_examples({"train": COLUMNS}), tmp_path, Largest(), "size", "float32")
+    np.testing.assert_allclose(ours.largest, SIZE.max())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_states_merge_in_any_order_to_those_of_one_pass(seed):
+    from components.columnar.adapt import new_state
+
+    random = np.random.default_rng(seed)
+    scale, words = keras.layers.Normalization(), keras.layers.StringLookup(output_mode="tf_idf")
+    scale.build((None, 2))
+    numbers = random.normal(1e4, 1, (600, 2))
+    numbers[random.random((600, 2)) < 0.1] = np.nan
+    texts = random.choice(np.array([b"a", b"b", b"c", b""], object), (600, 2))
+    for layer, values in ((scale, numbers), (words, texts)):
+        whole, merged = new_state(layer), new_state(layer)
+        whole.add(values)
+        parts = np.split(values, np.sort(random.choice(600, 5, replace=False)))
+        for i in random.permutation(len(parts)):
+            one = new_state(layer)
+            one.add(parts[i])
+            merged.merge(one)
+        if layer is scale:
+            np.testing.assert_allclose(whole.mean, np.nanmean(numbers, 0), rtol=1e-12)
+            np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-12)
+            np.testing.assert_allclose(merged.m2 / merged.count, np.nanvar(numbers, 0), rtol=1e-9)
+        else:
+            assert merged.readable() == whole.readable()
+            assert (merged.rows, merged.rows_with) == (whole.rows, whole.rows_with)
+
+
 def raises():
     raise RuntimeError("no luck")
 
@@ -107,12 +248,20 @@ def wants_more():
     return keras.Model({"sise": size}, {"x": keras.layers.Rescaling(1.0)(size)})
 
 
+def hides():
+    inside = keras.Input((1,))
+    part = keras.Model(inside, keras.layers.Normalization(name="scaled")(inside), name="part")
+    size = keras.Input((1,), name="size")
+    return keras.Model({"size": size}, {"x": part(size)})
+
+
 @pytest.mark.parametrize(
     ("function", "label", "error", "told"),
     [
         (raises, None, UserCodeError, r"raises\(\) raised RuntimeError: no luck \(.*test_transform.py, line \d+\)"),
         (lambda: 3, None, UserCodeError, "must return a functional keras.Model .* it returned int"),
         (wants_more, None, DataError, r"no column 'sise', which wants_more\(\) wants; did you mean 'size'\?"),
+        (hides, None, UserCodeError, r"hides\(\): layer 'scaled' wants adapting but lies inside layer 'part'"),
         (chained, "targte", DataError, "'targte' is neither an output .* did you mean 'target'"),
     ],
 )  # fmt: skip

@@ -1,0 +1,75 @@
+"""Quantiles of a stream in bounded memory, mergeable, and the same each time.
+
+Sketches that toss coins, such as KLL, give other boundaries in each run, and so another model for
+the same seed. This is the deterministic compactor of Manku, Rajagopalan and Lindsay (SIGMOD 1998).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Values a level holds before it is halved. Exact up to that many values; beyond, a halving moves a
+# rank by at most half the weight that it makes, so n values are off by log2(n / LEVEL) / LEVEL at
+# most: 0.01% of the rows for a million, 0.03% for a thousand million.
+LEVEL = 1 << 16
+
+
+class Quantiles:
+    """Sorts what it is given into levels; a value of level l stands for 2**l values.
+
+    Args:
+        level: how many values a level holds.
+    """
+
+    def __init__(self, level: int = LEVEL) -> None:
+        self._most = level
+        self._levels: list[np.ndarray] = []
+        self._halvings = 0
+
+    def add(self, values: np.ndarray) -> None:
+        """Takes in numbers of any shape; NaN are left out."""
+        flat = np.asarray(values, np.float64).reshape(-1)
+        flat = flat[~np.isnan(flat)]
+        # By pieces, so that a huge batch is halved as often as many small ones would be.
+        for start in range(0, len(flat), self._most):
+            self._put(0, flat[start : start + self._most])
+
+    def merge(self, other: Quantiles) -> None:
+        for level, values in enumerate(other._levels):
+            self._put(level, values)
+
+    @property
+    def count(self) -> int:
+        return sum(len(values) << level for level, values in enumerate(self._levels))
+
+    def at(self, ranks: np.ndarray) -> np.ndarray:
+        """The smallest values that at least these shares of all values do not pass.
+
+        Args:
+            ranks: shares in (0, 1], shape (n,).
+
+        Returns:
+            Values that were added, float64, shape (n,); shape (0,) where nothing was.
+        """
+        if not self.count:
+            return np.empty(0)
+        values = np.concatenate(self._levels)
+        weights = np.repeat(1 << np.arange(len(self._levels)), [len(v) for v in self._levels])
+        order = np.argsort(values, kind="stable")
+        below = np.cumsum(weights[order])
+        # A share that is a whole number of rows but for rounding is that number.
+        wanted = np.ceil(np.asarray(ranks) * below[-1] - 1e-9 * below[-1])
+        return values[order][np.minimum(np.searchsorted(below, wanted), len(values) - 1)]
+
+    def _put(self, level: int, values: np.ndarray) -> None:
+        while len(self._levels) <= level:
+            self._levels.append(np.empty(0))
+        held = np.concatenate([self._levels[level], values])
+        if len(held) <= self._most:
+            self._levels[level] = held
+            return
+        held.sort()
+        whole = len(held) // 2 * 2
+        self._levels[level] = held[whole:]
+        self._halvings += 1  # odd and even places in turn, so that what is lost evens out
+        self._put(level + 1, held[self._halvings % 2 : whole : 2])
