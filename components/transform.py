@@ -80,6 +80,12 @@ class Transform(Component):
                 f"{name_of(self.function)}: layer {hidden[1]!r} wants adapting but lies inside layer "
                 f"{hidden[0]!r}, out of reach; call it in the model itself, or give it its state"
             )
+        unsavable = _unsavable(model)
+        if unsavable is not None:
+            raise UserCodeError(
+                f"{name_of(self.function)}: layer {unsavable!r}: Keras {keras.__version__} cannot load "
+                "a TF-IDF lookup that it saved; Keras 3.14 can, on Python 3.11 or later"
+            )
         columns = examples.schema().names
         for name in model.input:
             if name not in columns:
@@ -135,6 +141,16 @@ def _hidden_needy(model: keras.Model) -> tuple[str, str] | None:
     return None
 
 
+def _unsavable(model: keras.Model) -> str | None:
+    """The name of a layer that Keras before 3.14 saves, but fails to load."""
+    import keras
+
+    if tuple(int(part) for part in keras.__version__.split(".")[:2]) >= (3, 14):
+        return None
+    lookups = (layer for layer in model.layers if getattr(layer, "output_mode", None) == "tf_idf")
+    return next((layer.name for layer in lookups), None)
+
+
 def _ancestors(layer: Any) -> set[str]:
     found: set[str] = set()
     waiting = [layer]
@@ -156,9 +172,10 @@ def _adapt(
     from components.columnar.adapt import new_state
     from components.columnar.beam import fold
 
-    # From the raw features to what enters each layer, through the layers adapted before.
+    # From the raw features to what enters each layer, through the layers adapted before. Keras
+    # 3.12 does not load a model whose output is an input itself, hence the Identity.
     entering = {
-        f"{place}:{layer.name}": tensor
+        f"{place}:{layer.name}": keras.layers.Identity()(tensor)
         for layer in layers
         for place, tensor in enumerate(_entering(model, layer))
     }

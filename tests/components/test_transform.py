@@ -109,9 +109,17 @@ def adapted(examples, tmp_path, layer, name="word", dtype="string", shape=(1,)):
     return done.preprocessing.load().get_layer(layer.name)
 
 
+OLD_KERAS = tuple(int(part) for part in keras.__version__.split(".")[:2]) < (3, 14)
+needs_tf_idf = pytest.mark.skipif(OLD_KERAS, reason="Keras before 3.14 cannot load TF-IDF lookups")
+
+
+def tf_idf(**options):
+    return pytest.param({"output_mode": "tf_idf", **options}, marks=needs_tf_idf)
+
+
 LOOKUPS = [
     {}, {"max_tokens": 3}, {"mask_token": ""}, {"mask_token": "b", "num_oov_indices": 2},
-    {"num_oov_indices": 0}, {"output_mode": "tf_idf"}, {"output_mode": "multi_hot", "max_tokens": 5},
+    {"num_oov_indices": 0}, tf_idf(), {"output_mode": "multi_hot", "max_tokens": 5},
 ]  # fmt: skip
 TEXTS = ["the cat sat", "the, dog", "a cat", "the THE", "dog"]
 
@@ -132,7 +140,7 @@ def test_a_lookup_is_that_of_keras_with_ties_and_reserved_tokens(make_examples, 
     [
         {"ngrams": 2}, {"split": "character"}, {"split": None}, {"ragged": True}, {"max_tokens": 4},
         {"output_mode": "multi_hot"}, {"output_mode": "count", "max_tokens": 4, "pad_to_max_tokens": True},
-        {"output_mode": "tf_idf"}, {"output_mode": "tf_idf", "ngrams": 2},
+        tf_idf(), tf_idf(ngrams=2),
     ],
 )  # fmt: skip
 def test_text_vectorization_is_that_of_keras(make_examples, tmp_path, options):
@@ -142,6 +150,14 @@ def test_text_vectorization_is_that_of_keras(make_examples, tmp_path, options):
     assert ours.get_vocabulary() == keras_own.get_vocabulary()
     if "tf_idf" in options.values():
         np.testing.assert_allclose(ours(np.array(TEXTS)), keras_own(np.array(TEXTS)), rtol=1e-6)
+
+
+@pytest.mark.skipif(not OLD_KERAS, reason="Keras from 3.14 on loads TF-IDF lookups")
+def test_tf_idf_is_refused_where_keras_could_not_load_it(make_examples, tmp_path):
+    with pytest.raises(UserCodeError, match="Keras 3.14 can"):
+        adapted(
+            make_examples({"train": {"word": TEXTS}}), tmp_path, keras.layers.StringLookup(output_mode="tf_idf")
+        )
 
 
 def test_a_layer_called_twice_is_adapted_on_both(make_examples, tmp_path):
