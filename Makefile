@@ -30,7 +30,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	@python=$$($(FIND_PYTHON)) && echo "setting up $(VENV) with $$python ($(DEVICE)); this happens once" \
 	&& { test -x $(PYTHON) || $$python -m venv $(VENV); } \
 	&& $(PYTHON) -m pip install --quiet --disable-pip-version-check --upgrade pip \
-	&& $(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[$(DEVICE),penguins,test]' \
+	&& $(PYTHON) -m pip install -qq --disable-pip-version-check --editable '.[$(DEVICE),penguins,test]' \
 	&& touch $@
 
 clean:

@@ -41,10 +41,9 @@ def preprocessing() -> keras.Model:
         keras.ops.nan_to_num(layers.Normalization(name=f"{name}_scaled")(raw[name]))
         for name in NUMBERS
     ]
-    wide = [
-        layers.Discretization(num_bins=10, output_mode="one_hot", name=f"{name}_bin")(raw[name])
-        for name in PLACES
-    ]
+    # In two layers, for Keras 3.12 (Python 3.10) gets the shape of a one-hot Discretization wrong.
+    bins = [layers.Discretization(num_bins=10, name=f"{name}_bin")(raw[name]) for name in PLACES]
+    wide = [layers.CategoryEncoding(num_tokens=10, output_mode="one_hot")(place) for place in bins]
     wide += [
         layers.IntegerLookup(output_mode="one_hot", name=f"{name}_code")(raw[name])
         for name in CODES
