@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import pickle
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineRunner
 
 from components.base import Context
 from components.errors import KeraslineError
+from components.user_code import import_file, imported_files
+
+_HOUSE = Path(__file__).resolve().parents[2]
 
 Element = TypeVar("Element")
 Accumulator = TypeVar("Accumulator")
 
 
 def new_pipeline(options: Sequence[str]) -> beam.Pipeline:
-    """A pipeline on the runner that `options` name, by default in this process.
+    """A pipeline on the runner that `options` name, by default in this process."""
+    _let_workers_import_us()
+    runner, parsed = runner_and_options(options)
+    return beam.Pipeline(runner=runner, options=parsed)
+
+
+def runner_and_options(options: Sequence[str]) -> tuple[PipelineRunner | None, PipelineOptions]:
+    """The runner that `options` name, None where it is among the options returned.
 
     Beam's own default would first try its Prism runner, which downloads a binary when it runs.
     """
     if any(option.startswith("--runner") and "DirectRunner" not in option for option in options):
-        return beam.Pipeline(options=PipelineOptions(list(options)))
+        return None, PipelineOptions(list(options))
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
     rest = [option for option in options if not option.startswith("--runner")]
-    return beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(rest))
+    return FnApiRunner(), PipelineOptions(rest)
 
 
 def fold(
@@ -42,7 +56,8 @@ def fold(
     Args:
         elements: small and picklable: names of shards, ranges of rows.
         accumulate: picklable; reads what the element names, on whatever machine it lands.
-        merge: associative and commutative; may change and return its first argument.
+        merge: associative; may change and return its first argument. It is called along one fixed
+            tree over the elements, so that the result is the same on every runner.
         context: its `work_dir` must be visible to the workers; its `beam_options` choose the runner.
 
     Returns:
@@ -55,12 +70,13 @@ def fold(
     if not elements:
         return None
     result = context.work_dir / f"fold-{uuid.uuid4().hex}.pickle"
+    packed = _Packed.of((accumulate, merge))
     pipeline = new_pipeline(context.beam_options)
     (
         pipeline
-        | beam.Create(elements)
-        | "Accumulate" >> beam.Map(_guarded, accumulate)
-        | "Merge" >> beam.CombineGlobally(_Merge(merge)).without_defaults()
+        | beam.Create(enumerate(elements))
+        | "Accumulate" >> beam.Map(_guarded, packed)
+        | "Merge" >> beam.CombineGlobally(_Merge(packed)).without_defaults()
         | "Keep" >> beam.Map(_dump, str(result))
     )
     pipeline.run().wait_until_finish()
@@ -70,38 +86,85 @@ def fold(
     return merged
 
 
-def _guarded(element: Any, accumulate: Callable[[Any], Any]) -> Any:
+@dataclass(frozen=True)
+class _Packed:
+    """The two functions of a fold, on their way to workers that have not imported the user's files."""
+
+    pickled: bytes
+    files: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, functions: tuple[Callable, Callable]) -> _Packed:
+        return cls(pickle.dumps(functions), imported_files())
+
+    def functions(self) -> tuple[Callable, Callable]:
+        return _unpacked(self)
+
+
+@functools.lru_cache(maxsize=16)
+def _unpacked(packed: _Packed) -> tuple[Callable, Callable]:
+    for file in packed.files:
+        import_file(file)
+    return pickle.loads(packed.pickled)
+
+
+# An accumulator that stands for 2**level elements, from the place-th such run of them on.
+_Nodes = dict[tuple[int, int], Any]
+
+
+def _guarded(element: tuple[int, Any], packed: _Packed) -> _Nodes | KeraslineError:
     """Carries a user's mistake as a value: as an exception Beam would change its type and text."""
+    number, value = element
     try:
-        return accumulate(element)
+        return {(0, number): packed.functions()[0](value)}
     except KeraslineError as error:
         return error
 
 
 class _Merge(beam.CombineFn):
-    def __init__(self, merge: Callable[[Any, Any], Any]) -> None:
-        self._merge = merge
+    """Merges along one fixed binary tree over the elements' numbers, whatever order they come in.
 
-    def create_accumulator(self) -> Any:
-        return None
+    So the result is the same to the last bit on every runner and with any number of workers,
+    though floating-point sums depend on their order. Only whole subtrees are merged at once; those
+    whose neighbours are still to come wait, a logarithm of them where work is done in order.
+    """
 
-    def add_input(self, accumulator: Any, value: Any) -> Any:
-        if accumulator is None or isinstance(value, KeraslineError):
-            return value
-        if isinstance(accumulator, KeraslineError):
-            return accumulator
-        return self._merge(accumulator, value)
+    def __init__(self, packed: _Packed) -> None:
+        self._packed = packed
 
-    def merge_accumulators(self, accumulators: Iterable[Any]) -> Any:
-        merged = None
-        for accumulator in accumulators:
-            if accumulator is not None:
-                merged = self.add_input(merged, accumulator)
-        return merged
+    def create_accumulator(self) -> _Nodes | KeraslineError:
+        return {}
 
-    def extract_output(self, accumulator: Any) -> Any:
-        return accumulator
+    def add_input(self, nodes: Any, value: Any) -> _Nodes | KeraslineError:
+        for part in (nodes, value):
+            if isinstance(part, KeraslineError):
+                return part
+        merge = self._packed.functions()[1]
+        for (level, place), accumulator in value.items():
+            while (level, place ^ 1) in nodes:
+                other = nodes.pop((level, place ^ 1))
+                pair = (accumulator, other) if place % 2 == 0 else (other, accumulator)
+                accumulator, level, place = merge(*pair), level + 1, place // 2
+            nodes[level, place] = accumulator
+        return nodes
+
+    def merge_accumulators(self, accumulators: Iterable[Any]) -> _Nodes | KeraslineError:
+        return functools.reduce(self.add_input, accumulators, {})
+
+    def extract_output(self, nodes: Any) -> Any:
+        if isinstance(nodes, KeraslineError):
+            return nodes
+        # The subtrees left over, where the number of elements is no power of two, in their order.
+        ordered = [nodes[key] for key in sorted(nodes, key=lambda key: key[1] << key[0])]
+        return functools.reduce(self._packed.functions()[1], ordered)
 
 
 def _dump(accumulator: Any, path: str) -> None:
     Path(path).write_bytes(pickle.dumps(accumulator))
+
+
+def _let_workers_import_us() -> None:
+    """Beam's worker processes begin with the environment and nothing else."""
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if str(_HOUSE) not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(_HOUSE), *filter(None, paths)])

@@ -53,13 +53,22 @@ class Quantiles:
         """
         if not self.count:
             return np.empty(0)
+        values, below = self._sorted()
+        # A share that is a whole number of rows but for rounding is that number.
+        wanted = np.ceil(np.asarray(ranks) * below[-1] - 1e-9 * below[-1])
+        return values[np.minimum(np.searchsorted(below, wanted), len(values) - 1)]
+
+    def shares_up_to(self, bounds: np.ndarray) -> np.ndarray:
+        """The share of values that do not exceed each bound, shape (n,); there is at least one value."""
+        values, below = self._sorted()
+        return np.append(0, below)[np.searchsorted(values, bounds, side="right")] / below[-1]
+
+    def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
+        """The values kept, sorted, and how many values each stands for with all before it."""
         values = np.concatenate(self._levels)
         weights = np.repeat(1 << np.arange(len(self._levels)), [len(v) for v in self._levels])
         order = np.argsort(values, kind="stable")
-        below = np.cumsum(weights[order])
-        # A share that is a whole number of rows but for rounding is that number.
-        wanted = np.ceil(np.asarray(ranks) * below[-1] - 1e-9 * below[-1])
-        return values[order][np.minimum(np.searchsorted(below, wanted), len(values) - 1)]
+        return values[order], np.cumsum(weights[order])
 
     def _put(self, level: int, values: np.ndarray) -> None:
         while len(self._levels) <= level:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.artifacts import Examples
-from components.columnar.hashing import row_hashes
 from components.errors import DataError
 
 ROW_GROUP_ROWS = 65536
 SHARD_ROWS = 8 * ROW_GROUP_ROWS
+BATCH_BYTES = 4 << 20
 
 
 class ExamplesWriter:
@@ -30,6 +29,7 @@ class ExamplesWriter:
     def __init__(self, examples: Examples, splits: Sequence[str]) -> None:
         self._examples = examples
         self._splits = {name: _SplitWriter(examples, name) for name in splits}
+        self.facts: dict[str, Any] = {}  # for the manifest, beside the splits
 
     def __enter__(self) -> ExamplesWriter:
         return self
@@ -39,7 +39,7 @@ class ExamplesWriter:
             split.close()
         if kind is None:
             splits = {name: split.shards for name, split in self._splits.items()}
-            self._examples.write_json(Examples.MANIFEST, {"splits": splits})
+            self._examples.write_json(Examples.MANIFEST, {"splits": splits, **self.facts})
 
     def write(self, split: str, batch: pa.RecordBatch) -> None:
         """Adds rows to a split; all batches have one schema."""
@@ -48,6 +48,12 @@ class ExamplesWriter:
     @property
     def rows(self) -> dict[str, int]:
         return {name: split.rows for name, split in self._splits.items()}
+
+    def check_whole(self, read: int, set_aside: int) -> None:
+        """Raises a RuntimeError where rows were lost: a mistake of ours."""
+        written = sum(self.rows.values())
+        if read != written + set_aside:
+            raise RuntimeError(f"{read} rows read, {written} written and {set_aside} set aside")
 
     def check_filled(self, source: str) -> None:
         """Raises a DataError where a split got no row."""
@@ -60,28 +66,10 @@ class ExamplesWriter:
             )
 
 
-class HashSplitter:
-    """Assigns rows to splits by a hash of key columns: the same row always to the same split.
-
-    Args:
-        shares: relative sizes, such as `{"train": 8, "eval": 1, "test": 1}`.
-        key: the columns that decide; the whole row by default.
-    """
-
-    def __init__(self, shares: Mapping[str, float], key: Sequence[str] | None) -> None:
-        self._names = list(shares)
-        bounds = np.cumsum(np.array(list(shares.values()), float))
-        self._bounds = bounds[:-1] / bounds[-1]
-        self._key = key
-
-    def write(self, batch: pa.RecordBatch, writer: ExamplesWriter) -> None:
-        # The upper 53 bits as a number in [0, 1): a float holds no more without rounding.
-        place = (row_hashes(batch, self._key) >> np.uint64(11)) * 2.0**-53
-        chosen = np.searchsorted(self._bounds, place, side="right")
-        for index, name in enumerate(self._names):
-            rows = np.flatnonzero(chosen == index)
-            if len(rows):
-                writer.write(name, batch.take(pa.array(rows)))
+def rows_a_batch(metadata: pq.FileMetaData) -> int:
+    """Rows to read of a Parquet file at a time: wide rows take no more memory than narrow ones."""
+    size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    return max(256, min(ROW_GROUP_ROWS, BATCH_BYTES * metadata.num_rows // max(size, 1)))
 
 
 class _SplitWriter:

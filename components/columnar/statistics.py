@@ -1,21 +1,22 @@
-"""Mergeable statistics of columns: one pass over the rows, in any number of pieces and any order."""
+"""Mergeable statistics of columns: one pass over the rows, in any number of pieces."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import datasketches
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.columnar.hashing import row_hashes
+from components.columnar.media import sniff
+from components.columnar.quantiles import Quantiles
+from components.columnar.value_counts import ValueCounts
 
-# Rank error of a quantile: 1.33% for k=200 (Karnin, Lang, Liberty, FOCS 2016); here 0.28%.
-KLL_K = 1024
-DISTINCT_KEPT = 10_000
-KMV_K = 4096
+# Quantiles are exact up to so many numbers; then a rank is off by log2(n / 4096) / 4096 at most:
+# 0.2% for 1.5 million numbers (see `Quantiles`).
+QUANTILE_LEVEL = 4096
 
 
 @dataclass
@@ -31,7 +32,8 @@ class Moments:
         if not len(values):
             return cls()
         mean = float(values.mean(dtype=np.float64))
-        return cls(len(values), mean, float(np.square(values - mean, dtype=np.float64).sum()))
+        deviation = values - mean
+        return cls(len(values), mean, float(np.dot(deviation, deviation)))
 
     def merge(self, other: Moments) -> Moments:
         count = self.count + other.count
@@ -49,53 +51,6 @@ class Moments:
         return float(np.sqrt(self.m2 / self.count)) if self.count else 0.0
 
 
-class ValueCounts:
-    """How often each value occurs: exact up to `DISTINCT_KEPT` values, then the frequent ones.
-
-    Beyond that, the smallest counts are subtracted from all, as Misra and Gries do; a count is
-    then too low by at most rows / DISTINCT_KEPT (Agarwal et al., "Mergeable summaries", PODS
-    2012). The number of distinct values is estimated from the `KMV_K` smallest hashes
-    (Bar-Yossef et al., 2002; standard error 1.6%).
-    """
-
-    def __init__(self) -> None:
-        self.counts: dict[object, int] = {}
-        self.exact = True
-        self._smallest = np.empty(0, np.uint64)
-
-    def add(self, values: pa.Array) -> ValueCounts:
-        table = values.value_counts()
-        distinct = table.field("values")
-        hashes = row_hashes(pa.record_batch([distinct], names=["value"]))
-        self._fold(dict(zip(distinct.to_pylist(), table.field("counts").to_pylist())), hashes)
-        return self
-
-    def merge(self, other: ValueCounts) -> ValueCounts:
-        self.exact &= other.exact
-        self._fold(other.counts, other._smallest)
-        return self
-
-    @property
-    def distinct(self) -> int:
-        if self.exact:
-            return len(self.counts)
-        return int((KMV_K - 1) / (float(self._smallest[KMV_K - 1]) / 2.0**64))
-
-    def top(self, number: int) -> list[tuple[object, int]]:
-        """The most frequent values with their counts, ties by value."""
-        return sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))[:number]
-
-    def _fold(self, counts: dict[object, int], hashes: np.ndarray) -> None:
-        for value, count in counts.items():
-            self.counts[value] = self.counts.get(value, 0) + count
-        self._smallest = np.unique(np.concatenate([self._smallest, hashes]))[:KMV_K]
-        if len(self.counts) > DISTINCT_KEPT:
-            self.exact = False
-            sizes = np.fromiter(self.counts.values(), np.int64, len(self.counts))
-            cut = int(np.partition(sizes, -(DISTINCT_KEPT + 1))[-(DISTINCT_KEPT + 1)])
-            self.counts = {v: c - cut for v, c in self.counts.items() if c > cut}
-
-
 @dataclass
 class NumberSummary:
     """The distribution of numbers, NaN left out and infinities counted apart."""
@@ -105,19 +60,18 @@ class NumberSummary:
     non_finite: int = 0
     minimum: float = np.inf
     maximum: float = -np.inf
-    sketch: bytes = b""
+    quantiles: Quantiles = field(default_factory=lambda: Quantiles(QUANTILE_LEVEL))
 
     def add(self, values: np.ndarray) -> NumberSummary:
+        """Takes in float64 numbers without NaN, shape (n,)."""
         finite = values[np.isfinite(values)]
         self.non_finite += len(values) - len(finite)
         if len(finite):
             self.moments.merge(Moments.of(finite))
-            self.zeros += int((finite == 0).sum())
+            self.zeros += len(finite) - int(np.count_nonzero(finite))
             self.minimum = min(self.minimum, float(finite.min()))
             self.maximum = max(self.maximum, float(finite.max()))
-            sketch = self._quantiles()
-            sketch.update(finite.astype(np.float64))
-            self.sketch = sketch.serialize()
+            self.quantiles.add(finite)
         return self
 
     def merge(self, other: NumberSummary) -> NumberSummary:
@@ -126,24 +80,48 @@ class NumberSummary:
         self.non_finite += other.non_finite
         self.minimum = min(self.minimum, other.minimum)
         self.maximum = max(self.maximum, other.maximum)
-        sketch = self._quantiles()
-        if other.sketch:
-            sketch.merge(other._quantiles())
-            self.sketch = sketch.serialize()
+        self.quantiles.merge(other.quantiles)
         return self
 
-    def quantiles(self, ranks: Iterable[float]) -> list[float]:
-        """Values at ranks in [0, 1]; exact for up to `KLL_K` numbers, then within 0.28% of rank."""
-        return [float(v) for v in self._quantiles().get_quantiles(list(ranks), True)]
+    def at(self, ranks: Sequence[float]) -> list[float]:
+        """The values at ranks in (0, 1]; none where there are no numbers."""
+        return self.quantiles.at(np.asarray(ranks)).tolist()
 
-    def shares_below(self, bounds: Iterable[float]) -> list[float]:
-        """The share of numbers up to each bound."""
-        return list(self._quantiles().get_cdf(list(bounds), True))[:-1]
+    def shares_up_to(self, bounds: Sequence[float]) -> list[float]:
+        """The share of the finite numbers up to each bound; there is at least one number."""
+        return self.quantiles.shares_up_to(np.asarray(bounds)).tolist()
 
-    def _quantiles(self) -> datasketches.kll_doubles_sketch:
-        if self.sketch:
-            return datasketches.kll_doubles_sketch.deserialize(self.sketch)
-        return datasketches.kll_doubles_sketch(KLL_K)
+
+@dataclass
+class MediaSummary:
+    """Formats and sizes of images or clips in a column of bytes (see `Media.size`)."""
+
+    formats: Counter[str] = field(default_factory=Counter)
+    unknown: int = 0
+    sizes: dict[str, NumberSummary] = field(default_factory=dict)
+
+    NAMES = {"image": ("height", "width"), "audio": ("sample_rate", "channels", "frames")}
+
+    def add(self, values: pa.Array) -> MediaSummary:
+        found: dict[str, list[int]] = {}
+        for value in values:
+            media = sniff(value.as_py())
+            if media is None:
+                self.unknown += 1
+                continue
+            self.formats[media.format] += 1
+            for name, size in zip(self.NAMES[media.kind], media.size or ()):
+                found.setdefault(name, []).append(size)
+        for name, sizes in found.items():
+            self.sizes.setdefault(name, NumberSummary()).add(np.array(sizes, np.float64))
+        return self
+
+    def merge(self, other: MediaSummary) -> MediaSummary:
+        self.formats += other.formats
+        self.unknown += other.unknown
+        for name, summary in other.sizes.items():
+            self.sizes[name] = self.sizes[name].merge(summary) if name in self.sizes else summary
+        return self
 
 
 @dataclass
@@ -154,58 +132,127 @@ class ColumnSummary:
         kind: INT, FLOAT or STRING; NONE while only nulls were seen.
         missing: rows without a value: null, or NaN in a float.
         values: how many values the present rows hold: their number, or more for lists and tensors.
+        lengths: of texts and byte strings, in bytes; of lists and tensors see `valency`.
+        valency: how many values a present row holds, for lists and tensors.
+        invalid_utf8: byte strings that are no text.
+        nan: NaN, which within lists are values, and elsewhere count as missing too.
     """
 
     kind: str
-    shape: tuple[int, ...] | None = None
     rows: int = 0
     missing: int = 0
     values: int = 0
-    least_values: int | None = None
-    most_values: int = 0
-    text_bytes: int = 0
+    nan: int = 0
+    invalid_utf8: int = 0
     numbers: NumberSummary = field(default_factory=NumberSummary)
     counts: ValueCounts = field(default_factory=ValueCounts)
+    lengths: NumberSummary | None = None
+    valency: NumberSummary | None = None
+    media: MediaSummary | None = None
 
     @classmethod
     def of(cls, column: pa.Array) -> ColumnSummary:
         """The summary of one column of one batch."""
-        shape = tuple(column.type.shape) if isinstance(column.type, pa.FixedShapeTensorType) else None
         column = column.storage if isinstance(column, pa.ExtensionArray) else column
-        listed = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
-        listed |= pa.types.is_fixed_size_list(column.type)
+        listed = _is_list(column.type)
         present = column.drop_null()
-        values = present.flatten() if listed else present
-        if pa.types.is_floating(values.type) and not listed:
+        values = present
+        while _is_list(values.type):
+            values = values.flatten()
+        nan = pc.sum(pc.is_nan(values)).as_py() or 0 if pa.types.is_floating(values.type) else 0
+        if nan:
             values = values.filter(pc.invert(pc.is_nan(values)))
-        summary = cls(_kind(values.type), shape, len(column), len(column) - len(present))
-        if not listed:
-            summary.missing = len(column) - len(values)
-        summary.values = len(values)
-        if len(present):
-            lengths = pc.min_max(pc.list_value_length(present)).as_py() if listed else {"min": 1, "max": 1}  # fmt: skip
-            summary.least_values, summary.most_values = lengths["min"], lengths["max"]
-        if summary.kind == "STRING":
-            summary.counts.add(values.drop_null())
-            summary.text_bytes = pc.sum(pc.binary_length(values)).as_py() or 0
-        elif summary.kind != "NONE":
-            summary.numbers.add(values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
+        summary = cls(_kind(values.type), len(column), len(column) - len(present), len(values))
+        summary.nan = nan
+        if listed:
+            lengths = _value_counts_a_row(present)
+            summary.valency = NumberSummary().add(lengths.cast(pa.float64()).to_numpy())
+        else:
+            summary.missing += nan
+        summary._add_values(values.drop_null())
         return summary
 
     def merge(self, other: ColumnSummary) -> ColumnSummary:
         if self.kind == "NONE":
             self.kind = other.kind
-        self.rows += other.rows
-        self.missing += other.missing
-        self.values += other.values
-        if other.least_values is not None:
-            mine = other.least_values if self.least_values is None else self.least_values
-            self.least_values = min(mine, other.least_values)
-        self.most_values = max(self.most_values, other.most_values)
-        self.text_bytes += other.text_bytes
+        for name in ("rows", "missing", "values", "nan", "invalid_utf8"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         self.numbers.merge(other.numbers)
         self.counts.merge(other.counts)
+        for name in ("lengths", "valency", "media"):
+            ours, theirs = getattr(self, name), getattr(other, name)
+            setattr(self, name, ours.merge(theirs) if ours and theirs else ours or theirs)
         return self
+
+    @property
+    def least_values(self) -> int:
+        """The fewest values that a present row holds."""
+        if self.valency is None or not self.valency.moments.count:
+            return int(self.rows > self.missing)
+        return int(self.valency.minimum)
+
+    @property
+    def most_values(self) -> int:
+        if self.valency is None or not self.valency.moments.count:
+            return int(self.rows > self.missing)
+        return int(self.valency.maximum)
+
+    def _add_values(self, values: pa.Array) -> None:
+        if self.kind == "NONE" or not len(values):
+            return
+        if self.kind != "STRING":
+            self.counts.add(values)
+            plain = values.cast(pa.float64(), safe=False)
+            self.numbers.add(plain.to_numpy(zero_copy_only=False))
+            return
+        lengths = pc.binary_length(values).cast(pa.float64())
+        self.lengths = NumberSummary().add(lengths.to_numpy())
+        if pa.types.is_binary(values.type) and sniff(values[0].as_py()) is not None:
+            self.media = MediaSummary().add(values)  # whole files: counting them would keep them all
+        else:
+            self.counts.add(values)
+            self.invalid_utf8 = _invalid_utf8(values)
+
+
+def _value_counts_a_row(lists: pa.Array) -> pa.Array:
+    """How many values each row of lists holds, through all levels."""
+    kind = lists.type
+    if pa.types.is_fixed_size_list(kind):
+        return pa.array(np.full(len(lists), kind.list_size))
+    lengths = pc.list_value_length(lists).cast(pa.int64())
+    if not _is_list(kind.value_type):
+        return lengths
+    inner = pc.fill_null(_value_counts_a_row(lists.flatten()), 0).to_numpy()
+    ends = np.cumsum(lengths.to_numpy())
+    total = np.concatenate([[0], np.cumsum(inner)])
+    return pa.array(total[ends] - total[ends - lengths.to_numpy()])
+
+
+def _invalid_utf8(values: pa.Array) -> int:
+    if not pa.types.is_binary(values.type):
+        return 0
+    try:
+        values.cast(pa.string())
+        return 0
+    except pa.ArrowInvalid:
+        distinct = values.value_counts()
+        return sum(
+            count.as_py()
+            for value, count in zip(distinct.field("values"), distinct.field("counts"))
+            if not _is_utf8(value.as_py())
+        )
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode("utf-8")
+        return True
+    except UnicodeDecodeError:
+        return False
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def _kind(kind: pa.DataType) -> str:

@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-import glob
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv as pc
 
+from components.columnar.sources import ReadAgain
+from components.columnar.sources.streams import unreadable
 from components.errors import DataError
 
 BLOCK_BYTES = 4 << 20
-
-
-def find_files(pattern: str) -> list[Path]:
-    """The files that a path or glob names, sorted.
-
-    Raises:
-        DataError: there are none, or it is a folder.
-    """
-    path = Path(pattern)
-    if path.is_dir():
-        raise DataError(f"{pattern}: a folder; name its files, for instance {pattern.rstrip('/')}/*.csv")
-    found = [path] if path.is_file() else [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
-    if not found:
-        raise DataError(f"{pattern}: no such file; set ExampleGen.input to a path or a glob")
-    return found
-
-
-class ColumnNeedsType(Exception):
-    """A later block does not fit the type inferred from the first: read again with a wider one."""
-
-    def __init__(self, column: str, type_name: str) -> None:
-        super().__init__(column, type_name)
-        self.column, self.type_name = column, type_name
 
 
 class CsvSource:
@@ -46,37 +24,26 @@ class CsvSource:
     text in a column of numbers is an error. Empty fields are nulls; dates and times stay text.
 
     Args:
-        files: the files, in order; compressed ones by their ending.
         column_types: types by column, by Arrow's names (`string`, `int64`, `double`, ...).
         encoding: of the text, such as `utf-8` or `latin-1`.
         delimiter: one character.
     """
 
-    def __init__(
-        self, files: Sequence[Path], column_types: Mapping[str, str], encoding: str, delimiter: str
-    ) -> None:
-        self._files = files
+    def __init__(self, column_types: Mapping[str, str], encoding: str, delimiter: str) -> None:
         self._encoding, self._delimiter = encoding, delimiter
-        self._types = {name: _arrow_type(name, kind) for name, kind in column_types.items()}
+        self._types = {name: arrow_type(name, kind) for name, kind in column_types.items()}
         self._columns: list[str] | None = None
+        self._first: Path | None = None
+        self.rows_read = 0
 
-    def widen(self, need: ColumnNeedsType) -> None:
-        self._types[need.column] = _arrow_type(need.column, need.type_name)
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """Every row of every file, in batches of one schema.
-
-        Raises:
-            ColumnNeedsType: call `widen` with it and begin again.
-            DataError: naming file, line and column.
-        """
-        self._columns = None
-        for file in self._files:
-            rows = 0
+    def batches(self, files: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+        """Every row of the files, compressed ones by their ending; see `Source`."""
+        for file in files:
+            before = self.rows_read
             for batch in self._file_batches(file):
-                rows += batch.num_rows
+                self.rows_read += batch.num_rows
                 yield batch
-            if not rows:
+            if self.rows_read == before:
                 raise DataError(f"{file}: a header and no rows; give a file with data")
 
     def _file_batches(self, file: Path) -> Iterator[pa.RecordBatch]:
@@ -86,15 +53,15 @@ class CsvSource:
                 self._settle_types(file, reader.schema, reader.read_next_batch())
                 reader = self._open(file)
             elif reader.schema.names != self._columns:
-                raise self._other_columns(file, reader.schema.names)
+                raise other_columns(file, reader.schema.names, self._first, self._columns)
             while True:
                 yield reader.read_next_batch()
         except StopIteration:
             return
         except (pa.ArrowInvalid, UnicodeError, LookupError) as error:
             self._explain(file, str(error))
-        except PermissionError as error:
-            raise DataError(f"{file}: {error.strerror}; mend the file's permissions") from error
+        except OSError as error:
+            raise unreadable(file, error) from error
 
     def _open(self, file: Path, *, threads: bool = True) -> pc.CSVStreamingReader:
         return pc.open_csv(
@@ -108,31 +75,15 @@ class CsvSource:
 
     def _settle_types(self, file: Path, schema: pa.Schema, first: pa.RecordBatch) -> None:
         """Fixes every column's type after the first file's first block, for all that follows."""
-        double = sorted({name for name in schema.names if schema.names.count(name) > 1})
-        if double:
-            raise DataError(f"{file}: two columns are named {double[0]!r}; rename one")
-        unknown = sorted(set(self._types) - set(schema.names))
-        if unknown:
-            raise DataError(
-                f"{file}: no column {unknown[0]!r}, which column_types names; "
-                f"it has {', '.join(schema.names)}"
-            )
-        self._columns = schema.names
+        check_names(file, schema.names, self._types)
+        self._columns, self._first = schema.names, file
         for field in schema:
             if pa.types.is_binary(field.type):
                 raise self._wrong_encoding(file, field.name)
             kept = field.type
             if pa.types.is_temporal(kept) or pa.types.is_string(kept):
-                kept = _type_of_first_half(first.column(field.name)) or pa.string()
+                kept = type_of_first_half(first.column(field.name)) or pa.string()
             self._types.setdefault(field.name, kept)
-
-    def _other_columns(self, file: Path, names: list[str]) -> DataError:
-        missing = [name for name in self._columns if name not in names]
-        more = [name for name in names if name not in self._columns]
-        what = "orders them otherwise"
-        if missing or more:
-            what = f"lacks {missing[0]!r}" if missing else f"also has {more[0]!r}"
-        return DataError(f"{file}: other columns than {self._files[0]}: it {what}")
 
     def _explain(self, file: Path, message: str) -> None:
         """Turns a reader's error into what to do: widening a column, or mending the file."""
@@ -156,12 +107,14 @@ class CsvSource:
         if not clash:
             raise DataError(f"{where}: {message}")
         kind, value = clash.groups()
-        wider = _wider(kind, value)
+        wider = wider_type(pa.type_for_alias(kind), value)
         if wider:
-            raise ColumnNeedsType(column, wider)
+            self._types[column] = wider
+            raise ReadAgain
         raise DataError(
             f"{where}, column {column!r}: {value!r} is not {_called(kind)} as above it; mend the "
-            f"line, or read the column as text with --set ExampleGen.column_types.{column}=string"
+            f"line, read the column as text with --set ExampleGen.column_types.{column}=string, or set "
+            "such rows aside with --set ExampleGen.bad_rows=quarantine"
         )
 
     def _serial_message(self, file: Path) -> str | None:
@@ -178,7 +131,29 @@ class CsvSource:
                          "set ExampleGen.encoding, for instance to latin-1")  # fmt: skip
 
 
-def _type_of_first_half(values: pa.Array) -> pa.DataType | None:
+def check_names(file: Path, names: Sequence[str], typed: Iterable[str]) -> None:
+    """Refuses columns of one name, and types for columns that are not there."""
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        raise DataError(f"{file}: two columns are named {double[0]!r}; rename one")
+    unknown = sorted(set(typed) - set(names))
+    if unknown:
+        raise DataError(
+            f"{file}: no column {unknown[0]!r}, which column_types names; it has {', '.join(names)}"
+        )
+
+
+def other_columns(file: Path, names: Sequence[str], first: Path, wanted: Sequence[str]) -> DataError:
+    """Why a file does not go with the first one."""
+    missing = [name for name in wanted if name not in names]
+    more = [name for name in names if name not in wanted]
+    what = "orders them otherwise"
+    if missing or more:
+        what = f"lacks {missing[0]!r}" if missing else f"also has {more[0]!r}"
+    return DataError(f"{file}: other columns than {first}: it {what}")
+
+
+def type_of_first_half(values: pa.Array) -> pa.DataType | None:
     """The number type of a text column that begins as numbers: it changes its type half way.
 
     Read with that type, the first line that breaks it is found and named.
@@ -195,26 +170,25 @@ def _type_of_first_half(values: pa.Array) -> pa.DataType | None:
     return None
 
 
-def _wider(kind: str, value: str) -> str | None:
+def wider_type(kind: pa.DataType, value: str) -> pa.DataType | None:
     """The type to read a column with whose value does not fit `kind`; None where there is none."""
-    if kind not in ("null", "int64"):
+    if not pa.types.is_null(kind) and not pa.types.is_int64(kind):
         return None
-    if kind == "null" and re.fullmatch(r"\s*[+-]?\d{1,18}\s*", value):
-        return "int64"
+    if pa.types.is_null(kind) and re.fullmatch(r"\s*[+-]?\d{1,18}\s*", value):
+        return pa.int64()
     try:
         float(value)
-        return "double"
+        return pa.float64()
     except ValueError:
-        return "string" if kind == "null" else None
+        return pa.string() if pa.types.is_null(kind) else None
 
 
 def _called(kind: str) -> str:
     return {"int64": "a number", "double": "a number", "bool": "true or false"}.get(kind, kind)
 
 
-def _arrow_type(column: str, name: str | pa.DataType) -> pa.DataType:
-    if isinstance(name, pa.DataType):
-        return name
+def arrow_type(column: str, name: str) -> pa.DataType:
+    """The type that ExampleGen.column_types names."""
     try:
         return pa.type_for_alias(name)
     except ValueError:
