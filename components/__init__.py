@@ -10,9 +10,12 @@ from typing import Any
 
 _MODULES = {
     "base": ("Channel", "Component", "Context", "Input", "Output", "Parameter", "component"),
-    "example_gen": ("CsvExampleGen", "TfdsExampleGen"),
+    "example_gen": (
+        "CsvExampleGen", "ParquetExampleGen", "TfRecordExampleGen", "JsonExampleGen",
+        "MediaExampleGen", "SqlExampleGen", "InMemoryExampleGen", "TfdsExampleGen",
+    ),
     "statistics_gen": ("StatisticsGen",),
-    "schema_gen": ("SchemaGen",),
+    "schema_gen": ("SchemaGen", "ImportSchemaGen"),
     "example_validator": ("ExampleValidator",),
     "transform": ("Transform",),
     "model_builder": ("ModelBuilder",),
@@ -20,7 +23,7 @@ _MODULES = {
     "evaluator": ("Evaluator",),
     "exporter": ("Exporter",),
     "pusher": ("Pusher",),
-}
+}  # fmt: skip
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted(_HOME)
 

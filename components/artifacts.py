@@ -56,7 +56,10 @@ class Examples(Artifact):
 
     `examples.json` lists the splits, in order, and their shards with row counts::
 
-        {"splits": {"train": [{"path": "train/00000.parquet", "rows": 60000}], ...}}
+        {"splits": {"train": [{"path": "train/00000.parquet", "rows": 60000}], ...},
+         "rows_read": 70000, "quarantined": 0}
+
+    `quarantine.jsonl` holds the rows set aside, if there are any (see `Quarantine`).
 
     Shards are Parquet files (Zstandard), all of one Arrow schema. A column is a number, a string,
     bytes, a list of these, or a tensor of fixed shape (Arrow's `fixed_shape_tensor`). The metadata
@@ -64,6 +67,7 @@ class Examples(Artifact):
     """
 
     MANIFEST = "examples.json"
+    QUARANTINE = "quarantine.jsonl"
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -132,19 +136,33 @@ class Statistics(Artifact):
     """Statistics of every feature of every split.
 
     `statistics.pb` is a serialised tensorflow-metadata `DatasetFeatureStatisticsList` with a
-    dataset for each split, named after it: what TFDV and Facets read.
+    dataset for each split, named after it: what TFDV and Facets read. `slices.pb` is another with
+    the slices asked for, named `SPLIT: COLUMN=VALUE`. `statistics.csv` is all of it as a table.
     """
 
     FILE = "statistics.pb"
+    SLICES = "slices.pb"
+    TABLE = "statistics.csv"
 
     def proto(self) -> statistics_pb2.DatasetFeatureStatisticsList:
+        return self._read(self.FILE)
+
+    def slices(self) -> statistics_pb2.DatasetFeatureStatisticsList:
+        return self._read(self.SLICES)
+
+    def write(
+        self,
+        splits: statistics_pb2.DatasetFeatureStatisticsList,
+        slices: statistics_pb2.DatasetFeatureStatisticsList,
+    ) -> None:
+        for name, proto in ((self.FILE, splits), (self.SLICES, slices)):
+            (self.path / name).write_bytes(proto.SerializeToString(deterministic=True))
+
+    def _read(self, name: str) -> statistics_pb2.DatasetFeatureStatisticsList:
         from tensorflow_metadata.proto.v0 import statistics_pb2
 
-        data = self.file(self.FILE).read_bytes()
+        data = self.file(name).read_bytes()
         return statistics_pb2.DatasetFeatureStatisticsList.FromString(data)
-
-    def write(self, proto: statistics_pb2.DatasetFeatureStatisticsList) -> None:
-        (self.path / self.FILE).write_bytes(proto.SerializeToString(deterministic=True))
 
 
 class Schema(Artifact):
@@ -169,9 +187,14 @@ class Schema(Artifact):
 
 
 class Anomalies(Artifact):
-    """Where the data breaks its schema: `anomalies.pbtxt`, a tensorflow-metadata `Anomalies`."""
+    """Where the data breaks its schema: `anomalies.pbtxt`, a tensorflow-metadata `Anomalies`.
+
+    `anomalies.json` lists the same for reading: a `split`, `feature`, `kind`, what was `seen`, the
+    `fix` and the `severity` each.
+    """
 
     FILE = "anomalies.pbtxt"
+    REPORT = "anomalies.json"
 
     def proto(self) -> anomalies_pb2.Anomalies:
         from google.protobuf import text_format

@@ -3,97 +3,371 @@
 from __future__ import annotations
 
 import importlib.util
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Literal, Optional, Union
 
 from components.artifacts import Examples
 from components.base import Component, Context, Output, Parameter
-from components.errors import DataError, ParameterError
+from components.errors import DataError, ParameterError, nearest
 
 DEFAULT_SPLITS = {"train": 8, "eval": 1, "test": 1}
 
+# A part of the data, in its source's own terms, and the split that it is; None if rows are to be
+# split one by one.
+Parts = Sequence[tuple[Optional[str], Any]]
 
-class CsvExampleGen(Component):
-    """Reads CSV files and splits their rows by a hash.
+
+class ExampleGen(Component):
+    """What all kinds of ExampleGen share: splitting, bad rows, and the books.
 
     Parameters:
-        input: a path or a glob; compressed files (.gz, .bz2, .zst) by their ending.
-        splits: relative sizes by name. The same row always lands in the same split.
-        split_key: the columns that decide the split; the whole row by default.
-        column_types, encoding, delimiter: see `CsvSource`.
+        input: where the data comes from, as the class says.
+        splits: relative sizes by name (`{"train": 8, "eval": 1}`), or where each split is in the
+            source (`{"train": "train/*.csv", "eval": "eval.csv"}`), as the class says.
+        split_by: how rows are split: `hash` (the same row always lands in the same split), `ratio`
+            (dealt out in turn, to the exact shares) or `column` (that names the split).
+        split_key: the columns that are hashed, all by default; or the one that names the split.
 
-    Raises:
-        DataError: the data cannot be used; names file, line and column.
+    Every row that was read is written or, where bad rows may be, set aside; the stage checks it.
     """
 
     NAME = "ExampleGen"
     LIBRARIES = ("pyarrow",)
 
-    input: Parameter[Optional[str]] = None
-    splits: Parameter[dict[str, float]] = DEFAULT_SPLITS
+    input: Parameter[Any]
+    splits: Parameter[dict[str, Union[float, str]]] = DEFAULT_SPLITS
+    split_by: Parameter[Literal["hash", "ratio", "column"]] = "hash"
     split_key: Parameter[Optional[list[str]]] = None
+    examples: Output[Examples]
+
+    def _source(self, quarantine: Any, context: Context) -> Any:
+        """What reads the data; see `components.columnar.sources.Source`."""
+        raise NotImplementedError
+
+    def _parts(self, source: Any) -> Parts:
+        """What to read of it."""
+        raise NotImplementedError
+
+    def _quarantine_file(self, examples: Examples) -> Path | None:
+        """Where bad rows are set aside; None if they are an error."""
+        return None
+
+    def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
+        from components.columnar.quarantine import Quarantine
+        from components.columnar.sources import ReadAgain
+
+        self._check_splits()
+        quarantine = Quarantine(self._quarantine_file(outputs.examples))
+        source = self._source(quarantine, context)
+        try:
+            while True:
+                quarantine.restart()
+                try:
+                    return self._write(source, quarantine, outputs.examples, context)
+                except ReadAgain:
+                    continue
+        finally:
+            quarantine.close()
+
+    def _write(self, source: Any, quarantine: Any, examples: Examples, context: Context) -> dict[str, Any]:
+        from components.columnar.shards import ExamplesWriter
+        from components.columnar.splitting import Splitter
+
+        before, columns = source.rows_read, 0
+        parts = self._parts(source)
+        names = [name for name, _ in parts] if parts[0][0] else list(self.splits)
+        shares = {name: share for name, share in self.splits.items() if not isinstance(share, str)}
+        with ExamplesWriter(examples, names) as writer:
+            for name, part in parts:
+                splitter = None if name else Splitter(self.split_by, shares, self.split_key)
+                for batch in source.batches(part):
+                    columns = len(batch.schema)
+                    if splitter:
+                        self._check_key(batch.schema.names)
+                        splitter.write(batch, writer)
+                    else:
+                        writer.write(name, batch)
+                    context.report(f"{sum(writer.rows.values()):,} rows")
+            read = source.rows_read - before
+            writer.check_whole(read, quarantine.rows)
+            writer.check_filled(self._told())
+            writer.facts = {"rows_read": read, "quarantined": quarantine.rows}
+        metrics = {**writer.rows, "columns": columns}
+        return {**metrics, "quarantined": quarantine.rows} if quarantine.rows else metrics
+
+    def _told(self) -> str:
+        """What to call the data in messages."""
+        return str(self.input or "the data")
+
+    def _check_splits(self) -> None:
+        located = [isinstance(share, str) for share in self.splits.values()]
+        if not located or any(located) != all(located):
+            raise ParameterError("ExampleGen.splits: give either a size or a place for every split")
+        if not any(located) and not all(share > 0 for share in self.splits.values()):
+            raise ParameterError(f"ExampleGen.splits: {self.splits}: sizes are positive numbers")
+        if self.split_by == "column" and len(self.split_key or ()) != 1:
+            raise ParameterError("ExampleGen.split_key: one column is wanted, which names the split")
+
+    def _check_key(self, columns: Sequence[str]) -> None:
+        for name in self.split_key or ():
+            if name not in columns:
+                raise DataError(
+                    f"{self._told()}: no column {name!r}, which ExampleGen.split_key names; "
+                    f"{nearest(name, columns)}"
+                )
+
+    @property
+    def _located(self) -> bool:
+        return all(isinstance(share, str) for share in self.splits.values())
+
+
+class FileExampleGen(ExampleGen):
+    """What the kinds that read files share.
+
+    Parameters:
+        input: a path, a glob, or a pattern with `{SPAN}` or `{YYYY}-{MM}-{DD}`, and `{VERSION}`.
+            Where `splits` names places, they are paths or globs, below `input` if that is given.
+        span: which spans: the newest by default, `7`, `3:7`, `2026-11-01:2026-11-07`, `last 5`.
+        bad_rows: `fail`, or `quarantine`: rows that cannot be used go to the artifact's
+            `quarantine.jsonl` with their place and reason.
+
+    Raises:
+        DataError: the data cannot be used; names file, position and column.
+    """
+
+    input: Parameter[Optional[str]] = None
+    span: Parameter[Optional[str]] = None
+    bad_rows: Parameter[Literal["fail", "quarantine"]] = "fail"
+
+    def external_inputs(self) -> Sequence[Path | str]:
+        return [path for _, files in self._found() for path in files]
+
+    def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
+        metrics = super().run(inputs, outputs, context)
+        spans = self._spans()
+        return {**metrics, "spans": ", ".join(spans)} if spans else metrics
+
+    def _parts(self, source: Any) -> Parts:
+        return self._found()
+
+    def _quarantine_file(self, examples: Examples) -> Path | None:
+        return examples.path / Examples.QUARANTINE if self.bad_rows == "quarantine" else None
+
+    def _found(self) -> list[tuple[str | None, list[Path]]]:
+        from components.columnar.sources.files import find_files
+
+        return [(name, list(find_files(p, self.span).files)) for name, p in self._patterns()]
+
+    def _spans(self) -> list[str]:
+        from components.columnar.sources.files import find_files
+
+        found = [span for _, p in self._patterns() for span in find_files(p, self.span).spans]
+        return list(dict.fromkeys(found))
+
+    def _patterns(self) -> list[tuple[str | None, str]]:
+        if self._located:
+            folder = Path(self.input or "")
+            return [(name, str(folder / str(place))) for name, place in self.splits.items()]
+        if not self.input:
+            raise ParameterError("no data named: give --set ExampleGen.input=FILE (a path or a glob)")
+        return [(None, self.input)]
+
+
+class CsvExampleGen(FileExampleGen):
+    """Reads CSV files; compressed ones (.gz, .bz2, .zst, .lz4) by their ending.
+
+    Parameters:
+        column_types: types by column, where what is inferred does not do (`{"zip": "string"}`).
+        encoding: of the text, such as `utf-8` or `latin-1`.
+        delimiter: one character.
+    """
+
     column_types: Parameter[dict[str, str]] = {}
     encoding: Parameter[str] = "utf-8"
     delimiter: Parameter[str] = ","
-    examples: Output[Examples]
+
+    def _source(self, quarantine: Any, context: Context) -> Any:
+        from components.columnar.sources.csv_files import CsvSource
+        from components.columnar.sources.csv_lenient import LenientCsvSource
+
+        how = (self.column_types, self.encoding, self.delimiter)
+        return LenientCsvSource(*how, quarantine) if quarantine.keeps else CsvSource(*how)
+
+
+class ParquetExampleGen(FileExampleGen):
+    """Reads Parquet files, nested columns as `outer.inner`."""
+
+    def _source(self, quarantine: Any, context: Context) -> Any:
+        from components.columnar.sources.parquet_files import ParquetSource
+
+        return ParquetSource(quarantine)
+
+
+class TfRecordExampleGen(FileExampleGen):
+    """Reads TFRecord files of tf.Example, as TFX's stages write them; compressed ones too."""
+
+    def _source(self, quarantine: Any, context: Context) -> Any:
+        from components.columnar.sources.tfrecord import TfRecordSource
+
+        return TfRecordSource(quarantine)
+
+
+class JsonExampleGen(FileExampleGen):
+    """Reads JSON Lines files, objects in objects as columns `outer.inner`, arrays as lists."""
+
+    def _source(self, quarantine: Any, context: Context) -> Any:
+        from components.columnar.sources.json_lines import JsonSource
+
+        return JsonSource(quarantine)
+
+
+class MediaExampleGen(ExampleGen):
+    """Reads a folder of images or audio: a row a file with `path`, `content` and its labels.
+
+    Parameters:
+        input: the folder. Where `splits` names places, they are folders in it.
+        labels: a CSV file whose first column holds paths within the folder, or file names, and
+            whose other columns are labels; by default the `label` is the file's folder.
+        bad_rows: as for other files: what is neither image nor audio, and what has no label.
+    """
+
+    LIBRARIES = ("pyarrow", "pillow")
+
+    input: Parameter[str]
+    labels: Parameter[Optional[str]] = None
+    bad_rows: Parameter[Literal["fail", "quarantine"]] = "fail"
 
     def external_inputs(self) -> Sequence[Path | str]:
-        return self._files()
+        labels = [Path(self.labels)] if self.labels else []
+        return [*labels, *(path for _, (_, files) in self._parts(None) for path in files)]
 
-    def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        from components.columnar.csv_source import ColumnNeedsType, CsvSource
+    def _source(self, quarantine: Any, context: Context) -> Any:
+        from components.columnar.sources.media_files import MediaSource
 
-        source = CsvSource(self._files(), self.column_types, self.encoding, self.delimiter)
-        while True:
-            try:
-                return self._write(source, outputs.examples, context)
-            except ColumnNeedsType as need:
-                source.widen(need)
+        return MediaSource(Path(self.labels) if self.labels else None, quarantine)
 
-    def _write(self, source: Any, examples: Examples, context: Context) -> dict[str, Any]:
-        from components.columnar.shards import ExamplesWriter, HashSplitter
+    def _parts(self, source: Any) -> Parts:
+        from components.columnar.sources.media_files import media_files
 
-        splitter = HashSplitter(self.splits, self.split_key)
-        with ExamplesWriter(examples, list(self.splits)) as writer:
-            columns: list[str] = []
-            for batch in source.batches():
-                columns = _checked_key(batch.schema.names, self.split_key, self.input)
-                splitter.write(batch, writer)
-                context.report(f"{sum(writer.rows.values()):,} rows")
-            writer.check_filled(str(self.input))
-        return {**writer.rows, "columns": len(columns)}
+        places = dict(self.splits) if self._located else {None: ""}
+        found = []
+        for name, place in places.items():
+            folder = Path(self.input, str(place))
+            files = media_files(folder) if folder.is_dir() else []
+            if not files:
+                raise DataError(f"{folder}: no such folder, or no files in it; see ExampleGen.input")
+            found.append((name, (folder, files)))
+        return found
 
-    def _files(self) -> list[Path]:
-        from components.columnar.csv_source import find_files
-
-        if not self.input:
-            raise ParameterError("no data named: give --set ExampleGen.input=FILE.csv (a path or a glob)")
-        return find_files(self.input)
+    def _quarantine_file(self, examples: Examples) -> Path | None:
+        return examples.path / Examples.QUARANTINE if self.bad_rows == "quarantine" else None
 
 
-class TfdsExampleGen(Component):
-    """Reads a TensorFlow Datasets builder.
+class SqlExampleGen(ExampleGen):
+    """Reads what a SQL query gives. What a server's database holds is read anew at each run; where
+    it has not changed, the stages after it stay cached.
+
+    Parameters:
+        input: the database, as SQLAlchemy's URL (`sqlite:///trips.db`).
+        query: what to read, in an order of its own (`ORDER BY`) if runs are to be repeatable.
+            Where `splits` names places, they are queries, and this is not used.
+    """
+
+    LIBRARIES = ("pyarrow", "sqlalchemy")
+
+    input: Parameter[str]
+    query: Parameter[Optional[str]] = None
+
+    def external_inputs(self) -> Sequence[Path | str]:
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        try:
+            url = make_url(self.input)
+        except ArgumentError as error:
+            raise ParameterError(f"ExampleGen.input: {error}") from error
+        if url.get_backend_name() == "sqlite" and url.database and Path(url.database).is_file():
+            return [Path(url.database)]
+        return [f"read at this run: {uuid.uuid4()}"]
+
+    def _source(self, quarantine: Any, context: Context) -> Any:
+        from components.columnar.sources.sql import SqlSource
+
+        return SqlSource(self.input)
+
+    def _parts(self, source: Any) -> Parts:
+        if self._located:
+            return list(self.splits.items())
+        if not self.query:
+            raise ParameterError("ExampleGen.query: no query given; name what to SELECT")
+        return [(None, self.query)]
+
+    def _told(self) -> str:
+        return "the query"
+
+
+class InMemoryExampleGen(ExampleGen):
+    """Takes a table that the pipeline's file makes.
+
+    Parameters:
+        input: a DataFrame of pandas or polars, an Arrow table, a dict of columns, or a function
+            without arguments that returns one of these, which is not called before it must be.
+            Where `splits` names places, a dict of such tables by these names.
+    """
+
+    def external_inputs(self) -> Sequence[Path | str]:
+        if callable(self.input):
+            return []  # its code counts, as every function's
+        return [_content_digest(self._table(part)) for _, part in self._tables()]
+
+    def _source(self, quarantine: Any, context: Context) -> Any:
+        from components.columnar.sources.memory import MemorySource
+
+        return MemorySource()
+
+    def _parts(self, source: Any) -> Parts:
+        return [(name, self._table(part)) for name, part in self._tables()]
+
+    def _tables(self) -> list[tuple[str | None, Any]]:
+        data = self.input() if callable(self.input) else self.input
+        if not self._located:
+            return [(None, data)]
+        for place in self.splits.values():
+            if not isinstance(data, Mapping) or place not in data:
+                raise DataError(f"ExampleGen.input: no table {place!r}, which ExampleGen.splits names")
+        return [(name, data[place]) for name, place in self.splits.items()]
+
+    def _told(self) -> str:
+        return "the table"
+
+    @staticmethod
+    def _table(data: Any) -> Any:
+        from components.columnar.sources.memory import as_table
+
+        return as_table(data)
+
+
+class TfdsExampleGen(ExampleGen):
+    """Reads a TensorFlow Datasets builder, and prepares it first if need be, with Beam where the
+    builder wants that.
 
     Parameters:
         input: any TFDS name, `package.module:BuilderClass`, a folder that TFDS prepared, or a
             folder with the files that `dataset` would download.
         dataset: the TFDS name whose source files a folder given as `input` holds.
-        splits: None for TFDS's own; names with TFDS slices (`{"train": "train[:90%]"}`); or names
-            with relative sizes, to split all rows by a hash.
-        split_key: the columns that decide the hash; the whole row by default.
+        splits: empty for TFDS's own; places are TFDS slices (`{"train": "train[:90%]"}`); sizes
+            split all rows of all TFDS splits.
         data_dir: where TFDS prepares the data; its own default if None.
     """
 
-    NAME = "ExampleGen"
     LIBRARIES = ("pyarrow", "tensorflow-datasets", "palmerpenguins")
 
     input: Parameter[str]
     dataset: Parameter[Optional[str]] = None
-    splits: Parameter[Optional[dict[str, Union[float, str]]]] = None
-    split_key: Parameter[Optional[list[str]]] = None
+    splits: Parameter[dict[str, Union[float, str]]] = {}
     data_dir: Parameter[Optional[str]] = None
-    examples: Output[Examples]
 
     def external_inputs(self) -> Sequence[Path | str]:
         folder = Path(self.input)
@@ -103,37 +377,45 @@ class TfdsExampleGen(Component):
         spec = importlib.util.find_spec(module) if colon and "." in module else None
         return [Path(spec.origin)] if spec and spec.origin else []
 
-    def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        from components.columnar.shards import ExamplesWriter, HashSplitter
-        from components.columnar.tfds_source import TfdsSource
+    def _source(self, quarantine: Any, context: Context) -> Any:
+        from components.columnar.sources.tfds import TfdsSource
 
         own_builder = ":" in self.input and not Path(self.input).exists()
         data_dir = self.data_dir
         if data_dir is None and (own_builder or Path(self.input).is_dir()):
             data_dir = str(context.work_dir / "tfds")  # no need to keep what is quickly made again
-        source = TfdsSource(self.input, self.dataset, data_dir)
-        splits: dict[str, Any] = self.splits or {name: name for name in source.splits}
-        by_hash = all(not isinstance(share, str) for share in splits.values())
-        columns: list[str] = []
-        with ExamplesWriter(outputs.examples, list(splits)) as writer:
-            if by_hash:
-                splitter = HashSplitter(splits, self.split_key)
-                for batch in source.batches("+".join(source.splits)):
-                    columns = _checked_key(batch.schema.names, self.split_key, self.input)
-                    splitter.write(batch, writer)
-            else:
-                for name, share in splits.items():
-                    for batch in source.batches(str(share)):
-                        columns = batch.schema.names
-                        writer.write(name, batch)
-                        context.report(f"{sum(writer.rows.values()):,} rows")
-            writer.check_filled(self.input)
-        return {**writer.rows, "columns": len(columns)}
+        return TfdsSource(self.input, self.dataset, data_dir, context.beam_options)
+
+    def _parts(self, source: Any) -> Parts:
+        if not self.splits:
+            return [(name, name) for name in source.splits]
+        if self._located:
+            return list(self.splits.items())
+        return [(None, "+".join(source.splits))]
+
+    def _check_splits(self) -> None:
+        if self.splits:
+            super()._check_splits()
 
 
-def _checked_key(columns: Sequence[str], key: Sequence[str] | None, source: Any) -> list[str]:
-    for name in key or ():
-        if name not in columns:
-            raise DataError(f"{source}: no column {name!r}, which ExampleGen.split_key names; "
-                            f"it has {', '.join(columns)}")  # fmt: skip
-    return list(columns)
+def _content_digest(table: Any) -> str:
+    """A table's content as a text, whatever its chunks are."""
+    import hashlib
+
+    import pyarrow as pa
+
+    digest = hashlib.sha256()
+
+    class Sink:
+        closed = False
+
+        def write(self, data: Any) -> None:
+            digest.update(data)
+
+        def flush(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    with pa.ipc.new_stream(pa.PythonFile(Sink(), "w"), table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return f"table {digest.hexdigest()}"

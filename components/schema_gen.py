@@ -1,90 +1,112 @@
-"""SchemaGen: what the data should look like, inferred or as a person curated it."""
+"""SchemaGen: what the data should look like, inferred, or as a person curated it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from components.artifacts import Schema, Statistics
 from components.base import Component, Context, Input, Output, Parameter
 from components.errors import DataError
-
-# A text column is taken as categorical up to this many values, seen twice each on average.
-MOST_CATEGORIES = 100
 
 # A feature present in fewer rows may be absent from a small split without anything being wrong.
 RARE = 0.01
 
 
 class SchemaGen(Component):
-    """Infers a schema from the first split's statistics, or takes a curated one.
+    """Infers a schema from a split's statistics, for a person to read and edit.
 
     Parameters:
-        curated: a `schema.pbtxt` written or edited by a person; it is the schema then.
+        split: the split; the first one by default.
+        most_categories: a text column is taken as categorical, with its values as domain, up to
+            this many values that occur twice each on average.
     """
 
     statistics: Input[Statistics]
     schema: Output[Schema]
-    curated: Parameter[Optional[str]] = None
-
-    def external_inputs(self) -> Sequence[Path | str]:
-        return [self._curated_file()] if self.curated else []
+    split: Parameter[str] = ""
+    most_categories: Parameter[int] = 100
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        if self.curated:
-            proto = _read(self._curated_file())
-        else:
-            proto = infer(inputs.statistics.proto())
+        datasets = {dataset.name: dataset for dataset in inputs.statistics.proto().datasets}
+        split = self.split or next(iter(datasets))
+        if split not in datasets:
+            raise DataError(f"SchemaGen.split: no split {split!r}; there are {', '.join(datasets)}")
+        proto = infer(datasets[split], self.most_categories)
         outputs.schema.write(proto)
-        domains = sum(bool(f.domain) or f.HasField("string_domain") for f in proto.feature)
-        return {"features": len(proto.feature), "domains": domains}
+        return _counted(proto)
 
-    def _curated_file(self) -> Path:
-        path = Path(self.curated)
+
+class ImportSchemaGen(Component):
+    """Takes a schema that a person curated.
+
+    Parameters:
+        schema_file: a tensorflow-metadata `Schema` in protobuf's text form, such as `SchemaGen`
+            or TFDV write it.
+
+    Raises:
+        DataError: no such file, or not such a schema.
+    """
+
+    NAME = "SchemaGen"
+
+    schema_file: Parameter[str]
+    schema: Output[Schema]
+
+    def external_inputs(self) -> Sequence[Path | str]:
+        return [self._file()]
+
+    def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
+        from google.protobuf import text_format
+        from tensorflow_metadata.proto.v0 import schema_pb2
+
+        path = self._file()
+        try:
+            proto = text_format.Parse(path.read_text(encoding="utf-8"), schema_pb2.Schema())
+        except (text_format.ParseError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: not a Schema in protobuf's text format: {error}") from None
+        outputs.schema.write(proto)
+        return _counted(proto)
+
+    def _file(self) -> Path:
+        path = Path(self.schema_file)
         if not path.is_file():
-            raise DataError(f"{path}: no such file; set SchemaGen.curated to a schema.pbtxt")
+            raise DataError(f"{path}: no such file; set SchemaGen.schema_file to a schema.pbtxt")
         return path
 
 
-def infer(statistics: Any) -> Any:
-    """A Schema that the statistics' first split fulfils.
+def infer(dataset: Any, most_categories: int) -> Any:
+    """A Schema that a `DatasetFeatureStatistics` fulfils.
 
     Type and valency as seen; a feature that is never missing is required; a text with few,
-    repeated values gets its values as a domain.
+    repeated values gets its values as a domain; images a domain of their own.
     """
     from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
     schema = schema_pb2.Schema()
-    for seen in statistics.datasets[0].features:
+    for seen in dataset.features:
         kind = statistics_pb2.FeatureNameStatistics.Type.Name(seen.type)
         stats = seen.string_stats if kind == "STRING" else seen.num_stats
         common = stats.common_stats
         feature = schema.feature.add(name=seen.path.step[0])
         feature.type = schema_pb2.FeatureType.Value("BYTES" if kind == "STRING" else kind)
-        if common.num_non_missing >= RARE * statistics.datasets[0].num_examples:
+        if common.num_non_missing >= RARE * dataset.num_examples:
             feature.presence.min_count = 1
         if common.num_non_missing:
             feature.value_count.min = common.min_num_values
             feature.value_count.max = common.max_num_values
         if common.num_missing == 0:
             feature.presence.min_fraction = 1.0
-        if kind == "STRING" and _categorical(stats, common):
+        if any(custom.name == "height" for custom in seen.custom_stats):
+            feature.image_domain.minimum_supported_image_fraction = 1.0
+        elif kind == "STRING" and 0 < stats.unique <= min(most_categories, common.tot_num_values / 2):
             feature.string_domain.name = feature.name
             values = sorted(bucket.label for bucket in stats.rank_histogram.buckets)
             feature.string_domain.value.extend(values)
     return schema
 
 
-def _categorical(stats: Any, common: Any) -> bool:
-    return 0 < stats.unique <= min(MOST_CATEGORIES, common.tot_num_values / 2)
-
-
-def _read(path: Path) -> Any:
-    from google.protobuf import text_format
-    from tensorflow_metadata.proto.v0 import schema_pb2
-
-    try:
-        return text_format.Parse(path.read_text(encoding="utf-8"), schema_pb2.Schema())
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a Schema in protobuf's text format: {error}") from None
+def _counted(proto: Any) -> dict[str, int]:
+    domains = sum(bool(f.domain) or f.WhichOneof("domain_info") is not None for f in proto.feature)
+    return {"features": len(proto.feature), "domains": domains}

@@ -2,143 +2,162 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts import Examples, Statistics
-from components.base import Component, Context, Input, Output
+from components.base import Component, Context, Input, Output, Parameter
+from components.errors import DataError, ParameterError, nearest
 
 if TYPE_CHECKING:
-    from components.columnar.statistics import ColumnSummary, NumberSummary
+    import pyarrow as pa
 
-BATCH_BYTES = 4 << 20
-BUCKETS = 10
-TOP_VALUES = 20
-RANKED_VALUES = 1000
+    from components.columnar.statistics import ColumnSummary
 
-# A shard of a split: what one Beam element names.
-Shard = tuple[str, str]
-Summaries = dict[str, dict[str, "ColumnSummary"]]
+MOST_SLICES = 200
+
+# Some row groups of one shard of a split: what one Beam element names.
+Piece = tuple[str, str, range]
+# By data set and column. A data set is a split, or a slice of one: (split, "column=value").
+DatasetKey = tuple[str, str]
+Summaries = dict[DatasetKey, dict[str, "ColumnSummary"]]
 
 
 class StatisticsGen(Component):
     """Computes statistics over all rows and writes them as tensorflow-metadata has them.
 
-    Missing are nulls and NaN. Counts, moments and extremes are exact; medians and quantiles are
-    exact for small data and otherwise within the bound of `components.columnar.statistics`.
+    Parameters:
+        slices: columns by whose values each split is looked at apart: `["payment_type"]`, or
+            several at once, joined by `*`: `["company*trip_start_hour"]`.
+
+    Missing are nulls and NaN. Counts, moments and extremes are exact; medians, quantiles, unique
+    and top values are exact for small data, and otherwise within the bounds that
+    `components.columnar.statistics` and `value_counts` state. The same data give the same bytes on
+    every runner.
+
+    Raises:
+        DataError: there is no such column to slice by, or it has too many values.
     """
 
     LIBRARIES = ("pyarrow", "datasketches")
 
     examples: Input[Examples]
     statistics: Output[Statistics]
+    slices: Parameter[list[str]] = []
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        from tensorflow_metadata.proto.v0 import statistics_pb2
-
         from components.columnar.beam import fold
 
         examples: Examples = inputs.examples
-        shards = [(split, str(path)) for split in examples.splits for path in examples.shards(split)]
-        summaries = fold(shards, summarise_shard, merge_summaries, context) or {}
-        proto = statistics_pb2.DatasetFeatureStatisticsList()
+        slices = [_columns_of(text, examples.schema()) for text in self.slices]
+        pieces = list(_pieces(examples))
+        summarise = functools.partial(summarise_piece, slices=slices)
+        summaries = fold(pieces, summarise, merge_summaries, context) or {}
         for split in examples.splits:
-            dataset = proto.datasets.add(name=split, num_examples=examples.rows(split))
-            for name, summary in summaries.get(split, {}).items():
-                _fill(dataset.features.add(), name, summary)
-        outputs.statistics.write(proto)
-        columns = [c for split in summaries.values() for c in split.values()]
+            _check_whole(split, examples.rows(split), summaries.get((split, ""), {}))
+        _write(outputs.statistics, examples, summaries)
+        columns = [c for (_, part), found in summaries.items() if not part for c in found.values()]
         cells = sum(c.rows for c in columns)
         missing = sum(c.missing for c in columns) / cells if cells else 0.0
         rows = sum(examples.rows(split) for split in examples.splits)
-        return {"rows": rows, "features": len(examples.schema()), "missing": f"{missing:.1%}"}
+        metrics = {"rows": rows, "features": len(examples.schema()), "missing": f"{missing:.1%}"}
+        return {**metrics, "slices": sum(bool(part) for _, part in summaries)} if slices else metrics
 
 
-def summarise_shard(shard: Shard) -> Summaries:
-    """The summaries of one shard's columns, batch by batch."""
+def summarise_piece(piece: Piece, slices: Sequence[Sequence[str]]) -> Summaries:
+    """The summaries of a piece's columns, batch by batch."""
     import pyarrow.parquet as pq
 
-    from components.columnar.statistics import ColumnSummary
+    from components.columnar.shards import rows_a_batch
 
-    split, path = shard
-    found: dict[str, ColumnSummary] = {}
+    split, path, groups = piece
+    found: Summaries = {(split, ""): {}}
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=_batch_rows(file.metadata)):
-            for name, column in zip(batch.schema.names, batch.columns):
-                summary = ColumnSummary.of(column)
-                found[name] = found[name].merge(summary) if name in found else summary
-    return {split: found}
-
-
-def _batch_rows(metadata: Any) -> int:
-    """Rows a batch: as many as `BATCH_BYTES` hold, so that wide rows take no more memory."""
-    size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-    return max(256, min(65536, BATCH_BYTES * metadata.num_rows // max(size, 1)))
+        rows = rows_a_batch(file.metadata)
+        for batch in file.iter_batches(batch_size=rows, row_groups=list(groups), use_threads=False):
+            _summarise(found, (split, ""), batch)
+            for columns in slices:
+                for label, part in _sliced(batch, columns):
+                    _summarise(found, (split, label), part)
+                if len(found) > MOST_SLICES * len(slices):
+                    raise DataError(
+                        f"StatisticsGen.slices: {'*'.join(columns)} has more than {MOST_SLICES} values; "
+                        "slice by a column with fewer"
+                    )
+    return found
 
 
 def merge_summaries(ours: Summaries, theirs: Summaries) -> Summaries:
-    for split, columns in theirs.items():
-        mine = ours.setdefault(split, {})
+    for dataset, columns in theirs.items():
+        mine = ours.setdefault(dataset, {})
         for name, summary in columns.items():
             mine[name] = mine[name].merge(summary) if name in mine else summary
     return ours
 
 
-def _fill(feature: Any, name: str, summary: ColumnSummary) -> None:
-    """One FeatureNameStatistics; the fields mean what statistics.proto says of them."""
+def _pieces(examples: Examples) -> Iterator[Piece]:
+    import pyarrow.parquet as pq
+
+    for split in examples.splits:
+        for path in examples.shards(split):
+            for group in range(pq.read_metadata(path).num_row_groups):
+                yield split, str(path), range(group, group + 1)
+
+
+def _summarise(found: Summaries, dataset: DatasetKey, batch: pa.RecordBatch) -> None:
+    from components.columnar.statistics import ColumnSummary
+
+    columns = found.setdefault(dataset, {})
+    for name, column in zip(batch.schema.names, batch.columns):
+        summary = ColumnSummary.of(column)
+        columns[name] = columns[name].merge(summary) if name in columns else summary
+
+
+def _sliced(batch: pa.RecordBatch, columns: Sequence[str]) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """The rows of each value of the columns, named `column=value`; nulls are left out."""
+    import numpy as np
+    import pyarrow as pa
+
+    table = pa.table([batch.column(name) for name in columns], names=list(columns))
+    groups = table.append_column("row", pa.array(np.arange(batch.num_rows)))
+    for group in groups.group_by(list(columns)).aggregate([("row", "list")]).to_pylist():
+        if all(group[name] is not None for name in columns):
+            label = ",".join(f"{name}={group[name]}" for name in columns)
+            yield label, batch.take(pa.array(group["row_list"]))
+
+
+def _columns_of(text: str, schema: pa.Schema) -> list[str]:
+    import pyarrow as pa
+
+    columns = text.split("*")
+    for name in columns:
+        if name not in schema.names:
+            raise ParameterError(f"StatisticsGen.slices: no column {name!r}; {nearest(name, schema.names)}")
+        if pa.types.is_nested(schema.field(name).type) or isinstance(schema.field(name).type, pa.ExtensionType):
+            raise ParameterError(f"StatisticsGen.slices: {name!r} holds lists; slice by single values")
+    return columns
+
+
+def _check_whole(split: str, rows: int, summaries: Mapping[str, ColumnSummary]) -> None:
+    for name, summary in summaries.items():
+        if summary.rows != rows:
+            raise RuntimeError(f"{split}, {name}: {summary.rows} rows summarised of {rows}")
+
+
+def _write(statistics: Statistics, examples: Examples, summaries: Summaries) -> None:
+    from pyarrow import csv
     from tensorflow_metadata.proto.v0 import statistics_pb2
 
-    feature.path.step.append(name)
-    kind = "STRING" if summary.kind == "NONE" else summary.kind
-    feature.type = statistics_pb2.FeatureNameStatistics.Type.Value(kind)
-    side = feature.string_stats if kind == "STRING" else feature.num_stats
-    common = side.common_stats
-    present = summary.rows - summary.missing
-    common.num_non_missing, common.num_missing = present, summary.missing
-    common.tot_num_values = summary.values
-    common.min_num_values, common.max_num_values = summary.least_values or 0, summary.most_values
-    common.avg_num_values = summary.values / present if present else 0.0
-    if kind == "STRING":
-        _fill_text(side, summary)
-    else:
-        _fill_numbers(side, summary.numbers)
+    from components.columnar.statistics_proto import as_dataset, as_table
 
-
-def _fill_text(stats: Any, summary: ColumnSummary) -> None:
-    stats.unique = summary.counts.distinct
-    stats.avg_length = summary.text_bytes / summary.values if summary.values else 0.0
-    ranked = [(_as_text(v), count) for v, count in summary.counts.top(RANKED_VALUES)]
-    for value, count in ranked[:TOP_VALUES]:
-        stats.top_values.add(value=value, frequency=count)
-    for rank, (value, count) in enumerate(ranked):
-        stats.rank_histogram.buckets.add(low_rank=rank, high_rank=rank, label=value, sample_count=count)
-
-
-def _fill_numbers(stats: Any, numbers: NumberSummary) -> None:
-    from tensorflow_metadata.proto.v0 import statistics_pb2
-
-    count = numbers.moments.count
-    stats.num_zeros = numbers.zeros
-    if not count:
-        return
-    stats.mean, stats.std_dev = numbers.moments.mean, numbers.moments.std
-    stats.min, stats.max = numbers.minimum, numbers.maximum
-    ranks = [i / BUCKETS for i in range(BUCKETS + 1)]
-    edges = [numbers.minimum, *numbers.quantiles(ranks[1:-1]), numbers.maximum]
-    stats.median = numbers.quantiles([0.5])[0]
-    kinds = statistics_pb2.Histogram
-    quantiles = stats.histograms.add(type=kinds.QUANTILES, num_undefined=numbers.non_finite)
-    for low, high in zip(edges, edges[1:]):
-        quantiles.buckets.add(low_value=low, high_value=high, sample_count=count / BUCKETS)
-    width = (numbers.maximum - numbers.minimum) / BUCKETS
-    bounds = [numbers.minimum + width * (i + 1) for i in range(BUCKETS - 1)]
-    below = [0.0, *(numbers.shares_below(bounds) if width > 0 else [1.0] * (BUCKETS - 1)), 1.0]
-    standard = stats.histograms.add(type=kinds.STANDARD, num_undefined=numbers.non_finite)
-    for i, (low, high) in enumerate(zip([numbers.minimum, *bounds], [*bounds, numbers.maximum])):
-        standard.buckets.add(
-            low_value=low, high_value=high, sample_count=(below[i + 1] - below[i]) * count
-        )
-
-
-def _as_text(value: Any) -> str:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+    splits, slices = (statistics_pb2.DatasetFeatureStatisticsList() for _ in range(2))
+    for split in examples.splits:
+        found = summaries.get((split, ""), {})
+        splits.datasets.append(as_dataset(split, examples.rows(split), found))
+    named = {f"{split}: {part}": found for (split, part), found in sorted(summaries.items()) if part}
+    for name, found in named.items():
+        slices.datasets.append(as_dataset(name, next(iter(found.values())).rows, found))
+    statistics.write(splits, slices)
+    whole = {split: summaries.get((split, ""), {}) for split in examples.splits}
+    csv.write_csv(as_table({**whole, **named}), statistics.path / Statistics.TABLE)

@@ -1,13 +1,47 @@
-"""Calling the user's functions, so that what they raise is told as theirs, with the place."""
+"""The user's files and functions: importing them, and telling what they raise as theirs."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import importlib.util
 import inspect
+import sys
 import traceback
+import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from components.errors import KeraslineError, UserCodeError
+
+
+_imported: list[Path] = []
+
+
+@functools.cache
+def import_file(path: Path) -> types.ModuleType:
+    """Imports a file under a name of its own; its neighbours can be imported by their names."""
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    # A name by the path: two files of one name in different folders stay apart, and a function
+    # of the file is found again when another worker unpickles it.
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    _imported.append(path)
+    return module
+
+
+def imported_files() -> tuple[Path, ...]:
+    """The user's files that this process imported: what a worker process imports too."""
+    return tuple(_imported)
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:

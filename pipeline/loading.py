@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import ast
 import functools
-import hashlib
 import importlib
-import importlib.util
 import pkgutil
-import sys
 import traceback
 import types
 from collections.abc import Mapping
@@ -17,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import KeraslineError, UserCodeError, WiringError, nearest
+from components.user_code import import_file
 from pipeline import recipes
 from pipeline.dag import Pipeline
 
@@ -65,7 +63,7 @@ def load_recipe(recipe: str) -> types.ModuleType:
         return importlib.import_module(f"pipeline.recipes.{recipe}")
     path = Path(recipe)
     if path.is_file():
-        return _load_file(path.resolve())
+        return _guarded(recipe, import_file, path.resolve())
     if path.suffix == ".py" or len(path.parts) > 1:
         raise WiringError(f"{recipe}: no such file")
     raise WiringError(f"no recipe {recipe!r}; {nearest(recipe, recipe_names())}")
@@ -82,25 +80,6 @@ def recipe_summary(name: str) -> str:
     source = Path(recipes.__path__[0], f"{name}.py").read_text(encoding="utf-8")
     paragraph = (ast.get_docstring(ast.parse(source)) or "").partition("\n\n")[0]
     return " ".join(paragraph.split())
-
-
-@functools.cache
-def _load_file(path: Path) -> types.ModuleType:
-    """Imports a file under a name of its own; its neighbours can be imported by their names."""
-    if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
-    # A name by the path: two files of one name in different folders stay apart, and a function
-    # of the file is found again when another worker of this process unpickles it.
-    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        _guarded(str(path), spec.loader.exec_module, module)
-    except KeraslineError:
-        del sys.modules[name]
-        raise
-    return module
 
 
 def _guarded(where: str, function: Any, *arguments: Any) -> Any:

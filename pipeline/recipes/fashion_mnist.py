@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components import (
-    Evaluator, ExampleValidator, Exporter, ModelBuilder, Pusher, SchemaGen, StatisticsGen,
+    Evaluator, ExampleValidator, Exporter, ImportSchemaGen, ModelBuilder, Pusher, StatisticsGen,
     TfdsExampleGen, Trainer, Transform,
 )  # fmt: skip
 from pipeline.dag import Pipeline
@@ -50,7 +50,7 @@ def build_model(inputs: dict[str, keras.KerasTensor], hp: dict) -> keras.Model:
 def pipeline(settings) -> Pipeline:
     examples = TfdsExampleGen("fashion_mnist", dataset="fashion_mnist")
     statistics = StatisticsGen(examples)
-    schema = SchemaGen(statistics, curated=str(SCHEMA))
+    schema = ImportSchemaGen(str(SCHEMA))
     validator = ExampleValidator(statistics, schema)
     transform = Transform(examples, schema, function=preprocessing, label="label")
     model = ModelBuilder(

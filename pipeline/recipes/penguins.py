@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components import (
-    Evaluator, ExampleValidator, Exporter, ModelBuilder, Pusher, SchemaGen, StatisticsGen,
+    Evaluator, ExampleValidator, Exporter, ImportSchemaGen, ModelBuilder, Pusher, StatisticsGen,
     TfdsExampleGen, Trainer, Transform,
 )  # fmt: skip
 from pipeline.dag import Pipeline
@@ -58,7 +58,7 @@ def pipeline(settings) -> Pipeline:
         splits={"train": 7, "eval": 1, "test": 2},
     )
     statistics = StatisticsGen(examples)
-    schema = SchemaGen(statistics, curated=str(SCHEMA))
+    schema = ImportSchemaGen(str(SCHEMA))
     validator = ExampleValidator(statistics, schema)
     transform = Transform(examples, schema, function=preprocessing, label="species")
     model = ModelBuilder(

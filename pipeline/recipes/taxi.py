@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components import (
-    CsvExampleGen, Evaluator, ExampleValidator, Exporter, ModelBuilder, Pusher, SchemaGen,
+    CsvExampleGen, Evaluator, ExampleValidator, Exporter, ImportSchemaGen, ModelBuilder, Pusher,
     StatisticsGen, Trainer, Transform,
 )  # fmt: skip
 from pipeline.dag import Pipeline
@@ -82,7 +82,7 @@ def build_model(inputs: dict[str, keras.KerasTensor], hp: dict) -> keras.Model:
 def pipeline(settings) -> Pipeline:
     examples = CsvExampleGen(splits={"train": 8, "eval": 1, "test": 1})
     statistics = StatisticsGen(examples)
-    schema = SchemaGen(statistics, curated=str(SCHEMA))
+    schema = ImportSchemaGen(str(SCHEMA))
     validator = ExampleValidator(statistics, schema)
     transform = Transform(examples, schema, function=preprocessing, label="big_tipper")
     model = ModelBuilder(

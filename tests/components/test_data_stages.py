@@ -1,13 +1,17 @@
 """StatisticsGen, SchemaGen and ExampleValidator, each on the outputs of the one before."""
 
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from components import ExampleValidator, SchemaGen, StatisticsGen
+from components import CsvExampleGen, ExampleValidator, ImportSchemaGen, SchemaGen, StatisticsGen
 from components.artifacts import Schema
-from components.errors import DataError
+from components.columnar import shards
+from components.columnar.value_counts import EXACT, HLL_LG_REGISTERS
+from components.errors import DataError, ParameterError
 
 ROWS = 400
 RANDOM = np.random.default_rng(0)
@@ -48,6 +52,71 @@ def test_statistics_agree_with_numpy(statistics_of):
     np.testing.assert_allclose([b.low_value for b in standard.buckets], edges[:-1])
 
 
+def test_statistics_of_the_real_trips_agree_with_pandas(taxi_csv, tmp_path):
+    examples = CsvExampleGen(str(taxi_csv), splits={"all": 1}).execute(tmp_path / "examples").examples
+    statistics = StatisticsGen(examples, slices=["payment_type", "payment_type*trip_start_day"])
+    done = statistics.execute(tmp_path / "out").statistics
+    table = pd.read_csv(taxi_csv)
+    assert_as_pandas(done.proto().datasets[0], table)
+    slices = {dataset.name: dataset for dataset in done.slices().datasets}
+    assert len(slices) == table["payment_type"].nunique() + len(table.groupby(["payment_type", "trip_start_day"]))
+    assert_as_pandas(slices["all: payment_type=Cash"], table[table["payment_type"] == "Cash"])
+    both = (table["payment_type"] == "Credit Card") & (table["trip_start_day"] == 3)
+    assert_as_pandas(slices["all: payment_type=Credit Card,trip_start_day=3"], table[both])
+    listed = pd.read_csv(done.path / "statistics.csv").set_index(["dataset", "feature"])
+    assert listed.loc[("all", "fare"), "mean"] == pytest.approx(table["fare"].mean())
+    assert listed.loc[("all", "company"), "unique"] == table["company"].nunique()
+
+
+def assert_as_pandas(dataset, table):
+    assert dataset.num_examples == len(table)
+    for feature in dataset.features:
+        column = table[feature.path.step[0]]
+        known = column.dropna()
+        custom = {c.name: c for c in feature.custom_stats}
+        if feature.HasField("string_stats"):
+            stats = feature.string_stats
+            assert stats.unique == column.nunique()
+            assert stats.avg_length == pytest.approx(known.str.encode("utf-8").str.len().mean())
+            counts = known.value_counts()
+            assert [v.frequency for v in stats.top_values] == counts[: len(stats.top_values)].tolist()
+            assert {b.label: b.sample_count for b in stats.rank_histogram.buckets} == counts.to_dict()
+        elif len(known):
+            stats = feature.num_stats
+            assert stats.mean == pytest.approx(known.mean()) and stats.std_dev == pytest.approx(known.std(ddof=0), rel=1e-9, abs=1e-9)
+            assert (stats.min, stats.max, stats.num_zeros) == (known.min(), known.max(), (known == 0).sum())
+            error = 0 if column.nunique() <= EXACT else 4 * 1.04 / 2 ** (HLL_LG_REGISTERS / 2)
+            assert custom["unique"].num == pytest.approx(column.nunique(), rel=error)
+            ranks = [i / 10 for i in range(1, 10)]
+            quantiles = next(h for h in stats.histograms if h.type == h.QUANTILES)
+            for rank, bucket in zip(ranks, quantiles.buckets):  # within the stated bound of the rank
+                assert (known < bucket.high_value).mean() - 0.001 <= rank <= (known <= bucket.high_value).mean() + 0.001
+        assert stats.common_stats.num_missing == column.isna().sum()
+
+
+def test_the_same_data_give_the_same_bytes_with_any_number_of_workers(taxi_csv, tmp_path, monkeypatch):
+    """In one thread, in three, and in two processes of Beam's."""
+    monkeypatch.setattr(shards, "ROW_GROUP_ROWS", 1000)  # many pieces
+    examples = CsvExampleGen(str(taxi_csv)).execute(tmp_path / "examples").examples
+    options = {
+        "one": [],
+        "threads": ["--direct_num_workers=3", "--direct_running_mode=multi_threading"],
+        "processes": ["--direct_num_workers=2", "--direct_running_mode=multi_processing"],
+    }
+    found = {
+        name: StatisticsGen(examples).execute(tmp_path / name, beam_options=given).statistics
+        for name, given in options.items()
+    }
+    assert len({(one.path / "statistics.pb").read_bytes() for one in found.values()}) == 1
+    assert pq.read_metadata(examples.shards("train")[0]).num_row_groups > 5
+
+
+@pytest.mark.parametrize(("slices", "told"), [(["kin"], "did you mean 'kind'"), (["weight"], "more than 200 values")])
+def test_slices_that_cannot_be_are_told(make_examples, tmp_path, slices, told):
+    with pytest.raises((ParameterError, DataError), match=told):
+        StatisticsGen(make_examples({"train": GOOD}), slices=slices).execute(tmp_path / "out")
+
+
 def test_the_inferred_schema_accepts_what_it_was_inferred_from(statistics_of, tmp_path):
     done = validated(tmp_path, statistics_of(train=GOOD, eval=GOOD))
     assert done.metrics == {"anomalies": 0, "warnings": 0}
@@ -84,4 +153,4 @@ def test_a_new_column_is_a_warning(statistics_of, tmp_path):
 def test_a_broken_curated_schema_is_named(statistics_of, tmp_path):
     (tmp_path / "schema.pbtxt").write_text("feature {")
     with pytest.raises(DataError, match="schema.pbtxt: not a Schema"):
-        SchemaGen(statistics_of(train=GOOD), curated=str(tmp_path / "schema.pbtxt")).execute(tmp_path / "out")
+        ImportSchemaGen(str(tmp_path / "schema.pbtxt")).execute(tmp_path / "out")

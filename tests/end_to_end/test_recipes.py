@@ -59,7 +59,7 @@ def test_the_main_job_trains_evaluates_exports_and_pushes_penguins(run, tmp_path
 def test_one_changed_constant_runs_the_model_and_what_depends_on_it(run, tmp_path):
     source = (HOUSE / "pipeline" / "recipes" / "penguins.py").read_text()
     file = tmp_path / "mine.py"
-    curated = ("--set", f"SchemaGen.curated={HOUSE}/schemas/penguins.pbtxt", "--set", "Trainer.epochs=2",
+    curated = ("--set", f"SchemaGen.schema_file={HOUSE}/schemas/penguins.pbtxt", "--set", "Trainer.epochs=2",
                "--set", "Evaluator.thresholds={}")  # fmt: skip
     file.write_text(source)
     run(file, *curated)
@@ -92,7 +92,7 @@ def test_taxi_without_data_says_how_to_give_it(cli, tmp_path):
     result = cli("run", "taxi", "--root", tmp_path / "root")
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    assert "ExampleGen: no data named: give --set ExampleGen.input=FILE.csv" in line
+    assert "ExampleGen: no data named: give --set ExampleGen.input=FILE" in line
 
 
 def test_a_missing_label_column_stops_at_the_validator(cli, tmp_path, taxi_csv):
