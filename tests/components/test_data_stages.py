@@ -74,15 +74,15 @@ def assert_as_pandas(dataset, table):
         column = table[feature.path.step[0]]
         known = column.dropna()
         custom = {c.name: c for c in feature.custom_stats}
+        stats = feature.string_stats if feature.HasField("string_stats") else feature.num_stats
+        assert stats.common_stats.num_missing == column.isna().sum()
         if feature.HasField("string_stats"):
-            stats = feature.string_stats
             assert stats.unique == column.nunique()
             assert stats.avg_length == pytest.approx(known.str.encode("utf-8").str.len().mean())
             counts = known.value_counts()
             assert [v.frequency for v in stats.top_values] == counts[: len(stats.top_values)].tolist()
             assert {b.label: b.sample_count for b in stats.rank_histogram.buckets} == counts.to_dict()
         elif len(known):
-            stats = feature.num_stats
             assert stats.mean == pytest.approx(known.mean()) and stats.std_dev == pytest.approx(known.std(ddof=0), rel=1e-9, abs=1e-9)
             assert (stats.min, stats.max, stats.num_zeros) == (known.min(), known.max(), (known == 0).sum())
             error = 0 if column.nunique() <= EXACT else 4 * 1.04 / 2 ** (HLL_LG_REGISTERS / 2)
@@ -91,7 +91,6 @@ def assert_as_pandas(dataset, table):
             quantiles = next(h for h in stats.histograms if h.type == h.QUANTILES)
             for rank, bucket in zip(ranks, quantiles.buckets):  # within the stated bound of the rank
                 assert (known < bucket.high_value).mean() - 0.001 <= rank <= (known <= bucket.high_value).mean() + 0.001
-        assert stats.common_stats.num_missing == column.isna().sum()
 
 
 def test_the_same_data_give_the_same_bytes_with_any_number_of_workers(taxi_csv, tmp_path, monkeypatch):
