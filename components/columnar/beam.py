@@ -20,6 +20,7 @@ from components.errors import KeraslineError
 from components.user_code import import_file, imported_files
 
 _HOUSE = Path(__file__).resolve().parents[2]
+RUNS_A_WORKER = 4
 
 Element = TypeVar("Element")
 Accumulator = TypeVar("Accumulator")
@@ -74,7 +75,7 @@ def fold(
     pipeline = new_pipeline(context.beam_options)
     (
         pipeline
-        | beam.Create(enumerate(elements))
+        | beam.Create(_runs(elements, _workers(context.beam_options)))
         | "Accumulate" >> beam.Map(_guarded, packed)
         | "Merge" >> beam.CombineGlobally(_Merge(packed)).without_defaults()
         | "Keep" >> beam.Map(_dump, str(result))
@@ -108,17 +109,50 @@ def _unpacked(packed: _Packed) -> tuple[Callable, Callable]:
     return pickle.loads(packed.pickled)
 
 
+# Elements in a row: the place of the first among all, and the elements.
+_Run = tuple[int, Sequence[Any]]
 # An accumulator that stands for 2**level elements, from the place-th such run of them on.
 _Nodes = dict[tuple[int, int], Any]
 
 
-def _guarded(element: tuple[int, Any], packed: _Packed) -> _Nodes | KeraslineError:
+def _workers(options: Sequence[str]) -> int:
+    """How many workers the runner has, as far as its options say."""
+    if not any(option.startswith("--runner") for option in options):
+        return int(PipelineOptions(list(options)).get_all_options()["direct_num_workers"]) or os.cpu_count()
+    return 16
+
+
+def _runs(elements: Sequence[Any], workers: int) -> list[_Run]:
+    """The elements in runs of equal length, a power of two, so that each is a whole subtree.
+
+    Some runs for each worker, to even out their pace; and no more, because accumulators travel.
+    """
+    length = 1
+    while len(elements) > length * workers * RUNS_A_WORKER:
+        length *= 2
+    return [(start, elements[start : start + length]) for start in range(0, len(elements), length)]
+
+
+def _guarded(run: _Run, packed: _Packed) -> _Nodes | KeraslineError:
     """Carries a user's mistake as a value: as an exception Beam would change its type and text."""
-    number, value = element
+    start, elements = run
+    accumulate, merge = packed.functions()
+    nodes: _Nodes = {}
     try:
-        return {(0, number): packed.functions()[0](value)}
+        for number, element in enumerate(elements, start):
+            _insert(nodes, 0, number, accumulate(element), merge)
     except KeraslineError as error:
         return error
+    return nodes
+
+
+def _insert(nodes: _Nodes, level: int, place: int, accumulator: Any, merge: Callable) -> None:
+    """Adds a node and merges it with its neighbour, and so on up the tree, as far as they are there."""
+    while (level, place ^ 1) in nodes:
+        other = nodes.pop((level, place ^ 1))
+        pair = (accumulator, other) if place % 2 == 0 else (other, accumulator)
+        accumulator, level, place = merge(*pair), level + 1, place // 2
+    nodes[level, place] = accumulator
 
 
 class _Merge(beam.CombineFn):
@@ -141,11 +175,7 @@ class _Merge(beam.CombineFn):
                 return part
         merge = self._packed.functions()[1]
         for (level, place), accumulator in value.items():
-            while (level, place ^ 1) in nodes:
-                other = nodes.pop((level, place ^ 1))
-                pair = (accumulator, other) if place % 2 == 0 else (other, accumulator)
-                accumulator, level, place = merge(*pair), level + 1, place // 2
-            nodes[level, place] = accumulator
+            _insert(nodes, level, place, accumulator, merge)
         return nodes
 
     def merge_accumulators(self, accumulators: Iterable[Any]) -> _Nodes | KeraslineError:

@@ -33,7 +33,8 @@ class Moments:
             return cls()
         mean = float(values.mean(dtype=np.float64))
         deviation = values - mean
-        return cls(len(values), mean, float(np.dot(deviation, deviation)))
+        # Not np.dot: its threads would take the cores from Beam's workers.
+        return cls(len(values), mean, float(np.square(deviation, out=deviation).sum()))
 
     def merge(self, other: Moments) -> Moments:
         count = self.count + other.count

@@ -10,7 +10,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from components import CsvExampleGen, ExampleValidator, ImportSchemaGen, SchemaGen, StatisticsGen
 from components.artifacts import Schema
 from components.columnar import shards
-from components.columnar.value_counts import EXACT, HLL_LG_REGISTERS
+from components.columnar.value_counts import HLL_LG_REGISTERS, KEPT
 from components.errors import DataError, ParameterError
 
 ROWS = 400
@@ -85,7 +85,7 @@ def assert_as_pandas(dataset, table):
         elif len(known):
             assert stats.mean == pytest.approx(known.mean()) and stats.std_dev == pytest.approx(known.std(ddof=0), rel=1e-9, abs=1e-9)
             assert (stats.min, stats.max, stats.num_zeros) == (known.min(), known.max(), (known == 0).sum())
-            error = 0 if column.nunique() <= EXACT else 4 * 1.04 / 2 ** (HLL_LG_REGISTERS / 2)
+            error = 0 if column.nunique() <= KEPT else 4 * 1.04 / 2 ** (HLL_LG_REGISTERS / 2)
             assert custom["unique"].num == pytest.approx(column.nunique(), rel=error)
             ranks = [i / 10 for i in range(1, 10)]
             quantiles = next(h for h in stats.histograms if h.type == h.QUANTILES)

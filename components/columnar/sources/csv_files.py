@@ -13,7 +13,7 @@ from components.columnar.sources import ReadAgain
 from components.columnar.sources.streams import unreadable
 from components.errors import DataError
 
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 2 << 20
 
 
 class CsvSource:

@@ -1,0 +1,129 @@
+"""From CSV to a validated data set, by rows and by runner: `python benchmarks/data_plane.py CSV`.
+
+The CSV is repeated until it has so many rows. Each size is a process of its own, which prints the
+seconds of each stage, imports left out, and its peak memory; beside it a plain pyarrow program does
+the least that could be done, in the same run: read the CSV, write Parquet, read it, and compute
+counts, nulls, extremes, mean, deviation, approximate median and distinct values of every column.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HOUSE = Path(__file__).resolve().parent.parent
+RUNNERS = {
+    "in memory": [],
+    "2 threads": ["--direct_num_workers=2", "--direct_running_mode=multi_threading"],
+    "2 processes": ["--direct_num_workers=2", "--direct_running_mode=multi_processing"],
+}
+
+
+def stages(csv: str, folder: str, beam_options: list[str]) -> dict[str, float]:
+    """Seconds of each stage on one CSV file."""
+    sys.path.insert(0, str(HOUSE))
+    import apache_beam  # noqa: F401
+
+    import components.columnar.statistics_proto  # noqa: F401
+    from components import CsvExampleGen, ExampleValidator, SchemaGen, StatisticsGen
+
+    found = {}
+
+    def run(stage, **options):
+        clock = time.perf_counter()
+        done = stage.execute(Path(folder, stage.name), **options)
+        found[stage.name] = time.perf_counter() - clock
+        return done
+
+    examples = run(CsvExampleGen(csv)).examples
+    statistics = run(StatisticsGen(examples), beam_options=beam_options).statistics
+    schema = run(SchemaGen(statistics)).schema
+    run(ExampleValidator(statistics, schema, fail_on="never"))
+    return found
+
+
+def plain(csv: str, folder: str, _options: list[str]) -> dict[str, float]:
+    """The same work, as far as it goes, by pyarrow alone."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.csv as pcsv
+    import pyarrow.parquet as pq
+
+    clock = time.perf_counter()
+    path = Path(folder, "plain.parquet")
+    reader = pcsv.open_csv(csv, read_options=pcsv.ReadOptions(block_size=4 << 20))
+    with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
+        for batch in reader:
+            writer.write_batch(batch)
+    written = time.perf_counter()
+    for name in pq.read_schema(path).names:
+        column = pq.read_table(path, columns=[name]).column(0)
+        if pa.types.is_null(column.type):
+            continue
+        pc.count_distinct(column)
+        column.null_count
+        if pa.types.is_string(column.type):
+            pc.sum(pc.binary_length(column))
+            column.value_counts()
+        else:
+            pc.min_max(column), pc.mean(column), pc.stddev(column), pc.approximate_median(column)
+    return {"ExampleGen": written - clock, "StatisticsGen": time.perf_counter() - written}
+
+
+def in_a_process(what: str, csv: Path, options: list[str]) -> tuple[dict[str, float], float]:
+    """Runs one of the functions above in a process; its result, and the peak memory in MB."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, __file__, "--child", what, str(csv), folder, json.dumps(options)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise SystemExit(f"{what} failed: {process.stderr.read()}")
+    return json.loads(output.splitlines()[-1]), usage.ru_maxrss / 1024
+
+
+def repeated(sample: Path, rows: int, folder: str) -> Path:
+    lines = sample.read_bytes().rstrip(b"\n").split(b"\n")
+    path = Path(folder, f"{rows}.csv")
+    with path.open("wb") as file:
+        file.write(lines[0] + b"\n")
+        whole, rest = divmod(rows, len(lines) - 1)
+        body = b"\n".join(lines[1:]) + b"\n"
+        for _ in range(whole):
+            file.write(body)
+        file.write(b"\n".join(lines[1 : rest + 1]) + b"\n" if rest else b"")
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("csv", type=Path)
+    parser.add_argument("--rows", type=int, nargs="*", default=[15_000, 150_000, 1_500_000, 15_000_000])
+    parser.add_argument("--runners", nargs="*", default=list(RUNNERS), choices=list(RUNNERS))
+    options = parser.parse_args()
+    print("| rows | runner | ExampleGen | StatisticsGen | SchemaGen and ExampleValidator | in all | rows/s | peak MB |")
+    print("|---:|---|---:|---:|---:|---:|---:|---:|")
+    for rows in options.rows:
+        with tempfile.TemporaryDirectory() as folder:
+            csv = repeated(options.csv, rows, folder)
+            for name in ["plain pyarrow", *options.runners]:
+                what = "plain" if name == "plain pyarrow" else "stages"
+                found, peak = in_a_process(what, csv, RUNNERS.get(name, []))
+                total = sum(found.values())
+                rest = total - found["ExampleGen"] - found["StatisticsGen"]
+                print(f"| {rows:,} | {name} | {found['ExampleGen']:.2f} | {found['StatisticsGen']:.2f} | "
+                      f"{rest:.2f} | {total:.2f} | {rows / total:,.0f} | {peak:,.0f} |", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        _, _, child, csv, folder, options = sys.argv
+        print(json.dumps({"plain": plain, "stages": stages}[child](csv, folder, json.loads(options))))
+    else:
+        main()
