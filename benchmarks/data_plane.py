@@ -107,7 +107,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="*", default=[15_000, 150_000, 1_500_000, 15_000_000])
     parser.add_argument("--runners", nargs="*", default=list(RUNNERS), choices=list(RUNNERS))
     options = parser.parse_args()
-    print("| rows | runner | ExampleGen | StatisticsGen | SchemaGen and ExampleValidator | in all | rows/s | peak MB |")
+    print(
+        "| rows | runner | ExampleGen | StatisticsGen | SchemaGen and ExampleValidator | in all | rows/s | peak MB |"
+    )
     print("|---:|---|---:|---:|---:|---:|---:|---:|")
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:

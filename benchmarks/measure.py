@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 HOUSE = Path(__file__).resolve().parent.parent
-NOTHING = '''
+NOTHING = """
 from components.artifacts import Report
 from components.base import Component, Input, Output, Parameter
 from pipeline.dag import Pipeline
@@ -31,7 +31,7 @@ def pipeline(settings):
     for number in range(1, STAGES):
         nodes.append(Nothing(nodes[-1], number=number, name=f"n{number}"))
     return Pipeline("nothing", nodes)
-'''
+"""
 
 
 def measure(*arguments: str) -> tuple[float, float]:

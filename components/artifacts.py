@@ -200,9 +200,7 @@ class Anomalies(Artifact):
         from google.protobuf import text_format
         from tensorflow_metadata.proto.v0 import anomalies_pb2
 
-        return text_format.Parse(
-            self.file(self.FILE).read_text(encoding="utf-8"), anomalies_pb2.Anomalies()
-        )
+        return text_format.Parse(self.file(self.FILE).read_text(encoding="utf-8"), anomalies_pb2.Anomalies())
 
     def write(self, proto: anomalies_pb2.Anomalies) -> None:
         from google.protobuf import text_format

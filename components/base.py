@@ -213,9 +213,7 @@ class Component:
                 )
         outputs = self.output_artifacts(Path(folder))
         with tempfile.TemporaryDirectory(prefix="kerasline-") as work_dir:
-            metrics = self.run(
-                self.input_artifacts(self.inputs), outputs, Context(Path(work_dir), **context)
-            )
+            metrics = self.run(self.input_artifacts(self.inputs), outputs, Context(Path(work_dir), **context))
         return SimpleNamespace(**vars(outputs), metrics=dict(metrics or {}))
 
     def input_artifacts(self, artifacts: Mapping[str, Artifact]) -> SimpleNamespace:
@@ -242,9 +240,7 @@ class Component:
         for key, value in changes.items():
             name, _, inner = key.partition(".")
             if name not in known:
-                raise ParameterError(
-                    f"{self.name}.{key}: no such parameter; {nearest(name, known)}"
-                )
+                raise ParameterError(f"{self.name}.{key}: no such parameter; {nearest(name, known)}")
             if inner:
                 value = {**(getattr(self, name) or {}), inner: _literal(value)}
             setattr(self, name, self._check_parameter(name, known[name], value))
@@ -264,9 +260,7 @@ class Component:
             if key in given:
                 raise WiringError(f"{self.name}.{key}: given twice, by place and by name")
             if key not in order:
-                raise WiringError(
-                    f"{self.name}.{key}: no such input or parameter; {nearest(key, order)}"
-                )
+                raise WiringError(f"{self.name}.{key}: no such input or parameter; {nearest(key, order)}")
             given[key] = value
         return given
 
@@ -278,8 +272,7 @@ class Component:
             offered = ", ".join(str(c) for c in value.outputs.values()) or "nothing"
             problem = "several outputs fit" if fitting else "no output fits"
             raise WiringError(
-                f"{self.name}.{name}: {wanted.__name__} wanted, {problem}: "
-                f"{value.name} gives {offered}"
+                f"{self.name}.{name}: {wanted.__name__} wanted, {problem}: {value.name} gives {offered}"
             )
         if isinstance(value, (Channel, Artifact)):
             came = value.type if isinstance(value, Channel) else type(value)

@@ -44,7 +44,9 @@ def l_infinity(ours: Feature, theirs: Feature) -> tuple[float, str] | None:
     shares = [_shares(side) for side in (ours, theirs)]
     if not all(shares):
         return None
-    gaps = {value: abs(shares[0].get(value, 0.0) - shares[1].get(value, 0.0)) for value in shares[0] | shares[1]}
+    gaps = {
+        value: abs(shares[0].get(value, 0.0) - shares[1].get(value, 0.0)) for value in shares[0] | shares[1]
+    }
     value = max(sorted(gaps), key=gaps.get)
     return gaps[value], value
 
@@ -72,7 +74,9 @@ def jensen_shannon(ours: Feature, theirs: Feature) -> float | None:
 
 def _of_feature(ours: Feature | None, theirs: Feature | None, bounds: Any, name: str) -> Iterator[Anomaly]:
     if theirs is None or not theirs.common.num_non_missing:
-        yield Anomaly("COMPARATOR_CONTROL_DATA_MISSING", f"{name} has no values of it to compare with", "give some")
+        yield Anomaly(
+            "COMPARATOR_CONTROL_DATA_MISSING", f"{name} has no values of it to compare with", "give some"
+        )
         return
     if ours is None or not ours.common.num_non_missing:
         yield Anomaly("COMPARATOR_TREATMENT_DATA_MISSING", f"no values to compare with {name}", "give some")
@@ -109,9 +113,13 @@ def _numbers_of_rows(
     share = dataset.num_examples / max(control.num_examples, 1)
     seen = f"{dataset.num_examples} rows, {share:.3g} times those of {name}"
     if share < bounds.min_fraction_threshold:
-        yield Anomaly("COMPARATOR_LOW_NUM_EXAMPLES", seen, f"at least {bounds.min_fraction_threshold:g} wanted")
+        yield Anomaly(
+            "COMPARATOR_LOW_NUM_EXAMPLES", seen, f"at least {bounds.min_fraction_threshold:g} wanted"
+        )
     if bounds.HasField("max_fraction_threshold") and share > bounds.max_fraction_threshold:
-        yield Anomaly("COMPARATOR_HIGH_NUM_EXAMPLES", seen, f"at most {bounds.max_fraction_threshold:g} wanted")
+        yield Anomaly(
+            "COMPARATOR_HIGH_NUM_EXAMPLES", seen, f"at most {bounds.max_fraction_threshold:g} wanted"
+        )
 
 
 def _shares(feature: Feature) -> dict[str, float]:
@@ -137,7 +145,9 @@ def _buckets(feature: Feature) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     standard = statistics_pb2.Histogram.STANDARD
     histograms = [h for h in getattr(feature.stats, "histograms", ()) if h.type == standard]
     buckets = [b for h in histograms[:1] for b in h.buckets]
-    return tuple(np.array([getattr(b, name) for b in buckets]) for name in ("low_value", "high_value", "sample_count"))
+    return tuple(
+        np.array([getattr(b, name) for b in buckets]) for name in ("low_value", "high_value", "sample_count")
+    )
 
 
 def _spread(edges: np.ndarray, low: np.ndarray, high: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -154,9 +164,7 @@ def _spread(edges: np.ndarray, low: np.ndarray, high: np.ndarray, counts: np.nda
 
 def _divergence(p: np.ndarray, q: np.ndarray) -> float:
     middle = (p + q) / 2
-    halves = [
-        (side[side > 0] * np.log2(side[side > 0] / middle[side > 0])).sum() for side in (p, q)
-    ]
+    halves = [(side[side > 0] * np.log2(side[side > 0] / middle[side > 0])).sum() for side in (p, q)]
     return float(max(sum(halves) / 2, 0.0))
 
 

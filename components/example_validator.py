@@ -77,7 +77,9 @@ class ExampleValidator(Component):
             if not dataset.num_examples:
                 continue
             for control in serving:
-                yield from compare(dataset, control, schema, "skew_comparator", f"serving data ({control.name})")
+                yield from compare(
+                    dataset, control, schema, "skew_comparator", f"serving data ({control.name})"
+                )
             for control in previous:
                 if control.name == dataset.name:
                     yield from compare(dataset, control, schema, "drift_comparator", "the span before")

@@ -209,9 +209,13 @@ def _unique(feature: Feature) -> Iterator[Anomaly]:
     unique = feature.stats.unique if feature.kind == "STRING" else int(custom.num) if custom else 0
     fix = "mend the data, or the schema's unique_constraints"
     if unique < bounds.min:
-        yield Anomaly("FEATURE_TYPE_LOW_UNIQUE", f"{unique} different values, at least {bounds.min} wanted", fix)
+        yield Anomaly(
+            "FEATURE_TYPE_LOW_UNIQUE", f"{unique} different values, at least {bounds.min} wanted", fix
+        )
     if bounds.max and unique > bounds.max:
-        yield Anomaly("FEATURE_TYPE_HIGH_UNIQUE", f"{unique} different values, at most {bounds.max} wanted", fix)
+        yield Anomaly(
+            "FEATURE_TYPE_HIGH_UNIQUE", f"{unique} different values, at most {bounds.max} wanted", fix
+        )
 
 
 def _numbers(feature: Feature) -> Iterator[Anomaly]:
@@ -272,7 +276,9 @@ def _texts(feature: Feature, domains: Mapping[str, Any]) -> Iterator[Anomaly]:
     if domain is None:
         return
     if feature.kind == "FLOAT":
-        yield Anomaly("DOMAIN_INVALID_FOR_TYPE", "numbers cannot have a string_domain", "take it out of the schema")
+        yield Anomaly(
+            "DOMAIN_INVALID_FOR_TYPE", "numbers cannot have a string_domain", "take it out of the schema"
+        )
         return
     if feature.kind == "STRING" and feature.stats.invalid_utf8_count:
         yield Anomaly("ENUM_TYPE_INVALID_UTF8", f"{feature.stats.invalid_utf8_count} values are no UTF-8",
@@ -295,10 +301,16 @@ def _booleans(feature: Feature) -> Iterator[Anomaly]:
     if feature.kind == "STRING":
         known = {domain.true_value, domain.false_value} - {""}
         if not known:
-            yield Anomaly("BOOL_TYPE_INVALID_CONFIG", "texts, but its bool_domain has no true_value or false_value", fix)
+            yield Anomaly(
+                "BOOL_TYPE_INVALID_CONFIG", "texts, but its bool_domain has no true_value or false_value", fix
+            )
         strange = [value for value, _ in feature.ranked if value not in known]
         if known and strange:
-            yield Anomaly("BOOL_TYPE_UNEXPECTED_STRING", f"values such as {strange[0]!r}, {' or '.join(sorted(known))} wanted", fix)
+            yield Anomaly(
+                "BOOL_TYPE_UNEXPECTED_STRING",
+                f"values such as {strange[0]!r}, {' or '.join(sorted(known))} wanted",
+                fix,
+            )
         return
     if feature.stats.min < 0:
         yield Anomaly("BOOL_TYPE_SMALL_INT", f"the least value is {feature.stats.min:g}, 0 or 1 wanted", fix)

@@ -258,9 +258,7 @@ def _print_end(screen: Any, summary: Any, log: Path) -> None:
     screen.print(f"{summary.state} in {summary.seconds:.1f} s; log: {log}", soft_wrap=True)
 
 
-def _show(
-    json_file: Path | None, columns: Sequence[str], rows: Sequence[Sequence[str]], value: Any
-) -> None:
+def _show(json_file: Path | None, columns: Sequence[str], rows: Sequence[Sequence[str]], value: Any) -> None:
     if json_file:
         _write_json(json_file, value)
         return

@@ -48,9 +48,7 @@ class Pipeline:
                 waiting.extend(self.upstream(node))
         return found
 
-    def select(
-        self, node: str | None = None, start: str | None = None, stop: str | None = None
-    ) -> list[str]:
+    def select(self, node: str | None = None, start: str | None = None, stop: str | None = None) -> list[str]:
         """The nodes of a sub-graph, in order: one node, or all between `start` and `stop`.
 
         `start` alone selects it and all that depends on it, `stop` alone it and all that it needs.
@@ -60,9 +58,7 @@ class Pipeline:
         """
         for name in (node, start, stop):
             if name is not None and name not in self.nodes:
-                raise WiringError(
-                    f"pipeline {self.name} has no node {name!r}; {nearest(name, self.nodes)}"
-                )
+                raise WiringError(f"pipeline {self.name} has no node {name!r}; {nearest(name, self.nodes)}")
         if node is not None:
             return [node]
         chosen = set(self.order)

@@ -123,9 +123,7 @@ class Executor:
                 "run_id": self.run_id,
                 "metrics": metrics,
             }
-            published = self.root.publish(
-                staging, self.pipeline.name, component, work.fingerprint, facts
-            )
+            published = self.root.publish(staging, self.pipeline.name, component, work.fingerprint, facts)
         except StageSkipped as skip:
             return dataclasses.replace(
                 blank,
@@ -168,9 +166,7 @@ class Executor:
             if read_published(folder) is None:
                 work.note = f"{folder} is missing or broken"
                 LOG.warning("%s: %s", work.component.name, work.note)
-        yield from self.root.candidates(
-            self.pipeline.name, work.component.name, work.fingerprint
-        )
+        yield from self.root.candidates(self.pipeline.name, work.component.name, work.fingerprint)
 
     def _resolve(self, name: str) -> _Work | None:
         """The node's inputs and fingerprint; None where a node that it needs gave no outputs.

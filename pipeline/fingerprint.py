@@ -51,8 +51,7 @@ def node_fingerprint(
         "inputs": dict(input_digests),
         "parameters": {k: value_digest(v) for k, v in component.parameters.items()},
         "external": [
-            file_digest(item) if isinstance(item, Path) else item
-            for item in component.external_inputs()
+            file_digest(item) if isinstance(item, Path) else item for item in component.external_inputs()
         ],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -93,9 +93,7 @@ def run_pipeline(request: RunRequest) -> Summary:
     return Summary(request.run_id, request.recipe, state, seconds, executions)
 
 
-def _executed(
-    executor: Executor, selected: Sequence[str], beam_options: Sequence[str]
-) -> list[Execution]:
+def _executed(executor: Executor, selected: Sequence[str], beam_options: Sequence[str]) -> list[Execution]:
     pending = [name for name in selected if executor.from_cache(name) is None]
     if pending:
         _orchestrate(executor, pending, beam_options)

@@ -86,9 +86,7 @@ def dataset(
     signature = {n: tf.TensorSpec((None, *t.shape[1:]), t.dtype) for n, t in inputs.items()}
 
     def one_epoch(epoch: Any) -> Any:
-        raw = tf.data.Dataset.from_generator(
-            super_batches, output_signature=signature, args=(epoch,)
-        )
+        raw = tf.data.Dataset.from_generator(super_batches, output_signature=signature, args=(epoch,))
         return raw.map(prepared).rebatch(batch_size)
 
     a_batch = _bytes_of(model.output.values(), batch_size)

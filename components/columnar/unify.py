@@ -177,9 +177,7 @@ def _wider(name: str, one: pa.DataType, other: pa.DataType) -> pa.DataType:
         return pa.float64() if floating else pa.int64()
     if all(pa.types.is_string(k) or pa.types.is_binary(k) for k in (one, other)):
         return pa.binary()
-    raise DataError(
-        f"column {name!r}: {one} in some rows, {other} in others; give all of them one type"
-    )
+    raise DataError(f"column {name!r}: {one} in some rows, {other} in others; give all of them one type")
 
 
 def _widened(column: pa.Array, kind: pa.DataType) -> pa.Array:

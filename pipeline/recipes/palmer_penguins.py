@@ -46,13 +46,16 @@ class PalmerPenguins(tfds.core.GeneratorBasedBuilder):
         with path.open(encoding="utf-8", newline="") as file:
             for number, row in enumerate(csv.DictReader(file)):
                 row = {name: "" if value == "NA" else value for name, value in row.items()}
-                yield number, {
-                    "species": row["species"],
-                    "island": row["island"],
-                    "sex": row["sex"],
-                    **{name: float(row[name] or "nan") for name in MEASUREMENTS},
-                    "year": int(row["year"]),
-                }
+                yield (
+                    number,
+                    {
+                        "species": row["species"],
+                        "island": row["island"],
+                        "sex": row["sex"],
+                        **{name: float(row[name] or "nan") for name in MEASUREMENTS},
+                        "year": int(row["year"]),
+                    },
+                )
 
 
 def _data_file() -> Path:

@@ -37,21 +37,15 @@ def preprocessing() -> keras.Model:
     raw = {name: keras.Input((1,), name=name) for name in [*NUMBERS, *PLACES, "tips"]}
     raw |= {name: keras.Input((1,), name=name, dtype="int64") for name in CODES}
     raw |= {name: keras.Input((1,), name=name, dtype="string") for name in TEXTS}
-    deep = [
-        keras.ops.nan_to_num(layers.Normalization(name=f"{name}_scaled")(raw[name]))
-        for name in NUMBERS
-    ]
+    deep = [keras.ops.nan_to_num(layers.Normalization(name=f"{name}_scaled")(raw[name])) for name in NUMBERS]
     # In two layers, for Keras 3.12 (Python 3.10) gets the shape of a one-hot Discretization wrong.
     bins = [layers.Discretization(num_bins=10, name=f"{name}_bin")(raw[name]) for name in PLACES]
     wide = [layers.CategoryEncoding(num_tokens=10, output_mode="one_hot")(place) for place in bins]
+    wide += [layers.IntegerLookup(output_mode="one_hot", name=f"{name}_code")(raw[name]) for name in CODES]
     wide += [
-        layers.IntegerLookup(output_mode="one_hot", name=f"{name}_code")(raw[name])
-        for name in CODES
-    ]
-    wide += [
-        layers.StringLookup(
-            max_tokens=1000, num_oov_indices=10, output_mode="one_hot", name=f"{name}_word"
-        )(raw[name])
+        layers.StringLookup(max_tokens=1000, num_oov_indices=10, output_mode="one_hot", name=f"{name}_word")(
+            raw[name]
+        )
         for name in TEXTS
     ]
     big_tip = keras.ops.cast(raw["tips"] > 0.2 * raw["fare"], "float32")

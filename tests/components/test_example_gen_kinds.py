@@ -1,7 +1,6 @@
 """The kinds of ExampleGen beside CSV and TFDS names, and the ways of splitting."""
 
 import io
-import json
 import sqlite3
 
 import numpy as np

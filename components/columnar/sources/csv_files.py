@@ -66,9 +66,7 @@ class CsvSource:
     def _open(self, file: Path, *, threads: bool = True) -> pc.CSVStreamingReader:
         return pc.open_csv(
             str(file),
-            read_options=pc.ReadOptions(
-                block_size=BLOCK_BYTES, encoding=self._encoding, use_threads=threads
-            ),
+            read_options=pc.ReadOptions(block_size=BLOCK_BYTES, encoding=self._encoding, use_threads=threads),
             parse_options=pc.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
             convert_options=pc.ConvertOptions(strings_can_be_null=True, column_types=self._types),
         )

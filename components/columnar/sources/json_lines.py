@@ -14,7 +14,6 @@ import pyarrow.json as pj
 from components.columnar.quarantine import Quarantine
 from components.columnar.sources.streams import open_stream
 from components.columnar.unify import Unified
-from components.errors import DataError
 
 BLOCK_BYTES = 4 << 20
 _UNREADABLE = (pa.ArrowInvalid, UnicodeDecodeError)  # the latter for names of columns

@@ -27,7 +27,9 @@ class SqlSource:
         try:
             self._engine = sqlalchemy.create_engine(url)
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
-            raise DataError(f"ExampleGen.input: {_short(error)}; give SQLAlchemy's URL of a database") from error
+            raise DataError(
+                f"ExampleGen.input: {_short(error)}; give SQLAlchemy's URL of a database"
+            ) from error
         self._unified = Unified()
         self.rows_read = 0
 

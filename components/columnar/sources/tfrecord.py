@@ -89,7 +89,9 @@ class TfRecordSource:
                 ends.append(end)
             else:
                 self.rows_read += 1
-                self._quarantine.put(f"{path}, byte {place + at}", "a damaged record", message, "get the file anew")
+                self._quarantine.put(
+                    f"{path}, byte {place + at}", "a damaged record", message, "get the file anew"
+                )
             at = end + _FOOTER
         return starts, ends, at, False
 
