@@ -84,6 +84,20 @@ class Examples(Artifact):
         """
         return [self.path / shard["path"] for shard in self._shards(split)]
 
+    def whole_shards(self, split: str) -> list[Path]:
+        """The same, where each has as many rows as `examples.json` says.
+
+        Raises:
+            ArtifactError: one has not.
+        """
+        import pyarrow.parquet as pq
+
+        for shard in self._shards(split):
+            held = pq.read_metadata(self.file(shard["path"])).num_rows
+            if held != shard["rows"]:
+                raise ArtifactError(f"{self.path}: {shard['path']} has {held} rows, {shard['rows']} were written")
+        return self.shards(split)
+
     def schema(self) -> pa.Schema:
         """The Arrow schema that all shards share."""
         import pyarrow.parquet as pq
@@ -117,7 +131,7 @@ class Examples(Artifact):
         import pyarrow.parquet as pq
 
         columns = None if columns is None else list(columns)
-        for shard in self.shards(split):
+        for shard in self.whole_shards(split):
             with pq.ParquetFile(shard) as file:
                 yield from file.iter_batches(batch_size=rows, columns=columns)
 

@@ -13,7 +13,7 @@ from components.base import Component, Context, Input, Output, Parameter
 from components.errors import DataError
 
 if TYPE_CHECKING:
-    from components.schema_rules import Anomaly
+    from components.validation.rules import Anomaly
 
 LOG = logging.getLogger("kerasline")
 SHOWN = 5
@@ -67,8 +67,8 @@ class ExampleValidator(Component):
         return {"anomalies": len(found) - warnings, "warnings": warnings}
 
     def _found(self, inputs: Any, schema: Any) -> Iterator[Anomaly]:
-        from components.comparison import compare
-        from components.schema_rules import find_anomalies
+        from components.validation.comparison import compare
+        from components.validation.rules import find_anomalies
 
         serving = inputs.serving_statistics.proto().datasets if inputs.serving_statistics else []
         previous = inputs.previous_statistics.proto().datasets if inputs.previous_statistics else []

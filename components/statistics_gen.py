@@ -100,7 +100,7 @@ def _pieces(examples: Examples) -> Iterator[Piece]:
     import pyarrow.parquet as pq
 
     for split in examples.splits:
-        for path in examples.shards(split):
+        for path in examples.whole_shards(split):
             for group in range(pq.read_metadata(path).num_row_groups):
                 yield split, str(path), range(group, group + 1)
 

@@ -57,7 +57,7 @@ class Transform(Component):
         for layers in adaptation_passes(model):
             passes += 1
             context.report(f"pass {passes}: {', '.join(layer.name for layer in layers)}")
-            states |= _adapt(model, layers, examples.shards(self.split), context)
+            states |= _adapt(model, layers, examples.whole_shards(self.split), context)
         model.save(folder / Preprocessing.FILE)
         outputs.preprocessing.write_json(Preprocessing.FACTS, self._facts(model, examples))
         _write_states(folder / "state", states)

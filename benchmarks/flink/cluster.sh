@@ -9,7 +9,7 @@ set -euo pipefail
 pom=$(cd "$(dirname "$0")" && pwd)/pom.xml
 home=${FLINK_HOME:-$(dirname "$pom")/../../build/flink}
 mkdir -p "$home/conf" && cd "$home"
-rest=${REST_PORT:-8081} job=${JOB_PORT:-8099} jar=flink-job-server.jar slots=${SLOTS:-2}
+rest=${REST_PORT:-8081} job=${JOB_PORT:-8099} jar=flink-job-server.jar slots=${SLOTS:-4}
 
 stop() {
     for pid in *.pid; do
@@ -28,12 +28,11 @@ configure() { # without a distribution's scripts to work them out, Flink wants e
     cat > conf/config.yaml <<END
 jobmanager: {rpc: {address: 127.0.0.1, port: ${RPC_PORT:-6123}}, bind-host: 127.0.0.1}
 rest: {address: 127.0.0.1, bind-address: 127.0.0.1, port: $rest}
-parallelism: {default: $slots}
 taskmanager:
   host: 127.0.0.1
   bind-host: 127.0.0.1
   numberOfTaskSlots: $slots
-  cpu: {cores: $slots}
+  cpu: {cores: 2}
   memory:
     framework: {heap: {size: 128m}, off-heap: {size: 128m}}
     task: {heap: {size: 384m}, off-heap: {size: 0m}}
@@ -43,6 +42,7 @@ taskmanager:
     jvm-overhead: {min: 192m, max: 192m}
   network: {sort-shuffle: {min-buffers: 32}}
 io: {tmp: {dirs: $PWD/tmp}}
+blob: {service: {cleanup: {interval: 30}}} # each job brings the jar anew
 classloader: {resolve-order: parent-first}
 END
 }

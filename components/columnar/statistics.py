@@ -202,7 +202,8 @@ class ColumnSummary:
         if self.kind == "NONE" or not len(values):
             return
         if self.kind != "STRING":
-            self.counts.add(values)
+            # A sum with 0 makes -0.0 what it equals.
+            self.counts.add(pc.add(values, 0) if self.kind == "FLOAT" else values)
             plain = values.cast(pa.float64(), safe=False)
             self.numbers.add(plain.to_numpy(zero_copy_only=False))
             return

@@ -5,13 +5,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from google.protobuf import text_format
-from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from components import CsvExampleGen, ExampleValidator, ImportSchemaGen, SchemaGen, StatisticsGen
 from components.artifacts import Schema
 from components.columnar import shards
 from components.columnar.value_counts import HLL_LG_REGISTERS, KEPT
-from components.errors import DataError, ParameterError
+from components.errors import ArtifactError, DataError, ParameterError
 
 ROWS = 400
 RANDOM = np.random.default_rng(0)
@@ -110,10 +110,30 @@ def test_the_same_data_give_the_same_bytes_with_any_number_of_workers(taxi_csv, 
     assert pq.read_metadata(examples.shards("train")[0]).num_row_groups > 5
 
 
+def test_a_shard_with_other_rows_than_were_written_is_told(make_examples, tmp_path):
+    examples = make_examples({"train": GOOD})
+    path = examples.shards("train")[0]
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(ArtifactError, match="train/00000.parquet has 399 rows, 400 were written"):
+        StatisticsGen(examples).execute(tmp_path / "out")
+
+
 @pytest.mark.parametrize(("slices", "told"), [(["kin"], "did you mean 'kind'"), (["weight"], "more than 200 values")])
 def test_slices_that_cannot_be_are_told(make_examples, tmp_path, slices, told):
     with pytest.raises((ParameterError, DataError), match=told):
         StatisticsGen(make_examples({"train": GOOD}), slices=slices).execute(tmp_path / "out")
+
+
+def test_files_are_those_of_tensorflow_metadata(statistics_of, tmp_path):
+    statistics = statistics_of(train=GOOD, eval=GOOD)
+    data = (statistics.path / "statistics.pb").read_bytes()
+    parsed = statistics_pb2.DatasetFeatureStatisticsList.FromString(data)
+    assert [dataset.name for dataset in parsed.datasets] == ["train", "eval"]
+    assert parsed.SerializeToString(deterministic=True) == data
+    schema = SchemaGen(statistics).execute(tmp_path / "schema").schema
+    again = ImportSchemaGen(str(schema.path / "schema.pbtxt")).execute(tmp_path / "again").schema
+    assert text_format.Parse((again.path / "schema.pbtxt").read_text(), schema_pb2.Schema()) == schema.proto()
+    assert {feature.name for feature in schema.proto().feature} == set(GOOD)
 
 
 def test_the_inferred_schema_accepts_what_it_was_inferred_from(statistics_of, tmp_path):

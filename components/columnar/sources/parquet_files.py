@@ -35,7 +35,7 @@ class ParquetSource:
     def _read(self, files: Sequence[Path]) -> Iterator[tuple[str, pa.RecordBatch]]:
         for path in files:
             try:
-                file = pq.ParquetFile(path)
+                file = pq.ParquetFile(path, page_checksum_verification=True)
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"{path}: not a whole Parquet file ({_short(error)})") from error
             with file:

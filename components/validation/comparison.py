@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from components.schema_rules import Anomaly, Feature
+from components.validation.rules import Anomaly, Feature
 
 
 def compare(dataset: Any, control: Any, schema: Any, comparator: str, control_name: str) -> Iterator[Anomaly]:
