@@ -123,9 +123,12 @@ def test_penguins_reach_their_accuracy_over_five_seeds(run):
 
 @pytest.mark.slow
 def test_fashion_mnist_reaches_the_reference(run, fashion_folder):
-    """The same network trained in PyTorch reached 0.8677 after the tenth epoch."""
+    """The same network, once trained in PyTorch, was right on 0.8677 of the test images in the end.
+
+    Other initial weights move that by a point, so only what is worse is a mistake.
+    """
     summary = run("fashion_mnist", "--set", f"ExampleGen.input={fashion_folder}")
-    assert abs(node(summary, "Evaluator")["metrics"]["accuracy"] - 0.8677) <= 0.01
+    assert 0.8577 <= node(summary, "Evaluator")["metrics"]["accuracy"] < 0.9
     assert node(summary, "ModelBuilder")["metrics"]["parameters"] == 785 * 128 + 129 * 64 + 65 * 10
 
 
