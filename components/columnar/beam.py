@@ -20,7 +20,7 @@ from components.errors import KeraslineError
 from components.user_code import import_file, imported_files
 
 _HOUSE = Path(__file__).resolve().parents[2]
-RUNS_A_WORKER = 4
+RUNS_A_WORKER = 16
 
 Element = TypeVar("Element")
 Accumulator = TypeVar("Accumulator")
@@ -133,8 +133,12 @@ def _runs(elements: Sequence[Any], workers: int) -> list[_Run]:
     return [(start, elements[start : start + length]) for start in range(0, len(elements), length)]
 
 
-def _guarded(run: _Run, packed: _Packed) -> _Nodes | KeraslineError:
-    """Carries a user's mistake as a value: as an exception Beam would change its type and text."""
+def _guarded(run: _Run, packed: _Packed) -> bytes:
+    """The pickled nodes of a run, or the user's mistake that ended it.
+
+    A mistake is carried as a value: as an exception Beam would change its type and text. And all
+    that travels is bytes: Beam's coder of other objects failed at times where two threads used it.
+    """
     start, elements = run
     accumulate, merge = packed.functions()
     nodes: _Nodes = {}
@@ -142,8 +146,8 @@ def _guarded(run: _Run, packed: _Packed) -> _Nodes | KeraslineError:
         for number, element in enumerate(elements, start):
             _insert(nodes, 0, number, accumulate(element), merge)
     except KeraslineError as error:
-        return error
-    return nodes
+        return pickle.dumps(error)
+    return pickle.dumps(nodes)
 
 
 def _insert(nodes: _Nodes, level: int, place: int, accumulator: Any, merge: Callable) -> None:
@@ -169,28 +173,37 @@ class _Merge(beam.CombineFn):
     def create_accumulator(self) -> _Nodes | KeraslineError:
         return {}
 
-    def add_input(self, nodes: Any, value: Any) -> _Nodes | KeraslineError:
-        for part in (nodes, value):
+    def add_input(self, nodes: Any, more: Any) -> _Nodes | KeraslineError:
+        more = _unpickled(more)
+        for part in (nodes, more):
             if isinstance(part, KeraslineError):
                 return part
         merge = self._packed.functions()[1]
-        for (level, place), accumulator in value.items():
+        for (level, place), accumulator in more.items():
             _insert(nodes, level, place, accumulator, merge)
         return nodes
+
+    def compact(self, nodes: _Nodes | KeraslineError) -> bytes:
+        return pickle.dumps(nodes)
 
     def merge_accumulators(self, accumulators: Iterable[Any]) -> _Nodes | KeraslineError:
         return functools.reduce(self.add_input, accumulators, {})
 
-    def extract_output(self, nodes: Any) -> Any:
+    def extract_output(self, nodes: Any) -> bytes:
+        nodes = _unpickled(nodes)
         if isinstance(nodes, KeraslineError):
-            return nodes
+            return pickle.dumps(nodes)
         # The subtrees left over, where the number of elements is no power of two, in their order.
         ordered = [nodes[key] for key in sorted(nodes, key=lambda key: key[1] << key[0])]
-        return functools.reduce(self._packed.functions()[1], ordered)
+        return pickle.dumps(functools.reduce(self._packed.functions()[1], ordered))
 
 
-def _dump(accumulator: Any, path: str) -> None:
-    Path(path).write_bytes(pickle.dumps(accumulator))
+def _unpickled(nodes: Any) -> _Nodes | KeraslineError:
+    return pickle.loads(nodes) if isinstance(nodes, bytes) else nodes  # runners need not compact
+
+
+def _dump(pickled: bytes, path: str) -> None:
+    Path(path).write_bytes(pickled)
 
 
 def _let_workers_import_us() -> None:
