@@ -20,7 +20,7 @@ from components.errors import KeraslineError
 from components.user_code import import_file, imported_files
 
 _HOUSE = Path(__file__).resolve().parents[2]
-RUNS_A_WORKER = 16
+RUNS_A_WORKER = 4
 
 Element = TypeVar("Element")
 Accumulator = TypeVar("Accumulator")
