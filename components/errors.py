@@ -54,3 +54,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return f"known: {', '.join(known)}" if known else "there are none"
+
+
+def one_line(error: Exception, most: int = 150) -> str:
+    """What an error of another library says, in one line."""
+    return " ".join(str(error).split())[:most]

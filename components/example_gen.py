@@ -6,13 +6,16 @@ import importlib.util
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Optional, Union
+from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
 from components.artifacts import Examples
 from components.base import Component, Context, Output, Parameter
 from components.errors import DataError, ParameterError, nearest
 
 DEFAULT_SPLITS = {"train": 8, "eval": 1, "test": 1}
+
+if TYPE_CHECKING:
+    from components.columnar.sources.files import Found
 
 # A part of the data, in its source's own terms, and the split that it is; None if rows are to be
 # split one by one.
@@ -61,22 +64,24 @@ class ExampleGen(Component):
         self._check_splits()
         quarantine = Quarantine(self._quarantine_file(outputs.examples))
         source = self._source(quarantine, context)
+        parts = self._parts(source)
         try:
             while True:
                 quarantine.restart()
                 try:
-                    return self._write(source, quarantine, outputs.examples, context)
+                    return self._write(parts, source, quarantine, outputs.examples, context)
                 except ReadAgain:
                     continue
         finally:
             quarantine.close()
 
-    def _write(self, source: Any, quarantine: Any, examples: Examples, context: Context) -> dict[str, Any]:
+    def _write(
+        self, parts: Parts, source: Any, quarantine: Any, examples: Examples, context: Context
+    ) -> dict[str, Any]:
         from components.columnar.shards import ExamplesWriter
         from components.columnar.splitting import Splitter
 
         before, columns = source.rows_read, 0
-        parts = self._parts(source)
         names = [name for name, _ in parts] if parts[0][0] else list(self.splits)
         shares = {name: share for name, share in self.splits.items() if not isinstance(share, str)}
         with ExamplesWriter(examples, names) as writer:
@@ -142,29 +147,23 @@ class FileExampleGen(ExampleGen):
     bad_rows: Parameter[Literal["fail", "quarantine"]] = "fail"
 
     def external_inputs(self) -> Sequence[Path | str]:
-        return [path for _, files in self._found() for path in files]
+        return [path for _, found in self._found() for path in found.files]
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         metrics = super().run(inputs, outputs, context)
-        spans = self._spans()
+        spans = dict.fromkeys(span for _, found in self._found() for span in found.spans)
         return {**metrics, "spans": ", ".join(spans)} if spans else metrics
 
     def _parts(self, source: Any) -> Parts:
-        return self._found()
+        return [(name, found.files) for name, found in self._found()]
 
     def _quarantine_file(self, examples: Examples) -> Path | None:
         return examples.path / Examples.QUARANTINE if self.bad_rows == "quarantine" else None
 
-    def _found(self) -> list[tuple[str | None, list[Path]]]:
+    def _found(self) -> list[tuple[str | None, Found]]:
         from components.columnar.sources.files import find_files
 
-        return [(name, list(find_files(p, self.span).files)) for name, p in self._patterns()]
-
-    def _spans(self) -> list[str]:
-        from components.columnar.sources.files import find_files
-
-        found = [span for _, p in self._patterns() for span in find_files(p, self.span).spans]
-        return list(dict.fromkeys(found))
+        return [(name, find_files(pattern, self.span)) for name, pattern in self._patterns()]
 
     def _patterns(self) -> list[tuple[str | None, str]]:
         if self._located:

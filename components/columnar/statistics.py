@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from components.columnar.media import sniff
 from components.columnar.quantiles import Quantiles
+from components.columnar.unify import is_list
 from components.columnar.value_counts import ValueCounts
 
 # Quantiles are exact up to so many numbers; then a rank is off by log2(n / 4096) / 4096 at most:
@@ -155,10 +156,10 @@ class ColumnSummary:
     def of(cls, column: pa.Array) -> ColumnSummary:
         """The summary of one column of one batch."""
         column = column.storage if isinstance(column, pa.ExtensionArray) else column
-        listed = _is_list(column.type)
+        listed = is_list(column.type)
         present = column.drop_null()
         values = present
-        while _is_list(values.type):
+        while is_list(values.type):
             values = values.flatten()
         nan = pc.sum(pc.is_nan(values)).as_py() or 0 if pa.types.is_floating(values.type) else 0
         if nan:
@@ -222,7 +223,7 @@ def _value_counts_a_row(lists: pa.Array) -> pa.Array:
     if pa.types.is_fixed_size_list(kind):
         return pa.array(np.full(len(lists), kind.list_size))
     lengths = pc.list_value_length(lists).cast(pa.int64())
-    if not _is_list(kind.value_type):
+    if not is_list(kind.value_type):
         return lengths
     inner = pc.fill_null(_value_counts_a_row(lists.flatten()), 0).to_numpy()
     ends = np.cumsum(lengths.to_numpy())
@@ -251,10 +252,6 @@ def _is_utf8(value: bytes) -> bool:
         return True
     except UnicodeDecodeError:
         return False
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def _kind(kind: pa.DataType) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.columnar.quarantine import Quarantine
 from components.columnar.sources import ReadAgain
 from components.errors import DataError
 
@@ -58,6 +60,27 @@ class Unified:
         yield from (conformed(b, self._given) for b in held)
 
 
+class UnifiedSource:
+    """What sources share whose schema shows only as they are read; see `Source`.
+
+    Args:
+        quarantine: takes rows that cannot be used, in sources that have such.
+    """
+
+    def __init__(self, quarantine: Quarantine | None = None) -> None:
+        self._quarantine = quarantine
+        self._unified = Unified()
+        self.rows_read = 0
+
+    def batches(self, part: Any) -> Iterator[pa.RecordBatch]:
+        """The rows of a part, in order, in batches of one schema."""
+        return self._unified.batches(self._read(part))
+
+    def _read(self, part: Any) -> Iterator[tuple[str, pa.RecordBatch]]:
+        """The batches as they are, each with where it stood, and counts `rows_read`."""
+        raise NotImplementedError
+
+
 def plain(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch in the types that an Examples artifact has.
 
@@ -106,7 +129,7 @@ def _flat(name: str, column: pa.Array) -> Iterator[tuple[str, pa.Array]]:
     elif pa.types.is_struct(kind):
         for place, part in enumerate(column.flatten()):
             yield from _flat(f"{name}.{kind.field(place).name}", part)
-    elif _is_list(kind) and pa.types.is_struct(kind.value_type):
+    elif is_list(kind) and pa.types.is_struct(kind.value_type):
         column = column.cast(pa.large_list(kind.value_type))
         for place, part in enumerate(column.values.flatten()):
             inner = kind.value_type.field(place).name
@@ -126,7 +149,7 @@ def _plain_values(column: pa.Array) -> pa.Array:
         return column
     if isinstance(column, pa.ExtensionArray):
         return _plain_values(column.storage)
-    if _is_list(kind):
+    if is_list(kind):
         column = column.cast(pa.large_list(kind.value_type))
         mask = column.is_null() if column.null_count else None
         return pa.LargeListArray.from_arrays(column.offsets, _plain_values(column.values), mask=mask)
@@ -169,8 +192,8 @@ def _wider(name: str, one: pa.DataType, other: pa.DataType) -> pa.DataType:
         return other
     if pa.types.is_null(other):
         return one
-    if _is_list(one) or _is_list(other):
-        inner = [kind.value_type if _is_list(kind) else kind for kind in (one, other)]
+    if is_list(one) or is_list(other):
+        inner = [kind.value_type if is_list(kind) else kind for kind in (one, other)]
         return pa.large_list(_wider(name, *inner))
     if all(pa.types.is_floating(k) or pa.types.is_integer(k) or pa.types.is_boolean(k) for k in (one, other)):
         floating = pa.types.is_floating(one) or pa.types.is_floating(other)
@@ -185,9 +208,9 @@ def _widened(column: pa.Array, kind: pa.DataType) -> pa.Array:
         return column
     if pa.types.is_null(column.type):
         return pa.nulls(len(column), kind)
-    if not _is_list(kind):
+    if not is_list(kind):
         return column.cast(kind)
-    if _is_list(column.type):
+    if is_list(column.type):
         mask = column.is_null() if column.null_count else None
         values = _widened(column.values, kind.value_type)
         return pa.LargeListArray.from_arrays(column.offsets, values, mask=mask)
@@ -199,7 +222,8 @@ def _widened(column: pa.Array, kind: pa.DataType) -> pa.Array:
     return pa.LargeListArray.from_arrays(offsets, values, mask=mask)
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds lists, of any of Arrow's layouts."""
     return (
         pa.types.is_list(kind)
         or pa.types.is_large_list(kind)

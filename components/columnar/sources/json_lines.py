@@ -11,15 +11,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.json as pj
 
-from components.columnar.quarantine import Quarantine
 from components.columnar.sources.streams import open_stream
-from components.columnar.unify import Unified
+from components.columnar.unify import UnifiedSource
+from components.errors import one_line
 
 BLOCK_BYTES = 4 << 20
 _UNREADABLE = (pa.ArrowInvalid, UnicodeDecodeError)  # the latter for names of columns
 
 
-class JsonSource:
+class JsonSource(UnifiedSource):
     """The rows of files with one JSON object a line; empty lines are none, compressed files fine.
 
     Objects within objects become columns named `outer.inner`, arrays lists.
@@ -28,15 +28,6 @@ class JsonSource:
         quarantine: takes lines that are no JSON objects, or whose values are of another type than
             those before them.
     """
-
-    def __init__(self, quarantine: Quarantine) -> None:
-        self._quarantine = quarantine
-        self._unified = Unified()
-        self.rows_read = 0
-
-    def batches(self, files: Sequence[Path]) -> Iterator[pa.RecordBatch]:
-        """The rows of files, in order; see `Source`."""
-        return self._unified.batches(self._read(files))
 
     def _read(self, files: Sequence[Path]) -> Iterator[tuple[str, pa.RecordBatch]]:
         for path in files:
@@ -70,7 +61,7 @@ class JsonSource:
                     raise ValueError("a JSON value, but no object")
                 good.append((number, text))
             except (ValueError, RecursionError) as error:
-                self._quarantine.put(f"{path}, line {number}", _short(error), text)
+                self._quarantine.put(f"{path}, line {number}", one_line(error), text)
         return good
 
     def _without_clashing(self, path: Path, lines: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
@@ -120,8 +111,4 @@ def _clash(error: Exception) -> str:
     changed = re.search(r"Column\(/(.*?)\) changed from (\w+) to (\w+)", str(error))
     if changed:
         return f"column {changed[1].replace('/[]', '').replace('/', '.')!r} is a {changed[3]}, a {changed[2]} before"
-    return _short(error)
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:150]
+    return one_line(error)

@@ -7,22 +7,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from components.columnar.unify import Unified
+from components.columnar.unify import UnifiedSource
 from components.errors import DataError
 
 
-class MemorySource:
+class MemorySource(UnifiedSource):
     """The rows of tables in memory."""
 
-    def __init__(self) -> None:
-        self._unified = Unified()
-        self.rows_read = 0
-
-    def batches(self, table: pa.Table) -> Iterator[pa.RecordBatch]:
-        """The rows of a table; see `Source`."""
+    def _read(self, table: pa.Table) -> Iterator[tuple[str, pa.RecordBatch]]:
         self.rows_read += table.num_rows
-        read = (("ExampleGen.input", batch) for batch in table.to_batches(max_chunksize=65536))
-        return self._unified.batches(read)
+        for batch in table.to_batches(max_chunksize=65536):
+            yield "ExampleGen.input", batch
 
 
 def as_table(data: Any) -> pa.Table:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from components.columnar.unify import Unified
+from components.columnar.unify import UnifiedSource
 from components.errors import DataError
 
 ROWS = 8192
 
 
-class SqlSource:
+class SqlSource(UnifiedSource):
     """The rows of queries, streamed through SQLAlchemy.
 
     Args:
@@ -24,18 +24,13 @@ class SqlSource:
         import sqlalchemy
         from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+        super().__init__()
         try:
             self._engine = sqlalchemy.create_engine(url)
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             raise DataError(
                 f"ExampleGen.input: {_short(error)}; give SQLAlchemy's URL of a database"
             ) from error
-        self._unified = Unified()
-        self.rows_read = 0
-
-    def batches(self, query: str) -> Iterator[pa.RecordBatch]:
-        """The rows of a query, in its order; see `Source`."""
-        return self._unified.batches(self._read(query))
 
     def _read(self, query: str) -> Iterator[tuple[str, pa.RecordBatch]]:
         from sqlalchemy import text

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from components.errors import DataError
+from components.errors import DataError, one_line
 
 _ENDINGS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -37,8 +37,7 @@ def unreadable(path: Path, error: OSError) -> DataError:
     """What to tell of a file that the system, or its decompression, does not give."""
     if isinstance(error, PermissionError):
         return DataError(f"{path}: {error.strerror}; mend the file's permissions")
-    reason = " ".join(str(error).split())[:150]
-    return DataError(f"{path}: cannot be read to its end ({reason}); get the file anew")
+    return DataError(f"{path}: cannot be read to its end ({one_line(error)}); get the file anew")
 
 
 def _of_content(path: Path) -> str | None:

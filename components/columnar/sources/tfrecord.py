@@ -9,16 +9,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from components.columnar.quarantine import Quarantine
 from components.columnar.sources.streams import open_stream
 from components.columnar.sources.tf_example import decode
-from components.columnar.unify import Unified
+from components.columnar.unify import UnifiedSource
 
 BLOCK_BYTES = 4 << 20
 _HEADER, _FOOTER = 12, 4
 
 
-class TfRecordSource:
+class TfRecordSource(UnifiedSource):
     """The rows of TFRecord files that hold tf.Example messages.
 
     A record is its length (uint64), the length's CRC, the message, and the message's CRC
@@ -29,15 +28,6 @@ class TfRecordSource:
     Args:
         quarantine: takes damaged records.
     """
-
-    def __init__(self, quarantine: Quarantine) -> None:
-        self._quarantine = quarantine
-        self._unified = Unified()
-        self.rows_read = 0
-
-    def batches(self, files: Sequence[Path]) -> Iterator[pa.RecordBatch]:
-        """The rows of files, in order; see `Source`."""
-        return self._unified.batches(self._read(files))
 
     def _read(self, files: Sequence[Path]) -> Iterator[tuple[str, pa.RecordBatch]]:
         for path in files:
