@@ -6,8 +6,9 @@ with the library that owns the format, imported only then.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from components.errors import ArtifactError, nearest
 if TYPE_CHECKING:
     import keras
     import pyarrow as pa
+    from components.columnar.accumulators import Accumulator
     from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
 
@@ -135,6 +137,18 @@ class Examples(Artifact):
             with pq.ParquetFile(shard) as file:
                 yield from file.iter_batches(batch_size=rows, columns=columns)
 
+    def digest(self) -> str:
+        """Tells the rows by their splits and the footers of their shards: sizes, counts, extremes."""
+        digest = hashlib.sha256(json.dumps(self._manifest["splits"], sort_keys=True).encode())
+        for split in self.splits:
+            for shard in self.shards(split):
+                with shard.open("rb") as file:
+                    file.seek(-8, 2)
+                    length = int.from_bytes(file.read(4), "little")
+                    file.seek(-8 - length, 2)
+                    digest.update(file.read(length))
+        return digest.hexdigest()
+
     @property
     def _manifest(self) -> dict[str, Any]:
         return self.read_json(self.MANIFEST)
@@ -227,12 +241,15 @@ class Preprocessing(Artifact):
 
     `preprocessing.keras` is the adapted model; its inputs and outputs are dicts by name.
     `preprocessing.json` holds `label` (the name of the output, or raw column, that is learned;
-    or null), `label_is_output`, and `class_names` (or null). `state/` holds the same state to read:
-    vocabularies as text files, numbers as JSON.
+    or null), `label_is_output`, `class_names` (or null), and `state`: a line for each adapted layer.
+    `state/` holds the same state to read: vocabularies as text files, a value, a tab and its count a
+    line; numbers as JSON. `materialized/`, where it was asked for, holds the preprocessed rows as an
+    Examples artifact, whose manifest names the digest of what they were made from.
     """
 
     FILE = "preprocessing.keras"
     FACTS = "preprocessing.json"
+    MATERIALIZED = "materialized"
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -249,6 +266,38 @@ class Preprocessing(Artifact):
         model = self.load()
         outputs = {k: v for k, v in model.output.items() if k != self.facts["label"]}
         return keras.Model(needed_inputs(model.input, outputs), outputs)
+
+
+    def materialized(self, examples: Examples) -> Examples | None:
+        """The preprocessed rows of these very examples; None where there are none."""
+        stored = Examples(self.path / self.MATERIALIZED)
+        if not (stored.path / Examples.MANIFEST).exists():
+            return None
+        return stored if stored.read_json(Examples.MANIFEST)["made_from"] == examples.digest() else None
+
+    def write_states(self, states: Mapping[str, Accumulator]) -> list[dict[str, Any]]:
+        """Writes what was accumulated for layers, for people.
+
+        Returns:
+            A dict for each layer: `layer`, `kind`, `file`; for a vocabulary `values`, and
+            `too_low_by`: by how much its counts may be; for numbers, the figures themselves.
+        """
+        (self.path / "state").mkdir()
+        return [self._write_state(name, state) for name, state in states.items()]
+
+    def _write_state(self, layer: str, state: Accumulator) -> dict[str, Any]:
+        readable = state.readable()
+        told = {"layer": layer, "kind": type(state).__name__}
+        name = layer.replace("/", "-")
+        if isinstance(readable, dict):
+            file = f"state/{name}.json"
+            self.write_json(file, readable)
+            brief = {key: value for key, value in readable.items() if len(str(value)) <= 100}
+            return {**told, "file": file, **brief}
+        file = f"state/{name}.txt"
+        lines = "".join(f"{_one_line_text(value)}\t{count}\n" for value, count in readable)
+        (self.path / file).write_text(lines, encoding="utf-8")
+        return {**told, "file": file, "values": len(readable), "too_low_by": getattr(state, "error", 0)}
 
 
 class Model(Artifact):
@@ -300,6 +349,12 @@ class PushedModel(Artifact):
 
 class Report(Artifact):
     """Files for people: text, tables, pictures."""
+
+
+def _one_line_text(value: Any) -> str:
+    """A value of a vocabulary, so that a line stays a line."""
+    text = str(value)
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def load_keras_model(path: Path) -> keras.Model:

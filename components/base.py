@@ -91,12 +91,14 @@ class Context:
     Attributes:
         work_dir: an empty folder for temporary files; gone when the run ends.
         beam_options: options for the Beam pipelines that the component starts.
+        cache_dir: a folder where partial results may be kept between runs, by content; or None.
         report: called with a short text ("epoch 3 of 10, loss 0.21") on long work.
     """
 
     work_dir: Path
     beam_options: Sequence[str] = ()
     report: Callable[[str], None] = field(default=lambda text: None)
+    cache_dir: Path | None = None
 
 
 class Component:

@@ -82,7 +82,7 @@ class ExampleGen(Component):
         from components.columnar.splitting import Splitter
 
         before, columns = source.rows_read, 0
-        names = [name for name, _ in parts] if parts[0][0] else list(self.splits)
+        names = list(dict.fromkeys(name for name, _ in parts)) if parts[0][0] else list(self.splits)
         shares = {name: share for name, share in self.splits.items() if not isinstance(share, str)}
         with ExamplesWriter(examples, names) as writer:
             for name, part in parts:
@@ -95,6 +95,7 @@ class ExampleGen(Component):
                     else:
                         writer.write(name, batch)
                     context.report(f"{sum(writer.rows.values()):,} rows")
+                writer.end_shards()  # so that the shards of one span are the same beside any others
             read = source.rows_read - before
             writer.check_whole(read, quarantine.rows)
             writer.check_filled(self._told())
@@ -155,7 +156,7 @@ class FileExampleGen(ExampleGen):
         return {**metrics, "spans": ", ".join(spans)} if spans else metrics
 
     def _parts(self, source: Any) -> Parts:
-        return [(name, found.files) for name, found in self._found()]
+        return [(name, files) for name, found in self._found() for files in found.by_span.values()]
 
     def _quarantine_file(self, examples: Examples) -> Path | None:
         return examples.path / Examples.QUARANTINE if self.bad_rows == "quarantine" else None

@@ -115,7 +115,8 @@ class Executor:
         note = f"run again: {work.note}" if work.note else None
         try:
             outputs = component.output_artifacts(staging)
-            context = Context(work_dir, tuple(self.beam_options), self._reporter(blank))
+            cache = self.root.cache / type(component).__name__ if self.use_cache else None
+            context = Context(work_dir, tuple(self.beam_options), self._reporter(blank), cache)
             metrics = _plain(component.run(component.input_artifacts(work.inputs), outputs, context))
             facts = {
                 "component": _component_name(component),

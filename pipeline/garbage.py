@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,10 @@ from components.errors import KeraslineError
 from pipeline.locks import removed_if_free
 from pipeline.publishing import ArtifactRoot
 from pipeline.store import Store
+
+
+# Partial results are kept so long after their last use.
+CACHE_DAYS = 30
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ def collect(store: Store, root: ArtifactRoot, *, keep: int, dry_run: bool) -> li
     with removed_if_free(_made(root.use_lock_file)) as free:
         if not free:
             raise KeraslineError(f"{root.path}: a run is going on there; collect when it has ended")
-        found = [*_leftovers(root), *_unused(store, root, keep)]
+        found = [*_leftovers(root), *_unused(store, root, keep), *_forgotten(root)]
         if not dry_run:
             # The store first: killed in between, folders are left that the next collection finds.
             store.forget_artifacts([str(item.path) for item in found])
@@ -64,6 +69,13 @@ def _unused(store: Store, root: ArtifactRoot, keep: int) -> Iterator[Removed]:
     for path in sorted(root.artifacts.glob("*/*/*")):
         if str(path) not in used:
             yield Removed(path, f"not used by the newest {keep} runs", _size(path))
+
+
+def _forgotten(root: ArtifactRoot) -> Iterator[Removed]:
+    for path in sorted(root.cache.glob("*/*")):
+        used = max((part.stat().st_mtime for part in path.iterdir()), default=0)
+        if time.time() - used > CACHE_DAYS * 86_400:
+            yield Removed(path, f"not used for {CACHE_DAYS} days", _size(path))
 
 
 def _size(folder: Path) -> int:

@@ -97,6 +97,11 @@ class ArtifactRoot:
         return self.path / "staging"
 
     @property
+    def cache(self) -> Path:
+        """Partial results of components, by content: `COMPONENT/WHAT/PART`."""
+        return self.path / "cache"
+
+    @property
     def artifacts(self) -> Path:
         return self.path / "artifacts"
 

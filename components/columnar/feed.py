@@ -1,22 +1,57 @@
 """The one rule by which raw columns become the inputs of a Keras model.
 
-Training and evaluation feed through here; a request to the exported model arrives in the same
-form. A missing number is NaN in a float input and -1 in an integer one; a missing text is "".
+Adaptation, training and evaluation feed through here; a request to the exported model arrives in the
+same form. docs/PREPROCESSING.md states the rule for people.
+
+| the column holds | float input | integer input | string input |
+|---|---|---|---|
+| a null | NaN | -1 | "" |
+| a list, for an input of shape (n,): shorter ones | filled up with NaN | with -1 | with "" |
+| a list, for an input of shape (None,) | filled up so to the longest of the batch |
+| a null instead of a list | the empty list |
+
+Booleans and unsigned integers have no value that says "missing": a null is an error there. Texts and
+bytes arrive as they are, whether UTF-8 or not.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.columnar.unify import is_list
 from components.errors import DataError, nearest
 
 MOST_NUMBERS = 1 << 22  # 16 MB as float32
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as an input takes it.
+
+    Attributes:
+        values: of all rows in a row; numbers of the input's dtype, or texts (`large_binary`).
+        shape: of one row; (None,) where rows vary in length.
+        lengths: how many values each row has, shape (rows,), where rows vary.
+    """
+
+    values: np.ndarray | pa.Array
+    shape: tuple[int | None, ...]
+    lengths: np.ndarray | None = None
+
+    def dense(self) -> np.ndarray:
+        """The array (rows, ...), rows that vary filled up to the longest; texts as objects of bytes."""
+        if self.lengths is None:
+            return _as_numpy(self.values).reshape(-1, *self.shape)
+        longest = int(self.lengths.max(initial=0))
+        filled = _filled(self.values, self.lengths, longest)
+        return _as_numpy(filled).reshape(len(self.lengths), longest)
 
 
 def feed(batch: pa.RecordBatch | pa.Table, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -25,15 +60,30 @@ def feed(batch: pa.RecordBatch | pa.Table, inputs: Mapping[str, Any]) -> dict[st
     Args:
         batch: rows with a column for each input; other columns are left alone.
         inputs: Keras tensors by name. Of shape () a column becomes (rows,), of shape (1,)
-            (rows, 1); lists of one length n become (rows, n), tensors (rows, *shape).
+            (rows, 1); lists become (rows, n), tensors (rows, *shape).
 
     Returns:
-        Arrays of the inputs' dtypes; texts as objects.
+        Arrays of the inputs' dtypes; texts as objects of bytes.
 
     Raises:
         DataError: a column is missing, or its values cannot be the input's.
     """
-    return {name: _array(batch, name, tensor) for name, tensor in inputs.items()}
+    return {name: column(batch, name, tensor).dense() for name, tensor in inputs.items()}
+
+
+def column(batch: pa.RecordBatch | pa.Table, name: str, tensor: Any) -> Column:
+    """One column for one input; see `feed`."""
+    if name not in batch.schema.names:
+        raise DataError(f"the data has no column {name!r}, which the preprocessing wants; "
+                        f"{nearest(name, batch.schema.names)}")  # fmt: skip
+    held = batch.column(name)
+    held = held.combine_chunks() if isinstance(held, pa.ChunkedArray) else held
+    dtype, shape = str(tensor.dtype), tuple(tensor.shape[1:])
+    try:
+        return _column(held, dtype, shape)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, ValueError) as error:
+        raise DataError(f"column {name!r} of type {held.type} cannot be fed to an input of dtype "
+                        f"{dtype} and shape {shape}: {error}") from error  # fmt: skip
 
 
 def rows_a_batch(inputs: Mapping[str, Any]) -> int:
@@ -42,61 +92,101 @@ def rows_a_batch(inputs: Mapping[str, Any]) -> int:
     return max(64, min(65536, MOST_NUMBERS // max(width, 1)))
 
 
-def _array(batch: pa.RecordBatch | pa.Table, name: str, tensor: Any) -> np.ndarray:
-    if name not in batch.schema.names:
-        raise DataError(f"the data has no column {name!r}, which the preprocessing wants; "
-                        f"{nearest(name, batch.schema.names)}")  # fmt: skip
-    column = batch.column(name)
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    try:
-        values = _values(column, str(tensor.dtype))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, ValueError) as error:
-        raise DataError(f"column {name!r} of type {column.type} cannot be fed to an input of dtype "
-                        f"{tensor.dtype}: {error}") from error  # fmt: skip
-    shape = tuple(size for size in tensor.shape[1:])
-    if len(shape) == values.ndim:  # (rows,) for an input of shape (1,)
-        values = values[..., np.newaxis]
-    wanted = [a is None or a == b for a, b in zip(shape, values.shape[1:])]
-    if values.ndim != len(shape) + 1 or not all(wanted):
-        raise DataError(f"column {name!r} has values of shape {values.shape[1:]}, "
-                        f"the preprocessing's input is of shape {shape}")  # fmt: skip
-    return values
+def missing_value(dtype: str) -> Any:
+    """What stands for a missing value of a dtype.
 
-
-def _values(column: pa.Array, dtype: str) -> np.ndarray:
-    kind = column.type
-    if isinstance(column, pa.FixedShapeTensorArray):
-        return _values(_flattened(column.storage), dtype).reshape(len(column), *kind.shape)
-    if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        inner = _values(_flattened(column), dtype)
-        return inner.reshape(len(column), _length(column), *inner.shape[1:])
+    Raises:
+        ValueError: nothing does.
+    """
     if dtype == "string":
-        return column.cast(pa.string()).fill_null("").to_numpy(zero_copy_only=False)
+        return b""
+    if dtype.startswith("float") or dtype == "bfloat16":
+        return np.nan
+    if dtype.startswith("int"):
+        return -1
+    raise ValueError(f"values are missing, and a {dtype} has none that says so")
+
+
+def _column(held: pa.Array, dtype: str, shape: tuple[int | None, ...]) -> Column:
+    if shape == (None,):
+        return _varying(held, dtype)
+    values, found = _uniform(held, dtype, shape)
+    if len(shape) == len(found) + 1 and shape[-1] in (1, None):  # (rows,) for an input of shape (1,)
+        found = (*found, 1)
+    if len(shape) != len(found) or any(a not in (None, b) for a, b in zip(shape, found)):
+        raise ValueError(f"its values are of shape {found}")
+    return Column(values, found)
+
+
+def _varying(held: pa.Array, dtype: str) -> Column:
+    held = held.storage if isinstance(held, pa.ExtensionArray) else held
+    if not is_list(held.type):
+        return Column(_values(held, dtype), (None,), np.ones(len(held), np.int64))
+    if is_list(held.type.value_type):
+        raise ValueError("its lists hold lists, where an input of shape (None,) takes values")
+    return Column(_values(held.flatten(), dtype), (None,), _lengths(held))
+
+
+def _uniform(
+    held: pa.Array, dtype: str, shape: tuple[int | None, ...]
+) -> tuple[np.ndarray | pa.Array, tuple[int, ...]]:
+    """All values, and the shape that each row has."""
+    if isinstance(held, pa.FixedShapeTensorArray):
+        values, _ = _uniform(held.storage, dtype, (math.prod(held.type.shape),))
+        return values, tuple(held.type.shape)
+    if not is_list(held.type):
+        return _values(held, dtype), ()
+    lengths, wanted = _lengths(held), shape[0] if shape else None
+    longest = int(lengths.max(initial=0)) if len(lengths) else (wanted or 0)
+    size = longest if wanted is None else wanted
+    if longest > size:
+        raise ValueError(f"it has lists of up to {longest} values")
+    values, inner = _uniform(held.flatten(), dtype, shape[1:])
+    if (lengths != size).any():
+        if wanted is None:
+            raise ValueError(f"its lists vary in length, from {lengths.min()} to {longest}")
+        values = _filled(values, lengths * math.prod(inner), size * math.prod(inner))
+    return values, (size, *inner)
+
+
+def _values(held: pa.Array, dtype: str) -> np.ndarray | pa.Array:
+    """Scalars, with what stands for the missing ones."""
+    kind = held.type
+    if dtype == "string":
+        if not pa.types.is_binary(kind) and not pa.types.is_large_binary(kind):
+            held = held.cast(pa.large_string())
+        return held.cast(pa.large_binary()).fill_null(b"")
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
         raise ValueError("text where numbers are wanted")
     if dtype.startswith("float") or dtype == "bfloat16":
-        if column.null_count or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            column = column.cast(pa.float64(), safe=False)
+        if held.null_count or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            held = held.cast(pa.float64(), safe=False)
         wanted = "float32" if dtype == "bfloat16" else dtype
-        return column.to_numpy(zero_copy_only=False).astype(wanted, copy=False)
-    if column.null_count and dtype == "bool":
-        raise ValueError("values are missing, and a boolean has none that says so")
-    if column.null_count:
-        column = column.cast(pa.int64()).fill_null(-1)
-    return column.cast(pa.from_numpy_dtype(np.dtype(dtype))).to_numpy(zero_copy_only=False)
+        return held.to_numpy(zero_copy_only=False).astype(wanted, copy=False)
+    if held.null_count:
+        held = held.cast(pa.int64()).fill_null(missing_value(dtype))
+    return held.cast(pa.from_numpy_dtype(np.dtype(dtype))).to_numpy(zero_copy_only=False)
 
 
-def _flattened(lists: pa.Array) -> pa.Array:
-    if lists.null_count:
-        raise ValueError("the whole value is missing in some rows")
-    return lists.flatten()
+def _filled(values: np.ndarray | pa.Array, lengths: np.ndarray, size: int) -> np.ndarray | pa.Array:
+    """Values of rows that vary in length, each row filled up to `size` with missing ones."""
+    there = np.arange(size) < lengths[:, np.newaxis]
+    place = np.full(there.shape, len(values))  # that of the missing value, put behind all others
+    place[there] = np.arange(len(values))
+    if isinstance(values, pa.Array):
+        return pa.concat_arrays([values, pa.array([b""], pa.large_binary())]).take(pa.array(place.reshape(-1)))
+    if there.all():
+        return values
+    return np.append(values, np.array(missing_value(str(values.dtype)), values.dtype))[place.reshape(-1)]
 
 
-def _length(lists: pa.Array) -> int:
-    """The one length of all lists."""
+def _lengths(lists: pa.Array) -> np.ndarray:
+    """How many values each list has; a missing one none."""
     if pa.types.is_fixed_size_list(lists.type):
-        return lists.type.list_size
-    found = pc.min_max(pc.list_value_length(lists)).as_py()
-    if found["min"] != found["max"]:
-        raise ValueError(f"its lists vary in length, from {found['min']} to {found['max']}")
-    return found["min"] or 0
+        lengths = np.full(len(lists), lists.type.list_size)
+        return np.where(lists.is_valid().to_numpy(zero_copy_only=False), lengths, 0)
+    return pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _as_numpy(values: np.ndarray | pa.Array) -> np.ndarray:
+    return values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values

@@ -12,7 +12,8 @@ from components.artifacts import Examples
 from components.errors import DataError
 
 ROW_GROUP_ROWS = 65536
-SHARD_ROWS = 8 * ROW_GROUP_ROWS
+SHARD_GROUPS = 8
+ROW_GROUP_BYTES = 64 << 20  # where rows are wide, such as images
 BATCH_BYTES = 4 << 20
 
 
@@ -45,6 +46,11 @@ class ExamplesWriter:
         """Adds rows to a split; all batches have one schema."""
         self._splits[split].write(batch)
 
+    def end_shards(self) -> None:
+        """Begins new shards with the next rows."""
+        for split in self._splits.values():
+            split.close()
+
     @property
     def rows(self) -> dict[str, int]:
         return {name: split.rows for name, split in self._splits.items()}
@@ -76,35 +82,44 @@ class _SplitWriter:
     def __init__(self, examples: Examples, name: str) -> None:
         self._examples, self._name = examples, name
         self._file: pq.ParquetWriter | None = None
+        self._groups = 0  # in that file
         self._waiting: list[pa.RecordBatch] = []
-        self._waiting_rows = 0
+        self._waiting_rows = self._waiting_bytes = 0
         self.shards: list[dict[str, Any]] = []
         self.rows = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
         self._waiting.append(batch)
         self._waiting_rows += batch.num_rows
+        self._waiting_bytes += batch.nbytes
         self.rows += batch.num_rows
-        if self._waiting_rows >= ROW_GROUP_ROWS:
+        if self._waiting_bytes >= ROW_GROUP_BYTES:
+            self._write_waiting()
+        elif self._waiting_rows >= ROW_GROUP_ROWS:
             table = pa.Table.from_batches(self._waiting)
             whole = table.num_rows - table.num_rows % ROW_GROUP_ROWS
             for start in range(0, whole, ROW_GROUP_ROWS):
                 self._write_group(table.slice(start, ROW_GROUP_ROWS))
             self._waiting = table.slice(whole).to_batches()
             self._waiting_rows = table.num_rows - whole
+            self._waiting_bytes = sum(batch.nbytes for batch in self._waiting)
 
     def close(self) -> None:
+        self._write_waiting()
+        self._close_file()
+
+    def _write_waiting(self) -> None:
         if self._waiting_rows:
             self._write_group(pa.Table.from_batches(self._waiting))
-            self._waiting, self._waiting_rows = [], 0
-        self._close_file()
+            self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
 
     def _write_group(self, group: pa.Table) -> None:
         if self._file is None:
             self._open_file(group.schema)
         self._file.write_table(group, row_group_size=ROW_GROUP_ROWS)
         self.shards[-1]["rows"] += group.num_rows
-        if self.shards[-1]["rows"] >= SHARD_ROWS:
+        self._groups += 1
+        if self._groups == SHARD_GROUPS:
             self._close_file()
 
     def _open_file(self, schema: pa.Schema) -> None:
@@ -116,4 +131,4 @@ class _SplitWriter:
     def _close_file(self) -> None:
         if self._file is not None:
             self._file.close()
-            self._file = None
+            self._file, self._groups = None, 0

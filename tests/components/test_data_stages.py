@@ -10,7 +10,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from components import CsvExampleGen, ExampleValidator, ImportSchemaGen, SchemaGen, StatisticsGen
 from components.artifacts import Schema
 from components.columnar import shards
-from components.columnar.value_counts import HLL_LG_REGISTERS, KEPT
+from components.columnar.accumulators.value_counts import HLL_LG_REGISTERS, KEPT
 from components.errors import ArtifactError, DataError, ParameterError
 
 ROWS = 400

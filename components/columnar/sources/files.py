@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import glob
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +20,17 @@ _PLACES = {
 
 @dataclass(frozen=True)
 class Found:
-    """Files, in order, and the spans that they belong to: numbers, or dates as YYYY-MM-DD."""
+    """Files, in order, by the span that they belong to: a number, or a date as YYYY-MM-DD; or none."""
 
-    files: Sequence[Path]
-    spans: Sequence[str] = ()
+    by_span: Mapping[str | None, Sequence[Path]]
+
+    @property
+    def files(self) -> list[Path]:
+        return [path for files in self.by_span.values() for path in files]
+
+    @property
+    def spans(self) -> list[str]:
+        return [span for span in self.by_span if span is not None]
 
 
 def find_files(pattern: str, span: str | None = None) -> Found:
@@ -50,7 +57,7 @@ def find_files(pattern: str, span: str | None = None) -> Found:
     files = [path for path in matches if path.is_file()]
     if not files:
         raise DataError(f"{pattern}: no such file; set ExampleGen.input to a path or a glob")
-    return Found(files)
+    return Found({None: files})
 
 
 def _of_spans(pattern: str, wanted: str | None) -> Found:
@@ -68,8 +75,7 @@ def _of_spans(pattern: str, wanted: str | None) -> Found:
     if not by_span:
         raise DataError(f"{pattern}: no file fits it; set ExampleGen.input to where the spans are")
     chosen = _chosen(sorted(by_span), wanted)
-    files = [path for span in chosen for path in by_span[span][max(by_span[span])]]
-    return Found(files, [str(span) for span in chosen])
+    return Found({str(span): by_span[span][max(by_span[span])] for span in chosen})
 
 
 def _matches(pattern: str) -> list[tuple[Path, dict[str, str]]]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from components.columnar.statistics import ColumnSummary
-from components.columnar.value_counts import HLL_LG_REGISTERS, KEPT, ValueCounts
+from components.columnar.accumulators.value_counts import HLL_LG_REGISTERS, KEPT, ValueCounts
 
 FLOATS = st.floats(-1e6, 1e6, allow_nan=False)
 

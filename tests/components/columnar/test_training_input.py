@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from components import Transform
-from components.columnar.training_input import _gather, dataset
-from components.errors import DataError
+from components.columnar.training_input import dataset
+from components.errors import DataError, ParameterError
 
 PIXELS = np.random.default_rng(4).integers(0, 256, (300, 4, 4, 1), dtype="uint8")
 CLASSES = np.arange(300)
@@ -81,25 +81,6 @@ def test_datasets_of_one_split_share_a_file_that_is_never_written_over(prepare, 
     next(first)
 
 
-def test_only_the_rows_asked_for_are_read():
-    """Arrow's own `take` joins all chunks of a tensor column first: here 64 MB."""
-    chunk = pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(1 << 20, dtype="uint8").reshape(256, 4096))
-    number = pa.array(np.arange(256 * 64))
-    table = pa.table({"image": pa.chunked_array([chunk] * 64), "number": number})
-    order = np.random.default_rng(5).permutation(table.num_rows)[:100]
-    usual, pool = pa.default_memory_pool(), pa.system_memory_pool()  # a pool whose peak is this test's
-    before = pool.bytes_allocated()
-    pa.set_memory_pool(pool)
-    try:
-        taken = _gather(table, order)
-    finally:
-        pa.set_memory_pool(usual)
-    assert taken.column("number").to_pylist() == order.tolist()
-    ours = taken.column("image").combine_chunks().to_numpy_ndarray()
-    np.testing.assert_array_equal(ours, chunk.to_numpy_ndarray()[order % 256])
-    assert pool.bytes_allocated() - before < 2 << 20 and pool.max_memory() - before < 16 << 20
-
-
 @pytest.mark.parametrize(
     ("columns", "label", "told"),
     [
@@ -126,3 +107,127 @@ def test_a_bad_value_far_down_is_told_before_training(prepare, make_examples, tm
     with pytest.raises(DataError, match="split 'eval' has no rows"):
         empty = make_examples({"train": good, "eval": {name: [] for name in good}}, "empty")
         dataset(empty, "eval", prepared, batch_size=8, work_dir=tmp_path)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("batch_size", [8, 128])
+def test_workers_share_each_batch_without_overlap(prepare, tmp_path, workers, batch_size):
+    examples, prepared = prepare(images(), rescaled, "label")
+
+    def batches(**share):
+        data = dataset(examples, "train", prepared, batch_size=batch_size, work_dir=tmp_path, seed=3, epochs=2, **share)
+        return [label.numpy().tolist() for _, label in data]
+
+    alone = batches()
+    shares = [batches(worker=worker, workers=workers) for worker in range(workers)]
+    assert [sum(parts, []) for parts in zip(*shares, strict=True)] == alone
+    assert max(map(len, shares[0])) <= batch_size // workers
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(prepare, tmp_path):
+    examples, prepared = prepare(images(), rescaled, "label")
+    with pytest.raises(ParameterError, match="batch_size: 9 rows cannot be shared by 2 workers"):
+        dataset(examples, "train", prepared, batch_size=9, work_dir=tmp_path, workers=2)
+
+
+def augmented():
+    image = keras.Input((4, 4, 1), name="image", dtype="uint8")
+    flipped = keras.layers.RandomFlip("horizontal")(keras.layers.Rescaling(1 / 255)(image))
+    return keras.Model({"image": image}, {"x": keras.layers.RandomBrightness(0.5, (0, 1))(flipped)})
+
+
+def test_augmentation_is_random_in_training_alone_and_the_same_for_the_same_seed(prepare, tmp_path):
+    examples, prepared = prepare(images(), augmented, "label")
+
+    def epochs(**options):
+        options = {"seed": 1, "epochs": 2, **options}
+        data = dataset(examples, "train", prepared, batch_size=50, work_dir=tmp_path, **options)
+        x, label = gathered(data)
+        return x["x"], label
+
+    x, label = epochs()
+    again, _ = epochs()
+    np.testing.assert_array_equal(x, again)
+    plain = PIXELS / 255
+    changed = np.abs(x - plain[label]).max(axis=(1, 2, 3)) > 1e-6
+    assert changed.mean() > 0.9
+    first, second = (dict(zip(label[part], x[part])) for part in (slice(300), slice(300, 600)))
+    assert np.mean([np.abs(first[row] - second[row]).max() > 1e-6 for row in range(300)]) > 0.9
+    later, labels = epochs(epochs=1, first_epoch=1)  # as if training went on from there
+    np.testing.assert_array_equal((later, labels)[0], x[300:])
+    assert (epochs(seed=2)[0] != x).mean() > 0.9
+    measured, label = epochs(seed=None, epochs=1)
+    np.testing.assert_allclose(measured, plain[label], rtol=1e-6)
+
+
+def words():
+    text, size = keras.Input((1,), name="text", dtype="string"), keras.Input((1,), name="size")
+    tokens = keras.layers.TextVectorization(output_sequence_length=4)(text)
+    return keras.Model({"text": text, "size": size}, {
+        "tokens": tokens, "size": keras.layers.Normalization()(size), "text": keras.layers.Identity()(text),
+    })  # fmt: skip
+
+
+@pytest.fixture
+def stored(make_examples, tmp_path):
+    random = np.random.default_rng(5)
+    columns = {"text": random.choice(["the cat", "a dog sat", "", "cat"], 200), "size": random.normal(size=200),
+               "label": np.arange(200)}  # fmt: skip
+    examples = make_examples({"train": columns, "eval": {name: values[:20] for name, values in columns.items()}})
+    plain, kept = (
+        Transform(examples, function=words, label="label", materialize=way).execute(tmp_path / f"out{way}")
+        for way in (False, True)
+    )
+    assert kept.metrics["materialized_rows"] == 220
+    return examples, plain.preprocessing, kept.preprocessing
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_stored_rows_are_those_that_would_be_made(stored, tmp_path, split):
+    examples, plain, kept = stored
+    for seed in (None, 4):
+        ours, theirs = (
+            gathered(dataset(examples, split, one, batch_size=16, work_dir=tmp_path, seed=seed)) for one in (plain, kept)
+        )
+        np.testing.assert_array_equal(ours[1], theirs[1])
+        for name in ("tokens", "size", "text"):
+            assert ours[0][name].dtype == theirs[0][name].dtype
+            np.testing.assert_array_equal(ours[0][name], theirs[0][name])
+
+
+def test_rows_stored_of_other_examples_are_not_taken(stored, make_examples, tmp_path):
+    _, _, kept = stored
+    other = make_examples({"train": {"text": ["new"] * 3, "size": [1.0, 2.0, 3.0], "label": [7, 8, 9]}}, "other")
+    assert kept.materialized(other) is None
+    _, label = gathered(dataset(other, "train", kept, batch_size=2, work_dir=tmp_path))
+    assert label.tolist() == [7, 8, 9]
+
+
+def of_any_length():
+    text = keras.Input((1,), name="text", dtype="string")
+    return keras.Model({"text": text}, {"tokens": keras.layers.TextVectorization()(text)})
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [(augmented, "augments at random"), (of_any_length, r"output 'tokens' has no fixed shape, \(None,\)")],
+)
+def test_what_cannot_be_stored_is_told(make_examples, tmp_path, function, told):
+    columns = {"text": ["a b"] * 3} if function is of_any_length else images()
+    with pytest.raises(ParameterError, match=f"Transform.materialize: .*{told}"):
+        Transform(make_examples({"train": columns}), function=function, materialize=True).execute(tmp_path / "out")
+
+
+def ragged():
+    words = keras.Input((None,), name="words", dtype="string")
+    lookup = keras.layers.StringLookup(mask_token="", output_mode="multi_hot")
+    return keras.Model({"words": words}, {"x": lookup(words)})
+
+
+def test_lists_of_any_length_are_filled_up_batch_by_batch(prepare, tmp_path):
+    lists = [["a", "b"], [], None, ["c"], ["a", "a", "zz", "b"]] * 4
+    examples, prepared = prepare({"words": lists, "label": list(range(20))}, ragged, "label")
+    features, label = gathered(dataset(examples, "train", prepared, batch_size=3, work_dir=tmp_path, seed=1))
+    vocabulary = prepared.load().layers[-1].get_vocabulary()
+    for row, number in zip(features["x"], label):
+        assert {vocabulary[place] for place in np.flatnonzero(row)} == set(lists[number] or [])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.columnar.quantiles import Quantiles
+from components.columnar.accumulators.quantiles import Quantiles
 
 RANKS = np.arange(1, 10) / 10
 PARTS = st.lists(st.lists(st.floats(-1e6, 1e6), max_size=40), min_size=1, max_size=6)

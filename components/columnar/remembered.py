@@ -1,0 +1,113 @@
+"""Partial results kept between runs, by the content of what they were computed from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Some 65,536 rows: what one worker reads at a time.
+
+    Attributes:
+        shard: a Parquet file.
+        number: of the row group within it, from 0.
+    """
+
+    shard: str
+    number: int
+
+    def digest(self, columns: tuple[str, ...]) -> str:
+        """The SHA-256 of the columns' bytes, whatever file they lie in and whatever is beside them."""
+        import pyarrow.parquet as pq
+
+        metadata = pq.read_metadata(self.shard)
+        group, digest = metadata.row_group(self.number), hashlib.sha256()
+        schema = metadata.schema.to_arrow_schema()
+        digest.update(repr([(name, str(schema.field(name).type)) for name in columns]).encode())
+        with open(self.shard, "rb") as file:
+            for place in range(group.num_columns):
+                chunk = group.column(place)
+                if chunk.path_in_schema.split(".")[0] in columns:
+                    first = chunk.dictionary_page_offset or chunk.data_page_offset
+                    file.seek(first)
+                    digest.update(file.read(chunk.total_compressed_size))
+        return digest.hexdigest()
+
+
+def row_groups(shards: list[Path]) -> list[RowGroup]:
+    """All row groups of some shards, in order."""
+    import pyarrow.parquet as pq
+
+    return [
+        RowGroup(str(shard), number)
+        for shard in shards
+        for number in range(pq.read_metadata(shard).num_row_groups)
+    ]
+
+
+@dataclass
+class Counted:
+    """An accumulator, and of how many elements it was computed anew or remembered."""
+
+    value: Any
+    computed: int
+    remembered: int
+
+    @staticmethod
+    def merged(ours: Counted, theirs: Counted, merge: Callable[[Any, Any], Any]) -> Counted:
+        computed, remembered = ours.computed + theirs.computed, ours.remembered + theirs.remembered
+        return Counted(merge(ours.value, theirs.value), computed, remembered)
+
+
+@dataclass(frozen=True)
+class Remembering:
+    """`accumulate`, which looks for its result first, and keeps it.
+
+    Attributes:
+        accumulate: a pure function of the row group's columns, picklable.
+        columns: those that it reads.
+        folder: where results are kept, a file each, which no other function shares; None keeps none.
+    """
+
+    accumulate: Callable[[RowGroup], Any]
+    columns: tuple[str, ...]
+    folder: Path | None
+
+    def __call__(self, group: RowGroup) -> Counted:
+        if self.folder is None:
+            return Counted(self.accumulate(group), 1, 0)
+        path = self.folder / group.digest(self.columns)
+        found = _read(path)
+        if found is not None:
+            return Counted(found, 0, 1)
+        result = self.accumulate(group)
+        _write(path, result)
+        return Counted(result, 1, 0)
+
+
+def _read(path: Path) -> Any | None:
+    """What was kept; None where nothing was, or it is damaged."""
+    try:
+        data = path.read_bytes()
+        os.utime(path)  # what is used stays: garbage is told by its age
+    except OSError:
+        return None
+    digest, pickled = data[:32], data[32:]
+    return pickle.loads(pickled) if hashlib.sha256(pickled).digest() == digest else None
+
+
+def _write(path: Path, result: Any) -> None:
+    """Aside, then renamed: another process may read or write the same at the same moment."""
+    pickled = pickle.dumps(result)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.unfinished")
+    unfinished.write_bytes(hashlib.sha256(pickled).digest() + pickled)
+    os.replace(unfinished, path)

@@ -1,0 +1,56 @@
+"""What the tests of layers share: adapting in pieces, and the two forms in which a model is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def adapted(layer: keras.layers.Layer, *values: np.ndarray, parts: int = 3) -> keras.layers.Layer:
+    """The layer, called symbolically and adapted on values in so many pieces, merged last to first.
+
+    Args:
+        values: an array (rows, ...) for each tensor that the layer is called on.
+    """
+    inputs = [keras.Input(v.shape[1:], dtype="string" if v.dtype.kind in "OSU" else str(v.dtype)) for v in values]
+    layer(inputs if len(inputs) > 1 else inputs[0])
+    pieces = []
+    for piece in zip(*(np.array_split(v, parts) for v in values)):
+        state = layer.new_state()
+        state.add(*piece)
+        pieces.append(state)
+    whole = layer.new_state()
+    for state in reversed(pieces):
+        whole.merge(state)
+    layer.set_state(whole)
+    return layer
+
+
+def round_trips(model: keras.Model, inputs: dict[str, np.ndarray], tmp_path: Path) -> None:
+    """Asserts that a functional model with dict inputs gives the same values when saved and loaded."""
+    given = {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
+    expected = tf.nest.flatten(model(given, training=False))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    _same(expected, loaded(given, training=False))
+    archive = keras.export.ExportArchive()
+    archive.track(loaded)
+    signature = {n: tf.TensorSpec((None, *t.shape[1:]), t.dtype, name=n) for n, t in loaded.input.items()}
+
+    def serve(raw: dict[str, Any]) -> dict[str, Any]:
+        outputs = tf.nest.flatten(loaded(raw, training=False))
+        return {f"output_{place}": tensor for place, tensor in enumerate(outputs)}
+
+    archive.add_endpoint("serve", serve, input_signature=[signature])
+    archive.write_out(str(tmp_path / "saved_model"), verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "saved_model")).serve(given)
+    _same(expected, [served[f"output_{place}"] for place in range(len(expected))])
+
+
+def _same(expected: list[Any], found: Any) -> None:
+    for one, other in zip(expected, tf.nest.flatten(found), strict=True):
+        np.testing.assert_array_equal(one, other)
