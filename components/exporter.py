@@ -17,7 +17,8 @@ class Exporter(Component):
     Its signature `serving_default` takes the raw features by name, any number of rows, in the
     form of the preprocessing's inputs: a missing number is NaN, a missing text "". It gives
     the model's outputs by name, and, where the classes have names and there is one output with a
-    score for each, `label`: the name of the class of the highest score.
+    score for each, `label`: the name of the class of the highest score. Its signature
+    `transform_features` takes the same and gives what the preprocessing makes of it.
     """
 
     LIBRARIES = ("tensorflow", "keras")
@@ -52,6 +53,9 @@ class Exporter(Component):
         archive.track(features)
         archive.track(model)
         archive.add_endpoint("serving_default", serve, input_signature=[signature])
+        archive.add_endpoint(
+            "transform_features", lambda raw: dict(features(raw, training=False)), input_signature=[signature]
+        )
         archive.write_out(str(outputs.saved_model.path), verbose=False)
         outputs.saved_model.write_json(MANIFEST, {
             "inputs": {n: {"dtype": s.dtype.name, "shape": s.shape.as_list()} for n, s in signature.items()},

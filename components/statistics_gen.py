@@ -135,7 +135,7 @@ def _columns_of(text: str, schema: pa.Schema) -> list[str]:
         if name not in schema.names:
             raise ParameterError(f"StatisticsGen.slices: no column {name!r}; {nearest(name, schema.names)}")
         if pa.types.is_nested(schema.field(name).type) or isinstance(
-            schema.field(name).type, pa.ExtensionType
+            schema.field(name).type, pa.BaseExtensionType
         ):
             raise ParameterError(f"StatisticsGen.slices: {name!r} holds lists; slice by single values")
     return columns

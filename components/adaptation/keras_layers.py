@@ -79,10 +79,7 @@ class _Lookup:
     def set_state(layer: Any, state: Vocabulary) -> None:
         words, documents = state.values(), state.documents()
         if not words:  # which Keras refuses
-            raise DataError(
-                f"layer {layer.name!r} finds no value for its vocabulary, all are missing; leave the column "
-                "out, give the layer a vocabulary, or take components.layers.FrequencyLookup"
-            )
+            words, documents = [_never_there(layer)], None if documents is None else np.zeros(1)
         if documents is None:
             layer.set_vocabulary(words)
         else:  # Keras's formula: log(1 + rows / (1 + rows with the value))
@@ -145,6 +142,22 @@ def _vocabulary_options(layer: Any) -> dict[str, Any]:
         "left_out": ("", -1, layer.mask_token, layer.oov_token),
         "counts_documents": layer.output_mode == "tf_idf",
     }
+
+
+def _never_there(layer: Any) -> Any:
+    """A value for the vocabulary of a column that has none, so that all is out of it.
+
+    Raises:
+        DataError: there is none for such a layer.
+    """
+    if isinstance(layer, layers.IntegerLookup):
+        return int(np.iinfo(np.int64).min)
+    if isinstance(layer, layers.StringLookup) and layer.mask_token != "":
+        return ""  # Keras's own `adapt` gives this one
+    raise DataError(
+        f"layer {layer.name!r} finds no value for its vocabulary, all are missing; leave the column out, "
+        "give the layer a vocabulary, or take components.layers.FrequencyLookup"
+    )
 
 
 def _has_vocabulary(layer: Any) -> bool:

@@ -29,7 +29,7 @@ def row_hashes(batch: pa.RecordBatch, columns: Sequence[str] | None = None) -> n
 
 def _column_hashes(column: pa.Array) -> np.ndarray:
     kind = column.type
-    if isinstance(kind, pa.ExtensionType):
+    if isinstance(kind, pa.BaseExtensionType):
         return _column_hashes(column.storage)
     if pa.types.is_dictionary(kind):
         return _column_hashes(column.cast(kind.value_type))

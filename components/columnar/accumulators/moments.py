@@ -56,3 +56,18 @@ class Moments:
     def readable(self) -> dict[str, Any]:
         figures = {"mean": self.mean, "variance": self.variance, "count": self.count}
         return {name: np.asarray(value).tolist() for name, value in figures.items()}
+
+
+class FeatureMoments(Moments):
+    """Moments of each place of the last axis.
+
+    Args:
+        features: how many places there are; 1 takes all numbers together.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self._features = features
+
+    def add(self, values: np.ndarray) -> None:
+        super().add(np.asarray(values).reshape(-1, self._features))

@@ -109,10 +109,7 @@ class ValueCounts:
     def _settle(self) -> pa.Table:
         """Brings the parts together: a row a value, the most frequent if there are too many."""
         if len(self._parts) != 1:
-            empty = pa.table({"values": pa.nulls(0), "counts": pa.array([], pa.int64())})
-            counts = pa.concat_tables(self._parts) if self._parts else empty
-            counts = counts.group_by("values", use_threads=False).aggregate([("counts", "sum")])
-            self._parts = [counts.rename_columns({"counts_sum": "counts"})]
+            self._parts = [_together(self._parts)]
         (counts,) = self._parts
         most = self._room(counts)
         if len(counts) > most:
@@ -151,3 +148,14 @@ class ValueCounts:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._distinct = self._distinct and datasketches.hll_sketch.deserialize(self._distinct)
+
+
+def _together(parts: list[pa.Table]) -> pa.Table:
+    """One table of one chunk, a row a value. Arrow's `group_by` does the same in four times the time."""
+    if not parts:
+        return pa.table({"values": pa.nulls(0), "counts": pa.array([], pa.int64())})
+    all_parts = pa.concat_tables(parts).combine_chunks()
+    found = all_parts["values"].combine_chunks().dictionary_encode()
+    counts = np.zeros(len(found.dictionary), np.int64)
+    np.add.at(counts, found.indices.to_numpy(), all_parts["counts"].to_numpy())
+    return pa.table({"values": found.dictionary, "counts": counts})

@@ -63,12 +63,23 @@ def test_string_lookup(data, words, mode, most):
         assert state.rows == len(words) and state.documents().tolist() == [words.count(w) for w in expected]
 
 
-@pytest.mark.parametrize("layer", [keras.layers.StringLookup(), keras.layers.IntegerLookup()])
-def test_a_vocabulary_of_nothing_but_missing_values_is_told(layer):
+def of_missing_values(layer):
+    text = isinstance(layer, keras.layers.StringLookup)
     state = new_state(layer)
-    state.add(np.array([b""] * 3, object) if isinstance(layer, keras.layers.StringLookup) else np.array([-1]))
-    with pytest.raises(DataError, match=f"layer {layer.name!r} finds no value .* leave the column out"):
-        set_state(layer, state)
+    state.add(np.array([b""] * 3, object) if text else np.array([-1, -1]))
+    set_state(layer, state)
+    return layer(np.array([["a"]]) if text else np.array([[5]])).numpy()
+
+
+@pytest.mark.parametrize("kind", [keras.layers.StringLookup, keras.layers.IntegerLookup])
+def test_of_nothing_but_missing_values_all_is_out_of_the_vocabulary(kind):
+    assert of_missing_values(kind()).tolist() == [[0]]
+    assert of_missing_values(kind(output_mode="one_hot")).tolist() == [[1, 0]]
+
+
+def test_where_keras_has_no_such_vocabulary_it_is_told():
+    with pytest.raises(DataError, match="layer 'named' finds no value .* leave the column out"):
+        of_missing_values(keras.layers.StringLookup(mask_token="", name="named"))
 
 
 def test_a_limit_bounds_what_is_counted_and_says_by_how_much_counts_are_low():

@@ -44,3 +44,10 @@ def test_equal_numbers_of_other_types_hash_alike():
     ints = pa.record_batch([pa.array([1, 2, None])], names=["x"])
     floats = pa.record_batch([pa.array([1.0, 2.0, None])], names=["x"])
     np.testing.assert_array_equal(row_hashes(ints), row_hashes(floats))
+
+
+def test_tensors_hash_as_their_numbers():
+    pixels = np.arange(24, dtype="uint8").reshape(6, 2, 2)
+    tensors = pa.record_batch([pa.FixedShapeTensorArray.from_numpy_ndarray(pixels)], names=["x"])
+    lists = pa.record_batch([pa.array(pixels.reshape(6, 4).tolist(), pa.list_(pa.uint8(), 4))], names=["x"])
+    np.testing.assert_array_equal(row_hashes(tensors), row_hashes(lists))

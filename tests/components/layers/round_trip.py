@@ -47,7 +47,8 @@ def round_trips(model: keras.Model, inputs: dict[str, np.ndarray], tmp_path: Pat
 
     archive.add_endpoint("serve", serve, input_signature=[signature])
     archive.write_out(str(tmp_path / "saved_model"), verbose=False)
-    served = tf.saved_model.load(str(tmp_path / "saved_model")).serve(given)
+    restored = tf.saved_model.load(str(tmp_path / "saved_model"))  # its functions live as long as it does
+    served = restored.serve(given)
     _same(expected, [served[f"output_{place}"] for place in range(len(expected))])
 
 

@@ -1,0 +1,262 @@
+"""Transform and the training input, measured: `python benchmarks/preprocessing.py --taxi CSV`.
+
+Each figure comes from a process of its own, imports left out, in one run:
+- adapt: Transform with the taxi recipe's preprocessing, and Keras's own `adapt()` of the same layers;
+- span: Transform over ten spans, after it had seen nine of them, and after it had seen none;
+- input: rows a second out of the training input at batch 1,024, taxi preprocessing, with the memory
+  that the process has to itself at its peak;
+- images: Fashion-MNIST stored as PNG, decoded in preprocessing, beside the training of the article's
+  network on images that are ready;
+- vocabulary: ten million different texts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HOUSE = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(HOUSE))
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+
+def own_megabytes() -> float:
+    """Memory that the process has to itself; pages of mapped files, which the system takes back, left out."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) / 1024
+    raise OSError("no RssAnon in /proc/self/status")
+
+
+class Watch:
+    """Seconds, and the peak of `own_megabytes`, of what is done within."""
+
+    def __enter__(self) -> Watch:
+        self.megabytes, self._done = own_megabytes(), threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+        self._clock = time.perf_counter()
+        return self
+
+    def _look(self) -> None:
+        while not self._done.wait(0.02):
+            self.megabytes = max(self.megabytes, own_megabytes())
+
+    def __exit__(self, *_error: Any) -> None:
+        self.seconds = time.perf_counter() - self._clock
+        self._done.set()
+        self._thread.join()
+
+    def figures(self, **more: Any) -> dict[str, Any]:
+        return {"seconds": round(self.seconds, 2), "own_megabytes": round(self.megabytes), **more}
+
+
+def taxi_examples(taxi: Path, rows: int, folder: Path) -> Any:
+    from benchmarks.data_plane import repeated
+    from components import CsvExampleGen
+
+    csv = repeated(taxi, rows, str(folder))
+    return CsvExampleGen(str(csv), splits={"train": 1}).execute(folder / "examples").examples
+
+
+def adapt(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
+    import apache_beam  # noqa: F401
+    import tensorflow  # noqa: F401
+
+    from components import Transform
+    from pipeline.recipes.taxi import preprocessing
+
+    examples = taxi_examples(taxi, rows, folder)
+    with Watch() as watch:
+        Transform(examples, function=preprocessing, label="big_tipper").execute(folder / "transform")
+    return watch.figures(rows_a_second=round(rows / watch.seconds))
+
+
+def keras_adapt(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
+    import tensorflow as tf
+
+    from components.adaptation import new_state
+    from components.adaptation.graph import calls
+    from components.columnar.feed import feed
+    from pipeline.recipes.taxi import preprocessing
+
+    examples = taxi_examples(taxi, rows, folder)
+    with Watch() as watch:
+        model = preprocessing()
+        columns = feed(examples.read("train", list(model.input)), model.input)
+        for layer in model.layers:
+            if new_state(layer) is not None:
+                ((tensor,),) = calls(model, layer)
+                name = next(name for name, other in model.input.items() if other is tensor)
+                layer.adapt(tf.data.Dataset.from_tensor_slices(columns[name]).batch(65536))
+    return watch.figures(rows_a_second=round(rows / watch.seconds))
+
+
+def span(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
+    import apache_beam  # noqa: F401
+    import tensorflow  # noqa: F401
+
+    from benchmarks.data_plane import repeated
+    from components import CsvExampleGen, Transform
+    from pipeline.recipes.taxi import preprocessing
+
+    csv = repeated(taxi, rows // 10, str(folder))
+    header, _, body = csv.read_text().partition("\n")
+    for number in range(10):  # spans that differ: each has its own hours in another column's place
+        (folder / f"span-{number}.csv").write_text(f"{header},span\n" + body.replace("\n", f",{number}\n"))
+    found = {}
+    for name, spans in (("nine", "0:8"), ("ten after nine", "0:9")):
+        gen = CsvExampleGen(f"{folder}/span-{{SPAN}}.csv", span=spans, splits={"train": 1})
+        examples = gen.execute(folder / name).examples
+        with Watch() as watch:
+            transform = Transform(examples, function=preprocessing, label="big_tipper")
+            done = transform.execute(folder / f"{name} out", cache_dir=folder / "cache")
+        found[f"{name}, seconds"] = round(watch.seconds, 2)
+    with Watch() as watch:
+        Transform(examples, function=preprocessing, label="big_tipper").execute(folder / "fresh")
+    return {**found, "ten after none, seconds": round(watch.seconds, 2), "remembered": done.metrics["remembered"]}
+
+
+def input_rows(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
+    from components import Transform
+    from components.columnar.training_input import dataset
+    from pipeline.recipes.taxi import preprocessing
+
+    examples = taxi_examples(taxi, rows, folder)
+    prepared = Transform(examples, function=preprocessing, label="big_tipper").execute(folder / "t").preprocessing
+    with Watch() as laying_out:
+        data = iter(dataset(
+            examples, "train", prepared, batch_size=1024, work_dir=folder, seed=1, epochs=None,
+        ))  # fmt: skip
+        next(data)
+    return _drawn(data, 1024, seconds=6) | {"first_batch_seconds": round(laying_out.seconds, 2)}
+
+
+def _drawn(data: Any, batch_size: int, seconds: float) -> dict[str, Any]:
+    count = 0
+    with Watch() as watch:
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            next(data)
+            count += batch_size
+    return watch.figures(rows_a_second=round(count / watch.seconds))
+
+
+def images(_taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
+    import gzip
+
+    import keras
+    import numpy as np
+    import pyarrow as pa
+    import tensorflow as tf
+
+    from components import InMemoryExampleGen, Transform
+    from components.columnar.training_input import dataset
+    from components.features import Image
+    from pipeline.recipes.fashion_mnist import build_model
+
+    with gzip.open(FASHION / "train-images-idx3-ubyte.gz") as file:
+        pixels = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28, 1)[:rows]
+    encoded = [tf.io.encode_png(image).numpy() for image in pixels]
+    table = pa.table({"image": pa.array(encoded, pa.binary()), "label": np.arange(len(encoded)) % 10})
+    examples = InMemoryExampleGen(table, splits={"train": 1}).execute(folder / "examples").examples
+    features = {"image": Image((28, 28), channels=1)}
+    prepared = Transform(examples, features=features, label="label").execute(folder / "t").preprocessing
+    found = {"bytes_an_image": round(sum(map(len, encoded)) / len(encoded))}
+    for batch_size in (64, 1024):
+        data = iter(dataset(
+            examples, "train", prepared, batch_size=batch_size, work_dir=folder, seed=1, epochs=None,
+        ))  # fmt: skip
+        next(data)
+        found[f"decoded a second, batch {batch_size}"] = _drawn(data, batch_size, 4)["rows_a_second"]
+    inputs = {"pixels": keras.Input((784,), name="pixels")}
+    model = build_model(inputs, {"hidden": [128, 64], "learning_rate": 0.01, "momentum": 0.9})
+    ready = {"pixels": (pixels.reshape(-1, 784) / 255).astype("float32")}
+    for batch_size in (64, 1024):
+        data = tf.data.Dataset.from_tensor_slices((ready, np.arange(len(pixels)) % 10))
+        data = data.batch(batch_size, drop_remainder=True).cache().prefetch(16)
+        model.steps_per_execution = 32
+        model.make_train_function(force=True)
+        model.fit(data, verbose=0)
+        with Watch() as watch:
+            model.fit(data, verbose=0)
+        found[f"trained on a second, batch {batch_size}"] = round(len(pixels) / watch.seconds)
+    return found
+
+
+def vocabulary(_taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
+    import apache_beam  # noqa: F401
+    import keras
+    import numpy as np
+    import pyarrow as pa
+
+    from components import Transform
+    from components.artifacts import Examples
+    from components.columnar.shards import ExamplesWriter
+
+    random = np.random.default_rng(1)
+    (folder / "examples").mkdir()
+    examples = Examples(folder / "examples")
+    with ExamplesWriter(examples, ["train"]) as writer:
+        for start in range(0, rows, 1 << 18):  # each text once, and 1,000 of them many times more
+            size = min(1 << 18, rows - start)
+            known = [f"frequent {n}" for n in np.minimum(random.zipf(1.1, size // 2), 10**9) % 1000]
+            texts = known + [f"text number {n}" for n in range(start, start + size)]
+            writer.write("train", pa.RecordBatch.from_pydict({"text": texts}))
+
+    def preprocessing() -> keras.Model:
+        text = keras.Input((1,), name="text", dtype="string")
+        lookup = keras.layers.StringLookup(max_tokens=501, name="lookup")
+        return keras.Model({"text": text}, {"text": lookup(text)})
+
+    found, words = {}, {}
+    for most in (100_000, None):
+        with Watch() as watch:
+            transform = Transform(examples, function=preprocessing, most_counted=most)
+            done = transform.execute(folder / f"out {most}").preprocessing
+        words[most] = done.load().get_layer("lookup").get_vocabulary()
+        figures = watch.figures(counts_too_low_by=done.facts["state"][0]["too_low_by"])
+        found[f"most_counted={most}"] = figures
+    return {**found, "the same 500 words, in order": words[100_000] == words[None]}
+
+
+MEASURES: dict[str, tuple[Callable[[Path, int, Path], dict[str, Any]], list[int]]] = {
+    "adapt": (adapt, [15_000, 1_500_000]),
+    "keras_adapt": (keras_adapt, [15_000, 1_500_000]),
+    "span": (span, [6_000_000]),
+    "input": (input_rows, [150_000, 1_500_000, 15_000_000]),
+    "images": (images, [60_000]),
+    "vocabulary": (vocabulary, [10_000_000]),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--taxi", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", default=list(MEASURES), choices=list(MEASURES))
+    options = parser.parse_args()
+    for name in options.only:
+        for rows in MEASURES[name][1]:
+            command = [sys.executable, __file__, "--child", name, str(options.taxi), str(rows)]
+            done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+            if done.returncode:
+                raise SystemExit(f"{name} failed: {done.stderr}")
+            print(f"{name:12} {rows:>11,} rows  {done.stdout.splitlines()[-1]}", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        _, _, child, csv, count = sys.argv
+        with tempfile.TemporaryDirectory() as temporary:
+            print(json.dumps(MEASURES[child][0](Path(csv), int(count), Path(temporary))))
+    else:
+        main()

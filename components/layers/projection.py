@@ -1,0 +1,109 @@
+"""Vectors by their principal components, or whitened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from components.columnar.accumulators.covariance import Covariance
+from components.layers.numeric import NumericLayer
+
+# A variance is taken for 0 below this share of the largest: what rounding leaves of none.
+LEAST_SHARE = 1e-12
+
+
+class _Projection(NumericLayer):
+    """Subtracts the mean of each feature, then multiplies with a matrix; rows with NaN become NaN."""
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        self.check(len(input_shape) >= 2 and input_shape[-1] is not None, "the inputs' shape", input_shape,
+                   "(..., features), their number known")  # fmt: skip
+        outputs = self.compute_output_shape(input_shape)[-1]
+        self.center = self.add_numbers("center", 0.0)
+        self.matrix = self.add_numbers("matrix", 0.0, self._features, outputs)
+
+    def call(self, values: Any) -> Any:
+        return ops.matmul(self.as_floats(values) - self.center, self.matrix)
+
+    def new_state(self) -> Covariance:
+        return Covariance(self._features)
+
+
+@keras.saving.register_keras_serializable("kerasline")
+class PrincipalComponents(_Projection):
+    """Projects onto the directions of the largest variance, as scikit-learn's PCA.
+
+    Each direction's sign makes its largest loading positive. Of no data, or along directions without
+    variance in whitened form, the output is 0.
+
+    Input: numbers (..., features). Output: float32 (..., components).
+
+    Args:
+        components: how many, at most as many as there are features.
+        whiten: divides each component by its standard deviation.
+    """
+
+    def __init__(self, components: int, whiten: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.check(isinstance(components, int) and components >= 1, "components", components, "1 or more")
+        self.components, self.whiten = components, whiten
+
+    def build(self, input_shape: Any) -> None:
+        features = input_shape[-1] if len(input_shape) >= 2 else 1
+        self.check(features is None or self.components <= features, "components", self.components,
+                   f"at most {features}, the number of features")  # fmt: skip
+        super().build(input_shape)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        return (*input_shape[:-1], self.components)
+
+    def set_state(self, state: Covariance) -> None:
+        variances, directions = np.linalg.eigh(state.covariance)
+        variances, directions = variances[::-1][: self.components], directions[:, ::-1][:, : self.components]
+        largest = np.abs(directions).argmax(axis=0)
+        directions = directions * np.where(directions[largest, np.arange(self.components)] < 0, -1, 1)
+        if self.whiten:
+            directions = directions * _inverse_root(variances)
+        self.center.assign(state.mean)
+        self.matrix.assign(directions if state.count else np.zeros_like(directions))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "components": self.components, "whiten": self.whiten}
+
+
+@keras.saving.register_keras_serializable("kerasline")
+class Whitening(_Projection):
+    """Makes features uncorrelated and of variance 1, moving them as little as possible (ZCA).
+
+    The matrix is U (S + epsilon)^(-1/2) U', of the covariance U S U' (Bell and Sejnowski, 1997; Kessy,
+    Lewin and Strimmer, 2018). Of no data, the output is the input.
+
+    Input: numbers (..., features). Output: float32 of the same shape.
+
+    Args:
+        epsilon: what is added to variances; with 0, directions without variance are dropped.
+    """
+
+    def __init__(self, epsilon: float = 1e-6, **options: Any) -> None:
+        super().__init__(**options)
+        self.check(epsilon >= 0, "epsilon", epsilon, "0 or more")
+        self.epsilon = epsilon
+
+    def set_state(self, state: Covariance) -> None:
+        variances, directions = np.linalg.eigh(state.covariance)
+        matrix = directions * _inverse_root(variances.clip(min=0) + self.epsilon) @ directions.T
+        self.center.assign(state.mean)
+        self.matrix.assign(matrix if state.count else np.eye(self._features))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+def _inverse_root(variances: np.ndarray) -> np.ndarray:
+    """1 / sqrt of variances; 0 of those that are 0 but for rounding."""
+    real = variances > LEAST_SHARE * max(variances.max(initial=0.0), np.finfo(float).tiny)
+    return np.where(real, 1 / np.sqrt(np.where(real, variances, 1)), 0)

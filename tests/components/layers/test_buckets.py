@@ -1,0 +1,46 @@
+"""Buckets by rank: as scikit-learn's KBinsDiscretizer, but for the id of what is missing."""
+
+import keras
+import numpy as np
+import pytest
+from sklearn.preprocessing import KBinsDiscretizer
+
+from components.layers.buckets import BucketIds
+from tests.components.layers.round_trip import adapted, round_trips
+
+NUMBERS = np.random.default_rng(5).normal(size=(1001, 1)).astype("float32")
+
+
+@pytest.mark.parametrize("bins", [2, 10, 64])
+def test_as_scikit_learn(bins):
+    other = KBinsDiscretizer(bins, encode="ordinal", strategy="quantile", quantile_method="linear")
+    expected = other.fit(NUMBERS.astype("float64")).transform(NUMBERS) + 1
+    assert (adapted(BucketIds(bins), NUMBERS)(NUMBERS).numpy() != expected).mean() <= bins / 1001  # boundaries themselves
+
+
+def test_missing_infinite_and_boundary_values():
+    layer = BucketIds(boundaries=[0.0, 1.0])
+    assert layer.new_state() is None
+    given = np.array([np.nan, -np.inf, -1, 0, 0.5, 1, np.inf], "float32")
+    assert layer(given).numpy().tolist() == [0, 1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("values", [np.full(5, 3.0), np.full(5, np.nan), np.zeros(1), np.zeros(0)])
+def test_what_says_little_is_no_trouble(values):
+    ids = adapted(BucketIds(4), values.astype("float32"))(np.array([3.0, np.nan], "float32")).numpy()
+    assert ids.tolist() == [4, 0]
+
+
+@pytest.mark.parametrize("layer", [BucketIds(4), BucketIds(boundaries=[0.0, 1.0])], ids=["bins", "boundaries"])
+def test_saved_forms_give_the_same(layer, tmp_path):
+    if layer.boundaries is None:
+        adapted(layer, NUMBERS)
+    raw = keras.Input((1,), name="x")
+    round_trips(keras.Model({"x": raw}, {"y": layer(raw)}), {"x": NUMBERS}, tmp_path)
+
+
+@pytest.mark.parametrize(("options", "told"), [({}, "bins is None"), ({"bins": 1}, "2 or more"),
+                                               ({"boundaries": [2, 1]}, "ascending numbers")])  # fmt: skip
+def test_bad_arguments_are_told(options, told):
+    with pytest.raises(ValueError, match=f"BucketIds: .*{told}"):
+        BucketIds(**options)
