@@ -207,6 +207,8 @@ def _plan_digest(
     for weight in model.weights:
         digest.update(weight.numpy().tobytes())
     for layer in model.layers:
+        if hasattr(layer, "get_vocabulary"):  # neither in its configuration nor in weights, once adapted
+            digest.update(repr(layer.get_vocabulary()).encode())
         if not type(layer).__module__.startswith(("keras.", "components.layers.")):
             digest.update(inspect.getsource(inspect.getmodule(type(layer))).encode())
     return digest.hexdigest()[:32]

@@ -30,13 +30,15 @@ def adapted(layer: keras.layers.Layer, *values: np.ndarray, parts: int = 3) -> k
     return layer
 
 
-def round_trips(model: keras.Model, inputs: dict[str, np.ndarray], tmp_path: Path) -> None:
+def round_trips(
+    model: keras.Model, inputs: dict[str, np.ndarray], tmp_path: Path, tolerance: float = 0.0
+) -> None:
     """Asserts that a functional model with dict inputs gives the same values when saved and loaded."""
     given = {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
     expected = tf.nest.flatten(model(given, training=False))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    _same(expected, loaded(given, training=False))
+    _same(expected, loaded(given, training=False), tolerance)
     archive = keras.export.ExportArchive()
     archive.track(loaded)
     signature = {n: tf.TensorSpec((None, *t.shape[1:]), t.dtype, name=n) for n, t in loaded.input.items()}
@@ -49,9 +51,12 @@ def round_trips(model: keras.Model, inputs: dict[str, np.ndarray], tmp_path: Pat
     archive.write_out(str(tmp_path / "saved_model"), verbose=False)
     restored = tf.saved_model.load(str(tmp_path / "saved_model"))  # its functions live as long as it does
     served = restored.serve(given)
-    _same(expected, [served[f"output_{place}"] for place in range(len(expected))])
+    _same(expected, [served[f"output_{place}"] for place in range(len(expected))], tolerance)
 
 
-def _same(expected: list[Any], found: Any) -> None:
+def _same(expected: list[Any], found: Any, tolerance: float) -> None:
     for one, other in zip(expected, tf.nest.flatten(found), strict=True):
-        np.testing.assert_array_equal(one, other)
+        if tolerance:
+            np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+        else:
+            np.testing.assert_array_equal(one, other)
