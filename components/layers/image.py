@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
 # Images decoded in one step of the loop over a batch. A step costs as much as decoding a small image,
-# and the images of one are decoded side by side: 16 are 1.7 times as fast as one, 64 no faster.
+# and the images of one are decoded side by side: 16 are 1.5 times as fast as one, 64 no faster.
 AT_ONCE = 16
 
 
@@ -19,7 +19,8 @@ class ImageDecoding(keras.layers.Layer):
 
     Input: files as texts, (rows,) or (rows, 1). Output: uint8 (rows, height, width, channels), from 0 to
     255. An image of the wanted size keeps its pixels exactly; others are resized, bilinearly, with
-    antialiasing. A missing ("") image is black.
+    antialiasing. A missing ("") image is black. A batch of PNGs of the wanted size alone is decoded
+    about half again as fast: nothing is asked about each image.
 
     What is no image raises TensorFlow's InvalidArgumentError, in training and serving alike: a graph
     cannot go on after it. `MediaExampleGen(bad_rows="quarantine")` sets such files aside before.
@@ -60,8 +61,9 @@ class ImageDecoding(keras.layers.Layer):
         files = tf.where(files == "", tf.constant(self._black), files)
         padding = tf.fill([-rows % AT_ONCE], tf.constant(self._black))
         groups = tf.reshape(tf.concat([files, padding], 0), [-1, AT_ONCE])
-        form = tf.TensorSpec((AT_ONCE, *self.size, self.channels), tf.uint8)
-        images = tf.map_fn(self._decoded_group, groups, fn_output_signature=form, parallel_iterations=4)
+        # A PNG begins with its signature and the first chunk, whose head is followed by width and height.
+        as_wanted = tf.reduce_all(tf.strings.substr(self._with_header(files), 0, 24) == self._black[:24])
+        images = tf.cond(as_wanted, lambda: self._mapped(tf.io.decode_png, groups), lambda: self._mapped(self._any, groups))
         return tf.reshape(images, [-1, *self.size, self.channels])[:rows]
 
     def compute_output_spec(self, files: Any) -> keras.KerasTensor:
@@ -73,14 +75,23 @@ class ImageDecoding(keras.layers.Layer):
         config = {"size": list(self.size), "channels": self.channels, "fit": self.fit}
         return {**super().get_config(), **config}
 
-    def _decoded_group(self, files: tf.Tensor) -> tf.Tensor:
-        return tf.stack([self._decoded(file) for file in tf.unstack(files, AT_ONCE)])
+    def _with_header(self, files: tf.Tensor) -> tf.Tensor:
+        """The files, and another image in place of those that are too short to begin as a PNG does."""
+        return tf.where(tf.strings.length(files) >= 24, files, b"?" * 24)
 
-    def _decoded(self, file: tf.Tensor) -> tf.Tensor:
-        image = tf.io.decode_image(file, self.channels, expand_animations=False)
+    def _mapped(self, decode: Callable[..., tf.Tensor], groups: tf.Tensor) -> tf.Tensor:
+        def decoded(files: tf.Tensor) -> tf.Tensor:
+            images = tf.stack([decode(file, self.channels) for file in tf.unstack(files, AT_ONCE)])
+            return tf.ensure_shape(images, form.shape)
+
+        form = tf.TensorSpec((AT_ONCE, *self.size, self.channels), tf.uint8)
+        return tf.map_fn(decoded, groups, fn_output_signature=form, parallel_iterations=4)
+
+    def _any(self, file: tf.Tensor, channels: int) -> tf.Tensor:
+        """An image of any format and size."""
+        image = tf.io.decode_image(file, channels, expand_animations=False)
         fits = tf.reduce_all(tf.shape(image)[:2] == self.size)
-        image = tf.cond(fits, lambda: image, lambda: self._resized(image))
-        return tf.ensure_shape(image, (*self.size, self.channels))
+        return tf.cond(fits, lambda: image, lambda: self._resized(image))
 
     def _resized(self, image: tf.Tensor) -> tf.Tensor:
         height, width = self.size
