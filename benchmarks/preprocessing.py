@@ -124,7 +124,11 @@ def span(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
         found[f"{name}, seconds"] = round(watch.seconds, 2)
     with Watch() as watch:
         Transform(examples, function=preprocessing, label="big_tipper").execute(folder / "fresh")
-    return {**found, "ten after none, seconds": round(watch.seconds, 2), "remembered": done.metrics["remembered"]}
+    return {
+        **found,
+        "ten after none, seconds": round(watch.seconds, 2),
+        "remembered": done.metrics["remembered"],
+    }
 
 
 def input_rows(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
@@ -133,7 +137,9 @@ def input_rows(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
     from pipeline.recipes.taxi import preprocessing
 
     examples = taxi_examples(taxi, rows, folder)
-    prepared = Transform(examples, function=preprocessing, label="big_tipper").execute(folder / "t").preprocessing
+    prepared = (
+        Transform(examples, function=preprocessing, label="big_tipper").execute(folder / "t").preprocessing
+    )
     with Watch() as laying_out:
         data = dataset(examples, "train", prepared, batch_size=1024, work_dir=folder, seed=1, epochs=None)
         next(iter(data))
@@ -181,7 +187,9 @@ def images(_taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
     in_memory = tf.data.Dataset.from_tensor_slices((ready, np.arange(len(pixels)) % 10))
     in_memory = in_memory.batch(64, drop_remainder=True).cache().prefetch(16)
     ways = {
-        name: dataset(examples, "train", way.preprocessing, batch_size=64, work_dir=folder, seed=1, epochs=None)
+        name: dataset(
+            examples, "train", way.preprocessing, batch_size=64, work_dir=folder, seed=1, epochs=None
+        )
         for name, way in (("decoded", prepared), ("materialized", stored))
     }
     model.fit(in_memory, verbose=0)
@@ -253,7 +261,9 @@ def main() -> None:
     for name in options.only:
         for rows in MEASURES[name][1]:
             command = [sys.executable, __file__, "--child", name, str(options.taxi), str(rows)]
-            done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+            done = subprocess.run(
+                command, capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+            )
             if done.returncode:
                 raise SystemExit(f"{name} failed: {done.stderr}")
             print(f"{name:12} {rows:>11,} rows  {done.stdout.splitlines()[-1]}", flush=True)

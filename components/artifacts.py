@@ -17,8 +17,9 @@ from components.errors import ArtifactError, nearest
 if TYPE_CHECKING:
     import keras
     import pyarrow as pa
-    from components.columnar.accumulators import Accumulator
     from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
+
+    from components.columnar.accumulators import Accumulator
 
 
 class Artifact:
@@ -97,7 +98,9 @@ class Examples(Artifact):
         for shard in self._shards(split):
             held = pq.read_metadata(self.file(shard["path"])).num_rows
             if held != shard["rows"]:
-                raise ArtifactError(f"{self.path}: {shard['path']} has {held} rows, {shard['rows']} were written")
+                raise ArtifactError(
+                    f"{self.path}: {shard['path']} has {held} rows, {shard['rows']} were written"
+                )
         return self.shards(split)
 
     def schema(self) -> pa.Schema:
@@ -266,7 +269,6 @@ class Preprocessing(Artifact):
         model = self.load()
         outputs = {k: v for k, v in model.output.items() if k != self.facts["label"]}
         return keras.Model(needed_inputs(model.input, outputs), outputs)
-
 
     def materialized(self, examples: Examples) -> Examples | None:
         """The preprocessed rows of these very examples; None where there are none."""

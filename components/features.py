@@ -24,7 +24,7 @@ import dataclasses
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Optional, Union
+from typing import TYPE_CHECKING, Literal, Optional, Union
 
 from components.base import parse_value
 from components.errors import DataError, nearest
@@ -111,7 +111,7 @@ class Number(Feature):
             x = missing.Imputation("constant", fill_value=self.impute, name=f"{name}_filled")(x)
         if not self.indicator:
             return x
-        return keras.layers.Concatenate(name=name)([x, missing.MissingIndicator()(raw)])
+        return keras.layers.Concatenate(name=f"{name}_and_missing")([x, missing.MissingIndicator()(raw)])
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,12 @@ class Text(Feature):
                 max_tokens=self.top, ngrams=runs, output_sequence_length=self.length, name=words
             )
             return layer(*inputs)
-        options = {"max_tokens": self.top, "ngrams": (1, self.ngrams), "min_documents": self.least, "name": words}
+        options = {
+            "max_tokens": self.top,
+            "ngrams": (1, self.ngrams),
+            "min_documents": self.least,
+            "name": words,
+        }
         layer = TfIdf(**options) if self.encode == "tf_idf" else BagOfWords(output=self.encode, **options)
         return layer(*inputs)
 
@@ -346,7 +351,11 @@ class Audio(Feature):
     mels: int = 80
 
     def input_form(self, name: str, kind: pa.DataType) -> tuple[str, tuple[int | None, ...]]:
-        return ("string", (1,)) if _form(kind)[0] == "string" else ("float32", (round(self.seconds * self.rate),))
+        return (
+            ("string", (1,))
+            if _form(kind)[0] == "string"
+            else ("float32", (round(self.seconds * self.rate),))
+        )
 
     def output(self, name: str, *inputs: keras.KerasTensor) -> keras.KerasTensor:
         from keras import layers
@@ -441,7 +450,9 @@ def _number_form(feature: Feature, column: str, kind: pa.DataType) -> tuple[str,
 
     dtype, shape = _form(kind)
     if dtype == "string" and not pa.types.is_null(kind):
-        raise DataError(f"Transform.features: column {column!r} holds {kind}, {type(feature).__name__} takes numbers")
+        raise DataError(
+            f"Transform.features: column {column!r} holds {kind}, {type(feature).__name__} takes numbers"
+        )
     return "float32", shape
 
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import keras
 
     from components.adaptation.draft import Draft
-    from components.adaptation.passes import Adapted
 
 
 class Transform(Component):
@@ -69,7 +68,9 @@ class Transform(Component):
         preprocessing.write_json(Preprocessing.FACTS, facts)
         figures = {"adapted_layers": len(adapted.states), "passes": adapted.passes}
         if adapted.remembered:
-            figures["remembered"] = f"{adapted.remembered} of {adapted.remembered + adapted.computed} row groups"
+            figures["remembered"] = (
+                f"{adapted.remembered} of {adapted.remembered + adapted.computed} row groups"
+            )
         if self.materialize:
             from components.columnar.materialized import materialize
 

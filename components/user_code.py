@@ -15,7 +15,6 @@ from typing import Any
 
 from components.errors import KeraslineError, UserCodeError
 
-
 _imported: list[Path] = []
 
 

@@ -14,7 +14,6 @@ from pipeline.locks import removed_if_free
 from pipeline.publishing import ArtifactRoot
 from pipeline.store import Store
 
-
 # Partial results are kept so long after their last use.
 CACHE_DAYS = 30
 

@@ -173,7 +173,12 @@ class _Entering:
             return self._computed[key].numpy()
         held = self._columns[self._direct[key]]
         # Arrow's own texts, where a row is one: ten times as fast as objects of Python's.
-        if takes_arrow and held.lengths is None and held.shape in ((), (1,)) and hasattr(held.values, "buffers"):
+        if (
+            takes_arrow
+            and held.lengths is None
+            and held.shape in ((), (1,))
+            and hasattr(held.values, "buffers")
+        ):
             return held.values
         return self._dense(self._direct[key])
 

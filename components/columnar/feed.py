@@ -174,7 +174,9 @@ def _filled(values: np.ndarray | pa.Array, lengths: np.ndarray, size: int) -> np
     place = np.full(there.shape, len(values))  # that of the missing value, put behind all others
     place[there] = np.arange(len(values))
     if isinstance(values, pa.Array):
-        return pa.concat_arrays([values, pa.array([b""], pa.large_binary())]).take(pa.array(place.reshape(-1)))
+        return pa.concat_arrays([values, pa.array([b""], pa.large_binary())]).take(
+            pa.array(place.reshape(-1))
+        )
     if there.all():
         return values
     return np.append(values, np.array(missing_value(str(values.dtype)), values.dtype))[place.reshape(-1)]

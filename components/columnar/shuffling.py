@@ -35,7 +35,9 @@ def shuffled(places: tf.Tensor, rows: int, seed: tf.Tensor, epoch: tf.Tensor) ->
         where = outside(found)
         return (tf.tensor_scatter_nd_update(found, where, _permuted(tf.gather_nd(found, where), side, keys)),)
 
-    (found,) = tf.while_loop(lambda found: tf.size(outside(found)) > 0, walk, (_permuted(places, side, keys),))
+    (found,) = tf.while_loop(
+        lambda found: tf.size(outside(found)) > 0, walk, (_permuted(places, side, keys),)
+    )
     return found
 
 

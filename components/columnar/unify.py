@@ -12,7 +12,6 @@ from components.columnar.quarantine import Quarantine
 from components.columnar.sources import ReadAgain
 from components.errors import DataError
 
-
 # Batches are held back until so many bytes have settled the schema: most columns that begin with
 # nulls, or whole numbers, have shown what they are by then.
 LOOK_AHEAD_BYTES = 16 << 20

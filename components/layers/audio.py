@@ -136,5 +136,3 @@ def _phases(taps: np.ndarray, up: int, down: int) -> tuple[np.ndarray, int, int]
     tap = np.arange(up)[None, :] * down - j * up + half
     there = (tap >= 0) & (tap < len(taps))
     return np.where(there, taps[np.where(there, tap, 0)], 0).astype(np.float32), -low, down
-
-

@@ -10,12 +10,14 @@ import numpy as np
 import tensorflow as tf
 
 from components.columnar.accumulators.feature_quantiles import FeatureQuantiles
+from components.layers.missing import is_missing
 from components.layers.numeric import NumericLayer
 
 
 @keras.saving.register_keras_serializable("kerasline")
 class BucketIds(NumericLayer):
-    """The bucket of each number: int64 of the input's shape; 0 where it is missing, else 1 to `bins`.
+    """The bucket of each number: int64 of the input's shape; 0 where it is missing (NaN, and -1 in whole
+    numbers), else 1 to `bins`.
 
     All features share the boundaries, which stand at equal ranks of their numbers together. A number
     that is a boundary is in the bucket above it, as in Keras's Discretization. Where a value fills
@@ -26,12 +28,13 @@ class BucketIds(NumericLayer):
         boundaries: those between them, ascending, where they are known: such a layer needs no data.
     """
 
-    def __init__(self, bins: int | None = None, boundaries: Sequence[float] | None = None, **options: Any) -> None:
+    def __init__(
+        self, bins: int | None = None, boundaries: Sequence[float] | None = None, **options: Any
+    ) -> None:
         super().__init__(**options)
         self.check((bins is None) != (boundaries is None), "bins", bins, "a number, or else boundaries")
         self.check(bins is None or (isinstance(bins, int) and bins >= 2), "bins", bins, "2 or more")
-        ascending = boundaries is None or (len(boundaries) > 0 and bool(np.all(np.diff(boundaries) > 0)))
-        self.check(ascending, "boundaries", boundaries, "ascending numbers")
+        self.check(boundaries is None or _ascend(boundaries), "boundaries", boundaries, "ascending numbers")
         self.bins, self.boundaries = bins, None if boundaries is None else list(map(float, boundaries))
 
     def build(self, input_shape: Any) -> None:
@@ -43,18 +46,33 @@ class BucketIds(NumericLayer):
         return keras.KerasTensor(super().compute_output_spec(values).shape, "int64")
 
     def call(self, values: Any) -> Any:
-        values = tf.cast(values, tf.float32)
-        bounds = tf.convert_to_tensor(self._bounds if self.boundaries is None else self.boundaries, tf.float32)
-        flat = tf.reshape(values, [-1])
+        values = tf.convert_to_tensor(values)
+        bounds = tf.cast(self._bounds if self.boundaries is None else self.boundaries, self.compute_dtype)
+        flat = tf.reshape(tf.cast(values, self.compute_dtype), [-1])
         ids = tf.reshape(tf.searchsorted(bounds, flat, side="right", out_type=tf.int64) + 1, tf.shape(values))
-        return tf.where(tf.math.is_nan(values), tf.zeros_like(ids), ids)
+        return tf.where(is_missing(values), tf.zeros_like(ids), ids)
 
-    def new_state(self) -> FeatureQuantiles | None:
-        return FeatureQuantiles() if self.boundaries is None else None
+    def new_state(self) -> KnownQuantiles | None:
+        return KnownQuantiles() if self.boundaries is None else None
 
-    def set_state(self, state: FeatureQuantiles) -> None:
+    def set_state(self, state: KnownQuantiles) -> None:
         bounds = state.at(np.arange(1, self.bins) / self.bins)[0]
         self._bounds.assign(np.where(np.isnan(bounds), -np.inf, bounds))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "bins": self.bins, "boundaries": self.boundaries}
+
+
+class KnownQuantiles(FeatureQuantiles):
+    """Quantiles of all numbers together, without -1 in whole numbers, which is missing."""
+
+    def add(self, values: np.ndarray) -> None:
+        values = np.asarray(values)
+        super().add(values[values != -1] if values.dtype.kind == "i" else values)
+
+
+def _ascend(boundaries: Any) -> bool:
+    numbers = isinstance(boundaries, (tuple, list, np.ndarray)) and np.asarray(boundaries)
+    if numbers is False or numbers.dtype.kind not in "iuf" or numbers.ndim != 1:
+        return False
+    return bool(len(numbers) and not np.isnan(numbers).any() and (np.diff(numbers) > 0).all())

@@ -51,7 +51,9 @@ class ImageDecoding(keras.layers.Layer):
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         if tuple(input_shape[1:]) not in ((), (1,)):
-            raise ValueError(f"ImageDecoding: inputs are of shape {tuple(input_shape)}; possible: (rows,), (rows, 1)")
+            raise ValueError(
+                f"ImageDecoding: inputs are of shape {tuple(input_shape)}; possible: (rows,), (rows, 1)"
+            )
         with tf.init_scope():
             self._black = tf.io.encode_png(tf.zeros((*self.size, self.channels), tf.uint8)).numpy()
 
@@ -63,12 +65,16 @@ class ImageDecoding(keras.layers.Layer):
         groups = tf.reshape(tf.concat([files, padding], 0), [-1, AT_ONCE])
         # A PNG begins with its signature and the first chunk, whose head is followed by width and height.
         as_wanted = tf.reduce_all(tf.strings.substr(self._with_header(files), 0, 24) == self._black[:24])
-        images = tf.cond(as_wanted, lambda: self._mapped(tf.io.decode_png, groups), lambda: self._mapped(self._any, groups))
+        images = tf.cond(
+            as_wanted, lambda: self._mapped(tf.io.decode_png, groups), lambda: self._mapped(self._any, groups)
+        )
         return tf.reshape(images, [-1, *self.size, self.channels])[:rows]
 
     def compute_output_spec(self, files: Any) -> keras.KerasTensor:
         if files.dtype != "string":
-            raise ValueError(f"ImageDecoding: inputs are {files.dtype}; possible: texts, each an encoded image")
+            raise ValueError(
+                f"ImageDecoding: inputs are {files.dtype}; possible: texts, each an encoded image"
+            )
         return keras.KerasTensor((files.shape[0], *self.size, self.channels), "uint8")
 
     def get_config(self) -> dict[str, Any]:

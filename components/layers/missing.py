@@ -20,8 +20,9 @@ STRATEGIES = ("mean", "median", "most_frequent", "constant")
 class Imputation(keras.layers.Layer):
     """Fills missing values: NaN in floats, -1 in whole numbers, "" in texts.
 
-    Gives values of the input's shape and dtype (floats of the layer's, float32); with `indicator` a
-    pair of these and of a float32 tensor of the same shape, 1 where a value was missing.
+    Gives values of the input's shape and dtype (floats of the layer's, which is float32 unless `dtype` is
+    given); with `indicator` a pair of these and of a float32 tensor of the same shape, 1 where a value
+    was missing. Booleans and unsigned numbers are never missing.
 
     A feature is a place of the last axis, and is filled with what its own values say; texts and
     whole numbers are one feature. Of no values, 0 and "" fill.
@@ -41,7 +42,7 @@ class Imputation(keras.layers.Layer):
         indicator: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
+        super().__init__(**{"dtype": "float32", **options})  # whatever the global policy, as `NumericLayer`
         if strategy not in STRATEGIES:
             raise ValueError(f"Imputation: strategy is {strategy!r}; possible: {', '.join(STRATEGIES)}")
         self.strategy, self.fill_value, self.indicator = strategy, fill_value, indicator
@@ -51,20 +52,14 @@ class Imputation(keras.layers.Layer):
 
     def call(self, values: Any) -> Any:
         values = tf.convert_to_tensor(values)
+        self._check_kind(values.dtype.name)
         values = tf.cast(values, self.compute_dtype) if values.dtype.is_floating else values
         missing = is_missing(values)
         filled = tf.where(missing, self._filling(values.dtype), values)
         return (filled, tf.cast(missing, tf.float32)) if self.indicator else filled
 
     def compute_output_spec(self, values: Any) -> Any:
-        self._kind = _kind(values.dtype)
-        if self._kind != "float" and self.strategy in ("mean", "median"):
-            raise ValueError(
-                f"Imputation: strategy is {self.strategy!r}, inputs are {values.dtype}; possible: "
-                "'most_frequent', 'constant', or a float input"
-            )
-        if self._kind != "text" and isinstance(self.fill_value, str):
-            raise ValueError(f"Imputation: fill_value is {self.fill_value!r}, inputs are {values.dtype}; possible: a number")
+        self._check_kind(values.dtype)
         dtype = self.compute_dtype if self._kind == "float" else values.dtype
         filled = keras.KerasTensor(values.shape, dtype)
         return (filled, keras.KerasTensor(values.shape, "float32")) if self.indicator else filled
@@ -88,12 +83,28 @@ class Imputation(keras.layers.Layer):
         config = {"strategy": self.strategy, "fill_value": self.fill_value, "indicator": self.indicator}
         return {**super().get_config(), **config}
 
+    def _check_kind(self, dtype: str) -> None:
+        """Raises where inputs of this dtype cannot be filled as asked."""
+        self._kind = _kind(dtype)
+        name, given, possible = "fill_value", self.fill_value, None
+        if self._kind != "float" and self.strategy in ("mean", "median"):
+            name, given = "strategy", self.strategy
+            possible = "'most_frequent', 'constant', or a float input"
+        elif self._kind != "text" and isinstance(given, str):
+            possible = "a number"
+        elif self._kind == "int" and given is not None and np.any(np.mod(given, 1)):
+            possible = "a whole number"
+        if possible is not None:
+            raise ValueError(f"Imputation: {name} is {given!r}, inputs are {dtype}; possible: {possible}")
+
     def _filling(self, dtype: tf.DType) -> tf.Tensor:
         """What fills: a value, or one for each feature."""
         if self.fill_value is None:
-            return tf.constant("" if dtype == tf.string else 0, dtype)
-        value = str(self.fill_value) if dtype == tf.string else self.fill_value
-        return tf.constant(list(value) if isinstance(value, (list, tuple)) else value, dtype)
+            return tf.zeros([], dtype)  # of texts, ""
+        if dtype == tf.string:
+            return tf.constant(str(self.fill_value))
+        with np.errstate(over="ignore"):  # a float64 that float32 has as infinite
+            return tf.constant(np.asarray(self.fill_value).astype(dtype.as_numpy_dtype))
 
 
 @keras.saving.register_keras_serializable("kerasline")

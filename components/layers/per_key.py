@@ -11,7 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
+from components.layers.missing import is_missing
+
 ALL = ""  # the key under which the figures of all rows stand: a missing key takes them
+# A standard deviation below this share of the mean is what summing alike numbers in float64 leaves.
+LEAST_SHARE = 1e-10
 
 
 @keras.saving.register_keras_serializable("kerasline")
@@ -37,7 +41,7 @@ class ScalingPerKey(keras.layers.Layer):
         figures: dict[str, Sequence[float]] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
+        super().__init__(**{"dtype": "float32", **options})  # whatever the global policy, as `NumericLayer`
         self.supports_jit = False  # XLA has no texts
         for holds, name, given, possible in (
             (method in ("z_score", "min_max"), "method", method, "'z_score' or 'min_max'"),
@@ -58,9 +62,11 @@ class ScalingPerKey(keras.layers.Layer):
     def call(self, inputs: Sequence[Any]) -> Any:
         values, keys = (tf.convert_to_tensor(one) for one in inputs)
         if self._keys is None:
-            raise ValueError(f"ScalingPerKey {self.name!r} has no figures yet; adapt it first, or give it some")
+            raise ValueError(
+                f"ScalingPerKey {self.name!r} has no figures yet; adapt it first, or give it some"
+            )
         if keys.dtype != tf.string:
-            keys = tf.where(keys == -1, ALL, tf.strings.as_string(keys))
+            keys = tf.where(is_missing(keys), ALL, tf.strings.as_string(keys))
         pairs = tf.gather(tf.constant(self._pairs, self.compute_dtype), self._table.lookup(keys))
         return (tf.cast(values, self.compute_dtype) - pairs[..., 0]) / pairs[..., 1]
 
@@ -69,6 +75,9 @@ class ScalingPerKey(keras.layers.Layer):
         if values.dtype == "string" or "float" in keys.dtype:
             raise ValueError(f"ScalingPerKey: inputs are {values.dtype} and {keys.dtype}; possible: [numbers, texts "
                              "or whole numbers]")  # fmt: skip
+        if len(values.shape) != len(keys.shape) or values.shape[1:] != keys.shape[1:]:
+            raise ValueError(f"ScalingPerKey: inputs are of shapes {values.shape} and {keys.shape}; possible: two of "
+                             "the same")  # fmt: skip
         return keras.KerasTensor(values.shape, self.compute_dtype)
 
     def new_state(self) -> KeyFigures | None:
@@ -120,7 +129,9 @@ class KeyFigures:
     def _combine(self, keys: pa.Array, figures: np.ndarray) -> None:
         found = pa.concat_arrays([self._keys, keys.cast(pa.large_binary())]).dictionary_encode()
         self._keys = found.dictionary
-        self._figures = _merged(np.concatenate([self._figures, figures]), found.indices.to_numpy(), len(self._keys))
+        self._figures = _merged(
+            np.concatenate([self._figures, figures]), found.indices.to_numpy(), len(self._keys)
+        )
 
     def pairs(self, method: str, most: int | None) -> dict[str, list[float]]:
         """What is subtracted and what is divided by, for each key and for all rows."""
@@ -130,9 +141,13 @@ class KeyFigures:
         count, mean, deviations, minimum, maximum = figures.T
         if method == "z_score":
             offset, scale = mean, np.sqrt(deviations / np.maximum(count, 1))
+            scale = np.where(scale > LEAST_SHARE * np.abs(mean), scale, 0)
         else:
             seen = count > 0
-            offset, scale = np.where(seen, minimum, 0), np.where(seen, maximum - np.where(seen, minimum, 0), 1)
+            offset, scale = (
+                np.where(seen, minimum, 0),
+                np.where(seen, maximum - np.where(seen, minimum, 0), 1),
+            )
         scale = np.where(scale > 0, scale, 1)
         return {key: [float(a), float(b)] for key, a, b in zip(keys, offset, scale)}
 

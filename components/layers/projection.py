@@ -16,18 +16,25 @@ LEAST_SHARE = 1e-12
 
 
 class _Projection(NumericLayer):
-    """Subtracts the mean of each feature, then multiplies with a matrix; rows with NaN become NaN."""
+    """Subtracts the mean of each feature, then multiplies with a matrix.
+
+    Rows with a number that is not finite do not count, and become NaN.
+    """
+
+    center = True  # whether the mean is subtracted
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
         self.check(len(input_shape) >= 2 and input_shape[-1] is not None, "the inputs' shape", input_shape,
                    "(..., features), their number known")  # fmt: skip
         outputs = self.compute_output_shape(input_shape)[-1]
-        self.center = self.add_numbers("center", 0.0)
+        self.mean = self.add_numbers("mean", 0.0)
         self.matrix = self.add_numbers("matrix", 0.0, self._features, outputs)
 
     def call(self, values: Any) -> Any:
-        return ops.matmul(self.as_floats(values) - self.center, self.matrix)
+        values = self.as_floats(values)
+        values = ops.where(ops.isfinite(values), values, np.nan)
+        return ops.matmul(values - self.mean if self.center else values, self.matrix)
 
     def new_state(self) -> Covariance:
         return Covariance(self._features)
@@ -38,19 +45,20 @@ class PrincipalComponents(_Projection):
     """Projects onto the directions of the largest variance, as scikit-learn's PCA.
 
     Each direction's sign makes its largest loading positive. Of no data, or along directions without
-    variance in whitened form, the output is 0.
+    variance in whitened form, the output is 0. A row with a number that is not finite becomes NaN.
 
     Input: numbers (..., features). Output: float32 (..., components).
 
     Args:
         components: how many, at most as many as there are features.
         whiten: divides each component by its standard deviation.
+        center: subtracts the mean before. tensorflow-transform's `pca` is used without.
     """
 
-    def __init__(self, components: int, whiten: bool = False, **options: Any) -> None:
+    def __init__(self, components: int, whiten: bool = False, center: bool = True, **options: Any) -> None:
         super().__init__(**options)
         self.check(isinstance(components, int) and components >= 1, "components", components, "1 or more")
-        self.components, self.whiten = components, whiten
+        self.components, self.whiten, self.center = components, whiten, center
 
     def build(self, input_shape: Any) -> None:
         features = input_shape[-1] if len(input_shape) >= 2 else 1
@@ -68,11 +76,12 @@ class PrincipalComponents(_Projection):
         directions = directions * np.where(directions[largest, np.arange(self.components)] < 0, -1, 1)
         if self.whiten:
             directions = directions * _inverse_root(variances)
-        self.center.assign(state.mean)
+        self.mean.assign(state.mean)
         self.matrix.assign(directions if state.count else np.zeros_like(directions))
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "components": self.components, "whiten": self.whiten}
+        config = {"components": self.components, "whiten": self.whiten, "center": self.center}
+        return {**super().get_config(), **config}
 
 
 @keras.saving.register_keras_serializable("kerasline")
@@ -80,7 +89,8 @@ class Whitening(_Projection):
     """Makes features uncorrelated and of variance 1, moving them as little as possible (ZCA).
 
     The matrix is U (S + epsilon)^(-1/2) U', of the covariance U S U' (Bell and Sejnowski, 1997; Kessy,
-    Lewin and Strimmer, 2018). Of no data, the output is the input.
+    Lewin and Strimmer, 2018). Of no data, the output is the input. A row with a number that is not
+    finite becomes NaN.
 
     Input: numbers (..., features). Output: float32 of the same shape.
 
@@ -96,7 +106,7 @@ class Whitening(_Projection):
     def set_state(self, state: Covariance) -> None:
         variances, directions = np.linalg.eigh(state.covariance)
         matrix = directions * _inverse_root(variances.clip(min=0) + self.epsilon) @ directions.T
-        self.center.assign(state.mean)
+        self.mean.assign(state.mean)
         self.matrix.assign(matrix if state.count else np.eye(self._features))
 
     def get_config(self) -> dict[str, Any]:

@@ -11,7 +11,10 @@ from keras import ops
 
 from components.columnar.accumulators.extremes import Extremes
 from components.columnar.accumulators.feature_quantiles import FeatureQuantiles
-from components.layers.numeric import NumericLayer, known_or
+from components.layers.numeric import NumericLayer, known_or, rise_within
+
+# TensorFlow's kernels take smaller numbers for 0, and must not divide by them.
+LEAST, MOST = np.finfo(np.float32).tiny, np.finfo(np.float32).max
 
 
 @keras.saving.register_keras_serializable("kerasline")
@@ -26,10 +29,12 @@ class MinMaxScaling(NumericLayer):
         clip: whether numbers beyond those seen are cut off at the ends.
     """
 
-    def __init__(self, feature_range: tuple[float, float] = (0.0, 1.0), clip: bool = False, **options: Any) -> None:
+    def __init__(
+        self, feature_range: tuple[float, float] = (0.0, 1.0), clip: bool = False, **options: Any
+    ) -> None:
         super().__init__(**options)
         self.check(
-            len(feature_range) == 2 and feature_range[0] < feature_range[1],
+            rise_within(feature_range, -MOST, MOST),
             "feature_range", feature_range, "two numbers, the lower first",
         )  # fmt: skip
         self.feature_range, self.clip = tuple(feature_range), clip
@@ -49,7 +54,7 @@ class MinMaxScaling(NumericLayer):
     def set_state(self, state: Extremes) -> None:
         span = state.maximum - state.minimum
         self.lowest.assign(known_or(state.minimum, 0.0))
-        self.span.assign(np.where(np.isfinite(span) & (span > 0), span, 1.0))
+        self.span.assign(np.where(np.isfinite(span) & (span >= LEAST), span, 1.0))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "feature_range": list(self.feature_range), "clip": self.clip}
@@ -68,7 +73,7 @@ class RobustScaling(NumericLayer):
     def __init__(self, quantile_range: tuple[float, float] = (25.0, 75.0), **options: Any) -> None:
         super().__init__(**options)
         self.check(
-            len(quantile_range) == 2 and 0 <= quantile_range[0] < quantile_range[1] <= 100,
+            rise_within(quantile_range, 0, 100),
             "quantile_range", quantile_range, "two numbers from 0 to 100, the lower first",
         )  # fmt: skip
         self.quantile_range = tuple(quantile_range)
@@ -87,7 +92,7 @@ class RobustScaling(NumericLayer):
         low, high = (share / 100 for share in self.quantile_range)
         lower, median, upper = state.at([low, 0.5, high]).T
         self.median.assign(known_or(median, 0.0))
-        self.range.assign(np.where(np.isfinite(upper - lower) & (upper > lower), upper - lower, 1.0))
+        self.range.assign(np.where(np.isfinite(upper - lower) & (upper - lower >= LEAST), upper - lower, 1.0))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "quantile_range": list(self.quantile_range)}
@@ -112,7 +117,9 @@ class QuantileClipping(NumericLayer):
 
     def __init__(self, lower: float = 0.01, upper: float = 0.99, **options: Any) -> None:
         super().__init__(**options)
-        self.check(0 <= lower < upper <= 1, "lower, upper", (lower, upper), "two shares from 0 to 1")
+        self.check(
+            rise_within((lower, upper), 0, 1), "lower, upper", (lower, upper), "two shares from 0 to 1"
+        )
         self.lower, self.upper = lower, upper
 
     def build(self, input_shape: Any) -> None:
@@ -177,12 +184,14 @@ class QuantileTransform(NumericLayer):
 
     def _ranks(self, columns: Any) -> Any:
         """The ranks of numbers (features, n), from 0 to 1."""
-        references, last = tf.convert_to_tensor(self.references), self.quantiles - 1
+        references, last = tf.cast(self.references, columns.dtype), self.quantiles - 1
         first = tf.searchsorted(references, columns, side="left")  # quantiles below the number
         up_to = tf.searchsorted(references, columns, side="right")  # and those that it equals
         low, high = tf.clip_by_value(up_to - 1, 0, last), tf.clip_by_value(up_to, 0, last)
         below, above = (tf.gather(references, place, batch_dims=1) for place in (low, high))
         share = tf.math.divide_no_nan(columns - below, above - below)
+        # Between an infinite quantile and a finite one, a number has the rank of the finite one.
+        share = tf.where(tf.math.is_inf(below), tf.ones_like(share), share)
         # Times the inverse, as TensorFlow makes it of a division in a graph, but not outside.
         between = (tf.cast(low, columns.dtype) + tf.clip_by_value(share, 0, 1)) * (1 / last)
         shared = tf.cast(first + up_to - 1, columns.dtype) * (0.5 / last)

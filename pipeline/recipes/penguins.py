@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components import (
-    Evaluator, ExampleValidator, Exporter, ImportSchemaGen, ModelBuilder, Pusher, StatisticsGen,
-    TfdsExampleGen, Trainer, Transform,
+    Evaluator,
+    ExampleValidator,
+    Exporter,
+    ImportSchemaGen,
+    ModelBuilder,
+    Pusher,
+    StatisticsGen,
+    TfdsExampleGen,
+    Trainer,
+    Transform,
 )  # fmt: skip
 from pipeline.dag import Pipeline
 

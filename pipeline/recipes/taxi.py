@@ -11,8 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components import (
-    CsvExampleGen, Evaluator, ExampleValidator, Exporter, ImportSchemaGen, ModelBuilder, Pusher,
-    StatisticsGen, Trainer, Transform,
+    CsvExampleGen,
+    Evaluator,
+    ExampleValidator,
+    Exporter,
+    ImportSchemaGen,
+    ModelBuilder,
+    Pusher,
+    StatisticsGen,
+    Trainer,
+    Transform,
 )  # fmt: skip
 from pipeline.dag import Pipeline
 

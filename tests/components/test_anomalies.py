@@ -187,8 +187,16 @@ feature { name: "legs" type: INT {0} { infinity_norm { threshold: 0.1 } } }
 @pytest.mark.parametrize(("comparator", "given"), [("skew_comparator", "serving_statistics"), ("drift_comparator", "previous_statistics")])  # fmt: skip
 def test_distances_from_other_data_are_those_of_scipy(make_examples, tmp_path, comparator, given):
     random = np.random.default_rng(0)
-    ours = {"size": random.normal(0, 1, 2000), "kind": random.choice(["dog", "cat"], 2000, p=[0.5, 0.5]), "legs": [2] * 2000}
-    theirs = {"size": random.normal(1, 1, 2000), "kind": random.choice(["dog", "cow"], 2000, p=[0.8, 0.2]), "legs": [2] * 2000}
+    ours = {
+        "size": random.normal(0, 1, 2000),
+        "kind": random.choice(["dog", "cat"], 2000, p=[0.5, 0.5]),
+        "legs": [2] * 2000,
+    }
+    theirs = {
+        "size": random.normal(1, 1, 2000),
+        "kind": random.choice(["dog", "cow"], 2000, p=[0.8, 0.2]),
+        "legs": [2] * 2000,
+    }
     statistics = [
         StatisticsGen(make_examples({"train": columns}, name)).execute(tmp_path / f"{name}-s").statistics
         for name, columns in (("ours", ours), ("theirs", theirs))
@@ -198,7 +206,9 @@ def test_distances_from_other_data_are_those_of_scipy(make_examples, tmp_path, c
     schema.write(text_format.Parse(COMPARED.replace("{0}", comparator), schema_pb2.Schema()))
     stage = ExampleValidator(statistics[0], schema, fail_on="never", **{given: statistics[1]})
     done = stage.execute(tmp_path / "anomalies")
-    listed = {(a["kind"], a["feature"]): a["seen"] for a in json.loads((done.anomalies.path / "anomalies.json").read_text())}
+    listed = {
+        (a["kind"], a["feature"]): a["seen"] for a in json.loads((done.anomalies.path / "anomalies.json").read_text())
+    }
     assert set(listed) == {
         ("COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH", "size"),
         ("COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH", "kind"),

@@ -7,7 +7,13 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
-from components import CsvExampleGen, ExampleValidator, ImportSchemaGen, SchemaGen, StatisticsGen
+from components import (
+    CsvExampleGen,
+    ExampleValidator,
+    ImportSchemaGen,
+    SchemaGen,
+    StatisticsGen,
+)
 from components.artifacts import Schema
 from components.columnar import shards
 from components.columnar.accumulators.value_counts import HLL_LG_REGISTERS, KEPT
@@ -83,7 +89,9 @@ def assert_as_pandas(dataset, table):
             assert [v.frequency for v in stats.top_values] == counts[: len(stats.top_values)].tolist()
             assert {b.label: b.sample_count for b in stats.rank_histogram.buckets} == counts.to_dict()
         elif len(known):
-            assert stats.mean == pytest.approx(known.mean()) and stats.std_dev == pytest.approx(known.std(ddof=0), rel=1e-9, abs=1e-9)
+            assert stats.mean == pytest.approx(known.mean()) and stats.std_dev == pytest.approx(
+                known.std(ddof=0), rel=1e-9, abs=1e-9
+            )
             assert (stats.min, stats.max, stats.num_zeros) == (known.min(), known.max(), (known == 0).sum())
             error = 0 if column.nunique() <= KEPT else 4 * 1.04 / 2 ** (HLL_LG_REGISTERS / 2)
             assert custom["unique"].num == pytest.approx(column.nunique(), rel=error)

@@ -104,9 +104,9 @@ def test_taxi_rows_are_pandas_rows(tmp_path, taxi_csv):
 
 
 def test_penguins_come_through_tfds_as_they_are_in_the_package(tmp_path):
-    done = TfdsExampleGen(
-        "pipeline.recipes.palmer_penguins:PalmerPenguins", splits={"train": 7, "test": 3}
-    ).execute(tmp_path / "out")
+    done = TfdsExampleGen("pipeline.recipes.palmer_penguins:PalmerPenguins", splits={"train": 7, "test": 3}).execute(
+        tmp_path / "out"
+    )
     from palmerpenguins import load_penguins
 
     ours, theirs = all_rows(done.examples), load_penguins()

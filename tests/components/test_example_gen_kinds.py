@@ -11,7 +11,12 @@ import pytest
 from PIL import Image
 
 from components import (
-    CsvExampleGen, InMemoryExampleGen, JsonExampleGen, MediaExampleGen, ParquetExampleGen, SqlExampleGen,
+    CsvExampleGen,
+    InMemoryExampleGen,
+    JsonExampleGen,
+    MediaExampleGen,
+    ParquetExampleGen,
+    SqlExampleGen,
 )  # fmt: skip
 from components.errors import DataError, ParameterError
 from pipeline.fingerprint import node_fingerprint
@@ -85,7 +90,11 @@ def test_a_query_of_a_database(tmp_path):
     url = f"sqlite:///{tmp_path}/a.db"
     query = "SELECT id, part, id / 2.0 AS half FROM rows WHERE id < 500 ORDER BY id"
     done = SqlExampleGen(url, query=query, splits=ALL).execute(tmp_path / "out")
-    assert done.examples.read("all").slice(0, 2).to_pydict() == {"id": [0, 1], "part": ["old", "new"], "half": [0.0, 0.5]}
+    assert done.examples.read("all").slice(0, 2).to_pydict() == {
+        "id": [0, 1],
+        "part": ["old", "new"],
+        "half": [0.0, 0.5],
+    }
     assert done.examples.rows("all") == 500
     parts = {"train": "SELECT * FROM rows WHERE part = 'old'", "eval": "SELECT * FROM rows WHERE part = 'new'"}
     done = SqlExampleGen(url, splits=parts).execute(tmp_path / "parts")

@@ -16,7 +16,17 @@ from components.artifacts import Examples
 from components.columnar.feed import feed
 from components.errors import DataError, ParameterError
 from components.features import (
-    AsIs, Audio, Buckets, Category, Components, Cross, DateTime, Hashed, Image, Number, Text,
+    AsIs,
+    Audio,
+    Buckets,
+    Category,
+    Components,
+    Cross,
+    DateTime,
+    Hashed,
+    Image,
+    Number,
+    Text,
 )  # fmt: skip
 
 RANDOM = np.random.default_rng(8)
@@ -50,11 +60,13 @@ def known(values):
 
 
 def test_numbers_are_scaled_and_missing_ones_stand_at_the_mean(make_examples, tmp_path):
-    ours, done = given(make_examples, tmp_path, fare=Number(), told=Number(column="fare", indicator=True))
+    ours, done = given(make_examples, tmp_path, plain=Number(column="fare"), fare=Number(indicator=True))
     fare = known(FARE)
     expected = np.nan_to_num(StandardScaler().fit_transform(fare[:, None]))
-    np.testing.assert_allclose(ours["fare"], expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(ours["told"], np.concatenate([expected, np.isnan(fare)[:, None]], axis=1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ours["plain"], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        ours["fare"], np.concatenate([expected, np.isnan(fare)[:, None]], axis=1), rtol=1e-4, atol=1e-5
+    )
     assert done.metrics["passes"] == 1
 
 
@@ -116,7 +128,12 @@ def test_texts(make_examples, tmp_path):
 
 
 def test_dates(make_examples, tmp_path):
-    ours, _ = given(make_examples, tmp_path, started=DateTime(["month", "hour"]), turn=DateTime(["hour"], column="started", cyclic=True))
+    ours, _ = given(
+        make_examples,
+        tmp_path,
+        started=DateTime(["month", "hour"]),
+        turn=DateTime(["hour"], column="started", cyclic=True),
+    )
     assert ours["started"].tolist() == [[1 + row % 12, row % 24] for row in range(ROWS)]
     angle = 2 * np.pi * (np.arange(ROWS) % 24) / 24
     np.testing.assert_allclose(ours["turn"], np.stack([np.sin(angle), np.cos(angle)], axis=1), atol=1e-5)
@@ -159,7 +176,10 @@ def test_sounds(make_examples, tmp_path):
         ({"fair": Number()}, "no column 'fair', which 'fair' wants; did you mean 'fare'"),
         ({"company": Number()}, "column 'company' holds .*string, Number takes numbers"),
         ({"fare": Category()}, "column 'fare' holds double, Category takes texts or whole numbers"),
-        ({"a": Text(column="text"), "b": Category(column="tags"), "c": Text(column="tags")}, "column 'tags' is taken both as"),
+        (
+            {"a": Text(column="text"), "b": Category(column="tags"), "c": Text(column="tags")},
+            "column 'tags' is taken both as",
+        ),
     ],
 )
 def test_columns_that_do_not_fit_are_told(make_examples, tmp_path, features, told):

@@ -63,9 +63,10 @@ def not_compiled(inputs, hp):
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory):
     """Everything from raw rows to an exported model, once for all tests here."""
+    import pyarrow as pa
+
     from components.artifacts import Examples
     from components.columnar.shards import ExamplesWriter
-    import pyarrow as pa
 
     folder = tmp_path_factory.mktemp("stages")
     (folder / "examples").mkdir()
@@ -86,7 +87,9 @@ def weights_of(artifact):
 
 def test_the_seed_decides_the_initial_weights(stages, tmp_path):
     def build(seed):
-        return weights_of(ModelBuilder(stages.prepared, function=build_model, seed=seed).execute(tmp_path / str(time.time())).model)
+        return weights_of(
+            ModelBuilder(stages.prepared, function=build_model, seed=seed).execute(tmp_path / str(time.time())).model
+        )
 
     np.testing.assert_array_equal(build(0)[0], build(0)[0])
     assert (build(0)[0] != build(1)[0]).any()
@@ -117,7 +120,11 @@ def test_steps_train_as_the_same_number_of_epochs_does(stages, tmp_path):
 
 
 def test_a_loss_that_is_no_number_is_told_with_its_epoch(stages, tmp_path):
-    model = ModelBuilder(stages.prepared, function=build_model, hyperparameters={"rate": 1e30}).execute(tmp_path / "m").model
+    model = (
+        ModelBuilder(stages.prepared, function=build_model, hyperparameters={"rate": 1e30})
+        .execute(tmp_path / "m")
+        .model
+    )
     with pytest.raises(DataError, match=r"the loss became (nan|inf) in epoch \d+; lower the learning rate"):
         Trainer(stages.examples, stages.prepared, model, epochs=50).execute(tmp_path / "t")
 

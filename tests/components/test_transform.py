@@ -155,9 +155,7 @@ def test_text_vectorization_is_that_of_keras(make_examples, tmp_path, options):
 @pytest.mark.skipif(not OLD_KERAS, reason="Keras from 3.14 on loads TF-IDF lookups")
 def test_tf_idf_is_refused_where_keras_could_not_load_it(make_examples, tmp_path):
     with pytest.raises(UserCodeError, match="Keras 3.14 can"):
-        adapted(
-            make_examples({"train": {"word": TEXTS}}), tmp_path, keras.layers.StringLookup(output_mode="tf_idf")
-        )
+        adapted(make_examples({"train": {"word": TEXTS}}), tmp_path, keras.layers.StringLookup(output_mode="tf_idf"))
 
 
 def test_a_layer_called_twice_is_adapted_on_both(make_examples, tmp_path):

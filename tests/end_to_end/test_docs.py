@@ -48,7 +48,7 @@ def test_every_run_pipeline_command_of_the_readme_works(tmp_path, taxi_csv):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["COMPONENTS.md", "DATA.md", "PIPELINES.md"])
+@pytest.mark.parametrize("name", ["COMPONENTS.md", "DATA.md", "PIPELINES.md", "PREPROCESSING.md"])
 def test_the_programs_of_the_guides_run(tmp_path, taxi_csv, name):
     (tmp_path / "trips.csv").symlink_to(taxi_csv)
     for number, program in enumerate(blocks(HOUSE / "docs" / name, "python")):

@@ -233,6 +233,18 @@ def test_gc_removes_what_no_kept_run_uses(cli, run, tmp_path):
     assert states(run())["Join"] == "ran"
 
 
+def test_gc_removes_partial_results_that_were_not_used_for_long(cli, run, tmp_path):
+    run()
+    cache = tmp_path / "root" / "cache" / "Transform"
+    for name, days in (("forgotten", 31), ("used", 1)):
+        part = cache / name / "part"
+        part.parent.mkdir(parents=True)
+        part.write_bytes(b"state")
+        os.utime(part, (time.time() - days * 86_400,) * 2)
+    removed = cli("gc", "--root", tmp_path / "root", "--json", tmp_path / "gc.json").summary
+    assert [path.name for path in cache.iterdir()] == ["used"] and len(removed) == 1
+
+
 def test_help_listings_and_cached_runs_import_nothing_heavy(run, tmp_path):
     run()
     code = """

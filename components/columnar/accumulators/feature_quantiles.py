@@ -34,7 +34,8 @@ class FeatureQuantiles:
             ours.merge(theirs)
 
     def at(self, shares: np.ndarray | list[float]) -> np.ndarray:
-        """Quantiles as NumPy's default method gives them: between two values by linear interpolation.
+        """Quantiles as NumPy's default method gives them: between two values by linear interpolation,
+        and where one of the two is infinite, the nearer.
 
         Args:
             shares: in [0, 1], shape (n,).
@@ -58,4 +59,7 @@ def _interpolated(quantiles: Quantiles, shares: np.ndarray) -> np.ndarray:
     low = np.floor(place + 1e-9)
     below, above = (quantiles.at(np.minimum(low + step, count) / count) for step in (1, 2))
     between = np.clip(place - low, 0, 1)
-    return np.where(below == above, below, below * (1 - between) + above * between)
+    far = ~np.isfinite(below) | ~np.isfinite(above)
+    with np.errstate(invalid="ignore"):  # 0 times infinity
+        linear = below * (1 - between) + above * between
+    return np.where(below == above, below, np.where(far, np.where(between < 0.5, below, above), linear))

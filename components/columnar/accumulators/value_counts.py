@@ -101,7 +101,9 @@ class ValueCounts:
         self._parts += parts
         # Bringing together costs as much as all values: not before they have about doubled.
         waiting = sum(map(len, self._parts)) - self._settled
-        if waiting > max(WAITING, self._settled) or (len(self._parts) > WAITING_PARTS and waiting > self._settled):
+        if waiting > max(WAITING, self._settled) or (
+            len(self._parts) > WAITING_PARTS and waiting > self._settled
+        ):
             self._settle()
         elif self._most is not None and sum(part.nbytes for part in self._parts) > self._most_bytes:
             self._settle()

@@ -16,7 +16,11 @@ import pyarrow.csv as pcsv
 from components.columnar.quarantine import Quarantine
 from components.columnar.sources import ReadAgain
 from components.columnar.sources.csv_files import (
-    BLOCK_BYTES, arrow_type, check_names, other_columns, wider_type,
+    BLOCK_BYTES,
+    arrow_type,
+    check_names,
+    other_columns,
+    wider_type,
 )  # fmt: skip
 from components.columnar.sources.streams import open_stream, unreadable
 from components.errors import DataError

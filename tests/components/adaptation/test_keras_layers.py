@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from components.adaptation import new_state, set_state
 from components.errors import DataError
 
-NUMBERS = st.lists(st.floats(-1e6, 1e6, width=32) | st.just(float("nan")) | st.just(float("inf")), min_size=1, max_size=60)
+NUMBERS = st.lists(
+    st.floats(-1e6, 1e6, width=32) | st.just(float("nan")) | st.just(float("inf")), min_size=1, max_size=60
+)
 WORDS = st.lists(st.sampled_from([b"a", b"b", b"c", b"", "é".encode(), b"\xff\xfe", b"[UNK]"]), min_size=1, max_size=60)
 
 

@@ -10,8 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from components.columnar.accumulators.value_counts import (
+    HLL_LG_REGISTERS,
+    KEPT,
+    ValueCounts,
+)
 from components.columnar.statistics import ColumnSummary
-from components.columnar.accumulators.value_counts import HLL_LG_REGISTERS, KEPT, ValueCounts
 
 FLOATS = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -47,7 +51,9 @@ def test_numbers_merged_along_any_tree_equal_one_pass(parts, data):
         assert merged.counts.distinct == len(np.unique(known))
 
 
-@given(st.lists(st.lists(st.one_of(st.none(), st.text("aé", max_size=2)), max_size=20), min_size=1, max_size=6), st.data())
+@given(
+    st.lists(st.lists(st.one_of(st.none(), st.text("aé", max_size=2)), max_size=20), min_size=1, max_size=6), st.data()
+)
 def test_texts_merged_along_any_tree_equal_one_pass(parts, data):
     merged = merged_by(data, [ColumnSummary.of(pa.array(part, pa.string())) for part in parts])
     every = [v for part in parts for v in part if v is not None]
@@ -59,13 +65,20 @@ def test_texts_merged_along_any_tree_equal_one_pass(parts, data):
         assert (merged.lengths.minimum, merged.lengths.maximum) == (min(lengths), max(lengths))
 
 
-@given(st.lists(st.lists(st.one_of(st.none(), st.lists(FLOATS, max_size=4)), max_size=8), min_size=1, max_size=4), st.data())
+@given(
+    st.lists(st.lists(st.one_of(st.none(), st.lists(FLOATS, max_size=4)), max_size=8), min_size=1, max_size=4),
+    st.data(),
+)
 def test_lists_merged_along_any_tree_equal_one_pass(parts, data):
     kind = pa.list_(pa.float64())
     merged = merged_by(data, [ColumnSummary.of(pa.array(part, kind)) for part in parts])
     every = [v for part in parts for v in part]
     present = [v for v in every if v is not None]
-    assert (merged.rows, merged.missing, merged.values) == (len(every), len(every) - len(present), sum(map(len, present)))
+    assert (merged.rows, merged.missing, merged.values) == (
+        len(every),
+        len(every) - len(present),
+        sum(map(len, present)),
+    )
     if present:
         assert (merged.least_values, merged.most_values) == (min(map(len, present)), max(map(len, present)))
     flat = [x for v in present for x in v]

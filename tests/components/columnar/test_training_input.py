@@ -40,7 +40,9 @@ def prepare(make_examples, tmp_path):
 
 def gathered(data):
     batches = [({n: v.numpy() for n, v in features.items()}, label.numpy()) for features, label in data]
-    return {n: np.concatenate([f[n] for f, _ in batches]) for n in batches[0][0]}, np.concatenate([y for _, y in batches])
+    return {n: np.concatenate([f[n] for f, _ in batches]) for n in batches[0][0]}, np.concatenate(
+        [y for _, y in batches]
+    )
 
 
 @pytest.mark.parametrize("seed", [None, 0])
@@ -53,7 +55,11 @@ def test_features_stay_with_their_label(prepare, tmp_path, seed):
 
 @pytest.mark.parametrize(
     ("label", "dtype"),
-    [(CLASSES.astype("uint8"), "int64"), (CLASSES / 7, "float32"), (np.stack([CLASSES / 7] * 3, 1).tolist(), "float32")],
+    [
+        (CLASSES.astype("uint8"), "int64"),
+        (CLASSES / 7, "float32"),
+        (np.stack([CLASSES / 7] * 3, 1).tolist(), "float32"),
+    ],
 )
 def test_a_raw_label_keeps_its_kind_and_shape(prepare, tmp_path, label, dtype):
     examples, prepared = prepare(images(label), rescaled, "label")
@@ -187,7 +193,8 @@ def test_stored_rows_are_those_that_would_be_made(stored, tmp_path, split):
     examples, plain, kept = stored
     for seed in (None, 4):
         ours, theirs = (
-            gathered(dataset(examples, split, one, batch_size=16, work_dir=tmp_path, seed=seed)) for one in (plain, kept)
+            gathered(dataset(examples, split, one, batch_size=16, work_dir=tmp_path, seed=seed))
+            for one in (plain, kept)
         )
         np.testing.assert_array_equal(ours[1], theirs[1])
         for name in ("tokens", "size", "text"):

@@ -30,9 +30,7 @@ def adapted(layer: keras.layers.Layer, *values: np.ndarray, parts: int = 3) -> k
     return layer
 
 
-def round_trips(
-    model: keras.Model, inputs: dict[str, np.ndarray], tmp_path: Path, tolerance: float = 0.0
-) -> None:
+def round_trips(model: keras.Model, inputs: dict[str, np.ndarray], tmp_path: Path, tolerance: float = 0.0) -> None:
     """Asserts that a functional model with dict inputs gives the same values when saved and loaded."""
     given = {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
     expected = tf.nest.flatten(model(given, training=False))
@@ -52,6 +50,15 @@ def round_trips(
     restored = tf.saved_model.load(str(tmp_path / "saved_model"))  # its functions live as long as it does
     served = restored.serve(given)
     _same(expected, [served[f"output_{place}"] for place in range(len(expected))], tolerance)
+
+
+def in_tf_data(model: keras.Model, inputs: dict[str, np.ndarray], batch: int = 7) -> None:
+    """Asserts that a functional model with dict inputs gives the same values in a `tf.data` map."""
+    data = tf.data.Dataset.from_tensor_slices(inputs).batch(batch).map(lambda raw: tf.nest.flatten(model(raw)))
+    found = [np.concatenate(parts) for parts in zip(*data.as_numpy_iterator())]
+    expected = tf.nest.flatten(model({name: tf.convert_to_tensor(one) for name, one in inputs.items()}))
+    for one, other in zip(expected, found, strict=True):
+        _same([one], [other], 1e-6 if one.dtype.is_floating else 0.0)
 
 
 def _same(expected: list[Any], found: Any, tolerance: float) -> None:

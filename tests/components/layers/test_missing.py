@@ -6,7 +6,7 @@ import pytest
 from sklearn.impute import SimpleImputer
 
 from components.layers.missing import Imputation, MissingIndicator
-from tests.components.layers.round_trip import adapted, round_trips
+from tests.components.layers.round_trip import adapted, in_tf_data, round_trips
 
 RANDOM = np.random.default_rng(3)
 NUMBERS = RANDOM.integers(0, 6, (301, 3)).astype("float32") + [0, 10, -20]
@@ -29,6 +29,11 @@ def test_an_even_number_has_its_median_in_the_middle():
     assert layer(np.array([np.nan], "float32")).numpy().tolist() == [3.5]
 
 
+def test_a_median_beside_infinite_numbers_is_finite():
+    layer = adapted(Imputation("median"), np.array([1.0, 2.0, np.inf, np.nan], "float32"))
+    assert layer(np.array([np.nan], "float32")).numpy().tolist() == [2]
+
+
 @pytest.mark.parametrize(("values", "filled"), [(WORDS, [b"a"]), (CODES, [5])])
 def test_texts_and_whole_numbers_get_the_most_frequent_of_ties_the_smallest(values, filled):
     assert adapted(Imputation("most_frequent"), values)(values[-1:]).numpy().tolist() == [filled]
@@ -38,6 +43,21 @@ def test_a_constant_needs_no_data():
     assert Imputation("constant", fill_value=2.5).new_state() is None
     assert Imputation("constant", fill_value="none")(WORDS[-1:]).numpy().tolist() == [[b"none"]]
     assert Imputation("constant")(CODES).numpy().tolist() == [[7], [0], [5], [5], [0], [0]]
+    assert Imputation("constant", fill_value=2.0)(CODES[:2]).numpy().tolist() == [[7], [2]]
+
+
+def test_booleans_and_unsigned_numbers_are_never_missing():
+    for values in (np.array([True, False]), np.array([3, 255], "uint8")):
+        filled, told = Imputation("constant", indicator=True)(values)
+        assert filled.numpy().tolist() == values.tolist() and told.numpy().tolist() == [0, 0]
+
+
+def test_the_global_policy_does_not_make_numbers_infinite():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        assert Imputation("constant")(np.array([1e6, np.nan], "float32")).numpy().tolist() == [1e6, 0]
+    finally:
+        keras.config.set_dtype_policy("float32")
 
 
 @pytest.mark.parametrize(("values", "missing"), [(HOLES, np.isnan(HOLES)), (WORDS, WORDS == b""), (CODES, CODES == -1)])
@@ -69,6 +89,7 @@ def test_saved_forms_give_the_same(values, strategy, indicator, tmp_path):
     outputs = layer(raw)
     outputs = {"filled": outputs[0], "missing": outputs[1]} if indicator else {"filled": outputs}
     round_trips(keras.Model({"x": raw}, outputs), {"x": values}, tmp_path)
+    in_tf_data(keras.Model({"x": raw}, outputs), {"x": values})
 
 
 @pytest.mark.parametrize(
@@ -77,6 +98,11 @@ def test_saved_forms_give_the_same(values, strategy, indicator, tmp_path):
         (lambda: Imputation("mode"), "Imputation: strategy is 'mode'; possible: mean, median"),
         (lambda: Imputation("mean")(keras.Input((1,), dtype="string")), "strategy is 'mean', inputs are string"),
         (lambda: Imputation("constant", "x")(keras.Input((1,))), "fill_value is 'x', inputs are float32"),
+        (
+            lambda: Imputation("constant", 2.5)(keras.Input((1,), dtype="int64")),
+            "2.5, inputs are int64; possible: a whole",
+        ),
+        (lambda: Imputation("mean")(np.array(["a"])), "strategy is 'mean', inputs are string"),
     ],
 )
 def test_bad_arguments_are_told(make, told):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from components.layers.per_key import ScalingPerKey
-from tests.components.layers.round_trip import adapted, round_trips
+from tests.components.layers.round_trip import adapted, in_tf_data, round_trips
 
 RANDOM = np.random.default_rng(4)
 KEYS = RANDOM.choice(np.array([b"a", b"b", "é".encode(), b"c", b""], object), 400)
@@ -39,7 +39,9 @@ def test_each_key_has_a_scale_of_its_own(method, parts):
 def test_whole_numbers_are_keys_too():
     codes = RANDOM.choice([3, -1, 7], 400)
     layer = adapted(ScalingPerKey(), VALUES[:, None], codes[:, None])
-    np.testing.assert_allclose(layer([VALUES[:, None], codes[:, None]])[:, 0], expected("z_score", codes), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        layer([VALUES[:, None], codes[:, None]])[:, 0], expected("z_score", codes), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_an_unseen_key_takes_the_figures_of_all_rows():
@@ -67,6 +69,20 @@ def test_saved_forms_give_the_same(tmp_path):
     value, key = keras.Input((1,), name="value"), keras.Input((1,), name="key", dtype="string")
     model = keras.Model({"value": value, "key": key}, {"y": layer([value, key])})
     round_trips(model, {"value": VALUES[:, None], "key": KEYS[:, None]}, tmp_path)
+    in_tf_data(model, {"value": VALUES[:, None], "key": KEYS[:, None].astype(bytes)})
+
+
+def test_a_key_of_alike_numbers_keeps_differences_as_they_are():
+    values, keys = np.array([0.1] * 7 + [0.3] * 3), np.array([b"a"] * 7 + [b"b"] * 3, object)
+    layer = adapted(ScalingPerKey(), values, keys, parts=2)  # in float64, seven times 0.1 is not 0.7
+    found = layer([np.array([0.1, 0.2], "float32"), np.array([b"a", b"a"], object)])
+    np.testing.assert_allclose(found, [0, 0.1], atol=1e-6)
+
+
+@pytest.mark.parametrize("codes", [np.array([1, 1, 255], "uint8"), np.array([True, True, False])])
+def test_unsigned_numbers_and_booleans_are_keys(codes):
+    values = np.array([0, 2, 5], "float32")
+    assert adapted(ScalingPerKey(), values, codes)([values, codes]).numpy().tolist() == [-1, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +91,10 @@ def test_saved_forms_give_the_same(tmp_path):
         (lambda: ScalingPerKey("mean"), "method is 'mean'; possible: 'z_score' or 'min_max'"),
         (lambda: ScalingPerKey(max_keys=0), "max_keys is 0"),
         (lambda: ScalingPerKey()([keras.Input((1,)), keras.Input((1,))]), "inputs are float32 and float32"),
+        (
+            lambda: ScalingPerKey()([keras.Input((1,)), keras.Input((), dtype="string")]),
+            r"inputs are of shapes \(None, 1\) and \(None,\); possible: two of the same",
+        ),
         (lambda: ScalingPerKey()([np.zeros(1), np.array(["a"])]), "has no figures yet; adapt it first"),
     ],
 )

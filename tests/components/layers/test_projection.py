@@ -6,7 +6,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from components.layers.projection import PrincipalComponents, Whitening
-from tests.components.layers.round_trip import adapted, round_trips
+from tests.components.layers.round_trip import adapted, in_tf_data, round_trips
 
 RANDOM = np.random.default_rng(9)
 ROWS = (RANDOM.normal(size=(500, 4)) * [5, 2, 1, 0.3] @ RANDOM.normal(size=(4, 4)) + 10).astype("float32")
@@ -40,7 +40,8 @@ def test_rows_with_holes_do_not_count_and_become_nan():
     holes = np.concatenate([ROWS, [[np.nan, 1, 1, 1], [np.inf, 1, 1, 1]]]).astype("float32")
     with_holes, without = (adapted(PrincipalComponents(2), rows) for rows in (holes, ROWS))
     np.testing.assert_allclose(with_holes.matrix, without.matrix, atol=1e-5)
-    assert np.isnan(with_holes(holes[-2:-1])).all()
+    assert np.isnan(with_holes(holes[-2:])).all()
+    assert np.isnan(adapted(Whitening(), holes)(holes[-2:])).all()
 
 
 @pytest.mark.parametrize("layer", [PrincipalComponents(2), Whitening()], ids=["components", "whitening"])
@@ -57,6 +58,15 @@ def test_saved_forms_give_the_same(shape, tmp_path):
     outputs = {"a": adapted(PrincipalComponents(3, whiten=True), rows)(raw), "b": adapted(Whitening(), rows)(raw)}
     assert outputs["a"].shape[1:] == (*shape[:-1], 3)
     round_trips(keras.Model({"x": raw}, outputs), {"x": rows}, tmp_path)
+    in_tf_data(keras.Model({"x": raw}, outputs), {"x": rows})
+
+
+def test_without_centering_the_mean_stays(tmp_path):
+    layer = adapted(PrincipalComponents(2, center=False), ROWS)
+    directions = PCA(2, svd_solver="full").fit(ROWS.astype("float64")).components_
+    np.testing.assert_allclose(layer(ROWS), ROWS @ directions.T, rtol=1e-3, atol=2e-3)
+    raw = keras.Input((4,), name="x")
+    round_trips(keras.Model({"x": raw}, {"y": layer(raw)}), {"x": ROWS}, tmp_path)
 
 
 @pytest.mark.parametrize(

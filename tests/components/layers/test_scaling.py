@@ -7,7 +7,7 @@ from scipy import stats
 from sklearn import preprocessing as theirs
 
 from components.layers import scaling
-from tests.components.layers.round_trip import adapted, round_trips
+from tests.components.layers.round_trip import adapted, in_tf_data, round_trips
 
 RANDOM = np.random.default_rng(7)
 NUMBERS = RANDOM.normal([1, -50, 1e4], [2, 0.1, 300], (401, 3)).astype("float32")
@@ -20,7 +20,10 @@ LIKE_SKLEARN = [
     (lambda: scaling.RobustScaling(), theirs.RobustScaler()),
     (lambda: scaling.RobustScaling((10, 95)), theirs.RobustScaler(quantile_range=(10, 95))),
     (lambda: scaling.QuantileTransform(50), theirs.QuantileTransformer(n_quantiles=50)),
-    (lambda: scaling.QuantileTransform(50, "normal"), theirs.QuantileTransformer(n_quantiles=50, output_distribution="normal")),
+    (
+        lambda: scaling.QuantileTransform(50, "normal"),
+        theirs.QuantileTransformer(n_quantiles=50, output_distribution="normal"),
+    ),
 ]
 LAYERS = [*(make for make, _ in LIKE_SKLEARN), scaling.SignedLog1p, scaling.QuantileClipping]
 
@@ -76,7 +79,46 @@ def test_saved_forms_give_the_same(make, shape, tmp_path):
     layer = make()
     layer = adapted(layer, values) if hasattr(layer, "new_state") else layer
     raw = keras.Input(shape, name="x")
-    round_trips(keras.Model({"x": raw}, {"y": layer(raw)}), {"x": values.astype("float32")}, tmp_path)
+    model = keras.Model({"x": raw}, {"y": layer(raw)})
+    round_trips(model, {"x": values.astype("float32")}, tmp_path)
+    in_tf_data(model, {"x": values.astype("float32")})
+
+
+@pytest.mark.parametrize("make", LAYERS)
+@pytest.mark.parametrize("policy", ["mixed_float16", "float64"])
+def test_the_global_policy_changes_nothing(make, policy):
+    values = HOLES.astype("float32") * 1e4  # beyond what 16 bits have
+    expected = adapted(make(), values)(values) if hasattr(make(), "new_state") else make()(values)
+    keras.config.set_dtype_policy(policy)
+    try:
+        layer = make()
+        layer = adapted(layer, values) if hasattr(layer, "new_state") else layer
+        np.testing.assert_array_equal(layer(values), expected)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_float64_where_it_is_asked_for(make):
+    layer = type(make()).from_config({**make().get_config(), "dtype": "float64"})
+    values = HOLES.astype("float64")
+    layer = adapted(layer, values) if hasattr(layer, "new_state") else layer
+    found = layer(values).numpy()
+    assert found.dtype == np.float64
+    single = adapted(make(), HOLES) if hasattr(layer, "new_state") else make()
+    np.testing.assert_allclose(found, single(HOLES), rtol=1e-3, atol=1e-3)
+
+
+def test_infinite_numbers_leave_finite_ones_their_ranks():
+    above, below = np.array([1, 2, 3, 4, np.inf], "float32"), np.array([-np.inf, 1, 2, 3, 4], "float32")
+    uniform = adapted(scaling.QuantileTransform(5), above)
+    np.testing.assert_allclose(uniform(above), [0, 0.25, 0.5, 0.75, 1], atol=1e-6)
+    np.testing.assert_allclose(uniform(np.array([2.5, 1e9], "float32")), [0.375, 0.75], atol=1e-6)
+    uniform = adapted(scaling.QuantileTransform(5), below)
+    np.testing.assert_allclose(uniform(below), [0, 0.25, 0.5, 0.75, 1], atol=1e-6)
+    np.testing.assert_allclose(uniform(np.array([-1e9, 2.5], "float32")), [0.25, 0.625], atol=1e-6)
+    robust = adapted(scaling.RobustScaling(), above)  # quartiles 2 and 4, median 3
+    assert robust(above).numpy().tolist() == [-1, -0.5, 0, 0.5, np.inf]
 
 
 def test_whole_numbers_become_floats():
@@ -87,6 +129,8 @@ def test_whole_numbers_become_floats():
     ("make", "told"),
     [
         (lambda: scaling.MinMaxScaling((1, 0)), r"MinMaxScaling: feature_range is \(1, 0\); possible: two numbers"),
+        (lambda: scaling.MinMaxScaling(3), "MinMaxScaling: feature_range is 3; possible: two numbers"),
+        (lambda: scaling.MinMaxScaling(("a", "b")), "possible: two numbers, the lower first"),
         (lambda: scaling.RobustScaling((75, 25)), "RobustScaling: quantile_range is .* the lower first"),
         (lambda: scaling.QuantileClipping(0.9, 0.1), "QuantileClipping: lower, upper is"),
         (lambda: scaling.QuantileTransform(1), "QuantileTransform: quantiles is 1; possible: 2 or more"),

@@ -72,8 +72,20 @@ def test_quantiles_are_those_of_numpy(data, table, shares):
             np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([1, 2, np.inf], [1, 2, np.inf]), ([-np.inf, 1, 2], [-np.inf, 1, 2]), ([1, np.inf], [1, np.inf, np.inf])],
+)
+def test_quantiles_beside_infinite_numbers(values, expected):
+    state = FeatureQuantiles()
+    state.add(np.array(values))
+    assert state.at([0, 0.5, 1])[0].tolist() == expected
+
+
 @settings(deadline=None)
-@given(st.data(), arrays("float32", st.tuples(st.integers(1, 30), st.just(2)), elements=st.sampled_from([1, 2, 3, np.nan])))
+@given(
+    st.data(), arrays("float32", st.tuples(st.integers(1, 30), st.just(2)), elements=st.sampled_from([1, 2, 3, np.nan]))
+)
 def test_most_frequent(data, table):
     state = merged(lambda: MostFrequent(2), data, table)
     for value, column in zip(state.values(), table.T):
@@ -85,7 +97,10 @@ def test_most_frequent(data, table):
 @settings(deadline=None)
 @given(st.data(), arrays("float32", st.integers(1, 40), elements=NUMBERS))
 def test_figures_of_keys(data, values):
-    keys = np.array(data.draw(st.lists(st.sampled_from([b"a", b"b", b"", b"\xff"]), min_size=len(values), max_size=len(values))), object)
+    keys = np.array(
+        data.draw(st.lists(st.sampled_from([b"a", b"b", b"", b"\xff"]), min_size=len(values), max_size=len(values))),
+        object,
+    )
     readable = merged(KeyFigures, data, values, keys).readable()
     for key in ("a", "b"):
         known = finite(values[keys == key.encode()])

@@ -9,7 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from components import CsvExampleGen, JsonExampleGen, ParquetExampleGen, TfRecordExampleGen
+from components import (
+    CsvExampleGen,
+    JsonExampleGen,
+    ParquetExampleGen,
+    TfRecordExampleGen,
+)
 from components.errors import DataError
 
 ROWS = 300
@@ -26,7 +31,9 @@ def json_file(path):
 
 
 def parquet_file(path):
-    table = pa.table({"id": range(ROWS), "size": [i / 7 for i in range(ROWS)], "name": [f"name {i}" for i in range(ROWS)]})
+    table = pa.table(
+        {"id": range(ROWS), "size": [i / 7 for i in range(ROWS)], "name": [f"name {i}" for i in range(ROWS)]}
+    )
     pq.write_table(table, path, row_group_size=50, write_page_checksum=True)
 
 

@@ -1,6 +1,5 @@
 """The decoder of tf.Example against TensorFlow's own encoder and parser."""
 
-
 import numpy as np
 import pyarrow as pa
 import pytest
