@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
@@ -59,16 +59,11 @@ class ImageDecoding(keras.layers.Layer):
 
     def call(self, files: Any) -> tf.Tensor:
         files = tf.reshape(tf.convert_to_tensor(files), [-1])
-        rows = tf.size(files)
         files = tf.where(files == "", tf.constant(self._black), files)
-        padding = tf.fill([-rows % AT_ONCE], tf.constant(self._black))
-        groups = tf.reshape(tf.concat([files, padding], 0), [-1, AT_ONCE])
         # A PNG begins with its signature and the first chunk, whose head is followed by width and height.
-        as_wanted = tf.reduce_all(tf.strings.substr(self._with_header(files), 0, 24) == self._black[:24])
-        images = tf.cond(
-            as_wanted, lambda: self._mapped(tf.io.decode_png, groups), lambda: self._mapped(self._any, groups)
-        )
-        return tf.reshape(images, [-1, *self.size, self.channels])[:rows]
+        heads = tf.strings.substr(tf.where(tf.strings.length(files) >= 24, files, b"?" * 24), 0, 24)
+        as_wanted = tf.reduce_all(heads == self._black[:24])
+        return tf.cond(as_wanted, lambda: self._of_pngs(files), lambda: self._of_any(files))
 
     def compute_output_spec(self, files: Any) -> keras.KerasTensor:
         if files.dtype != "string":
@@ -81,23 +76,30 @@ class ImageDecoding(keras.layers.Layer):
         config = {"size": list(self.size), "channels": self.channels, "fit": self.fit}
         return {**super().get_config(), **config}
 
-    def _with_header(self, files: tf.Tensor) -> tf.Tensor:
-        """The files, and another image in place of those that are too short to begin as a PNG does."""
-        return tf.where(tf.strings.length(files) >= 24, files, b"?" * 24)
+    def _of_pngs(self, files: tf.Tensor) -> tf.Tensor:
+        """PNGs of the wanted size, `AT_ONCE` at a time."""
 
-    def _mapped(self, decode: Callable[..., tf.Tensor], groups: tf.Tensor) -> tf.Tensor:
-        def decoded(files: tf.Tensor) -> tf.Tensor:
-            images = tf.stack([decode(file, self.channels) for file in tf.unstack(files, AT_ONCE)])
-            return tf.ensure_shape(images, form.shape)
+        def decoded(group: tf.Tensor) -> tf.Tensor:
+            images = [tf.io.decode_png(file, self.channels) for file in tf.unstack(group, AT_ONCE)]
+            return tf.ensure_shape(tf.stack(images), form.shape)
 
-        form = tf.TensorSpec((AT_ONCE, *self.size, self.channels), tf.uint8)
-        return tf.map_fn(decoded, groups, fn_output_signature=form, parallel_iterations=4)
+        rows, form = tf.size(files), tf.TensorSpec((AT_ONCE, *self.size, self.channels), tf.uint8)
+        padding = tf.fill([-rows % AT_ONCE], tf.constant(self._black))
+        groups = tf.reshape(tf.concat([files, padding], 0), [-1, AT_ONCE])
+        images = tf.map_fn(decoded, groups, fn_output_signature=form, parallel_iterations=4)
+        return tf.reshape(images, [-1, *self.size, self.channels])[:rows]
 
-    def _any(self, file: tf.Tensor, channels: int) -> tf.Tensor:
-        """An image of any format and size."""
-        image = tf.io.decode_image(file, channels, expand_animations=False)
-        fits = tf.reduce_all(tf.shape(image)[:2] == self.size)
-        return tf.cond(fits, lambda: image, lambda: self._resized(image))
+    def _of_any(self, files: tf.Tensor) -> tf.Tensor:
+        """Images of any format and size."""
+
+        def decoded(file: tf.Tensor) -> tf.Tensor:
+            image = tf.io.decode_image(file, self.channels, expand_animations=False)
+            fits = tf.reduce_all(tf.shape(image)[:2] == self.size)
+            image = tf.cond(fits, lambda: image, lambda: self._resized(image))
+            return tf.ensure_shape(image, form.shape)
+
+        form = tf.TensorSpec((*self.size, self.channels), tf.uint8)
+        return tf.map_fn(decoded, files, fn_output_signature=form, parallel_iterations=16)
 
     def _resized(self, image: tf.Tensor) -> tf.Tensor:
         height, width = self.size
