@@ -68,9 +68,7 @@ class Transform(Component):
         preprocessing.write_json(Preprocessing.FACTS, facts)
         figures = {"adapted_layers": len(adapted.states), "passes": adapted.passes}
         if adapted.remembered:
-            figures["remembered"] = (
-                f"{adapted.remembered} of {adapted.remembered + adapted.computed} row groups"
-            )
+            figures["remembered"] = f"{adapted.remembered} of {adapted.remembered + adapted.computed} parts"
         if self.materialize:
             from components.columnar.materialized import materialize
 

@@ -21,7 +21,7 @@ from components.artifacts import needed_inputs
 from components.base import Context
 from components.columnar.beam import fold
 from components.columnar.feed import column, rows_a_batch
-from components.columnar.remembered import Counted, Remembering, RowGroup, row_groups
+from components.columnar.remembered import Counted, Part, Remembering, parts
 
 if TYPE_CHECKING:
     from components.columnar.accumulators import Accumulator
@@ -36,8 +36,8 @@ class Adapted:
     Attributes:
         states: by the layer's name.
         passes: how often the rows were read.
-        computed: row groups read, over all passes.
-        remembered: row groups whose states an earlier run had kept.
+        computed: parts of the rows read, over all passes.
+        remembered: parts whose states an earlier run had kept.
     """
 
     states: dict[str, Accumulator]
@@ -58,10 +58,10 @@ def adapt(
     Args:
         model: functional, with inputs by name; changed in place.
         shards: Parquet files with a column for each input.
-        context: its `cache_dir` keeps the states of row groups for later runs.
+        context: its `cache_dir` keeps the states of parts of the rows for later runs.
         most_counted: how many values a vocabulary counts at once; None counts all.
     """
-    groups, adapted = row_groups(list(shards)), Adapted({})
+    rows, adapted = parts(shards), Adapted({})
     for layers in adaptation_passes(model):
         adapted.passes += 1
         context.report(f"pass {adapted.passes}: {', '.join(layer.name for layer in layers)}")
@@ -70,7 +70,7 @@ def adapt(
         if context.cache_dir is not None:
             folder = context.cache_dir / _plan_digest(plan, model, layers, adapted.states)
         accumulate = Remembering(functools.partial(_accumulate, plan=plan), tuple(plan.inputs), folder)
-        done: Counted = fold(groups, accumulate, functools.partial(Counted.merged, merge=_merge), context)
+        done: Counted = fold(rows, accumulate, functools.partial(Counted.merged, merge=_merge), context)
         adapted.computed += done.computed
         adapted.remembered += done.remembered
         for layer, state in zip(layers, done.value):
@@ -138,13 +138,13 @@ class _Plan:
         return cls(specs, rows, file, direct, called, pickle.dumps(empty))
 
 
-def _accumulate(group: RowGroup, plan: _Plan) -> list[Accumulator]:
-    """The layers' states over one row group."""
+def _accumulate(part: Part, plan: _Plan) -> list[Accumulator]:
+    """The layers' states over one part of the rows."""
     import pyarrow.parquet as pq
 
     states = pickle.loads(plan.empty)
-    with pq.ParquetFile(group.shard) as file:
-        for batch in file.iter_batches(plan.rows, [group.number], list(plan.inputs)):
+    with pq.ParquetFile(part.shard) as file:
+        for batch in file.iter_batches(plan.rows, list(part.groups), list(plan.inputs)):
             entering = _Entering(batch, plan)
             for state, times in zip(states, plan.calls):
                 takes_arrow = getattr(state, "TAKES_ARROW", False)
@@ -203,8 +203,8 @@ def _plan_digest(
 ) -> str:
     """What decides the states of a pass, besides the rows."""
     text = json.dumps({**model.get_config(), "name": ""}, sort_keys=True, default=str)
-    for place, layer in enumerate(model.layers):
-        text = text.replace(json.dumps(layer.name), f'"layer {place}"')
+    for place, operation in enumerate(model.operations):
+        text = text.replace(json.dumps(operation.name), f'"operation {place}"')
     digest = hashlib.sha256(f"{VERSION} {keras.__version__} {text}".encode())
     digest.update(repr([plan.inputs, [model.layers.index(layer) for layer in layers]]).encode())
     digest.update(plan.empty)

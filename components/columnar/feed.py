@@ -119,6 +119,7 @@ def _column(held: pa.Array, dtype: str, shape: tuple[int | None, ...]) -> Column
 
 
 def _varying(held: pa.Array, dtype: str) -> Column:
+    missing_value(dtype)  # there must be one to fill up with
     held = held.storage if isinstance(held, pa.ExtensionArray) else held
     if not is_list(held.type):
         return Column(_values(held, dtype), (None,), np.ones(len(held), np.int64))

@@ -6,50 +6,55 @@ import hashlib
 import os
 import pickle
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 
+# Row groups in a part. States of few rows are not much smaller than those of many, and what is
+# remembered is to be merged in a fraction of the time that it took to compute.
+GROUPS = 4
+
+
 @dataclass(frozen=True)
-class RowGroup:
-    """Some 65,536 rows: what one worker reads at a time.
+class Part:
+    """Some row groups of a shard, a quarter of a million rows: what one worker reads at a time.
 
     Attributes:
         shard: a Parquet file.
-        number: of the row group within it, from 0.
+        groups: their numbers within it.
     """
 
     shard: str
-    number: int
+    groups: tuple[int, ...]
 
     def digest(self, columns: tuple[str, ...]) -> str:
         """The SHA-256 of the columns' bytes, whatever file they lie in and whatever is beside them."""
         import pyarrow.parquet as pq
 
-        metadata = pq.read_metadata(self.shard)
-        group, digest = metadata.row_group(self.number), hashlib.sha256()
+        metadata, digest = pq.read_metadata(self.shard), hashlib.sha256()
         schema = metadata.schema.to_arrow_schema()
         digest.update(repr([(name, str(schema.field(name).type)) for name in columns]).encode())
         with open(self.shard, "rb") as file:
-            for place in range(group.num_columns):
-                chunk = group.column(place)
-                if chunk.path_in_schema.split(".")[0] in columns:
-                    first = chunk.dictionary_page_offset or chunk.data_page_offset
-                    file.seek(first)
-                    digest.update(file.read(chunk.total_compressed_size))
+            for number in self.groups:
+                group = metadata.row_group(number)
+                for chunk in map(group.column, range(group.num_columns)):
+                    if chunk.path_in_schema.split(".")[0] in columns:
+                        file.seek(chunk.dictionary_page_offset or chunk.data_page_offset)
+                        digest.update(file.read(chunk.total_compressed_size))
         return digest.hexdigest()
 
 
-def row_groups(shards: list[Path]) -> list[RowGroup]:
-    """All row groups of some shards, in order."""
+def parts(shards: Sequence[Path]) -> list[Part]:
+    """All rows of some shards, in order."""
     import pyarrow.parquet as pq
 
+    counts = [(str(shard), pq.read_metadata(shard).num_row_groups) for shard in shards]
     return [
-        RowGroup(str(shard), number)
-        for shard in shards
-        for number in range(pq.read_metadata(shard).num_row_groups)
+        Part(shard, tuple(range(first, min(first + GROUPS, count))))
+        for shard, count in counts
+        for first in range(0, count, GROUPS)
     ]
 
 
@@ -72,23 +77,23 @@ class Remembering:
     """`accumulate`, which looks for its result first, and keeps it.
 
     Attributes:
-        accumulate: a pure function of the row group's columns, picklable.
+        accumulate: a pure function of the part's columns, picklable.
         columns: those that it reads.
         folder: where results are kept, a file each, which no other function shares; None keeps none.
     """
 
-    accumulate: Callable[[RowGroup], Any]
+    accumulate: Callable[[Part], Any]
     columns: tuple[str, ...]
     folder: Path | None
 
-    def __call__(self, group: RowGroup) -> Counted:
+    def __call__(self, part: Part) -> Counted:
         if self.folder is None:
-            return Counted(self.accumulate(group), 1, 0)
-        path = self.folder / group.digest(self.columns)
+            return Counted(self.accumulate(part), 1, 0)
+        path = self.folder / part.digest(self.columns)
         found = _read(path)
         if found is not None:
             return Counted(found, 0, 1)
-        result = self.accumulate(group)
+        result = self.accumulate(part)
         _write(path, result)
         return Counted(result, 1, 0)
 

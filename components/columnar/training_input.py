@@ -98,9 +98,18 @@ def dataset(
     if seed is None and epochs == 1:
         data = one_epoch(tf.constant(0, tf.int64)).apply(tf.data.experimental.assert_cardinality(per_epoch))
         kept = _bytes_of(source.outputs.values(), rows) <= MOST_BYTES_KEPT
-        return data.cache() if kept else data.prefetch(prefetched)
+        return (data.cache() if kept else data.prefetch(prefetched)).with_options(_without_copies())
     last = tf.int64.max if epochs is None else first_epoch + epochs
-    return tf.data.Dataset.range(first_epoch, last).flat_map(one_epoch).prefetch(prefetched)
+    data = tf.data.Dataset.range(first_epoch, last).flat_map(one_epoch).prefetch(prefetched)
+    return data.with_options(_without_copies())
+
+
+def _without_copies() -> tf.data.Options:
+    """tf.data optimises a pipeline by way of a serialised graph, with a copy of every mapped file in it;
+    none of its rewritings has anything to do here."""
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False
+    return options
 
 
 def _places(

@@ -1,4 +1,4 @@
-"""States are remembered by row group: what was analysed once is not analysed again."""
+"""States are remembered by parts of the rows: what was analysed once is not analysed again."""
 
 import keras
 import numpy as np
@@ -42,12 +42,12 @@ def test_a_new_span_costs_itself_alone(tmp_path, spans):
     first = run(tmp_path, spans, "0:8", "nine")
     assert "remembered" not in first.metrics
     again = run(tmp_path, spans, "0:8", "again")
-    assert again.metrics["remembered"] == "18 of 18 row groups"  # nine in each of two passes
+    assert again.metrics["remembered"] == "18 of 18 parts"  # nine in each of two passes
     ten = run(tmp_path, spans, "0:9", "ten")
     # The second pass sees sizes scaled by another mean: only the first is remembered.
-    assert ten.metrics["remembered"] == "9 of 20 row groups"
+    assert ten.metrics["remembered"] == "9 of 20 parts"
     window = run(tmp_path, spans, "last 9", "window")
-    assert window.metrics["remembered"] == "9 of 18 row groups"
+    assert window.metrics["remembered"] == "9 of 18 parts"
 
 
 def test_what_is_remembered_gives_the_same_state(tmp_path, spans):
@@ -74,7 +74,7 @@ def test_other_layers_share_nothing(tmp_path, spans):
 
 def test_names_that_keras_counts_up_do_not_matter(tmp_path, spans):
     run(tmp_path, spans, "0:3", "first", narrower)
-    assert run(tmp_path, spans, "0:3", "again", narrower).metrics["remembered"] == "4 of 4 row groups"
+    assert run(tmp_path, spans, "0:3", "again", narrower).metrics["remembered"] == "4 of 4 parts"
 
 
 def test_a_damaged_file_is_computed_again(tmp_path, spans):
@@ -82,5 +82,5 @@ def test_a_damaged_file_is_computed_again(tmp_path, spans):
     kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     kept[0].write_bytes(b"")
     kept[1].write_bytes(kept[1].read_bytes()[:-1] + b"?")
-    assert run(tmp_path, spans, "0:3", "again", narrower).metrics["remembered"] == "2 of 4 row groups"
+    assert run(tmp_path, spans, "0:3", "again", narrower).metrics["remembered"] == "2 of 4 parts"
     assert Context(tmp_path).cache_dir is None

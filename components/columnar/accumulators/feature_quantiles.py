@@ -8,7 +8,7 @@ import numpy as np
 
 from components.columnar.accumulators.quantiles import LEVEL, Quantiles
 
-# Numbers that all features together hold a level: 32 MB of float64. Of 64 features and fewer each has
+# Numbers that all features together hold a level: 8 MB of float64. Of 64 features and fewer each has
 # `LEVEL`; of more, each is exact to fewer numbers, and its ranks err by log2(n / level) / level.
 MOST_HELD = 64 * LEVEL
 LEAST_LEVEL = 1 << 10
