@@ -17,7 +17,6 @@ from components.columnar.accumulators import Accumulator
 from components.columnar.accumulators.moments import Moments
 from components.columnar.accumulators.quantiles import Quantiles
 from components.columnar.accumulators.vocabulary import Vocabulary
-from components.errors import DataError
 
 
 class Adapter(Protocol):
@@ -140,24 +139,14 @@ def _vocabulary_options(layer: Any) -> dict[str, Any]:
     return {
         "most": room,
         "left_out": ("", -1, layer.mask_token, layer.oov_token),
+        "as_lines": True,
         "counts_documents": layer.output_mode == "tf_idf",
     }
 
 
 def _never_there(layer: Any) -> Any:
-    """A value for the vocabulary of a column that has none, so that all is out of it.
-
-    Raises:
-        DataError: there is none for such a layer.
-    """
-    if isinstance(layer, layers.IntegerLookup):
-        return int(np.iinfo(np.int64).min)
-    if isinstance(layer, layers.StringLookup) and layer.mask_token != "":
-        return ""  # Keras's own `adapt` gives this one
-    raise DataError(
-        f"layer {layer.name!r} finds no value for its vocabulary, all are missing; leave the column out, "
-        "give the layer a vocabulary, or take components.layers.FrequencyLookup"
-    )
+    """A value for the vocabulary of a column that has none, so that all is out of it."""
+    return int(np.iinfo(np.int64).min) if isinstance(layer, layers.IntegerLookup) else "[no value]"
 
 
 def _has_vocabulary(layer: Any) -> bool:

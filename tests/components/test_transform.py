@@ -1,8 +1,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from components import Transform
+from components.columnar.feed import feed
 from components.columnar.training_input import dataset, steps_per_epoch
 from components.errors import DataError, UserCodeError
 
@@ -297,3 +299,42 @@ def test_the_seed_decides_the_order(prepared, tmp_path):
     assert same[0] == same[1] != order_of(prepared, tmp_path, seed=8)
     assert sum(order_of(prepared, tmp_path), []) == list(range(ROWS))
     assert order_of(prepared, tmp_path, seed=7, epochs=2)[8:] == order_of(prepared, tmp_path, seed=7, first_epoch=1)
+
+
+EDGES = {
+    "one row": {"size": [2.5], "word": ["a"], "code": [3], "text": ["the cat"]},
+    "constant": {"size": [2.5] * 9, "word": ["a"] * 9, "code": [3] * 9, "text": ["the cat"] * 9},
+    "nulls": {"size": [None, 2.5], "word": [None, "a"], "code": [None, 3], "text": [None, "the cat"]},
+    "nothing but nulls": {"size": [None] * 3, "word": [None] * 3, "code": [None] * 3, "text": ["the cat"] * 3},
+    "not finite": {
+        "size": [float("inf"), -float("inf"), float("nan"), 1.0],
+        "word": ["", "a", "a", ""], "code": [-1, 3, 3, 4], "text": ["", "a", "...", "\x00 b"],
+    },
+    "no UTF-8": {"size": [1.0, 2.0], "word": [b"\xff\xfe", b"a"], "code": [1, 2], "text": [b"\xff cat", b"dog"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_rows_at_the_edge_are_adapted_on_and_fed(make_examples, tmp_path, name):
+    import pyarrow as pa
+
+    kinds = {"size": pa.float64(), "code": pa.int64()}
+    batch = pa.RecordBatch.from_pydict({n: pa.array(v, kinds.get(n)) for n, v in EDGES[name].items()})
+    if name == "nothing but nulls":
+        batch = batch.set_column(1, "word", pa.array([None] * 3, pa.string()))
+    done = Transform(make_examples({"train": batch}), function=preprocessing).execute(tmp_path / "out")
+    model = done.preprocessing.load()
+    outputs = model({n: tf.convert_to_tensor(v) for n, v in feed(batch, model.input).items()})
+    known = np.isfinite(np.array([np.nan if v is None else v for v in EDGES[name]["size"]]))
+    assert np.isfinite(outputs["size"][:, 0].numpy()[known]).all()
+    unseen = model({
+        "size": tf.constant([[9.0]]), "word": tf.constant([["new"]]), "code": tf.constant([[99]], tf.int64),
+        "text": tf.constant([["new"]]),
+    })  # fmt: skip
+    assert unseen["word"].numpy() == 0 and unseen["code"].numpy() == 0 and unseen["text"].numpy()[0, 0] == 1
+
+
+def test_a_split_without_rows_is_told(make_examples, tmp_path):
+    examples = make_examples({"train": {"size": [1.0]}, "eval": {"size": []}})
+    with pytest.raises(DataError, match="Transform.split: 'eval' has no rows to adapt layers on"):
+        Transform(examples, function=chained, split="eval").execute(tmp_path / "out")

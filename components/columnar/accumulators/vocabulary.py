@@ -21,7 +21,9 @@ class Vocabulary:
         most: how many values the vocabulary has; all by default.
         least: how often a value must occur to be in it.
         left_out: values that are never in it, as texts or numbers. Texts that are no UTF-8 are not
-            either: Keras keeps vocabularies as text.
+            either: vocabularies are kept as text.
+        as_lines: leaves out texts that a file of lines, such as Keras's own lookups keep, does not
+            give back: those with line breaks, or a NUL at their end.
         counts_documents: whether `documents` is asked for.
 
     The order is Keras's: by count, ties by value, both descending.
@@ -34,9 +36,10 @@ class Vocabulary:
         most: int | None = None,
         least: int = 1,
         left_out: Iterable[Any] = (),
+        as_lines: bool = False,
         counts_documents: bool = False,
     ) -> None:
-        self._most, self._least = most, least
+        self._most, self._least, self._as_lines = most, least, as_lines
         self._left_out = {one.encode() if isinstance(one, str) else one for one in left_out} - {None}
         self._counts = ValueCounts(most=None, estimates_distinct=False)
         self._documents = ValueCounts(most=None, estimates_distinct=False) if counts_documents else None
@@ -95,9 +98,14 @@ class Vocabulary:
         for value, count in self._ordered():
             if len(kept) == self._most:
                 break
-            if value not in self._left_out and (text := _decoded(value)) is not None:
+            if value not in self._left_out and self._can_be_kept(text := _decoded(value)):
                 kept.append((text, count))
         return kept
+
+    def _can_be_kept(self, text: Any) -> bool:
+        if text is None or not (self._as_lines and isinstance(text, str)):
+            return text is not None
+        return text.splitlines() == [text] and not text.endswith("\0")
 
     def _ordered(self) -> Iterator[tuple[Any, int]]:
         counts = self._counts.table()

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.adaptation import new_state, set_state
-from components.errors import DataError
 
 NUMBERS = st.lists(
     st.floats(-1e6, 1e6, width=32) | st.just(float("nan")) | st.just(float("inf")), min_size=1, max_size=60
@@ -79,9 +78,20 @@ def test_of_nothing_but_missing_values_all_is_out_of_the_vocabulary(kind):
     assert of_missing_values(kind(output_mode="one_hot")).tolist() == [[1, 0]]
 
 
-def test_where_keras_has_no_such_vocabulary_it_is_told():
-    with pytest.raises(DataError, match="layer 'named' finds no value .* leave the column out"):
-        of_missing_values(keras.layers.StringLookup(mask_token="", name="named"))
+def test_with_a_mask_too():
+    assert of_missing_values(keras.layers.StringLookup(mask_token="")).tolist() == [[1]]
+
+
+def test_texts_that_keras_would_lose_in_its_files_are_out_of_the_vocabulary(tmp_path):
+    raw = keras.Input((1,), name="x", dtype="string")
+    layer = keras.layers.StringLookup()
+    model = keras.Model({"x": raw}, {"y": layer(raw)})
+    state = new_state(layer)
+    state.add(np.array([b"a\nb", b"a\rb", b"nul\0", b"\0", "a\u2028b".encode(), b"plain", b"tab\tted", b"plain"], object))
+    set_state(layer, state)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras").layers[-1]
+    assert loaded.get_vocabulary() == layer.get_vocabulary() == ["[UNK]", "plain", "tab\tted"]
 
 
 def test_a_limit_bounds_what_is_counted_and_says_by_how_much_counts_are_low():
