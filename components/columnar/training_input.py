@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +31,11 @@ SUPER_BATCH_ROWS = 4096
 PREFETCHED = 16
 # What is gone through more than once is kept preprocessed in memory if it takes no more than this.
 MOST_BYTES_KEPT = 64 << 20
-# Texts and lists that are taken at once.
+# Numbers, and bytes of texts and lists, that are taken at once.
+MOST_NUMBERS_AT_ONCE = 1 << 20
 MOST_BYTES_GATHERED = 32 << 20
-# Calls of the preprocessing at once. TensorFlow decides how many cores they get.
-SIDE_BY_SIDE = 4
+# Calls of the preprocessing at once.
+SIDE_BY_SIDE = min(os.cpu_count() or 1, 8)
 
 
 def steps_per_epoch(examples: Examples, split: str, batch_size: int) -> int:
@@ -153,9 +155,11 @@ class _Source:
         return features, features.pop(self.label) if self.label in self.outputs else columns[self.label]
 
     def batches_at_once(self, batch_size: int) -> int:
-        tensors = {} if self.model is None else {f"raw {name}": t for name, t in self.model.input.items()}
-        most = rows_a_batch(tensors | self.outputs)
-        rows = min(SUPER_BATCH_ROWS, most, MOST_BYTES_GATHERED // self.store.bytes_a_row)
+        taken = [] if self.model is None else self.model.input.values()
+        width = _numbers_a_row([*taken, *self.outputs.values()])
+        rows = min(
+            SUPER_BATCH_ROWS, MOST_NUMBERS_AT_ONCE // width, MOST_BYTES_GATHERED // self.store.bytes_a_row
+        )
         return max(1, rows // batch_size)
 
 
@@ -177,7 +181,11 @@ def _source(examples: Examples, split: str, preprocessing: Preprocessing, work_d
 
 def _bytes_of(tensors: Iterable[Any], rows: int) -> int:
     """The memory that so many rows of the tensors take, at 4 bytes a number."""
-    return rows * sum(4 * math.prod(size or 1 for size in tensor.shape[1:]) for tensor in tensors)
+    return 4 * rows * _numbers_a_row(tensors)
+
+
+def _numbers_a_row(tensors: Iterable[Any]) -> int:
+    return sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in tensors) or 1
 
 
 def _laid_out(
