@@ -244,7 +244,8 @@ class Preprocessing(Artifact):
 
     `preprocessing.keras` is the adapted model; its inputs and outputs are dicts by name.
     `preprocessing.json` holds `label` (the name of the output, or raw column, that is learned;
-    or null), `label_is_output`, `class_names` (or null), and `state`: a line for each adapted layer.
+    a list of several, or null), `sample_weight` (likewise one, or null), `class_names` (of the label,
+    or by label, or null), and `state`: a line for each adapted layer.
     `state/` holds the same state to read: vocabularies as text files, a value, a tab and its count a
     line; numbers as JSON. `materialized/`, where it was asked for, holds the preprocessed rows as an
     Examples artifact, whose manifest names the digest of what they were made from.
@@ -262,12 +263,19 @@ class Preprocessing(Artifact):
         """The whole model: features and, where it is computed, the label."""
         return load_keras_model(self.file(self.FILE))
 
+    @property
+    def labels(self) -> list[str]:
+        """The outputs or raw columns that are learned."""
+        label = self.facts["label"]
+        return [] if label is None else [label] if isinstance(label, str) else label
+
     def load_features(self) -> keras.Model:
         """The part that serving needs: the features, from those raw columns alone that they need."""
         import keras
 
         model = self.load()
-        outputs = {k: v for k, v in model.output.items() if k != self.facts["label"]}
+        taken = {*self.labels, self.facts["sample_weight"]}
+        outputs = {k: v for k, v in model.output.items() if k not in taken}
         return keras.Model(needed_inputs(model.input, outputs), outputs)
 
     def materialized(self, examples: Examples) -> Examples | None:

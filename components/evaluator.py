@@ -73,17 +73,17 @@ def _judge(
     return rules
 
 
-def _confusion(model: Any, data: Any, class_names: list[str] | None) -> dict[str, Any] | None:
+def _confusion(model: Any, data: Any, class_names: Any) -> dict[str, Any] | None:
     """Rows by true and predicted class, for a classifier of whole-numbered classes; else None."""
     import numpy as np
     import tensorflow as tf
 
     classes = model.output.shape[-1] if hasattr(model.output, "shape") else None
-    if not class_names or classes != len(class_names):
+    if not isinstance(class_names, list) or classes != len(class_names):
         return None
     predict = tf.function(lambda features: tf.argmax(model(features, training=False), axis=-1))
     counts = np.zeros((classes, classes), np.int64)
-    for features, label in data:
+    for features, label, *_ in data:
         true = label.numpy().reshape(-1).astype(np.int64)
         np.add.at(counts, (true, predict(features).numpy().reshape(-1)), 1)
     return {"classes": class_names, "counts": counts.tolist()}

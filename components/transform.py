@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional, Union
 
 from annotated_types import Gt
 
@@ -26,7 +26,9 @@ class Transform(Component):
         function: returns a functional `keras.Model` from raw features to model inputs, both dicts
             by name, or a `keras.utils.FeatureSpace`. It may compute the label too.
         features: instead of a function, what becomes of each column: see `components.features`.
-        label: the output of that model, or else the raw column, that is learned.
+        label: the output of that model, or else the raw column, that is learned; or several, for a
+            model whose outputs are named as they are.
+        sample_weight: the output or raw column that says how much a row counts in training.
         split: the rows over which layers are adapted.
         materialize: stores the preprocessed rows of all splits, so that training, however long,
             need not preprocess them again. For preprocessing that costs more than reading.
@@ -39,7 +41,7 @@ class Transform(Component):
         DataError: no column feeds an input, or its values cannot; the split has no rows.
     """
 
-    VERSION = "2"
+    VERSION = "3"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]
@@ -47,7 +49,8 @@ class Transform(Component):
     preprocessing: Output[Preprocessing]
     function: Parameter[Optional[Callable]] = None
     features: Parameter[Optional[dict[str, Feature]]] = None
-    label: Parameter[Optional[str]] = None
+    label: Parameter[Union[str, list[str], None]] = None
+    sample_weight: Parameter[Optional[str]] = None
     split: Parameter[str] = "train"
     materialize: Parameter[bool] = False
     most_counted: Parameter[Optional[Annotated[int, Gt(0)]]] = None
@@ -102,19 +105,35 @@ class Transform(Component):
             if name not in columns:
                 raise DataError(f"the data has no column {name!r}, which {self._told} wants; "
                                 f"{nearest(name, columns)}")  # fmt: skip
-        if self.label is not None and self.label not in [*model.output, *columns]:
-            raise DataError(
-                f"{self.name}.label: {self.label!r} is neither an output of {self._told} "
-                f"nor a column of the data; {nearest(self.label, [*model.output, *columns])}"
-            )
+        known = [*model.output, *columns]
+        asked = [("label", name) for name in self._labels]
+        asked += [("sample_weight", self.sample_weight)] if self.sample_weight else []
+        for parameter, name in asked:
+            if name not in known:
+                raise DataError(
+                    f"{self.name}.{parameter}: {name!r} is neither an output of {self._told} "
+                    f"nor a column of the data; {nearest(name, known)}"
+                )
+
+    @property
+    def _labels(self) -> list[str]:
+        return [self.label] if isinstance(self.label, str) else self.label or []
 
     def _facts(self, model: keras.Model, examples: Examples) -> dict[str, Any]:
-        is_output = self.label in model.output
-        names = None
-        if is_output:
-            layer = model.output[self.label]._keras_history.operation
-            if hasattr(layer, "get_vocabulary") and getattr(layer, "num_oov_indices", 1) == 0:
-                names = [str(value) for value in layer.get_vocabulary()]
-        elif self.label is not None:
-            names = examples.class_names(self.label)
-        return {"label": self.label, "label_is_output": is_output, "class_names": names}
+        names = {label: _class_names(model, examples, label) for label in self._labels}
+        only = isinstance(self.label, str)
+        return {
+            "label": self.label,
+            "sample_weight": self.sample_weight,
+            "class_names": names[self.label] if only else names or None,
+        }
+
+
+def _class_names(model: keras.Model, examples: Examples, label: str) -> list[str] | None:
+    """What the whole numbers of a label mean, where that is known."""
+    if label not in model.output:
+        return examples.class_names(label)
+    layer = model.output[label]._keras_history.operation
+    if hasattr(layer, "get_vocabulary") and getattr(layer, "num_oov_indices", 1) == 0:
+        return [str(value) for value in layer.get_vocabulary()]
+    return None

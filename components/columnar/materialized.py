@@ -68,12 +68,13 @@ def _write(element: tuple[str, str], preprocessing: Preprocessing, folder: Path)
     path = f"{split}/{Path(shard).name}"
     unfinished = folder / f"{path}.{uuid.uuid4().hex}"  # a runner may do an element twice
     count, writer = 0, None
-    raw_label = [facts["label"]] if facts["label"] and not facts["label_is_output"] else []
+    beside = [*preprocessing.labels, *([facts["sample_weight"]] if facts["sample_weight"] else [])]
+    beside = [name for name in beside if name not in model.output]
     with pq.ParquetFile(shard) as file:
-        for batch in file.iter_batches(rows, columns=[*model.input, *raw_label]):
+        for batch in file.iter_batches(rows, columns=list({**model.input, **dict.fromkeys(beside)})):
             outputs = model(feed(batch, model.input), training=False)
             columns = {name: _as_arrow(tensor.numpy()) for name, tensor in outputs.items()}
-            columns |= {name: batch.column(name) for name in raw_label}
+            columns |= {name: batch.column(name) for name in beside}
             table = pa.table(columns)
             writer = writer or pq.ParquetWriter(unfinished, table.schema, compression="zstd")
             writer.write_table(table)

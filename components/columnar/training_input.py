@@ -7,10 +7,11 @@ memory stays flat.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,57 +54,142 @@ def dataset(
     seed: int | None = None,
     epochs: int | None = 1,
     first_epoch: int = 0,
-    worker: int = 0,
-    workers: int = 1,
 ) -> tf.data.Dataset:
-    """Batches of (features by name, label).
+    """Batches of (features by name, label), or (features, label, weight) where rows have a weight.
+
+    Several labels are a dict by name.
 
     Args:
-        batch_size: rows a batch, of all workers together; the last of an epoch has what is left.
+        batch_size: rows a batch; the last of an epoch has what is left.
         work_dir: where the rows are laid out; it may be removed while the dataset is used.
         seed: shuffles all rows anew in each epoch, the same way for the same seed; None keeps
             their order. With a seed, layers that are random in training are: the same way too.
         epochs: None repeats for ever.
         first_epoch: the number of the first epoch, which decides its order.
-        worker, workers: of each batch, this worker gets its share of the rows, one after the
-            other: together the workers see the batches that one alone would see.
 
     Raises:
         DataError: a column is missing or of the wrong kind, a label is missing in some rows, the
             split has no rows, or the preprocessing has no label.
-        ParameterError: the workers cannot share a batch evenly.
     """
-    if batch_size % workers:
-        raise ParameterError(f"batch_size: {batch_size} rows cannot be shared by {workers} workers evenly")
-    source = _source(examples, split, preprocessing, work_dir)
-    store, rows = source.store, source.store.rows
-    random = seed is not None and source.model is not None and is_random(source.model)
-    # What is random, or filled up to the longest, is made batch by batch.
-    at_once = 1 if random or store.varies else source.batches_at_once(batch_size)
-    per_epoch = -(-rows // batch_size)
-
-    def some_batches(epoch: tf.Tensor, first: tf.Tensor) -> Any:
-        places = _places(first, at_once, rows, batch_size, worker, workers)
-        if seed is not None:
-            places = shuffled(places, rows, tf.constant(seed, tf.int64), epoch)
-        return source.prepared(store.gather(places), (seed, epoch, first) if random else None)
-
-    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        starts = tf.data.Dataset.range(0, per_epoch, at_once)
-        data = starts.map(
-            lambda first: some_batches(epoch, first), num_parallel_calls=SIDE_BY_SIDE, deterministic=True
-        )
-        return data if at_once == 1 else data.rebatch(batch_size // workers)
-
-    a_batch = _bytes_of(source.outputs.values(), batch_size)
-    prefetched = max(1, min(PREFETCHED, MOST_BYTES_KEPT // max(a_batch, 1)))
+    made = _Batches(_source(examples, split, preprocessing, work_dir), batch_size, seed)
+    prefetched = made.ahead(batch_size, PREFETCHED)
     if seed is None and epochs == 1:
-        data = one_epoch(tf.constant(0, tf.int64)).apply(tf.data.experimental.assert_cardinality(per_epoch))
-        kept = _bytes_of(source.outputs.values(), rows) <= MOST_BYTES_KEPT
-        return (data.cache() if kept else data.prefetch(prefetched)).with_options(_without_copies())
-    last = tf.int64.max if epochs is None else first_epoch + epochs
-    data = tf.data.Dataset.range(first_epoch, last).flat_map(one_epoch).prefetch(prefetched)
+        data = made.one_by_one(tf.constant(0, tf.int64))
+        data = data.apply(tf.data.experimental.assert_cardinality(made.an_epoch))
+        data = data.cache() if made.fit_in_memory else data.prefetch(prefetched)
+    else:
+        last = tf.int64.max if epochs is None else first_epoch + epochs
+        numbers = tf.data.Dataset.range(first_epoch, last)
+        data = numbers.flat_map(made.one_by_one).prefetch(prefetched)
     return data.with_options(_without_copies())
+
+
+class Chunks:
+    """What training takes: the batches of a split, several at a time, without end.
+
+    Args:
+        batch_size: rows a batch, of all workers together.
+        shuffle: else the rows keep their order in every epoch.
+        worker, workers: of each batch, this worker gets its share of the rows, one after the other;
+            of one that has fewer rows, the last of an epoch, it gets all, so that the mean over the
+            workers stays the mean over the rows.
+
+    Attributes:
+        rows: rows an epoch.
+        an_epoch: batches an epoch.
+        at_once: batches a chunk; the last of an epoch has what is left.
+        share: rows of a batch that this worker gets.
+
+    Raises:
+        ParameterError: the workers cannot share a batch evenly.
+        DataError: as `dataset`.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        split: str,
+        preprocessing: Preprocessing,
+        *,
+        batch_size: int,
+        work_dir: Path,
+        seed: int,
+        shuffle: bool = True,
+        worker: int = 0,
+        workers: int = 1,
+    ) -> None:
+        if batch_size % workers:
+            raise ParameterError(
+                f"batch_size: {batch_size} rows cannot be shared by {workers} workers evenly"
+            )
+        source = _source(examples, split, preprocessing, work_dir)
+        self._batches = _Batches(source, batch_size, seed, shuffle, worker, workers)
+        self.rows, self.an_epoch = self._batches.rows, self._batches.an_epoch
+        self.at_once, self.share = self._batches.at_once, batch_size // workers
+
+    def starting(self, epoch: int, step: int) -> tf.data.Dataset:
+        """Chunks from any step of any epoch on: what `dataset` gives, several batches in a row."""
+        begun = self._batches.several(tf.constant(epoch, tf.int64), step)
+        rest = tf.data.Dataset.range(epoch + 1, tf.int64.max).flat_map(self._batches.several)
+        ahead = self._batches.ahead(self.share * self.at_once, most=4)
+        return begun.concatenate(rest).prefetch(ahead).with_options(_without_copies())
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """The batches of a split, in the order of a seed."""
+
+    source: _Source
+    batch_size: int
+    seed: int | None
+    shuffle: bool = True
+    worker: int = 0
+    workers: int = 1
+
+    @property
+    def rows(self) -> int:
+        return self.source.store.rows
+
+    @property
+    def an_epoch(self) -> int:
+        return -(-self.rows // self.batch_size)
+
+    @property
+    def random(self) -> bool:
+        model = self.source.model
+        return self.seed is not None and model is not None and is_random(model)
+
+    @functools.cached_property
+    def at_once(self) -> int:
+        """Batches that are made in one go: what is random, or filled up to the longest, one by one."""
+        alone = self.random or self.source.store.varies
+        return 1 if alone else min(self.source.batches_at_once(self.batch_size), self.an_epoch)
+
+    @property
+    def fit_in_memory(self) -> bool:
+        return _bytes_of(self.source.outputs.values(), self.rows) <= MOST_BYTES_KEPT
+
+    def ahead(self, rows: int, most: int) -> int:
+        """How many elements of so many rows may wait to be used."""
+        return max(1, min(most, MOST_BYTES_KEPT // max(_bytes_of(self.source.outputs.values(), rows), 1)))
+
+    def several(self, epoch: tf.Tensor, first: int = 0) -> tf.data.Dataset:
+        """An epoch from its step `first` on, `at_once` batches at a time."""
+        starts = tf.data.Dataset.range(first, self.an_epoch, self.at_once)
+        return starts.map(
+            lambda step: self._made(epoch, step), num_parallel_calls=SIDE_BY_SIDE, deterministic=True
+        )
+
+    def one_by_one(self, epoch: tf.Tensor) -> tf.data.Dataset:
+        data = self.several(epoch)
+        return data if self.at_once == 1 else data.rebatch(self.batch_size)
+
+    def _made(self, epoch: tf.Tensor, step: tf.Tensor) -> Any:
+        places = _places(step, self.at_once, self.rows, self.batch_size, self.worker, self.workers)
+        if self.seed is not None and self.shuffle:
+            places = shuffled(places, self.rows, tf.constant(self.seed, tf.int64), epoch)
+        moment = (self.seed, epoch, step) if self.random else None
+        return self.source.prepared(self.source.store.gather(places), moment)
 
 
 def _without_copies() -> tf.data.Options:
@@ -120,28 +206,32 @@ def _places(
     """The places in the order of the rows of some batches from the first on, of this worker."""
     starts = tf.range(first * batch_size, tf.minimum((first + batches) * batch_size, rows), batch_size)
     sizes = tf.minimum(rows - starts, batch_size)
-    mine, next_ones = sizes * worker // workers, sizes * (worker + 1) // workers
-    return tf.ragged.range(starts + mine, starts + next_ones).flat_values
+    share = batch_size // workers
+    whole = sizes == batch_size
+    mine = tf.where(whole, tf.constant(share * worker, tf.int64), 0)
+    return tf.ragged.range(starts + mine, starts + tf.where(whole, mine + share, sizes)).flat_values
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Rows on disk, and how they become features and label.
+    """Rows on disk, and how they become features, label and weight.
 
     Attributes:
         store: columns by name: raw ones, or preprocessed ones where they were materialised.
         model: the preprocessing; None where the store has what it gives.
-        label: the name of the label among the model's outputs or the store's columns.
+        labels: their names among the model's outputs or the store's columns.
+        weight: likewise, or None.
         outputs: what the model gives, symbolic tensors by name.
     """
 
     store: RowStore
     model: keras.Model | None
-    label: str
+    labels: Sequence[str]
+    weight: str | None
     outputs: Mapping[str, Any]
 
-    def prepared(self, columns: dict[str, Any], moment: tuple[Any, ...] | None) -> tuple[dict[str, Any], Any]:
-        """Features by name, and the label.
+    def prepared(self, columns: dict[str, Any], moment: tuple[Any, ...] | None) -> tuple[Any, ...]:
+        """Features by name, the label or labels by name, and the weight where there is one.
 
         Args:
             moment: seeds what is random in training; None for evaluation.
@@ -152,7 +242,13 @@ class _Source:
             features = dict(self.model(features, training=False))
         elif self.model is not None:
             features = dict(called_at_random(self.model, features, moment))
-        return features, features.pop(self.label) if self.label in self.outputs else columns[self.label]
+
+        def taken(name: str) -> tf.Tensor:
+            return features.pop(name) if name in self.outputs else columns[name]
+
+        labels = {name: taken(name) for name in self.labels}
+        label = labels if len(labels) > 1 else labels[self.labels[0]]
+        return (features, label) if self.weight is None else (features, label, taken(self.weight))
 
     def batches_at_once(self, batch_size: int) -> int:
         taken = [] if self.model is None else self.model.input.values()
@@ -164,19 +260,16 @@ class _Source:
 
 
 def _source(examples: Examples, split: str, preprocessing: Preprocessing, work_dir: Path) -> _Source:
-    facts = preprocessing.facts
-    label, is_output = facts["label"], facts["label_is_output"]
-    if label is None:
+    labels, weight = preprocessing.labels, preprocessing.facts["sample_weight"]
+    if not labels:
         raise DataError("there is nothing to learn: name an output or a column as Transform.label")
     model, stored = preprocessing.load(), preprocessing.materialized(examples)
     is_stored = stored is not None and split in stored.splits
     columns = dict(model.output if is_stored else model.input)
-    if not is_output:
-        columns[label] = _label_input(examples, label)
-    store = _laid_out(
-        stored if is_stored else examples, split, columns, None if is_output else label, work_dir
-    )
-    return _Source(store, None if is_stored else model, label, dict(model.output))
+    beside = [name for name in [*labels, *([weight] if weight else [])] if name not in model.output]
+    columns |= {name: _column_as_input(examples, name) for name in beside}
+    store = _laid_out(stored if is_stored else examples, split, columns, beside, work_dir)
+    return _Source(store, None if is_stored else model, labels, weight, dict(model.output))
 
 
 def _bytes_of(tensors: Iterable[Any], rows: int) -> int:
@@ -189,7 +282,7 @@ def _numbers_a_row(tensors: Iterable[Any]) -> int:
 
 
 def _laid_out(
-    examples: Examples, split: str, columns: Mapping[str, Any], label: str | None, work_dir: Path
+    examples: Examples, split: str, columns: Mapping[str, Any], complete: Sequence[str], work_dir: Path
 ) -> RowStore:
     """The split's rows as a row store, made when it is first asked for.
 
@@ -197,7 +290,7 @@ def _laid_out(
 
     Args:
         columns: Keras tensors by name: the form in which each column is wanted.
-        label: the column that must not be missing in any row, if one.
+        complete: the columns that must not be missing in any row: labels and weights.
     """
     forms = [(name, str(tensor.dtype), tuple(tensor.shape)) for name, tensor in columns.items()]
     key = hashlib.sha256(repr((str(examples.path), split, forms)).encode()).hexdigest()[:16]
@@ -208,25 +301,26 @@ def _laid_out(
         names = [name for name in columns if name in set(examples.schema().names)]
         with RowStoreWriter(folder) as writer:
             for batch in examples.batches(split, names, rows_a_batch(columns)):
-                _check_label(batch, label)
+                _check_complete(batch, complete)
                 writer.write({n: column(batch, n, tensor) for n, tensor in columns.items()}, batch.num_rows)
     return RowStore(folder)
 
 
-def _check_label(batch: pa.RecordBatch, label: str | None) -> None:
-    if label is not None and batch.column(label).null_count:
-        raise DataError(
-            f"column {label!r}, the label, is missing in {batch.column(label).null_count} of "
-            f"{batch.num_rows} rows; leave such rows out of the data"
-        )
+def _check_complete(batch: pa.RecordBatch, names: Sequence[str]) -> None:
+    for name in names:
+        if missing := batch.column(name).null_count:
+            raise DataError(
+                f"column {name!r}, the label or weight, is missing in {missing} of {batch.num_rows} rows; "
+                "leave such rows out of the data"
+            )
 
 
-def _label_input(examples: Examples, name: str) -> Any:
-    """The label as an input of the model's would be: numbers stay of their kind."""
+def _column_as_input(examples: Examples, name: str) -> Any:
+    """A label or weight as an input of the model's would be: numbers stay of their kind."""
     schema = examples.schema()
     if name not in schema.names:
         hint = nearest(name, schema.names)
-        raise DataError(f"the data has no column {name!r}, the label; {hint}")
+        raise DataError(f"the data has no column {name!r}, the label or weight; {hint}")
     kind, shape = schema.field(name).type, ()
     if isinstance(kind, pa.FixedShapeTensorType):
         kind, shape = kind.value_type, tuple(kind.shape)

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from components import Transform
-from components.columnar.training_input import dataset
+from components.columnar.training_input import Chunks, dataset
 from components.errors import DataError, ParameterError
 
 PIXELS = np.random.default_rng(4).integers(0, 256, (300, 4, 4, 1), dtype="uint8")
@@ -90,7 +90,7 @@ def test_datasets_of_one_split_share_a_file_that_is_never_written_over(prepare, 
 @pytest.mark.parametrize(
     ("columns", "label", "told"),
     [
-        ({"tips": [1.0, 2.0], "fare": [1.0, 2.0], "y": [1, None]}, "y", "'y', the label, is missing in 1 of 2 rows"),
+        ({"tips": [1.0, 2.0], "fare": [1.0, 2.0], "y": [1, None]}, "y", "'y', the label or weight, is missing in 1 of 2 rows"),
         ({"tips": [1.0, 2.0], "fare": [1.0, 2.0]}, None, "name an output or a column as Transform.label"),
     ],
 )
@@ -106,7 +106,7 @@ def test_a_bad_value_far_down_is_told_before_training(prepare, make_examples, tm
     for name, other, told in (
         ("text", {**good, "tips": ["x"] * 9}, "column 'tips' of type string cannot be fed"),
         ("gone", {"fare": [1.0], "y": [1]}, "no column 'tips'"),
-        ("unlabelled", {"fare": [1.0], "tips": [1.0]}, "no column 'y', the label"),
+        ("unlabelled", {"fare": [1.0], "tips": [1.0]}, "no column 'y', the label or weight"),
     ):
         with pytest.raises(DataError, match=told):
             dataset(make_examples({"train": other}, name), "train", prepared, batch_size=8, work_dir=tmp_path)
@@ -117,23 +117,54 @@ def test_a_bad_value_far_down_is_told_before_training(prepare, make_examples, tm
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 @pytest.mark.parametrize("batch_size", [8, 128])
-def test_workers_share_each_batch_without_overlap(prepare, tmp_path, workers, batch_size):
+def test_workers_share_each_batch_and_have_an_incomplete_one_whole(prepare, tmp_path, workers, batch_size):
     examples, prepared = prepare(images(), rescaled, "label")
+    settings = {"batch_size": batch_size, "work_dir": tmp_path, "seed": 3}
+    alone = [label.numpy().tolist() for _, label in dataset(examples, "train", prepared, **settings, epochs=2)]
+    for worker in range(workers):
+        taken = Chunks(examples, "train", prepared, **settings, worker=worker, workers=workers)
+        share = batch_size // workers
+        expected = [b[worker * share :][:share] if len(b) == batch_size else b for b in alone]
+        labels = rows_of(taken.starting(0, 0).take(2 * -(-taken.an_epoch // taken.at_once)))
+        assert labels == sum(expected, []) and taken.share == share
 
-    def batches(**share):
-        data = dataset(examples, "train", prepared, batch_size=batch_size, work_dir=tmp_path, seed=3, epochs=2, **share)
-        return [label.numpy().tolist() for _, label in data]
 
-    alone = batches()
-    shares = [batches(worker=worker, workers=workers) for worker in range(workers)]
-    assert [sum(parts, []) for parts in zip(*shares, strict=True)] == alone
-    assert max(map(len, shares[0])) <= batch_size // workers
+@pytest.mark.parametrize("step", [0, 1, 5, 37])
+def test_chunks_begin_at_any_step(prepare, tmp_path, step):
+    examples, prepared = prepare(images(), rescaled, "label")
+    settings = {"batch_size": 8, "work_dir": tmp_path, "seed": 3}
+    whole = sum(
+        (label.numpy().tolist() for _, label in dataset(examples, "train", prepared, **settings, epochs=5)), []
+    )
+    found = rows_of(Chunks(examples, "train", prepared, **settings).starting(1, step).take(3))
+    assert found == whole[300 + 8 * step :][: len(found)] and len(found) > 300
+
+
+def test_chunks_without_shuffling_keep_the_order(prepare, tmp_path):
+    examples, prepared = prepare(images(), rescaled, "label")
+    taken = Chunks(examples, "train", prepared, batch_size=64, work_dir=tmp_path, seed=3, shuffle=False)
+    assert rows_of(taken.starting(0, 0).take(2)) == [*CLASSES, *CLASSES]
+
+
+def rows_of(chunks):
+    return np.concatenate([label.numpy() for _, label in chunks]).tolist()
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(prepare, tmp_path):
     examples, prepared = prepare(images(), rescaled, "label")
     with pytest.raises(ParameterError, match="batch_size: 9 rows cannot be shared by 2 workers"):
-        dataset(examples, "train", prepared, batch_size=9, work_dir=tmp_path, workers=2)
+        Chunks(examples, "train", prepared, batch_size=9, work_dir=tmp_path, seed=0, workers=2)
+
+
+def test_several_labels_come_by_name_and_a_weight_behind_them(make_examples, tmp_path):
+    columns = {"tips": [1.0, 2.0], "fare": [1.0, 2.0], "y": [3, 4], "w": [0.5, 2.0]}
+    examples = make_examples({"train": columns})
+    transform = Transform(examples, function=ratio, label=["generous", "y"], sample_weight="w")
+    prepared = transform.execute(tmp_path / "out").preprocessing
+    ((features, labels, weight),) = dataset(examples, "train", prepared, batch_size=2, work_dir=tmp_path)
+    assert list(features) == ["fare"] and list(prepared.load_features().output) == ["fare"]
+    assert {name: label.numpy().tolist() for name, label in labels.items()} == {"generous": [1, 1], "y": [3, 4]}
+    assert weight.numpy().tolist() == [0.5, 2.0]
 
 
 def augmented():
