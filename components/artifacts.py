@@ -311,9 +311,17 @@ class Preprocessing(Artifact):
 
 
 class Model(Artifact):
-    """A Keras model, untrained or trained: `model.keras`, and `summary.json` with its size."""
+    """A Keras model, untrained or trained: `model.keras`, and `summary.json` with its size.
+
+    A trained one has `training.json` beside it: on which device it was trained, how and how fast.
+    """
 
     FILE = "model.keras"
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What `components.building.summary` says of it; nothing of a folder that has a model alone."""
+        return self.read_json("summary.json") if (self.path / "summary.json").exists() else {}
 
     def load(self) -> keras.Model:
         return load_keras_model(self.file(self.FILE))

@@ -92,6 +92,8 @@ class Context:
         work_dir: an empty folder for temporary files; gone when the run ends.
         beam_options: options for the Beam pipelines that the component starts.
         cache_dir: a folder where partial results may be kept between runs, by content; or None.
+        state_dir: a folder that this very work, same inputs and same parameters, finds again after it
+            was killed, and that goes when it is done; or None.
         report: called with a short text ("epoch 3 of 10, loss 0.21") on long work.
     """
 
@@ -99,6 +101,7 @@ class Context:
     beam_options: Sequence[str] = ()
     report: Callable[[str], None] = field(default=lambda text: None)
     cache_dir: Path | None = None
+    state_dir: Path | None = None
 
 
 class Component:

@@ -35,7 +35,9 @@ class Exporter(Component):
         model = inputs.model.load()
         names = inputs.preprocessing.facts["class_names"]
         output_names = _output_names(model)
-        scored = isinstance(names, list) and len(output_names) == 1 and model.outputs[0].shape[-1] == len(names)
+        scored = (
+            isinstance(names, list) and len(output_names) == 1 and model.outputs[0].shape[-1] == len(names)
+        )
 
         def serve(raw: dict[str, Any]) -> dict[str, Any]:
             result = model(features(raw, training=False), training=False)

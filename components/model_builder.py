@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from components.artifacts import Model, Preprocessing
 from components.base import Component, Context, Input, Output, Parameter
 from components.errors import UserCodeError
 from components.user_code import call, name_of
-
-if TYPE_CHECKING:
-    import keras
 
 INITIAL_WEIGHTS = "initial.weights.h5"
 
@@ -40,6 +37,8 @@ class ModelBuilder(Component):
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         import keras
 
+        from components.building.summary import summarise
+
         features = inputs.preprocessing.load_features().output
         keras.utils.set_random_seed(self.seed)
         model_inputs = {
@@ -52,31 +51,9 @@ class ModelBuilder(Component):
             raise UserCodeError(
                 f"{name_of(self.function)} must return a compiled keras.Model, it returned {came}"
             )
+        model.optimizer.build(model.trainable_variables)  # or Keras warns of what it lacks when loaded
         model.save(outputs.model.path / Model.FILE)
         model.save_weights(outputs.model.path / INITIAL_WEIGHTS)
         summary = summarise(model)
         outputs.model.write_json("summary.json", summary)
         return {"parameters": summary["parameters"]}
-
-
-def summarise(model: keras.Model) -> dict[str, Any]:
-    """The size of a model: parameters in all and by layer, bytes, optimizer and loss."""
-    layers = [
-        {
-            "name": layer.name,
-            "class": type(layer).__name__,
-            "parameters": layer.count_params(),
-            "trainable": layer.trainable,
-        }
-        for layer in model.layers
-    ]
-    trainable = sum(int(w.value.shape.num_elements()) for w in model.trainable_weights)
-    return {
-        "name": model.name,
-        "parameters": model.count_params(),
-        "trainable_parameters": trainable,
-        "bytes": sum(w.value.shape.num_elements() * w.value.dtype.size for w in model.weights),
-        "optimizer": type(model.optimizer).__name__,
-        "loss": getattr(model.loss, "name", None) or getattr(model.loss, "__name__", str(model.loss)),
-        "layers": layers,
-    }

@@ -1,41 +1,70 @@
-"""Trainer: gradient descent on the training split, with Keras's `fit`."""
+"""Trainer: gradient descent on the training split."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal, Optional, Union
 
-from annotated_types import Gt
+from annotated_types import Ge, Gt, Len, Lt
 
 from components.artifacts import Examples, Model, Preprocessing, Report
 from components.base import Component, Context, Input, Output, Parameter
-from components.errors import DataError
-
-if TYPE_CHECKING:
-    import keras
+from components.errors import ParameterError
+from components.training.job import EarlyStoppingSettings, Job
 
 Positive = Annotated[int, Gt(0)]
-
-# Steps in one call of TensorFlow: with one, Python takes as long as the arithmetic of small models.
-MOST_STEPS_PER_EXECUTION = 64
+Auto = Literal["auto"]
 
 
 class Trainer(Component):
-    """Trains a built model.
+    """Trains a built model, from its last checkpoint where an earlier run was cut short.
 
     Parameters:
         epochs: passes over the split; 1 if neither this nor `steps` is given.
         steps: batches in all, over as many epochs as that takes; goes before `epochs`.
-        batch_size: rows a step.
+        batch_size: rows a step, of all replicas together.
         seed: of the order of the rows and of all that is random in the model.
+        split: trained on.
         eval_split: measured after each epoch; None leaves that out.
+        shuffle: the rows anew in each epoch; else they keep their order.
+
+        optimizer, loss, metrics: by Keras's names instead of the model's own: "adam", or
+            `{"name": "SGD", "learning_rate": {"name": "CosineDecay", ...}}`; losses and metrics also
+            by output.
+        class_weight: how much rows of a class count, by its name or number; "balanced" by how rare it is.
+        accumulate_steps: steps whose gradients are added up for one update.
+        clip_norm: the most that the norm of all gradients together may be.
+        clip_value: the most that each number of a gradient may be.
+        ema: momentum of the moving average of the weights, which then is what is trained; such as 0.999.
+        early_stopping: see `components.training.job.EarlyStoppingSettings`.
+        function: `train(context)` instead of the steps here; see `components.training.own`.
+
+        device: "auto" (a GPU where there is one), "cpu", "gpu", "gpu:1".
+        gpu_memory_limit: in MiB; without one, memory is taken as it is needed.
+        precision: what the model computes in; "auto" by the device: float32 on a CPU.
+        distribution: "mirrored" over the devices here; "multi_worker" over processes.
+        replicas: of "mirrored"; all GPUs, or two parts of the CPU, by default.
+        workers: of "multi_worker", host:port of each on this machine; else TF_CONFIG says who they are.
+        jit_compile: with XLA; "auto": on a GPU, and where it proves faster on a CPU.
+        steps_per_execution: steps in one call of TensorFlow; "auto" by their time.
+        rematerialize: activations are made again in the backward pass: true, or names of layers.
+        deterministic: the same result bit by bit every time on the same machine, if slower.
+
+        checkpoint_seconds, checkpoint_steps, checkpoint_epochs: how often a checkpoint is written; the
+            first to be due counts.
+        keep_checkpoints: how many of the newest are kept.
+        on_non_finite: what happens when the loss is no longer a number: "stop", or "roll_back" to the
+            last checkpoint with half the learning rate.
+        tensorboard: logs for it, into `history`.
+        profile_steps: the first and the last step of a profile for TensorBoard.
 
     Raises:
+        ParameterError: a setting cannot be met here.
         DataError: the loss is no longer a number; or a column is missing.
     """
 
+    VERSION = "2"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]
@@ -49,80 +78,62 @@ class Trainer(Component):
     seed: Parameter[int] = 0
     split: Parameter[str] = "train"
     eval_split: Parameter[Optional[str]] = "eval"
+    shuffle: Parameter[bool] = True
+    optimizer: Parameter[Union[str, dict[str, Any], None]] = None
+    loss: Parameter[Union[str, dict[str, Any], None]] = None
+    metrics: Parameter[Union[list[Any], dict[str, Any], None]] = None
+    class_weight: Parameter[Union[Literal["balanced"], dict[str, float], None]] = None
+    accumulate_steps: Parameter[Positive] = 1
+    clip_norm: Parameter[Optional[Annotated[float, Gt(0)]]] = None
+    clip_value: Parameter[Optional[Annotated[float, Gt(0)]]] = None
+    ema: Parameter[Optional[Annotated[float, Ge(0), Lt(1)]]] = None
+    early_stopping: Parameter[Optional[EarlyStoppingSettings]] = None
+    function: Parameter[Optional[Callable]] = None
+    device: Parameter[str] = "auto"
+    gpu_memory_limit: Parameter[Optional[Positive]] = None
+    precision: Parameter[Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]] = "auto"
+    distribution: Parameter[Literal["none", "mirrored", "multi_worker"]] = "none"
+    replicas: Parameter[Optional[Positive]] = None
+    workers: Parameter[Optional[Annotated[list[str], Len(1)]]] = None
+    jit_compile: Parameter[Union[bool, Auto]] = "auto"
+    steps_per_execution: Parameter[Union[Positive, Auto]] = "auto"
+    rematerialize: Parameter[Union[bool, list[str]]] = False
+    deterministic: Parameter[bool] = False
+    checkpoint_seconds: Parameter[Optional[Annotated[float, Gt(0)]]] = 60.0
+    checkpoint_steps: Parameter[Optional[Positive]] = None
+    checkpoint_epochs: Parameter[Optional[Positive]] = None
+    keep_checkpoints: Parameter[Positive] = 2
+    on_non_finite: Parameter[Literal["stop", "roll_back"]] = "stop"
+    tensorboard: Parameter[bool] = True
+    profile_steps: Parameter[Optional[Annotated[list[Positive], Len(2, 2)]]] = None
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        import keras
+        self._check()
+        job = Job(
+            SimpleNamespace(**self.parameters),
+            inputs.model, inputs.examples, inputs.preprocessing,
+            outputs.trained_model, outputs.history,
+            context.work_dir, context.state_dir,
+        )  # fmt: skip
+        if job.apart:
+            from components.training.process import train_apart
 
-        from components.model_builder import summarise
+            return train_apart(job, context.report)
+        from components.training.training import train
 
-        keras.utils.set_random_seed(self.seed)
-        model = inputs.model.load()
-        clock = time.perf_counter()
-        history = self._fit(model, inputs, context)
-        seconds = time.perf_counter() - clock
-        model.save(outputs.trained_model.path / Model.FILE)
-        outputs.trained_model.write_json("summary.json", summarise(model))
-        outputs.history.write_json("history.json", history)
-        steps = int(model.optimizer.iterations.numpy())
-        rows = sum(epoch["rows"] for epoch in history)
-        last = {k: v for k, v in history[-1].items() if k not in ("epoch", "rows", "steps")}
-        return {"epochs": len(history), "steps": steps, **last, "samples_per_second": round(rows / seconds)}
+        return train(job, context.report)
 
-    def _fit(self, model: keras.Model, inputs: Any, context: Context) -> list[dict[str, Any]]:
-        """Trains epoch by epoch; the last may be cut short where `steps` says so."""
-        from components.columnar.training_input import dataset, steps_per_epoch
-
-        examples, preprocessing = inputs.examples, inputs.preprocessing
-        an_epoch = steps_per_epoch(examples, self.split, self.batch_size)
-        total = self.steps or an_epoch * (self.epochs or 1)
-        whole, rest = divmod(total, an_epoch)
-        validation = None
-        if self.eval_split and self.eval_split in examples.splits:
-            validation = dataset(
-                examples, self.eval_split, preprocessing,
-                batch_size=max(self.batch_size, 1024), work_dir=context.work_dir,
-            )  # fmt: skip
-        watch = _watcher(context, whole + bool(rest), examples.rows(self.split), an_epoch, self.batch_size)
-        for first, count, steps in ((0, whole, an_epoch), (whole, 1, rest)):
-            if count and steps:
-                data = dataset(
-                    examples, self.split, preprocessing, batch_size=self.batch_size,
-                    work_dir=context.work_dir, seed=self.seed, epochs=None, first_epoch=first,
-                )  # fmt: skip
-                model.steps_per_execution = _divisor(steps)
-                model.make_train_function(force=True)
-                model.fit(
-                    data, initial_epoch=first, epochs=first + count, steps_per_epoch=steps,
-                    validation_data=validation, verbose=0, shuffle=False, callbacks=[watch],
-                )  # fmt: skip
-        return watch.epochs
-
-
-def _divisor(steps: int) -> int:
-    """The most steps an execution that leave no remainder, which Keras would take from the next epoch."""
-    return max(k for k in range(1, min(steps, MOST_STEPS_PER_EXECUTION) + 1) if steps % k == 0)
-
-
-def _watcher(context: Context, epochs: int, rows: int, an_epoch: int, batch_size: int) -> Any:
-    """A callback that reports epochs, keeps their figures and stops at a loss that is no number."""
-    import keras
-
-    class Watcher(keras.callbacks.Callback):
-        def __init__(self) -> None:
-            super().__init__()
-            self.epochs: list[dict[str, Any]] = []
-
-        def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-            figures = {name: float(value) for name, value in (logs or {}).items()}
-            if not math.isfinite(figures["loss"]):
-                raise DataError(
-                    f"the loss became {figures['loss']} in epoch {epoch + 1}; lower the learning rate, "
-                    "or look for extreme or missing values that preprocessing lets through"
-                )
-            steps = self.params["steps"]
-            seen = rows if steps == an_epoch else steps * batch_size
-            self.epochs.append({"epoch": epoch + 1, "steps": steps, "rows": seen, **figures})
-            told = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-            context.report(f"epoch {epoch + 1} of {epochs}: {told}")
-
-    return Watcher()
+    def _check(self) -> None:
+        """What contradicts itself is told before anything is loaded."""
+        several = self.distribution != "none"
+        if several and self.jit_compile is True:
+            raise ParameterError(
+                f"{self.name}.jit_compile: TensorFlow does not compile steps of a {self.distribution} "
+                "distribution with XLA; leave it at auto"
+            )
+        if self.replicas and self.distribution != "mirrored":
+            raise ParameterError(f"{self.name}.replicas: for distribution=mirrored alone, which is not set")
+        if self.workers and self.distribution != "multi_worker":
+            raise ParameterError(
+                f"{self.name}.workers: for distribution=multi_worker alone, which is not set"
+            )

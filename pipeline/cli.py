@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn, Optional
 
 import typer
 
+from components import interruption
 from components.errors import KeraslineError, ParameterError
 
 FAILED, WRONG_CALL, INTERRUPTED = 1, 2, 130
@@ -34,6 +35,7 @@ DEFAULT_ROOT = Path("runs")
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line; what follows `--` are Beam's options."""
+    interruption.install()
     given = list(sys.argv[1:] if arguments is None else arguments)
     beam_options: list[str] = []
     if "--" in given:

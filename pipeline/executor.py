@@ -113,10 +113,13 @@ class Executor:
         shutil.rmtree(work_dir, ignore_errors=True)
         work_dir.mkdir()
         note = f"run again: {work.note}" if work.note else None
+        state_dir = self.root.state(component.name, work.fingerprint)
+        if not self.use_cache:
+            shutil.rmtree(state_dir, ignore_errors=True)
         try:
             outputs = component.output_artifacts(staging)
             cache = self.root.cache / type(component).__name__ if self.use_cache else None
-            context = Context(work_dir, tuple(self.beam_options), self._reporter(blank), cache)
+            context = Context(work_dir, tuple(self.beam_options), self._reporter(blank), cache, state_dir)
             metrics = _plain(component.run(component.input_artifacts(work.inputs), outputs, context))
             facts = {
                 "component": _component_name(component),
@@ -125,6 +128,7 @@ class Executor:
                 "metrics": metrics,
             }
             published = self.root.publish(staging, self.pipeline.name, component, work.fingerprint, facts)
+            shutil.rmtree(state_dir, ignore_errors=True)
         except StageSkipped as skip:
             return dataclasses.replace(
                 blank,

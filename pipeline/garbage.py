@@ -71,8 +71,8 @@ def _unused(store: Store, root: ArtifactRoot, keep: int) -> Iterator[Removed]:
 
 
 def _forgotten(root: ArtifactRoot) -> Iterator[Removed]:
-    for path in sorted(root.cache.glob("*/*")):
-        used = max((part.stat().st_mtime for part in path.iterdir()), default=0)
+    for path in sorted([*root.cache.glob("*/*"), *root.states.glob("*")]):
+        used = max((part.stat().st_mtime for part in path.rglob("*")), default=0)
         if time.time() - used > CACHE_DAYS * 86_400:
             yield Removed(path, f"not used for {CACHE_DAYS} days", _size(path))
 

@@ -96,6 +96,14 @@ class ArtifactRoot:
     def staging(self) -> Path:
         return self.path / "staging"
 
+    def state(self, node: str, fingerprint: str) -> Path:
+        """Where a work that takes long keeps how far it got, from one process to the next."""
+        return self.states / f"{node}-{fingerprint[:32]}"
+
+    @property
+    def states(self) -> Path:
+        return self.path / "state"
+
     @property
     def cache(self) -> Path:
         """Partial results of components, by content: `COMPONENT/WHAT/PART`."""

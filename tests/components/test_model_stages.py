@@ -119,13 +119,13 @@ def test_steps_train_as_the_same_number_of_epochs_does(stages, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_loss_that_is_no_number_is_told_with_its_epoch(stages, tmp_path):
+def test_a_loss_that_is_no_number_is_told_with_its_step_and_layer(stages, tmp_path):
     model = (
         ModelBuilder(stages.prepared, function=build_model, hyperparameters={"rate": 1e30})
         .execute(tmp_path / "m")
         .model
     )
-    with pytest.raises(DataError, match=r"the loss became (nan|inf) in epoch \d+; lower the learning rate"):
+    with pytest.raises(DataError, match=r"the loss became (nan|inf) in step \d+ .*: layer .*scores.* Lower the learning rate"):
         Trainer(stages.examples, stages.prepared, model, epochs=50).execute(tmp_path / "t")
 
 

@@ -1,0 +1,1 @@
+"""How a model is made: what `components.model_builder` is made of."""
