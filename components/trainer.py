@@ -119,9 +119,9 @@ class Trainer(Component):
             from components.training.process import train_apart
 
             return train_apart(job, context.report)
-        from components.training.training import train
+        from components.training.process import train_here
 
-        return train(job, context.report)
+        return train_here(job, context.report)
 
     def _check(self) -> None:
         """What contradicts itself is told before anything is loaded."""

@@ -41,7 +41,7 @@ class Checkpoints:
             state: arrays by name (as they are) and anything JSON can hold.
         """
         # Read even where it is not written: what replicas have a share of is read by all together.
-        arrays = {f"variable {n}": np.asarray(v.value) for n, v in enumerate(variables)}
+        arrays = {f"variable {n}": keras.ops.convert_to_numpy(v) for n, v in enumerate(variables)}
         if not self._writes:
             return
         arrays |= {key: value for key, value in state.items() if isinstance(value, np.ndarray)}

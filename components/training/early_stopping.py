@@ -36,7 +36,7 @@ class EarlyStopping:
         if self._is_better(float(figures[name])):
             self._best, self._best_epoch = float(figures[name]), epoch
             if self._settings.restore_best:
-                self._weights = [np.asarray(variable.value) for variable in model.weights]
+                self._weights = [keras.ops.convert_to_numpy(variable) for variable in model.weights]
         return epoch - self._best_epoch >= max(self._settings.patience, 1)
 
     def restore(self, model: keras.Model) -> int | None:

@@ -34,6 +34,11 @@ class Job:
     state_dir: Path | None
 
     @property
+    def log_dir(self) -> Path:
+        """For TensorBoard, while it is written."""
+        return (self.state_dir or self.work_dir) / "tensorboard"
+
+    @property
     def apart(self) -> bool:
         """Whether a setting wants a process of its own: TensorFlow takes it for a whole process, and only
         before it is at work."""

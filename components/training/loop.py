@@ -44,6 +44,7 @@ class Loop:
         self._class_weights = class_weights
         self._functions: dict[bool, Callable[..., tf.Tensor]] = {}
         self._last = tf.function(self._step_of_replicas, reduce_retracing=True)
+        self._called: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
         self._loss = next((m for m in model.metrics if m.name == "loss"), None)
 
     def steps(self, chunk: Chunk, start: int, count: int, *, compiled: bool) -> tf.Tensor:
@@ -57,7 +58,9 @@ class Loop:
         """
         if compiled not in self._functions:
             self._functions[compiled] = tf.function(self._steps, jit_compile=compiled)
-        return self._functions[compiled](chunk, tf.constant(start), tf.constant(count))
+        arguments = chunk, tf.constant(start), tf.constant(count)
+        self._called = self._functions[compiled], arguments
+        return self._functions[compiled](*arguments)
 
     def last_step(self, batch: Chunk) -> tf.Tensor:
         """Runs one step on a batch of any number of rows.
@@ -65,11 +68,18 @@ class Loop:
         Returns:
             Its loss, float32 ().
         """
+        self._called = self._last, (batch,)
         return self._last(batch)
+
+    @property
+    def graph(self) -> tf.Graph:
+        """Of what was called last."""
+        function, arguments = self._called
+        return function.get_concrete_function(*arguments).graph
 
     def _steps(self, chunk: Chunk, start: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
         def body(number: tf.Tensor, losses: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            loss = self._step_of_replicas(chunk, (start + number) * self._batch_size)
+            loss = self._step_of_replicas(chunk, start + number)
             return number + 1, tf.tensor_scatter_nd_update(losses, [[number]], [loss])
 
         _, losses = tf.while_loop(
@@ -77,27 +87,28 @@ class Loop:
         )
         return losses
 
-    def _step_of_replicas(self, rows: Chunk, first: tf.Tensor | None = None) -> tf.Tensor:
-        """A step on a part of the rows from `first` on, or on all."""
+    def _step_of_replicas(self, rows: Chunk, batch: tf.Tensor | None = None) -> tf.Tensor:
+        """A step on one batch of a chunk, or on all its rows."""
         strategy = self._replicas.strategy
-        loss = strategy.run(self._step, args=(rows, first))
+        loss = strategy.run(self._step, args=(rows, batch))
         return strategy.reduce("MEAN", loss, axis=None) if self._replicas.count > 1 else loss
 
-    def _step(self, rows: Chunk, first: tf.Tensor | None) -> tf.Tensor:
+    def _step(self, rows: Chunk, batch: tf.Tensor | None) -> tf.Tensor:
         """What one replica does in a step."""
-        batch = rows if first is None else tf.nest.map_structure(lambda t: self._part(t, first), rows)
+        if batch is not None:
+            rows = tf.nest.map_structure(lambda tensor: self._part(tensor, batch), rows)
         if self._loss is not None:  # a mean over the epoch; of this step alone after this
             for variable in self._loss.variables:
                 variable.assign(tf.zeros(variable.shape, variable.dtype))
-        logs = self.model.train_step(self._weighted(batch))
+        logs = self.model.train_step(self._weighted(rows))
         if "loss" not in logs:
             raise UserCodeError("train_step() must return a dict that holds `loss`")
         return tf.cast(logs["loss"], tf.float32)
 
-    def _part(self, tensor: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
-        rest = tensor.shape[1:]
-        start = tf.concat([[first], tf.zeros(rest.rank, tf.int32)], 0)
-        return tf.slice(tensor, start, [self._batch_size, *rest])
+    def _part(self, tensor: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
+        # Not tf.slice: XLA compiles that anew for every place where it begins.
+        batches = tf.reshape(tensor, [self._at_once, self._batch_size, *tensor.shape[1:]])
+        return tf.gather(batches, batch)
 
     def _weighted(self, batch: Chunk) -> Chunk:
         if self._class_weights is None:

@@ -59,7 +59,7 @@ class LearningRate:
         self._number = None if self._schedule else self.now()
 
     def now(self) -> float:
-        return float(self._optimizer.learning_rate)
+        return float(keras.ops.convert_to_numpy(self._optimizer.learning_rate))
 
     def slow_down(self, factor: float) -> None:
         """Makes it `factor` times what it was at first; a function traced before keeps a schedule as it was."""
@@ -89,7 +89,7 @@ def averaged(model: keras.Model) -> Iterator[None]:
     if not plain_optimizer(model).use_ema:
         yield
         return
-    weights = [np.asarray(variable.value) for variable in model.trainable_variables]
+    weights = [keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables]
     model.optimizer.finalize_variable_values(model.trainable_variables)
     try:
         yield

@@ -27,6 +27,17 @@ HERE = ("localhost", "127.0.0.1", "::1")
 Report = Callable[[str], None]
 
 
+def train_here(job: Job, report: Report) -> dict[str, Any]:
+    """Trains in this process: by the user's function, or by the steps of `training`."""
+    if job.settings.function is not None:
+        from components.training.own import train_by_function
+
+        return train_by_function(job, report)
+    from components.training.training import train
+
+    return train(job, report)
+
+
 def train_apart(job: Job, report: Report) -> dict[str, Any]:
     """Trains in a process of its own, or in one for each of the job's workers.
 
@@ -154,19 +165,18 @@ def _main(pipe: int) -> None:
         job = pickle.load(sys.stdin.buffer)
         threading.Thread(target=_end_with_parent, daemon=True).start()
         try:
-            from components.training.training import train
-
-            tell(result=train(job, lambda text: tell(report=text)))
+            tell(result=train_here(job, lambda text: tell(report=text)))
         except KeraslineError as error:
             tell(error=type(error).__name__, message=str(error))
         except Exception as error:
             import traceback
 
             tell(error=type(error).__name__, message=traceback.format_exc())
+    os._exit(0)  # at once: TensorFlow's threads need not be waited for
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    os.read(sys.stdin.fileno(), 1)
     os._exit(1)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -14,16 +15,36 @@ from components.training.job import Job
 from components.training.optimizers import plain_optimizer
 from components.training.precision import set_precision
 from components.training.preparation import Prepared
-
-if TYPE_CHECKING:
-    from components.training.training import Training
+from components.training.records import Records
 
 FACTS = "training.json"
 # Measuring the peak of a CPU takes half a second; short trainings go without that figure.
 WORTH_MEASURING_SECONDS = 20.0
 
 
-def write_results(job: Job, prepared: Prepared, training: Training, seconds: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Outcome:
+    """How training went.
+
+    Attributes:
+        steps: of all.
+        step_seconds: of one, without what tracing and compiling took; None where it is not known.
+        compiled: with XLA.
+        per_call: steps in one call of TensorFlow.
+        best_epoch: whose weights the model has; None for the last one's.
+        resumed_at: the step after which it went on in this process; None from the first on.
+    """
+
+    records: Records
+    steps: int
+    step_seconds: float | None = None
+    compiled: bool = False
+    per_call: int = 1
+    best_epoch: int | None = None
+    resumed_at: int | None = None
+
+
+def write_results(job: Job, prepared: Prepared, outcome: Outcome, seconds: float) -> dict[str, Any]:
     """Writes the job's outputs, where this process is the one that does.
 
     Args:
@@ -32,19 +53,14 @@ def write_results(job: Job, prepared: Prepared, training: Training, seconds: flo
     Returns:
         The figures worth showing.
     """
-    model = prepared.model
-    best = training.stopping.restore(model) if training.stopping else None
-    if best is None:
-        model.optimizer.finalize_variable_values(model.trainable_variables)
-    facts = _facts(job, prepared, training, seconds)
+    facts = _facts(job, prepared, outcome, seconds)
     if prepared.replicas.chief:
-        _write_model(model, job.trained)
+        _write_model(prepared.model, job.trained)
         job.trained.write_json(FACTS, facts)
-        epochs = training.records.epochs
-        job.history.write_json("history.json", epochs)
-        training.records.write(job.history.path)
+        job.history.write_json("history.json", outcome.records.epochs)
+        outcome.records.write(job.history.path)
         _take_logs(job)
-    return _shown(training, facts, best)
+    return _shown(outcome, facts)
 
 
 def _write_model(model: keras.Model, artifact: Model) -> None:
@@ -55,24 +71,23 @@ def _write_model(model: keras.Model, artifact: Model) -> None:
     artifact.write_json("summary.json", summarise(model))
 
 
-def _facts(job: Job, prepared: Prepared, training: Training, seconds: float) -> dict[str, Any]:
-    step_seconds = training.pace.step_seconds
-    rows = sum(epoch["rows"] for epoch in training.records.epochs)
-    rate = job.settings.batch_size / step_seconds if step_seconds else rows / seconds
+def _facts(job: Job, prepared: Prepared, outcome: Outcome, seconds: float) -> dict[str, Any]:
+    rows = sum(epoch["rows"] for epoch in outcome.records.epochs)
+    rate = job.settings.batch_size / outcome.step_seconds if outcome.step_seconds else rows / seconds
     facts = {
         "device": prepared.placement.description,
         "devices": list(prepared.replicas.devices),
         "precision": prepared.precision,
         "distribution": job.settings.distribution,
         "replicas": prepared.replicas.count,
-        "jit_compile": training.pace.compiled,
-        "steps_per_execution": training.pace.count(training.supply.at_once),
-        "steps": training.step,
+        "jit_compile": outcome.compiled,
+        "steps_per_execution": outcome.per_call,
+        "steps": outcome.steps,
         "rows": rows,
         "seconds": round(seconds, 3),
-        "step_seconds": step_seconds,
+        "step_seconds": outcome.step_seconds,
         "samples_per_second": rate,
-        "resumed_at_step": training.resumed_at,
+        "resumed_at_step": outcome.resumed_at,
         "deterministic": job.settings.deterministic,
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
@@ -96,22 +111,23 @@ def _arithmetic(job: Job, prepared: Prepared, rate: float, seconds: float) -> di
 
 
 def _take_logs(job: Job) -> None:
-    if job.state_dir and (job.state_dir / "tensorboard").exists():
-        shutil.copytree(job.state_dir / "tensorboard", job.history.path / "tensorboard")
+    if job.log_dir.exists():
+        shutil.copytree(job.log_dir, job.history.path / "tensorboard")
 
 
-def _shown(training: Training, facts: dict[str, Any], best: int | None) -> dict[str, Any]:
-    epochs = training.records.epochs
-    last = epochs[best - 1 if best else -1]
+def _shown(outcome: Outcome, facts: dict[str, Any]) -> dict[str, Any]:
+    epochs, best = outcome.records.epochs, outcome.best_epoch
     hidden = ("epoch", "rows", "steps", "learning_rate")
+    last = epochs[best - 1 if best else -1]
     figures = {name: value for name, value in last.items() if name not in hidden and isinstance(value, float)}
     shown = {
         "epochs": len(epochs),
-        "steps": training.step,
+        "steps": outcome.steps,
         **({"best_epoch": best} if best else {}),
         **figures,
     }
-    shown["samples_per_second"] = round(facts["samples_per_second"])
+    if facts["samples_per_second"]:
+        shown["samples_per_second"] = round(facts["samples_per_second"])
     if "share_of_peak" in facts:
         shown["share_of_peak"] = f"{facts['share_of_peak']:.0%}"
     on = facts["device"] if facts["replicas"] == 1 else f"{facts['replicas']} × {facts['device']}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,10 @@ class TensorBoardLogs:
     def __init__(self, folder: Path | None, profiled: Sequence[int] | None) -> None:
         self._folder, self._profiled = folder, profiled if folder else None
         self._writers: dict[str, Any] = {}
-        self._profiling = False
+        self._profiling = self._has_graph = False
 
     def scalars(self, step: int, figures: Mapping[str, float], part: str = "train") -> None:
-        if self._folder is None:
+        if self._folder is None or not figures:
             return
         with self._writer(part).as_default():
             for name, value in figures.items():
@@ -47,10 +47,12 @@ class TensorBoardLogs:
             }
             self.scalars(epoch, chosen, part)
 
-    def graph(self, graph: tf.Graph) -> None:
-        if self._folder is not None:
+    def graph(self, of: Callable[[], tf.Graph]) -> None:
+        """Writes the graph, once."""
+        if self._folder is not None and not self._has_graph:
+            self._has_graph = True
             with self._writer("train").as_default():
-                tf.summary.graph(graph)
+                tf.summary.graph(of())
 
     def boundary(self, step: int) -> int | None:
         """The step, after those done, at which a call must end for the profile to begin or end there."""

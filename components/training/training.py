@@ -25,8 +25,7 @@ from components.training.pace import Pace
 from components.training.preparation import Prepared, prepare
 from components.training.progress import Progress
 from components.training.records import Records
-from components.training.results import write_results
-from components.training.supply import Supply
+from components.training.results import Outcome, write_results
 from components.training.tensorboard import TensorBoardLogs
 
 LOG = logging.getLogger("kerasline")
@@ -57,8 +56,9 @@ def train(
     prepared = prepare(job)
     with interruption.deferred() as stop, prepared.scope():
         training = Training(job, prepared, report, on_epoch, stop.is_set)
-        training.run()
-        return write_results(job, prepared, training, time.perf_counter() - began)
+        outcome = training.run()
+    # Outside: whatever makes a variable inside wants all workers to do so.
+    return write_results(job, prepared, outcome, time.perf_counter() - began)
 
 
 class _NonFinite(Exception):
@@ -107,7 +107,7 @@ class Training:
         self.ended = False  # before the last step
         self._roll_backs, self._slowed = 0, 1.0
 
-    def run(self) -> None:
+    def run(self) -> Outcome:
         """Trains to the end, from the newest checkpoint where there is one."""
         if self._restore():
             self.resumed_at = self.step
@@ -121,6 +121,13 @@ class Training:
             except _NonFinite as found:
                 self._set_back(found)
         self._logs.close()
+        best = self.stopping.restore(self.model) if self.stopping else None
+        if best is None:
+            self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+        return Outcome(
+            self.records, self.step, self.pace.step_seconds, self.pace.compiled,
+            self.pace.count(self.supply.at_once), best, self.resumed_at,
+        )  # fmt: skip
 
     # The loop
 
@@ -150,6 +157,7 @@ class Training:
         else:
             losses = self._compiled_call(batches, first, count)
         losses = losses.numpy()[:count]
+        self._logs.graph(lambda: self._loop.graph)
         self.pace.took(count, time.perf_counter() - began, self.total - self.step - count)
         return losses
 
@@ -329,7 +337,7 @@ class Training:
     def _log_folder(self) -> Any:
         if not self.settings.tensorboard or not self._replicas.chief:
             return None
-        return (self.job.state_dir or self.job.history.path) / "tensorboard"
+        return self.job.log_dir
 
 
 def _rows(chunk: Chunk, rows: slice) -> Chunk:
