@@ -100,14 +100,10 @@ def _made(value: Any, where: str, module: ModuleType, kind: type, what: str) -> 
             raise ParameterError(f"{where}: Keras has no {what} {name!r}; {nearest(name, names)}")
         return registered(**arguments) if inspect.isclass(registered) else registered
     cls = known[_key(name)]
-    takes = inspect.signature(cls.__init__).parameters
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+    takes = _arguments(cls)
     for argument in arguments:
-        if argument not in takes and not open_ended:
-            options = [n for n in takes if n not in ("self", "kwargs")]
-            raise ParameterError(
-                f"{where}.{argument}: {cls.__name__} does not take it; {nearest(argument, options)}"
-            )
+        if argument not in takes:
+            raise ParameterError(f"{where}.{argument}: {cls.__name__} does not take it; {nearest(argument, takes)}")
     try:
         return cls(**arguments)
     except (TypeError, ValueError) as error:
@@ -124,6 +120,17 @@ def _known(module: ModuleType, kind: type) -> dict[str, type]:
     """Classes by their names, as written and in snake case, in lower case."""
     classes = [cls for cls in vars(module).values() if inspect.isclass(cls) and issubclass(cls, kind)]
     return {_key(cls.__name__): cls for cls in classes if cls is not kind}
+
+
+def _arguments(cls: type) -> list[str]:
+    """What a class takes; where it passes on the rest, what its bases take too."""
+    found: dict[str, None] = {}
+    for base in cls.__mro__:
+        takes = inspect.signature(base.__init__).parameters.values()
+        found |= dict.fromkeys(p.name for p in takes if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+        if not any(p.kind is p.VAR_KEYWORD for p in takes):
+            break
+    return [name for name in found if name != "self"]
 
 
 def _key(name: str) -> str:

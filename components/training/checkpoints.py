@@ -69,6 +69,12 @@ class Checkpoints:
             return {**json.loads(found.pop(STATE).tobytes()), **found}
         return None
 
+    def forget_newest(self) -> None:
+        """Goes back further, where there is something to go back to."""
+        files = self._files()
+        if self._writes and len(files) > 1:
+            files[0].unlink()
+
     def _files(self) -> list[Path]:
         """The newest first."""
         return sorted(self._folder.glob("step-*.npz"), reverse=True)

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import keras
-import numpy as np
 
 from components.building import by_name
 from components.errors import ParameterError
@@ -22,26 +21,26 @@ def prepare_optimizer(model: keras.Model, settings: SimpleNamespace, precision: 
     Raises:
         ParameterError: an unknown optimizer, loss or metric, or arguments that it does not take.
     """
-    optimizer = model.optimizer
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer
+    optimizer, changes = plain_optimizer(model), _changes(settings)
     if settings.optimizer is not None:
         optimizer = by_name.optimizer(settings.optimizer, "Trainer.optimizer")
-    changes = _changes(settings)
     if changes:
         optimizer = _rebuilt(optimizer, changes)
     if precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    if settings.loss is None and settings.metrics is None:
-        model.optimizer = optimizer
-        return
-    compiled = keras.saving.deserialize_keras_object(model.get_compile_config())
-    compiled |= {"optimizer": optimizer, "auto_scale_loss": False}
+    asked: dict[str, Any] = {} if optimizer is model.optimizer else {"optimizer": optimizer}
     if settings.loss is not None:
-        compiled["loss"] = _each(settings.loss, by_name.loss, "Trainer.loss")
+        asked["loss"] = _each(settings.loss, by_name.loss, "Trainer.loss")
     if settings.metrics is not None:
-        compiled["metrics"] = _each(settings.metrics, by_name.metric, "Trainer.metrics")
-    model.compile(**compiled)
+        asked["metrics"] = _each(settings.metrics, by_name.metric, "Trainer.metrics")
+    if asked:
+        recompile(model, **asked)
+
+
+def recompile(model: keras.Model, **changes: Any) -> None:
+    """Compiles a model, in place, as it was but for the changes; so does what is saved of it say."""
+    compiled = keras.saving.deserialize_keras_object(model.get_compile_config())
+    model.compile(**{**compiled, "auto_scale_loss": False, **changes})
 
 
 def plain_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:

@@ -66,9 +66,12 @@ class Records:
         self._losses = [state["losses"]]
 
     def write(self, folder: Path) -> None:
-        """Writes `history.parquet`, a row an epoch, and `steps.parquet`: step (from 1), epoch, loss."""
+        """Writes `history.parquet`, a row an epoch, and, where they are known, the losses of the steps as
+        `steps.parquet`: step (from 1), epoch, loss."""
         pq.write_table(pa.Table.from_pylist(_plain_rows(self.epochs)), folder / EPOCHS)
         losses = self.losses()
+        if not len(losses):
+            return
         epoch = np.repeat([e["epoch"] for e in self.epochs], [e["steps"] for e in self.epochs])
         columns = {"step": np.arange(1, len(losses) + 1), "epoch": epoch.astype(np.int64), "loss": losses}
         pq.write_table(pa.table(columns), folder / STEPS)

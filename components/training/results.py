@@ -12,7 +12,7 @@ import tensorflow as tf
 from components.artifacts import Model
 from components.building.summary import summarise
 from components.training.job import Job
-from components.training.optimizers import plain_optimizer
+from components.training.optimizers import plain_optimizer, recompile
 from components.training.precision import set_precision
 from components.training.preparation import Prepared
 from components.training.records import Records
@@ -66,7 +66,8 @@ def write_results(job: Job, prepared: Prepared, outcome: Outcome, seconds: float
 def _write_model(model: keras.Model, artifact: Model) -> None:
     """As float32 and with the plain optimizer: how it was trained is no part of what it is."""
     set_precision(model, "float32")
-    model.optimizer = plain_optimizer(model)
+    if plain_optimizer(model) is not model.optimizer:
+        recompile(model, optimizer=plain_optimizer(model))
     model.save(artifact.path / Model.FILE)
     artifact.write_json("summary.json", summarise(model))
 

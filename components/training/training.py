@@ -106,6 +106,7 @@ class Training:
         self.resumed_at: int | None = None
         self.ended = False  # before the last step
         self._roll_backs, self._slowed = 0, 1.0
+        self._rolled_back_to: int | None = None
 
     def run(self) -> Outcome:
         """Trains to the end, from the newest checkpoint where there is one."""
@@ -288,6 +289,10 @@ class Training:
                 f"{told}; rolled back {MOST_ROLL_BACKS} times already, a lower learning rate does not help"
             )
         self._restore()
+        if self.step == self._rolled_back_to:  # from there it went wrong already
+            self._checkpoints.forget_newest()
+            self._restore()
+        self._rolled_back_to = self.step
         self._roll_backs += 1
         self._slow_down_to(self._slowed / 2)
         self._save()
