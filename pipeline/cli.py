@@ -93,14 +93,10 @@ def run(
     pipeline = load_pipeline(recipe, str(root.absolute()), changes)
     selected = pipeline.select(node, start, stop)
     run_id = _checked_run_id(run_id) if run_id else new_run_id()
-    artifact_root = ArtifactRoot(root)
-    log = artifact_root.log_file(run_id)
-    with _usable(root):
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.touch()
+    log = _new_log(root, run_id)
     store = _store(root, metadata)
     request = RunRequest(
-        pipeline, store, artifact_root, recipe, selected, changes, run_id, context.obj, not no_cache
+        pipeline, store, ArtifactRoot(root), recipe, selected, changes, run_id, context.obj, not no_cache
     )
     with screens.chatter_to(log) as screen:
         screen.print(f"{pipeline.name}: run {run_id} in {root}", soft_wrap=True)
@@ -114,6 +110,50 @@ def run(
             if execution.state == "failed":
                 _complain(f"{execution.node}: {execution.message}")
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def plan(
+    context: typer.Context,
+    recipe: Annotated[Optional[str], typer.Argument(metavar="[RECIPE|FILE.py]")] = None,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, gpu, gpu:1, or one that is not here: h100, a100-80gb, t4, ...")
+    ] = "auto",
+    settings: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", metavar="NODE.PARAM=VALUE", help="Set a stage's parameter."),
+    ] = None,
+    node: Annotated[Optional[str], typer.Option(help="The Trainer, where there are several.")] = None,
+    root: Root = DEFAULT_ROOT,
+    metadata: Metadata = None,
+    json_file: Json = None,
+) -> None:
+    """Tell what training will take, memory, time and what each choice would change, before it begins.
+
+    The stages before Trainer are run, or taken from the cache.
+    """
+    from pipeline import plan as plans
+    from pipeline import screen as screens
+    from pipeline.loading import MAIN_RECIPE, load_pipeline
+    from pipeline.publishing import ArtifactRoot
+    from pipeline.run import RunRequest, run_pipeline
+    from pipeline.store import new_run_id
+
+    recipe, changes, run_id = recipe or MAIN_RECIPE, _parsed_settings(settings or []), new_run_id()
+    pipeline = load_pipeline(recipe, str(root.absolute()), changes)
+    plans.known_device(device)  # a name that is wrong is told before anything runs
+    trainer = plans.trainer_of(pipeline, node)
+    selected = plans.stages_before(pipeline, trainer)
+    log = _new_log(root, run_id)
+    store = _store(root, metadata)
+    request = RunRequest(pipeline, store, ArtifactRoot(root), recipe, selected, changes, run_id, context.obj)
+    with screens.chatter_to(log) as screen:
+        with screens.progress(screen, lambda: store.executions(run_id), selected):
+            summary = run_pipeline(request)
+        made = plans.plan_after(summary, trainer, device)
+        plans.print_plan(screen, made)
+    if json_file:
+        _write_json(json_file, made.as_json())
 
 
 @app.command()
@@ -197,6 +237,16 @@ def gc(
     rows = [(str(item.path), item.why, f"{item.size_bytes / 1e6:.1f} MB") for item in removed]
     values = [{"path": str(i.path), "why": i.why, "size_bytes": i.size_bytes} for i in removed]
     _show(json_file, ("would go" if dry_run else "removed", "why", "size"), rows, values)
+
+
+def _new_log(root: Path, run_id: str) -> Path:
+    from pipeline.publishing import ArtifactRoot
+
+    log = ArtifactRoot(root).log_file(run_id)
+    with _usable(root):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
+    return log
 
 
 def _parsed_settings(texts: Sequence[str]) -> dict[str, str]:

@@ -56,9 +56,21 @@ def train(
     prepared = prepare(job)
     with interruption.deferred() as stop, prepared.scope():
         training = Training(job, prepared, report, on_epoch, stop.is_set)
-        outcome = training.run()
+        outcome = _guarded(training, job, prepared)
     # Outside: whatever makes a variable inside wants all workers to do so.
     return write_results(job, prepared, outcome, time.perf_counter() - began)
+
+
+def _guarded(training: Training, job: Job, prepared: Prepared) -> Outcome:
+    """Runs; what runs out of memory is told as `plan` would have told it."""
+    try:
+        return training.run()
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        from components.planning.memory import would_have_said
+
+        settings = job.settings
+        told = would_have_said(job.model.load(), settings.batch_size, prepared.precision, settings.device)
+        raise DataError(f"memory ran out: {told}") from error
 
 
 class _NonFinite(Exception):

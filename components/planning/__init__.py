@@ -1,0 +1,1 @@
+"""What training will cost, told before it begins: memory, arithmetic and time."""
