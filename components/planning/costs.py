@@ -341,10 +341,14 @@ def _last_uses(operations: list[tf.Operation]) -> dict[str, int]:
 
 
 def _alive_inside(operation: tf.Operation) -> int:
-    """What a function, a loop's step, a branch or a convolution takes while it runs."""
+    """What a function, a loop's step, a branch or a kernel takes while it runs."""
     if operation.type.startswith("Conv"):  # data in the order that the kernels want: oneDNN's, cuDNN's
         data = [t for t in (*operation.inputs, *operation.outputs) if t.dtype.is_floating]
-        return sum(sorted(map(_size, data))[-2:])
+        # A convolution's two gradients have the same inputs: they run side by side.
+        return sum(sorted(map(_size, data))[-2:]) * (2 if "Backprop" in operation.type else 1)
+    if operation.type == "MatMul":  # what is to be transposed is copied
+        transposed = (operation.get_attr("transpose_a"), operation.get_attr("transpose_b"))
+        return sum(_size(tensor) for tensor, turned in zip(operation.inputs, transposed) if turned)
     if operation.type in ("PartitionedCall", "StatefulPartitionedCall"):
         return _most_alive(_body(operation, "f"))
     if operation.type in _LOOPS:

@@ -26,7 +26,7 @@ def wide():
     x = h = keras.Input((512,))
     for _ in range(6):
         h = L.Dense(2048, activation="relu")(h)
-    return classifier(x, L.Dense(10)(h)), 8192, lambda b: (np.random.rand(b, 512).astype("f"), np.zeros(b, int))
+    return classifier(x, L.Dense(10)(h)), 8192, lambda b: (np.random.rand(b, 512).astype("f"), np.random.randint(0, 2, b))
 
 def convolutional():
     x = h = keras.Input((32, 32, 3))
@@ -34,7 +34,7 @@ def convolutional():
         h = L.ReLU()(L.BatchNormalization()(L.Conv2D(c, 3, padding="same", use_bias=False)(h)))
         h = L.MaxPooling2D()(L.Conv2D(c, 3, padding="same", activation="relu")(h))
     h = L.Dense(10)(L.GlobalAveragePooling2D()(h))
-    return classifier(x, h), 256, lambda b: (np.random.rand(b, 32, 32, 3).astype("f"), np.zeros(b, int))
+    return classifier(x, h), 256, lambda b: (np.random.rand(b, 32, 32, 3).astype("f"), np.random.randint(0, 2, b))
 
 def transformer(length=128, width=320, blocks=8, words=8000):
     x = keras.Input((length,), dtype="int32")
@@ -44,7 +44,7 @@ def transformer(length=128, width=320, blocks=8, words=8000):
         h = h + L.Dropout(0.1)(L.MultiHeadAttention(5, 64)(a, a))
         h = h + L.Dense(width)(L.Dense(4 * width, activation="gelu")(L.LayerNormalization()(h)))
     h = L.Dense(words)(L.LayerNormalization()(h))
-    return classifier(x, h), 32, lambda b: (np.zeros((b, length), "int32"), np.zeros((b, length), int))
+    return classifier(x, h), 32, lambda b: tuple(np.random.randint(0, words, (2, b, length)))
 
 def memory(kind):
     line = next(line for line in open("/proc/self/status") if line.startswith(kind))
