@@ -311,8 +311,9 @@ class Preprocessing(Artifact):
 
 
 class Model(Artifact):
-    """A Keras model, untrained or trained: `model.keras`, and `summary.json` with its size.
+    """A Keras model, untrained or trained: `model.keras`, and `summary.json` with its size and costs.
 
+    An untrained one has `graph.svg`, a picture of its layers, and `initial.weights.h5` beside it.
     A trained one has `training.json` beside it: on which device it was trained, how and how fast.
     """
 
@@ -325,6 +326,25 @@ class Model(Artifact):
 
     def load(self) -> keras.Model:
         return load_keras_model(self.file(self.FILE))
+
+
+class Hyperparameters(Artifact):
+    """What a search found best: `hyperparameters.json`.
+
+    `{"hyperparameters": {name: value}, "trainer": {parameter: value}, "objective", "value", "trial"}`
+    """
+
+    FILE = "hyperparameters.json"
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """For the function or description that builds the model."""
+        return self.read_json(self.FILE)["hyperparameters"]
+
+    @property
+    def trainer(self) -> dict[str, Any]:
+        """For the Trainer's parameters."""
+        return self.read_json(self.FILE)["trainer"]
 
 
 class Evaluation(Artifact):

@@ -1,59 +1,136 @@
-"""ModelBuilder: the user's model, built and initialised, before any training."""
+"""ModelBuilder: a model, built and initialised, before any training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, Union
 
-from components.artifacts import Model, Preprocessing
+from annotated_types import Gt
+
+from components.artifacts import Hyperparameters, Model, Preprocessing
 from components.base import Component, Context, Input, Output, Parameter
-from components.errors import UserCodeError
+from components.errors import ParameterError, UserCodeError
 from components.user_code import call, name_of
 
+if TYPE_CHECKING:
+    import keras
+
 INITIAL_WEIGHTS = "initial.weights.h5"
+PICTURE = "graph.svg"
 
 
 class ModelBuilder(Component):
-    """Calls `function(inputs, hp)` and saves the compiled, untrained model.
+    """Builds a model from a function or a description, or takes an earlier one on, and saves it untrained.
 
     Parameters:
         function: gets a dict of `keras.Input` by feature name and the hyperparameters; returns a
             compiled functional `keras.Model`.
-        hyperparameters: what `hp` holds; single ones are set as `hyperparameters.NAME`.
+        description: instead of a function, the model as data: see `components.building.description`.
+        hyperparameters: what `hp` holds, and what `"$name"` in a description stands for; single ones
+            are set as `hyperparameters.NAME`. Those of the input, a Tuner's best, go before them.
         seed: decides the initial weights: the same seed, the same weights.
+        warm_start: what is taken of the input `initial`, an earlier model: "all", what is "matching" by
+            name and shape, or by layer `{new: earlier}`. Without function and description the earlier
+            model itself goes on.
+        freeze: patterns of layers that training leaves as they are, such as `encoder*`.
+        lora_rank: of low-rank updates beside frozen kernels.
+        lora_layers: patterns of layers that get them; all that can by default.
 
     Raises:
+        ParameterError: neither or both of function and description were given, or a setting fits nothing.
         UserCodeError: the function raised, or returned something else.
     """
 
+    VERSION = "2"
     LIBRARIES = ("tensorflow", "keras")
 
     preprocessing: Input[Preprocessing]
+    initial: Input[Model] = None
+    best: Input[Hyperparameters] = None
     model: Output[Model]
-    function: Parameter[Callable]
+    function: Parameter[Optional[Callable]] = None
+    description: Parameter[Optional[dict[str, Any]]] = None
     hyperparameters: Parameter[dict[str, Any]] = {}
     seed: Parameter[int] = 0
+    warm_start: Parameter[Union[Literal["all", "matching"], dict[str, str]]] = "matching"
+    freeze: Parameter[list[str]] = []
+    lora_rank: Parameter[Optional[Annotated[int, Gt(0)]]] = None
+    lora_layers: Parameter[list[str]] = []
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        import keras
-
+        from components.building.picture import picture
         from components.building.summary import summarise
 
-        features = inputs.preprocessing.load_features().output
+        hyperparameters = {**self.hyperparameters, **(inputs.best.values if inputs.best else {})}
+        model, taken = self.build(inputs.preprocessing, hyperparameters, inputs.initial)
+        artifact: Model = outputs.model
+        model.save(artifact.path / Model.FILE)
+        model.save_weights(artifact.path / INITIAL_WEIGHTS)
+        summary = summarise(model)
+        artifact.write_json("summary.json", summary)
+        (artifact.path / PICTURE).write_text(picture(model), encoding="utf-8")
+        return _figures(summary, taken)
+
+    def build(
+        self, preprocessing: Preprocessing, hyperparameters: Mapping[str, Any], initial: Model | None = None
+    ) -> tuple[keras.Model, str | None]:
+        """The model, compiled, its optimizer built; and what it has of the initial one."""
+        import keras
+
+        from components.building.freezing import enable_lora, freeze
+        from components.building.warm_start import warm_start
+        from components.training.optimizers import recompile
+
+        if self.function is not None and self.description is not None:
+            raise ParameterError(f"{self.name}: give one of `function` and `description`")
         keras.utils.set_random_seed(self.seed)
-        model_inputs = {
+        taken = None
+        if self.function is None and self.description is None:
+            model, taken = self._earlier(initial), "all"
+        else:
+            model = self._made(preprocessing, hyperparameters)
+            if initial is not None:
+                taken = warm_start(model, initial.load(), self.warm_start)
+        freeze(model, self.freeze)
+        if self.lora_rank is not None:
+            enable_lora(model, self.lora_rank, self.lora_layers)
+        if self.freeze or self.lora_rank is not None:
+            recompile(model)
+        model.optimizer.build(model.trainable_variables)  # or Keras warns of what it lacks when loaded
+        return model, taken
+
+    def _earlier(self, initial: Model | None) -> keras.Model:
+        if initial is None:
+            raise ParameterError(f"{self.name}: give `function` or `description`, or an `initial` model")
+        return initial.load()
+
+    def _made(self, preprocessing: Preprocessing, hyperparameters: Mapping[str, Any]) -> keras.Model:
+        import keras
+
+        features = preprocessing.load_features().output
+        inputs = {
             name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name)
             for name, tensor in features.items()
         }
-        model = call(self.function, model_inputs, dict(self.hyperparameters))
+        if self.description is not None:
+            from components.building.description import build
+
+            return build(self.description, inputs, hyperparameters, f"{self.name}.description")
+        model = call(self.function, inputs, dict(hyperparameters))
         if not isinstance(model, keras.Model) or not model.compiled:
             came = "one not compiled" if isinstance(model, keras.Model) else type(model).__name__
             raise UserCodeError(
                 f"{name_of(self.function)} must return a compiled keras.Model, it returned {came}"
             )
-        model.optimizer.build(model.trainable_variables)  # or Keras warns of what it lacks when loaded
-        model.save(outputs.model.path / Model.FILE)
-        model.save_weights(outputs.model.path / INITIAL_WEIGHTS)
-        summary = summarise(model)
-        outputs.model.write_json("summary.json", summary)
-        return {"parameters": summary["parameters"]}
+        return model
+
+
+def _figures(summary: Mapping[str, Any], taken: str | None) -> dict[str, Any]:
+    figures: dict[str, Any] = {"parameters": summary["parameters"]}
+    if summary["trainable_parameters"] != summary["parameters"]:
+        figures["trainable_parameters"] = summary["trainable_parameters"]
+    if summary["flops"]:
+        figures["flops_a_row"] = summary["flops"]["forward"]
+    if taken is not None:
+        figures["warm_started"] = taken
+    return figures

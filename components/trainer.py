@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Optional, Union
 
 from annotated_types import Ge, Gt, Len, Lt
 
-from components.artifacts import Examples, Model, Preprocessing, Report
+from components.artifacts import Examples, Hyperparameters, Model, Preprocessing, Report
 from components.base import Component, Context, Input, Output, Parameter
 from components.errors import ParameterError
 from components.training.job import EarlyStoppingSettings, Job
@@ -19,6 +19,8 @@ Auto = Literal["auto"]
 
 class Trainer(Component):
     """Trains a built model, from its last checkpoint where an earlier run was cut short.
+
+    The input `best`, of a Tuner, goes before the parameters.
 
     Parameters:
         epochs: passes over the split; 1 if neither this nor `steps` is given.
@@ -70,6 +72,7 @@ class Trainer(Component):
     examples: Input[Examples]
     preprocessing: Input[Preprocessing]
     model: Input[Model]
+    best: Input[Hyperparameters] = None
     trained_model: Output[Model]
     history: Output[Report]
     epochs: Parameter[Optional[Positive]] = None
@@ -108,9 +111,8 @@ class Trainer(Component):
     profile_steps: Parameter[Optional[Annotated[list[Positive], Len(2, 2)]]] = None
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        self._check()
         job = Job(
-            SimpleNamespace(**self.parameters),
+            self.settings(inputs.best.trainer if inputs.best else {}),
             inputs.model, inputs.examples, inputs.preprocessing,
             outputs.trained_model, outputs.history,
             context.work_dir, context.state_dir,
@@ -122,6 +124,17 @@ class Trainer(Component):
         from components.training.process import train_here
 
         return train_here(job, context.report)
+
+    def settings(self, best: Mapping[str, Any]) -> SimpleNamespace:
+        """The parameters by name; those that a Tuner found best go before.
+
+        Raises:
+            ParameterError: they contradict each other.
+        """
+        if best:
+            self.with_parameters(best)
+        self._check()
+        return SimpleNamespace(**self.parameters)
 
     def _check(self) -> None:
         """What contradicts itself is told before anything is loaded."""

@@ -7,6 +7,7 @@ Keras object itself.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -56,6 +57,15 @@ def schedule(value: Any, where: str) -> Any:
     return WarmUp(made, warm_up["warmup_steps"], warm_up.get("warmup_from", 0.0))
 
 
+def each(value: Any, resolve: Callable[[Any, str], Any], where: str) -> Any:
+    """One loss or metric, a list of them, or one or a list by output; {"name": …} is one."""
+    if isinstance(value, dict) and "name" not in value:
+        return {name: each(inner, resolve, f"{where}.{name}") for name, inner in value.items()}
+    if isinstance(value, list):
+        return [each(inner, resolve, where) for inner in value]
+    return resolve(value, where)
+
+
 @keras.saving.register_keras_serializable("kerasline")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     """From `start` straight to where another schedule begins, which then follows.
@@ -91,21 +101,23 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 def _made(value: Any, where: str, module: ModuleType, kind: type, what: str) -> Any:
     if isinstance(value, kind) or callable(value):
         return value
-    name, arguments = (value, {}) if isinstance(value, str) else _parts(value, where, what)
+    name, given = (value, {}) if isinstance(value, str) else _parts(value, where, what)
     known = _known(module, kind)
     if _key(name) not in known:
-        registered = keras.saving.get_registered_object(name)
-        if registered is None:
+        try:  # short names, such as mse, and what users registered
+            return module.get({"class_name": name, "config": given} if given else name)
+        except (ValueError, TypeError):
             names = {cls.__name__ for cls in known.values()}
-            raise ParameterError(f"{where}: Keras has no {what} {name!r}; {nearest(name, names)}")
-        return registered(**arguments) if inspect.isclass(registered) else registered
+            raise ParameterError(f"{where}: Keras has no {what} {name!r}; {nearest(name, names)}") from None
     cls = known[_key(name)]
-    takes = _arguments(cls)
-    for argument in arguments:
+    takes = arguments(cls)
+    for argument in given:
         if argument not in takes:
-            raise ParameterError(f"{where}.{argument}: {cls.__name__} does not take it; {nearest(argument, takes)}")
+            raise ParameterError(
+                f"{where}.{argument}: {cls.__name__} does not take it; {nearest(argument, takes)}"
+            )
     try:
-        return cls(**arguments)
+        return cls(**given)
     except (TypeError, ValueError) as error:
         raise ParameterError(f"{where}: {cls.__name__}: {one_line(error, 300)}") from error
 
@@ -122,7 +134,7 @@ def _known(module: ModuleType, kind: type) -> dict[str, type]:
     return {_key(cls.__name__): cls for cls in classes if cls is not kind}
 
 
-def _arguments(cls: type) -> list[str]:
+def arguments(cls: type) -> list[str]:
     """What a class takes; where it passes on the rest, what its bases take too."""
     found: dict[str, None] = {}
     for base in cls.__mro__:

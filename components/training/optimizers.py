@@ -30,9 +30,9 @@ def prepare_optimizer(model: keras.Model, settings: SimpleNamespace, precision: 
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     asked: dict[str, Any] = {} if optimizer is model.optimizer else {"optimizer": optimizer}
     if settings.loss is not None:
-        asked["loss"] = _each(settings.loss, by_name.loss, "Trainer.loss")
+        asked["loss"] = by_name.each(settings.loss, by_name.loss, "Trainer.loss")
     if settings.metrics is not None:
-        asked["metrics"] = _each(settings.metrics, by_name.metric, "Trainer.metrics")
+        asked["metrics"] = by_name.each(settings.metrics, by_name.metric, "Trainer.metrics")
     if asked:
         recompile(model, **asked)
 
@@ -118,12 +118,3 @@ def _rebuilt(optimizer: keras.optimizers.Optimizer, changes: dict[str, Any]) -> 
         raise ParameterError(
             f"Trainer: {type(optimizer).__name__} does not take {changes}: {error}"
         ) from error
-
-
-def _each(value: Any, resolve: Any, where: str) -> Any:
-    """One loss or metric, a list of them, or one or a list by output name; {"name": …} is one."""
-    if isinstance(value, dict) and "name" not in value:
-        return {name: _each(inner, resolve, f"{where}.{name}") for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_each(inner, resolve, where) for inner in value]
-    return resolve(value, where)

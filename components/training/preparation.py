@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from components.building.freezing import revive_lora
 from components.errors import ParameterError, one_line
 from components.training.devices import Placement, place, precision_for
 from components.training.job import Job
@@ -53,6 +54,7 @@ def prepare(job: Job) -> Prepared:
     supply = Supply(job, together)
     with _scope(together, placement):
         model = job.model.load()
+        revive_lora(model, settings.seed)
         set_precision(model, precision)
         rematerialize(model, settings.rematerialize)
         prepare_optimizer(model, settings, precision)

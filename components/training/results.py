@@ -55,7 +55,7 @@ def write_results(job: Job, prepared: Prepared, outcome: Outcome, seconds: float
     """
     facts = _facts(job, prepared, outcome, seconds)
     if prepared.replicas.chief:
-        _write_model(prepared.model, job.trained)
+        _write_model(prepared.model, job)
         job.trained.write_json(FACTS, facts)
         job.history.write_json("history.json", outcome.records.epochs)
         outcome.records.write(job.history.path)
@@ -63,13 +63,15 @@ def write_results(job: Job, prepared: Prepared, outcome: Outcome, seconds: float
     return _shown(outcome, facts)
 
 
-def _write_model(model: keras.Model, artifact: Model) -> None:
+def _write_model(model: keras.Model, job: Job) -> None:
     """As float32 and with the plain optimizer: how it was trained is no part of what it is."""
     set_precision(model, "float32")
     if plain_optimizer(model) is not model.optimizer:
         recompile(model, optimizer=plain_optimizer(model))
-    model.save(artifact.path / Model.FILE)
-    artifact.write_json("summary.json", summarise(model))
+    model.save(job.trained.path / Model.FILE)
+    # What it takes is what the untrained one takes.
+    summary = job.model.summary or summarise(model)
+    job.trained.write_json("summary.json", {**summary, "optimizer": type(model.optimizer).__name__})
 
 
 def _facts(job: Job, prepared: Prepared, outcome: Outcome, seconds: float) -> dict[str, Any]:

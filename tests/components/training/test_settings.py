@@ -53,9 +53,9 @@ def test_the_trained_model_scores_what_the_last_epoch_says(train):
 
 def test_rematerialization_changes_memory_and_not_the_result(train):
     plain, again = train({"activation": "gelu"}), train({"activation": "gelu"}, rematerialize=True)
-    np.testing.assert_allclose(again.losses, plain.losses, atol=1e-6)
+    np.testing.assert_allclose(again.losses, plain.losses, atol=1e-4)
     named = train({"activation": "gelu"}, rematerialize=["hidden"])
-    np.testing.assert_allclose(named.losses, plain.losses, atol=1e-6)
+    np.testing.assert_allclose(named.losses, plain.losses, atol=1e-4)
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 3, 1000])
