@@ -19,6 +19,7 @@ _MODULES = {
     "example_validator": ("ExampleValidator",),
     "transform": ("Transform",),
     "model_builder": ("ModelBuilder",),
+    "tuner": ("Tuner",),
     "trainer": ("Trainer",),
     "evaluator": ("Evaluator",),
     "exporter": ("Exporter",),

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from components.errors import ParameterError, nearest
+from components.training.direction import less_is_better
 from components.training.job import EarlyStoppingSettings
 
 
@@ -70,5 +71,4 @@ class EarlyStopping:
     def _less_is_better(self) -> bool:
         if self._settings.mode is not None:
             return self._settings.mode == "min"
-        more = ("accuracy", "auc", "precision", "recall", "f1_score", "fbeta_score", "r2_score")
-        return not self._settings.monitor.endswith(more)
+        return less_is_better(self._settings.monitor)

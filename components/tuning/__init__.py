@@ -1,0 +1,1 @@
+"""How hyperparameters are searched: what `components.tuner` is made of."""

@@ -1,0 +1,68 @@
+"""One model on several devices and processes learns what it learns on one."""
+
+import socket
+
+import numpy as np
+import pytest
+
+from components.errors import KeraslineError, ParameterError
+from tests.components.training.conftest import BATCH, ROWS
+
+STEPS = 2 * -(-ROWS // BATCH)
+# Smooth, so that rounding stays rounding: at the kink of a ReLU it becomes another gradient.
+HP = {"activation": "tanh", "rate": 0.1, "momentum": 0.9}
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        {"distribution": "mirrored"},
+        pytest.param({"distribution": "mirrored", "replicas": 4, "precision": "mixed_float16"}, marks=pytest.mark.slow),
+        {"distribution": "multi_worker"},
+    ],
+)
+def test_replicas_together_learn_what_one_learns_alone(train, distribution):
+    """203 rows in batches of 16: the last batch of an epoch has 11, which no two replicas can share evenly."""
+    if distribution["distribution"] == "multi_worker":
+        distribution = {**distribution, "workers": [f"localhost:{port}" for port in free_ports(2)]}
+    alone = train(HP, precision=distribution.get("precision", "float32"))
+    together = train(HP, **distribution)
+    tolerance = 1e-2 if "precision" in distribution else 1e-4
+    assert len(together.losses) == STEPS
+    np.testing.assert_allclose(together.losses, alone.losses, atol=tolerance)
+    for ours, theirs in zip(together.weights, alone.weights):
+        np.testing.assert_allclose(ours, theirs, atol=tolerance)
+    assert together.epochs[-1]["val_accuracy"] == pytest.approx(alone.epochs[-1]["val_accuracy"], abs=0.03)
+    assert together.epochs[-1]["val_loss"] == pytest.approx(alone.epochs[-1]["val_loss"], abs=max(tolerance, 1e-3))
+    assert together.facts["replicas"] == distribution.get("replicas", 2)
+
+
+def test_a_deterministic_training_is_the_same_every_time(train):
+    settings = {"deterministic": True, "epochs": 3}
+    hp = {"dropout": 0.2, "units": 64}
+    one, two = train(hp, **settings), train(hp, **settings)
+    np.testing.assert_array_equal(one.losses, two.losses)
+    for ours, theirs in zip(one.weights, two.weights):
+        np.testing.assert_array_equal(ours, theirs)
+    assert one.facts["deterministic"] and not one.facts["jit_compile"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"distribution": "mirrored", "replicas": 3}, "batch_size: 16 rows cannot be shared by 3 workers evenly"),
+        ({"distribution": "multi_worker"}, "multi_worker wants Trainer.workers .* or the environment variable TF_CONFIG"),
+        ({"distribution": "multi_worker", "workers": ["other.example:1"]}, "'other.example:1' is not on this machine"),
+    ],
+)
+def test_what_cannot_be_distributed_is_told_in_one_line(train, settings, told):
+    with pytest.raises((ParameterError, KeraslineError), match=told):
+        train(**settings)
