@@ -103,7 +103,7 @@ class _Planner:
         if not device.here:  # its steps are traced on the CPU
             settings.device, settings.gpu_memory_limit = "cpu", None
         self.job, self.device = dataclasses.replace(job, settings=settings), device
-        self.batch_size = settings.batch_size
+        self.batch_size, self.first_seconds = settings.batch_size, 0.0
         base = self._prepared(settings.precision)
         self.base, self.precision = base, base.precision
         if not device.here and settings.precision == "auto":
@@ -132,7 +132,7 @@ class _Planner:
             rows=self.rows,
             flops=float(costs.training_flops * self.rows * self.epochs + costs.update_flops * self.steps),
             seconds=chosen.seconds,
-            first_seconds=calibration.first_seconds if calibration else 0.0,
+            first_seconds=self.first_seconds,
             evaluation_seconds=self._evaluation_seconds(calibration) if calibration else 0.0,
             measured=self.device.here,
             precisions=[choice for choice, _ in by_precision.values()],
@@ -187,8 +187,10 @@ class _Planner:
 
     def _seconds(self, needed: Need, precision: str, calibration: Calibration | None) -> float | None:
         if calibration is not None:
+            # Compiling takes about as long for each choice: the first one's time stands for all.
+            self.first_seconds = self.first_seconds or calibration.first_seconds
             steps = self.steps * calibration.step_seconds
-            return calibration.first_seconds + steps + self._evaluation_seconds(calibration)
+            return self.first_seconds + steps + self._evaluation_seconds(calibration)
         peak, costs = self.device.peak.get(precision), needed.costs
         if peak is None:
             return None

@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import FASHION, HOUSE
 
 README = HOUSE / "README.md"
+GUIDES = ["COMPONENTS.md", "DATA.md", "MODELS.md", "PIPELINES.md", "PREPROCESSING.md", "TRAINING.md", "TUNING.md"]
 
 
 def blocks(path, language):
@@ -31,10 +32,11 @@ def test_make_commands_have_their_target(path):
 
 
 @pytest.mark.slow
-def test_every_run_pipeline_command_of_the_readme_works(tmp_path, taxi_csv):
+@pytest.mark.parametrize("path", [README, HOUSE / "docs" / "PLANNING.md"], ids=lambda path: path.name)
+def test_every_run_pipeline_command_works(tmp_path, taxi_csv, path):
     (tmp_path / "trips.csv").symlink_to(taxi_csv)
     run_id = None
-    for command in commands(README):
+    for command in commands(path):
         if not command.startswith("python run_pipeline.py"):
             continue
         if str(FASHION) in command and not FASHION.exists():
@@ -48,7 +50,7 @@ def test_every_run_pipeline_command_of_the_readme_works(tmp_path, taxi_csv):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["COMPONENTS.md", "DATA.md", "PIPELINES.md", "PREPROCESSING.md"])
+@pytest.mark.parametrize("name", GUIDES)
 def test_the_programs_of_the_guides_run(tmp_path, taxi_csv, name):
     (tmp_path / "trips.csv").symlink_to(taxi_csv)
     for number, program in enumerate(blocks(HOUSE / "docs" / name, "python")):
@@ -62,3 +64,15 @@ def test_the_programs_of_the_guides_run(tmp_path, taxi_csv, name):
             capture_output=True, text=True,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_the_script_for_gpus_runs_on_a_cpu_and_refuses_to_pretend():
+    script = [sys.executable, str(HOUSE / "benchmarks" / "gpu" / "train.py")]
+    tried = subprocess.run([*script, "--device", "cpu", "--epochs", "1"], capture_output=True, text=True)
+    assert tried.returncode == 0 and tried.stdout.count("mixed_float16") == 2, tried.stderr
+    import tensorflow as tf
+
+    if not tf.config.list_physical_devices("GPU"):
+        refused = subprocess.run(script, capture_output=True, text=True)
+        assert refused.returncode == 2 and "'gpu' asked for, and TensorFlow finds none here" in refused.stderr

@@ -1,0 +1,416 @@
+"""Training against PyTorch and against Keras's own `fit`: `python benchmarks/training.py --help`.
+
+Both sides run in turn, each in a process of its own, and the best of the rounds counts. PyTorch lives in an
+environment of its own, whose interpreter --torch names:
+    python -m venv torch-env && torch-env/bin/pip install torch numpy
+    python benchmarks/training.py article --torch torch-env/bin/python
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+HOUSE = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(HOUSE))
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+EPOCHS = 4  # the first warms up; the best of the others counts
+
+# The article's loop, as PyTorch's own tutorials write it; prints seconds by epoch, and saves the first losses.
+TORCH = r"""
+import gzip, json, sys, time
+import numpy as np
+import torch
+from torch import nn
+folder, out, epochs = sys.argv[1], sys.argv[2], int(sys.argv[3])
+def read(name, offset): return np.frombuffer(gzip.open(f"{folder}/{name}").read(), np.uint8, offset=offset)
+x = read("train-images-idx3-ubyte.gz", 16).reshape(-1, 784).astype(np.float32) / 255
+y = read("train-labels-idx1-ubyte.gz", 8).astype(np.int64)
+tx = read("t10k-images-idx3-ubyte.gz", 16).reshape(-1, 784).astype(np.float32) / 255
+ty = read("t10k-labels-idx1-ubyte.gz", 8).astype(np.int64)
+torch.manual_seed(0)
+net = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
+init = {f"{n}_{k}": v.detach().numpy().copy() for n, layer in enumerate([net[0], net[2], net[4]])
+        for k, v in (("kernel", layer.weight.T), ("bias", layer.bias))}
+optimizer, criterion = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9), nn.CrossEntropyLoss()
+data = torch.utils.data.TensorDataset(torch.from_numpy(x), torch.from_numpy(y))
+seconds, losses, accuracy = [], [], []
+for epoch in range(epochs):
+    order = np.random.default_rng(epoch).permutation(len(x)).tolist()
+    began = time.perf_counter()
+    for data_, target in torch.utils.data.DataLoader(torch.utils.data.Subset(data, order), batch_size=64):
+        optimizer.zero_grad()
+        loss = criterion(net(data_), target)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    seconds.append(time.perf_counter() - began)
+    with torch.no_grad():
+        accuracy.append(float((net(torch.from_numpy(tx)).argmax(1) == torch.from_numpy(ty)).float().mean()))
+np.savez(out, losses=np.float32(losses), **init)
+print(json.dumps({"seconds": seconds, "accuracy": accuracy}))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["article", "fit", "models", "precision", "replicas"])
+    parser.add_argument("--torch", help="a Python interpreter that has torch")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "kerasline-benchmark")
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    options.work.mkdir(parents=True, exist_ok=True)
+    if options.side:
+        print(json.dumps(_SIDES[options.side](options.work)))
+        return
+    globals()[options.what](options)
+
+
+def side(name: str, work: Path) -> Any:
+    """What one side prints, in a process of its own."""
+    command = [sys.executable, __file__, "article", "--side", name, "--work", str(work)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{name}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def in_turn(names: list[str], options: Any) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {name: [] for name in names}
+    for _ in range(options.rounds):
+        for name in names:
+            found[name].append(side(name, options.work))
+    return found
+
+
+def article(options: Any) -> None:
+    """The article's network: seconds an epoch, losses of each step, accuracy."""
+    if not options.torch:
+        raise SystemExit("article: name an interpreter that has torch, with --torch")
+    torch, ours = [], []
+    for _ in range(options.rounds):
+        command = [options.torch, "-c", TORCH, str(FASHION), str(options.work / "torch.npz"), str(EPOCHS)]
+        torch.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+        ours.append(side("article", options.work))
+    theirs = min(min(run["seconds"][1:]) for run in torch)
+    mine = min(min(run["seconds"][1:]) for run in ours)
+    print(f"PyTorch {theirs:.2f} s an epoch, Trainer {mine:.2f} s: {mine / theirs:.2f} of it")
+    print(f"losses of the first epoch: they differ by {side('losses', options.work)['most']:.1e} at most")
+    command = [options.torch, "-c", TORCH, str(FASHION), str(options.work / "ten.npz"), "10"]
+    accuracy = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)[
+        "accuracy"
+    ][-1]
+    seeds = side("seeds", options.work)["accuracy"]
+    print(f"accuracy after 10 epochs: PyTorch {accuracy:.4f}, Trainer {sum(seeds) / 3:.4f} (mean of {seeds})")
+
+
+def fit(options: Any) -> None:
+    """Trainer's overhead over a `fit` tuned by hand."""
+    found = in_turn(["article", "fit"], options)
+    trainer, by_hand = (min(min(run["seconds"][1:]) for run in found[name]) for name in ("article", "fit"))
+    print(
+        f"fit {by_hand:.3f} s an epoch ({938 / by_hand:.0f} steps/s), Trainer {trainer:.3f}: {trainer / by_hand:.2f}"
+    )
+
+
+def models(options: Any) -> None:
+    """A transformer and a convolutional network: seconds a step."""
+    for name in ("transformer", "convolutional"):
+        found = in_turn([f"{name}-trainer", f"{name}-fit"], options)
+        trainer, plain = (min(run["step_seconds"] for run in runs) for runs in found.values())
+        size = found[f"{name}-fit"][0]["parameters"]
+        print(
+            f"{name}, {size:,} parameters: fit {plain:.3f} s a step, Trainer {trainer:.3f}: {trainer / plain:.2f}"
+        )
+
+
+def precision(options: Any) -> None:
+    """Accuracy on Fashion-MNIST by precision."""
+    for name, accuracy in side("precision", options.work).items():
+        print(f"{name}: {accuracy:.4f}")
+
+
+def replicas(options: Any) -> None:
+    """One device, two parts of the CPU, two processes: losses and seconds a step."""
+    for name, figures in side("replicas", options.work).items():
+        print(
+            f"{name}: {figures['step_seconds'] * 1e3:.2f} ms a step, losses differ by {figures['most']:.1e} at most"
+        )
+
+
+# One side each
+
+
+def _fashion(order: Any = None) -> dict[str, Any]:
+    import numpy as np
+    import pyarrow as pa
+
+    def read(name: str, offset: int) -> Any:
+        return np.frombuffer(gzip.open(FASHION / name).read(), np.uint8, offset=offset)
+
+    splits = {}
+    for split, prefix in (("train", "train"), ("eval", "t10k")):
+        pixels = read(f"{prefix}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28, 1)
+        labels = read(f"{prefix}-labels-idx1-ubyte.gz", 8).astype("int64")
+        if order is not None and split == "train":
+            pixels, labels = pixels[order], labels[order]
+        tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(pixels))
+        splits[split] = pa.RecordBatch.from_arrays([tensors, pa.array(labels)], ["image", "label"])
+    return splits
+
+
+def _made(work: Path, name: str, splits: Any, function: Any, build_model: Any) -> tuple[Any, Any, Any]:
+    """Examples, Preprocessing and Model; the first two are kept between rounds."""
+    from components import ModelBuilder, Transform
+    from components.artifacts import Examples, Preprocessing
+    from components.columnar import shards
+
+    folder = work / name
+    if not (folder / "prepared").exists():
+        (folder / "examples").mkdir(parents=True, exist_ok=True)
+        made = splits()
+        with shards.ExamplesWriter(Examples(folder / "examples"), list(made)) as writer:
+            for split, batch in made.items():
+                for start in range(0, batch.num_rows, 10_000):
+                    writer.write(split, batch.slice(start, 10_000))
+        Transform(Examples(folder / "examples"), function=function, label="label").execute(
+            folder / "prepared"
+        )
+    prepared = Preprocessing(folder / "prepared" / "preprocessing")
+    model = ModelBuilder(prepared, function=build_model).execute(tempfile.mkdtemp(dir=work)).model
+    return Examples(folder / "examples"), prepared, model
+
+
+def _article_model(inputs: Any, hp: Any) -> Any:
+    from pipeline.recipes.fashion_mnist import build_model
+
+    return build_model(inputs, {"hidden": [128, 64], "learning_rate": 0.01, "momentum": 0.9})
+
+
+def _train(made: tuple[Any, Any, Any], work: Path, **settings: Any) -> Any:
+    """What Trainer leaves, with the seconds of each epoch."""
+    from components import Trainer
+
+    ends = []
+
+    def report(text: str) -> None:
+        if text.startswith("epoch") and "step" not in text:
+            ends.append(time.perf_counter())
+
+    began = time.perf_counter()
+    trainer = Trainer(*made, batch_size=settings.pop("batch_size", 64), **settings)
+    done = trainer.execute(tempfile.mkdtemp(dir=work), report=report)
+    done.seconds = [end - start for start, end in zip([began, *ends], ends)]
+    done.facts = done.trained_model.read_json("training.json")
+    return done
+
+
+def _article(work: Path, **settings: Any) -> Any:
+    from pipeline.recipes.fashion_mnist import preprocessing
+
+    made = _made(work, "fashion", _fashion, preprocessing, _article_model)
+    return _train(made, work, **settings)
+
+
+def _losses_of(done: Any) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(done.history.path / "steps.parquet")["loss"].to_numpy()
+
+
+def _side_article(work: Path) -> Any:
+    return {"seconds": _article(work, epochs=EPOCHS, eval_split=None).seconds}
+
+
+def _side_losses(work: Path) -> Any:
+    """From PyTorch's initial weights and in its order."""
+    import keras
+    import numpy as np
+
+    from pipeline.recipes.fashion_mnist import preprocessing
+
+    theirs = np.load(work / "torch.npz")
+    order = np.random.default_rng(0).permutation(60_000)
+    made = _made(work, "ordered", lambda: _fashion(order), preprocessing, _article_model)
+    model = made[2].load()
+    dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    for number, layer in enumerate(dense):
+        layer.set_weights([theirs[f"{number}_kernel"], theirs[f"{number}_bias"]])
+    model.save(made[2].path / "model.keras")
+    done = _train(made, work, epochs=1, shuffle=False, eval_split=None, jit_compile=False)
+    return {"most": float(np.abs(_losses_of(done) - theirs["losses"][:938]).max())}
+
+
+def _side_seeds(work: Path) -> Any:
+    return {"accuracy": [_article(work, epochs=10, seed=seed).metrics["val_accuracy"] for seed in range(3)]}
+
+
+def _side_precision(work: Path) -> Any:
+    names = ("float32", "mixed_bfloat16", "mixed_float16")
+    return {name: _article(work, epochs=10, precision=name).metrics["val_accuracy"] for name in names}
+
+
+def _side_replicas(work: Path) -> Any:
+    import numpy as np
+
+    ways = {
+        "one device": {},
+        "mirrored over 2 parts of the CPU": {"distribution": "mirrored", "replicas": 2},
+        "2 processes": {"distribution": "multi_worker", "workers": ["localhost:23451", "localhost:23452"]},
+    }
+    found, alone = {}, None
+    for name, settings in ways.items():
+        done = _article(work, steps=400, eval_split=None, jit_compile="auto", **settings)
+        losses = _losses_of(done)
+        alone = losses if alone is None else alone
+        found[name] = {
+            "step_seconds": done.facts["step_seconds"],
+            "most": float(np.abs(losses - alone).max()),
+        }
+    return found
+
+
+def _side_fit(work: Path) -> Any:
+    """Keras's `fit` as an expert would call it: data cached in memory, many steps an execution."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    splits = _fashion()
+    pixels = splits["train"].column("image").to_numpy_ndarray().reshape(-1, 784).astype("float32") / 255
+    labels = splits["train"].column("label").to_numpy()
+    data = tf.data.Dataset.from_tensor_slices(({"pixels": pixels}, labels)).cache().shuffle(60_000, seed=0)
+    data = data.batch(64, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    model = _article_model({"pixels": keras.Input((784,), name="pixels")}, {})
+    model.steps_per_execution = 67  # 14 times 67 are the steps of an epoch
+    seconds = []
+
+    class Clock(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.began = time.perf_counter()
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            seconds.append(time.perf_counter() - self.began)
+
+    model.fit(data, epochs=EPOCHS, verbose=0, callbacks=[Clock()])
+    assert np.isfinite(seconds).all()
+    return {"seconds": seconds}
+
+
+WORDS, LENGTH, STEPS = 8000, 128, 12
+
+
+def _transformer(inputs: Any, hp: Any) -> Any:
+    import keras
+
+    layers = keras.layers
+    x = inputs["x"]
+    h = layers.Embedding(WORDS, 256)(x) + layers.Embedding(LENGTH, 256)(keras.ops.arange(LENGTH))
+    for _ in range(8):
+        a = layers.LayerNormalization()(h)
+        h = h + layers.Dropout(0.1)(layers.MultiHeadAttention(4, 64)(a, a))
+        h = h + layers.Dense(256)(layers.Dense(1024, activation="gelu")(layers.LayerNormalization()(h)))
+    h = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(h))
+    return _classifier(inputs, layers.Dense(10)(h))
+
+
+def _convolutional(inputs: Any, hp: Any) -> Any:
+    import keras
+
+    layers, h = keras.layers, inputs["x"]
+    for channels in (64, 128, 256):
+        h = layers.ReLU()(
+            layers.BatchNormalization()(layers.Conv2D(channels, 3, padding="same", use_bias=False)(h))
+        )
+        h = layers.MaxPooling2D()(layers.Conv2D(channels, 3, padding="same", activation="relu")(h))
+    return _classifier(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(h)))
+
+
+def _classifier(inputs: Any, outputs: Any) -> Any:
+    import keras
+
+    model = keras.Model(inputs, outputs)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, metrics=["accuracy"])
+    return model
+
+
+def _rows(name: str) -> Any:
+    import numpy as np
+
+    draw, count = np.random.default_rng(0), 32 * STEPS
+    shape = (count, LENGTH) if name == "transformer" else (count, 32, 32, 3)
+    x = draw.integers(0, WORDS, shape) if name == "transformer" else draw.random(shape, "float32")
+    return x, draw.integers(0, 10, count)
+
+
+def trained(name: str, work: Path, **settings: Any) -> Any:
+    """What Trainer leaves of the transformer or the convolutional network."""
+    import keras
+    import numpy as np
+    import pyarrow as pa
+
+    def splits() -> Any:
+        x, y = _rows(name)
+        tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(x))
+        return {"train": pa.RecordBatch.from_arrays([tensors, pa.array(y)], ["x", "label"])}
+
+    def unchanged() -> Any:
+        shape, dtype = ((LENGTH,), "int64") if name == "transformer" else ((32, 32, 3), "float32")
+        x = keras.Input(shape, name="x", dtype=dtype)
+        return keras.Model({"x": x}, {"x": keras.layers.Identity()(x)})
+
+    build = _transformer if name == "transformer" else _convolutional
+    settings = {"epochs": 3, "batch_size": 32, "eval_split": None, **settings}
+    return _train(_made(work, name, splits, unchanged, build), work, **settings)
+
+
+def _side_trainer(name: str, work: Path) -> Any:
+    return {"step_seconds": min(trained(name, work).seconds[1:]) / STEPS}
+
+
+def _side_keras(name: str, work: Path) -> Any:
+    import keras
+
+    x, y = _rows(name)
+    build = _transformer if name == "transformer" else _convolutional
+    model = build({"x": keras.Input(x.shape[1:], name="x", dtype=str(x.dtype))}, {})
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        model.fit({"x": x}, y, batch_size=32, verbose=0)
+        seconds.append(time.perf_counter() - began)
+    return {"step_seconds": min(seconds[1:]) / STEPS, "parameters": model.count_params()}
+
+
+_SIDES = {
+    "article": _side_article,
+    "losses": _side_losses,
+    "seeds": _side_seeds,
+    "fit": _side_fit,
+    "precision": _side_precision,
+    "replicas": _side_replicas,
+    **{
+        f"{name}-trainer": (lambda work, name=name: _side_trainer(name, work))
+        for name in ("transformer", "convolutional")
+    },
+    **{
+        f"{name}-fit": (lambda work, name=name: _side_keras(name, work))
+        for name in ("transformer", "convolutional")
+    },
+}
+
+if __name__ == "__main__":
+    main()
