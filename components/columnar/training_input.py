@@ -33,7 +33,7 @@ PREFETCHED = 16
 # What is gone through more than once is kept preprocessed in memory if it takes no more than this.
 MOST_BYTES_KEPT = 64 << 20
 # Numbers, and bytes of texts and lists, that are taken at once.
-MOST_NUMBERS_AT_ONCE = 1 << 20
+MOST_NUMBERS_AT_ONCE = 1 << 21
 MOST_BYTES_GATHERED = 32 << 20
 # Calls of the preprocessing at once.
 SIDE_BY_SIDE = min(os.cpu_count() or 1, 8)

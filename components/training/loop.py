@@ -43,7 +43,7 @@ class Loop:
         self._at_once = at_once
         self._class_weights = class_weights
         self._functions: dict[bool, Callable[..., tf.Tensor]] = {}
-        self._last = tf.function(self._step_of_replicas, reduce_retracing=True)
+        self._last = tf.function(self._of_replicas, reduce_retracing=True)
         self._called: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
         self._loss = next((m for m in model.metrics if m.name == "loss"), None)
 
@@ -78,8 +78,12 @@ class Loop:
         return function.get_concrete_function(*arguments).graph
 
     def _steps(self, chunk: Chunk, start: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+        several = self._replicas.count > 1
+        batches = None if several else self._as_batches(chunk)
+
         def body(number: tf.Tensor, losses: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            loss = self._step_of_replicas(chunk, start + number)
+            place = start + number
+            loss = self._of_replicas(chunk, place) if several else self._step(_read(batches, place))
             return number + 1, tf.tensor_scatter_nd_update(losses, [[number]], [loss])
 
         _, losses = tf.while_loop(
@@ -87,28 +91,33 @@ class Loop:
         )
         return losses
 
-    def _step_of_replicas(self, rows: Chunk, batch: tf.Tensor | None = None) -> tf.Tensor:
-        """A step on one batch of a chunk, or on all its rows."""
-        strategy = self._replicas.strategy
-        loss = strategy.run(self._step, args=(rows, batch))
-        return strategy.reduce("MEAN", loss, axis=None) if self._replicas.count > 1 else loss
+    def _as_batches(self, chunk: Chunk) -> Any:
+        """The chunk's batches, to be read by their place: tf.slice XLA would compile anew for every place."""
 
-    def _step(self, rows: Chunk, batch: tf.Tensor | None) -> tf.Tensor:
+        def batches(tensor: tf.Tensor) -> tf.TensorArray:
+            rows = tf.reshape(tensor, [self._at_once, self._batch_size, *tensor.shape[1:]])
+            return tf.TensorArray(tensor.dtype, self._at_once, element_shape=rows.shape[1:]).unstack(rows)
+
+        return tf.nest.map_structure(batches, chunk)
+
+    def _of_replicas(self, rows: Chunk, batch: tf.Tensor | None = None) -> tf.Tensor:
+        """A step of all replicas, each on one batch of its chunk, or on all its rows."""
+
+        def step(rows: Chunk, batch: tf.Tensor | None) -> tf.Tensor:
+            return self._step(rows if batch is None else _read(self._as_batches(rows), batch))
+
+        loss = self._replicas.strategy.run(step, args=(rows, batch))
+        return self._replicas.strategy.reduce("MEAN", loss, axis=None) if self._replicas.count > 1 else loss
+
+    def _step(self, batch: Chunk) -> tf.Tensor:
         """What one replica does in a step."""
-        if batch is not None:
-            rows = tf.nest.map_structure(lambda tensor: self._part(tensor, batch), rows)
         if self._loss is not None:  # a mean over the epoch; of this step alone after this
             for variable in self._loss.variables:
                 variable.assign(tf.zeros(variable.shape, variable.dtype))
-        logs = self.model.train_step(self._weighted(rows))
+        logs = self.model.train_step(self._weighted(batch))
         if "loss" not in logs:
             raise UserCodeError("train_step() must return a dict that holds `loss`")
         return tf.cast(logs["loss"], tf.float32)
-
-    def _part(self, tensor: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
-        # Not tf.slice: XLA compiles that anew for every place where it begins.
-        batches = tf.reshape(tensor, [self._at_once, self._batch_size, *tensor.shape[1:]])
-        return tf.gather(batches, batch)
 
     def _weighted(self, batch: Chunk) -> Chunk:
         if self._class_weights is None:
@@ -117,6 +126,10 @@ class Loop:
         rows = tf.reshape(tf.cast(label, tf.int32), [-1])
         weights = tf.gather(self._class_weights, rows)
         return features, label, weights * tf.cast(weight[0], tf.float32) if weight else weights
+
+
+def _read(batches: Any, place: tf.Tensor) -> Chunk:
+    return tf.nest.map_structure(lambda array: array.read(place), batches)
 
 
 def padded(chunk: Chunk, rows: int) -> Chunk:

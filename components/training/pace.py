@@ -9,9 +9,9 @@ from typing import Literal, Union
 # see progress, to write a checkpoint and to stop.
 SECONDS_A_CALL = 0.25
 # Before XLA is tried on a CPU: so long were steps measured, and at least so long do they go on, since
-# compiling takes seconds; it helps where many small operations cost more than their arithmetic.
-MEASURED_SECONDS = 0.5
-WORTH_TRYING_SECONDS = 8.0
+# compiling takes a second or more; it helps where many small operations cost more than their arithmetic.
+MEASURED_SECONDS = 0.3
+WORTH_TRYING_SECONDS = 3.0
 SMALL_STEP_SECONDS = 0.02
 GAIN = 0.95
 
