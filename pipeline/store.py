@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import sqlite3
+import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -375,7 +377,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     """
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
+    _patiently(lambda: cursor.execute("PRAGMA journal_mode=WAL"))
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
@@ -385,6 +387,21 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     """A writer locks at once: two writers queue, where the second would fail to upgrade its lock."""
     write = connection.get_execution_options().get("write")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _patiently(call: Callable[[], Any]) -> None:
+    """Calls again while the database is locked: when two programs turn a new database to
+    write-ahead logging at once, SQLite refuses one of them without waiting its timeout.
+    """
+    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
+    while True:
+        try:
+            call()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _forget(connection: sa.Connection, run_id: str, node: str) -> None:

@@ -2,6 +2,7 @@ import multiprocessing
 import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -82,6 +83,20 @@ def test_processes_writing_at_once_lose_nothing(store):
     for writer in writers:
         writer.join()
     assert {e.node for e in store.executions("r1")} == {f"{w}-{n}" for w in range(4) for n in range(20)}
+
+
+def test_programs_that_make_one_store_at_once_all_open_it(tmp_path):
+    """SQLite refuses, without waiting, one of two that turn a new file to write-ahead logging."""
+    urls = [sqlite_url(tmp_path / f"{number}.sqlite") for number in range(60)]
+    together = threading.Barrier(4)
+
+    def open_all(_):
+        for url in urls:
+            together.wait(timeout=60)
+            Store(url).runs()
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(open_all, range(4)))
 
 
 def test_a_run_is_found_by_the_beginning_of_its_id(store):
