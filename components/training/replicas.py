@@ -49,6 +49,17 @@ class Replicas:
             return value
         return tf.nest.map_structure(lambda v: self.strategy.experimental_local_results(v)[0], value)
 
+    def sums(self, numbers: list[float]) -> list[float]:
+        """The sum over all processes of what each has to say: they must do the same, and clocks differ.
+
+        Who calls this waits until all have called it.
+        """
+        if self.alone:
+            return numbers
+        said, silent = tf.constant(numbers, tf.float32), tf.zeros(len(numbers))
+        every = self.values(lambda own: said if own == 0 else silent)
+        return self.strategy.reduce("SUM", every, axis=None).numpy().tolist()
+
     def values(self, of_replica: Callable[[int], Any]) -> Any:
         """A value for each replica; with one alone, that value itself.
 

@@ -191,7 +191,8 @@ class Training:
         edges = [(self.step // every + 1) * every] if every else []
         edges += [edge for edge in [self._logs.boundary(self.step)] if edge is not None]
         self._logs.profile(self.step)
-        return self.pace.count(min([most, *(edge - self.step for edge in edges)]))
+        count = self.pace.count(min([most, *(edge - self.step for edge in edges)]))
+        return round(self._replicas.sums([count if self._replicas.chief else 0])[0])
 
     def _took(self, losses: np.ndarray) -> None:
         """What follows after some steps of one epoch."""
@@ -230,13 +231,13 @@ class Training:
 
     def _pause(self, epoch_ended: bool) -> None:
         """Between two calls: writes a checkpoint where one is due, and obeys a wish to stop."""
-        if self._stop():
+        stops, due = self._replicas.sums([float(self._stop()), float(self._is_due(epoch_ended))])
+        if stops or due:
             self._save()
+        if stops:
             self._logs.flush()
             LOG.info("told to stop; checkpoint written after step %s", self.step)
             interruption.obey()
-        if self._is_due(epoch_ended):
-            self._save()
 
     def _is_due(self, epoch_ended: bool) -> bool:
         asked = self.settings
@@ -244,10 +245,7 @@ class Training:
             return True
         if epoch_ended and asked.checkpoint_epochs:
             return len(self.records.epochs) % asked.checkpoint_epochs == 0
-        # Workers of several processes must do the same: their clocks differ.
-        if self._replicas.alone and asked.checkpoint_seconds:
-            return time.monotonic() - self._saved >= asked.checkpoint_seconds
-        return False
+        return bool(asked.checkpoint_seconds) and time.monotonic() - self._saved >= asked.checkpoint_seconds
 
     def _save(self) -> None:
         stopping = {f"stopping {k}": v for k, v in self.stopping.state().items()} if self.stopping else {}
