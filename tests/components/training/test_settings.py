@@ -254,3 +254,19 @@ class TestPace:
             pace.took(1, 1.0, left)
             pace.took(1000, seconds, left)
             assert not pace.compiled
+
+
+def much_too_large(inputs, hp):
+    """A step of 16 rows wants 64 TB: more than any allocator gives."""
+    repeated = keras.layers.RepeatVector(10**11)(keras.layers.Dense(10)(inputs["x"]))
+    outputs = keras.layers.Dense(2)(keras.layers.GlobalMaxPooling1D()(repeated))
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def test_memory_that_runs_out_is_told_as_plan_would_have_told_it(train):
+    with pytest.raises(
+        DataError, match="memory ran out: a step of 16 rows takes about .* not even one row a step fits"
+    ):
+        train(function=much_too_large, eval_split=None)
