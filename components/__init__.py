@@ -9,7 +9,7 @@ import importlib
 from typing import Any
 
 _MODULES = {
-    "base": ("Channel", "Component", "Context", "Input", "Output", "Parameter", "component"),
+    "base": ("Channel", "Component", "Context", "Input", "LastBlessed", "Output", "Parameter", "component"),
     "example_gen": (
         "CsvExampleGen", "ParquetExampleGen", "TfRecordExampleGen", "JsonExampleGen",
         "MediaExampleGen", "SqlExampleGen", "InMemoryExampleGen", "TfdsExampleGen",
@@ -22,6 +22,7 @@ _MODULES = {
     "tuner": ("Tuner",),
     "trainer": ("Trainer",),
     "evaluator": ("Evaluator",),
+    "explainer": ("Explainer",),
     "exporter": ("Exporter",),
     "pusher": ("Pusher",),
 }  # fmt: skip

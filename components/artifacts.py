@@ -348,15 +348,18 @@ class Hyperparameters(Artifact):
 
 
 class Evaluation(Artifact):
-    """How good a model is: `metrics.json`, figures by split and name."""
+    """How good a model is: `metrics.json`, described in docs/EVALUATION.md; `metrics.parquet`, its figures as a
+    table, a row a metric, slice and output; `predictions/`, what the model says of each row, as Parquet."""
 
     FILE = "metrics.json"
+    TABLE = "metrics.parquet"
 
 
 class Blessing(Artifact):
     """Whether a model may go out: `blessing.json`.
 
-    `{"blessed": bool, "rules": [{"metric", "value", "bound", "kind": "min|max", "kept": bool}]}`
+    `{"blessed": bool, "rules": [{"rule", "output", "metric", "slicing", "slice", "kind": "min|max|max_drop",
+    "bound", "confidence", "value", "low", "high", "kept": bool, "why"}]}`
     """
 
     FILE = "blessing.json"
@@ -367,12 +370,17 @@ class Blessing(Artifact):
 
     def refusals(self) -> list[str]:
         """A short sentence for each rule that was not kept."""
-        return [
-            f"{rule['metric']} is {rule['value']:.4g}, "
-            f"{'at least' if rule['kind'] == 'min' else 'at most'} {rule['bound']:g} wanted"
-            for rule in self.read_json(self.FILE)["rules"]
-            if not rule["kept"]
-        ]
+        return [rule["why"] for rule in self.read_json(self.FILE)["rules"] if not rule["kept"]]
+
+
+class Explanation(Artifact):
+    """Why a model answers as it does: `explanation.json`, and pictures and sounds in `worst/`.
+
+    `{"version", "split", "rows", "sampled", "seed", "output", "permutation", "integrated_gradients",
+    "partial_dependence", "worst"}`; docs/EXPLAINING.md says what each holds.
+    """
+
+    FILE = "explanation.json"
 
 
 class SavedModel(Artifact):

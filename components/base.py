@@ -85,6 +85,17 @@ class Channel:
 
 
 @dataclass(frozen=True)
+class LastBlessed:
+    """For an input of a stage that judges: what the same stage took as `input` when it last blessed that.
+
+    It is looked for in earlier runs of the same pipeline, and is never what the stage takes as `input`
+    now; where there is none, the input is left out.
+    """
+
+    input: str
+
+
+@dataclass(frozen=True)
 class Context:
     """What surrounds a run, without being part of what it computes.
 
@@ -130,7 +141,7 @@ class Component:
         self.name = name or self.NAME or type(self).__name__
         spec = type(self).spec()
         given = self._bind(spec, arguments, named)
-        self.inputs: dict[str, Channel | Artifact] = {}
+        self.inputs: dict[str, Channel | Artifact | LastBlessed] = {}
         for field_name, input_spec in spec.inputs.items():
             value = given.pop(field_name, None)
             if value is not None:
@@ -221,9 +232,10 @@ class Component:
             metrics = self.run(self.input_artifacts(self.inputs), outputs, Context(Path(work_dir), **context))
         return SimpleNamespace(**vars(outputs), metrics=dict(metrics or {}))
 
-    def input_artifacts(self, artifacts: Mapping[str, Artifact]) -> SimpleNamespace:
-        """The namespace that `run` takes as `inputs`; those left out are None."""
-        return SimpleNamespace(**{name: artifacts.get(name) for name in type(self).spec().inputs})
+    def input_artifacts(self, artifacts: Mapping[str, Any]) -> SimpleNamespace:
+        """The namespace that `run` takes as `inputs`; those left out, or not known here, are None."""
+        found = {name: value for name, value in artifacts.items() if isinstance(value, Artifact)}
+        return SimpleNamespace(**{name: found.get(name) for name in type(self).spec().inputs})
 
     def output_artifacts(self, folder: Path) -> SimpleNamespace:
         """The namespace that `run` takes as `outputs`: a new sub-folder of `folder` for each."""
@@ -269,7 +281,9 @@ class Component:
             given[key] = value
         return given
 
-    def _connect(self, name: str, wanted: type[Artifact], value: Any) -> Channel | Artifact:
+    def _connect(self, name: str, wanted: type[Artifact], value: Any) -> Channel | Artifact | LastBlessed:
+        if isinstance(value, LastBlessed):
+            return self._connect_earlier(name, wanted, value)
         if isinstance(value, Component):
             fitting = [c for c in value.outputs.values() if issubclass(c.type, wanted)]
             if len(fitting) == 1:
@@ -288,6 +302,16 @@ class Component:
             f"{self.name}.{name}: {wanted.__name__} wanted (a component, one of its outputs or an "
             f"artifact), {type(value).__name__} given"
         )
+
+    def _connect_earlier(self, name: str, wanted: type[Artifact], value: LastBlessed) -> LastBlessed:
+        known = type(self).spec().inputs
+        if value.input not in known or value.input == name:
+            others = [other for other in known if other != name]
+            raise WiringError(f"{self.name}.{name}: {value} names no other input; {nearest(value.input, others)}")
+        came = known[value.input].type
+        if not known[name].optional or not issubclass(came, wanted):
+            raise WiringError(f"{self.name}.{name}: {wanted.__name__} wanted, {value} may be none or {came.__name__}")
+        return value
 
     def _check_parameter(self, name: str, spec: ParameterSpec, value: Any) -> Any:
         if value is REQUIRED:

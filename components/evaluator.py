@@ -1,89 +1,101 @@
-"""Evaluator: how good the model is on held-out rows, and whether it may go out."""
+"""Evaluator: how good the model is on held-out rows, where, how surely, and whether it may go out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Optional, Union
 
-from components.artifacts import Blessing, Evaluation, Examples, Model, Preprocessing
+from annotated_types import Ge, Gt, Len, Lt
+
+from components.artifacts import Blessing, Evaluation, Examples, Model, Preprocessing, SavedModel
 from components.base import Component, Context, Input, Output, Parameter
-from components.errors import ParameterError, nearest
+from components.evaluation.settings import Slicing, Thresholds
+
+Positive = Annotated[int, Gt(0)]
 
 
 class Evaluator(Component):
-    """Measures the model's own loss and metrics over a whole split, and holds them to thresholds.
+    """Measures a model over a whole split and every slice of it, and holds it to thresholds.
+
+    The input `baseline` is another model, which takes raw features: what it does worse or better is told
+    row by row. `LastBlessed("saved_model")` is the one that this stage blessed last. The input `saved_model`
+    is what was exported of the model: how far its answers and metrics differ is told.
 
     Parameters:
-        thresholds: bounds by metric, such as `{"accuracy": {"min": 0.9}, "loss": {"max": 0.5}}`.
-            A model that keeps them all is blessed.
+        thresholds: bounds by metric, such as `{"accuracy": {"min": 0.9, "max_drop": 0.01}}`: see
+            `components.evaluation.settings.Bounds`. A model that keeps them all is blessed. Besides the metrics
+            there are `megabytes`, `latency_ms` and `latency_p99_ms`, of one row.
+        slices: by what the rows are cut: columns, `"a*b"`, `{"column": "fare", "buckets": 4}`, functions; see
+            `components.evaluation.settings.Slicing`.
+        most_slices: of each slicing the most frequent ones are measured.
+        small_slice_rows: slices of fewer rows are marked, and neither tested nor compared.
+        task: what the model answers, or by output: binary, multi_class, multi_label, regression, ranking, tokens,
+            text, detection; by its loss when left out.
+        metrics: further ones: Keras's by name or as `{"name": "AUC", "curve": "PR"}`; functions of
+            `(label, prediction)`, arrays (rows, ...), that give a number a row, of which the mean is taken;
+            `components.evaluation.metrics.base.Metrics`.
+        decision_thresholds: of binary answers; the first is that of accuracy, precision and recall.
+        beta: of F-beta.
+        top_k: of top-k accuracy.
+        loss_quantiles: of quantile losses.
+        query: the column that says which rows are ranked together; makes the task ranking.
+        ndcg_at: the ranks of NDCG.
+        padding: the label of tokens that are none.
+        decode: `decode(output, batch)` makes of the model's raw output (rows, ...) and a batch of raw columns what
+            the metrics take: texts; of objects found a dict of `predicted_boxes`, `predicted_classes`, `scores`.
+        detection_columns: what the columns of objects are called, by the names that
+            `components.evaluation.metrics.detection` has for them.
+        reference: the raw column that is true, instead of the label that the model was trained on.
+        text_metrics: of texts: bleu, chrf, rouge1, rouge2, rougeL, wer, cer.
+        confidence: of the intervals.
+        replicates: of the bootstrap.
+        seed: of the bootstrap.
         split: the held-out rows.
+        batch_size: rows that the model takes at once.
 
     Raises:
-        ParameterError: a threshold names a metric that the model does not have.
+        ParameterError: a threshold, slice or task names what there is not.
+        DataError: a column is missing or of the wrong kind, or the split has no rows.
+        UserCodeError: a function of the user's raised, or gave something else.
     """
 
+    VERSION = "2"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]
     preprocessing: Input[Preprocessing]
     model: Input[Model]
+    baseline: Input[SavedModel] = None
+    saved_model: Input[SavedModel] = None
     evaluation: Output[Evaluation]
     blessing: Output[Blessing]
-    thresholds: Parameter[dict[str, dict[Literal["min", "max"], float]]] = {}
+    thresholds: Parameter[Thresholds] = {}
+    slices: Parameter[list[Slicing]] = []
+    most_slices: Parameter[Positive] = 100
+    small_slice_rows: Parameter[int] = 100
+    task: Parameter[Union[str, dict[str, str], None]] = None
+    metrics: Parameter[list[Any]] = []
+    decision_thresholds: Parameter[Annotated[list[float], Len(1)]] = [0.5]
+    beta: Parameter[Annotated[float, Gt(0)]] = 1.0
+    top_k: Parameter[Positive] = 5
+    loss_quantiles: Parameter[list[float]] = [0.1, 0.5, 0.9]
+    query: Parameter[Optional[str]] = None
+    decode: Parameter[Optional[Callable]] = None
+    reference: Parameter[Optional[str]] = None
+    text_metrics: Parameter[list[str]] = ["bleu", "chrf", "rouge1", "rouge2", "rougeL", "wer", "cer"]
+    ndcg_at: Parameter[list[Positive]] = [5, 10]
+    padding: Parameter[int] = -1
+    detection_columns: Parameter[dict[str, str]] = {}
+    confidence: Parameter[Annotated[float, Gt(0), Lt(1)]] = 0.95
+    replicates: Parameter[Annotated[int, Ge(0)]] = 200
+    seed: Parameter[int] = 0
     split: Parameter[str] = "test"
-    batch_size: Parameter[int] = 1024
+    batch_size: Parameter[Positive] = 1024
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        from components.columnar.training_input import dataset
+        from types import SimpleNamespace
 
-        model = inputs.model.load()
-        data = dataset(
-            inputs.examples, self.split, inputs.preprocessing,
-            batch_size=self.batch_size, work_dir=context.work_dir,
-        )  # fmt: skip
-        figures = {k: float(v) for k, v in model.evaluate(data, verbose=0, return_dict=True).items()}
-        rules = _judge(figures, self.thresholds)
-        blessed = all(rule["kept"] for rule in rules)
-        report = {
-            "split": self.split,
-            "rows": inputs.examples.rows(self.split),
-            "metrics": figures,
-            "confusion": _confusion(model, data, inputs.preprocessing.facts["class_names"]),
-        }
-        outputs.evaluation.write_json(Evaluation.FILE, report)
-        outputs.blessing.write_json(Blessing.FILE, {"blessed": blessed, "rules": rules})
-        refusals = "; ".join(outputs.blessing.refusals())
-        return {**figures, "blessed": "yes" if blessed else f"no: {refusals}"}
+        from components.evaluation.evaluate import Evaluating
 
-
-def _judge(
-    figures: Mapping[str, float], thresholds: Mapping[str, Mapping[str, float]]
-) -> list[dict[str, Any]]:
-    rules = []
-    for metric, bounds in thresholds.items():
-        if metric not in figures:
-            raise ParameterError(
-                f"Evaluator.thresholds: the model has no metric {metric!r}; {nearest(metric, figures)}"
-            )
-        value = figures[metric]
-        for kind, bound in bounds.items():
-            # A figure that is not a number keeps no bound.
-            kept = value >= bound if kind == "min" else value <= bound
-            rules.append({"metric": metric, "kind": kind, "bound": bound, "value": value, "kept": kept})
-    return rules
-
-
-def _confusion(model: Any, data: Any, class_names: Any) -> dict[str, Any] | None:
-    """Rows by true and predicted class, for a classifier of whole-numbered classes; else None."""
-    import numpy as np
-    import tensorflow as tf
-
-    classes = model.output.shape[-1] if hasattr(model.output, "shape") else None
-    if not isinstance(class_names, list) or classes != len(class_names):
-        return None
-    predict = tf.function(lambda features: tf.argmax(model(features, training=False), axis=-1))
-    counts = np.zeros((classes, classes), np.int64)
-    for features, label, *_ in data:
-        true = label.numpy().reshape(-1).astype(np.int64)
-        np.add.at(counts, (true, predict(features).numpy().reshape(-1)), 1)
-    return {"classes": class_names, "counts": counts.tolist()}
+        settings = SimpleNamespace(**self.parameters)
+        return Evaluating(inputs, outputs, settings, context).run()

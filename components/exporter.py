@@ -31,19 +31,21 @@ class Exporter(Component):
         import keras
         import tensorflow as tf
 
+        from components.evaluation.compiled import compiled_losses, output_names
+
         features = inputs.preprocessing.load_features()
         model = inputs.model.load()
         names = inputs.preprocessing.facts["class_names"]
-        output_names = _output_names(model)
+        names_of_outputs = output_names(model)
         scored = (
-            isinstance(names, list) and len(output_names) == 1 and model.outputs[0].shape[-1] == len(names)
+            isinstance(names, list) and len(names_of_outputs) == 1 and model.outputs[0].shape[-1] == len(names)
         )
 
         def serve(raw: dict[str, Any]) -> dict[str, Any]:
             result = model(features(raw, training=False), training=False)
-            flat = dict(zip(output_names, tf.nest.flatten(result)))
+            flat = dict(zip(names_of_outputs, tf.nest.flatten(result)))
             if scored:
-                best = tf.argmax(flat[output_names[0]], axis=-1)
+                best = tf.argmax(flat[names_of_outputs[0]], axis=-1)
                 flat["label"] = tf.gather(tf.constant(names), best)
             return flat
 
@@ -61,14 +63,9 @@ class Exporter(Component):
         archive.write_out(str(outputs.saved_model.path), verbose=False)
         outputs.saved_model.write_json(MANIFEST, {
             "inputs": {n: {"dtype": s.dtype.name, "shape": s.shape.as_list()} for n, s in signature.items()},
-            "outputs": [*output_names, *(["label"] if scored else [])],
+            "outputs": [*names_of_outputs, *(["label"] if scored else [])],
             "class_names": names,
+            "from_logits": {name: loss.from_logits for name, loss in compiled_losses(model).items()},
         })  # fmt: skip
         size = sum(p.stat().st_size for p in outputs.saved_model.path.rglob("*") if p.is_file())
         return {"inputs": len(signature), "megabytes": round(size / 1e6, 2)}
-
-
-def _output_names(model: Any) -> list[str]:
-    if isinstance(model.output, dict):
-        return sorted(model.output)  # the order in which TensorFlow flattens a dict
-    return list(model.output_names)

@@ -6,11 +6,14 @@ metadata store, so two nodes of one run may be executed on two machines.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
+import importlib
 import logging
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +21,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from components.artifacts import Artifact
-from components.base import Component, Context
+from components.artifacts import Artifact, Blessing
+from components.base import Component, Context, LastBlessed
 from components.errors import KeraslineError, StageSkipped, StoreError
 from pipeline import store as records
 from pipeline.dag import Pipeline
@@ -117,6 +120,7 @@ class Executor:
         if not self.use_cache:
             shutil.rmtree(state_dir, ignore_errors=True)
         try:
+            _import_libraries(component)
             outputs = component.output_artifacts(staging)
             cache = self.root.cache / type(component).__name__ if self.use_cache else None
             context = Context(work_dir, tuple(self.beam_options), self._reporter(blank), cache, state_dir)
@@ -184,6 +188,8 @@ class Executor:
         stored: dict[str, StoredArtifact] = {}
         digests: dict[str, str] = {}
         for field, source in component.inputs.items():
+            if isinstance(source, LastBlessed):
+                continue
             if isinstance(source, Artifact):
                 inputs[field] = source
                 digests[field] = _folder_digest(source.path, self._file_digest)
@@ -194,6 +200,12 @@ class Executor:
             stored[field] = upstream.outputs[source.name]
             inputs[field] = source.type(stored[field].path)
             digests[field] = stored[field].digest
+        for field, source in component.inputs.items():
+            earlier = self._last_blessed(component, source, digests) if isinstance(source, LastBlessed) else None
+            if earlier is not None:
+                stored[field] = earlier
+                inputs[field] = type(component).spec().inputs[field].type(earlier.path)
+                digests[field] = earlier.digest
         fingerprint = node_fingerprint(component, digests, self._file_digest)
         return _Work(component, inputs, stored, fingerprint)
 
@@ -207,6 +219,18 @@ class Executor:
                 "run it first, or run the whole pipeline"
             )
         return latest
+
+    def _last_blessed(
+        self, component: Component, wanted: LastBlessed, digests: Mapping[str, str]
+    ) -> StoredArtifact | None:
+        """What the node took as `wanted.input` when it last blessed another than it takes now."""
+        for execution in self.store.history(self.pipeline.name, component.name):
+            taken = execution.inputs.get(wanted.input)
+            if taken is None or taken.digest == digests.get(wanted.input) or not Path(taken.path).is_dir():
+                continue
+            if was_blessed(execution):
+                return taken
+        return None
 
     def _why_not(self, name: str) -> str:
         states = {e.node: e.state for e in self.store.executions(self.run_id)}
@@ -290,6 +314,15 @@ def _folder_digest(folder: Path, digest: Callable[[Path], str]) -> str:
     return "".join(f"{p.relative_to(folder)} {digest(p)} " for p in sorted(folder.rglob("*")) if p.is_file())
 
 
+def was_blessed(execution: Execution) -> bool:
+    """Whether an execution judged a model, and blessed it."""
+    found = [a for a in execution.outputs.values() if a.type == Blessing.__name__]
+    try:
+        return bool(found) and all(Blessing(Path(a.path)).blessed for a in found)
+    except (KeraslineError, OSError, ValueError, KeyError):  # collected since, or damaged
+        return False
+
+
 def _component_name(component: Component) -> str:
     return f"{type(component).__module__}.{type(component).__qualname__}"
 
@@ -301,6 +334,18 @@ def _plain(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _shown(value: Any) -> Any:
     return getattr(value, "__qualname__", None) or value
+
+
+_IMPORTING = threading.Lock()
+
+
+def _import_libraries(component: Component) -> None:
+    """Imports what a stage names, one stage at a time: TensorFlow's modules import each other in circles,
+    where two threads that begin at once, as stages side by side do, lock each other out."""
+    with _IMPORTING:
+        for name in component.LIBRARIES:
+            with contextlib.suppress(ModuleNotFoundError):  # a distribution that is not called as its module
+                importlib.import_module(name)
 
 
 def _give_back_memory() -> None:

@@ -73,6 +73,8 @@ def value_digest(value: Any) -> Any:
         return {"partial": [value_digest(v) for v in (value.func, value.args, value.keywords)]}
     if callable(value):
         return {"code": code_digest(value)}
+    if not _has_plain_repr(value):  # its class and what it holds say what it is, its address does not
+        return {"object": [code_digest(type(value)), value_digest(getattr(value, "__dict__", {}))]}
     return {"repr": f"{type(value).__module__}.{type(value).__qualname__}:{value!r}"}
 
 

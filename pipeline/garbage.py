@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.errors import KeraslineError
+from pipeline.executor import was_blessed
 from pipeline.locks import removed_if_free
 from pipeline.publishing import ArtifactRoot
 from pipeline.store import Store
@@ -61,10 +62,16 @@ def _leftovers(root: ArtifactRoot) -> Iterator[Removed]:
 def _unused(store: Store, root: ArtifactRoot, keep: int) -> Iterator[Removed]:
     used: set[str | None] = set()
     seen: collections.Counter[str] = collections.Counter()
+    blessed: set[str] = set()
     for run in store.runs():
         seen[run.pipeline] += 1
+        executions = store.executions(run.id) if seen[run.pipeline] <= keep or run.pipeline not in blessed else []
         if seen[run.pipeline] <= keep:
-            used |= {execution.folder for execution in store.executions(run.id)}
+            used |= {execution.folder for execution in executions}
+        # What was blessed last is what the next model will be held against.
+        if run.pipeline not in blessed and (judged := [e for e in executions if was_blessed(e)]):
+            blessed.add(run.pipeline)
+            used |= {str(Path(artifact.path).parent) for e in judged for artifact in e.inputs.values()}
     for path in sorted(root.artifacts.glob("*/*/*")):
         if str(path) not in used:
             yield Removed(path, f"not used by the newest {keep} runs", _size(path))

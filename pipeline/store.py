@@ -23,6 +23,8 @@ import sqlalchemy as sa
 from components.errors import StoreError, nearest
 
 LOCK_TIMEOUT_SECONDS = 60
+# So many executions of a node are looked through for an earlier one.
+MOST_HISTORY = 200
 
 _metadata = sa.MetaData()
 
@@ -273,6 +275,13 @@ class Store:
         order = [sa.case((t.run_id == run_id, 0), else_=1), t.finished.desc()]
         found = self._executions(query.order_by(*order).limit(1))
         return found[0] if found else None
+
+    def history(self, pipeline: str, node: str) -> list[Execution]:
+        """The executions of a node that gave outputs, in all runs, the newest first."""
+        t = _executions.c
+        query = sa.select(_executions).where(t.pipeline == pipeline, t.node == node)
+        query = query.where(t.state.in_(["ran", "cached"]), t.folder.is_not(None))
+        return self._executions(query.order_by(t.finished.desc()).limit(MOST_HISTORY))
 
     def artifact(self, key: str) -> StoredArtifact | None:
         """An artifact by its id, the beginning of it, or its path."""

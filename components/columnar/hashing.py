@@ -23,7 +23,7 @@ def row_hashes(batch: pa.RecordBatch, columns: Sequence[str] | None = None) -> n
     """
     total = np.zeros(batch.num_rows, np.uint64)
     for name in columns if columns is not None else batch.schema.names:
-        total = _mix(total * _BASE + _column_hashes(batch.column(name)))
+        total = mix(total * _BASE + _column_hashes(batch.column(name)))
     return total
 
 
@@ -57,7 +57,7 @@ def _column_hashes(column: pa.Array) -> np.ndarray:
             column = column.cast(pa.int64())  # dates, times, durations
         column = column.cast(pa.float64(), safe=False)
         numbers = column.fill_null(0).to_numpy(zero_copy_only=False) + 0.0  # -0.0 becomes 0.0
-        hashes = _mix(numbers.view(np.uint64))
+        hashes = mix(numbers.view(np.uint64))
     if column.null_count:
         hashes = np.where(column.is_null().to_numpy(zero_copy_only=False), _NULL, hashes)
     return hashes
@@ -72,7 +72,7 @@ def _segment_hashes(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         positions = np.arange(len(values)) - np.repeat(starts, lengths)
         weighted = values * _powers(int(lengths.max()))[positions]
         hashes[filled] = np.add.reduceat(weighted, starts[filled])
-    return _mix(hashes + lengths.astype(np.uint64))
+    return mix(hashes + lengths.astype(np.uint64))
 
 
 def _lengths(column: pa.Array, measure: object) -> np.ndarray:
@@ -85,7 +85,7 @@ def _powers(count: int) -> np.ndarray:
     return np.multiply.accumulate(powers)
 
 
-def _mix(values: np.ndarray) -> np.ndarray:
+def mix(values: np.ndarray) -> np.ndarray:
     """The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): every bit moves every other."""
     values = values ^ (values >> np.uint64(30))
     values = values * np.uint64(0xBF58476D1CE4E5B9)

@@ -73,7 +73,7 @@ def _write(element: tuple[str, str], preprocessing: Preprocessing, folder: Path)
     with pq.ParquetFile(shard) as file:
         for batch in file.iter_batches(rows, columns=list({**model.input, **dict.fromkeys(beside)})):
             outputs = model(feed(batch, model.input), training=False)
-            columns = {name: _as_arrow(tensor.numpy()) for name, tensor in outputs.items()}
+            columns = {name: as_arrow(tensor.numpy()) for name, tensor in outputs.items()}
             columns |= {name: batch.column(name) for name in beside}
             table = pa.table(columns)
             writer = writer or pq.ParquetWriter(unfinished, table.schema, compression="zstd")
@@ -89,7 +89,7 @@ def _loaded(path: Path) -> Any:
     return Preprocessing(path).load()
 
 
-def _as_arrow(values: np.ndarray) -> pa.Array:
+def as_arrow(values: np.ndarray) -> pa.Array:
     """An array (rows, ...) as a column."""
     if values.dtype == object:
         texts = pa.array(values.reshape(-1), pa.binary())

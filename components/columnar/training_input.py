@@ -25,7 +25,8 @@ from components.columnar.feed import column, rows_a_batch
 from components.columnar.random_layers import called_at_random, is_random
 from components.columnar.row_store import RowStore, RowStoreWriter
 from components.columnar.shuffling import shuffled
-from components.errors import DataError, ParameterError, nearest
+from components.columnar.targets import check_complete, columns_beside
+from components.errors import DataError, ParameterError
 
 SUPER_BATCH_ROWS = 4096
 # Batches made ahead; fewer where they would take more than `MOST_BYTES_KEPT`.
@@ -265,10 +266,9 @@ def _source(examples: Examples, split: str, preprocessing: Preprocessing, work_d
         raise DataError("there is nothing to learn: name an output or a column as Transform.label")
     model, stored = preprocessing.load(), preprocessing.materialized(examples)
     is_stored = stored is not None and split in stored.splits
-    columns = dict(model.output if is_stored else model.input)
-    beside = [name for name in [*labels, *([weight] if weight else [])] if name not in model.output]
-    columns |= {name: _column_as_input(examples, name) for name in beside}
-    store = _laid_out(stored if is_stored else examples, split, columns, beside, work_dir)
+    beside = columns_beside(preprocessing, model, examples)
+    columns = dict(model.output if is_stored else model.input) | beside
+    store = _laid_out(stored if is_stored else examples, split, columns, list(beside), work_dir)
     return _Source(store, None if is_stored else model, labels, weight, dict(model.output))
 
 
@@ -301,31 +301,6 @@ def _laid_out(
         names = [name for name in columns if name in set(examples.schema().names)]
         with RowStoreWriter(folder) as writer:
             for batch in examples.batches(split, names, rows_a_batch(columns)):
-                _check_complete(batch, complete)
+                check_complete(batch, complete)
                 writer.write({n: column(batch, n, tensor) for n, tensor in columns.items()}, batch.num_rows)
     return RowStore(folder)
-
-
-def _check_complete(batch: pa.RecordBatch, names: Sequence[str]) -> None:
-    for name in names:
-        if missing := batch.column(name).null_count:
-            raise DataError(
-                f"column {name!r}, the label or weight, is missing in {missing} of {batch.num_rows} rows; "
-                "leave such rows out of the data"
-            )
-
-
-def _column_as_input(examples: Examples, name: str) -> Any:
-    """A label or weight as an input of the model's would be: numbers stay of their kind."""
-    schema = examples.schema()
-    if name not in schema.names:
-        hint = nearest(name, schema.names)
-        raise DataError(f"the data has no column {name!r}, the label or weight; {hint}")
-    kind, shape = schema.field(name).type, ()
-    if isinstance(kind, pa.FixedShapeTensorType):
-        kind, shape = kind.value_type, tuple(kind.shape)
-    while pa.types.is_nested(kind) and not pa.types.is_struct(kind):
-        kind, shape = kind.value_type, (*shape, None)
-    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        return keras.KerasTensor((None, *shape), "int64")
-    return keras.KerasTensor((None, *shape), "float32" if pa.types.is_floating(kind) else "string")

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from components import (
     Evaluator,
     ExampleValidator,
+    Explainer,
     Exporter,
     ImportSchemaGen,
+    LastBlessed,
     ModelBuilder,
     Pusher,
     StatisticsGen,
@@ -67,8 +69,14 @@ def pipeline(settings) -> Pipeline:
         hyperparameters={"hidden": [128, 64], "learning_rate": 0.01, "momentum": 0.9},
     )
     trained = Trainer(examples, transform, model, epochs=10, batch_size=64)
-    evaluation = Evaluator(examples, transform, trained, thresholds={"accuracy": {"min": 0.85}})
     exported = Exporter(transform, trained)
+    evaluation = Evaluator(
+        examples, transform, trained,
+        baseline=LastBlessed("saved_model"),
+        saved_model=exported,
+        thresholds={"accuracy": {"min": 0.85}},
+    )  # fmt: skip
+    explained = Explainer(examples, transform, trained)
     destination = str(settings.root / "served" / "fashion_mnist")
     pushed = Pusher(exported, evaluation, destination=destination)
-    return Pipeline("fashion_mnist", [validator, pushed])
+    return Pipeline("fashion_mnist", [validator, explained, pushed])

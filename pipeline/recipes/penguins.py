@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from components import (
     Evaluator,
     ExampleValidator,
+    Explainer,
     Exporter,
     ImportSchemaGen,
+    LastBlessed,
     ModelBuilder,
     Pusher,
     StatisticsGen,
@@ -73,7 +75,14 @@ def pipeline(settings) -> Pipeline:
         transform, function=build_model, hyperparameters={"units": 16, "learning_rate": 0.01}
     )
     trained = Trainer(examples, transform, model, epochs=30, batch_size=32)
-    evaluation = Evaluator(examples, transform, trained, thresholds={"accuracy": {"min": 0.9}})
     exported = Exporter(transform, trained)
+    evaluation = Evaluator(
+        examples, transform, trained,
+        baseline=LastBlessed("saved_model"),
+        saved_model=exported,
+        thresholds={"accuracy": {"min": 0.9}},
+        slices=["island", "sex"],
+    )  # fmt: skip
+    explained = Explainer(examples, transform, trained)
     pushed = Pusher(exported, evaluation, destination=str(settings.root / "served" / "penguins"))
-    return Pipeline("penguins", [validator, pushed])
+    return Pipeline("penguins", [validator, explained, pushed])

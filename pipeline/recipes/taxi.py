@@ -14,8 +14,10 @@ from components import (
     CsvExampleGen,
     Evaluator,
     ExampleValidator,
+    Explainer,
     Exporter,
     ImportSchemaGen,
+    LastBlessed,
     ModelBuilder,
     Pusher,
     StatisticsGen,
@@ -93,7 +95,14 @@ def pipeline(settings) -> Pipeline:
         hyperparameters={"hidden": [100, 70, 50, 25], "learning_rate": 0.001},
     )
     trained = Trainer(examples, transform, model, steps=1000, batch_size=40)
-    evaluation = Evaluator(examples, transform, trained, thresholds={"accuracy": {"min": 0.7}})
     exported = Exporter(transform, trained)
+    evaluation = Evaluator(
+        examples, transform, trained,
+        baseline=LastBlessed("saved_model"),
+        saved_model=exported,
+        thresholds={"accuracy": {"min": 0.7}},
+        slices=["payment_type", {"column": "trip_miles", "buckets": 4}],
+    )  # fmt: skip
+    explained = Explainer(examples, transform, trained)
     pushed = Pusher(exported, evaluation, destination=str(settings.root / "served" / "taxi"))
-    return Pipeline("taxi", [validator, pushed])
+    return Pipeline("taxi", [validator, explained, pushed])

@@ -153,7 +153,7 @@ def test_evaluation_agrees_with_scikit_learn_on_the_served_answers(stages, tmp_p
     order = [classes.index(c) for c in sorted(classes)]
     expected = log_loss(truth, answers["scores"].numpy()[:, order].astype("float64"), labels=sorted(classes))
     assert done.metrics["loss"] == pytest.approx(expected, rel=1e-4)
-    confusion = done.evaluation.read_json("metrics.json")["confusion"]["counts"]
+    confusion = done.evaluation.read_json("metrics.json")["confusion"]["scores"]["counts"]
     np.testing.assert_array_equal(confusion, confusion_matrix(truth, labels, labels=classes))
 
 

@@ -1,0 +1,98 @@
+"""A figure and how surely it is known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric's value with what its interval is told by: the first of these that is there.
+
+    Attributes:
+        value: NaN where the metric has none.
+        share: (successes, trials) of independent rows: Wilson's score interval.
+        bounds: the ends of exact two-sided intervals by confidence, a function of it.
+        replicates: the value of each bootstrap replicate, float64 (n,): their quantiles.
+        error: (standard error, degrees of freedom): Student's t.
+    """
+
+    value: float
+    share: tuple[float, float] | None = None
+    bounds: Any = None
+    replicates: np.ndarray | None = None
+    error: tuple[float, float] | None = None
+
+    @property
+    def method(self) -> str | None:
+        """How the interval is told; None where there is none."""
+        if math.isnan(self.value):
+            return None
+        if self.share is not None:
+            return "wilson"
+        if self.bounds is not None:
+            return "order statistics"
+        if self.replicates is not None and len(_known(self.replicates)) > 1:
+            return "bootstrap"
+        return "jackknife" if self.error is not None else None
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """The two-sided interval; (NaN, NaN) where there is none."""
+        method = self.method
+        if method == "wilson":
+            return wilson(*self.share, confidence)
+        if method == "order statistics":
+            return self.bounds(confidence)
+        if method == "bootstrap":
+            tail = (1 - confidence) / 2
+            # The (n + 1)p-th of n replicates: of 199, the 5th and the 195th (Davison and Hinkley, 1997, 5.2.3).
+            low, high = np.quantile(_known(self.replicates), [tail, 1 - tail], method="weibull")
+            return float(low), float(high)
+        if method == "jackknife":
+            error, freedom = self.error
+            reach = _student(1 - (1 - confidence) / 2, freedom) * error
+            return self.value - reach, self.value + reach
+        return math.nan, math.nan
+
+    @property
+    def standard_error(self) -> float:
+        """NaN where it is not known."""
+        if self.replicates is not None and len(_known(self.replicates)) > 1:
+            return float(np.std(_known(self.replicates), ddof=1))
+        if self.share is not None and self.share[1]:
+            return math.sqrt(self.value * (1 - self.value) / self.share[1])
+        return self.error[0] if self.error is not None else math.nan
+
+
+def wilson(successes: float, trials: float, confidence: float) -> tuple[float, float]:
+    """The score interval of a share (Wilson, Journal of the American Statistical Association 22, 1927)."""
+    if not trials:
+        return math.nan, math.nan
+    z = NormalDist().inv_cdf(1 - (1 - confidence) / 2)
+    share, spread = successes / trials, z * z / trials
+    middle = (share + spread / 2) / (1 + spread)
+    reach = z / (1 + spread) * math.sqrt(share * (1 - share) / trials + spread / (4 * trials))
+    low = 0.0 if successes == 0 else middle - reach
+    return low, 1.0 if successes == trials else middle + reach
+
+
+def _known(replicates: np.ndarray) -> np.ndarray:
+    """Without those that have no value: a replicate may lack all rows of a class."""
+    return replicates[~np.isnan(replicates)]
+
+
+def _student(probability: float, freedom: float) -> float:
+    """Student's quantile by Hill's expansion about the normal one (Communications of the ACM 13, 1970)."""
+    z = NormalDist().inv_cdf(probability)
+    g = [
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    ]
+    return z + sum(term / freedom ** (power + 1) for power, term in enumerate(g))

@@ -1,0 +1,105 @@
+"""Gaps between slices, by the usual definitions of fairness.
+
+- Demographic parity: how often a class is predicted (Dwork et al., "Fairness Through Awareness", 2012).
+- Equal opportunity: how often those of the class are recognised; equalised odds: that, and how often others
+  are taken for it, whichever gap is larger (Hardt, Price and Srebro, "Equality of Opportunity in Supervised
+  Learning", 2016).
+
+Of several classes the gap is that of the class where it is largest. Small slices are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from components.evaluation.cell_counts import CellCounts
+from components.evaluation.metrics.base import divided
+from components.evaluation.metrics.binary import BinaryThresholds
+from components.evaluation.metrics.multi_class import Confusion
+from components.evaluation.resampling import Resampling
+
+DEMOGRAPHIC_PARITY, EQUAL_OPPORTUNITY, EQUALISED_ODDS = (
+    "demographic parity", "equal opportunity", "equalised odds",
+)  # fmt: skip
+
+
+def gaps(
+    counts: CellCounts, family: BinaryThresholds | Confusion, slices: Mapping[int, str], resampling: Resampling, confidence: float
+) -> list[dict[str, Any]]:
+    """The gaps of one slicing.
+
+    Args:
+        counts: by group, of the family's cells. Of two classes the second alone is looked at.
+        slices: the groups that are compared, and their names.
+
+    Returns:
+        A dict for each definition that has a gap: see `components.artifacts.Evaluation`.
+    """
+    if len(slices) < 2:
+        return []
+    classes = family.classes
+    tables = [_table(counts, group, family, resampling) for group in slices]
+    rates = [_rates(table) for table in tables]
+    names, found = list(slices.values()), []
+    for definition in (DEMOGRAPHIC_PARITY, EQUAL_OPPORTUNITY, EQUALISED_ODDS):
+        # (slices, rates of the definition, 1 + replicates, classes)
+        stacked = np.stack([np.stack([side[name] for name in _RATES[definition]]) for side in rates])
+        if classes == 2:
+            stacked = stacked[..., 1:]
+        spans = _span(stacked)
+        if np.isnan(spans[:, 0]).all():
+            continue
+        rate, kind = np.unravel_index(np.nanargmax(spans[:, 0]), spans[:, 0].shape)
+        largest = np.nanmax(spans, axis=(0, 2))
+        tail = (1 - confidence) / 2
+        low, high = np.nanquantile(largest[1:], [tail, 1 - tail]) if len(largest) > 1 else (np.nan, np.nan)
+        values = stacked[:, rate, 0, kind]
+        found.append({
+            "definition": definition, "gap": float(largest[0]), "low": float(low), "high": float(high),
+            "most": names[int(np.nanargmax(values))], "least": names[int(np.nanargmin(values))],
+            "slices": len(slices),
+        })  # fmt: skip
+    return found
+
+
+_RATES: Mapping[str, Sequence[str]] = {
+    DEMOGRAPHIC_PARITY: ("selected",),
+    EQUAL_OPPORTUNITY: ("true positive",),
+    EQUALISED_ODDS: ("true positive", "false positive"),
+}
+
+
+def _span(values: np.ndarray) -> np.ndarray:
+    """The largest less the smallest over the slices, of those that have one."""
+    none = np.isnan(values).all(axis=0)
+    span = np.where(np.isnan(values), -np.inf, values).max(axis=0) - np.where(np.isnan(values), np.inf, values).min(
+        axis=0
+    )
+    return np.where(none, np.nan, span)
+
+
+def _table(
+    counts: CellCounts, group: int, family: BinaryThresholds | Confusion, resampling: Resampling
+) -> np.ndarray:
+    """As counted, and of each replicate: (1 + replicates, true, predicted)."""
+    cells, sums = counts.of(group)
+    drawn = np.concatenate([sums[1:2], resampling.of_counts(sums[1], sums[2], f"fairness/{group}")])
+    true, predicted = family.pairs(cells)
+    table = np.zeros((family.classes, family.classes, len(drawn)))
+    np.add.at(table, (true, predicted), drawn.T)
+    return np.moveaxis(table, -1, 0)
+
+
+def _rates(table: np.ndarray) -> dict[str, np.ndarray]:
+    """Of each class (1 + replicates, classes)."""
+    right = np.diagonal(table, axis1=1, axis2=2)
+    true, predicted = table.sum(axis=2), table.sum(axis=1)
+    rows = table.sum(axis=(1, 2))[:, np.newaxis]
+    return {
+        "selected": divided(predicted, rows),
+        "true positive": divided(right, true),
+        "false positive": divided(predicted - right, rows - true),
+    }

@@ -1,0 +1,124 @@
+"""From raw columns to what a model says of them: a Keras model with its preprocessing, or a SavedModel.
+
+A predictor is a few paths, so that it travels; what it loads stays with the process that calls it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from components.artifacts import Model, Preprocessing
+from components.errors import ArtifactError, one_line
+from components.evaluation.compiled import compiled_losses, output_names
+from components.exporter import MANIFEST
+
+SIGNATURE = "serving_default"
+
+
+@dataclass(frozen=True)
+class KerasPredictor:
+    """A Keras model behind its preprocessing."""
+
+    model: Path
+    preprocessing: Path
+
+    def load(self) -> tuple[keras.Model, keras.Model]:
+        """The preprocessing and the model, loaded once in a process."""
+        return _models(self)
+
+    def __call__(self, raw: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
+        """Answers, and what is true.
+
+        Args:
+            raw: the preprocessing's inputs by name, arrays (rows, ...).
+            beside: labels and weight that are raw columns, likewise.
+
+        Returns:
+            `predictions` by output, `labels` by output, `losses` (rows,) by output, and `weight`
+            (rows, ...) or None; tensors.
+        """
+        forms = tuple((name, array.dtype.name, array.ndim) for name, array in beside.items())
+        tensors = [{name: tf.constant(array) for name, array in given.items()} for given in (raw, beside)]
+        return _keras_function(self, forms)(*tensors)
+
+
+@dataclass(frozen=True)
+class SavedModelPredictor:
+    """A SavedModel that takes raw features by name, as the Exporter writes it."""
+
+    path: Path
+
+    @property
+    def inputs(self) -> dict[str, keras.KerasTensor]:
+        """The raw columns that are read."""
+        specs = _signature(self)[1].structured_input_signature[1]
+        return {name: keras.KerasTensor(tuple(s.shape), s.dtype.name) for name, s in specs.items()}
+
+    def from_logits(self, output: str, default: bool) -> bool:
+        """Whether an output's scores are logits; the default where the model does not say."""
+        manifest = self.path / MANIFEST
+        told = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+        return told.get("from_logits", {}).get(output, default)
+
+    def __call__(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """The answers by output, tensors, of raw columns by name, arrays (rows, ...)."""
+        return dict(_signature(self)[1](**{name: tf.constant(values) for name, values in raw.items()}))
+
+
+@functools.lru_cache(maxsize=2)
+def _models(predictor: KerasPredictor) -> tuple[keras.Model, keras.Model]:
+    return Preprocessing(predictor.preprocessing).load(), Model(predictor.model).load()
+
+
+@functools.lru_cache(maxsize=2)
+def _keras_function(
+    predictor: KerasPredictor, beside_forms: tuple[tuple[str, str, int], ...]
+) -> Callable[..., dict[str, Any]]:
+    preprocessing, model = predictor.load()
+    artifact = Preprocessing(predictor.preprocessing)
+    label_names, weight_name = artifact.labels, artifact.facts["sample_weight"]
+    names, losses = output_names(model), compiled_losses(model)
+    # With the shapes told, it is traced once, whatever the number of rows.
+    raw_specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in preprocessing.input.items()}
+    beside_specs = {
+        name: tf.TensorSpec((None,) * rank, "string" if dtype == "object" else dtype)
+        for name, dtype, rank in beside_forms
+    }
+
+    @tf.function(input_signature=[raw_specs, beside_specs])
+    def answer(raw: Mapping[str, tf.Tensor], beside: Mapping[str, tf.Tensor]) -> dict[str, Any]:
+        made = dict(preprocessing(dict(raw), training=False))
+
+        def taken(name: str) -> tf.Tensor:
+            return made.pop(name) if name in made else beside[name]
+
+        labels = {name: taken(name) for name in label_names}
+        weight = taken(weight_name) if weight_name else None
+        if len(labels) == 1:  # one label for however many outputs
+            labels = dict.fromkeys(names, *labels.values())
+        predictions = dict(zip(names, tf.nest.flatten(model(made, training=False))))
+        return {
+            "predictions": predictions,
+            "labels": {name: labels[name] for name in names if name in labels},
+            "losses": {n: loss.of_rows(labels[n], predictions[n]) for n, loss in losses.items() if n in labels},
+            "weight": weight,
+        }
+
+    return answer
+
+
+@functools.lru_cache(maxsize=4)
+def _signature(predictor: SavedModelPredictor) -> tuple[Any, Any]:
+    try:
+        loaded = tf.saved_model.load(str(predictor.path))
+        return loaded, loaded.signatures[SIGNATURE]  # a signature does not keep its model alive
+    except (OSError, ValueError, KeyError) as error:
+        raise ArtifactError(f"{predictor.path}: no SavedModel with {SIGNATURE}: {one_line(error)}") from error

@@ -1,0 +1,1 @@
+"""Why a model answers as it does: importances, attributions, dependences, and its worst rows."""
