@@ -71,6 +71,7 @@ def _unused(store: Store, root: ArtifactRoot, keep: int) -> Iterator[Removed]:
         # What was blessed last is what the next model will be held against.
         if run.pipeline not in blessed and (judged := [e for e in executions if was_blessed(e)]):
             blessed.add(run.pipeline)
+            used |= {e.folder for e in judged}
             used |= {str(Path(artifact.path).parent) for e in judged for artifact in e.inputs.values()}
     for path in sorted(root.artifacts.glob("*/*/*")):
         if str(path) not in used:

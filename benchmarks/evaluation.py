@@ -1,0 +1,194 @@
+"""Evaluation, measured: `python benchmarks/evaluation.py metrics|inference|taxi [--taxi CSV]`.
+
+Each figure comes from a process of its own, imports left out, all sides in one run:
+- metrics: binary predictions at hand, 20 slices, 15 metrics with intervals, for a growing number of rows;
+- inference: the predictions of a million rows as the Evaluator writes them, beside `model.predict` of the
+  same Keras model, preprocessing with it, on arrays of the same rows in memory, at the same batch size;
+- taxi: the whole Evaluator on the taxi recipe's held-out rows, one slicing of three slices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+HOUSE = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(HOUSE))
+from benchmarks.preprocessing import Watch  # noqa: E402
+
+SLICES = 20
+SHARD_ROWS = 8 * 65536
+
+
+def metrics(rows: int) -> dict[str, Any]:
+    """Measuring and estimating of predictions that lie in Parquet files."""
+    from components.base import Context
+    from components.evaluation.estimating import estimate
+    from components.evaluation.measuring import Measure, measure
+    from components.evaluation.metrics.binary import BinaryLosses, BinaryScores, BinaryThresholds
+    from components.evaluation.resampling import Resampling
+    from components.evaluation.slicing import SliceTable
+
+    names = tuple(f"slice {number}" for number in range(SLICES))
+    with tempfile.TemporaryDirectory() as folder:
+        files = _write_predictions(Path(folder), rows, names)
+        families = {"o": (BinaryThresholds(), BinaryScores(), BinaryLosses())}
+        wanted = Measure(families, SliceTable({"s": names}, {"s": 0}), Resampling(0, 200), weighted=False)
+        with Watch() as watch:
+            measured = measure(Path(folder), files, wanted, Context(Path(folder)))
+            told = [estimate(measured, wanted, "o", g, compared=g > 0) for g in range(SLICES + 1)]
+            intervals = [figures.estimate.interval(0.95) for one in told for figures in one.values()]
+    return watch.figures(rows=rows, metrics=len(told[0]), intervals=len(intervals))
+
+
+def _write_predictions(folder: Path, rows: int, names: tuple[str, ...]) -> list[str]:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    random, files = np.random.default_rng(0), []
+    for start in range(0, rows, SHARD_ROWS):
+        count = min(SHARD_ROWS, rows - start)
+        score = (1 / (1 + np.exp(-random.normal(0, 2, count)))).astype(np.float32)
+        label = (random.random(count) < score).astype(np.int64)
+        slices = pa.array(names).take(pa.array(random.integers(0, len(names), count))).dictionary_encode()
+        columns = {"row": np.arange(start, start + count), "label.o": label, "prediction.o": score, "slice.s": slices}
+        files.append(f"{start:012d}.parquet")
+        pq.write_table(pa.table(columns), folder / files[-1], compression="zstd", row_group_size=65536)
+    return files
+
+
+def _taxi(folder: Path, taxi: str, rows: int | None) -> dict[str, Any]:
+    """The taxi recipe up to Exporter, and its artifacts; its test rows repeated up to so many."""
+    from components.artifacts import Examples, Model, Preprocessing, SavedModel
+
+    command = [sys.executable, str(HOUSE / "run_pipeline.py"), "run", "taxi", "--root", str(folder / "root"),
+               "--set", f"ExampleGen.input={taxi}", "--to", "Exporter", "--json", str(folder / "run.json")]  # fmt: skip
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    nodes = json.loads((folder / "run.json").read_text())["nodes"]
+    outputs = {node["name"]: {name: Path(path) for name, path in node["outputs"].items()} for node in nodes}
+    examples = Examples(outputs["ExampleGen"]["examples"])
+    return {
+        "examples": examples if rows is None else _repeated(examples, folder / "many", rows),
+        "preprocessing": Preprocessing(outputs["Transform"]["preprocessing"]),
+        "model": Model(outputs["Trainer"]["trained_model"]),
+        "saved_model": SavedModel(outputs["Exporter"]["saved_model"]),
+    }
+
+
+def _repeated(examples: Any, folder: Path, rows: int) -> Any:
+    from components.artifacts import Examples
+    from components.columnar.shards import ExamplesWriter
+
+    table = examples.read("test").combine_chunks()
+    folder.mkdir()
+    with ExamplesWriter(Examples(folder), ["test"]) as writer:
+        for _ in range(-(-rows // len(table))):
+            for batch in table.to_batches():
+                writer.write("test", batch)
+    return Examples(folder)
+
+
+def inference(taxi: str, rows: int, side: str, batch_size: int) -> dict[str, Any]:
+    """`evaluator`: predictions to Parquet; `predict`: Keras's own, of arrays in memory."""
+    import numpy as np
+
+    from components.columnar.feed import feed
+
+    with tempfile.TemporaryDirectory() as folder:
+        given = _taxi(Path(folder), taxi, rows)
+        examples, preprocessing, model = given["examples"], given["preprocessing"].load(), given["model"].load()
+        if side == "evaluator":
+            from types import SimpleNamespace
+
+            from components.artifacts import Blessing, Evaluation
+            from components.base import Context
+            from components.evaluation.evaluate import Evaluating
+            from components.evaluation.predicting import predict
+            from components.evaluation.slicing import SliceTable
+            from components.evaluator import Evaluator
+
+            stage = Evaluator(examples, given["preprocessing"], given["model"], batch_size=batch_size)
+            outputs = SimpleNamespace(evaluation=Evaluation(Path(folder)), blessing=Blessing(Path(folder)))
+            context = Context(Path(folder))
+            work = Evaluating(stage.input_artifacts(stage.inputs), outputs, SimpleNamespace(**stage.parameters), context)
+            plan = work.plan([], SliceTable({}, {}))
+            with Watch() as watch:
+                predict(examples, "test", plan, context)
+        else:
+            import keras
+            import tensorflow as tf
+
+            raw = {name: keras.Input(t.shape[1:], name=name, dtype=t.dtype) for name, t in preprocessing.input.items()}
+            made = dict(preprocessing(raw))
+            whole = keras.Model(raw, model({name: made[name] for name in model.input}))
+            parts = [feed(batch, preprocessing.input) for batch in examples.batches("test")]
+            arrays = {name: tf.constant(np.concatenate([part[name] for part in parts])) for name in raw}
+            with Watch() as watch:
+                whole.predict(arrays, batch_size=batch_size, verbose=0)
+    return watch.figures(side=side, rows=rows)
+
+
+def taxi(taxi: str) -> dict[str, Any]:
+    """The Evaluator, whole, in a process that has imported everything and has done nothing yet."""
+    import components.evaluation.evaluate  # noqa: F401
+    from components.evaluator import Evaluator
+
+    with tempfile.TemporaryDirectory() as folder:
+        given = _taxi(Path(folder), taxi, None)
+        given.pop("saved_model")
+        with Watch() as watch:
+            Evaluator(**given, slices=["payment_type"]).execute(Path(folder) / "out")
+    return watch.figures()
+
+
+def _apart(*arguments: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, *arguments, "--here"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["metrics", "inference", "taxi"])
+    parser.add_argument("--taxi")
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--batch-size", type=int, default=1024)
+    parser.add_argument("--side", default="evaluator")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.here:
+        calls = {
+            "metrics": lambda: metrics(options.rows),
+            "inference": lambda: inference(options.taxi, options.rows, options.side, options.batch_size),
+            "taxi": lambda: taxi(options.taxi),
+        }
+        print(json.dumps(calls[options.what]()))
+        return
+    if options.what == "metrics":
+        for rows in [options.rows] if options.rows else [100_000, 1_000_000, 10_000_000]:
+            print(_apart("metrics", "--rows", str(rows)))
+    elif options.what == "taxi":
+        for _ in range(options.rounds):
+            print(_apart("taxi", "--taxi", options.taxi))
+    else:
+        common = ("--taxi", options.taxi, "--rows", str(options.rows or 1_000_000))
+        common += ("--batch-size", str(options.batch_size))
+        ratios = []
+        for _ in range(options.rounds):
+            ours, keras = (_apart("inference", *common, "--side", side) for side in ("evaluator", "predict"))
+            ratios.append(ours["seconds"] / keras["seconds"])
+            print(ours, keras, f"ratio {ratios[-1]:.2f}")
+        print(f"median ratio {statistics.median(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    main()

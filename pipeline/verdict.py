@@ -1,0 +1,65 @@
+"""The main figures of a run's evaluations and their verdicts, as tables for the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.artifacts import Blessing, Evaluation
+from components.errors import KeraslineError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pipeline.store import Execution
+
+
+def tables(executions: Sequence[Execution]) -> list[Table]:
+    """Of each evaluation its figures over all rows; of each verdict its rules. What is gone is left out."""
+    from pipeline.screen import plain_table
+
+    found = []
+    for execution in executions:
+        for artifact in execution.outputs.values():
+            try:
+                if artifact.type == Evaluation.__name__:
+                    told = Evaluation(Path(artifact.path)).read_json(Evaluation.FILE)
+                    columns = ("metric", "value", f"{told['confidence']:.0%} interval", "change from the baseline")
+                    found.append(plain_table(columns, _figures(told)))
+                elif artifact.type == Blessing.__name__:
+                    rules = Blessing(Path(artifact.path)).read_json(Blessing.FILE)["rules"]
+                    rows = [(r["rule"], "kept" if r["kept"] else "broken", r["why"]) for r in rules]
+                    found += [plain_table(("rule", "verdict", "figure"), rows)] if rows else []
+            except (KeraslineError, OSError, ValueError, KeyError):
+                continue
+    return found
+
+
+def _figures(told: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    several = len(told["outputs"]) > 1
+    return [
+        (
+            f"{row['output']}/{row['metric']}" if several and row["output"] else row["metric"],
+            _number(row["value"]),
+            _span(row["low"], row["high"]),
+            _change(row),
+        )
+        for row in told["metrics"]
+        if not row["slicing"]
+    ]
+
+
+def _change(row: Mapping[str, Any]) -> str:
+    if row["change"] is None:
+        return ""
+    span = _span(row["change_low"], row["change_high"])
+    return f"{row['change']:+.4g}" + (f" ({span})" if span else "")
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return f"{_number(low)} to {_number(high)}" if low is not None and high is not None else ""
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

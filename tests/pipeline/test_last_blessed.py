@@ -1,0 +1,103 @@
+"""What a stage blessed last, as the input of its next run."""
+
+import pytest
+
+from components.artifacts import Blessing, Report
+from components.base import Component, Input, LastBlessed, Output, Parameter
+from components.errors import WiringError
+from pipeline.dag import Pipeline
+from pipeline.garbage import collect
+from pipeline.publishing import ArtifactRoot
+from pipeline.run import RunRequest, run_pipeline
+from pipeline.store import Store, sqlite_url
+
+
+class Make(Component):
+    report: Output[Report]
+    number: Parameter[int]
+
+    def run(self, inputs, outputs, context):
+        (outputs.report.path / "number.txt").write_text(str(self.number))
+
+
+class Judge(Component):
+    """Blesses what is not negative."""
+
+    report: Input[Report]
+    earlier: Input[Report] = None
+    blessing: Output[Blessing]
+
+    def run(self, inputs, outputs, context):
+        numbers = [int((r.path / "number.txt").read_text()) if r else None for r in (inputs.report, inputs.earlier)]
+        blessed = numbers[0] >= 0
+        outputs.blessing.write_json(Blessing.FILE, {"blessed": blessed, "rules": []})
+        return {"number": numbers[0], "against": numbers[1]}
+
+
+@pytest.fixture
+def run(tmp_path):
+    store, root = Store(sqlite_url(tmp_path / "metadata.sqlite")), ArtifactRoot(tmp_path)
+
+    def call(number):
+        pipeline = Pipeline("judged", [Judge(Make(number=number), earlier=LastBlessed("report"))])
+        summary = run_pipeline(RunRequest(pipeline, store, root))
+        judge = next(e for e in summary.executions if e.node == "Judge")
+        return judge.state, judge.metrics.get("against")
+
+    call.store, call.root = store, root
+    return call
+
+
+def test_the_first_run_has_none_and_the_same_again_stays_cached(run):
+    assert run(1) == ("ran", None)
+    assert run(1) == ("cached", None)
+
+
+def test_the_next_is_held_against_the_last_that_was_blessed(run):
+    run(1)
+    assert run(-2) == ("ran", 1)
+    assert run(3) == ("ran", 1)  # not against the refused one
+    assert run(4) == ("ran", 3)
+    assert run(4) == ("cached", 3)
+
+
+def test_going_back_to_an_earlier_one_is_held_against_the_newest(run):
+    run(1)
+    run(2)
+    assert run(1) == ("ran", 2)
+
+
+def test_what_was_blessed_last_is_not_collected(run):
+    run(1)
+    for number in (-1, -2, -3):
+        run(number)
+    collect(run.store, run.root, keep=1, dry_run=False)
+    assert run(5) == ("ran", 1)
+
+
+def test_lineage_names_it(run):
+    run(1)
+    run(2)
+    newest = run.store.runs()[0]
+    judge = next(e for e in run.store.executions(newest.id) if e.node == "Judge")
+    assert set(judge.inputs) == {"report", "earlier"}
+    assert judge.inputs["earlier"].digest != judge.inputs["report"].digest
+
+
+def test_alone_it_is_left_out(tmp_path):
+    made = Make(number=7).execute(tmp_path / "made")
+    assert Judge(made.report, earlier=LastBlessed("report")).execute(tmp_path / "judged").metrics["against"] is None
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [("reprot", "names no other input; did you mean 'report'"), ("earlier", "names no other input")],
+)
+def test_naming_what_is_no_input_fails_when_built(named, message):
+    with pytest.raises(WiringError, match=message):
+        Judge(Make(number=1), earlier=LastBlessed(named))
+
+
+def test_it_may_be_none_so_a_needed_input_cannot_be_it():
+    with pytest.raises(WiringError, match="may be none"):
+        Judge(LastBlessed("earlier"))
