@@ -102,7 +102,7 @@ def run(
         screen.print(f"{pipeline.name}: run {run_id} in {root}", soft_wrap=True)
         with screens.progress(screen, lambda: store.executions(run_id), selected):
             summary = run_pipeline(request)
-        _print_end(screen, summary, log)
+        _print_end(screen, summary, _report_of(store, root, summary), log)
     if json_file:
         _write_json(json_file, summary.as_json())
     if summary.state == "failed":
@@ -184,20 +184,29 @@ def show(
     metadata: Metadata = None,
     json_file: Json = None,
 ) -> None:
-    """Show a run's stages: how each went, its figures and its outputs. RUN: an id, or its beginning."""
+    """Show a run's stages, how each went and what came of it, and how good the model is.
+
+    RUN: an id, its beginning, or latest.
+    """
     from pipeline.run import Summary
     from pipeline.screen import figures
 
     store = _store(root, metadata, must_exist=True)
-    item = store.run(run_id)
+    item = _run_of(store, run_id)
     executions = store.executions(item.id)
-    summary = Summary(item.id, item.recipe, _state(item), item.seconds or 0.0, executions)
+    summary = Summary(item.id, item.recipe, item.state, item.seconds or 0.0, executions)
     rows = []
     for e in executions:
         outputs = [f"{name}: {artifact.path}" for name, artifact in e.outputs.items()]
         told = "\n".join(filter(None, [e.message, figures(e.metrics), *outputs]))
         rows.append((e.node, e.state, f"{e.seconds or 0:.1f}", told))
     _show(json_file, ("stage", "state", "seconds", "figures and outputs"), rows, summary.as_json())
+    if not json_file:
+        from pipeline import verdict
+        from pipeline.screen import console
+
+        for table in verdict.tables(executions):
+            console().print(table)
 
 
 @app.command()
@@ -218,6 +227,29 @@ def lineage(
 
     for item in found:
         console().print(as_tree(item), soft_wrap=True)
+
+
+@app.command()
+def report(
+    run_id: Annotated[str, typer.Argument(metavar="RUN")],
+    against: Annotated[Optional[str], typer.Option(metavar="RUN", help="Compare with this run.")] = None,
+    output: Annotated[
+        Optional[Path], typer.Option("-o", "--output", help="The HTML file.", show_default="in root/reports")
+    ] = None,
+    root: Root = DEFAULT_ROOT,
+    metadata: Metadata = None,
+    json_file: Json = None,
+) -> None:
+    """Write a run's report, one HTML file, and its model card as Markdown. RUN: an id, its beginning, or latest."""
+    from pipeline.report import write_report
+
+    store = _store(root, metadata, must_exist=True)
+    item, *others = [_run_of(store, key) for key in (run_id, against) if key]
+    written = write_report(store, item, output or _report_file(root, item.id), *others)
+    if json_file:
+        _write_json(json_file, written.as_json())
+    if str(json_file) != "-":
+        print(written.report)
 
 
 @app.command()
@@ -287,6 +319,15 @@ def _usable(root: Path) -> Iterator[None]:
         raise KeraslineError(f"--root {root}: {error.strerror}: {error.filename}") from error
 
 
+def _run_of(store: Any, key: str) -> Any:
+    """A run by its id, the beginning of it, or `latest`; its state as people should read it."""
+    from dataclasses import replace
+
+    newest = store.runs()[:1] if key == "latest" else []
+    item = newest[0] if newest else store.run(key)
+    return replace(item, state=_state(item))
+
+
 def _state(item: Any) -> str:
     """A run's state; one that says it is running, while no process holds its lock, was killed."""
     from pipeline.locks import is_held
@@ -296,17 +337,37 @@ def _state(item: Any) -> str:
     return "interrupted" if item.state == "running" and not is_held(lock) else item.state
 
 
-def _print_end(screen: Any, summary: Any, log: Path) -> None:
-    from pipeline.screen import metrics_table
+def _report_of(store: Any, root: Path, summary: Any) -> Path | None:
+    """The report of a run in which a stage did work; a fault of the report's is none of the run's."""
+    if all(execution.state in ("cached", "skipped") for execution in summary.executions):
+        return None
+    import logging
 
-    table = metrics_table(summary.executions) if screen.is_terminal else None
-    if table is not None:
+    from pipeline.report import write_report
+
+    try:
+        return write_report(store, _run_of(store, summary.run_id), _report_file(root, summary.run_id)).report
+    except Exception:
+        logging.getLogger("kerasline").exception("the report could not be written")
+        return None
+
+
+def _report_file(root: Path, run_id: str) -> Path:
+    return root / "reports" / f"{run_id}.html"
+
+
+def _print_end(screen: Any, summary: Any, report: Path | None, log: Path) -> None:
+    from pipeline import verdict
+
+    for table in verdict.tables(summary.executions) if screen.is_terminal else []:
         screen.print(table)
     for execution in summary.executions:
         for name in ("pushed", "saved_model"):
             if name in execution.outputs:
                 where = execution.metrics.get("path", execution.outputs[name].path)
                 screen.print(f"{execution.node}: {where}", soft_wrap=True)
+    if report is not None:
+        screen.print(f"report: {report}", soft_wrap=True)
     screen.print(f"{summary.state} in {summary.seconds:.1f} s; log: {log}", soft_wrap=True)
 
 

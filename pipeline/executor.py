@@ -26,6 +26,7 @@ from components.base import Component, Context, LastBlessed
 from components.errors import KeraslineError, StageSkipped, StoreError
 from pipeline import store as records
 from pipeline.dag import Pipeline
+from pipeline.environment import here
 from pipeline.fingerprint import node_fingerprint
 from pipeline.locks import locked
 from pipeline.publishing import ArtifactRoot, Published, file_digest, read_published
@@ -84,7 +85,10 @@ class Executor:
         blank = self._blank(name)
         self.store.record(blank)
         try:
-            result = self._executed(name, blank)
+            work = self._resolve(name)
+            if work is not None:
+                blank = dataclasses.replace(blank, inputs=work.stored_inputs)
+            result = self._executed(name, blank, work)
         except KeraslineError as error:
             LOG.info("%s failed: %s", name, error, exc_info=error)
             result = dataclasses.replace(blank, state="failed", message=str(error))
@@ -101,8 +105,7 @@ class Executor:
         self.store.record(result)
         return result
 
-    def _executed(self, name: str, blank: Execution) -> Execution:
-        work = self._resolve(name)
+    def _executed(self, name: str, blank: Execution, work: _Work | None) -> Execution:
         if work is None:
             return dataclasses.replace(blank, state="skipped", message=self._why_not(name))
         # Whoever else is at this very work, here or in another run, is waited for: then it is there.
@@ -129,6 +132,7 @@ class Executor:
                 "component": _component_name(component),
                 "parameters": {key: _shown(value) for key, value in component.parameters.items()},
                 "run_id": self.run_id,
+                "environment": here(),
                 "metrics": metrics,
             }
             published = self.root.publish(staging, self.pipeline.name, component, work.fingerprint, facts)
@@ -139,7 +143,6 @@ class Executor:
                 state="skipped",
                 fingerprint=work.fingerprint,
                 message=str(skip),
-                inputs=work.stored_inputs,
             )
         finally:
             shutil.rmtree(staging, ignore_errors=True)

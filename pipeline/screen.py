@@ -147,15 +147,6 @@ class _LiveView:
         self._live.update(table)
 
 
-def metrics_table(executions: Sequence[Execution]) -> Table | None:
-    """The figures of a run's stages; None where there are none."""
-    table = Table("stage", "figures", box=box.SIMPLE_HEAD, title="Figures", title_justify="left")
-    for execution in executions:
-        if execution.metrics:
-            table.add_row(execution.node, figures(execution.metrics))
-    return table if table.row_count else None
-
-
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A table for listings; columns are never cut, so that ids and paths can be copied."""
     table = Table(box=box.SIMPLE_HEAD)

@@ -11,7 +11,10 @@ import pytest
 from tests.conftest import FASHION, HOUSE
 
 README = HOUSE / "README.md"
-GUIDES = ["COMPONENTS.md", "DATA.md", "MODELS.md", "PIPELINES.md", "PREPROCESSING.md", "TRAINING.md", "TUNING.md"]
+GUIDES = [
+    "COMPONENTS.md", "DATA.md", "EVALUATION.md", "EXPLAINING.md", "MODELS.md", "PIPELINES.md", "PREPROCESSING.md",
+    "REPORT.md", "TRAINING.md", "TUNING.md",
+]  # fmt: skip
 
 
 def blocks(path, language):
@@ -32,7 +35,9 @@ def test_make_commands_have_their_target(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [README, HOUSE / "docs" / "PLANNING.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [README, *(HOUSE / "docs" / name for name in ("PLANNING.md", "REPORT.md"))], ids=lambda path: path.name
+)
 def test_every_run_pipeline_command_works(tmp_path, taxi_csv, path):
     (tmp_path / "trips.csv").symlink_to(taxi_csv)
     run_id = None

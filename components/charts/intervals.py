@@ -1,0 +1,70 @@
+"""Intervals: estimates by name, each with its uncertainty, against a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from components.charts.axis import category_axis, number_axis
+from components.charts.numbers import finite, number_text
+from components.charts.plot import Plot
+from components.charts.svg import tag, told
+
+ROOM = 20.0
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate. `faint`: it rests on little, and is drawn hollow; `note`: told with it."""
+
+    name: str
+    value: Any
+    low: Any = None
+    high: Any = None
+    faint: bool = False
+    note: str = ""
+
+
+def interval_plot(
+    intervals: Sequence[Interval], *, title: str, label: str = "", reference: Interval | None = None,
+    width: float = 360.0,
+) -> str:  # fmt: skip
+    """A dot and a whisker each, the first on top; the reference's estimate and interval go through all."""
+    every = [*intervals, *([reference] if reference else [])]
+    across = number_axis([v for i in every for v in (i.value, i.low, i.high)], label, about=4)
+    plot = Plot(title, across, category_axis([i.name for i in intervals]), width=width, top_down=True,
+                height=len(intervals) * ROOM + 28 + (16 if label else 0))  # fmt: skip
+    marks = _reference(plot, reference) if reference else []
+    for number, one in enumerate(intervals):
+        if finite(one.value):
+            shape = _mark(plot, one, plot.y(number + 0.5))
+            marks.append(tag("g", *shape, kind="s1 hollow" if one.faint else "s1"))
+    return plot.svg(*marks)
+
+
+def _reference(plot: Plot, whole: Interval) -> list[str]:
+    marks, height = [], plot.bottom - plot.top
+    if finite(whole.low) and finite(whole.high):
+        low, high = plot.x(whole.low), plot.x(whole.high)
+        size = {"x": low, "width": max(high - low, 1.0), "y": plot.top, "height": height}
+        marks.append(tag("g", tag("rect", told(_text(whole)), **size, kind="band"), kind="s2"))
+    if finite(whole.value):
+        marks.append(tag("path", told(_text(whole)), d=f"M{plot.x(whole.value):.1f} {plot.top:.1f}v{height:.1f}",
+                         kind="reference"))  # fmt: skip
+    return marks
+
+
+def _mark(plot: Plot, one: Interval, y: float) -> list[str]:
+    marks = [told(_text(one))]
+    if finite(one.low) and finite(one.high):
+        low, high = plot.x(one.low), plot.x(one.high)
+        marks.append(tag("path", d=f"M{low:.1f} {y - 3:.1f}v6m0 -3H{high:.1f}m0 -3v6", kind="whisker"))
+    return [*marks, tag("circle", cx=plot.x(one.value), cy=y, r=4, kind="dot")]
+
+
+def _text(one: Interval) -> str:
+    between = (
+        f" ({number_text(one.low)} to {number_text(one.high)})" if finite(one.low) and finite(one.high) else ""
+    )
+    return f"{one.name}: {number_text(one.value)}{between}{', ' + one.note if one.note else ''}"

@@ -1,0 +1,48 @@
+"""Scatter: one value against another, or against a choice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from components.charts.axis import category_axis, number_axis
+from components.charts.numbers import finite
+from components.charts.plot import HEIGHT, WIDTH, Plot
+from components.charts.svg import tag, told
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A point. `kind`: plain, hollow or strong; `note`: told when it is pointed at."""
+
+    x: Any
+    y: Any
+    note: str = ""
+    kind: str = "plain"
+
+
+def scatter(
+    dots: Sequence[Dot], *, title: str, x_label: str = "", y_label: str = "", x_log: bool = False,
+    choice: bool = False, steps: Sequence[tuple[float, float]] = (), width: float = WIDTH, height: float = HEIGHT,
+) -> str:  # fmt: skip
+    """A circle a dot.
+
+    Args:
+        choice: `x` are names; else numbers.
+        steps: a line besides, each value of which holds until the next.
+    """
+    if choice:
+        names = sorted({str(dot.x) for dot in dots})
+        across, place = category_axis(names, x_label, 12), {name: n + 0.5 for n, name in enumerate(names)}
+        placed = [(place[str(dot.x)], dot) for dot in dots]
+    else:
+        across = number_axis([dot.x for dot in dots], x_label, log=x_log)
+        placed = [(dot.x, dot) for dot in dots]
+    plot = Plot(title, across, number_axis([dot.y for dot in dots], y_label), width=width, height=height)
+    marks = [tag("g", tag("path", d=plot.path(steps, steps=True), kind="line thin"), kind="s6")] if steps else []
+    for x, dot in placed:
+        if finite(x) and finite(dot.y):
+            shape = tag("circle", told(dot.note), cx=plot.x(x), cy=plot.y(dot.y), r=4, kind="dot")
+            marks.append(tag("g", shape, kind={"strong": "s6", "hollow": "s2 hollow"}.get(dot.kind, "s1")))
+    return plot.svg(*marks)

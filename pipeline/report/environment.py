@@ -1,0 +1,48 @@
+"""Where and from what: machine, versions, fingerprints, lineage, settings and parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.environment import here
+from pipeline.report.gather import Gathered
+from pipeline.store import Store
+
+def section(gathered: Gathered, store: Store) -> dict[str, Any]:
+    return {
+        "recorded": recorded(gathered),
+        "here": _flat(here()),
+        "settings": dict(gathered.run.settings),
+        "stages": gathered.stages,
+        "lineage": _lineage(gathered, store),
+    }
+
+
+def recorded(gathered: Gathered) -> dict[str, str]:
+    """What the run's stages wrote down when they ran: manifests (`environment`) and `training.json`."""
+    facts: dict[str, str] = {}
+    for stage in gathered.stages:
+        facts |= _flat(stage.manifest.get("environment") or {})
+    for _, output in gathered.outputs("Model"):
+        training = output.json("training.json") or {}
+        facts |= {
+            name: str(training[name])
+            for name in ("tensorflow", "keras", "device", "precision")
+            if training.get(name)
+        }
+    return facts
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, str]:
+    inner = facts.get("libraries") or {}
+    return {**{k: str(v) for k, v in facts.items() if k != "libraries"}, **{k: str(v) for k, v in inner.items()}}
+
+
+def _lineage(gathered: Gathered, store: Store) -> list[dict[str, Any]]:
+    """The trees of what nothing in the run was made from: upwards they hold all else."""
+    from pipeline.lineage import trace
+
+    used = {source for stage in gathered.stages for source in stage.sources}
+    ends = [s for s in gathered.stages if s.name not in used and s.run_id == gathered.run.id]
+    return [tree for stage in ends for output in stage.outputs.values() for tree in trace(store, output.id)]

@@ -1,0 +1,139 @@
+"""Explanations: what the model looks at, how its answer moves with it, and where it errs most."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.charts import Bar, Interval, Series, bar_chart, interval_plot, line_chart
+from pipeline.report.gather import Gathered
+
+MOST_FEATURES, MOST_PANELS, MOST_WORST = 30, 24, 40
+MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".wav": "audio/wav"}
+MOST_MEDIA_BYTES = 1_500_000  # of all examples together; a data URI takes a third more
+
+
+def section(gathered: Gathered) -> dict[str, Any] | None:
+    found = []
+    for stage, output in gathered.outputs("Explanation"):
+        facts = output.json("explanation.json")
+        if isinstance(facts, dict):
+            found.append({"stage": stage.name, "facts": facts, **_shown(facts, output.path)})
+    return {"found": found} if found else None
+
+
+def _shown(facts: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    return {
+        "permutation": _permutation(facts.get("permutation")),
+        "gradients": _gradients(facts.get("integrated_gradients")),
+        "dependence": _dependence(facts.get("partial_dependence") or ()),
+        "worst": _worst(facts.get("worst") or {}, folder),
+    }
+
+
+def _permutation(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if not found or not found.get("features"):
+        return None
+    features = found["features"]
+    bars = [Bar(f["feature"], f["importance"], f.get("low"), f.get("high")) for f in features[:MOST_FEATURES]]
+    label = f"worse {found['metric'].replace('_', ' ')} when shuffled"
+    svg = bar_chart(bars, title="Permutation importance", label=label, width=420)
+    return {**found, "svg": svg, "left_out": max(len(features) - MOST_FEATURES, 0)}
+
+
+def _gradients(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if not found or not found.get("features"):
+        return None
+    features = sorted(found["features"], key=lambda f: -(f.get("mean_absolute") or 0))
+    bars = [Bar(f["feature"], f["mean_absolute"]) for f in features[:MOST_FEATURES]]
+    figures = [{"svg": bar_chart(bars, title="Integrated gradients", label="mean absolute attribution", width=420),
+                "caption": "Mean absolute attribution by input"}]  # fmt: skip
+    for feature in features[:MOST_PANELS]:
+        places = feature.get("places") or []
+        if len(places) > 1:
+            figures.append(_places(feature["feature"], places))
+    return {**found, "figures": figures}
+
+
+def _places(name: str, places: Sequence[float]) -> dict[str, str]:
+    if len(places) <= MOST_FEATURES:
+        bars = [Bar(str(number), value) for number, value in enumerate(places)]
+        svg = bar_chart(bars, title=f"{name} by place", label="mean absolute attribution", room=14)
+    else:
+        line = Series(name, list(range(len(places))), places)
+        svg = line_chart([line], title=f"{name} by place", x_label="place", y_label="attribution")
+    return {"svg": svg, "caption": f"{name}, by place of its last axis"}
+
+
+def _dependence(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """A chart a feature, of several classes a line each; of categories a chart a class too."""
+    by_feature: dict[str, list[Mapping[str, Any]]] = {}
+    for part in parts:
+        by_feature.setdefault(part["feature"], []).append(part)
+    charts = []
+    for name, shown in by_feature.items():
+        if shown[0].get("kind") == "category":
+            charts += [_by_category(name, part) for part in shown]
+        else:
+            charts.append(_by_number(name, shown))
+    return charts[:MOST_PANELS]
+
+
+def _by_number(name: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    lines = [
+        Series(
+            str(part.get("class") or "prediction"),
+            part["x"],
+            part["y"],
+            part.get("low") or (),
+            part.get("high") or (),
+        )
+        for part in parts
+    ]
+    svg = line_chart(lines, title=f"Prediction by {name}", x_label=name, y_label="prediction")
+    return {"svg": svg, "caption": name}
+
+
+def _by_category(name: str, part: Mapping[str, Any]) -> dict[str, str]:
+    unknown = [None] * len(part["x"])
+    sides = zip(part["x"], part["y"], part.get("low") or unknown, part.get("high") or unknown)
+    told = f"{name}: {part['class']}" if part.get("class") else name
+    svg = interval_plot(
+        [Interval(str(x), *side) for x, *side in sides],
+        title=f"Prediction by {told}",
+        label="prediction",
+        width=320,
+    )
+    return {"svg": svg, "caption": told}
+
+
+def _worst(worst: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
+    rows = list(worst.get("rows") or ())[:MOST_WORST]
+    if not rows:
+        return None
+    room = MOST_MEDIA_BYTES
+    shown = []
+    for row in rows:
+        media = []
+        for kind in ("media", "attribution"):
+            for name, file in (row.get(kind) or {}).items():
+                uri = _embedded(folder, str(file), room)
+                if uri:
+                    room -= len(uri)
+                    media.append({"uri": uri, "sound": uri.startswith("data:audio"), "name": name, "kind": kind})
+        shown.append({**row, "media": media})
+    columns = list(dict.fromkeys(name for row in rows for name in row.get("columns") or ()))
+    return {"by": worst.get("by"), "rows": shown, "columns": columns, "pictured": any(r["media"] for r in shown)}
+
+
+def _embedded(folder: Path, name: str, room: int) -> str | None:
+    """A picture or sound of the folder as a data URI; None where it is not one, too large, or elsewhere."""
+    path = (folder / name).resolve()
+    kind = MEDIA.get(path.suffix.lower())
+    if kind is None or not path.is_file() or not path.is_relative_to(folder.resolve()):
+        return None
+    if path.stat().st_size * 4 / 3 > room:
+        return None
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -1,0 +1,178 @@
+"""What is known of a run: from the metadata store and the folders of its artifacts to plain values."""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.store import Execution, Run, Store, StoredArtifact
+
+EARLIER = "earlier"
+
+
+@dataclass(frozen=True)
+class Output:
+    """An artifact in its folder.
+
+    Attributes:
+        present: False where the folder is gone, such as after `gc`.
+    """
+
+    name: str
+    type: str
+    path: Path
+    id: str
+    digest: str
+    size_bytes: int
+    present: bool
+
+    def json(self, name: str) -> Any:
+        """A JSON file of the folder; None where it is not there or not JSON."""
+        return read_json(self.path / name)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One node as it went.
+
+    Attributes:
+        state: as in the store, or `earlier`: not part of the run, but an earlier run's outputs were used.
+        sources: the nodes whose outputs it read.
+        manifest: what `execution.json` in its published folder says besides: parameters, environment.
+    """
+
+    name: str
+    component: str
+    state: str
+    seconds: float | None
+    started: datetime.datetime
+    metrics: Mapping[str, Any]
+    message: str | None
+    fingerprint: str | None
+    run_id: str
+    sources: tuple[str, ...] = ()
+    outputs: Mapping[str, Output] = field(default_factory=dict)
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return self.manifest.get("parameters") or {}
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """A run with its stages, in the order in which they began.
+
+    Attributes:
+        docstring: of the pipeline's file, read without running it; empty where the file is not there.
+    """
+
+    run: Run
+    stages: Sequence[Stage]
+    docstring: str = ""
+
+    @property
+    def failed(self) -> list[Stage]:
+        return [stage for stage in self.stages if stage.state == "failed"]
+
+    def outputs(self, *types: str) -> Iterator[tuple[Stage, Output]]:
+        """The outputs of the types named whose folders are there, with their stages."""
+        for stage in self.stages:
+            for output in stage.outputs.values():
+                if output.present and output.type in types:
+                    yield stage, output
+
+
+def gather(store: Store, run: Run) -> Gathered:
+    """Collects a run's stages, and those of earlier runs whose outputs it used.
+
+    Args:
+        run: as the store knows it, its state as people should read it.
+    """
+    executions = store.executions(run.id)
+    earlier = list(_lent(store, executions))
+    everything = [*earlier, *executions]
+    makers = {artifact.id: e.node for e in everything for artifact in e.outputs.values()}
+    known = {e.node for e in everything}
+    stages = [
+        _stage(e, EARLIER if e in earlier else e.state, _sources(store, e, makers, known)) for e in everything
+    ]
+    return Gathered(run, stages, _docstring(run.recipe))
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _lent(store: Store, executions: Sequence[Execution]) -> Iterator[Execution]:
+    """The executions of earlier runs that made what this run's stages read, and so on upwards.
+
+    One a node: what a model was compared with (`baseline`) gives way to what the run is about.
+    """
+    made = {artifact.id for e in executions for artifact in e.outputs.values()}
+    nodes = {e.node for e in executions}
+    read = [item for e in executions for item in e.inputs.items()]
+    waiting = [artifact for name, artifact in sorted(read, key=lambda item: item[0] == "baseline")]
+    while waiting:
+        artifact = waiting.pop(0)
+        writer = None if artifact.id in made else store.writer(artifact.id)
+        if writer is not None and writer.node not in nodes:
+            nodes.add(writer.node)
+            made |= {output.id for output in writer.outputs.values()}
+            waiting.extend(writer.inputs.values())
+            yield writer
+
+
+def _sources(store: Store, execution: Execution, makers: Mapping[str, str], known: set[str]) -> tuple[str, ...]:
+    """Where a stage's inputs came from; of one that never got so far, what is known otherwise."""
+    if execution.inputs:
+        return tuple(dict.fromkeys(makers[a.id] for a in execution.inputs.values() if a.id in makers))
+    if execution.state in ("failed", "skipped"):
+        # "not run, because Trainer failed and Evaluator was skipped"
+        message = (execution.message or "").removeprefix("not run, because ")
+        if message != (execution.message or ""):
+            return tuple(name for name in known if name in message.split())
+        before = store.latest(execution.pipeline, execution.node, execution.run_id)
+        nodes = [_node_of(artifact) for artifact in before.inputs.values()] if before else []
+        return tuple(dict.fromkeys(node for node in nodes if node in known))
+    return ()
+
+
+def _node_of(artifact: StoredArtifact) -> str:
+    """The node that made an artifact, by its path: .../PIPELINE/NODE/FINGERPRINT-ID/OUTPUT."""
+    parts = Path(artifact.path).parts
+    return parts[-3] if len(parts) >= 3 else ""
+
+
+def _stage(execution: Execution, state: str, sources: tuple[str, ...]) -> Stage:
+    manifest = read_json(Path(execution.folder) / "execution.json") if execution.folder else None
+    return Stage(
+        execution.node, execution.component, state, execution.seconds, execution.started, execution.metrics,
+        execution.message, execution.fingerprint, execution.run_id, sources,
+        {name: _output(name, artifact) for name, artifact in execution.outputs.items()},
+        manifest if isinstance(manifest, dict) else {},
+    )  # fmt: skip
+
+
+def _output(name: str, artifact: StoredArtifact) -> Output:
+    path = Path(artifact.path)
+    return Output(name, artifact.type, path, artifact.id, artifact.digest, artifact.size_bytes, path.is_dir())
+
+
+def _docstring(recipe: str) -> str:
+    """Of a ready recipe, by its name, or of a user's file."""
+    from pipeline import recipes
+
+    file = Path(recipe) if recipe.endswith(".py") else Path(recipes.__path__[0], f"{recipe}.py")
+    try:
+        return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    except (OSError, ValueError, SyntaxError):
+        return ""

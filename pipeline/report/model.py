@@ -1,0 +1,127 @@
+"""The model: its layers and costs, how it was trained, and what a search tried before."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from components.charts import Series, line_chart
+from pipeline.report.gather import Gathered, Output, read_json
+
+POINTS = 200  # of a line; more cannot be seen
+HIDDEN = ("epoch", "steps", "rows")
+MOST_TRIALS = 300
+
+
+def section(gathered: Gathered) -> dict[str, Any] | None:
+    models = [_model(stage.name, output) for stage, output in gathered.outputs("Model")]
+    models = [model for model in models if model["summary"] or model["graph"] or model["training"]]
+    # What the trained one is, the built one was.
+    drawn = [model for model in models if model["graph"]]
+    trained = [model for model in models if model["training"]]
+    curves = [{"stage": name, **shown} for name, _, shown in learning(gathered)]
+    trials = [{"stage": stage.name, **_trials(output)} for stage, output in gathered.outputs("Report")
+              if (output.path / "trials.parquet").exists()]  # fmt: skip
+    best = [{"stage": stage.name, "facts": output.json("hyperparameters.json") or {}}
+            for stage, output in gathered.outputs("Hyperparameters")]  # fmt: skip
+    if not (models or curves or trials):
+        return None
+    return {"models": drawn or models[:1], "trained": trained, "curves": curves, "trials": trials, "best": best}
+
+
+def learning(gathered: Gathered) -> list[tuple[str, list[dict[str, Any]], dict[str, Any]]]:
+    """Of each Trainer: its name, a dict an epoch, and the charts."""
+    found = []
+    for stage, output in gathered.outputs("Report"):
+        if (output.path / "history.parquet").exists():
+            epochs = read_rows(output.path / "history.parquet")
+            figures = [*learning_curves({"": epochs}), *_loss_of_steps(output.path / "steps.parquet")]
+            found.append((stage.name, epochs, {"epochs": len(epochs), "figures": figures}))
+    return found
+
+
+def learning_curves(histories: dict[str, Sequence[dict[str, Any]]]) -> list[dict[str, str]]:
+    """A chart a figure, on training and on held-out rows, of one or several histories by name."""
+    names = dict.fromkeys(name for epochs in histories.values() for row in epochs for name in row)
+    bases = dict.fromkeys(name.removeprefix("val_") for name in names if name not in HIDDEN)
+    charts = []
+    for base in bases:
+        series = [
+            Series(
+                " ".join(filter(None, (run, split))),
+                [row["epoch"] for row in epochs],
+                [row.get(key) for row in epochs],
+                dashed=bool(run) and key != base,
+                color=number if run else 0,
+            )
+            for number, (run, epochs) in enumerate(histories.items(), start=1)
+            for key, split in ((base, "training"), (f"val_{base}", "held out"))
+            if any(row.get(key) is not None for row in epochs)
+        ]
+        constant = base == "learning_rate" and len({y for one in series for y in one.y}) == 1
+        if series and not constant:
+            svg = line_chart(series, title=f"{base} by epoch", x_label="epoch", y_label=base.replace("_", " "))
+            charts.append({"svg": svg, "caption": f"{base.replace('_', ' ')} by epoch"})
+    return charts
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return _read_table(path).to_pylist()
+
+
+def _model(stage: str, output: Output) -> dict[str, Any]:
+    summary = output.json("summary.json") or {}
+    graph = output.path / "graph.svg"
+    return {
+        "stage": stage,
+        "output": output,
+        "summary": summary,
+        "activation": list((summary.get("activation_bytes") or {}).items()),
+        "training": read_json(output.path / "training.json"),
+        # As a picture, for its style is its own: inlined, it would colour the page's other drawings.
+        "graph": _data_uri(graph, "image/svg+xml") if graph.exists() else None,
+    }
+
+
+def _loss_of_steps(path: Path) -> list[dict[str, str]]:
+    """The loss of the steps: means of so many neighbours, in a band from the least to the largest."""
+    if not path.exists():
+        return []
+    import numpy as np
+
+    table = _read_table(path, ["step", "loss"])
+    parts = max(min(POINTS, table.num_rows), 1)
+    # Not to_numpy(), which imports pandas.
+    loss, step = (np.from_dlpack(table[name].combine_chunks()).astype(np.float64) for name in ("loss", "step"))
+    losses = np.array_split(loss, parts)
+    steps = [float(part.mean()) for part in np.array_split(step, parts) if len(part)]
+    low, mean, high = ([float(f(part)) for part in losses if len(part)] for f in (np.min, np.mean, np.max))
+    series = Series("loss", steps, mean, *((low, high) if table.num_rows > POINTS else ()))
+    svg = line_chart([series], title="loss by step", x_label="step", y_label="loss")
+    each = f", means of {table.num_rows // parts}" if table.num_rows > POINTS else ""
+    return [{"svg": svg, "caption": f"training loss by step{each}"}] if steps else []
+
+
+def _read_table(path: Path, columns: Sequence[str] | None = None) -> Any:
+    """Not by `read_table`, which imports pandas."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        return file.read(columns)
+
+
+def _trials(output: Output) -> dict[str, Any]:
+    rows = read_rows(output.path / "trials.parquet")
+    picture = output.path / "trials.svg"
+    return {
+        "columns": list(rows[0]) if rows else [],
+        "rows": rows[:MOST_TRIALS],
+        "left_out": max(len(rows) - MOST_TRIALS, 0),
+        "picture": _data_uri(picture, "image/svg+xml") if picture.exists() else None,
+    }
+
+
+def _data_uri(path: Path, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

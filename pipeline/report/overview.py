@@ -1,0 +1,71 @@
+"""The head of the report: which run, how it went, the verdict, and the figures that count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from components.charts import number_text
+from pipeline.report.evaluation import Evaluated, evaluations
+from pipeline.report.gather import Gathered, Stage
+
+KEY_FIGURES = 4
+# Of what only waited for a stage that failed, the table of the stages tells.
+NOT_RUN = "not run, because"
+
+
+def overview(gathered: Gathered) -> dict[str, Any]:
+    run = gathered.run
+    return {
+        "run": run,
+        "about": gathered.docstring.partition("\n\n")[0],
+        "stages": len([stage for stage in gathered.stages if stage.run_id == run.id]),
+        "failed": gathered.failed,
+        "skipped": [
+            s for s in gathered.stages if s.state == "skipped" and not (s.message or "").startswith(NOT_RUN)
+        ],
+        "verdicts": verdicts(gathered),
+        "figures": [figure for found in evaluations(gathered) for figure in key_figures(found)],
+    }
+
+
+def verdicts(gathered: Gathered) -> list[dict[str, Any]]:
+    """Of each stage that blesses or refuses: `stage`, `blessed`, and its `rules` with figures and bounds."""
+    found = []
+    for stage, output in gathered.outputs("Blessing"):
+        blessing = output.json("blessing.json")
+        if isinstance(blessing, dict):
+            rules = [_rule(rule) for rule in blessing.get("rules", ())]
+            found.append({"stage": stage.name, "blessed": bool(blessing.get("blessed")), "rules": rules})
+    return found
+
+
+def key_figures(found: Evaluated) -> list[dict[str, Any]]:
+    """The main metrics of the whole set, a few of each output."""
+    figures = []
+    for output in found.outputs:
+        entries = found.entries(output, whole=True)[:KEY_FIGURES]
+        figures += [{**entry, "title": found.title(entry), "split": found.facts.get("split")} for entry in entries]
+    return figures
+
+
+def stage_table(gathered: Gathered) -> dict[str, Any]:
+    """The stages with their figures; `told`: whether one has something to say besides."""
+    rows = [{"stage": stage, "figures": figures_text(stage), "gone": _gone(stage)} for stage in gathered.stages]
+    return {"rows": rows, "told": any(row["stage"].message or row["gone"] for row in rows)}
+
+
+def figures_text(stage: Stage) -> str:
+    """`rows 344, accuracy 0.9855`."""
+    return ", ".join(f"{name.replace('_', ' ')} {number_text(value)}" for name, value in stage.metrics.items())
+
+
+def _gone(stage: Stage) -> list[str]:
+    return [output.name for output in stage.outputs.values() if not output.present]
+
+
+def _rule(rule: Mapping[str, Any]) -> dict[str, Any]:
+    kind = {"min": "at least", "max": "at most", "max_drop": "a drop of at most"}.get(rule.get("kind", ""), "")
+    bound = number_text(rule.get("bound"))
+    said = rule.get("rule") or f"{rule.get('metric', '')} {kind} {bound}".strip()
+    return {**rule, "said": said, "wanted": f"{kind} {bound}".strip(), "kept": bool(rule.get("kept"))}

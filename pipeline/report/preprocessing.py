@@ -1,0 +1,62 @@
+"""The state of the preprocessing: what its layers learned from the training rows."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+from components.charts import Bar, bar_chart, number_text
+from pipeline.report.gather import Gathered, Output, read_json
+
+TOP, LONGEST = 15, 12
+
+
+def section(gathered: Gathered) -> dict[str, Any] | None:
+    found = []
+    for stage, output in gathered.outputs("Preprocessing"):
+        facts = output.json("preprocessing.json")
+        if isinstance(facts, dict):
+            layers = [_layer(output, state) for state in facts.get("state") or ()]
+            found.append({"stage": stage.name, "facts": facts, "layers": layers})
+    return {"found": found} if found else None
+
+
+def _layer(output: Output, state: dict[str, Any]) -> dict[str, Any]:
+    """`figures`: name and values, long ones cut; `svg`: of a vocabulary, its most frequent values."""
+    known = {key: value for key, value in state.items() if key not in ("layer", "kind", "file")}
+    file = _inside(output.path, str(state.get("file", "")))
+    svg = ""
+    if file is not None and file.suffix == ".txt":
+        svg = _vocabulary(file, str(state.get("layer")))
+    elif file is not None:
+        known = {**(read_json(file) or {}), **known}
+    figures = {
+        name: _cut(value) for name, value in known.items() if value not in (None, [], 0) or name != "too_low_by"
+    }
+    return {"layer": state.get("layer"), "kind": state.get("kind"), "figures": figures, "svg": svg}
+
+
+def _vocabulary(file: Path, layer: str) -> str:
+    """Its lines are a value, a tab and its count; the most frequent come first."""
+    with file.open(encoding="utf-8") as lines:
+        pairs = [line.rstrip("\n").rpartition("\t") for line in itertools.islice(lines, TOP)]
+    bars = [Bar(value, float(count)) for value, _, count in pairs if _is_number(count)]
+    return bar_chart(bars, title=f"{layer}: most frequent values", width=320, room=18) if bars else ""
+
+
+def _cut(value: Any) -> str:
+    if not isinstance(value, list):
+        return number_text(value)
+    more = f", … {len(value):,} in all" if len(value) > LONGEST else ""
+    return ", ".join(_cut(item) for item in value[:LONGEST]) + more
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    """A file of the folder; None where there is none, or the name leads out of it."""
+    path = (folder / name).resolve()
+    return path if path.is_file() and path.is_relative_to(folder.resolve()) else None
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdigit()

@@ -1,0 +1,168 @@
+"""From what was gathered to the files: the templates filled in, one HTML file and one Markdown file written."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.charts import STYLE, number_text
+from components.errors import KeraslineError
+from pipeline.report import card, compare, data, environment, evaluation, explanations, graph, model, preprocessing
+from pipeline.report.gather import Gathered, gather
+from pipeline.report.overview import overview, stage_table, verdicts
+from pipeline.store import Run, Store, now
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written. `sections`: the names of those that the run has something for."""
+
+    run_id: str
+    report: Path
+    card: Path
+    size_bytes: int
+    sections: list[str]
+    verdicts: list[dict[str, Any]]
+    figures: list[dict[str, Any]]
+    comparison: dict[str, Any] | None
+
+    def as_json(self) -> dict[str, Any]:
+        """In the form that `--json` writes."""
+        compared = self.comparison and {
+            "run_id": self.comparison["other"].id,
+            "metrics": self.comparison["metrics"],
+            **{key: [list(row) for row in self.comparison[key]] for key in ("parameters", "settings", "versions")},
+        }
+        return {**dataclasses.asdict(self), "comparison": compared}
+
+
+def write_report(store: Store, run: Run, path: Path, against: Run | None = None) -> Written:
+    """Writes the report of a run to `path`, and its model card beside it, ending in `.md`.
+
+    Args:
+        run: with its state as people should read it.
+        against: another run to compare it with.
+
+    Raises:
+        KeraslineError: the files cannot be written there.
+    """
+    card_path = path.with_suffix(".md")
+    if card_path == path:
+        raise KeraslineError(f"report {path}: the report is HTML, and its card lies there; end the name in .html")
+    gathered = gather(store, run)
+    compared = compare.comparison(gathered, gather(store, against)) if against else None
+    parts = card.model_card(gathered)
+    sections = _sections(gathered, store, compared, parts)
+    html = _page(gathered, sections)
+    _write(path, html)
+    _write(card_path, card.as_markdown(gathered, parts))
+    head = sections[0].context
+    return Written(
+        run.id, path, card_path, len(html.encode()), [section.name for section in sections],
+        verdicts(gathered), head["figures"], compared,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page: `templates/NAME.html.j2` with its context."""
+
+    name: str
+    title: str
+    context: Mapping[str, Any]
+
+
+def _sections(gathered: Gathered, store: Store, compared: Any, parts: list[card.Part]) -> list[Section]:
+    made = [
+        ("overview", "Overview", overview(gathered)),
+        ("compare", "Comparison", compared),
+        ("stages", "Pipeline", {"picture": graph.picture(gathered), **stage_table(gathered)}),
+        ("data", "Data", data.section(gathered)),
+        ("preprocessing", "Preprocessing", preprocessing.section(gathered)),
+        ("model", "Model", model.section(gathered)),
+        ("metrics", "Metrics", evaluation.section(gathered)),
+        ("explanations", "Explanations", explanations.section(gathered)),
+        ("environment", "Environment", environment.section(gathered, store)),
+        ("card", "Model card", {"parts": parts}),
+    ]
+    return [Section(name, title, context) for name, title, context in made if context is not None]
+
+
+def _page(gathered: Gathered, sections: list[Section]) -> str:
+    import jinja2
+
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.ChainableUndefined,  # what an artifact lacks is left blank
+    )
+    templates.filters |= {
+        "number": number_text,
+        "seconds": _seconds,
+        "size": _size,
+        "spaced": _spaced,
+        "value": _value,
+    }
+    script = (HERE / "report.js").read_text(encoding="utf-8")
+    return templates.get_template("page.html.j2").render(
+        run=gathered.run,
+        sections=sections,
+        style=STYLE + (HERE / "style.css").read_text(encoding="utf-8"),
+        script=script,
+        # The one script that the page may run: whatever a name in the data says, it cannot add another.
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        written=now(),
+    )
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    if value < 120:
+        return f"{value:.1f} s"
+    minutes, seconds = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def _size(size_bytes: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size_bytes < 1000 or unit == "GB":
+            return f"{size_bytes:.3g} {unit}" if unit != "bytes" else f"{size_bytes:.0f} bytes"
+        size_bytes /= 1000
+    raise AssertionError
+
+
+def _spaced(name: str) -> str:
+    return str(name).replace("_", " ")
+
+
+def _value(value: Any) -> str:
+    """A parameter or setting, as JSON spells it."""
+    import json
+
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes aside and renames, so that a reader never meets half a file."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(text, encoding="utf-8")
+        aside.rename(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise KeraslineError(f"report {path}: {error.strerror}; give another place with -o") from error

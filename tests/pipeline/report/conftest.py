@@ -1,0 +1,86 @@
+"""Reports of real runs and of a built one, each made once in a session; and their pages as trees."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import html5lib
+import pytest
+
+from tests.conftest import HOUSE
+from tests.pipeline.report.builders import build
+
+QUICK = HOUSE / "tests" / "pipeline" / "quick.py"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A report that was written: its files, what `--json` told, and its page as a tree."""
+
+    html: Path
+    card: Path
+    told: dict
+    tree: object
+
+    def section(self, name: str):
+        (found,) = [e for e in self.tree.iter("section") if e.get("id") == name]
+        return found
+
+    def text(self, name: str) -> str:
+        return said(self.section(name))
+
+    def table(self, caption: str) -> list[list[str]]:
+        """The rows of a table's body, as texts."""
+        for table in self.tree.iter("table"):
+            if any(said(e) == caption for e in table.iter("caption")):
+                return [[said(cell) for cell in row] for row in table.find("tbody")]
+        raise AssertionError(f"no table {caption!r}")
+
+
+def said(element) -> str:
+    return " ".join(" ".join(element.itertext()).split())
+
+
+def call(*arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(HOUSE / "run_pipeline.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+
+
+def report(root: Path, *arguments) -> Made:
+    """Writes a report through the command line."""
+    result = call("report", *arguments, "--root", root, "--json", root / "report.json")
+    assert result.returncode == 0, result.stderr
+    told = json.loads((root / "report.json").read_text())
+    page = Path(told["report"])
+    assert result.stdout.splitlines() == [told["report"]]
+    # Strict: a page that HTML5 calls wrong raises.
+    parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
+    return Made(page, Path(told["card"]), told, parser.parse(page.read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="session")
+def penguins(tmp_path_factory) -> Made:
+    """The main job, run for real."""
+    root = tmp_path_factory.mktemp("penguins")
+    arguments = ["--set", "Trainer.epochs=2", "--set", "Evaluator.thresholds={}"]
+    result = call("run", "--root", root, "--run-id", "one", *arguments)
+    assert result.returncode == 0, result.stderr
+    return report(root, "one")
+
+
+@pytest.fixture(scope="session")
+def rich_root(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("rich")
+    build(root, "rich")
+    build(root, "weaker", strength=0.001, epochs=6)
+    return root
+
+
+@pytest.fixture(scope="session")
+def rich(rich_root) -> Made:
+    """Everything that a report can show, and a comparison."""
+    return report(rich_root, "rich", "--against", "weaker")

@@ -1,0 +1,89 @@
+"""The model card: the sections of Mitchell et al. (2019), filled with what is known."""
+
+from markdown_it import MarkdownIt
+
+from pipeline.report.card import TO_SAY, labelled
+from tests.conftest import HOUSE
+from tests.pipeline.report.conftest import call, report
+from tests.pipeline.report.models import HOSTILE
+
+# The paper's Figure 1, in its order.
+SECTIONS = [
+    "Model details",
+    "Intended use",
+    "Factors",
+    "Metrics",
+    "Evaluation data",
+    "Training data",
+    "Quantitative analyses",
+    "Ethical considerations",
+    "Caveats and recommendations",
+]
+
+
+def parsed(made):
+    return MarkdownIt("commonmark", {"html": True}).enable("table").parse(made.card.read_text(encoding="utf-8"))
+
+
+def headings(tokens):
+    return [
+        after.content
+        for token, after in zip(tokens, tokens[1:])
+        if token.type == "heading_open" and token.tag == "h2"
+    ]
+
+
+def test_the_card_has_the_sections_of_the_paper(rich, penguins):
+    for made in (rich, penguins):
+        assert headings(parsed(made)) == SECTIONS
+        assert all(title in made.text("card") for title in SECTIONS)
+
+
+def test_what_only_a_human_can_say_is_marked(penguins):
+    card = penguins.card.read_text()
+    assert card.count("**To fill in:**") == len(TO_SAY)
+    assert card.count("**Ethical considerations**: **To fill in:**") == 1
+
+
+def test_what_is_known_is_filled_in(penguins, rich):
+    card = penguins.card.read_text()
+    for what in (
+        "243 parameters",
+        "epochs 2",
+        "train 240, eval 37, test 67",
+        "bill\\_length\\_mm\\_scaled",
+        "Palmer penguins",
+    ):
+        assert what in card, what
+    card = rich.card.read_text()
+    for what in (
+        "refused: accuracy at least 0.9 (kept)",
+        "95% intervals (bootstrap)",
+        "demographic parity by mean radius",
+    ):
+        assert what in card, what
+
+
+def test_no_text_becomes_markup_of_the_card(rich):
+    card = rich.card.read_text()
+    assert HOSTILE not in card and "\\<script\\>" in card
+    tokens = parsed(rich)
+    inline = [child for token in tokens for child in token.children or ()]
+    assert not [t for t in (*tokens, *inline) if t.type in ("html_block", "html_inline", "image", "link_open")]
+    assert HOSTILE in "".join(child.content for child in inline if child.type in ("text", "text_special"))
+
+
+def test_paragraphs_of_the_docstring_that_begin_with_a_label_are_taken():
+    said = labelled("Cells.\n\nIntended use: to try\nthings out.\n\nlicense: MIT\n\nNote: nothing\n\nFactors:\n")
+    assert said == {"Intended use": "to try things out.", "License": "MIT"}
+
+
+def test_the_pipelines_file_speaks_on_its_card(tmp_path):
+    file = tmp_path / "mine.py"
+    source = (HOUSE / "tests" / "pipeline" / "quick.py").read_text()
+    file.write_text('"""Numbers <b>joined</b>.\n\nIntended users: all of us.\n"""\n' + source.split('"""', 2)[2])
+    assert call("run", file, "--root", tmp_path / "root").returncode == 0
+    made = report(tmp_path / "root", "latest")
+    card = made.card.read_text()
+    assert "- **Intended users**: all of us." in card and "Numbers \\<b\\>joined\\</b\\>." in card
+    assert "Intended users all of us." in made.text("card") and "Numbers <b>joined</b>." in made.text("overview")
