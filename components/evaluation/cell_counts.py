@@ -17,15 +17,25 @@ class CellCounts:
     Args:
         groups: how many groups there are.
         most: beyond so many cells of a group, they are made fewer; None for no bound.
-        coarse: how: from cells to those that stand for them; what it gives it must give back.
+        coarse: how: from cells and a level to those that stand for them; see `CellMetrics.coarse`.
+        levels: the last level, whose cells stay, however many.
+        sides: where a cell is several numbers: so many different ones of each are left then; None for `most`.
 
-    Whether a group is coarse depends on all of its rows alone, so any order of merging gives the same.
+    A number of a group's cells has the lowest level that leaves few enough. That depends on all of the group's
+    rows alone, so any order of merging gives the same.
     """
 
     def __init__(
-        self, groups: int, most: int | None = None, coarse: Callable[[np.ndarray], np.ndarray] | None = None
+        self,
+        groups: int,
+        most: int | None = None,
+        coarse: Callable[[np.ndarray, int], np.ndarray] | None = None,
+        levels: int = 0,
+        *,
+        sides: int | None = None,
     ) -> None:
-        self._most, self._make_coarse = most, coarse
+        self._most, self._coarse, self._last, self._most_a_side = most, coarse, levels, sides or most
+        self._level = np.zeros((groups, 1), np.int64)  # of each number of the cells
         self._is_coarse = np.zeros(groups, bool)
         self._settled: _Part | None = None
         self._waiting: list[_Part] = []
@@ -41,9 +51,11 @@ class CellCounts:
         inside = group >= 0
         weight = np.ones(len(group)) if weight is None else weight
         sums = np.stack([np.ones(len(group)), weight, np.square(weight)], axis=1)
-        self._take(_together(group[inside], cell[inside].reshape(int(inside.sum()), -1), sums[inside]))
+        cell = cell[:, np.newaxis] if cell.ndim == 1 else cell
+        self._take(_together(group[inside], cell[inside], sums[inside]))
 
     def merge(self, other: CellCounts) -> None:
+        self._level = np.maximum(self._level, other._level)  # (groups, 1) where none has cells
         self._is_coarse |= other._is_coarse
         for part in [*([other._settled] if other._settled else []), *other._waiting]:
             self._take(part)
@@ -59,6 +71,17 @@ class CellCounts:
         cells = part.cell[start:end]
         return cells[:, 0] if cells.shape[1] == 1 else cells, part.sums[start:end].T
 
+    def of_others(self, group: int) -> tuple[np.ndarray, np.ndarray]:
+        """The cells of the rows that are in group 0 and not in this one, whose rows all are: as `of` has them."""
+        cells, sums = self.of(0)
+        mine, my_sums = self.of(group)
+        if self._is_coarse[0]:
+            mine = self._coarse(mine, int(self._level[0, 0]))
+        left = sums.copy()
+        np.subtract.at(left.T, np.searchsorted(cells, mine), my_sums.T)
+        kept = left[0] > 0.5
+        return cells[kept], np.maximum(left[:, kept], 0)
+
     def _take(self, part: _Part) -> None:
         self._waiting.append(part)
         settled = len(self._settled.group) if self._settled else 0
@@ -73,15 +96,42 @@ class CellCounts:
         return self._settled
 
     def _few(self, part: _Part) -> _Part:
-        if self._most is None:
+        if self._most is None or not self._last:
             return part
-        self._is_coarse |= np.bincount(part.group, minlength=len(self._is_coarse)) > self._most
-        rounded = self._is_coarse[part.group]
-        if not rounded.any():
+        part = self._rounded(part)
+        self._is_coarse |= np.bincount(part.group, minlength=len(self._level)) > self._most
+        if not self._is_coarse.any():
             return part
+        self._level = np.array(np.broadcast_to(self._level, (len(self._level), part.cell.shape[1])))
+        before = self._level.copy()
+        for group in np.flatnonzero(self._is_coarse).tolist():
+            start, end = np.searchsorted(part.group, [group, group + 1])
+            for place, numbers in enumerate(part.cell[start:end].T):
+                self._level[group, place] = self._level_for(np.unique(numbers), int(self._level[group, place]))
+        return self._rounded(part) if (self._level != before).any() else part
+
+    def _rounded(self, part: _Part) -> _Part:
+        if not self._is_coarse.any():
+            return part
+        levels = np.broadcast_to(self._level[part.group], part.cell.shape)
         cell = part.cell.copy()
-        cell[rounded] = self._make_coarse(cell[rounded])
+        for level in np.unique(levels[levels > 0]).tolist():
+            cell[levels == level] = self._coarse(cell[levels == level], level)
         return _together(part.group, cell, part.sums)
+
+    def _level_for(self, numbers: np.ndarray, level: int) -> int:
+        """The lowest level from this one on that leaves few enough of these numbers, (n,)."""
+
+        def few(level: int) -> bool:
+            return len(np.unique(self._coarse(numbers, level))) <= self._most_a_side
+
+        if len(numbers) <= self._most_a_side:
+            return level
+        too_low, enough = level, self._last
+        while enough - too_low > 1:
+            middle = (enough + too_low) // 2
+            too_low, enough = (too_low, middle) if few(middle) else (middle, enough)
+        return enough
 
 
 class _Part(NamedTuple):

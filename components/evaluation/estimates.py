@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+# Of fewer replicates the quantile is not to be told.
+LEAST_BEYOND = 5
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -18,7 +21,8 @@ class Estimate:
         value: NaN where the metric has none.
         share: (successes, trials) of independent rows: Wilson's score interval.
         bounds: the ends of exact two-sided intervals by confidence, a function of it.
-        replicates: the value of each bootstrap replicate, float64 (n,): their quantiles.
+        replicates: the value of each bootstrap replicate, float64 (n,): their quantiles; where the confidence
+            leaves fewer than `LEAST_BEYOND` of them outside each end, not inside the normal quantile of their spread.
         error: (standard error, degrees of freedom): Student's t.
     """
 
@@ -49,10 +53,12 @@ class Estimate:
         if method == "order statistics":
             return self.bounds(confidence)
         if method == "bootstrap":
-            tail = (1 - confidence) / 2
+            wanted, known = (1 - confidence) / 2, _known(self.replicates)
+            tail = min(0.5, max(wanted, LEAST_BEYOND / (len(known) + 1)))
             # The (n + 1)p-th of n replicates: of 199, the 5th and the 195th (Davison and Hinkley, 1997, 5.2.3).
-            low, high = np.quantile(_known(self.replicates), [tail, 1 - tail], method="weibull")
-            return float(low), float(high)
+            low, high = np.quantile(known, [tail, 1 - tail], method="weibull")
+            reach = NormalDist().inv_cdf(1 - wanted) * self.standard_error if tail > wanted else 0.0
+            return min(float(low), self.value - reach), max(float(high), self.value + reach)
         if method == "jackknife":
             error, freedom = self.error
             reach = _student(1 - (1 - confidence) / 2, freedom) * error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,8 +15,9 @@ from components.evaluation.measuring import Measure, Measured, SumTally
 from components.evaluation.metrics.base import CellMetrics, Metrics, SumMetrics
 from components.evaluation.resampling import Resampling
 
-# With more cells than these, spreads are told by fewer, coarser ones.
+# With more cells than these, spreads are told by fewer.
 MOST_RESAMPLED = 512
+MOST_RESAMPLED_A_SIDE = 128
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def _of_cells(
         for name, value in values.items()
     }
     if compared:
-        rest_cells, rest_sums = _rest(family, tallies[0], group)
+        rest_cells, rest_sums = tallies[0].of_others(group)
         rest = family.values(rest_cells, rest_sums[1])
         rest_spread = _cell_spread(family, rest_cells, rest_sums, wanted.resampling, f"{key}/rest {group}")
         for name, value in values.items():
@@ -146,19 +148,6 @@ def _values_of(counts: CellCounts, group: int) -> tuple[np.ndarray, np.ndarray]:
     return cells, sums[1]
 
 
-def _rest(family: CellMetrics, counts: CellCounts, group: int) -> tuple[np.ndarray, np.ndarray]:
-    """The cells of all rows but the group's."""
-    cells, sums = counts.of(0)
-    mine, my_sums = counts.of(group)
-    if len(mine) and not np.isin(mine, cells).all():  # all rows were too many to be kept exactly
-        mine = family.coarse(mine)
-    left = sums.copy()
-    places = np.searchsorted(cells, mine)
-    np.subtract.at(left.T, places, my_sums.T)
-    kept = left[0] > 0.5
-    return cells[kept], np.maximum(left[:, kept], 0)
-
-
 def _cell_spread(
     family: CellMetrics, cells: np.ndarray, sums: np.ndarray, resampling: Resampling, key: str
 ) -> dict[str, np.ndarray]:
@@ -166,9 +155,8 @@ def _cell_spread(
     exact = None
     if len(cells) > MOST_RESAMPLED:
         exact = family.values(cells, sums[1])
-        cells, sums = _grouped(family.coarsest(cells), sums)
-    drawn = resampling.of_counts(sums[1], sums[2], key)
-    spread = family.values(cells, drawn)
+        cells, sums = _grouped(family.few(cells, sums[1], MOST_RESAMPLED), sums)
+    spread = _replicates(functools.partial(family.values, cells), sums, resampling, key)
     if exact is None:
         return spread
     rough = family.values(cells, sums[1])
@@ -181,9 +169,35 @@ def _paired_spread(
     """The change of each metric: as counted, and then of each replicate: float64 (1 + replicates,)."""
     cells, sums = pairs.of(group)
     cells = cells.reshape(-1, 2)
-    drawn = np.concatenate([sums[1:2], resampling.of_counts(sums[1], sums[2], key)])
-    sides = [family.values(*_grouped(cells[:, side], drawn)) for side in (0, 1)]
-    return {name: sides[0][name] - sides[1][name] for name in sides[0]}
+    if len(cells) > MOST_RESAMPLED:
+        cells, sums = _few_pairs(family, cells, sums)
+
+    def change(drawn: np.ndarray) -> dict[str, np.ndarray]:
+        ours, theirs = (family.values(*_grouped(cells[:, side], drawn)) for side in (0, 1))
+        return {name: ours[name] - theirs[name] for name in ours}
+
+    counted = change(sums[1:2])
+    spread = _replicates(change, sums, resampling, key)
+    return {name: np.concatenate([counted[name], spread[name]]) for name in counted}
+
+
+def _replicates(
+    values: Callable[[np.ndarray], dict[str, np.ndarray]], sums: np.ndarray, resampling: Resampling, key: str
+) -> dict[str, np.ndarray]:
+    """The metrics of each replicate by name, float64 (replicates,), of the sums of `CellCounts.of`."""
+    parts = [values(drawn) for drawn in resampling.of_counts(sums[1], sums[2], key)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _few_pairs(family: CellMetrics, cells: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of cells (n, 2) as fewer ones, and their sums."""
+    sides = []
+    for side in cells.T:
+        own, places = np.unique(side, return_inverse=True)
+        counts = np.bincount(places, sums[1])
+        sides.append(family.few(own, counts, MOST_RESAMPLED_A_SIDE)[places])
+    pairs, places = np.unique(np.stack(sides, axis=1), axis=0, return_inverse=True)
+    return pairs, np.stack([np.bincount(places.ravel(), one) for one in sums])
 
 
 def _grouped(cells: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

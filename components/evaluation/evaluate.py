@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -22,10 +22,10 @@ from components.evaluation.compiled import compiled_losses, compiled_metrics, ou
 from components.evaluation.estimates import Estimate
 from components.evaluation.estimating import Figures, estimate
 from components.evaluation.fairness import gaps
-from components.evaluation.families import RowMean, families_of, kept_columns, keras_metrics, summed, users_metrics
-from components.evaluation.measuring import Measure, Measured, measure
+from components.evaluation.families import RowMean, check_names, families_of, kept_columns, keras_metrics, summed, users_metrics
+from components.evaluation.measuring import Measure, Measured, SumTally, measure
 from components.evaluation.metrics.binary import BinaryScores, BinaryThresholds
-from components.evaluation.metrics.keras_metrics import KerasMetric
+from components.evaluation.metrics.keras_metrics import KerasMetric, distinct
 from components.evaluation.metrics.multi_class import Confusion
 from components.evaluation.metrics.multi_label import MultiLabelMetrics
 from components.evaluation.metrics.regression import ResidualQuantiles, residual_table
@@ -34,7 +34,7 @@ from components.evaluation.predictors import KerasPredictor, SavedModelPredictor
 from components.evaluation.resampling import Resampling
 from components.evaluation.results import VERSION, Result, known, with_tests, write_table
 from components.evaluation.slicing import SliceTable, slice_table, slicers
-from components.evaluation.task import Output, task_of
+from components.evaluation.task import Output, Task, task_of
 
 BASELINE, EXPORTED = "baseline", "exported"
 PREDICTIONS = "predictions"
@@ -68,7 +68,7 @@ class Evaluating:
         cuts = slicers(settings.slices, examples, settings.split, context, where=where)
         slices = slice_table(cuts, examples, settings.split, context, most=settings.most_slices)
         context.report("predicting")
-        predicted = predict(examples, settings.split, self._plan(cuts, slices), context)
+        predicted = predict(examples, settings.split, self.plan(cuts, slices), context)
         context.report("measuring")
         wanted = self._measure(slices, predicted)
         measured = self._measured(predicted, wanted)
@@ -79,7 +79,8 @@ class Evaluating:
 
     # What is to be done
 
-    def _plan(self, cuts: list[Any], slices: SliceTable) -> Plan:
+    def plan(self, cuts: list[Any], slices: SliceTable) -> Plan:
+        """What is predicted, and what is kept beside it."""
         settings, inputs = self._settings, self._inputs
         preprocessing, model = self._predictor.load()
         others = {
@@ -98,6 +99,7 @@ class Evaluating:
             decode=settings.decode,
             reference=settings.reference,
             metrics=self._keras_metrics(model),
+            baseline=BASELINE if inputs.baseline is not None else None,
             summed={o.name: one for o in self._answers if (one := summed(o, settings)) is not None},
             query=settings.query,
             partitions=self._partitions,
@@ -114,9 +116,8 @@ class Evaluating:
         asked = [metric(one, "Evaluator.metrics") for one in keras_metrics(self._settings.metrics)]
         found = {}
         for output, configs in compiled_metrics(model).items():
-            made = [KerasMetric.of(config) for config in configs]
-            made += [KerasMetric.of(keras.metrics.serialize(one)) for one in asked if not isinstance(one, str)]
-            found[output] = tuple({one.name: one for one in made}.values())
+            configs = [*configs, *(keras.metrics.serialize(one) for one in asked if not isinstance(one, str))]
+            found[output] = distinct(map(KerasMetric.of, configs))
         return found
 
     def _measure(self, slices: SliceTable, predicted: Predicted) -> Measure:
@@ -124,10 +125,11 @@ class Evaluating:
         families = {}
         for output in self._answers:
             moments = predicted.labels.get(output.name)
-            middle = float(np.mean(moments.mean)) if moments else 0.0
+            middle = np.reshape(moments.mean, -1) if moments else 0.0
             own = families_of(output, self._settings, middle)
             loss = [RowMean("loss", "down")] if output.name in losses else []
             families[output.name] = (*own, *loss, *users_metrics(self._settings.metrics))
+            check_names(families[output.name])
         return Measure(
             families, slices, self._resampling,
             weighted=self._weighted,
@@ -165,10 +167,7 @@ class Evaluating:
             names: dict[str, str | None] = {}
             for family in wanted.families[output.name]:
                 names = {**dict(family.directions), **names}
-            keras_estimates = {
-                metric: states.estimates(len(wanted.slices.names))
-                for (of, metric), states in predicted.keras.items() if of == output.name
-            }  # fmt: skip
+            keras_figures = _keras_figures(predicted, output.name, len(wanted.slices.names))
             for group, (slicing, label) in enumerate(wanted.slices.names):
                 rows, weight = measured.rows[group]
                 about = Result(output.name, slicing, label, int(rows), float(weight),
@@ -177,10 +176,9 @@ class Evaluating:
                 compared = group > 0 and not about.small
                 figures = estimate(measured, wanted, output.name, group, compared=compared)
                 found += [replace(about, metric=n, direction=names[n], figures=f) for n, f in figures.items()]
-                for metric, estimates in keras_estimates.items():
+                for metric, told in keras_figures.items():
                     if metric not in figures:
-                        figure = Figures(estimates[group])
-                        found.append(replace(about, metric=metric, direction=_direction(metric), figures=figure))
+                        found.append(replace(about, metric=metric, direction=_direction(metric), figures=told[group]))
         return [*with_tests(found), *self._of_the_whole(measured)]
 
     def _of_the_whole(self, measured: Measured) -> list[Result]:
@@ -268,12 +266,7 @@ class Evaluating:
                 cells, sums = tally.of(0)
                 found["curves"] = family.curves(cells, sums[1])
             elif isinstance(family, MultiLabelMetrics):
-                told = family.per_class(tally.sums[0], output.classes)
-                found["per_class"] = [
-                    {"class": one, "metric": name, "value": float(values[name]), "low": None, "high": None,
-                     "rows": float(values["rows"])}
-                    for one, values in told.items() for name in ("precision", "recall", "f1")
-                ]  # fmt: skip
+                found["per_class"] = _per_label(family, tally, output.classes, self._settings.confidence)
             elif isinstance(family, ResidualQuantiles) and tally:
                 found["residuals"] = residual_table(family.estimates(tally[0], 0))
         return found
@@ -348,10 +341,10 @@ _SHOWN: Mapping[str, tuple[str, ...]] = {
 
 
 def _outputs(predictor: KerasPredictor, preprocessing: Preprocessing, settings: Any) -> tuple[Output, ...]:
-    """The model's outputs and what each answers.
+    """The model's outputs and what each answers; of several those that have a loss, or are given a task.
 
     Raises:
-        ParameterError: a task is given to an output that there is not.
+        ParameterError: there is no such task, or output that one is given to, or an output has no label.
     """
     model = predictor.load()[1]
     losses, names = compiled_losses(model), output_names(model)
@@ -360,22 +353,71 @@ def _outputs(predictor: KerasPredictor, preprocessing: Preprocessing, settings: 
     for name in tasks:
         if name not in names:
             raise ParameterError(f"Evaluator.task: the model has no output {name!r}; {nearest(name, names)}")
+        if tasks[name] is not None and tasks[name] not in get_args(Task):
+            raise ParameterError(f"Evaluator.task: no task {tasks[name]!r}; {nearest(tasks[name], get_args(Task))}")
     class_names = preprocessing.facts["class_names"]
     found = []
     for name in names:
         known_classes = class_names.get(name) if isinstance(class_names, dict) else class_names
         task = tasks.get(name) or ("ranking" if settings.query else task_of(losses.get(name), tensors[name], known_classes))
         width = tensors[name].shape[-1]
-        classes = tuple(map(str, known_classes or range(width or 2))) if task in ("multi_class", "multi_label") else None
+        classes = None
+        if task in ("multi_class", "multi_label"):
+            named = isinstance(known_classes, (list, tuple)) and len(known_classes) == width
+            classes = tuple(map(str, known_classes if named else range(width or 2)))
         logits = name in losses and losses[name].from_logits
-        found.append(Output(name, task, classes, logits))
+        if tasks.get(name) or name in losses or len(names) == 1:
+            found.append(Output(name, task, classes, logits))
+    _check_labels(found, preprocessing.labels, settings)
     return tuple(found)
+
+
+def _check_labels(outputs: Sequence[Output], labels: Sequence[str], settings: Any) -> None:
+    """Raises a ParameterError where it is not known what is true of an output."""
+    if not outputs:
+        raise ParameterError("Evaluator.task: the model has several outputs and no loss; say what each answers")
+    for output in outputs:
+        told = len(labels) == 1 or output.name in labels
+        if not (told or settings.reference or output.task == "detection"):
+            raise ParameterError(
+                f"Evaluator: output {output.name!r} has no label of that name, by which it could be judged; "
+                f"{nearest(output.name, labels)}"
+            )
 
 
 def _flat(output: Any) -> list[Any]:
     if isinstance(output, dict):
         return [output[name] for name in sorted(output)]
     return list(output) if isinstance(output, (list, tuple)) else [output]
+
+
+def _per_label(
+    family: MultiLabelMetrics, tally: SumTally, classes: Sequence[str], confidence: float
+) -> list[dict[str, Any]]:
+    """Precision, recall and F1 of each label, with bootstrapped intervals."""
+    values, spreads = (family.per_class(sums, classes) for sums in (tally.sums[0], tally.replicates[0]))
+    found = []
+    for label, figures in values.items():
+        for metric in ("precision", "recall", "f1"):
+            one = Estimate(float(figures[metric]), replicates=spreads[label][metric])
+            low, high = one.interval(confidence)
+            found.append({"class": label, "metric": metric, "value": one.value, "low": low, "high": high,
+                          "rows": float(figures["rows"])})  # fmt: skip
+    return found
+
+
+def _keras_figures(predicted: Predicted, output: str, groups: int) -> dict[str, list[Figures]]:
+    """Keras's own metrics of an output by name, one of each group."""
+    found = {}
+    for (of, metric, side), states in predicted.keras.items():
+        if of != output or side == BASELINE:
+            continue
+        figures = [Figures(one) for one in states.estimates(groups)]
+        if (others := predicted.keras.get((of, metric, BASELINE))) is not None:
+            both = zip(figures, others.estimates(groups), states.changes(others, groups))
+            figures = [replace(one, baseline=theirs.value, change=change) for one, theirs, change in both]
+        found[metric] = figures
+    return found
 
 
 def _direction(metric: str) -> str:

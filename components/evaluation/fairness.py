@@ -41,8 +41,7 @@ def gaps(
     if len(slices) < 2:
         return []
     classes = family.classes
-    tables = [_table(counts, group, family, resampling) for group in slices]
-    rates = [_rates(table) for table in tables]
+    rates = [_rates(*_sides(counts, group, family, resampling)) for group in slices]
     names, found = list(slices.values()), []
     for definition in (DEMOGRAPHIC_PARITY, EQUAL_OPPORTUNITY, EQUALISED_ODDS):
         # (slices, rates of the definition, 1 + replicates, classes)
@@ -53,9 +52,10 @@ def gaps(
         if np.isnan(spans[:, 0]).all():
             continue
         rate, kind = np.unravel_index(np.nanargmax(spans[:, 0]), spans[:, 0].shape)
-        largest = np.nanmax(spans, axis=(0, 2))
+        largest = np.where(np.isnan(spans).all(axis=(0, 2)), np.nan, np.nan_to_num(spans).max(axis=(0, 2)))
         tail = (1 - confidence) / 2
-        low, high = np.nanquantile(largest[1:], [tail, 1 - tail]) if len(largest) > 1 else (np.nan, np.nan)
+        spread = largest[1:][~np.isnan(largest[1:])]
+        low, high = np.quantile(spread, [tail, 1 - tail]) if len(spread) > 1 else (np.nan, np.nan)
         values = stacked[:, rate, 0, kind]
         found.append({
             "definition": definition, "gap": float(largest[0]), "low": float(low), "high": float(high),
@@ -81,23 +81,26 @@ def _span(values: np.ndarray) -> np.ndarray:
     return np.where(none, np.nan, span)
 
 
-def _table(
+def _sides(
     counts: CellCounts, group: int, family: BinaryThresholds | Confusion, resampling: Resampling
-) -> np.ndarray:
-    """As counted, and of each replicate: (1 + replicates, true, predicted)."""
+) -> tuple[np.ndarray, ...]:
+    """How many rows of each class are taken for it rightly, taken for it, and truly of it; as counted, and in
+    each replicate: (1 + replicates, classes) each."""
     cells, sums = counts.of(group)
-    drawn = np.concatenate([sums[1:2], resampling.of_counts(sums[1], sums[2], f"fairness/{group}")])
     true, predicted = family.pairs(cells)
-    table = np.zeros((family.classes, family.classes, len(drawn)))
-    np.add.at(table, (true, predicted), drawn.T)
-    return np.moveaxis(table, -1, 0)
+    parts = []
+    for drawn in (sums[1:2], *resampling.of_counts(sums[1], sums[2], f"fairness/{group}")):
+        sides = np.zeros((3, family.classes, len(drawn)))
+        np.add.at(sides[0], true[true == predicted], drawn.T[true == predicted])
+        np.add.at(sides[1], predicted, drawn.T)
+        np.add.at(sides[2], true, drawn.T)
+        parts.append(sides.swapaxes(1, 2))
+    return tuple(np.concatenate(parts, axis=1))
 
 
-def _rates(table: np.ndarray) -> dict[str, np.ndarray]:
+def _rates(right: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
     """Of each class (1 + replicates, classes)."""
-    right = np.diagonal(table, axis1=1, axis2=2)
-    true, predicted = table.sum(axis=2), table.sum(axis=1)
-    rows = table.sum(axis=(1, 2))[:, np.newaxis]
+    rows = true.sum(axis=1, keepdims=True)
     return {
         "selected": divided(predicted, rows),
         "true positive": divided(right, true),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from components.errors import UserCodeError
+from components.errors import ParameterError, UserCodeError
 from components.evaluation.metrics.base import Direction, Metrics, Rows, SumMetrics, divided
 from components.evaluation.task import Output
 from components.user_code import call, name_of
@@ -29,6 +29,8 @@ class RowMean(SumMetrics):
         return f"RowMean {self._name}"
 
     def sums(self, rows: Rows) -> np.ndarray:
+        if self._name not in rows.columns:  # of answers that have none
+            return np.stack([np.ones(len(rows)), np.full(len(rows), np.nan)], axis=1)
         figure = rows.columns[self._name].to_numpy(zero_copy_only=False)
         return np.stack([np.ones(len(rows)), figure.astype(np.float64)], axis=1)
 
@@ -40,7 +42,7 @@ class UsersMean(SumMetrics):
     """The mean of what a function of the user's gives for each row, of `(label, prediction)`."""
 
     def __init__(self, function: Callable[[np.ndarray, np.ndarray], Any], direction: Direction = None) -> None:
-        self._function, self._name = function, function.__name__
+        self._function, self._name = function, getattr(function, "__name__", type(function).__name__)
         self.directions: Mapping[str, Direction] = {self._name: direction}
 
     @property
@@ -87,12 +89,12 @@ def summed(output: Output, settings: Any) -> SumMetrics | None:
     return TokenMetrics(settings.padding)
 
 
-def families_of(output: Output, settings: Any, middle: float) -> tuple[Metrics, ...]:
+def families_of(output: Output, settings: Any, middle: Any) -> tuple[Metrics, ...]:
     """The metrics of what an output answers.
 
     Args:
         settings: the Evaluator's parameters.
-        middle: a number near the mean of the label, for regressions.
+        middle: numbers near the mean of the label, float64 (numbers,), for regressions.
     """
     if output.task == "binary":
         from components.evaluation.metrics.binary import BinaryLosses, BinaryScores, BinaryThresholds
@@ -129,6 +131,18 @@ def families_of(output: Output, settings: Any, middle: float) -> tuple[Metrics, 
 def users_metrics(given: Sequence[Any]) -> tuple[Metrics, ...]:
     """The user's own: functions of the rows, and metrics of the kinds that there are."""
     return tuple(one if isinstance(one, Metrics) else UsersMean(one) for one in given if _is_own(one))
+
+
+def check_names(families: Sequence[Metrics]) -> None:
+    """Raises a ParameterError where two of an output's families cannot be told apart."""
+    names: set[str] = set()
+    keys: set[str] = set()
+    for family in families:
+        taken = names & set(family.directions) if isinstance(family, UsersMean) else {family.key} & keys
+        if taken:
+            raise ParameterError(f"Evaluator.metrics: there is a {taken.pop()!r} already; call the other one otherwise")
+        names |= set(family.directions)
+        keys.add(family.key)
 
 
 def keras_metrics(given: Sequence[Any]) -> list[Any]:

@@ -47,7 +47,7 @@ def judge(results: Sequence[Result], thresholds: Thresholds) -> list[Ruling]:
     for name, given in thresholds.items():
         mine = [r for r in results if name in (r.metric, r.full_name)]
         if not any(not r.slicing for r in mine):
-            known = {r.metric for r in results if not r.slicing}
+            known = {r.full_name for r in results if not r.slicing}
             raise ParameterError(
                 f"Evaluator.thresholds: the model has no metric {name!r}; {nearest(name, known)}"
             )
@@ -70,7 +70,9 @@ def _of_rule(results: Sequence[Result], name: str, kind: str, bounds: Bounds) ->
         return [_ruling(whole, name, kind, bounds, bounds.confidence)]
     known = {r.slicing for r in results if r.slicing}
     asked = known if bounds.slices is True else set(bounds.slices)
-    for slicing in asked - known:
+    if not known:
+        raise ParameterError(f"Evaluator.thresholds: {name!r} is bound in slices, but Evaluator.slices has none")
+    for slicing in sorted(asked - known):
         raise ParameterError(
             f"Evaluator.thresholds: {name!r} is bound in slices by {slicing!r}; {nearest(slicing, known)}"
         )
@@ -79,8 +81,12 @@ def _of_rule(results: Sequence[Result], name: str, kind: str, bounds: Bounds) ->
     confidence = bounds.confidence and 1 - (1 - bounds.confidence) / max(len(judged), 1)
     rulings = [_ruling(r, name, kind, bounds, confidence) for r in judged]
     broken = [ruling for ruling in rulings if not ruling.kept]
-    if broken or not rulings:
+    if broken:
         return broken
+    if not rulings:
+        (whole,) = [r for r in results if not r.slicing]
+        why = f"no slice of {bounds.min_rows} rows or more has this metric"
+        return [replace(_ruling(whole, name, kind, bounds, None), kept=True, why=why)]
     nearest_one = min(rulings, key=lambda ruling: _room(ruling, results[0].direction))
     told = f"{nearest_one.rule} in each of {len(rulings)} slices of {bounds.min_rows} rows or more"
     return [replace(nearest_one, rule=told)]

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from components.base import Context
 from components.columnar.beam import fold
+from components.columnar.remembered import parts
 from components.evaluation.cell_counts import CellCounts
 from components.evaluation.metrics.base import CellMetrics, Metrics, Rows, StateMetrics, SumMetrics
 from components.evaluation.resampling import Resampling
@@ -21,6 +22,9 @@ from components.evaluation.slicing import SliceTable
 
 # Rows that are resampled at a time: their counts stay in the processor's cache.
 ROWS_AT_ONCE = 8192
+# Pairs of cells of two models, beyond which they are made coarser; and then cells of each: spreads alone are
+# told by them.
+MOST_PAIRS, MOST_A_SIDE = 1 << 14, 1 << 9
 
 
 @dataclass(frozen=True)
@@ -106,10 +110,10 @@ class SumTally:
 
 @dataclass(frozen=True)
 class _Piece:
-    """What is measured at a time: a row group of a file, or all of some files as one batch."""
+    """What is measured at a time: some row groups of a file, or all of some files as one batch."""
 
     files: tuple[str, ...]
-    row_group: int | None
+    row_groups: tuple[int, ...] = ()
 
 
 def measure(folder: Path, files: Sequence[str], wanted: Measure, context: Context) -> Measured:
@@ -118,14 +122,13 @@ def measure(folder: Path, files: Sequence[str], wanted: Measure, context: Contex
     Raises:
         DataError: a metric cannot be computed of the values.
     """
-    paths = [str(folder / file) for file in files]
+    paths = [folder / file for file in files]
     if wanted.partitions:
         ends = [f"-{part}.parquet" for part in range(wanted.partitions)]
-        sets = [tuple(path for path in paths if path.endswith(end)) for end in ends]
-        pieces = [_Piece(found, None) for found in sets if found]
+        sets = [tuple(str(path) for path in paths if path.name.endswith(end)) for end in ends]
+        pieces = [_Piece(found) for found in sets if found]
     else:
-        counts = {path: pq.read_metadata(path).num_row_groups for path in paths}
-        pieces = [_Piece((path,), group) for path, count in counts.items() for group in range(count)]
+        pieces = [_Piece((part.shard,), part.groups) for part in parts(paths)]
     return fold(pieces, functools.partial(measure_piece, wanted=wanted), Measured.merge, context)
 
 
@@ -137,12 +140,12 @@ def measure_piece(piece: _Piece, wanted: Measure) -> Measured:
 
 
 def _batches(piece: _Piece) -> Iterator[pa.RecordBatch]:
-    if piece.row_group is None:
+    if not piece.row_groups:
         table = pa.concat_tables([pq.read_table(file) for file in piece.files], promote_options="default")
         yield from table.unify_dictionaries().combine_chunks().to_batches()
         return
     with pq.ParquetFile(piece.files[0]) as file:
-        yield from file.iter_batches(ROWS_AT_ONCE, row_groups=[piece.row_group], use_threads=False)
+        yield from file.iter_batches(ROWS_AT_ONCE, row_groups=list(piece.row_groups), use_threads=False)
 
 
 def _measure_batch(batch: pa.RecordBatch, wanted: Measure, found: Measured) -> None:
@@ -170,7 +173,8 @@ def _rows_of(
     """The rows of one output and one model."""
     names, number = batch.schema.names, batch.column("row").to_numpy()
     label = as_array(batch.column(f"label.{output}")) if f"label.{output}" in names else number
-    further = {"loss": batch.column(f"loss.{output}")} if f"loss.{output}" in names else {}
+    loss = f"loss.{output}" if side == "prediction" else f"loss.{side}.{output}"
+    further = {"loss": batch.column(loss)} if loss in names else {}
     answer = batch.column(f"{side}.{output}")
     if isinstance(answer, pa.StructArray):  # an answer of several columns
         further |= {answer.type.field(k).name: answer.field(k) for k in range(answer.type.num_fields)}
@@ -230,13 +234,14 @@ def _add(
             _add_sums(found.tallies[key], sums, family.places(rows), rows, cuts, resampled, wanted)
         elif isinstance(family, CellMetrics):
             cells[side] = family.cells(rows)
-            counts = found.tallies.setdefault(key, CellCounts(groups, family.most_exact, family.coarse))
+            counts = found.tallies.setdefault(key, CellCounts(groups, family.most_exact, family.coarse, family.levels))
             _add_cells(counts, cells[side].reshape(-1, 1), rows.weight, cuts)
         else:
             _add_states(found.tallies.setdefault(key, {}), family, rows, cuts)
     if cells and wanted.baseline:
-        both = np.stack([family.coarsest(cells[side]).reshape(-1) for side in wanted.sides], axis=1)
-        counts = found.pairs.setdefault((output, family.key), CellCounts(groups))
+        both = np.stack([cells[side].reshape(-1) for side in wanted.sides], axis=1)
+        made = CellCounts(groups, MOST_PAIRS, family.coarse, family.levels, sides=MOST_A_SIDE)
+        counts = found.pairs.setdefault((output, family.key), made)
         _add_cells(counts, both, sides[wanted.answers].weight, cuts)
 
 
@@ -245,19 +250,41 @@ def _add_sums(
     resampled: _Resampled, wanted: Measure,
 ) -> None:  # fmt: skip
     weight = rows.weight if places is None or rows.weight is None else rows.weight[places]
-    weighted = sums if weight is None else sums * weight[:, np.newaxis]
-    single = weighted.astype(np.float32)
     counts = resampled.of(places) if wanted.resampling.replicates else None
     for cut in cuts:
         parts = cut.parts if places is None else _Cut.of(cut.group[places]).parts
         for group, units in parts:
-            whole = len(units) == len(sums)
-            tally.sums[group] += (weighted if whole else weighted[units]).sum(axis=0)
-            tally.plain[group] += (sums if whole else sums[units]).sum(axis=0)
+            mine = _Units(sums, weight, counts) if len(units) == len(sums) else _Units(
+                sums[units], None if weight is None else weight[units], None if counts is None else counts[units]
+            )
+            tally.plain[group] += mine.sums.sum(axis=0)
+            tally.sums[group] += mine.weighted()
             if counts is not None:
-                tally.replicates[group] += (counts if whole else counts[units]).T @ (
-                    single if whole else single[units]
-                )
+                tally.replicates[group] += mine.resampled()
+
+
+class _Units(NamedTuple):
+    """Some units: float64 (units, k), float64 (units,) or None, float32 (units, replicates) or None."""
+
+    sums: np.ndarray
+    weight: np.ndarray | None
+    counts: np.ndarray | None
+
+    def weighted(self) -> np.ndarray:
+        return self.sums.sum(axis=0) if self.weight is None else self.weight @ self.sums
+
+    def resampled(self) -> np.ndarray:
+        """The weighted sums of each replicate, float64 (replicates, k).
+
+        In float32 for speed, but about the mean of each column: so its digits are spent on what varies, and
+        differences of large sums, such as R² has, are not lost.
+        """
+        middle = self.sums.mean(axis=0)
+        weight = np.ones(len(self.sums)) if self.weight is None else self.weight
+        about = (self.sums - middle) * weight[:, np.newaxis]
+        both = self.counts.T @ np.column_stack([weight, about]).astype(np.float32)
+        both = both.astype(np.float64)
+        return both[:, 1:] + both[:, :1] * middle
 
 
 def _add_cells(counts: CellCounts, cells: np.ndarray, weight: np.ndarray | None, cuts: Sequence[_Cut]) -> None:

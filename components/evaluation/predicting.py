@@ -9,6 +9,7 @@ else is computed of these files. The columns, for an output `o` and another mode
 | `label.o`, `prediction.o` | what is true and what the model says, as metrics take them |
 | `loss.o` | the loss that the model was compiled with |
 | `m.o` | what another model says |
+| `loss.m.o` | the same loss of that, of the model that is compared |
 | `weight` | how much the row counts, where rows have a weight |
 | `slice.s` | the slice of the slicing `s` |
 """
@@ -16,9 +17,10 @@ else is computed of these files. The columns, for an output `o` and another mode
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ import keras
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import tensorflow as tf
 
 from components.artifacts import Examples
 from components.base import Context
@@ -36,7 +39,7 @@ from components.columnar.feed import feed, rows_a_batch
 from components.columnar.hashing import row_hashes
 from components.columnar.materialized import as_arrow
 from components.columnar.targets import check_complete
-from components.errors import ArtifactError, DataError, UserCodeError
+from components.errors import ArtifactError, DataError, ParameterError, UserCodeError, nearest
 from components.evaluation.measuring import as_array
 from components.evaluation.metrics.base import Rows, SumMetrics
 from components.evaluation.metrics.binary import checked_probabilities
@@ -65,6 +68,7 @@ class Plan:
         decode: the user's function from raw answers and raw columns to what metrics take, or None.
         reference: the raw column that is true, instead of the label; or None.
         metrics: Keras's own that are computed on the way, by output.
+        baseline: the other model that is compared in all metrics; or None.
         summed: of outputs too large to be kept, such as probabilities of tokens, whose sums are kept instead.
         query: the column whose equal rows are kept together, in one of `partitions` sets of files; or None.
         batch_size: rows that the model takes at once.
@@ -80,6 +84,7 @@ class Plan:
     decode: Callable | None
     reference: str | None
     metrics: Mapping[str, tuple[KerasMetric, ...]]
+    baseline: str | None
     summed: Mapping[str, SumMetrics]
     query: str | None
     partitions: int
@@ -94,13 +99,13 @@ class Predicted:
     Attributes:
         files: the names of the files written.
         labels: moments of the labels that are numbers, by output.
-        keras: states of Keras's own metrics, by output and metric.
+        keras: states of Keras's own metrics, by output, metric and whose answers.
         differences: the largest difference of any number from the model's answer, by other model.
     """
 
     files: list[str] = field(default_factory=list)
     labels: dict[str, Moments] = field(default_factory=dict)
-    keras: dict[tuple[str, str], KerasStates] = field(default_factory=dict)
+    keras: dict[tuple[str, str, str], KerasStates] = field(default_factory=dict)
     differences: dict[str, float] = field(default_factory=dict)
 
     def merge(self, other: Predicted) -> Predicted:
@@ -221,19 +226,32 @@ def _answered(
     columns: dict[str, Any] = {"row": np.arange(first, first + batch.num_rows)}
     weight = answers.get("weight")
     if weight is not None:
-        columns["weight"] = weight.reshape(batch.num_rows).astype(np.float64)
+        columns["weight"] = _weights(weight, batch.num_rows)
     slices = {slicer.name: slicer.labels(batch) for slicer in plan.slicers}
     groups = plan.slices.groups(slices, batch.num_rows)
     for output in plan.outputs:
         columns |= _of_output(output, batch, answers, plan, found)
-        for metric in plan.metrics.get(output.name, ()):
-            states = found.keras.setdefault((output.name, metric.name), KerasStates(metric))
-            raw_label, raw_answer = (answers[f"{side}.{output.name}"] for side in ("raw label", "raw"))
+        sides = ["raw", *([plan.baseline] if f"loss.{plan.baseline}.{output.name}" in columns else [])]
+        metrics = plan.metrics.get(output.name, ()) if f"raw label.{output.name}" in answers else ()
+        for metric, side in itertools.product(metrics, sides):
+            states = found.keras.setdefault((output.name, metric.name, side), KerasStates(metric))
+            raw_label, raw_answer = (answers[f"{of}.{output.name}"] for of in ("raw label", side))
             states.add(raw_label, raw_answer, columns.get("weight"), columns["row"], groups)
     arrays = {name: v if isinstance(v, pa.Array) else as_arrow(v) for name, v in columns.items()}
     arrays |= {f"slice.{name}": labels.dictionary_encode() for name, labels in slices.items()}
     arrays |= {name: batch.column(name) for name in plan.kept}
     return pa.table(arrays)
+
+
+def _weights(values: np.ndarray, rows: int) -> np.ndarray:
+    """float64 (rows,)."""
+    if values.size != rows:
+        raise DataError(f"the weight has the shape {values.shape[1:]} a row, where one number is wanted")
+    weights = values.reshape(rows).astype(np.float64)
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        wrong = weights[~(np.isfinite(weights) & (weights >= 0))][0]
+        raise DataError(f"the weight of a row is {wrong:g}; weights are 0 or more")
+    return weights
 
 
 def _of_output(
@@ -259,6 +277,9 @@ def _of_output(
             )
         theirs = replace(output, from_logits=predictor.from_logits(name, output.from_logits))
         columns[f"{other}.{name}"] = _decoded(theirs, raw, label, batch, plan)
+        # Scores on another scale have no such loss.
+        if other == plan.baseline and f"loss.{name}" in answers and theirs.from_logits == output.from_logits:
+            columns[f"loss.{other}.{name}"] = plan.model.losses(name, answers[f"raw label.{name}"], raw)
         if raw.dtype.kind == "f" and len(raw):
             largest = float(np.max(np.abs(answers[f"raw.{name}"].astype(np.float64) - raw)))
             found.differences[other] = max(found.differences.get(other, 0.0), largest)
@@ -268,7 +289,12 @@ def _of_output(
 def _label(output: Output, batch: pa.RecordBatch, answers: Mapping[str, np.ndarray], plan: Plan) -> Any:
     """What is true, as metrics take it; None where there is nothing, or columns of their own tell it."""
     if plan.reference is not None:
-        return batch.column(plan.reference)
+        if plan.reference not in batch.schema.names:
+            raise ParameterError(
+                f"Evaluator.reference: no column {plan.reference!r}; {nearest(plan.reference, batch.schema.names)}"
+            )
+        column = batch.column(plan.reference)
+        return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
     raw = answers.get(f"raw label.{output.name}")
     return None if raw is None or output.task == "detection" else output.label(raw)
 
@@ -323,5 +349,10 @@ def _in_parts(batch: pa.RecordBatch, plan: Plan, model_inputs: Mapping[str, Any]
                     )
                 answers[f"{other}.{output.name}"] = given[output.name]
         for name, tensor in answers.items():
-            found.setdefault(name, []).append(tensor.numpy())
+            found.setdefault(name, []).append(_in_numpy(tensor))
     return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _in_numpy(tensor: tf.Tensor) -> np.ndarray:
+    """Numbers of half precision as float32, which all else is made for."""
+    return (tf.cast(tensor, tf.float32) if tensor.dtype in (tf.float16, tf.bfloat16) else tensor).numpy()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,13 @@ import keras
 import tensorflow as tf
 
 from components.artifacts import Model, Preprocessing
-from components.errors import ArtifactError, one_line
+from components.errors import ArtifactError, DataError, one_line
 from components.evaluation.compiled import compiled_losses, output_names
 from components.exporter import MANIFEST
 
 SIGNATURE = "serving_default"
+# What TensorFlow says where a label is no class.
+_NO_CLASS = re.compile(r"label value of (-?\d+) which is outside the valid range of (\[[^)]*\))")
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,20 @@ class KerasPredictor:
         """
         forms = tuple((name, array.dtype.name, array.ndim) for name, array in beside.items())
         tensors = [{name: tf.constant(array) for name, array in given.items()} for given in (raw, beside)]
-        return _keras_function(self, forms)(*tensors)
+        try:
+            return _keras_function(self, forms)(*tensors)
+        except tf.errors.InvalidArgumentError as error:
+            if wrong := _NO_CLASS.search(str(error)):
+                raise DataError(
+                    f"a label is {wrong[1]}, where classes are those of {wrong[2]}; a label that training did not see "
+                    "may be -1: leave such rows out, or give the label's lookup all classes"
+                ) from error
+            raise
+
+    def losses(self, output: str, label: Any, prediction: Any) -> Any:
+        """The loss that an output was compiled with, of another model's answers: float32 (rows,), an array."""
+        loss = compiled_losses(self.load()[1])[output]
+        return loss.of_rows(tf.constant(label), tf.constant(prediction)).numpy()
 
 
 @dataclass(frozen=True)
@@ -93,7 +109,7 @@ def _keras_function(
         for name, dtype, rank in beside_forms
     }
 
-    @tf.function(input_signature=[raw_specs, beside_specs])
+    @tf.function(input_signature=[raw_specs, beside_specs], autograph=False)
     def answer(raw: Mapping[str, tf.Tensor], beside: Mapping[str, tf.Tensor]) -> dict[str, Any]:
         made = dict(preprocessing(dict(raw), training=False))
 

@@ -8,6 +8,7 @@ any sum. The counts are a function of seed, row and replicate alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 # Four 16-bit numbers are taken of each 64-bit hash.
 _DRAWS_A_HASH = 4
 _LEVELS = 1 << 16
+# Numbers drawn at a time.
+_MOST_DRAWN = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,13 @@ class Resampling:
 
         hashes = -(-self.replicates // _DRAWS_A_HASH)
         with np.errstate(over="ignore"):
-            rows = mix(numbers.astype(np.uint64) + _GOLDEN * np.uint64(self.seed + 1))
+            rows = mix(numbers.astype(np.uint64) + _GOLDEN * np.uint64((self.seed + 1) % 2**64))
             steps = _GOLDEN * np.arange(1, hashes + 1, dtype=np.uint64)
             # Of each row a stream of SplitMix64 that begins at its own hash.
             drawn = mix(rows[:, np.newaxis] + steps)
         return _POISSON[drawn.view(np.uint16)[:, : self.replicates]]
 
-    def of_counts(self, counts: np.ndarray, squares: np.ndarray, key: str) -> np.ndarray:
+    def of_counts(self, counts: np.ndarray, squares: np.ndarray, key: str) -> Iterator[np.ndarray]:
         """Replicates of sums over rows that are alike but for their weights.
 
         The sum of n rows' Poisson(1) counts is Poisson(n), so rows of one kind need not be told apart. With
@@ -60,12 +63,15 @@ class Resampling:
             squares: float64 (n,): that of their squares; the same as counts where all weights are 1.
             key: tells independent draws apart.
 
-        Returns:
-            float64 (replicates, n).
+        Yields:
+            float64 (some replicates, n), as many at a time as memory allows; all replicates in all.
         """
-        random = np.random.default_rng([self.seed, *key.encode()])
+        random = np.random.default_rng([self.seed % 2**64, *key.encode()])
         scale = np.divide(squares, counts, out=np.ones_like(counts), where=counts > 0)
-        return random.poisson(counts / scale, (self.replicates, len(counts))) * scale
+        step = max(1, _MOST_DRAWN // max(1, len(counts)))
+        for start in range(0, max(1, self.replicates), step):
+            some = min(step, self.replicates - start)
+            yield random.poisson(counts / scale, (some, len(counts))) * scale
 
 
 def _poisson_table() -> np.ndarray:

@@ -143,7 +143,7 @@ def _cut(part: str | Buckets, examples: Examples, split: str, context: Context, 
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise ParameterError(f"{where}: {column!r} holds {kind}; buckets are for numbers")
     if part.edges is not None:
-        return _Cut(column, tuple(sorted(part.edges)))
+        return _Cut(column, tuple(sorted(set(part.edges))))
     return _Cut(column, _equal_parts(examples, split, column, part.buckets, context))
 
 
@@ -178,9 +178,10 @@ def _all_merged(ours: dict[str, ValueCounts], theirs: dict[str, ValueCounts]) ->
 def _natural(label: str) -> tuple[float, str]:
     """Numbers and buckets in the order of the numbers, before texts in theirs."""
     try:
-        return -np.inf if label.startswith("below ") else float(label.split(" ")[0]), label
+        number = -np.inf if label.startswith("below ") else float(label.split(" ")[0])
     except ValueError:
-        return np.inf, label
+        number = np.inf
+    return (np.inf if np.isnan(number) else number), label
 
 
 def _equal_parts(
@@ -213,7 +214,8 @@ def _merged(ours: Quantiles, theirs: Quantiles) -> Quantiles:
 
 
 def _bucket_names(edges: Sequence[float]) -> list[str]:
-    told = [f"{edge:.6g}" for edge in edges]
+    # As many digits as tell the edges apart.
+    told = next(t for d in range(6, 18) if len(set(t := [f"{e:.{d}g}" for e in edges])) == len(set(edges)))
     between = [f"{low} to {high}" for low, high in zip(told, told[1:])]
     return [f"below {told[0]}", *between, f"{told[-1]} or more"]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Optional
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,14 +33,14 @@ class Output:
         float64 (rows,) for numbers; others as they are.
 
         Raises:
-            DataError: a binary label is neither 0 nor 1.
+            DataError: a binary label is neither 0 nor 1; one of several classes is none of them.
         """
         if self.task == "multi_class":
             if values.ndim > 1 and values.shape[-1] > 1:
                 return values.argmax(axis=-1).astype(np.int64)
-            return values.reshape(len(values)).astype(np.int64)
+            return self._classes_of(self._one_a_row(values, "label"))
         if self.task == "binary":
-            flat = values.reshape(len(values))
+            flat = self._one_a_row(values, "label")
             if not np.isin(flat, (0, 1)).all():
                 found = flat[~np.isin(flat, (0, 1))][0]
                 raise DataError(
@@ -57,12 +56,30 @@ class Output:
         """Answers as metrics take them: probabilities for classes, numbers (rows,) where there is one."""
         if self.task in ("binary", "multi_label"):
             values = _sigmoid(values) if self.from_logits else values
-            return values.reshape(len(values)) if self.task == "binary" else values
+            return self._one_a_row(values, "prediction") if self.task == "binary" else values
         if self.task in ("multi_class", "tokens"):
             return _softmax(values) if self.from_logits else values
         if self.task in ("regression", "ranking"):
             return _flat(values)
         return values
+
+    def _classes_of(self, values: np.ndarray) -> np.ndarray:
+        classes = len(self.classes or ())
+        wrong = ~((values >= 0) & (values < classes))
+        if classes and wrong.any():
+            raise DataError(
+                f"the label of output {self.name!r} holds {values[wrong][0]:g}, where classes are 0 to "
+                f"{classes - 1}; a label that training did not see may be -1: leave such rows out, or give the label's lookup all classes"
+            )
+        return values.astype(np.int64)
+
+    def _one_a_row(self, values: np.ndarray, what: str) -> np.ndarray:
+        if values.size != len(values):
+            raise DataError(
+                f"the {what} of output {self.name!r} has the shape {values.shape[1:]} a row, where one number is "
+                f"wanted of task {self.task!r}; set Evaluator.task to another"
+            )
+        return values.reshape(len(values))
 
 
 def task_of(loss: Any, tensor: Any, class_names: Any) -> Task:

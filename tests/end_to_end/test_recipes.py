@@ -56,6 +56,7 @@ def test_the_main_job_trains_evaluates_exports_and_pushes_penguins(run, tmp_path
     assert states(run()) == dict.fromkeys(STAGES, "cached")
 
 
+@pytest.mark.slow
 def test_one_changed_constant_runs_the_model_and_what_depends_on_it(run, tmp_path):
     source = (HOUSE / "pipeline" / "recipes" / "penguins.py").read_text()
     file = tmp_path / "mine.py"

@@ -58,6 +58,7 @@ def test_plan_tells_memory_time_and_choices_and_trains_nothing(cli, recipe, tmp_
     assert states.pop("Trainer") == "ran" and set(states.values()) == {"cached"}
 
 
+@pytest.mark.slow
 def test_plan_for_a_device_that_is_not_here(cli, recipe, tmp_path):
     done = cli("plan", recipe, "--root", "root", "--device", "h100", "--json", "plan.json")
     assert "NVIDIA H100: 80.0 GiB" in done.stdout and "a rough guess: that device is not here" in done.stdout

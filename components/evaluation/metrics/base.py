@@ -106,10 +106,11 @@ class SumMetrics(Metrics):
 class CellMetrics(Metrics):
     """Metrics that are functions of how many rows are in each cell; a cell is a whole number.
 
-    `most_exact`: beyond so many cells in a slice, `coarse` makes fewer of them.
+    `most_exact`: beyond so many cells in a slice, `coarse` makes fewer of them, level by level up to `levels`.
     """
 
     most_exact: int = 1 << 62
+    levels: int = 0
 
     def cells(self, rows: Rows) -> np.ndarray:
         """The cell or cells of each row: int64 (rows,) or (rows, m)."""
@@ -131,12 +132,24 @@ class CellMetrics(Metrics):
         """Metrics that are successes by trials, both as numbers of rows; for Wilson's intervals."""
         return {}
 
-    def coarse(self, cells: np.ndarray) -> np.ndarray:
-        """The cells that stand for these where there are too many: int64 (n,). What it gives, it gives back."""
+    def coarse(self, cells: np.ndarray, level: int) -> np.ndarray:
+        """The cells that stand for these where there are too many: int64, of the shape of `cells`.
+
+        The higher the level, the fewer. What a level gives, that level gives back; and of what a lower
+        one gave, a level makes what it makes of the cells themselves.
+        """
         return cells
 
-    def coarsest(self, cells: np.ndarray) -> np.ndarray:
-        """Some hundred cells that stand for all: int64 (n,). Spreads are told by them."""
+    def few(self, cells: np.ndarray, counts: np.ndarray, most: int) -> np.ndarray:
+        """Not many more than `most` cells that stand for all, by which spreads are told.
+
+        Args:
+            cells: int64 (n,), ascending.
+            counts: float64 (n,), weighted.
+
+        Returns:
+            int64 (n,): for each cell the one that stands for it.
+        """
         return cells
 
 

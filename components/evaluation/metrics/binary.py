@@ -12,13 +12,10 @@ from components.evaluation.metrics.base import CellMetrics, Direction, Rows, Sum
 # Probabilities are kept this far from 0 and 1 where a logarithm is taken: float32's epsilon, as Keras's and
 # scikit-learn's losses do.
 EPSILON = float(np.finfo(np.float32).eps)
-# Steps of the logit to which scores are rounded where there are too many different ones. Within a step
-# the order is lost: an AUC is off by half the pairs of rows that share a step at most.
-STEPS_A_LOGIT = 512
-LAST_LOGIT = 22.0
+# With more different scores than these in a slice, scores are rounded, no more than is needed.
 MOST_EXACT_SCORES = 1 << 14
-# For spreads alone: some hundred steps.
-COARSE_STEPS_A_LOGIT = 8
+# Scores nearer to 0 than this count as 0: float32 has next to none of them.
+LEAST_SCORE = 2.0**-127
 CALIBRATION_BINS = 10
 MOST_POINTS = 200
 
@@ -120,15 +117,17 @@ class BinaryScores(CellMetrics):
     - `calibration_error`: the mean distance of predicted and observed in bins of equal width, weighted by rows
       (Naeini, Cooper and Hauskrecht, AAAI 2015).
 
-    Exact up to `MOST_EXACT_SCORES` different scores in a slice; then scores are rounded, see `STEPS_A_LOGIT`.
+    Exact up to `MOST_EXACT_SCORES` different scores in a slice. With more, scores lose binary digits of their
+    distance to 0 or 1, whichever is nearer, until there are few enough: wherever the scores crowd, order is
+    lost among some ten thousandths of them at most.
     """
 
     directions: Mapping[str, Direction] = {"roc_auc": "up", "pr_auc": "up", "calibration_error": "down"}
     most_exact = 2 * MOST_EXACT_SCORES
+    levels = 52
 
     def cells(self, rows: Rows) -> np.ndarray:
-        # The bits of numbers that are not negative are in the order of the numbers.
-        return score_bits(rows.prediction) << 1 | rows.label
+        return score_keys(rows.prediction) << 1 | rows.label
 
     def values(self, cells: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
         scores, positive, negative = self._by_score(cells, counts)
@@ -138,11 +137,19 @@ class BinaryScores(CellMetrics):
             "calibration_error": _calibration_error(scores, positive, negative),
         }
 
-    def coarse(self, cells: np.ndarray) -> np.ndarray:
-        return rounded_bits(cells >> 1, STEPS_A_LOGIT) << 1 | cells & 1
+    def coarse(self, cells: np.ndarray, level: int) -> np.ndarray:
+        return rounded_keys(cells >> 1, level) << 1 | cells & 1
 
-    def coarsest(self, cells: np.ndarray) -> np.ndarray:
-        return rounded_bits(cells >> 1, COARSE_STEPS_A_LOGIT) << 1 | cells & 1
+    def few(self, cells: np.ndarray, counts: np.ndarray, most: int) -> np.ndarray:
+        # Of as many rows each, both labels weighing alike: where positive rows are rare, they count.
+        share = np.zeros(len(cells))
+        for side in (0, 1):
+            mine = counts * (cells & 1 == side)
+            share += np.cumsum(mine) / max(mine.sum(), EPSILON) / 2
+        part = np.minimum((share * (most // 2)).astype(np.int64), most // 2 - 1)
+        _, keys = np.unique(cells >> 1, return_inverse=True)
+        part = part[np.searchsorted(keys, keys)]  # rows of one score stay together
+        return cells[np.searchsorted(part, part)] >> 1 << 1 | cells & 1
 
     def curves(self, cells: np.ndarray, counts: np.ndarray) -> dict[str, dict[str, list[float]]]:
         """The points of the ROC, precision-recall and calibration curves, of counts (n,)."""
@@ -159,26 +166,44 @@ class BinaryScores(CellMetrics):
         """The different scores, ascending (m,), and the counts of both labels at each (..., m)."""
         if not len(cells):
             return np.empty(0), *(np.zeros((*counts.shape[:-1], 0)) for _ in range(2))
-        bits, label = cells >> 1, cells & 1
-        starts = np.flatnonzero(np.diff(bits, prepend=bits[0] - 1))
+        keys, label = cells >> 1, cells & 1
+        starts = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))
         sides = (np.add.reduceat(counts * (label == side), starts, axis=-1) for side in (1, 0))
-        return bits[starts].view(np.float64), *sides
+        return scores_of(keys[starts]), *sides
 
 
-def score_bits(scores: np.ndarray) -> np.ndarray:
-    """Scores in [0, 1] as whole numbers in the same order, int64."""
-    return (np.ascontiguousarray(scores, np.float64) + 0.0).view(np.int64)  # -0.0 becomes 0.0
+def score_keys(scores: np.ndarray) -> np.ndarray:
+    """Scores in [0, 1] as whole numbers in the same order, int64, from 0 to `_LAST`.
+
+    Up to one half they are the bits of the score, beyond it those of 1 - score counted from the end: both
+    ends are told apart as finely as floating point does it near 0.
+    """
+    scores = np.clip(np.ascontiguousarray(scores, np.float64), 0, 1)
+    bits = np.maximum(_bits(np.minimum(scores, 1 - scores)) - _FIRST, 0)
+    return np.where(scores <= 0.5, bits, _LAST - bits)
 
 
-def rounded_bits(bits: np.ndarray, steps_a_logit: int) -> np.ndarray:
-    """Of `score_bits` those of the next step of the logit; 0 and 1 stay. What it gives, it gives back."""
-    scores = bits.view(np.float64)
-    with np.errstate(divide="ignore"):
-        logit = np.log(scores) - np.log1p(-scores)
-    # Rounded up, so that what is above one half stays so; the hair absorbs what `logit` itself is off by.
-    step = np.ceil(np.clip(logit, -LAST_LOGIT, LAST_LOGIT) * steps_a_logit - 1e-2)
-    rounded = 1 / (1 + np.exp(-step / steps_a_logit))
-    return score_bits(np.where((scores > 0) & (scores < 1), rounded, scores))
+def scores_of(keys: np.ndarray) -> np.ndarray:
+    """The scores of `score_keys`, float64."""
+    near = np.minimum(keys, _LAST - keys)
+    scores = np.where(near > 0, (near + _FIRST).view(np.float64), 0.0)
+    return np.where(keys <= _LAST // 2, scores, 1 - scores)
+
+
+def rounded_keys(keys: np.ndarray, digits: int) -> np.ndarray:
+    """Of `score_keys` the middle of those that differ in the last binary digits only; 0 and 1 stay."""
+    if not digits:
+        return keys
+    return np.where((keys > 0) & (keys < _LAST), keys >> digits << digits | 1 << digits - 1, keys)
+
+
+def _bits(scores: np.ndarray) -> np.ndarray:
+    """Those of numbers that are not negative are in the order of the numbers."""
+    return (scores + 0.0).view(np.int64)  # -0.0 becomes 0.0
+
+
+_FIRST = int(_bits(np.array(LEAST_SCORE)))
+_LAST = 2 * (int(_bits(np.array(0.5))) - _FIRST)
 
 
 def _zero_where(values: np.ndarray, denominator: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -241,8 +266,13 @@ def checked_probabilities(values: Any, name: str) -> None:
     """Raises a DataError where scores that should be probabilities are not."""
     from components.errors import DataError
 
-    if len(values) and not (np.nanmin(values) >= 0 and np.nanmax(values) <= 1 + 1e-6):
+    if not np.size(values):
+        return
+    least, most = np.min(values), np.max(values)
+    if np.isnan(least):
+        raise DataError(f"output {name!r} gives NaN for some rows; look for NaN among its inputs and weights")
+    if not (least >= 0 and most <= 1 + 1e-6):
         raise DataError(
-            f"output {name!r} gives {np.nanmin(values):.4g} to {np.nanmax(values):.4g} where probabilities "
+            f"output {name!r} gives {least:.4g} to {most:.4g} where probabilities "
             "are wanted; end the model in a sigmoid or softmax, or compile it with from_logits=True"
         )

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -25,6 +26,7 @@ from components.errors import UserCodeError, one_line
 from components.evaluation.estimates import Estimate
 
 JACKKNIFE_GROUPS = 20
+_NONE = np.array([np.nan])
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,23 @@ class KerasMetric:
         return cls(keras.metrics.deserialize(dict(config)).name, json.dumps(config))
 
 
+def distinct(metrics: Iterable[KerasMetric]) -> tuple[KerasMetric, ...]:
+    """Each metric once; others of the same name numbered, as Keras does it: `auc`, `auc_1`."""
+    found: dict[str, KerasMetric] = {}
+    for metric in metrics:
+        names = itertools.chain([metric.name], (f"{metric.name}_{number}" for number in itertools.count(1)))
+        name = next(n for n in names if n not in found or found[n].config == metric.config)
+        found[name] = replace(metric, name=name)
+    return tuple(found.values())
+
+
 class KerasStates:
     """The variables of a metric, summed by group of rows and jackknife group."""
 
     def __init__(self, metric: KerasMetric) -> None:
         self._metric = metric
-        self._sums: dict[int, np.ndarray] = {}  # float64 (JACKKNIFE_GROUPS, numbers), by group
+        # float64 (JACKKNIFE_GROUPS, 1 + numbers), by group: how many rows there are, and their sums
+        self._sums: dict[int, np.ndarray] = {}
         self._example: tuple[np.ndarray, ...] = ()  # a row, of which some metrics make their variables
 
     def add(
@@ -77,12 +90,15 @@ class KerasStates:
             cells = group[inside] * JACKKNIFE_GROUPS + chance[inside]
             order = np.argsort(cells, kind="stable")
             found, starts = np.unique(cells[order], return_index=True)
+            if not len(inside):
+                continue
             rows = [array[inside[order]] for array in (label, prediction, weight) if array is not None]
-            for cell, sums in zip(found.tolist(), self._functions.sums(rows, starts)):
+            counts = np.diff(starts, append=len(inside))
+            for cell, count, sums in zip(found.tolist(), counts, self._functions.sums(rows, starts)):
                 place, part = divmod(cell, JACKKNIFE_GROUPS)
                 if place not in self._sums:
-                    self._sums[place] = np.zeros((JACKKNIFE_GROUPS, len(sums)))
-                self._sums[place][part] += sums
+                    self._sums[place] = np.zeros((JACKKNIFE_GROUPS, 1 + len(sums)))
+                self._sums[place][part] += np.append(count, sums)
 
     def merge(self, other: KerasStates) -> None:
         self._example = self._example or other._example
@@ -91,17 +107,24 @@ class KerasStates:
 
     def estimates(self, groups: int) -> list[Estimate]:
         """The metric of each of the groups 0 to `groups`; NaN where one has no rows."""
+        results = self._results()
+        return [_jackknifed(results.get(group, _NONE)) for group in range(groups)]
+
+    def changes(self, others: KerasStates, groups: int) -> list[Estimate]:
+        """The metric less that of other answers to the same rows, likewise."""
+        ours, theirs = self._results(), others._results()
+        return [_jackknifed(ours.get(group, _NONE) - theirs.get(group, _NONE)) for group in range(groups)]
+
+    def _results(self) -> dict[int, np.ndarray]:
+        """By group the metric, and that without each jackknife group that has rows, float64 (1 + n,)."""
         wanted, parts = [], {}
         for group, sums in self._sums.items():
-            filled = np.flatnonzero(sums.any(axis=1))
+            filled = np.flatnonzero(sums[:, 0])
             total = sums.sum(axis=0)
-            parts[group] = (len(wanted), len(filled))
+            parts[group] = slice(len(wanted), len(wanted) + 1 + len(filled))
             wanted += [total, *(total - sums[one] for one in filled)]
-        results = self._functions.results(np.array(wanted)) if wanted else np.empty(0)
-        return [
-            _jackknifed(results[parts[group][0] :][: parts[group][1] + 1]) if group in parts else Estimate(math.nan)
-            for group in range(groups)
-        ]
+        results = self._functions.results(np.array(wanted)[:, 1:]) if wanted else np.empty(0)
+        return {group: results[part] for group, part in parts.items()}
 
     @property
     def _functions(self) -> _Functions:
@@ -158,7 +181,7 @@ class _Functions:
 
     @functools.cached_property
     def _sums(self) -> Any:
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def sums(rows: list[tf.Tensor], spans: tf.Tensor) -> tf.Tensor:
             def of_span(span: tf.Tensor) -> tf.Tensor:
                 part = [array[span[0] : span[1]] for array in rows]
@@ -173,7 +196,7 @@ class _Functions:
     def _results(self) -> Any:
         sizes = [math.prod(zero.shape) for zero in self._zero]
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def results(states: tf.Tensor) -> tf.Tensor:
             def of_state(state: tf.Tensor) -> tf.Tensor:
                 parts = tf.split(state, sizes)

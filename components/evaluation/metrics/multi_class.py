@@ -9,7 +9,7 @@ import numpy as np
 
 from components.evaluation.estimates import wilson
 from components.evaluation.metrics.base import CellMetrics, Direction, Rows, SumMetrics, divided
-from components.evaluation.metrics.binary import EPSILON, BinaryScores, score_bits
+from components.evaluation.metrics.binary import EPSILON, BinaryScores, score_keys
 
 
 class MultiClassLosses(SumMetrics):
@@ -127,7 +127,7 @@ class Confidence(BinaryScores):
 
     def cells(self, rows: Rows) -> np.ndarray:
         right = rows.prediction.argmax(axis=1) == rows.label
-        return score_bits(np.clip(rows.prediction.max(axis=1), 0, 1)) << 1 | right
+        return score_keys(rows.prediction.max(axis=1)) << 1 | right
 
     def values(self, cells: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
         return {"calibration_error": super().values(cells, counts)["calibration_error"]}

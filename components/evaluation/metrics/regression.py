@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from components.columnar.accumulators.quantiles import Quantiles
+from components.errors import DataError
 from components.evaluation.estimates import Estimate
 from components.evaluation.metrics.base import Direction, Rows, StateMetrics, SumMetrics, divided
 
@@ -25,11 +27,12 @@ class RegressionErrors(SumMetrics):
     mean max(q (-e), (q - 1) (-e)) (Koenker and Bassett, Econometrica 46, 1978).
 
     Args:
-        middle: some label near the mean: sums are taken about it, or digits of R² would be lost.
+        middle: near the mean of the label, a number or float64 (numbers,): sums are taken about it, or digits
+            of R² would be lost.
         quantiles: the q of quantile losses.
     """
 
-    def __init__(self, middle: float = 0.0, quantiles: Sequence[float] = (0.1, 0.5, 0.9)) -> None:
+    def __init__(self, middle: Any = 0.0, quantiles: Sequence[float] = (0.1, 0.5, 0.9)) -> None:
         self._middle, self._quantiles = middle, tuple(quantiles)
         self._means: Mapping[str, Direction] = {
             "mean_squared_error": "down", "mean_absolute_error": "down",
@@ -41,8 +44,8 @@ class RegressionErrors(SumMetrics):
         }  # fmt: skip
 
     def sums(self, rows: Rows) -> np.ndarray:
-        label = rows.label.astype(np.float64).reshape(len(rows), -1)
-        error = rows.prediction.astype(np.float64).reshape(len(rows), -1) - label
+        label, prediction = _numbers(rows)
+        error = prediction - label
         absolute, about = np.abs(error), label - self._middle
         parts = [np.square(error), absolute, absolute / np.maximum(np.abs(label), LEAST_DIVISOR), error]
         parts += [np.maximum(-q * error, (1 - q) * error) for q in self._quantiles]
@@ -79,7 +82,7 @@ class ResidualQuantiles(StateMetrics):
         if not len(values):
             return {name: Estimate(np.nan) for name in self.directions}
         return {
-            name: Estimate(float(value), bounds=_Ends(state.quantiles, q))
+            name: Estimate(float(value), bounds=_Ends(state, q))
             for name, q, value in zip(self.directions, RESIDUAL_QUANTILES, values)
         }
 
@@ -89,26 +92,45 @@ class ResidualState:
 
     def __init__(self) -> None:
         self.quantiles = Quantiles()
+        self.numbers_a_row = 0
 
     def add(self, rows: Rows) -> None:
-        self.quantiles.add(rows.prediction.astype(np.float64) - rows.label)
+        label, prediction = _numbers(rows)
+        self.numbers_a_row = max(self.numbers_a_row, label.shape[1])
+        self.quantiles.add(prediction - label)
 
     def merge(self, other: ResidualState) -> None:
+        self.numbers_a_row = max(self.numbers_a_row, other.numbers_a_row)
         self.quantiles.merge(other.quantiles)
+
+    @property
+    def rows(self) -> float:
+        return self.quantiles.count / max(1, self.numbers_a_row)
 
 
 class _Ends:
     """The interval of a quantile by confidence."""
 
-    def __init__(self, quantiles: Quantiles, q: float) -> None:
-        self._quantiles, self._q = quantiles, q
+    def __init__(self, state: ResidualState, q: float) -> None:
+        self._state, self._q = state, q
 
     def __call__(self, confidence: float) -> tuple[float, float]:
-        rows, q = self._quantiles.count, self._q
+        # The numbers of a row are not independent of each other: they count as one.
+        rows, q = self._state.rows, self._q
         reach = NormalDist().inv_cdf(1 - (1 - confidence) / 2) * np.sqrt(q * (1 - q) / rows)
         ends = np.clip([q - reach, q + reach + 1 / rows], 1 / rows, 1.0)
-        low, high = self._quantiles.at(ends)
+        low, high = self._state.quantiles.at(ends)
         return float(low), float(high)
+
+
+def _numbers(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Label and prediction, float64 (rows, numbers) both."""
+    numbers = math.prod(rows.label.shape[1:]), math.prod(rows.prediction.shape[1:])
+    if numbers[0] != numbers[1]:
+        raise DataError(
+            f"the label of a regression has {numbers[0]} numbers a row, but the prediction has {numbers[1]}"
+        )
+    return tuple(side.astype(np.float64).reshape(len(rows), numbers[0]) for side in (rows.label, rows.prediction))
 
 
 def residual_table(estimates: Mapping[str, Estimate]) -> dict[str, Any]:

@@ -173,6 +173,7 @@ def test_a_sample_is_drawn_by_the_seed(tumours, explain):
     assert not explain(tumours, **QUICK).sampled
 
 
+@pytest.mark.slow
 def test_the_result_is_the_same_with_any_number_of_workers(penguins, explain):
     options = {
         "one": [],

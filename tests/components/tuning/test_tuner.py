@@ -63,6 +63,7 @@ def test_the_picture_has_a_panel_for_each_hyperparameter(tune):
     assert len(list(root.iter(f"{space}circle"))) == (1 + len(SPACE)) * 4
 
 
+@pytest.mark.slow
 def test_hopeless_trials_are_ended_early(tune):
     space = {"rate": {"float": [1e-6, 1.0], "log": True}}
     done = tune(space=space, trials=12, pruner="median", trainer={"epochs": 6}, objective="val_loss")
@@ -77,6 +78,7 @@ class Cut(BaseException):
     pass
 
 
+@pytest.mark.slow
 def test_a_search_that_was_cut_goes_on_as_if_it_had_not_been(tune, tmp_path):
     whole = tune(pruner=None)
 
