@@ -1,7 +1,7 @@
 """Micro-batching: one execution takes all that is queued, and waits for nothing unless told to.
 
-While a batch is executed others queue, so that batches grow with the load by themselves. A batch that
-lately took less than `INLINE_SECONDS` is executed in the event loop: handing it to a thread and back
+While a batch is executed others queue, so that batches grow with the load by themselves. A batch of a
+size that takes less than `INLINE_SECONDS` is executed in the event loop: handing it to a thread and back
 costs more than it does. Everything else runs in a thread, and the loop goes on.
 """
 
@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,22 +21,37 @@ from components.serving.errors import RequestError, from_exception, invalid
 from components.serving.settings import BatchSettings
 
 INLINE_SECONDS = 0.001
-INLINE_ROWS = 256
-# How much the newest execution counts in the running mean of an execution's time.
-NEWEST = 0.2
+# How much the newest execution counts in the estimate of an execution's time: one that was quicker
+# counts at once, one that was slower may only have been interrupted, unless it was much slower.
+QUICKER, SLOWER, MUCH_SLOWER = 0.5, 0.02, 0.5
+MUCH = 20 * INLINE_SECONDS
 SWEEP_SECONDS = 0.02
 
 Arrays = Sequence[np.ndarray]
 
 
+class Deferred(Protocol):
+    """Inputs that are made arrays when a batch is put together."""
+
+    rows: int
+
+    def arrays(self) -> Arrays: ...
+    def arrays_with(self, others: Sequence[Any]) -> Arrays: ...
+
+
 class Waiting:
     """A request that waits for its outputs."""
 
-    __slots__ = ("arrays", "rows", "future", "deadline", "since", "shapes")
+    __slots__ = ("inputs", "rows", "future", "deadline", "since", "shapes")
 
-    def __init__(self, arrays: Arrays, rows: int, future: Any, deadline: float, since: float, shapes: Any):
-        self.arrays, self.rows, self.future = arrays, rows, future
+    def __init__(
+        self, inputs: Arrays | Deferred, rows: int, future: Any, deadline: float, since: float, shapes: Any
+    ):
+        self.inputs, self.rows, self.future = inputs, rows, future
         self.deadline, self.since, self.shapes = deadline, since, shapes
+
+    def arrays(self) -> Arrays:
+        return self.inputs if isinstance(self.inputs, list) else self.inputs.arrays()
 
 
 class Batcher:
@@ -62,13 +77,14 @@ class Batcher:
         self._same_shapes = all(
             spec.shape is not None and None not in spec.shape[1:] for spec in signature.inputs.values()
         )
-        self._seconds = seconds  # the running mean; None until something was executed
+        # The estimated time of an execution, by the number of binary digits of its rows.
+        self._seconds: dict[int, float] = {} if seconds is None else {(1).bit_length(): seconds}
         self._queue: deque[Waiting] = deque()
         self._executing: list[Waiting] = []
         self._is_scheduled = self._is_swept = False
 
-    def submit(self, arrays: Arrays, deadline: float) -> asyncio.Future[list[np.ndarray]]:
-        """The outputs to come. `deadline` is in seconds of `time.monotonic`.
+    def submit(self, inputs: Arrays | Deferred, deadline: float) -> asyncio.Future[list[np.ndarray]]:
+        """The outputs to come. `deadline` is in seconds of `time.monotonic`; arrays come as a list.
 
         Raises RESOURCE_EXHAUSTED where the queue is full. The future may raise what `RequestError` has.
         """
@@ -78,10 +94,15 @@ class Batcher:
                 f"The batch scheduling queue to which this task was submitted is full; "
                 f"{len(self._queue)} requests wait",
             )
-        rows = _rows(arrays) if self._batched_inputs else 1
-        shapes = None if self._same_shapes else [array.shape[1:] for array in arrays]
+        if not isinstance(inputs, list) and not (self._merges and self._same_shapes):
+            inputs = inputs.arrays()
+        if isinstance(inputs, list):
+            rows = _rows(inputs) if self._batched_inputs else 1
+            shapes = None if self._same_shapes else [array.shape[1:] for array in inputs]
+        else:
+            rows, shapes = inputs.rows, None
         future = self._loop.create_future()
-        self._queue.append(Waiting(arrays, rows, future, deadline, time.monotonic(), shapes))
+        self._queue.append(Waiting(inputs, rows, future, deadline, time.monotonic(), shapes))
         self._schedule()
         if not self._is_swept:
             self._is_swept = True
@@ -113,7 +134,7 @@ class Batcher:
             return
         self._executing = batch
         rows = sum(one.rows for one in batch)
-        if self._seconds is not None and self._seconds < INLINE_SECONDS and rows <= INLINE_ROWS:
+        if self._seconds.get(rows.bit_length(), INLINE_SECONDS) < INLINE_SECONDS:
             self._finish(batch, *_execute(self._call, batch))
         else:
             self._threads.submit(self._execute_in_thread, batch)
@@ -150,12 +171,18 @@ class Batcher:
     ) -> None:
         rows = sum(one.rows for one in batch)
         self._executing = []
-        self._seconds = seconds if self._seconds is None else (1 - NEWEST) * self._seconds + NEWEST * seconds
+        self._estimate(rows, seconds)
         self._observe(len(batch), rows, max(0.0, started - batch[0].since), seconds)
         if error is None and len(batch) > 1 and any(len(output) != rows for output in outputs):
             self._merges, error = False, RequestError("INTERNAL", "outputs are not one a row")
         if error is not None and len(batch) > 1:
-            # One bad request must not fail the others: each is executed anew, alone.
+            # One bad request must not fail the others. Those that are malformed are told so; the rest is
+            # put together again; and if it is the model that refuses a row, each is executed alone.
+            batch, before = _well_formed(batch), len(batch)
+            if len(batch) < before:
+                self._queue.extendleft(reversed(batch))
+                self._schedule()
+                return
             self._threads.submit(self._execute_each, batch)
             self._executing = batch
             return
@@ -173,6 +200,11 @@ class Batcher:
                     one.future.set_result([output[begin:end] for output in outputs])
                 begin = end
         self._schedule()
+
+    def _estimate(self, rows: int, seconds: float) -> None:
+        before = self._seconds.get(rows.bit_length(), seconds)
+        weight = QUICKER if seconds < before else MUCH_SLOWER if seconds > MUCH else SLOWER
+        self._seconds[rows.bit_length()] = before + weight * (seconds - before)
 
     def _execute_each(self, batch: list[Waiting]) -> None:
         results = [_execute(self._call, [one]) for one in batch]
@@ -210,15 +242,31 @@ def _execute(
     """When it began, how long it took, the outputs, or the error."""
     started = time.monotonic()
     try:
-        arrays = batch[0].arrays if len(batch) == 1 else _together(batch)
+        arrays = batch[0].arrays() if len(batch) == 1 else _together(batch)
         outputs, error = call(arrays), None
     except Exception as raised:
         outputs, error = None, from_exception(raised)
     return started, time.monotonic() - started, outputs, error
 
 
-def _together(batch: list[Waiting]) -> list[np.ndarray]:
-    return [np.concatenate(arrays) for arrays in zip(*[one.arrays for one in batch])]
+def _well_formed(batch: list[Waiting]) -> list[Waiting]:
+    """Makes each request's arrays; those that cannot be made are answered with the reason."""
+    good = []
+    for one in batch:
+        try:
+            one.inputs = one.arrays()
+            good.append(one)
+        except RequestError as error:
+            if not one.future.done():
+                one.future.set_exception(error)
+    return good
+
+
+def _together(batch: list[Waiting]) -> Arrays:
+    inputs = [one.inputs for one in batch]
+    if any(isinstance(one, list) for one in inputs):
+        return [np.concatenate(arrays) for arrays in zip(*[one.arrays() for one in batch])]
+    return inputs[0].arrays_with(inputs[1:])
 
 
 def _rows(arrays: Arrays) -> int:

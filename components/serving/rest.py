@@ -7,6 +7,7 @@ import functools
 import json
 import re
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -119,9 +120,9 @@ class RestFace:
         signature = session.signature(json_codec.signature_name(document))
         account.of(version, signature.name)
         if target.what == "predict":
-            arrays, by_row = json_codec.predict_inputs(document, signature)
-            account.rows = len(arrays[0]) if arrays and arrays[0].ndim else None
-            outputs = await version.run(signature, arrays, deadline)
+            inputs, by_row = json_codec.predict_inputs(document, signature)
+            account.rows = inputs.rows if by_row else _rows(inputs)
+            outputs = await version.run(signature, inputs, deadline)
             return json_codec.predict_answer(list(signature.outputs), outputs, rows=by_row)
         given = examples.from_json(document)
         account.rows = len(given)
@@ -214,6 +215,10 @@ def _asked_seconds(request: web.BaseRequest) -> float | None:
     if not 0 < seconds < float("inf"):
         raise invalid(f"{TIMEOUT_HEADER}: {given[:40]}: seconds wanted, such as 0.5")
     return seconds
+
+
+def _rows(arrays: Sequence[Any]) -> int | None:
+    return len(arrays[0]) if arrays and arrays[0].ndim else None
 
 
 def _pairs(labels: Any, scores: Any) -> list[list[list[Any]]]:

@@ -11,6 +11,7 @@ from components.serving.settings import ModelSource
 
 SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
 SINGLE = 1
+SMALL_BYTES = 4 << 20
 HIGHEST = 2**63 - 1
 Fingerprint = tuple[tuple[str, int, int], ...]
 
@@ -50,6 +51,16 @@ def check_sources(sources: Iterable[ModelSource]) -> None:
             if number not in versions:
                 known = ", ".join(map(str, sorted(versions)))
                 raise ArtifactError(f"serve: label {label}: {path} has no version {number}; it has {known}")
+
+
+def are_small(folders: Iterable[Path]) -> bool:
+    """Whether the models are light to execute: few weights, and no convolution, which is much work with few."""
+    for folder in folders:
+        if sum(p.stat().st_size for p in (folder / "variables").glob("*")) > SMALL_BYTES:
+            return False
+        if any(b"Conv" in (folder / name).read_bytes() for name in SAVED_MODEL if (folder / name).is_file()):
+            return False
+    return True
 
 
 def fingerprint(folder: Path) -> Fingerprint:
