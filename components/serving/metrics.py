@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -48,7 +49,7 @@ class Metrics:
         self.load_seconds = named(Gauge, "version_load_seconds", "Loading and warming a version.", version)
         self.load_failures = named(Counter, "version_load_failures", "Versions that could not be loaded.", ("model",))
         self.connections = named(Gauge, "rest_connections", "Open REST connections.")
-        self.under_way = named(Gauge, "requests_under_way", "Requests being read or answered.")
+        self._under_way = named(Gauge, "requests_under_way", "Requests that wait for a model.")
 
     def answered(self, protocol: str, model: str, method: str, code: str, seconds: float) -> None:
         count, latency = self._request_children(protocol, model, method, code)
@@ -59,6 +60,10 @@ class Metrics:
         children = self._batch_children(model, version)
         for child, value in zip(children, (requests, rows, waited, seconds)):
             child.observe(value)
+
+    def watch_under_way(self, count: Callable[[], float]) -> None:
+        """Asks `count` for the requests under way whenever the metrics are read."""
+        self._under_way.set_function(count)
 
     def text(self) -> tuple[bytes, str]:
         """The metrics in Prometheus's format, and its content type."""

@@ -96,6 +96,7 @@ class Models:
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._models = {source.name: Model(source) for source in settings.models}
         self._closing: set[asyncio.Task] = set()
+        metrics.watch_under_way(self._users)
 
     def names(self) -> list[str]:
         return list(self._models)
@@ -157,6 +158,9 @@ class Models:
     async def close(self) -> None:
         versions = [version for model in self._models.values() for version in model.available()]
         await asyncio.gather(*(version.close(self._loading) for version in versions), *self._closing)
+
+    def _users(self) -> int:
+        return sum(version.users for model in self._models.values() for version in model.versions.values())
 
     def _model(self, name: str) -> Model | None:
         model = self._models.get(name)

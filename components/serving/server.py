@@ -30,6 +30,8 @@ from components.serving.versions import are_small, check_sources, find_versions
 log = logging.getLogger(__name__)
 # While load balancers notice that readiness is gone, requests are still taken.
 NOTICE_SECONDS = 0.5
+# When nobody can connect any more, those who just did still get to send their request.
+LAST_SECONDS = 0.2
 FLUSH_SECONDS = 1.0
 
 
@@ -156,6 +158,10 @@ class _Server:
         if is_ready:
             log.info("draining")
             await asyncio.sleep(NOTICE_SECONDS)
+        if rest is not None:
+            for site in list(rest.sites):
+                await site.stop()
+            await asyncio.sleep(LAST_SECONDS if is_ready else 0)
         endings = []
         if rest is not None:
             endings.append(rest.cleanup())
