@@ -243,7 +243,9 @@ def gc(
 def serve(
     folder: Annotated[
         Optional[Path],
-        typer.Argument(metavar="[MODEL-DIR]", help="A folder of versions, as Pusher writes it, or a SavedModel."),
+        typer.Argument(
+            metavar="[MODEL-DIR]", help="A folder of versions, as Pusher writes it, or a SavedModel."
+        ),
     ] = None,
     models: Annotated[
         Optional[list[str]],
@@ -260,23 +262,39 @@ def serve(
     grpc: Annotated[bool, typer.Option("--grpc/--no-grpc", help="Answer gRPC.")] = True,
     keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions are loaded.")] = 1,
     poll: Annotated[float, typer.Option(min=0.05, help="Look for new versions every so many seconds.")] = 1.0,
-    batching: Annotated[bool, typer.Option("--batching/--no-batching", help="Execute requests together.")] = True,
+    batching: Annotated[
+        bool, typer.Option("--batching/--no-batching", help="Execute requests together.")
+    ] = True,
     batch_rows: Annotated[int, typer.Option(min=1, help="The most rows in one execution.")] = 128,
-    batch_delay: Annotated[float, typer.Option(min=0, help="Milliseconds to wait for more; 0 is best.")] = 0.0,
+    batch_delay: Annotated[
+        float, typer.Option(min=0, help="Milliseconds to wait for more; 0 is best.")
+    ] = 0.0,
     queue: Annotated[int, typer.Option(min=1, help="The most requests that may wait; then 429.")] = 1000,
-    request_megabytes: Annotated[float, typer.Option(min=0.001, help="The largest request; above, 413.")] = 32.0,
-    pending_megabytes: Annotated[float, typer.Option(min=0.001, help="All requests under way together.")] = 256.0,
+    request_megabytes: Annotated[
+        float, typer.Option(min=0.001, help="The largest request; above, 413.")
+    ] = 32.0,
+    pending_megabytes: Annotated[
+        float, typer.Option(min=0.001, help="All requests under way together.")
+    ] = 256.0,
     connections: Annotated[int, typer.Option(min=1, help="The most connections at once.")] = 1000,
-    timeout: Annotated[float, typer.Option(min=0.001, help="The most seconds for a request; then 504.")] = 30.0,
-    idle: Annotated[float, typer.Option(min=0.1, help="Seconds until a silent or slow client is cut off.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, help="The most seconds for a request; then 504.")
+    ] = 30.0,
+    idle: Annotated[
+        float, typer.Option(min=0.1, help="Seconds until a silent or slow client is cut off.")
+    ] = 60.0,
     drain: Annotated[float, typer.Option(min=0, help="Seconds for requests under way after SIGTERM.")] = 30.0,
     tls_certificate: Annotated[Optional[Path], typer.Option(help="PEM file; with --tls-key.")] = None,
     tls_key: Annotated[Optional[Path], typer.Option(help="PEM file.")] = None,
     api_key: Annotated[
         Optional[str],
-        typer.Option(envvar="KERASLINE_API_KEY", show_envvar=True, help="What clients must send; best by environment."),
+        typer.Option(
+            envvar="KERASLINE_API_KEY", show_envvar=True, help="What clients must send; best by environment."
+        ),
     ] = None,
-    access_log: Annotated[Optional[str], typer.Option(help="JSON lines to this file; - is the screen.")] = None,
+    access_log: Annotated[
+        Optional[str], typer.Option(help="JSON lines to this file; - is the screen.")
+    ] = None,
 ) -> None:
     """Serve models by TensorFlow Serving's REST and gRPC interfaces; new versions are taken up as they come."""
     from dataclasses import replace

@@ -8,6 +8,8 @@ gives its memory back.
 from __future__ import annotations
 
 import json
+import os
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,8 +83,7 @@ class SavedModelSession:
 
     def __init__(self, folder: Path):
         """Raises what TensorFlow raises where the folder holds no SavedModel that can be loaded."""
-        import tensorflow as tf
-
+        tf = _tensorflow()
         # What a request computes is small: the caller's thread runs the graph, without a hand-over to a pool.
         config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
         config.gpu_options.allow_growth = True
@@ -129,6 +130,23 @@ class SavedModelSession:
             if signature.name not in self._calls:
                 self._calls[signature.name] = self._session._make_callable_from_options(options)
             return self._calls[signature.name]
+
+
+def _tensorflow() -> Any:
+    """TensorFlow, without the lines that it writes past every setting while it is imported."""
+    if "tensorflow" not in sys.modules:
+        with open(os.devnull, "wb") as nowhere:
+            sys.stderr.flush()
+            kept = os.dup(2)
+            os.dup2(nowhere.fileno(), 2)
+            try:
+                import tensorflow  # noqa: F401
+            finally:
+                os.dup2(kept, 2)
+                os.close(kept)
+    import tensorflow as tf
+
+    return tf
 
 
 def _signature(name: str, definition: Any) -> Signature:

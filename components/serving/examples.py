@@ -14,7 +14,7 @@ import numpy as np
 
 from components.serving.engine import SavedModelSession, Signature, TensorSpec
 from components.serving.errors import RequestError, invalid
-from components.serving.json_codec import is_base64, shown, decode_base64
+from components.serving.json_codec import decode_base64, is_base64, shown
 
 CLASSIFY_METHOD, REGRESS_METHOD = "tensorflow/serving/classify", "tensorflow/serving/regress"
 CLASSES, SCORES, REGRESSIONS = "classes", "scores", "outputs"
@@ -79,7 +79,9 @@ def classes(
         scores = _only_float(signature, named, "classification")
     for kind, found in (("classes", labels), ("scores", scores)):
         if found is not None and (found.ndim != 2 or len(found) != count):
-            raise invalid(f"Expected {kind} Tensor shape: [batch_size num_classes] but got {list(found.shape)}")
+            raise invalid(
+                f"Expected {kind} Tensor shape: [batch_size num_classes] but got {list(found.shape)}"
+            )
     if labels is not None:
         return [[_text(one) for one in row] for row in labels.tolist()], scores
     names = session.class_names
@@ -91,7 +93,9 @@ def classes(
 def values(signature: Signature, outputs: Sequence[np.ndarray], count: int) -> np.ndarray:
     """The regressions, of shape (examples,)."""
     if signature.method == CLASSIFY_METHOD:
-        raise invalid(f"Expected regression signature method_name to be {REGRESS_METHOD}. Was: {signature.method}")
+        raise invalid(
+            f"Expected regression signature method_name to be {REGRESS_METHOD}. Was: {signature.method}"
+        )
     named = dict(zip(signature.outputs, outputs))
     found = named.get(REGRESSIONS)
     if found is None:

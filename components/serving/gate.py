@@ -30,6 +30,10 @@ class Gate:
     def needs_key(self) -> bool:
         return self._key is not None
 
+    @property
+    def writes_log(self) -> bool:
+        return self._log is not None
+
     def check_key(self, x_api_key: str | None, authorization: str | None) -> None:
         """Raises UNAUTHENTICATED."""
         given = x_api_key
@@ -83,7 +87,8 @@ class Account:
     """What is known of a request so far. `model` is only set once it is known to exist."""
 
     __slots__ = (
-        "started", "method", "path", "model", "version", "signature", "code", "error", "rows", "size_in", "request_id",
+        "started", "method", "path", "model", "version", "signature", "code", "error", "rows", "size_in",
+        "request_id",
     )  # fmt: skip
 
     def __init__(self, method: str, path: str):

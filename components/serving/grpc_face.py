@@ -67,14 +67,16 @@ class GrpcFace:
                 account.code = "CANCELLED"
                 raise
             except Exception as raised:
-                error = invalid("the message cannot be parsed") if isinstance(raised, DecodeError) else from_exception(raised)
+                is_garbled = isinstance(raised, DecodeError)
+                error = invalid("the message cannot be parsed") if is_garbled else from_exception(raised)
                 account.failed(error)
                 await context.abort(_GATE_CODES[error.code], str(error))
             finally:
                 if is_admitted:
                     self._gate.release(size)
+                client = context.peer() if self._gate.writes_log else None
                 self._gate.record(
-                    account, protocol="grpc", client=context.peer(), status=account.code, size_out=len(response)
+                    account, protocol="grpc", client=client, status=account.code, size_out=len(response)
                 )
 
         return grpc.unary_unary_rpc_method_handler(handle)
@@ -114,7 +116,9 @@ class GrpcFace:
             response.result.regressions.add(value=value)
         return response
 
-    async def _run_examples(self, request: Any, account: Account, deadline: float) -> tuple[Any, Any, Any, int]:
+    async def _run_examples(
+        self, request: Any, account: Account, deadline: float
+    ) -> tuple[Any, Any, Any, int]:
         spec = request.model_spec
         version = self._find(spec)
         session = version.session

@@ -188,7 +188,9 @@ def array(value: Any, name: str, spec: TensorSpec) -> np.ndarray:
         with np.errstate(over="raise"):
             made = _texts(value) if spec.is_string else _numbers(value, spec.dtype)
     except FloatingPointError:
-        raise invalid(f"input {name}: Cannot convert JSON value to {spec.dtype} without loss of precision.") from None
+        raise invalid(
+            f"input {name}: Cannot convert JSON value to {spec.dtype} without loss of precision."
+        ) from None
     except (ValueError, OverflowError) as error:  # NumPy's word for lists of unequal length
         raise invalid(f"input {name}: lists of unequal length or depth, or numbers too large") from error
     except RequestError as error:

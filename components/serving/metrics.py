@@ -14,8 +14,14 @@ class Metrics:
     """What is counted, in a registry of its own."""
 
     def __init__(self) -> None:
-        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-        from prometheus_client import PlatformCollector, ProcessCollector
+        from prometheus_client import (
+            CollectorRegistry,
+            Counter,
+            Gauge,
+            Histogram,
+            PlatformCollector,
+            ProcessCollector,
+        )
 
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -47,7 +53,9 @@ class Metrics:
             Gauge, "version_available", "1 where the version answers, else 0.", version
         )
         self.load_seconds = named(Gauge, "version_load_seconds", "Loading and warming a version.", version)
-        self.load_failures = named(Counter, "version_load_failures", "Versions that could not be loaded.", ("model",))
+        self.load_failures = named(
+            Counter, "version_load_failures", "Versions that could not be loaded.", ("model",)
+        )
         self.connections = named(Gauge, "rest_connections", "Open REST connections.")
         self._under_way = named(Gauge, "requests_under_way", "Requests that wait for a model.")
 
@@ -56,7 +64,9 @@ class Metrics:
         count.inc()
         latency.observe(seconds)
 
-    def executed(self, model: str, version: int, requests: int, rows: int, waited: float, seconds: float) -> None:
+    def executed(
+        self, model: str, version: int, requests: int, rows: int, waited: float, seconds: float
+    ) -> None:
         children = self._batch_children(model, version)
         for child, value in zip(children, (requests, rows, waited, seconds)):
             child.observe(value)

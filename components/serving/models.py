@@ -18,10 +18,20 @@ from typing import Any
 
 from components.serving.batching import Batcher
 from components.serving.engine import SavedModelSession, Signature
-from components.serving.errors import RequestError, from_exception, invalid, not_found, unavailable
+from components.serving.errors import (
+    from_exception,
+    invalid,
+    not_found,
+    unavailable,
+)
 from components.serving.metrics import Metrics
 from components.serving.settings import ModelSource, ServerSettings
-from components.serving.versions import Fingerprint, find_versions, fingerprint, was_pushed
+from components.serving.versions import (
+    Fingerprint,
+    find_versions,
+    fingerprint,
+    was_pushed,
+)
 
 log = logging.getLogger(__name__)
 ENDED_REMEMBERED = 10
@@ -143,7 +153,9 @@ class Models:
             await self._refresh(model, is_first=True)
             if model.newest is None:
                 errors = [f"version {v.number}: {v.error}" for v in model.versions.values() if v.error]
-                raise unavailable(f"{model.source.path}: cannot be loaded: {'; '.join(errors) or 'no version'}")
+                raise unavailable(
+                    f"{model.source.path}: cannot be loaded: {'; '.join(errors) or 'no version'}"
+                )
 
     async def watch(self) -> None:
         """Looks at the folders for ever."""
@@ -180,7 +192,8 @@ class Models:
             path, print_ = found[number]
             version = model.versions.get(number)
             if (version and version.state == "AVAILABLE") or (
-                self._may_load(model, number, path, print_, is_first) and await self._load(model, number, path)
+                self._may_load(model, number, path, print_, is_first)
+                and await self._load(model, number, path)
             ):
                 wanted.add(number)
         model.seen = {number: print_ for number, (_path, print_) in found.items()}

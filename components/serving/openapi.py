@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-_VALUE: dict[str, Any] = {"description": "A value, a nested list of values, or an object of them by input name."}
+_VALUE: dict[str, Any] = {
+    "description": "A value, a nested list of values, or an object of them by input name."
+}
 _ROWS = {"signature_name": {"type": "string"}, "instances": {"type": "array", "minItems": 1, "items": _VALUE}}
 _COLUMNS = {"signature_name": {"type": "string"}, "inputs": _VALUE}
 _EXAMPLE = {"type": "object", "additionalProperties": _VALUE}
@@ -30,13 +32,22 @@ _REFUSALS = {
 def description() -> dict[str, Any]:
     """The document, as OpenAPI 3.1."""
     paths: dict[str, Any] = {}
-    places = {"": (), "/versions/{version}": (_path("version", "integer"),), "/labels/{label}": (_path("label"),)}
+    places = {
+        "": (),
+        "/versions/{version}": (_path("version", "integer"),),
+        "/labels/{label}": (_path("label"),),
+    }
     for place, more in places.items():
         base, parameters = f"/v1/models/{{model}}{place}", [_path("model"), *more]
         paths[f"{base}:predict"] = _post(
             parameters,
             {"oneOf": [_object(_ROWS, "instances"), _object(_COLUMNS, "inputs")]},
-            {"oneOf": [_object({"predictions": _VALUE}, "predictions"), _object({"outputs": _VALUE}, "outputs")]},
+            {
+                "oneOf": [
+                    _object({"predictions": _VALUE}, "predictions"),
+                    _object({"outputs": _VALUE}, "outputs"),
+                ]
+            },
         )
         for method in ("classify", "regress"):
             answer = _object({"results": {"type": "array"}}, "results")
@@ -65,7 +76,11 @@ def _object(properties: dict[str, Any], required: str) -> dict[str, Any]:
 
 def _post(parameters: list[Any], body: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
     content = {"application/json": {"schema": body}}
-    timeout = {"name": "X-Request-Timeout", "in": "header", "schema": {"type": "number", "exclusiveMinimum": 0}}
+    timeout = {
+        "name": "X-Request-Timeout",
+        "in": "header",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+    }
     return {"post": {"parameters": [*parameters, timeout], "requestBody": {"required": True, "content": content},
                      "responses": _responses(answer)}}  # fmt: skip
 
@@ -77,4 +92,7 @@ def _get(answer: dict[str, Any], parameters: list[Any] | None = None) -> dict[st
 def _responses(answer: dict[str, Any]) -> dict[str, Any]:
     error = {"application/json": {"schema": _object({"error": {"type": "string"}}, "error")}}
     refused = {status: {"description": about, "content": error} for status, about in _REFUSALS.items()}
-    return {"200": {"description": "The answer.", "content": {"application/json": {"schema": answer}}}, **refused}
+    return {
+        "200": {"description": "The answer.", "content": {"application/json": {"schema": answer}}},
+        **refused,
+    }

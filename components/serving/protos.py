@@ -85,7 +85,9 @@ def messages() -> Any:
     for module in imports:
         _add_with_imports(pool, module.DESCRIPTOR, added)
     wanted = [file for file in added if not file.startswith("google/protobuf/desc")]
-    pool.Add(_file("kerasline/serving.proto", _PACKAGE, _MESSAGES, "ModelVersionStatus", "State", STATES, wanted))
+    pool.Add(
+        _file("kerasline/serving.proto", _PACKAGE, _MESSAGES, "ModelVersionStatus", "State", STATES, wanted)
+    )
     pool.Add(
         _file("kerasline/health.proto", "grpc.health.v1", _HEALTH, "HealthCheckResponse", "ServingStatus",
               HEALTH_STATES, [])
@@ -93,7 +95,10 @@ def messages() -> Any:
     names = {name: f"{_PACKAGE}.{name}" for name in _MESSAGES}
     names |= {name: f"grpc.health.v1.{name}" for name in _HEALTH}
     return SimpleNamespace(
-        **{name: message_factory.GetMessageClass(pool.FindMessageTypeByName(full)) for name, full in names.items()}
+        **{
+            name: message_factory.GetMessageClass(pool.FindMessageTypeByName(full))
+            for name, full in names.items()
+        }
     )
 
 
@@ -111,7 +116,13 @@ def _add_with_imports(pool: Any, descriptor: Any, added: set[str]) -> None:
 
 
 def _file(
-    name: str, package: str, messages: dict, enum_of: str, enum: str, values: dict[str, int], imports: list[str]
+    name: str,
+    package: str,
+    messages: dict,
+    enum_of: str,
+    enum: str,
+    values: dict[str, int],
+    imports: list[str],
 ) -> Any:
     from google.protobuf import descriptor_pb2
 

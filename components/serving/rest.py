@@ -67,7 +67,7 @@ class RestFace:
             error = from_exception(raised)
             account.failed(error)
             body, content_type, status = _error_body(error), JSON, error.http_status
-        headers = CIMultiDict({"Content-Type": content_type})
+        headers = CIMultiDict({"Content-Type": content_type, "Server": "kerasline"})
         if status in (429, 503):
             headers["Retry-After"] = "1"
         if status == 401:
@@ -78,7 +78,8 @@ class RestFace:
         response = web.Response(body=body, status=status, headers=headers)
         if self._gate.is_draining or status == 408:
             response.force_close()
-        self._gate.record(account, protocol="rest", client=request.remote, status=status, size_out=len(body))
+        client = request.remote if self._gate.writes_log else None
+        self._gate.record(account, protocol="rest", client=client, status=status, size_out=len(body))
         request.protocol.busy_since = None
         request.protocol.idle_since = time.monotonic()
         return response

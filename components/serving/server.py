@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import ssl
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -48,7 +47,7 @@ def run(settings: ServerSettings, tell: Callable[[str], None] = print) -> None:
     if all(are_small(find_versions(source).values()) for source in settings.models):
         # oneDNN's set-up of a softmax alone takes 0.1 ms, three times a small model's execution.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for name in ("tensorflow", "absl", "aiohttp"):
         logging.getLogger(name).setLevel(logging.ERROR)
     asyncio.run(_Server(settings, tell).run())
@@ -89,7 +88,9 @@ class _Server:
         port = self._settings.rest_port
         if port is None:
             return None
-        server = GuardedServer(RestFace(models, self._gate, self._metrics), self._settings.limits, self._metrics)
+        server = GuardedServer(
+            RestFace(models, self._gate, self._metrics), self._settings.limits, self._metrics
+        )
         runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain_seconds)
         await runner.setup()
         site = web.TCPSite(

@@ -101,9 +101,13 @@ class ServerSettings:
         names = [model.name for model in self.models]
         for name in names:
             if not NAME.fullmatch(name):
-                raise ParameterError(f"serve: {name!r} cannot be a model's name; letters, digits, _ . + - can")
+                raise ParameterError(
+                    f"serve: {name!r} cannot be a model's name; letters, digits, _ . + - can"
+                )
             if names.count(name) > 1:
-                raise ParameterError(f"serve: two models are named {name!r}; name them with --model NAME=FOLDER")
+                raise ParameterError(
+                    f"serve: two models are named {name!r}; name them with --model NAME=FOLDER"
+                )
 
 
 def source_of(folder: Path) -> ModelSource:

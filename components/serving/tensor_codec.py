@@ -108,6 +108,8 @@ def _type_name(number: int) -> str:
     import tensorflow as tf
 
     try:
-        return f"DT_{tf.as_dtype(number).name.upper().replace('FLOAT32', 'FLOAT').replace('FLOAT64', 'DOUBLE')}"
+        return (
+            f"DT_{tf.as_dtype(number).name.upper().replace('FLOAT32', 'FLOAT').replace('FLOAT64', 'DOUBLE')}"
+        )
     except TypeError:
         return f"data type {number}"

@@ -42,10 +42,16 @@ def check_sources(sources: Iterable[ModelSource]) -> None:
         if not path.exists():
             raise ArtifactError(f"serve: {path}: no such folder")
         if not path.is_dir():
-            raise ArtifactError(f"serve: {path}: not a folder; a SavedModel or a folder of versions is wanted")
+            raise ArtifactError(
+                f"serve: {path}: not a folder; a SavedModel or a folder of versions is wanted"
+            )
         versions = find_versions(source)
         if not versions:
-            what = "is empty" if not any(path.iterdir()) else "holds no SavedModel and no folder VERSION/saved_model.pb"
+            what = (
+                "is empty"
+                if not any(path.iterdir())
+                else "holds no SavedModel and no folder VERSION/saved_model.pb"
+            )
             raise ArtifactError(f"serve: {path} {what}; push a model there first")
         for label, number in source.labels.items():
             if number not in versions:

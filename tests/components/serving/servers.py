@@ -89,7 +89,11 @@ def start(folder: Path, *arguments: str, environment: dict[str, str] | None = No
     command += ["--rest-port", str(rest_port), "--grpc-port", str(grpc_port)]
     with log.open("wb") as out:
         process = subprocess.Popen(
-            command, cwd=REPOSITORY, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
+            command,
+            cwd=REPOSITORY,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
         )
     return Server(process, rest_port, grpc_port, log)
 
@@ -114,7 +118,9 @@ def serving_genuinely(folder: Path, models: dict[str, Path]) -> Iterator[Server]
 
     def is_up() -> bool:
         try:
-            states = [server.get(f"/v1/models/{name}")[1]["model_version_status"][0]["state"] for name in models]
+            states = [
+                server.get(f"/v1/models/{name}")[1]["model_version_status"][0]["state"] for name in models
+            ]
         except (OSError, KeyError, ValueError):
             return False
         return states == ["AVAILABLE"] * len(models)

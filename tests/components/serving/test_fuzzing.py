@@ -13,11 +13,20 @@ def test_nothing_breaks_the_server(ours):
     """No server error, no status that is not described, and always JSON of the described form."""
     from schemathesis.checks import not_a_server_error
     from schemathesis.specs.openapi.checks import (
-        content_type_conformance, response_schema_conformance, status_code_conformance,
+        content_type_conformance,
+        response_schema_conformance,
+        status_code_conformance,
     )  # fmt: skip
 
-    checks = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-    operations = [found.ok() for found in schemathesis.openapi.from_url(ours.url("/openapi.json")).get_all_operations()]
+    checks = [
+        not_a_server_error,
+        status_code_conformance,
+        content_type_conformance,
+        response_schema_conformance,
+    ]
+    operations = [
+        found.ok() for found in schemathesis.openapi.from_url(ours.url("/openapi.json")).get_all_operations()
+    ]
     assert len(operations) == 18
     for operation in operations:
 

@@ -6,13 +6,18 @@ import grpc
 import numpy as np
 import pytest
 
-pytest.importorskip("tensorflow_serving", reason="the genuine client stubs, tensorflow-serving-api, are needed")
+pytest.importorskip(
+    "tensorflow_serving", reason="the genuine client stubs, tensorflow-serving-api, are needed"
+)
 
 
 @pytest.fixture(scope="module")
 def stubs(server):
     """PredictionService and ModelService of a server."""
-    from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+    from tensorflow_serving.apis import (
+        model_service_pb2_grpc,
+        prediction_service_pb2_grpc,
+    )
 
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         yield (
@@ -161,7 +166,11 @@ def test_status(stubs):
 @pytest.mark.parametrize(
     ("request_of", "code", "words"),
     [
-        (lambda: predict_request("nobody", x=floats(1)), "NOT_FOUND", "Servable not found for request: Latest(nobody)"),
+        (
+            lambda: predict_request("nobody", x=floats(1)),
+            "NOT_FOUND",
+            "Servable not found for request: Latest(nobody)",
+        ),
         (lambda: predict_request("half", "no", x=floats(1)), "INVALID_ARGUMENT", "not found"),
         (lambda: predict_request("half"), "INVALID_ARGUMENT", "Missing but required: {x}"),
         (lambda: predict_request("half", x=np.array([1], np.int32)), "INVALID_ARGUMENT", ""),

@@ -37,26 +37,51 @@ def exchange(server, data: bytes, seconds: float = 20.0) -> bytes:
 
 
 def post_bytes(body: bytes, *headers: str, path: str = PREDICT) -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "Host: a", "Connection: close", f"Content-Length: {len(body)}", *headers]
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "Host: a",
+        "Connection: close",
+        f"Content-Length: {len(body)}",
+        *headers,
+    ]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"instances": [1', b"nonsense", b"\x00", b"\xff\xfe", b'{"instances": ["\xc3\x28"]}', b'{"instances": [1,]}',
-        b'{"instances": [01]}', b'{"instances": [+1]}', b'{"instances": [0x1]}', b"{'instances': [1]}", b"null", b'"a"',
+        b'{"instances": [1',
+        b"nonsense",
+        b"\x00",
+        b"\xff\xfe",
+        b'{"instances": ["\xc3\x28"]}',
+        b'{"instances": [1,]}',
+        b'{"instances": [01]}',
+        b'{"instances": [+1]}',
+        b'{"instances": [0x1]}',
+        b"{'instances': [1]}",
+        b"null",
+        b'"a"',
         b'{"instances": [' + b"[" * 100_000 + b"]" * 100_000 + b"]}",
         b'{"instances": [NaN, ' + b"[" * 100_000 + b"]" * 100_000 + b"]}",
         b'{"a": ' * 50_000 + b"1" + b"}" * 50_000,
         b'{"instances": [' + b"[" * 70 + b"1" + b"]" * 70 + b"]}",
-        b'{"instances": [[1], [1, 2]]}', b'{"instances": [[1, [2]], [3]]}', b'{"instances": [[[]]]}',
-        b'{"instances": [1e400]}', b'{"instances": [' + b"9" * 400 + b"]}", b'{"instances": [true]}',
-        b'{"instances": [{}]}', b'{"instances": [{"x": {"x": 1}}]}', b'{"inputs": {"x": {"b64": "AA=="}}}',
-        b'{"inputs": null}', b'{"inputs": {}}', b'{"instances": {"x": 1}}', b'{"signature_name": null, "instances": [1]}',
+        b'{"instances": [[1], [1, 2]]}',
+        b'{"instances": [[1, [2]], [3]]}',
+        b'{"instances": [[[]]]}',
+        b'{"instances": [1e400]}',
+        b'{"instances": [' + b"9" * 400 + b"]}",
+        b'{"instances": [true]}',
+        b'{"instances": [{}]}',
+        b'{"instances": [{"x": {"x": 1}}]}',
+        b'{"inputs": {"x": {"b64": "AA=="}}}',
+        b'{"inputs": null}',
+        b'{"inputs": {}}',
+        b'{"instances": {"x": 1}}',
+        b'{"signature_name": null, "instances": [1]}',
     ],
     ids=lambda body: body[:30].decode("latin-1"),
-)  # fmt: skip
+)
 def test_malformed_bodies_are_400_with_a_reason(ours, body):
     status, answer = ours.post(PREDICT, body)
     assert status == 400
@@ -65,11 +90,22 @@ def test_malformed_bodies_are_400_with_a_reason(ours, body):
 
 @pytest.mark.parametrize(
     "body",
-    [b'{"examples": 1}', b'{"examples": []}', b'{"examples": [1]}', b'{"examples": [{"x": [[1]]}]}', b"{}",
-     b'{"examples": [{"x": null}]}', b'{"examples": [{"x": [1, "a"]}]}', b'{"examples": [{"x": {"y": 1}}]}',
-     b'{"examples": [{"x": 1e400}]}', b'{"examples": [{"x": 18446744073709551615}]}', b'{"context": 1, "examples": [{}]}',
-     b'{"examples": [{"number": "text", "count": 1, "word": 2}]}', b'{"examples": [{"number": [], "count": 1, "word": "a"}]}'],
-)  # fmt: skip
+    [
+        b'{"examples": 1}',
+        b'{"examples": []}',
+        b'{"examples": [1]}',
+        b'{"examples": [{"x": [[1]]}]}',
+        b"{}",
+        b'{"examples": [{"x": null}]}',
+        b'{"examples": [{"x": [1, "a"]}]}',
+        b'{"examples": [{"x": {"y": 1}}]}',
+        b'{"examples": [{"x": 1e400}]}',
+        b'{"examples": [{"x": 18446744073709551615}]}',
+        b'{"context": 1, "examples": [{}]}',
+        b'{"examples": [{"number": "text", "count": 1, "word": 2}]}',
+        b'{"examples": [{"number": [], "count": 1, "word": "a"}]}',
+    ],
+)
 @pytest.mark.parametrize("method", ["classify", "regress"])
 def test_malformed_examples_are_400(ours, body, method):
     for model in ("half", "mixed"):
@@ -84,15 +120,23 @@ def test_malformed_examples_are_400(ours, body, method):
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        ("/v1/models/..:predict", 404), ("/v1/models/../../etc/passwd:predict", 400),
-        ("/v1/models/%2e%2e%2f%2e%2e%2fetc%2fpasswd:predict", 404), ("/v1/models/half%00:predict", 404),
-        ("/v1/models/half/versions/99999999999999999999:predict", 400), ("/v1/models/half/versions/-1:predict", 400),
-        ("/v1/models/half/versions/9223372036854775808:predict", 400), ("/v1/models/%F0%28%8C:predict", 404),
-        ("/v1/models/half/versions/1/versions/2:predict", 400), ("/v1/models/:predict", 400),
-        ("/v1/models/half/labels/:predict", 400), ("/v1/models/" + "a" * 5000 + ":predict", 404), ("/etc/passwd", 404),
-        ("//v1/models/half:predict", 404), ("/v1/models/half/versions/%D9%A3:predict", 400),
+        ("/v1/models/..:predict", 404),
+        ("/v1/models/../../etc/passwd:predict", 400),
+        ("/v1/models/%2e%2e%2f%2e%2e%2fetc%2fpasswd:predict", 404),
+        ("/v1/models/half%00:predict", 404),
+        ("/v1/models/half/versions/99999999999999999999:predict", 400),
+        ("/v1/models/half/versions/-1:predict", 400),
+        ("/v1/models/half/versions/9223372036854775808:predict", 400),
+        ("/v1/models/%F0%28%8C:predict", 404),
+        ("/v1/models/half/versions/1/versions/2:predict", 400),
+        ("/v1/models/:predict", 400),
+        ("/v1/models/half/labels/:predict", 400),
+        ("/v1/models/" + "a" * 5000 + ":predict", 404),
+        ("/etc/passwd", 404),
+        ("//v1/models/half:predict", 404),
+        ("/v1/models/half/versions/%D9%A3:predict", 400),
     ],
-)  # fmt: skip
+)
 def test_path_tricks_find_nothing(ours, path, status):
     answer = exchange(ours, post_bytes(b'{"instances": [1]}', path=path))
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -109,7 +153,10 @@ def test_other_methods_are_refused(ours):
 @pytest.mark.parametrize(
     "data",
     [
-        b"nonsense\r\n\r\n", b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"POST / HTTP/99\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"POST / HTTP/99\r\n\r\n",
         b"GET /healthz HTTP/1.1\r\nHost: a\r\nA: " + b"b" * 100_000 + b"\r\n\r\n",
         b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"".join(b"H%d: a\r\n" % n for n in range(5000)) + b"\r\n",
@@ -119,7 +166,7 @@ def test_other_methods_are_refused(ours):
         b"POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nabcde",
     ],
     ids=lambda data: data[:30].decode("latin-1"),
-)  # fmt: skip
+)
 def test_malformed_heads_are_refused(ours, data):
     answer = exchange(ours, data)
     assert 400 <= int(answer.split()[1]) < 500
@@ -130,7 +177,9 @@ def test_a_body_that_is_too_large_is_413_and_not_kept(ours):
     before = ours.resident_bytes()
     for _ in range(5):
         answer = exchange(ours, post_bytes(b" " * (16 << 20)))
-        assert not answer or int(answer.split()[1]) == 413  # hung up on while it sends, a client may see nothing
+        assert (
+            not answer or int(answer.split()[1]) == 413
+        )  # hung up on while it sends, a client may see nothing
     chunked = b"POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     answer = exchange(ours, chunked + (b"100000\r\n" + b" " * (1 << 20) + b"\r\n") * 8 + b"0\r\n\r\n")
     assert not answer or int(answer.split()[1]) == 413
@@ -148,8 +197,13 @@ def test_a_compressed_bomb_is_413(ours):
 
 
 def test_memory_is_flat_under_malformed_requests(ours):
-    bodies = [b'{"instances": [' + b"[" * 900 + b"]" * 900 + b"]}", b'{"instances": ["a"]}', b"{", b'{"instances": [null]}',
-              b'{"instances": [' + b",".join([b"1.5"] * 20_000) + b"]}"]  # fmt: skip
+    bodies = [
+        b'{"instances": [' + b"[" * 900 + b"]" * 900 + b"]}",
+        b'{"instances": ["a"]}',
+        b"{",
+        b'{"instances": [null]}',
+        b'{"instances": [' + b",".join([b"1.5"] * 20_000) + b"]}",
+    ]
     for number in range(300):
         ours.post(PREDICT, bodies[number % 5])
         ours.post(f"/v1/models/nobody{number}:predict", b"{}")
@@ -164,7 +218,11 @@ def test_slow_clients_are_cut_off(model_folders, tmp_path):
     """One drips its head, one its body, one says nothing; none keeps its place, all others are served."""
     with serving(tmp_path, str(model_folders["half"]), "--idle", "1.5") as server:
         address = ("127.0.0.1", server.rest_port)
-        beginnings = (b"POST /v1", b"POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\n{", b"")
+        beginnings = (
+            b"POST /v1",
+            b"POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\n{",
+            b"",
+        )
         clients = [socket.create_connection(address, 30) for _ in range(3)]
         for client, beginning in zip(clients, beginnings):
             client.sendall(beginning)

@@ -17,7 +17,13 @@ import grpc
 import pytest
 
 from tests.components.serving.saved_models import save_half_plus, save_heavy
-from tests.components.serving.servers import REPOSITORY, free_port, serving, start, wait_until
+from tests.components.serving.servers import (
+    REPOSITORY,
+    free_port,
+    serving,
+    start,
+    wait_until,
+)
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,8 @@ def test_every_field_is_as_in_tensorflow_serving():
 
 
 def test_states_are_as_in_tensorflow_serving():
-    from components.serving.protos import STATES
     from tensorflow_serving.apis import get_model_status_pb2
+
+    from components.serving.protos import STATES
 
     assert dict(get_model_status_pb2.ModelVersionStatus.State.items()) == STATES

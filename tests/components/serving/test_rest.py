@@ -78,12 +78,21 @@ def test_not_a_number_and_infinities_are_bare_tokens(server):
 
 
 def test_a_version_is_chosen_by_number(ours):
-    assert ours.post("/v1/models/half/versions/1:predict", {"instances": [1]}) == (200, {"predictions": [2.5]})
-    assert ours.post("/v1/models/half/versions/3:predict", {"instances": [1]}) == (200, {"predictions": [3.5]})
+    assert ours.post("/v1/models/half/versions/1:predict", {"instances": [1]}) == (
+        200,
+        {"predictions": [2.5]},
+    )
+    assert ours.post("/v1/models/half/versions/3:predict", {"instances": [1]}) == (
+        200,
+        {"predictions": [3.5]},
+    )
 
 
 def test_a_version_is_chosen_by_label(ours):
-    assert ours.post("/v1/models/half/labels/stable:predict", {"instances": [1]}) == (200, {"predictions": [2.5]})
+    assert ours.post("/v1/models/half/labels/stable:predict", {"instances": [1]}) == (
+        200,
+        {"predictions": [2.5]},
+    )
     status, answer = ours.get("/v1/models/half/labels/stable")
     assert [one["version"] for one in answer["model_version_status"]] == ["1"]
 
@@ -106,13 +115,19 @@ def test_classify_gives_labels_and_scores(server):
 
 
 def test_context_is_shared_by_examples(server):
-    body = {"signature_name": "tensorflow/serving/regress", "context": {"x": 1.0}, "examples": [{}, {"other": "a"}]}
+    body = {
+        "signature_name": "tensorflow/serving/regress",
+        "context": {"x": 1.0},
+        "examples": [{}, {"other": "a"}],
+    }
     assert server.post("/v1/models/half:regress", body) == (200, {"results": [3.5, 3.5]})
 
 
 def test_classify_feeds_named_features_from_examples(ours):
     """Where TensorFlow Serving refuses: the signature takes features by name, as Exporter's does."""
-    body = {"examples": [{"number": 1.5, "count": 7, "word": "abc"}, {"number": [2], "count": [0], "word": [""]}]}
+    body = {
+        "examples": [{"number": 1.5, "count": 7, "word": "abc"}, {"number": [2], "count": [0], "word": [""]}]
+    }
     assert ours.post("/v1/models/mixed:classify", body) == (
         200, {"results": [[["", 1.5], ["", 7.0], ["", 3.0]], [["", 2.0], ["", 0.0], ["", 0.0]]]},
     )  # fmt: skip

@@ -94,7 +94,9 @@ def test_several_versions_stay_when_asked(half, tmp_path):
         save_half_plus(half / str(number), float(number))
     with serving(tmp_path / "log", str(half), "--keep", "2", "--label", "old=1") as server:
         assert states(server) == {"1": "AVAILABLE", "3": "AVAILABLE", "4": "AVAILABLE"}
-        assert server.post("/v1/models/half/labels/old:predict", {"instances": [0]})[1] == {"predictions": [1.0]}
+        assert server.post("/v1/models/half/labels/old:predict", {"instances": [0]})[1] == {
+            "predictions": [1.0]
+        }
         assert server.post("/v1/models/half:predict", {"instances": [0]})[1] == {"predictions": [4.0]}
 
 
@@ -120,7 +122,10 @@ def test_recorded_requests_warm_a_version(half, tmp_path):
 def test_a_lone_saved_model_is_version_1(half, tmp_path):
     os.rename(half / "1", tmp_path / "my model")
     with serving(tmp_path / "log", str(tmp_path / "my model")) as server:
-        assert server.post("/v1/models/my_model/versions/1:predict", {"instances": [2]}) == (200, {"predictions": [2.0]})
+        assert server.post("/v1/models/my_model/versions/1:predict", {"instances": [2]}) == (
+            200,
+            {"predictions": [2.0]},
+        )
         assert server.post("/v1/models/default:predict", {"instances": [2]}) == (200, {"predictions": [2.0]})
 
 
