@@ -79,7 +79,8 @@ net = keras.Sequential([keras.Input((784,)), layers.Dense(128, "relu"), layers.D
 archive = keras.export.ExportArchive()
 archive.track(net)
 spec = tf.TensorSpec((None, 784), tf.float32, name="pixels")
-archive.add_endpoint("serving_default", lambda x: {"probabilities": net(x, training=False)}, input_signature=[spec])
+answer = lambda x: {"probabilities": net(x, training=False)}
+archive.add_endpoint("serving_default", answer, input_signature=[spec])
 archive.write_out(sys.argv[1] + "/network/1", verbose=False)
 """
 
@@ -229,8 +230,8 @@ def wrk(port: int, path: str) -> tuple[float, str]:
 def hey(port: int, path: str, rate: float) -> str:
     workers = 16
     done = subprocess.run(
-        ["hey", "-z", f"{2 * SECONDS}s", "-c", str(workers), "-q", str(max(1, round(rate / workers))), "-m", "POST",
-         "-T", "application/json", "-D", "body.json", f"http://127.0.0.1:{port}{path}"],
+        ["hey", "-z", f"{2 * SECONDS}s", "-c", str(workers), "-q", str(max(1, round(rate / workers))),
+         "-m", "POST", "-T", "application/json", "-D", "body.json", f"http://127.0.0.1:{port}{path}"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     got = float(re.search(r"Requests/sec:\s+(\S+)", done.stdout)[1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from components.serving.errors import CODE_NUMBERS, RequestError, invalid
+from components.serving.errors import CODE_NUMBERS, invalid
 from components.serving.models import Version
 from components.serving.protos import STATES, messages
 
@@ -19,8 +19,8 @@ def status_message(versions: Iterable[Version]) -> Any:
         one = response.model_version_status.add(version=version.number, state=STATES[version.state])
         one.status.SetInParent()
         if version.error is not None:
-            code = version.error.code if isinstance(version.error, RequestError) else "UNKNOWN"
-            one.status.error_code, one.status.error_message = CODE_NUMBERS[code], str(version.error)
+            one.status.error_code = CODE_NUMBERS[version.error.code]
+            one.status.error_message = str(version.error)
     return response
 
 
@@ -39,11 +39,13 @@ def metadata_message(version: Version, fields: Sequence[str]) -> Any:
 
 
 def status_json(versions: Iterable[Version]) -> dict[str, Any]:
-    from google.protobuf import json_format
-
-    return json_format.MessageToDict(
-        status_message(versions), preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
+    """What `status_message` is in JSON. It needs no message, and so no TensorFlow, which is imported meanwhile."""
+    entries = []
+    for version in versions:
+        code, message = ("OK", "") if version.error is None else (version.error.code, str(version.error))
+        status = {"error_code": code, "error_message": message}
+        entries.append({"version": str(version.number), "state": version.state, "status": status})
+    return {"model_version_status": entries}
 
 
 def metadata_json(version: Version) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -50,7 +51,8 @@ class Version:
 
     def __init__(self, model: str, number: int, path: Path):
         self.model, self.number, self.path = model, number, path
-        self.state, self.error = "START", None
+        self.state = "START"
+        self.error: RequestError | None = None
         self.session: SavedModelSession | None = None
         self.users = 0
         self._unused = asyncio.Event()
@@ -78,9 +80,9 @@ class Version:
         self.state = "UNLOADING"
         if self.users:
             await self._unused.wait()
-        session, self.session, self._new_batcher = self.session, None, None
+        session, self.session, self._new_batcher = [self.session], None, None
         self._batchers.clear()
-        await asyncio.get_running_loop().run_in_executor(threads, session.close)
+        await asyncio.get_running_loop().run_in_executor(threads, _give_back, session)
         self.state = "END"
 
 
@@ -257,6 +259,12 @@ class Models:
         ended = sorted(v.number for v in model.versions.values() if v.state == "END")
         for number in ended[:-ENDED_REMEMBERED]:
             del model.versions[number]
+
+
+def _give_back(session: list[SavedModelSession]) -> None:
+    """Closes the session and frees its graph, whose Python objects refer to each other in circles."""
+    session.pop().close()
+    gc.collect()
 
 
 def _look(source: ModelSource) -> dict[int, tuple[Path, Fingerprint]]:

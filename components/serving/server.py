@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -78,6 +79,7 @@ class _Server:
             grpc_server = await self._start_grpc(models)
             self._start_task(models.watch())
             self._start_task(self._flush())
+            _spare_the_collector()
             self._announce(models)
             await ended.wait()
         finally:
@@ -178,6 +180,13 @@ class _Server:
             self._log.close()
         if is_ready:
             log.info("ended (%.1f s)", time.monotonic() - started)
+
+
+def _spare_the_collector() -> None:
+    """What is imported by now stays: the garbage collector need not go through TensorFlow's million objects."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 20, 50)
 
 
 async def _unless(ended: asyncio.Event, work: Any) -> bool:

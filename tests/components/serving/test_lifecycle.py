@@ -78,21 +78,28 @@ def test_a_port_that_is_taken_is_one_line(half):
 
 
 def test_ready_after_alive(half, tmp_path):
-    """Health can be asked for while the model is being loaded; readiness comes with the model."""
+    """All can be asked for while the model is being loaded; readiness and answers come with the model."""
     server = start(tmp_path, str(half))
     try:
         seen = []
 
         def ready() -> bool:
             try:
-                seen.append((server.get("/healthz")[0], server.get("/readyz")[0]))
+                health, readiness = server.get("/healthz")[0], server.get("/readyz")[0]
+                state = server.get("/v1/models/half")[1].get("model_version_status", [{"state": "NONE"}])[0][
+                    "state"
+                ]
+                server.get("/v1/models/half/metadata")
+                predicted = server.post("/v1/models/half:predict", {"instances": [2.0]})[0]
+                server.metric("kerasline_rest_connections")
             except OSError:
                 return False
-            return seen[-1] == (200, 200)
+            seen.append((health, readiness, state, predicted))
+            return seen[-1] == (200, 200, "AVAILABLE", 200)
 
         wait_until(ready, server)
-        assert seen[0] == (200, 503)
-        assert set(seen) == {(200, 503), (200, 200)}
+        assert (200, 503, "LOADING", 503) in seen
+        assert {state for _, readiness, state, _ in seen if readiness == 200} == {"AVAILABLE"}
     finally:
         server.stop()
 

@@ -160,10 +160,13 @@ def test_no_request_is_lost_or_half_answered_while_twenty_versions_are_swapped(h
         for number in range(2, versions + 2):
             push(tmp_path / f"v{number}", half, number)
             wait_until(lambda n=number: states(server).get(str(n)) == "AVAILABLE", server)
+            if number == versions // 2:
+                memory = server.resident_bytes()
         swapped.set()
         for thread in threads:
             thread.join()
         wait_until(lambda: [s for s in states(server).values() if s != "END"] == ["AVAILABLE"], server)
+        assert server.resident_bytes() - memory < 20 << 20
 
     assert failures == []
     assert sum(map(len, answers)) >= requests
