@@ -124,7 +124,9 @@ def layers(folder: Path, row: dict[str, Any]) -> dict[str, float]:
             "signature call": signature_call,
             "session call": lambda given=arrays: session.call(signature, given),
             "JSON in": decode,
-            "JSON out": lambda given=outputs: json_codec.predict_answer(list(signature.outputs), given, rows=True),
+            "JSON out": lambda given=outputs: json_codec.predict_answer(
+                list(signature.outputs), given, rows=True
+            ),
         }
         assert np.isfinite(outputs[-1]).all()
         for name, work in works.items():
@@ -178,7 +180,9 @@ def measure_server(name: str, folder: Path, row: dict[str, Any], rounds: int) ->
                   f"p99 {', '.join(p for _, p in found)}")  # fmt: skip
         write_lua(json.dumps({"instances": [row] * 64}).encode())
         print(f"REST, 64 rows: {statistics.median(wrk(rest, path)[0] for _ in range(rounds)):.0f}/s")
-        print(f"gRPC, 64 rows: {statistics.median(ghz(grpc_port, request_64)[0] for _ in range(rounds)):.0f}/s")
+        print(
+            f"gRPC, 64 rows: {statistics.median(ghz(grpc_port, request_64)[0] for _ in range(rounds)):.0f}/s"
+        )
         (Path("body.json")).write_bytes(body)
         print(f"REST, 1 row at 70 % load: {hey(rest, path, 0.7 * medians['REST'])}")
         print(f"one client, 1 row, p50 in ms: {alone(name, rest, grpc_port, path, body, request)}")
@@ -224,7 +228,9 @@ def wrk(port: int, path: str) -> tuple[float, str]:
     )  # fmt: skip
     if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
         raise SystemExit(done.stdout)
-    return float(re.search(r"Requests/sec:\s+(\S+)", done.stdout)[1]), re.search(r"99%\s+(\S+)", done.stdout)[1]
+    return float(re.search(r"Requests/sec:\s+(\S+)", done.stdout)[1]), re.search(r"99%\s+(\S+)", done.stdout)[
+        1
+    ]
 
 
 def hey(port: int, path: str, rate: float) -> str:

@@ -300,7 +300,12 @@ def serve(
     from dataclasses import replace
 
     from components.serving.settings import (
-        MEBIBYTE, BatchSettings, Limits, ModelSource, ServerSettings, source_of,
+        MEBIBYTE,
+        BatchSettings,
+        Limits,
+        ModelSource,
+        ServerSettings,
+        source_of,
     )  # fmt: skip
 
     sources = [source_of(folder)] if folder is not None else []

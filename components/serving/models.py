@@ -20,6 +20,7 @@ from typing import Any
 from components.serving.batching import Batcher
 from components.serving.engine import SavedModelSession, Signature
 from components.serving.errors import (
+    RequestError,
     from_exception,
     invalid,
     not_found,
