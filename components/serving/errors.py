@@ -1,0 +1,90 @@
+"""What a request can be answered with other than a result: gRPC's canonical codes and their HTTP statuses."""
+
+from __future__ import annotations
+
+# The mapping of google.rpc.Code to HTTP, as TensorFlow Serving applies it.
+HTTP_STATUSES = {
+    "CANCELLED": 499,
+    "UNKNOWN": 500,
+    "INVALID_ARGUMENT": 400,
+    "DEADLINE_EXCEEDED": 504,
+    "NOT_FOUND": 404,
+    "ALREADY_EXISTS": 409,
+    "PERMISSION_DENIED": 403,
+    "RESOURCE_EXHAUSTED": 429,
+    "FAILED_PRECONDITION": 400,
+    "ABORTED": 409,
+    "OUT_OF_RANGE": 400,
+    "UNIMPLEMENTED": 501,
+    "INTERNAL": 500,
+    "UNAVAILABLE": 503,
+    "DATA_LOSS": 500,
+    "UNAUTHENTICATED": 401,
+}
+# tensorflow.error.Code numbers them as gRPC does.
+CODE_NUMBERS = {
+    "OK": 0,
+    "CANCELLED": 1,
+    "UNKNOWN": 2,
+    "INVALID_ARGUMENT": 3,
+    "DEADLINE_EXCEEDED": 4,
+    "NOT_FOUND": 5,
+    "ALREADY_EXISTS": 6,
+    "PERMISSION_DENIED": 7,
+    "RESOURCE_EXHAUSTED": 8,
+    "FAILED_PRECONDITION": 9,
+    "ABORTED": 10,
+    "OUT_OF_RANGE": 11,
+    "UNIMPLEMENTED": 12,
+    "INTERNAL": 13,
+    "UNAVAILABLE": 14,
+    "DATA_LOSS": 15,
+    "UNAUTHENTICATED": 16,
+}
+_CODE_NAMES = {number: name for name, number in CODE_NUMBERS.items()}
+LONGEST_MESSAGE = 1000
+
+
+class RequestError(Exception):
+    """A request that is refused or failed.
+
+    Attributes:
+        code: the name of a canonical code, such as `INVALID_ARGUMENT`.
+        http_status: what REST answers with; the code's, unless HTTP has a better one (413).
+    """
+
+    def __init__(self, code: str, message: str, *, http_status: int | None = None):
+        if len(message) > LONGEST_MESSAGE:
+            message = message[:LONGEST_MESSAGE] + "..."
+        super().__init__(message)
+        self.code = code
+        self.http_status = http_status or HTTP_STATUSES[code]
+
+
+def invalid(message: str) -> RequestError:
+    return RequestError("INVALID_ARGUMENT", message)
+
+
+def not_found(message: str) -> RequestError:
+    return RequestError("NOT_FOUND", message)
+
+
+def unavailable(message: str) -> RequestError:
+    return RequestError("UNAVAILABLE", message)
+
+
+def from_exception(error: BaseException) -> RequestError:
+    """What TensorFlow or NumPy raised, as an answer; an error of ours becomes INTERNAL."""
+    if isinstance(error, RequestError):
+        return error
+    number = getattr(error, "error_code", None)  # tf.errors.OpError
+    if isinstance(number, int):
+        return RequestError(_CODE_NAMES.get(number, "UNKNOWN"), _first_lines(getattr(error, "message", "")))
+    if isinstance(error, MemoryError):
+        return RequestError("RESOURCE_EXHAUSTED", "not enough memory for this request")
+    return RequestError("INTERNAL", f"{type(error).__name__}: {error}")
+
+
+def _first_lines(message: str) -> str:
+    """TensorFlow's message without the stack of graph nodes below it."""
+    return " ".join((message or "unknown error").split("\n\nErrors may have originated")[0].split())

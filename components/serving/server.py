@@ -1,0 +1,230 @@
+"""The server's life: listen, load, answer, drain, end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import ssl
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from aiohttp import web
+
+from components.errors import KeraslineError
+from components.serving.access_log import AccessLog
+from components.serving.connections import GuardedServer
+from components.serving.errors import RequestError
+from components.serving.gate import Gate
+from components.serving.metrics import Metrics
+from components.serving.models import Models
+from components.serving.rest import RestFace
+from components.serving.settings import ServerSettings
+from components.serving.versions import are_small, check_sources, find_versions
+
+log = logging.getLogger(__name__)
+# While load balancers notice that readiness is gone, requests are still taken.
+NOTICE_SECONDS = 0.5
+# When nobody can connect any more, those who just did still get to send their request.
+LAST_SECONDS = 0.2
+FLUSH_SECONDS = 1.0
+
+
+def run(settings: ServerSettings, tell: Callable[[str], None] = print) -> None:
+    """Serves until SIGTERM or SIGINT. `tell` is given the lines for the person at the screen.
+
+    Raises:
+        KeraslineError: a folder has nothing to serve, a model cannot be loaded, a port is taken, or a
+            certificate cannot be read.
+    """
+    check_sources(settings.models)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # each bad request would be lines of its log
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if all(are_small(find_versions(source).values()) for source in settings.models):
+        # oneDNN's set-up of a softmax alone takes 0.1 ms, three times a small model's execution.
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for name in ("tensorflow", "absl", "aiohttp"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    asyncio.run(_Server(settings, tell).run())
+
+
+class _Server:
+    def __init__(self, settings: ServerSettings, tell: Callable[[str], None]):
+        self._settings, self._tell = settings, tell
+        self._metrics = Metrics()
+        self._log = AccessLog(settings.access_log) if settings.access_log else None
+        self._gate = Gate(settings.limits, settings.api_key, self._metrics, self._log)
+        self._threads = ThreadPoolExecutor(
+            max(2, os.cpu_count() or 2, len(settings.models)), thread_name_prefix="execute"
+        )
+        self._tasks: list[asyncio.Task] = []
+
+    async def run(self) -> None:
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _on_signal, ended)
+        models = Models(self._settings, self._metrics, self._threads)
+        rest = grpc_server = None
+        try:
+            rest = await self._start_rest(models)
+            if not await _unless(ended, models.start()):
+                return
+            grpc_server = await self._start_grpc(models)
+            self._start_task(models.watch())
+            self._start_task(self._flush())
+            _spare_the_collector()
+            self._announce(models)
+            await ended.wait()
+        finally:
+            await self._drain(rest, grpc_server, models)
+
+    async def _start_rest(self, models: Models) -> web.ServerRunner | None:
+        """Listens at once, so that health can be asked for while models are loaded."""
+        port = self._settings.rest_port
+        if port is None:
+            return None
+        server = GuardedServer(
+            RestFace(models, self._gate, self._metrics), self._settings.limits, self._metrics
+        )
+        runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain_seconds)
+        await runner.setup()
+        site = web.TCPSite(
+            runner, self._settings.host, port, ssl_context=_ssl_context(self._settings), backlog=1024
+        )
+        try:
+            await site.start()
+        except OSError as error:
+            await runner.cleanup()
+            raise KeraslineError(
+                f"serve: REST cannot listen on {self._settings.host}:{port}: {error.strerror}; try --rest-port"
+            ) from error
+        self._rest_port = runner.addresses[0][1]
+        self._start_task(server.watch())
+        return runner
+
+    async def _start_grpc(self, models: Models) -> Any:
+        port = self._settings.grpc_port
+        if port is None:
+            return None
+        from components.serving.grpc_face import GrpcFace, new_server
+
+        server = new_server(GrpcFace(models, self._gate), self._gate)
+        credentials = _grpc_credentials(self._settings)
+        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        address = f"{host}:{port}"
+        try:
+            if credentials is None:
+                self._grpc_port = server.add_insecure_port(address)
+            else:
+                self._grpc_port = server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise KeraslineError(f"serve: gRPC cannot listen on {address}; try --grpc-port") from error
+        await server.start()
+        return server
+
+    def _start_task(self, work: Any) -> None:
+        self._tasks.append(asyncio.ensure_future(work))
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            if self._log is not None:
+                self._log.flush()
+
+    def _announce(self, models: Models) -> None:
+        settings = self._settings
+        scheme = "https" if settings.certificate else "http"
+        for name in models.names():
+            places = []
+            if settings.rest_port is not None:
+                places.append(f"{scheme}://{settings.host}:{self._rest_port}/v1/models/{name}")
+            if settings.grpc_port is not None:
+                places.append(f"gRPC {settings.host}:{self._grpc_port}")
+            versions = ", ".join(str(v.number) for v in models.status(name) if v.state == "AVAILABLE")
+            self._tell(f"serving {name} version {versions}: {', '.join(places)}")
+        if settings.host not in ("127.0.0.1", "::1", "localhost") and not settings.api_key:
+            self._tell(f"note: {settings.host} can be reached from outside, and no API key is asked for")
+        self._tell("ready; end with Ctrl-C or SIGTERM")
+
+    async def _drain(self, rest: web.ServerRunner | None, grpc_server: Any, models: Models) -> None:
+        """Readiness goes first, then new connections, then, when their requests are answered, the rest."""
+        started = time.monotonic()
+        self._gate.is_draining = True
+        is_ready = models.is_ready()
+        if is_ready:
+            log.info("draining")
+            await asyncio.sleep(NOTICE_SECONDS)
+        if rest is not None:
+            for site in list(rest.sites):
+                await site.stop()
+            await asyncio.sleep(LAST_SECONDS if is_ready else 0)
+        endings = []
+        if rest is not None:
+            endings.append(rest.cleanup())
+        if grpc_server is not None:
+            endings.append(grpc_server.stop(self._settings.drain_seconds))
+        await asyncio.gather(*endings)
+        for task in self._tasks:
+            task.cancel()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(models.close(), max(1.0, self._settings.drain_seconds))
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._log is not None:
+            self._log.close()
+        if is_ready:
+            log.info("ended (%.1f s)", time.monotonic() - started)
+
+
+def _spare_the_collector() -> None:
+    """What is imported by now stays: the garbage collector need not go through TensorFlow's million objects."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 20, 50)
+
+
+async def _unless(ended: asyncio.Event, work: Any) -> bool:
+    """Waits for the work, or for the end; True if the work was done. A model that fails is the user's to mend."""
+    task, end = asyncio.ensure_future(work), asyncio.ensure_future(ended.wait())
+    await asyncio.wait((task, end), return_when=asyncio.FIRST_COMPLETED)
+    end.cancel()
+    if not task.done():
+        task.cancel()
+        return False
+    try:
+        task.result()
+    except RequestError as error:
+        raise KeraslineError(f"serve: {error}") from error
+    return True
+
+
+def _on_signal(ended: asyncio.Event) -> None:
+    """The first signal ends in order, the second at once."""
+    if ended.is_set():
+        os._exit(1)
+    ended.set()
+
+
+def _ssl_context(settings: ServerSettings) -> ssl.SSLContext | None:
+    if settings.certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.certificate, settings.key)
+    except (OSError, ssl.SSLError) as error:
+        raise KeraslineError(f"serve: {settings.certificate}, {settings.key}: {error}") from error
+    return context
+
+
+def _grpc_credentials(settings: ServerSettings) -> Any:
+    if settings.certificate is None:
+        return None
+    import grpc
+
+    return grpc.ssl_server_credentials([(settings.key.read_bytes(), settings.certificate.read_bytes())])

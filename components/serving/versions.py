@@ -1,0 +1,93 @@
+"""The folders of models: which versions are there, and which are whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from components.errors import ArtifactError
+from components.pusher import DIGEST
+from components.serving.settings import ModelSource
+
+SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
+SINGLE = 1
+SMALL_BYTES = 4 << 20
+HIGHEST = 2**63 - 1
+Fingerprint = tuple[tuple[str, int, int], ...]
+
+
+def find_versions(source: ModelSource) -> dict[int, Path]:
+    """The version folders that hold a SavedModel, by number; a lone SavedModel is one version.
+
+    A lone SavedModel bears the number that its folder is named after, or 1.
+    """
+    if _is_saved_model(source.path):
+        return {_number(source.path.name) or SINGLE: source.path}
+    try:
+        folders = list(source.path.iterdir())
+    except OSError:
+        return {}
+    found = {}
+    for folder in folders:
+        number = _number(folder.name)
+        if number is not None and _is_saved_model(folder):
+            found[number] = folder
+    return found
+
+
+def check_sources(sources: Iterable[ModelSource]) -> None:
+    """Raises ArtifactError where a model's folder has nothing to serve."""
+    for source in sources:
+        path = source.path
+        if not path.exists():
+            raise ArtifactError(f"serve: {path}: no such folder")
+        if not path.is_dir():
+            raise ArtifactError(
+                f"serve: {path}: not a folder; a SavedModel or a folder of versions is wanted"
+            )
+        versions = find_versions(source)
+        if not versions:
+            what = (
+                "is empty"
+                if not any(path.iterdir())
+                else "holds no SavedModel and no folder VERSION/saved_model.pb"
+            )
+            raise ArtifactError(f"serve: {path} {what}; push a model there first")
+        for label, number in source.labels.items():
+            if number not in versions:
+                known = ", ".join(map(str, sorted(versions)))
+                raise ArtifactError(f"serve: label {label}: {path} has no version {number}; it has {known}")
+
+
+def are_small(folders: Iterable[Path]) -> bool:
+    """Whether the models are light to execute: few weights, and no convolution, which is much work with few."""
+    for folder in folders:
+        if sum(p.stat().st_size for p in (folder / "variables").glob("*")) > SMALL_BYTES:
+            return False
+        if any(b"Conv" in (folder / name).read_bytes() for name in SAVED_MODEL if (folder / name).is_file()):
+            return False
+    return True
+
+
+def fingerprint(folder: Path) -> Fingerprint:
+    """Names, sizes and times of change of a folder's files: equal as long as nobody writes there."""
+    try:
+        files = [(str(p.relative_to(folder)), p.stat()) for p in sorted(folder.rglob("*")) if p.is_file()]
+    except OSError:
+        return ()
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
+
+
+def was_pushed(folder: Path) -> bool:
+    """Whether Pusher put the folder there, which it does with one rename, whole."""
+    return (folder / DIGEST).exists()
+
+
+def _is_saved_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in SAVED_MODEL)
+
+
+def _number(name: str) -> int | None:
+    if not (name.isascii() and name.isdigit()):
+        return None
+    return int(name) if int(name) <= HIGHEST else None

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.components.serving import servers
+from tests.components.serving.saved_models import save_half_plus, save_mixed
+
+
+@pytest.fixture(scope="session")
+def model_folders(tmp_path_factory):
+    """Folders of versions: half (1: x / 2 + 2, 3: x / 2 + 3) and mixed (1)."""
+    root = tmp_path_factory.mktemp("served")
+    (root / "half").mkdir()
+    (root / "mixed").mkdir()
+    save_half_plus(root / "half" / "1", 2.0)
+    save_half_plus(root / "half" / "3", 3.0)
+    save_mixed(root / "mixed" / "1")
+    return {"half": root / "half", "mixed": root / "mixed"}
+
+
+@pytest.fixture(scope="session")
+def ours(model_folders, tmp_path_factory):
+    """Our server, with both versions of half, 1 labelled `stable`."""
+    with servers.serving(
+        tmp_path_factory.mktemp("server"),
+        "--model", f"half={model_folders['half']}", "--model", f"mixed={model_folders['mixed']}",
+        "--label", "half:stable=1", "--request-megabytes", "4",
+    ) as server:  # fmt: skip
+        yield server
+
+
+@pytest.fixture(scope="session", params=["kerasline", "tensorflow_model_server"])
+def server(request, model_folders, tmp_path_factory):
+    """What TensorFlow Serving documents is asked of ours, and of the genuine one where there is one."""
+    if request.param == "kerasline":
+        yield request.getfixturevalue("ours")
+        return
+    if servers.GENUINE is None:
+        pytest.skip("no tensorflow_model_server on the PATH")
+    with servers.serving_genuinely(tmp_path_factory.mktemp("genuine"), model_folders) as genuine:
+        yield genuine

@@ -1,0 +1,148 @@
+"""Real servers, each a process on free ports of the loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+START_SECONDS = 120.0
+GENUINE = shutil.which("tensorflow_model_server")
+
+
+class Server:
+    """A running server: ours, or the genuine one."""
+
+    def __init__(self, process: subprocess.Popen, rest_port: int, grpc_port: int, log: Path):
+        self.process, self.rest_port, self.grpc_port, self.log = process, rest_port, grpc_port, log
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.rest_port}{path}"
+
+    def get(self, path: str, **headers: str) -> tuple[int, Any]:
+        return self.request("GET", path, None, **headers)
+
+    def post(self, path: str, body: Any, **headers: str) -> tuple[int, Any]:
+        """Status and decoded JSON; bytes are sent as they are."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.request("POST", path, data, **headers)
+
+    def request(self, method: str, path: str, data: bytes | None, **headers: str) -> tuple[int, Any]:
+        request = urllib.request.Request(self.url(path), data, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    def metric(self, name: str, **labels: str) -> float:
+        with urllib.request.urlopen(self.url("/metrics"), timeout=60) as answer:
+            text = answer.read().decode()
+        total = 0.0
+        for line in text.splitlines():
+            match = re.fullmatch(rf"{name}(?:{{(.*)}})? (\S+)", line)
+            if match and all(f'{key}="{value}"' in (match[1] or "") for key, value in labels.items()):
+                total += float(match[2])
+        return total
+
+    def resident_bytes(self) -> int:
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("no VmRSS")
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[Server]:
+    """`run_pipeline.py serve ARGUMENTS`, ready; `folder` takes its logs."""
+    server = start(folder, *arguments, environment=environment)
+    try:
+        wait_until(lambda: "ready" in server.log.read_text(), server)
+        yield server
+    finally:
+        server.stop()
+
+
+def start(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> Server:
+    rest_port, grpc_port = free_port(), free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f"server-{rest_port}.log"
+    command = [sys.executable, "run_pipeline.py", "serve", *arguments]
+    command += ["--rest-port", str(rest_port), "--grpc-port", str(grpc_port)]
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+        )
+    return Server(process, rest_port, grpc_port, log)
+
+
+@contextlib.contextmanager
+def serving_genuinely(folder: Path, models: dict[str, Path]) -> Iterator[Server]:
+    """TensorFlow Serving's own server, from the PATH."""
+    rest_port, grpc_port = free_port(), free_port()
+    config = folder / "models.config"
+    entries = "".join(
+        f'config {{ name: "{name}" base_path: "{path}" model_platform: "tensorflow" }}\n'
+        for name, path in models.items()
+    )
+    config.write_text(f"model_config_list {{\n{entries}}}\n")
+    log = folder / "genuine.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [GENUINE, f"--rest_api_port={rest_port}", f"--port={grpc_port}", f"--model_config_file={config}"],
+            stdout=out, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    server = Server(process, rest_port, grpc_port, log)
+
+    def is_up() -> bool:
+        try:
+            states = [
+                server.get(f"/v1/models/{name}")[1]["model_version_status"][0]["state"] for name in models
+            ]
+        except (OSError, KeyError, ValueError):
+            return False
+        return states == ["AVAILABLE"] * len(models)
+
+    try:
+        wait_until(is_up, server)
+        yield server
+    finally:
+        server.stop()
+
+
+def wait_until(is_so: Any, server: Server | None = None, seconds: float = START_SECONDS) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        if server is not None and server.process.poll() is not None:
+            raise AssertionError(f"the server ended: {server.log.read_text()}")
+        if time.monotonic() > end:
+            raise AssertionError(f"waited in vain; {server.log.read_text() if server else ''}")
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]

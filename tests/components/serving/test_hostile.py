@@ -1,0 +1,305 @@
+"""Hostile input: clear refusals, flat memory, and a server that still serves after."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+
+import pytest
+
+from tests.components.serving.servers import serving
+
+PREDICT = "/v1/models/half:predict"
+
+
+@pytest.fixture(autouse=True)
+def still_serves(ours):
+    yield
+    assert ours.post(PREDICT, {"instances": [1]}) == (200, {"predictions": [3.5]})
+
+
+def exchange(server, data: bytes, seconds: float = 20.0) -> bytes:
+    """Raw bytes to the server, and all that it answers until it hangs up or falls silent."""
+    with socket.create_connection(("127.0.0.1", server.rest_port), seconds) as connection:
+        connection.settimeout(seconds)
+        answer = b""
+        try:
+            connection.sendall(data)
+        except OSError:
+            pass  # it hung up in the middle; what it said before is read below
+        try:
+            while block := connection.recv(65536):
+                answer += block
+        except OSError:
+            pass
+        return answer
+
+
+def post_bytes(body: bytes, *headers: str, path: str = PREDICT) -> bytes:
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "Host: a",
+        "Connection: close",
+        f"Content-Length: {len(body)}",
+        *headers,
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"instances": [1',
+        b"nonsense",
+        b"\x00",
+        b"\xff\xfe",
+        b'{"instances": ["\xc3\x28"]}',
+        b'{"instances": [1,]}',
+        b'{"instances": [01]}',
+        b'{"instances": [+1]}',
+        b'{"instances": [0x1]}',
+        b"{'instances': [1]}",
+        b"null",
+        b'"a"',
+        b'{"instances": [' + b"[" * 100_000 + b"]" * 100_000 + b"]}",
+        b'{"instances": [NaN, ' + b"[" * 100_000 + b"]" * 100_000 + b"]}",
+        b'{"a": ' * 50_000 + b"1" + b"}" * 50_000,
+        b'{"instances": [' + b"[" * 70 + b"1" + b"]" * 70 + b"]}",
+        b'{"instances": [[1], [1, 2]]}',
+        b'{"instances": [[1, [2]], [3]]}',
+        b'{"instances": [[[]]]}',
+        b'{"instances": [1e400]}',
+        b'{"instances": [' + b"9" * 400 + b"]}",
+        b'{"instances": [true]}',
+        b'{"instances": [{}]}',
+        b'{"instances": [{"x": {"x": 1}}]}',
+        b'{"inputs": {"x": {"b64": "AA=="}}}',
+        b'{"inputs": null}',
+        b'{"inputs": {}}',
+        b'{"instances": {"x": 1}}',
+        b'{"signature_name": null, "instances": [1]}',
+    ],
+    ids=lambda body: body[:30].decode("latin-1"),
+)
+def test_malformed_bodies_are_400_with_a_reason(ours, body):
+    status, answer = ours.post(PREDICT, body)
+    assert status == 400
+    assert answer["error"] and len(answer["error"]) < 2000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"examples": 1}',
+        b'{"examples": []}',
+        b'{"examples": [1]}',
+        b'{"examples": [{"x": [[1]]}]}',
+        b"{}",
+        b'{"examples": [{"x": null}]}',
+        b'{"examples": [{"x": [1, "a"]}]}',
+        b'{"examples": [{"x": {"y": 1}}]}',
+        b'{"examples": [{"x": 1e400}]}',
+        b'{"examples": [{"x": 18446744073709551615}]}',
+        b'{"context": 1, "examples": [{}]}',
+        b'{"examples": [{"number": "text", "count": 1, "word": 2}]}',
+        b'{"examples": [{"number": [], "count": 1, "word": "a"}]}',
+    ],
+)
+@pytest.mark.parametrize("method", ["classify", "regress"])
+def test_malformed_examples_are_400(ours, body, method):
+    for model in ("half", "mixed"):
+        document = body
+        if model == "half":
+            document = body.replace(b"{", f'{{"signature_name": "tensorflow/serving/{method}", '.encode(), 1)
+            document = document.replace(b", }", b"}")
+        status, answer = ours.post(f"/v1/models/{model}:{method}", document)
+        assert status == 400 and answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v1/models/..:predict", 404),
+        ("/v1/models/../../etc/passwd:predict", 400),
+        ("/v1/models/%2e%2e%2f%2e%2e%2fetc%2fpasswd:predict", 404),
+        ("/v1/models/half%00:predict", 404),
+        ("/v1/models/half/versions/99999999999999999999:predict", 400),
+        ("/v1/models/half/versions/-1:predict", 400),
+        ("/v1/models/half/versions/9223372036854775808:predict", 400),
+        ("/v1/models/%F0%28%8C:predict", 404),
+        ("/v1/models/half/versions/1/versions/2:predict", 400),
+        ("/v1/models/:predict", 400),
+        ("/v1/models/half/labels/:predict", 400),
+        ("/v1/models/" + "a" * 5000 + ":predict", 404),
+        ("/etc/passwd", 404),
+        ("//v1/models/half:predict", 404),
+        ("/v1/models/half/versions/%D9%A3:predict", 400),
+    ],
+)
+def test_path_tricks_find_nothing(ours, path, status):
+    answer = exchange(ours, post_bytes(b'{"instances": [1]}', path=path))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert int(head.split()[1]) == status
+    assert json.loads(body)["error"]
+
+
+def test_other_methods_are_refused(ours):
+    for method in ("GET", "PUT", "DELETE", "PATCH", "OPTIONS"):
+        status, answer = ours.request(method, PREDICT, None)
+        assert (status, answer) == (400, {"error": f"Malformed request: {method} {PREDICT}"})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"POST / HTTP/99\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nA: " + b"b" * 100_000 + b"\r\n\r\n",
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"".join(b"H%d: a\r\n" % n for n in range(5000)) + b"\r\n",
+        b"POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
+        b"POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
+        b"Content-Length: 6\r\n\r\nabcdef",
+        b"POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc",
+        b"POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\n"
+        b"Content-Length: 5\r\n\r\nabcde",
+    ],
+    ids=lambda data: data[:30].decode("latin-1"),
+)
+def test_malformed_heads_are_refused(ours, data):
+    answer = exchange(ours, data)
+    assert 400 <= int(answer.split()[1]) < 500
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+
+
+def test_a_body_that_is_too_large_is_413_and_not_kept(ours):
+    before = ours.resident_bytes()
+    for _ in range(5):
+        answer = exchange(ours, post_bytes(b" " * (16 << 20)))
+        assert (
+            not answer or int(answer.split()[1]) == 413
+        )  # hung up on while it sends, a client may see nothing
+    chunked = (
+        b"POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
+    )
+    answer = exchange(ours, chunked + (b"100000\r\n" + b" " * (1 << 20) + b"\r\n") * 8 + b"0\r\n\r\n")
+    assert not answer or int(answer.split()[1]) == 413
+    assert ours.resident_bytes() - before < 64 << 20
+
+
+def test_a_compressed_bomb_is_413(ours):
+    import gzip
+
+    before = ours.resident_bytes()
+    bomb = gzip.compress(b" " * (64 << 20))
+    answer = exchange(ours, post_bytes(bomb, "Content-Encoding: gzip"))
+    assert int(answer.split()[1]) in (400, 413)
+    assert ours.resident_bytes() - before < 100 << 20
+
+
+def test_memory_is_flat_under_malformed_requests(ours):
+    bodies = [
+        b'{"instances": [' + b"[" * 900 + b"]" * 900 + b"]}",
+        b'{"instances": ["a"]}',
+        b"{",
+        b'{"instances": [null]}',
+        b'{"instances": [' + b",".join([b"1.5"] * 20_000) + b"]}",
+    ]
+    for number in range(300):
+        ours.post(PREDICT, bodies[number % 5])
+        ours.post(f"/v1/models/nobody{number}:predict", b"{}")
+    before = ours.resident_bytes()
+    for number in range(900):
+        ours.post(PREDICT, bodies[number % 5])
+        ours.post(f"/v1/models/nobody{number}/versions/{number}:predict", b"{}")
+    assert ours.resident_bytes() - before < 24 << 20
+
+
+def test_slow_clients_are_cut_off(model_folders, tmp_path):
+    """One drips its head, one its body, one says nothing; none keeps its place, all others are served."""
+    with serving(tmp_path, str(model_folders["half"]), "--idle", "1.5") as server:
+        address = ("127.0.0.1", server.rest_port)
+        beginnings = (
+            b"POST /v1",
+            b"POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\n{",
+            b"",
+        )
+        clients = [socket.create_connection(address, 30) for _ in range(3)]
+        for client, beginning in zip(clients, beginnings):
+            client.sendall(beginning)
+        ended = [False] * 3
+        end = time.monotonic() + 30
+        while not all(ended) and time.monotonic() < end:
+            assert server.post(PREDICT, {"instances": [1]}) == (200, {"predictions": [3.5]})
+            for number, client in enumerate(clients):
+                client.settimeout(0.05)
+                try:
+                    if number < 2 and not ended[number]:
+                        client.sendall(b"a")
+                    while not ended[number]:
+                        ended[number] = client.recv(4096) == b""
+                except TimeoutError:
+                    pass
+                except OSError:
+                    ended[number] = True
+            time.sleep(0.1)
+        for client in clients:
+            client.close()
+        assert ended == [True] * 3
+
+
+def test_a_flood_of_connections_is_bounded(model_folders, tmp_path):
+    with serving(tmp_path, str(model_folders["half"]), "--connections", "50", "--idle", "3") as server:
+        address = ("127.0.0.1", server.rest_port)
+        flood = [socket.create_connection(address, 30) for _ in range(300)]
+        refused = 0
+        for client in flood[50:]:
+            client.settimeout(20)
+            try:
+                refused += client.recv(4096).startswith(b"HTTP/1.1 503")
+            except ConnectionResetError:
+                refused += 1
+        assert refused == 250
+        for client in flood:
+            client.close()
+
+        def serves() -> bool:
+            try:
+                return server.post(PREDICT, {"instances": [1]})[0] == 200
+            except OSError:
+                return False
+
+        end = time.monotonic() + 30
+        while not serves() and time.monotonic() < end:
+            time.sleep(0.1)
+        assert serves()
+
+
+def test_the_bytes_under_way_are_bounded(model_folders, tmp_path):
+    """Many large bodies at once: those beyond the bound are told to come again."""
+    arguments = ("--request-megabytes", "2", "--pending-megabytes", "3")
+    with serving(tmp_path, str(model_folders["half"]), *arguments) as server:
+        address = ("127.0.0.1", server.rest_port)
+        head = b"POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n{" % (3 << 19)
+        clients = [socket.create_connection(address, 30) for _ in range(4)]
+        for client in clients:
+            client.sendall(head)
+        answers = []
+        for client in clients[2:]:
+            client.settimeout(20)
+            answers.append(client.recv(4096).split()[1])
+        assert answers == [b"429", b"429"]
+        for client in clients:
+            client.close()
+
+        def serves() -> bool:
+            return server.post(PREDICT, b" " * (1 << 20) + b'{"instances": [1]}')[0] == 200
+
+        end = time.monotonic() + 30
+        while not serves() and time.monotonic() < end:
+            time.sleep(0.1)
+        assert serves()

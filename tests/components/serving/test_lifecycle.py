@@ -1,0 +1,322 @@
+"""Start, readiness, security and end of real server processes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import grpc
+import pytest
+
+from tests.components.serving.saved_models import save_half_plus, save_heavy
+from tests.components.serving.servers import (
+    REPOSITORY,
+    free_port,
+    serving,
+    start,
+    wait_until,
+)
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "half"
+    folder.mkdir()
+    save_half_plus(folder / "1", 1.0)
+    return folder
+
+
+def refused(*arguments: str) -> str:
+    """What `serve` says, in one line, when it will not start."""
+    done = subprocess.run(
+        [sys.executable, "run_pipeline.py", "serve", *arguments],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and "Traceback" not in done.stderr
+    return errors[0]
+
+
+def test_a_folder_with_nothing_to_serve_is_one_line(tmp_path, half):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("")
+    assert "nowhere: no such folder" in refused(str(tmp_path / "nowhere"))
+    assert "empty is empty; push a model there first" in refused(str(tmp_path / "empty"))
+    assert "other holds no SavedModel" in refused(str(tmp_path / "other"))
+    assert "no model; give a folder" in refused()
+    assert "NAME=DIR wanted" in refused("--model", "half")
+    assert "has no version 7; it has 1" in refused(str(half), "--label", "stable=7")
+    assert "two models are named 'half'" in refused(str(half), "--model", f"half={half}")
+
+
+def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path):
+    folder = tmp_path / "broken" / "1"
+    folder.mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"nonsense")
+    assert "broken: cannot be loaded: version 1" in refused(
+        str(folder.parent), "--rest-port", "0", "--grpc-port", "0"
+    )
+
+
+def test_a_port_that_is_taken_is_one_line(half):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert "REST cannot listen" in refused(str(half), "--rest-port", port, "--grpc-port", "0")
+        assert "gRPC cannot listen" in refused(str(half), "--rest-port", "0", "--grpc-port", port)
+
+
+def test_ready_after_alive(half, tmp_path):
+    """All can be asked for while the model is being loaded; readiness and answers come with the model."""
+    server = start(tmp_path, str(half))
+    try:
+        seen = []
+
+        def ready() -> bool:
+            try:
+                health, readiness = server.get("/healthz")[0], server.get("/readyz")[0]
+                state = server.get("/v1/models/half")[1].get("model_version_status", [{"state": "NONE"}])[0][
+                    "state"
+                ]
+                server.get("/v1/models/half/metadata")
+                predicted = server.post("/v1/models/half:predict", {"instances": [2.0]})[0]
+                server.metric("kerasline_rest_connections")
+            except OSError:
+                return False
+            seen.append((health, readiness, state, predicted))
+            return seen[-1] == (200, 200, "AVAILABLE", 200)
+
+        wait_until(ready, server)
+        assert (200, 503, "LOADING", 503) in seen
+        assert {state for _, readiness, state, _ in seen if readiness == 200} == {"AVAILABLE"}
+    finally:
+        server.stop()
+
+
+def test_sigterm_lets_requests_finish(tmp_path):
+    """A request under way is answered; readiness is gone at once; then nobody listens; the status is 0."""
+    folder = tmp_path / "heavy"
+    folder.mkdir()
+    save_heavy(folder / "1")
+    with serving(tmp_path / "log", str(folder)) as server:
+        answers = []
+
+        def ask() -> None:
+            answers.append(server.post("/v1/models/heavy:predict", {"instances": [1.0] * 8}))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        wait_until(lambda: server.metric("kerasline_requests_under_way") >= 1, server)
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: _ready_status(server) != 200)
+        asking.join()
+        assert server.process.wait(60) == 0
+    (answer,) = answers
+    assert answer[0] == 200
+    assert answer[1]["predictions"] == pytest.approx([1.0] * 8, rel=1e-5)
+    with pytest.raises(OSError):
+        server.get("/healthz")
+
+
+def _ready_status(server) -> int:
+    try:
+        return server.get("/readyz")[0]
+    except OSError:
+        return 0
+
+
+@pytest.mark.slow
+def test_sigterm_under_load_loses_nothing(half, tmp_path):
+    """Who is told `Connection: close` connects anew, until nobody listens; no request in between fails."""
+    lost, answered = [], []
+    with serving(tmp_path / "log", str(half)) as server:
+
+        def ask_once(connection: http.client.HTTPConnection) -> bool:
+            connection.request("POST", "/v1/models/half:predict", b'{"instances": [2.0]}')
+            answer = connection.getresponse()
+            answered.append((answer.status, json.loads(answer.read())))
+            return answer.getheader("Connection") != "close"
+
+        def ask() -> None:
+            while True:
+                connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=30)
+                try:
+                    stays = ask_once(connection)
+                except OSError:
+                    return  # nobody listens, or nobody took the connection from the listener's queue
+                try:
+                    while stays:
+                        stays = ask_once(connection)
+                except (OSError, http.client.HTTPException) as error:
+                    lost.append(repr(error))
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        time.sleep(2)
+        assert server.stop() == 0
+        for thread in threads:
+            thread.join()
+    assert lost == []
+    assert len(answered) > 100
+    assert all(one == (200, {"predictions": [2.0]}) for one in answered)
+
+
+def test_deadlines_are_kept(tmp_path):
+    folder = tmp_path / "heavy"
+    folder.mkdir()
+    save_heavy(folder / "1")
+    with serving(tmp_path / "log", str(folder), "--timeout", "20") as server:
+        body = {"instances": [1.0] * 40}
+        began = time.monotonic()
+        status, answer = server.post("/v1/models/heavy:predict", body, **{"X-Request-Timeout": "0.2"})
+        assert (status, answer) == (504, {"error": "the request's time is up"})
+        assert server.post("/v1/models/heavy:predict", body, **{"X-Request-Timeout": "soon"})[0] == 400
+        # gRPC's own deadline: the client gives up at its time, the server drops what still waits
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+            with pytest.raises(grpc.RpcError) as late:
+                predict(_heavy_request(), 0.2)
+            assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert time.monotonic() - began < 20
+        assert server.get("/readyz")[0] == 200
+
+
+def _heavy_request() -> bytes:
+    from components.serving.protos import messages
+
+    request = messages().PredictRequest()
+    request.model_spec.name = "heavy"
+    request.inputs["x"].dtype = 1
+    request.inputs["x"].tensor_shape.dim.add(size=4)
+    request.inputs["x"].float_val.append(1.0)
+    return request.SerializeToString()
+
+
+def test_a_full_queue_is_429_not_a_collapse(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    folder = tmp_path / "heavy"
+    folder.mkdir()
+    save_heavy(folder / "1", 1500)
+    with serving(tmp_path / "log", str(folder), "--queue", "4", "--no-batching") as server:
+        with ThreadPoolExecutor(24) as threads:
+            answers = list(threads.map(
+                lambda _: server.post("/v1/models/heavy:predict", {"instances": [1.0] * 3}), range(24)
+            ))  # fmt: skip
+        statuses = sorted({status for status, _body in answers})
+        assert statuses == [200, 429]
+        assert all("queue" in body["error"] for status, body in answers if status == 429)
+        assert server.post("/v1/models/heavy:predict", {"instances": [1.0]})[0] == 200
+
+
+def test_an_api_key_is_asked_for_by_both_faces(half, tmp_path):
+    with serving(tmp_path, str(half), environment={"KERASLINE_API_KEY": "a long secret"}) as server:
+        body = {"instances": [2.0]}
+        assert server.get("/healthz")[0] == server.get("/readyz")[0] == 200
+        assert server.post("/v1/models/half:predict", body)[0] == 401
+        assert server.get("/metrics")[0] == 401
+        assert server.post("/v1/models/half:predict", body, **{"X-API-Key": "wrong"})[0] == 401
+        assert server.post("/v1/models/half:predict", body, **{"X-API-Key": "a long secret"})[0] == 200
+        assert server.post("/v1/models/half:predict", body, Authorization="Bearer a long secret")[0] == 200
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            status = channel.unary_unary("/tensorflow.serving.ModelService/GetModelStatus")
+            with pytest.raises(grpc.RpcError) as refused_call:
+                status(b"\x0a\x06\x0a\x04half", 60)
+            assert refused_call.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            assert status(b"\x0a\x06\x0a\x04half", 60, metadata=[("x-api-key", "a long secret")])
+
+
+def test_tls_for_both_faces(half, tmp_path):
+    certificate, key = _self_signed(tmp_path)
+    arguments = ("--tls-certificate", str(certificate), "--tls-key", str(key))
+    with serving(tmp_path, str(half), *arguments) as server:
+        trusting = ssl.create_default_context(cafile=str(certificate))
+        request = urllib.request.Request(
+            f"https://localhost:{server.rest_port}/v1/models/half:predict", b'{"instances": [2.0]}'
+        )
+        with urllib.request.urlopen(request, context=trusting, timeout=60) as answer:
+            assert json.loads(answer.read()) == {"predictions": [2.0]}
+        with pytest.raises(OSError):  # nothing is answered in the clear
+            server.get("/healthz")
+        credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
+        with grpc.secure_channel(f"localhost:{server.grpc_port}", credentials) as channel:
+            status = channel.unary_unary("/tensorflow.serving.ModelService/GetModelStatus")
+            assert status(b"\x0a\x06\x0a\x04half", 60)
+
+
+def test_only_the_loopback_listens_unless_told(half, tmp_path):
+    with serving(tmp_path, str(half)) as server:
+        ports = {f"{port:04X}" for port in (server.rest_port, server.grpc_port)}
+        listening = set()
+        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+            with open(table) as lines:
+                for line in list(lines)[1:]:
+                    address, state = line.split()[1], line.split()[3]
+                    if state == "0A" and address.split(":")[1] in ports:
+                        listening.add(address.split(":")[0])
+        # 127.0.0.1, also as gRPC binds it: mapped into IPv6
+        assert {address[-8:] for address in listening} == {"0100007F"}
+        assert all(address[:-8] in ("", "0000000000000000FFFF0000") for address in listening)
+
+
+def test_the_access_log_is_json_lines(half, tmp_path):
+    file = tmp_path / "access.jsonl"
+    with serving(tmp_path / "log", str(half), "--access-log", str(file)) as server:
+        server.post("/v1/models/half:predict", {"instances": [1.0, 2.0]}, **{"X-Request-Id": "abc-1"})
+        server.post("/v1/models/half:predict", {"instances": ["x"]})
+        server.get("/v1/models/half")
+    entries = [json.loads(line) for line in file.read_text().splitlines()]
+    predicted, wrong, asked = [e for e in entries if e["path"].startswith("/v1/models/half")]
+    assert (predicted["status"], predicted["rows"], predicted["version"]) == (200, 2, 1)
+    assert (predicted["request_id"], predicted["protocol"], predicted["model"]) == ("abc-1", "rest", "half")
+    assert predicted["milliseconds"] > 0 and predicted["bytes_in"] > 0 and predicted["time"].endswith("Z")
+    assert wrong["status"] == 400 and wrong["code"] == "INVALID_ARGUMENT" and "String" in wrong["error"]
+    assert asked["method"] == "status"
+
+
+def test_each_face_can_be_switched_off(half, tmp_path):
+    with serving(tmp_path, str(half), "--no-grpc") as server:
+        assert server.get("/readyz")[0] == 200
+        with pytest.raises(OSError):
+            socket.create_connection(("127.0.0.1", server.grpc_port), 5)
+    assert "both switched off" in refused(str(half), "--no-grpc", "--no-rest")
+    assert "cannot share port" in refused(str(half), "--rest-port", "9", "--grpc-port", "9")
+    assert free_port()
+
+
+def _self_signed(folder):
+    """A certificate for localhost, and its key."""
+    x509 = pytest.importorskip("cryptography.x509", reason="cryptography makes the certificate")
+    from datetime import datetime, timedelta, timezone
+
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(timezone.utc)
+    certificate = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ))  # fmt: skip
+    return folder / "certificate.pem", folder / "key.pem"

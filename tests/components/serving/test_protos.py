@@ -1,0 +1,46 @@
+"""Our description of the messages, held against the genuine ones."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is needed to compare with")
+MODULES = (
+    "model", "predict", "input", "classification", "regression", "get_model_metadata", "get_model_status",
+    "prediction_log", "status",
+)  # fmt: skip
+
+
+def genuine_messages() -> dict:
+    found = {}
+    for name in MODULES:
+        module = importlib.import_module(f"tensorflow_serving.apis.{name}_pb2")
+        found |= module.DESCRIPTOR.message_types_by_name
+    return found
+
+
+def shape(field) -> tuple:
+    target = field.message_type or field.enum_type
+    group = field.containing_oneof.name if field.containing_oneof else None
+    return field.number, field.type, field.label, target.full_name if target else None, group
+
+
+def test_every_field_is_as_in_tensorflow_serving():
+    from components.serving.protos import _HEALTH, messages
+
+    genuine = genuine_messages()
+    ours = {name: one.DESCRIPTOR for name, one in vars(messages()).items() if name not in _HEALTH}
+    assert len(ours) >= 26
+    for name, descriptor in ours.items():
+        for field in descriptor.fields:
+            assert shape(field) == shape(genuine[name].fields_by_name[field.name]), f"{name}.{field.name}"
+
+
+def test_states_are_as_in_tensorflow_serving():
+    from tensorflow_serving.apis import get_model_status_pb2
+
+    from components.serving.protos import STATES
+
+    assert dict(get_model_status_pb2.ModelVersionStatus.State.items()) == STATES

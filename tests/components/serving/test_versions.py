@@ -1,0 +1,177 @@
+"""Versions that come, fail, are swapped and go, while requests are answered."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import threading
+import time
+
+import pytest
+
+from tests.components.serving.saved_models import save_half_plus, write_warm_up
+from tests.components.serving.servers import serving, wait_until
+
+
+@pytest.fixture
+def half(tmp_path):
+    """A folder of versions with version 1: x / 2 + 1."""
+    folder = tmp_path / "half"
+    folder.mkdir()
+    save_half_plus(folder / "1", 1.0)
+    return folder
+
+
+def states(server) -> dict[str, str]:
+    _status, answer = server.get("/v1/models/half")
+    return {one["version"]: one["state"] for one in answer["model_version_status"]}
+
+
+def push(model, half, version: int) -> None:
+    """As Pusher does: whole, with one rename."""
+    aside = half / ".pushing"
+    shutil.copytree(model, aside)
+    (aside / "kerasline-digest.json").write_text('{"sha256": ""}')
+    os.rename(aside, half / str(version))
+
+
+def test_a_new_version_takes_over_and_the_old_one_goes(half, tmp_path):
+    with serving(tmp_path / "log", str(half), "--poll", "0.2") as server:
+        assert server.post("/v1/models/half:predict", {"instances": [2]}) == (200, {"predictions": [2.0]})
+        save_half_plus(half / "2", 2.0)
+        wait_until(lambda: states(server) == {"1": "END", "2": "AVAILABLE"}, server)
+        assert server.post("/v1/models/half:predict", {"instances": [2]}) == (200, {"predictions": [3.0]})
+        status, answer = server.post("/v1/models/half/versions/1:predict", {"instances": [2]})
+        assert (status, answer) == (404, {"error": "Servable not found for request: Specific(half, 1)"})
+        # gone from the folder: the one before serves again
+        save_half_plus(tmp_path / "again", 1.0)
+        push(tmp_path / "again", half, 3)
+        wait_until(lambda: states(server).get("3") == "AVAILABLE", server)
+        shutil.rmtree(half / "3")
+        wait_until(lambda: states(server).get("2") == "AVAILABLE", server)
+
+
+def test_a_version_that_cannot_be_loaded_leaves_the_old_one(half, tmp_path):
+    with serving(tmp_path / "log", str(half), "--poll", "0.2") as server:
+        broken = half / "2"
+        save_half_plus(tmp_path / "whole", 2.0)
+        shutil.copytree(tmp_path / "whole", tmp_path / "broken")
+        for file in (tmp_path / "broken" / "variables").iterdir():
+            file.write_bytes(b"")
+        os.rename(tmp_path / "broken", broken)
+        wait_until(lambda: states(server).get("2") == "END", server)
+        _status, answer = server.get("/v1/models/half/versions/2")
+        (version,) = answer["model_version_status"]
+        assert version["status"]["error_code"] != "OK" and version["status"]["error_message"]
+        assert server.post("/v1/models/half:predict", {"instances": [2]}) == (200, {"predictions": [2.0]})
+        assert server.metric("kerasline_version_load_failures_total", model="half") == 1
+        # mended: it is tried again
+        shutil.rmtree(broken / "variables")
+        shutil.copytree(tmp_path / "whole" / "variables", broken / "variables")
+        wait_until(lambda: states(server).get("2") == "AVAILABLE", server)
+        assert server.post("/v1/models/half:predict", {"instances": [2]}) == (200, {"predictions": [3.0]})
+
+
+def test_a_folder_that_is_still_written_is_left_alone(half, tmp_path):
+    """A copy that takes long must not be served half; it is when it has come to rest."""
+    save_half_plus(tmp_path / "whole", 2.0)
+    with serving(tmp_path / "log", str(half), "--poll", "0.3") as server:
+        (half / "2").mkdir()
+        (half / "2" / "saved_model.pb").write_bytes((tmp_path / "whole" / "saved_model.pb").read_bytes())
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            (half / "2" / "growing").write_bytes(os.urandom(int(time.monotonic() * 1000) % 997 + 1))
+            time.sleep(0.1)
+        assert "2" not in states(server)
+        shutil.copytree(tmp_path / "whole" / "variables", half / "2" / "variables")
+        wait_until(lambda: states(server).get("2") == "AVAILABLE", server)
+
+
+def test_several_versions_stay_when_asked(half, tmp_path):
+    for number in (2, 3, 4):
+        save_half_plus(half / str(number), float(number))
+    with serving(tmp_path / "log", str(half), "--keep", "2", "--label", "old=1") as server:
+        assert states(server) == {"1": "AVAILABLE", "3": "AVAILABLE", "4": "AVAILABLE"}
+        assert server.post("/v1/models/half/labels/old:predict", {"instances": [0]})[1] == {
+            "predictions": [1.0]
+        }
+        assert server.post("/v1/models/half:predict", {"instances": [0]})[1] == {"predictions": [4.0]}
+
+
+def test_a_broken_newest_version_at_the_start_is_passed_over(half, tmp_path):
+    (half / "2").mkdir()
+    (half / "2" / "saved_model.pb").write_bytes(b"nonsense")
+    with serving(tmp_path / "log", str(half)) as server:
+        assert states(server) == {"1": "AVAILABLE", "2": "END"}
+        assert server.get("/readyz") == (200, {"status": "ready"})
+
+
+def test_recorded_requests_warm_a_version(half, tmp_path):
+    pytest.importorskip("tensorflow_serving")
+    write_warm_up(half / "1", [1.0, 2.0])
+    with serving(tmp_path / "log", str(half)) as server:
+        assert states(server) == {"1": "AVAILABLE"}
+    file = write_warm_up(half / "1", [1.0])
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(AssertionError, match="cannot be loaded"), serving(tmp_path / "log", str(half)):
+        pass
+
+
+def test_a_lone_saved_model_is_version_1(half, tmp_path):
+    os.rename(half / "1", tmp_path / "my model")
+    with serving(tmp_path / "log", str(tmp_path / "my model")) as server:
+        assert server.post("/v1/models/my_model/versions/1:predict", {"instances": [2]}) == (
+            200,
+            {"predictions": [2.0]},
+        )
+        assert server.post("/v1/models/default:predict", {"instances": [2]}) == (200, {"predictions": [2.0]})
+
+
+@pytest.mark.slow
+def test_no_request_is_lost_or_half_answered_while_twenty_versions_are_swapped(half, tmp_path):
+    """Version v answers v for x = 0: each answer must be that of a version that was there."""
+    versions, requests, clients = 20, 10_000, 8
+    save_half_plus(tmp_path / "v1", 1.0)
+    for number in range(2, versions + 2):
+        save_half_plus(tmp_path / f"v{number}", float(number))
+    answers: list[list[float]] = [[] for _ in range(clients)]
+    failures: list[object] = []
+    swapped = threading.Event()
+
+    with serving(tmp_path / "log", str(half), "--poll", "0.1") as server:
+
+        def ask(mine: list[float]) -> None:
+            connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
+            # goes on while versions change, however fast the requests are
+            while len(mine) < requests // clients or not swapped.is_set():
+                connection.request("POST", "/v1/models/half:predict", b'{"instances": [0.0]}')
+                answer = connection.getresponse()
+                body = json.loads(answer.read())
+                if answer.status != 200:
+                    failures.append((answer.status, body))
+                    return
+                mine.append(body["predictions"][0])
+
+        threads = [threading.Thread(target=ask, args=(mine,)) for mine in answers]
+        for thread in threads:
+            thread.start()
+        for number in range(2, versions + 2):
+            push(tmp_path / f"v{number}", half, number)
+            wait_until(lambda n=number: states(server).get(str(n)) == "AVAILABLE", server)
+            if number == versions // 2:
+                memory = server.resident_bytes()
+        swapped.set()
+        for thread in threads:
+            thread.join()
+        wait_until(lambda: [s for s in states(server).values() if s != "END"] == ["AVAILABLE"], server)
+        assert server.resident_bytes() - memory < 20 << 20
+
+    assert failures == []
+    assert sum(map(len, answers)) >= requests
+    known = {float(number) for number in range(1, versions + 2)}
+    for mine in answers:
+        assert set(mine) <= known
+        assert mine == sorted(mine)  # a client never falls back to a version before
+    assert {value for mine in answers for value in mine} == known
