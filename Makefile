@@ -13,6 +13,9 @@ FIND_PYTHON = for p in python3.13 python3.12 python3.11 python3.10 python3 pytho
 	2>/dev/null && { echo $$p; exit 0; }; done; \
 	echo "kerasline needs Python 3.10 to 3.13 with venv; none was found on the PATH" >&2; exit 1
 
+# TensorFlow Serving's own client, for the tests; it would bring a second TensorFlow along.
+GENUINE_CLIENT := 'tensorflow-serving-api>=2.19,<2.22'
+
 .PHONY: run test test-all install clean
 run: $(VENV)/.installed
 	$(PYTHON) run_pipeline.py run $(RECIPE) $(ARGS)
@@ -30,7 +33,8 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	@python=$$($(FIND_PYTHON)) && echo "setting up $(VENV) with $$python ($(DEVICE)); this happens once" \
 	&& { test -x $(PYTHON) || $$python -m venv $(VENV); } \
 	&& $(PYTHON) -m pip install --quiet --disable-pip-version-check --upgrade pip \
-	&& $(PYTHON) -m pip install -qq --disable-pip-version-check --editable '.[$(DEVICE),penguins,test]' \
+	&& $(PYTHON) -m pip install -qq --disable-pip-version-check --editable '.[$(DEVICE),penguins,serve,test]' \
+	&& $(PYTHON) -m pip install -qq --disable-pip-version-check --no-deps $(GENUINE_CLIENT) \
 	&& touch $@
 
 clean:
