@@ -57,6 +57,8 @@ class Exporter(Component):
         from components.exporting.writing import Exporting
 
         if self.max_quality_loss and inputs.examples is None:
-            raise ParameterError(f"{self.name}.max_quality_loss: there are no examples to measure it on; give `examples`")
+            raise ParameterError(
+                f"{self.name}.max_quality_loss: there are no examples to measure it on; give `examples`"
+            )
         check_installed(self.forms)
         return Exporting(inputs, outputs, SimpleNamespace(**self.parameters), context).run()

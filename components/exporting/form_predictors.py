@@ -36,8 +36,10 @@ class PreprocessedPredictor:
 
     def __call__(self, raw: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """The answers by output, tensors, of raw columns by name, arrays (rows, ...)."""
-        made = _features(self.preprocessing)({name: tf.constant(array) for name, array in raw.items()}, training=False)
-        return {name: tf.constant(value) for name, value in self.answer({k: v.numpy() for k, v in made.items()}).items()}
+        tensors = {name: tf.constant(array) for name, array in raw.items()}
+        made = _features(self.preprocessing)(tensors, training=False)
+        answers = self.answer({name: tensor.numpy() for name, tensor in made.items()})
+        return {name: tf.constant(value) for name, value in answers.items()}
 
     def answer(self, made: Arrays) -> dict[str, np.ndarray]:
         """The same of preprocessed features; those that the model does not take are left alone."""

@@ -122,7 +122,8 @@ def _litert(serving: Serving, folder: Path) -> None:
 def _onnx(serving: Serving, folder: Path) -> None:
     _check_size(serving.model, "an ONNX file")
     model = _by_name(serving)
-    model({name: tf.zeros([1, *(n or 1 for n in s.shape[1:])], s.dtype) for name, s in serving.preprocessed_specs.items()})
+    specs = serving.preprocessed_specs.items()
+    model({name: tf.zeros([1, *(n or 1 for n in s.shape[1:])], s.dtype) for name, s in specs})  # Keras wants one call
     model.export(str(folder / ONNX_FILE), format="onnx", verbose=False)
 
 

@@ -96,7 +96,8 @@ def _wrong(
         held = np.iinfo(column.type.to_pandas_dtype())
         if held.min < bounds.min or held.max > bounds.max:
             low, high = max(held.min, bounds.min), min(held.max, bounds.max)
-            outside = pc.or_(pc.less(column, pa.scalar(low, column.type)), pc.greater(column, pa.scalar(high, column.type)))
+            low, high = pa.scalar(low, column.type), pa.scalar(high, column.type)
+            outside = pc.or_(pc.less(column, low), pc.greater(column, high))
             mask = pc.fill_null(outside, False).to_numpy(zero_copy_only=False)
             yield mask, lambda place: f"{column[place].as_py()} is out of the bounds of {dtype}"
     if dtype.startswith(("int", "uint")) and pa.types.is_floating(column.type):

@@ -132,7 +132,8 @@ def _job(model: SavedModel, examples: Examples, settings: Any, folder: Path) -> 
             raise ParameterError(f"BulkInferrer.keep: the data has no column {name!r}; {nearest(name, columns)}")
         if name in outputs:
             raise ParameterError(
-                f"BulkInferrer.keep: {name!r} is an output of the model too; set BulkInferrer.prefix, such as 'predicted_'"
+                f"BulkInferrer.keep: {name!r} is an output of the model too; set BulkInferrer.prefix, "
+                "such as 'predicted_'"
             )
     labels = ("label",) if told.get("class_names") and "label" in told.get("outputs", ()) else ()
     return Job(

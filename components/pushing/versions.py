@@ -71,7 +71,9 @@ def roll_back(destination: Destination, to: int | None = None) -> tuple[int | No
         serving = latest if latest is not None else versions[-1]
         earlier = [version for version in versions if version < serving]
         if not earlier:
-            raise DataError(f"{destination}: no version before {serving}, which is the latest; there are {_told(versions)}")
+            raise DataError(
+                f"{destination}: no version before {serving}, which is the latest; there are {_told(versions)}"
+            )
         to = earlier[-1]
     elif to not in versions:
         raise DataError(f"{destination}: no version {to}; {nearest(str(to), map(str, versions))}")

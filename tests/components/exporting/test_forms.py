@@ -156,7 +156,8 @@ def test_what_reads_text_in_the_model_itself_has_no_litert_nor_int8_form(tmp_pat
 
 def test_a_missing_library_is_told_before_anything_is_written(trained, tmp_path, monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "tf2onnx" else find(name, *rest))
+    missing = {"tf2onnx"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *rest: None if n in missing else find(n, *rest))
     with pytest.raises(ParameterError, match=r"onnx needs tf2onnx: pip install 'kerasline\[onnx\]'"):
         Exporter(trained.prepared, trained.model, forms=["onnx"]).execute(tmp_path)
     assert not list((tmp_path / "saved_model").iterdir())

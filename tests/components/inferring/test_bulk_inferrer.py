@@ -22,9 +22,10 @@ WORDS = ["ant", "bee", "cat"]
 
 def rows(count, first=0):
     """Rows that all can be answered; a third of the numbers is missing."""
+    size = [None if i % 3 == 0 else float(v) for i, v in enumerate(RANDOM.normal(size=count))]
     return pa.RecordBatch.from_pydict({
         "id": pa.array(range(first, first + count)),
-        "size": pa.array([None if i % 3 == 0 else float(v) for i, v in enumerate(RANDOM.normal(size=count))], pa.float32()),
+        "size": pa.array(size, pa.float32()),
         "pair": pa.array(RANDOM.normal(size=(count, 2)).tolist(), pa.list_(pa.float32())),
         "small": pa.array(RANDOM.integers(0, 9, count)),
         "word": RANDOM.choice(WORDS, count).tolist(),
@@ -131,7 +132,10 @@ def test_one_split_alone_and_an_empty_one(served, tmp_path):
 def spoilt():
     """200 rows, and which of them fail by what."""
     columns = rows(200).to_pydict()
-    wrong = {3: "column 'pair': a list of 3 values, 2 are taken", 50: "column 'small': 4294967296 is out of the bounds of int32"}
+    wrong = {
+        3: "column 'pair': a list of 3 values, 2 are taken",
+        50: "column 'small': 4294967296 is out of the bounds of int32",
+    }
     columns["pair"][3] = [1.0, 2.0, 3.0]
     columns["small"][50] = 2**32
     for place in (51, 52, 120, 199):
@@ -165,7 +169,8 @@ def test_rows_that_fail_are_set_aside_with_their_reasons_and_the_others_answered
 def test_a_bad_row_ends_the_run_where_none_may_be_set_aside(served, tmp_path):
     batch, _ = spoilt()
     examples = examples_of(tmp_path / "examples", {"a": [batch]})
-    with pytest.raises(DataError, match="a/00000.parquet: row 3: column 'pair': a list of 3 values.*BulkInferrer.bad_rows"):
+    told = "a/00000.parquet: row 3: column 'pair': a list of 3 values.*BulkInferrer.bad_rows"
+    with pytest.raises(DataError, match=told):
         BulkInferrer(served.exported, examples, bad_rows="refuse").execute(tmp_path / "out")
 
 
@@ -253,7 +258,8 @@ def test_a_killed_run_finds_the_shards_that_were_done(many_shards, tmp_path, cli
 @pytest.mark.slow
 def test_worker_processes_give_the_same(many_shards, tmp_path, cli):
     found = []
-    for name, options in (("one", []), ("two", ["--", "--direct_num_workers=2", "--direct_running_mode=multi_processing"])):
+    two = ["--", "--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+    for name, options in (("one", []), ("two", two)):
         done = cli("run", many_shards, "--root", tmp_path / name, "--json", tmp_path / f"{name}.json", *options)
         assert done.returncode == 0, done.stderr
         found.append(predictions_of(done.summary).read("a"))
