@@ -25,6 +25,7 @@ _MODULES = {
     "explainer": ("Explainer",),
     "exporter": ("Exporter",),
     "pusher": ("Pusher",),
+    "bulk_inferrer": ("BulkInferrer",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted(_HOME)

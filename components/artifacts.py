@@ -384,7 +384,38 @@ class Explanation(Artifact):
 
 
 class SavedModel(Artifact):
-    """A TensorFlow SavedModel: the folder itself is what `tf.saved_model.load` and servers open."""
+    """A TensorFlow SavedModel: the folder itself is what `tf.saved_model.load` and servers open.
+
+    `kerasline.json` says what it takes and gives, of what it was made, and the SHA-256 of each file beside it;
+    docs/EXPORT.md describes it.
+    """
+
+    MANIFEST = "kerasline.json"
+
+
+class ModelForms(Artifact):
+    """The same model in other forms: a folder each, and `forms.json`, their sizes, latencies and metrics.
+
+    `{"split", "rows", "reference": {...}, "forms": [{"name", "state": "written|refused", "why", "takes":
+    "raw|preprocessed", "megabytes", "latency_ms": {rows: ms}, "largest_difference", "metrics": [...]}]}`
+    """
+
+    FILE = "forms.json"
+
+    def form(self, name: str) -> Path:
+        """The folder of a form.
+
+        Raises:
+            ArtifactError: there is none of that name.
+        """
+        written = [form["name"] for form in self.read_json(self.FILE)["forms"] if form["state"] == "written"]
+        if name not in written:
+            raise ArtifactError(f"{self.path}: no form {name!r}; {nearest(name, written)}")
+        return self.path / name
+
+
+class Predictions(Examples):
+    """What a model says of each row: Examples whose columns are the model's outputs and those kept beside."""
 
 
 class PushedModel(Artifact):

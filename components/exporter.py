@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from components.artifacts import Model, Preprocessing, SavedModel
-from components.base import Component, Context, Input, Output
+from components.artifacts import Examples, Model, ModelForms, Preprocessing, SavedModel
+from components.base import Component, Context, Input, Output, Parameter
+from components.errors import ParameterError
 
-MANIFEST = "kerasline.json"
+MANIFEST = SavedModel.MANIFEST
 
 
 class Exporter(Component):
@@ -17,55 +18,47 @@ class Exporter(Component):
     Its signature `serving_default` takes the raw features by name, any number of rows, in the
     form of the preprocessing's inputs: a missing number is NaN, a missing text "". It gives
     the model's outputs by name, and, where the classes have names and there is one output with a
-    score for each, `label`: the name of the class of the highest score. Its signature
-    `transform_features` takes the same and gives what the preprocessing makes of it.
+    score for each, `label`: the name of the class of the highest score. `serve_tf_examples` takes
+    the same as serialised `tf.Example`s, `examples`; `predict_preprocessed` what the preprocessing
+    gives; `transform_features` takes raw features and gives what the preprocessing makes of them.
+
+    With the input `examples`, held-out rows, the requests that warm up a server are real ones, and each
+    further form has its metrics beside the model's own.
+
+    Parameters:
+        forms: further forms of the model, each in a folder of its name in the output `model_forms`. `float16` and
+            `bfloat16`, `int8_weights` (whole numbers are stored, all else is float32) and `int8` (activations
+            too) are SavedModels like the first. `litert` and `onnx` take the preprocessed features.
+        max_quality_loss: by how much a form may be worse, by metric, such as `{"accuracy": 0.01}`; one that
+            is worse by more is refused.
+        split: of the examples.
+
+    Raises:
+        ParameterError: a form needs a library that is not there; or a metric is not known.
+        DataError: the examples cannot be fed to the preprocessing.
     """
 
+    VERSION = "2"
     LIBRARIES = ("tensorflow", "keras")
 
     preprocessing: Input[Preprocessing]
     model: Input[Model]
+    examples: Input[Examples] = None
     saved_model: Output[SavedModel]
+    model_forms: Output[ModelForms]
+    forms: Parameter[list[Literal["float16", "bfloat16", "int8_weights", "int8", "litert", "onnx"]]] = []
+    max_quality_loss: Parameter[dict[str, float]] = {}
+    split: Parameter[str] = "test"
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        import keras
-        import tensorflow as tf
+        from types import SimpleNamespace
 
-        from components.evaluation.compiled import compiled_losses, output_names
+        from components.exporting.forms import check_installed
+        from components.exporting.writing import Exporting
 
-        features = inputs.preprocessing.load_features()
-        model = inputs.model.load()
-        names = inputs.preprocessing.facts["class_names"]
-        names_of_outputs = output_names(model)
-        scored = (
-            isinstance(names, list) and len(names_of_outputs) == 1 and model.outputs[0].shape[-1] == len(names)
-        )
-
-        def serve(raw: dict[str, Any]) -> dict[str, Any]:
-            result = model(features(raw, training=False), training=False)
-            flat = dict(zip(names_of_outputs, tf.nest.flatten(result)))
-            if scored:
-                best = tf.argmax(flat[names_of_outputs[0]], axis=-1)
-                flat["label"] = tf.gather(tf.constant(names), best)
-            return flat
-
-        signature = {
-            name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name)
-            for name, tensor in features.input.items()
-        }
-        archive = keras.export.ExportArchive()
-        archive.track(features)
-        archive.track(model)
-        archive.add_endpoint("serving_default", serve, input_signature=[signature])
-        archive.add_endpoint(
-            "transform_features", lambda raw: dict(features(raw, training=False)), input_signature=[signature]
-        )
-        archive.write_out(str(outputs.saved_model.path), verbose=False)
-        outputs.saved_model.write_json(MANIFEST, {
-            "inputs": {n: {"dtype": s.dtype.name, "shape": s.shape.as_list()} for n, s in signature.items()},
-            "outputs": [*names_of_outputs, *(["label"] if scored else [])],
-            "class_names": names,
-            "from_logits": {name: loss.from_logits for name, loss in compiled_losses(model).items()},
-        })  # fmt: skip
-        size = sum(p.stat().st_size for p in outputs.saved_model.path.rglob("*") if p.is_file())
-        return {"inputs": len(signature), "megabytes": round(size / 1e6, 2)}
+        if self.max_quality_loss and inputs.examples is None:
+            raise ParameterError(
+                f"{self.name}.max_quality_loss: there are no examples to measure it on; give `examples`"
+            )
+        check_installed(self.forms)
+        return Exporting(inputs, outputs, SimpleNamespace(**self.parameters), context).run()

@@ -389,6 +389,22 @@ def _parsed_label(text: str, sources: Sequence[Any]) -> tuple[str, str, int]:
     return name, label, int(version)
 
 
+@app.command()
+def rollback(
+    destination: Annotated[str, typer.Argument(help="The folder of versions that a Pusher fills: a path or URL.")],
+    to: Annotated[Optional[int], typer.Option(help="The version; by default the one before the latest.")] = None,
+    json_file: Json = None,
+) -> None:
+    """Serve an earlier version of a pushed model again: `latest` points to it from one instant to the next."""
+    from pipeline.rollback import rolled_back
+
+    found = rolled_back(destination, to)
+    if json_file:
+        _write_json(json_file, found)
+        return
+    typer.echo(f"{found['destination']}: latest was {found['from'] or 'not set'}, is {found['to']}")
+
+
 def _new_log(root: Path, run_id: str) -> Path:
     from pipeline.publishing import ArtifactRoot
 

@@ -54,7 +54,7 @@ class Evaluating:
     def __init__(self, inputs: Any, outputs: Any, settings: Any, context: Context) -> None:
         self._inputs, self._outputs, self._settings, self._context = inputs, outputs, settings, context
         self._predictor = KerasPredictor(inputs.model.path, inputs.preprocessing.path)
-        self._answers = _outputs(self._predictor, inputs.preprocessing, settings)
+        self._answers = outputs_of(self._predictor, inputs.preprocessing, settings)
         self._resampling = Resampling(settings.seed, settings.replicates)
 
     def run(self) -> Mapping[str, Any]:
@@ -340,7 +340,7 @@ _SHOWN: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def _outputs(predictor: KerasPredictor, preprocessing: Preprocessing, settings: Any) -> tuple[Output, ...]:
+def outputs_of(predictor: KerasPredictor, preprocessing: Preprocessing, settings: Any) -> tuple[Output, ...]:
     """The model's outputs and what each answers; of several those that have a loss, or are given a task.
 
     Raises:

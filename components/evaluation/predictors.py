@@ -78,6 +78,11 @@ class SavedModelPredictor:
         specs = _signature(self)[1].structured_input_signature[1]
         return {name: keras.KerasTensor(tuple(s.shape), s.dtype.name) for name, s in specs.items()}
 
+    @property
+    def outputs(self) -> list[str]:
+        """The names of what it answers."""
+        return list(_signature(self)[1].structured_outputs)
+
     def from_logits(self, output: str, default: bool) -> bool:
         """Whether an output's scores are logits; the default where the model does not say."""
         manifest = self.path / MANIFEST

@@ -217,7 +217,7 @@ def test_a_refusal_of_the_destination_is_one_line(tmp_path):
         Pusher(fake_model(tmp_path / "m"), destination=str(tmp_path / "file" / "d")).execute(tmp_path / "p")
 
 
-PUSH = "import sys; from pathlib import Path; from components.pusher import push; print(push(Path(sys.argv[1]), Path(sys.argv[2])))"
+PUSH = "import sys; from pathlib import Path; from components.pushing import destination; print(destination(sys.argv[2]).push(Path(sys.argv[1])))"
 
 
 def test_pushers_at_once_each_get_a_version_of_their_own(tmp_path):

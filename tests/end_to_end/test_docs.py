@@ -12,8 +12,8 @@ from tests.conftest import FASHION, HOUSE
 
 README = HOUSE / "README.md"
 GUIDES = [
-    "COMPONENTS.md", "DATA.md", "EVALUATION.md", "EXPLAINING.md", "MODELS.md", "PIPELINES.md", "PREPROCESSING.md",
-    "REPORT.md", "TRAINING.md", "TUNING.md",
+    "COMPONENTS.md", "DATA.md", "EVALUATION.md", "EXPLAINING.md", "EXPORT.md", "MODELS.md", "PIPELINES.md",
+    "PREPROCESSING.md", "REPORT.md", "TRAINING.md", "TUNING.md",
 ]  # fmt: skip
 
 

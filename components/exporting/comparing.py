@@ -1,0 +1,122 @@
+"""How a form of a model does beside the model itself, on held-out rows: its answers and its metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from components.artifacts import Examples, Model, Preprocessing
+from components.base import Context
+from components.columnar.targets import columns_beside
+from components.errors import ParameterError, nearest
+from components.evaluation.estimating import estimate
+from components.evaluation.evaluate import outputs_of
+from components.evaluation.families import families_of, summed
+from components.evaluation.measuring import Measure, measure
+from components.evaluation.predicting import Plan, predict
+from components.evaluation.predictors import KerasPredictor
+from components.evaluation.resampling import Resampling
+from components.evaluation.slicing import SliceTable
+from components.evaluator import Evaluator
+
+FORM = "form"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A form beside the model.
+
+    Attributes:
+        largest_difference: of any number that it answers.
+        metrics: a dict each: `output`, `metric`, `value`, `difference` (from the model's), and `lost`: by how
+            much it is worse, None where neither more nor less is better.
+    """
+
+    rows: int
+    largest_difference: float | None
+    metrics: list[dict[str, Any]]
+
+    def refusal(self, most_lost: Mapping[str, float]) -> str | None:
+        """Which metric falls by more than it may, in one sentence; None where none does.
+
+        Raises:
+            ParameterError: there is no such metric.
+        """
+        for name, most in most_lost.items():
+            told = [metric for metric in self.metrics if name in (metric["metric"], _full_name(metric))]
+            if not told:
+                known = {metric["metric"] for metric in self.metrics}
+                raise ParameterError(f"Exporter.max_quality_loss: no metric {name!r}; {nearest(name, known)}")
+            for metric in told:
+                lost = metric["lost"]
+                if lost is None:
+                    raise ParameterError(f"Exporter.max_quality_loss: of {name!r} neither more nor less is better")
+                if not lost <= most:
+                    return f"{_full_name(metric)} is {metric['value']:.4g}, worse by {lost:.4g}, {most:g} is allowed"
+        return None
+
+
+def compare(
+    predictor: Any, examples: Examples, split: str, *, preprocessing: Preprocessing, model: Model,
+    folder: Path, context: Context,
+) -> Comparison:  # fmt: skip
+    """Answers all rows of a split by both and measures them as the Evaluator does, without intervals.
+
+    Args:
+        predictor: of the form, as `Plan.others` has them.
+        folder: a new one, for what is predicted.
+
+    Raises:
+        DataError: an answer is no probability where one is due.
+    """
+    ours = KerasPredictor(model.path, preprocessing.path)
+    settings = SimpleNamespace(**{name: p.default for name, p in Evaluator.spec().parameters.items()})
+    outputs = outputs_of(ours, preprocessing, settings)
+    plan = Plan(
+        model=ours,
+        beside=columns_beside(preprocessing, ours.load()[0], examples),
+        others={FORM: predictor},
+        outputs=outputs,
+        slicers=(), slices=SliceTable({}, {}),
+        kept=(), decode=None, reference=None, metrics={},
+        summed={o.name: one for o in outputs if (one := summed(o, settings)) is not None},
+        query=None, partitions=0,
+        batch_size=settings.batch_size,
+        folder=folder,
+    )  # fmt: skip
+    predicted = predict(examples, split, plan, context)
+    middles = {name: float(np.mean(moments.mean)) for name, moments in predicted.labels.items()}
+    families = {o.name: families_of(o, settings, middles.get(o.name, 0.0)) for o in outputs}
+    weighted = preprocessing.facts["sample_weight"] is not None
+    wanted = Measure(families, plan.slices, Resampling(0, 0), weighted=weighted)
+    sides = {side: replace(wanted, answers=side) for side in (wanted.answers, FORM)}
+    measured = {side: measure(folder, predicted.files, one, context) for side, one in sides.items()}
+    figures = []
+    for output in outputs:
+        theirs, own = (estimate(measured[side], sides[side], output.name, 0) for side in (FORM, wanted.answers))
+        directions = {name: d for family in families[output.name] for name, d in family.directions.items()}
+        for name, figure in theirs.items():
+            value, before = figure.estimate.value, own[name].estimate.value
+            figures.append({
+                "output": output.name, "metric": name, "value": value, "difference": value - before,
+                "lost": _lost(value, before, directions.get(name)),
+            })  # fmt: skip
+    return Comparison(int(measured[FORM].rows[0][0]), predicted.differences.get(FORM), figures)
+
+
+def _lost(value: float, before: float, direction: str | None) -> float | None:
+    if direction is None:
+        return None
+    if math.isnan(value) and math.isnan(before):
+        return 0.0
+    return before - value if direction == "up" else value - before
+
+
+def _full_name(metric: Mapping[str, Any]) -> str:
+    return f"{metric['output']}/{metric['metric']}"

@@ -1,0 +1,1 @@
+"""Answers of a model for many rows: shard by shard, through Beam."""

@@ -1,0 +1,27 @@
+"""Folders of model versions, on disks and in object stores, where servers look for what they serve.
+
+    DESTINATION/1780000000/          a version, whole: a SavedModel and kerasline-digest.json
+    DESTINATION/latest               which version is to be served: a symbolic link on a disk, else a small file
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from components.pushing.versions import Destination
+
+
+def destination(place: str) -> Destination:
+    """The folder of versions at a path or an URL that fsspec knows, such as `s3://bucket/models`.
+
+    Raises:
+        ParameterError: there is no such kind of URL, or its library is not installed.
+    """
+    scheme, separator, rest = place.partition("://")
+    if not separator or scheme in ("file", "local"):
+        from components.pushing.disk import DiskDestination
+
+        return DiskDestination(Path(rest if separator else place).absolute())
+    from components.pushing.object_store import ObjectStoreDestination
+
+    return ObjectStoreDestination.open(place)
