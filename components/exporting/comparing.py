@@ -81,6 +81,7 @@ def compare(
     plan = Plan(
         model=ours,
         beside=columns_beside(preprocessing, ours.load()[0], examples),
+        baseline=None,
         others={FORM: predictor},
         outputs=outputs,
         slicers=(), slices=SliceTable({}, {}),

@@ -52,14 +52,15 @@ def section(gathered: Gathered) -> dict[str, Any] | None:
     found = evaluations(gathered)
     every = [stage.name for stage, _ in gathered.outputs("Evaluation")]
     unread = [name for name in every if name not in {e.stage.name for e in found}]
-    return {"evaluations": [_shown(e) for e in found], "unread": unread} if every else None
+    made = _made_by_exporters(gathered)
+    return {"evaluations": [_shown(e, made) for e in found], "unread": unread} if every else None
 
 
 def _readable(facts: Any) -> bool:
     return isinstance(facts, dict) and facts.get("version") == VERSION and isinstance(facts.get("metrics"), list)
 
 
-def _shown(found: Evaluated) -> dict[str, Any]:
+def _shown(found: Evaluated, made: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     facts = found.facts
     whole = [entry for output in found.outputs for entry in found.entries(output, whole=True)]
     return {
@@ -71,16 +72,22 @@ def _shown(found: Evaluated) -> dict[str, Any]:
         "slices": slices.shown(found),
         "curves": curves.shown(found),
         "fairness": facts.get("fairness") or [],
-        "forms": _forms(found),
+        "forms": _forms(found, made),
         "latency": facts.get("latency") or {},
         "notes": facts.get("notes") or [],
     }
 
 
-def _forms(found: Evaluated) -> list[dict[str, Any]]:
+def _made_by_exporters(gathered: Gathered) -> list[Mapping[str, Any]]:
+    """The smaller forms that Exporters wrote and measured, in the form in which evaluations tell theirs."""
+    told = [output.json("forms.json") or {} for _, output in gathered.outputs("ModelForms")]
+    return [{**form, "rows": one.get("rows")} for one in told for form in one.get("forms") or () if form.get("metrics")]
+
+
+def _forms(found: Evaluated, made: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The error budget: how far each exported form is from the model, by metric."""
     rows = []
-    for form in found.facts.get("forms") or ():
+    for form in (*(found.facts.get("forms") or ()), *made):
         metrics = [{**m, "title": found.title(m)} for m in form.get("metrics") or ()]
         rows.append({**form, "metrics": sorted(metrics, key=lambda m: -abs(m.get("difference") or 0))})
     return rows

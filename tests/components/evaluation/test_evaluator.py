@@ -4,7 +4,6 @@ import math
 
 import keras
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn import metrics as theirs
