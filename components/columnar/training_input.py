@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import pyarrow as pa
 import tensorflow as tf
 
 from components.artifacts import Examples, Preprocessing

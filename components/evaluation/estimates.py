@@ -22,7 +22,8 @@ class Estimate:
         share: (successes, trials) of independent rows: Wilson's score interval.
         bounds: the ends of exact two-sided intervals by confidence, a function of it.
         replicates: the value of each bootstrap replicate, float64 (n,): their quantiles; where the confidence
-            leaves fewer than `LEAST_BEYOND` of them outside each end, not inside the normal quantile of their spread.
+            leaves fewer than `LEAST_BEYOND` of them outside each end,
+            not inside the normal quantile of their spread.
         error: (standard error, degrees of freedom): Student's t.
     """
 

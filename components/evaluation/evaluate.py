@@ -4,41 +4,43 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
-from components.artifacts import Blessing, Evaluation, Model, Preprocessing
+from components.artifacts import Blessing, Evaluation, Model
 from components.base import Context
 from components.columnar.feed import feed
 from components.columnar.targets import columns_beside
 from components.errors import ParameterError, nearest
 from components.evaluation import judging, whole
-from components.evaluation.cell_counts import CellCounts
-from components.evaluation.compiled import compiled_losses, compiled_metrics, output_names
+from components.evaluation.compiled import compiled_losses, compiled_metrics
+from components.evaluation.details import details
 from components.evaluation.estimates import Estimate
 from components.evaluation.estimating import Figures, estimate
-from components.evaluation.fairness import gaps
-from components.evaluation.families import RowMean, check_names, families_of, kept_columns, keras_metrics, summed, users_metrics
-from components.evaluation.measuring import Measure, Measured, SumTally, measure
-from components.evaluation.metrics.binary import BinaryScores, BinaryThresholds
+from components.evaluation.families import (
+    RowMean,
+    check_names,
+    families_of,
+    kept_columns,
+    keras_metrics,
+    summed,
+    users_metrics,
+)
+from components.evaluation.measuring import Measure, Measured, measure
 from components.evaluation.metrics.keras_metrics import KerasMetric, distinct
-from components.evaluation.metrics.multi_class import Confusion
-from components.evaluation.metrics.multi_label import MultiLabelMetrics
-from components.evaluation.metrics.regression import ResidualQuantiles, residual_table
+from components.evaluation.outputs import outputs_of
 from components.evaluation.predicting import Plan, Predicted, predict
 from components.evaluation.predictors import KerasPredictor, SavedModelPredictor
 from components.evaluation.resampling import Resampling
 from components.evaluation.results import VERSION, Result, known, with_tests, write_table
 from components.evaluation.slicing import SliceTable, slice_table, slicers
-from components.evaluation.task import Output, Task, task_of
 
 BASELINE, EXPORTED = "baseline", "exported"
 PREDICTIONS = "predictions"
-MOST_CLASSES_SHOWN = 100
 # Rows of whole queries that are ranked at a time, more or less.
 MOST_ROWS_TOGETHER = 1 << 16
 
@@ -178,7 +180,8 @@ class Evaluating:
                 found += [replace(about, metric=n, direction=names[n], figures=f) for n, f in figures.items()]
                 for metric, told in keras_figures.items():
                     if metric not in figures:
-                        found.append(replace(about, metric=metric, direction=_direction(metric), figures=told[group]))
+                        direction = _direction(metric)
+                        found.append(replace(about, metric=metric, direction=direction, figures=told[group]))
         return [*with_tests(found), *self._of_the_whole(measured)]
 
     def _of_the_whole(self, measured: Measured) -> list[Result]:
@@ -223,28 +226,24 @@ class Evaluating:
         settings, evaluation = self._settings, self._outputs.evaluation
         rows = [result.as_row(settings.confidence) for result in results]
         write_table(rows, evaluation.path / Evaluation.TABLE)
-        main = {o.name: [r.metric for r in results if r.output == o.name and not r.slicing] for o in self._answers}
-        parts = {"confusion": {}, "thresholds": {}, "curves": {}, "residuals": {}, "per_class": [], "fairness": []}
-        for output in self._answers:
-            for name, part in self._details(output, measured, wanted).items():
-                if name in ("per_class", "fairness"):
-                    parts[name] += [{"output": output.name, **entry} for entry in part]
-                else:
-                    parts[name][output.name] = part
+        names = {
+            o.name: [r.metric for r in results if r.output == o.name and not r.slicing] for o in self._answers
+        }
         told = {
             "version": VERSION, "split": settings.split, "rows": int(measured.rows[0][0]),
             "weighted": wanted.weighted, "confidence": settings.confidence,
             "replicates": settings.replicates, "seed": settings.seed,
             "small_slice_rows": settings.small_slice_rows,
             "outputs": {
-                o.name: {"task": o.task, "classes": o.classes, "metrics": main[o.name]} for o in self._answers
+                o.name: {"task": o.task, "classes": o.classes, "metrics": names[o.name]} for o in self._answers
             },
             "slicings": [
                 {"name": name, "slices": len(labels), "left_out": wanted.slices.left_out[name]}
                 for name, labels in wanted.slices.slices.items()
             ],
             "baseline": {"path": str(self._inputs.baseline.path)} if self._inputs.baseline is not None else None,
-            "metrics": rows, **parts,
+            "metrics": rows,
+            **details(self._answers, measured, wanted, settings),
             "forms": self._forms(results, wanted, predicted),
             "notes": [
                 f"{name}: the {len(wanted.slices.slices[name])} most frequent of "
@@ -255,46 +254,6 @@ class Evaluating:
         evaluation.write_json(Evaluation.FILE, known(told))
         self._outputs.blessing.write_json(Blessing.FILE, judging.blessing(rulings))
 
-    def _details(self, output: Output, measured: Measured, wanted: Measure) -> dict[str, Any]:
-        """What is more than a figure: tables and curves, by part of the artifact."""
-        found: dict[str, Any] = {}
-        for family in wanted.families[output.name]:
-            tally = measured.tallies.get((output.name, family.key, wanted.answers))
-            if isinstance(family, (BinaryThresholds, Confusion)):
-                found |= self._of_classes(output, family, tally) | {"fairness": self._gaps(family, tally, measured, wanted)}
-            elif isinstance(family, BinaryScores):
-                cells, sums = tally.of(0)
-                found["curves"] = family.curves(cells, sums[1])
-            elif isinstance(family, MultiLabelMetrics):
-                found["per_class"] = _per_label(family, tally, output.classes, self._settings.confidence)
-            elif isinstance(family, ResidualQuantiles) and tally:
-                found["residuals"] = residual_table(family.estimates(tally[0], 0))
-        return found
-
-    def _of_classes(self, output: Output, family: BinaryThresholds | Confusion, counts: CellCounts) -> dict[str, Any]:
-        cells, sums = counts.of(0)
-        if isinstance(family, BinaryThresholds):
-            return {"thresholds": family.table(cells, sums[1])}
-        if family.classes > MOST_CLASSES_SHOWN:
-            return {}
-        classes = family.per_class(cells, sums[1], self._weighted, self._settings.confidence)
-        return {
-            "confusion": {"classes": output.classes, "counts": family.matrix(cells, sums[1])},
-            "per_class": [{**entry, "class": output.classes[entry["class"]]} for entry in classes],
-        }
-
-    def _gaps(self, family: Any, tally: Any, measured: Measured, wanted: Measure) -> list[dict[str, Any]]:
-        found = []
-        for slicing in wanted.slices.slices:
-            slices = {
-                group: label
-                for group, (of, label) in enumerate(wanted.slices.names)
-                if of == slicing and measured.rows[group][0] >= self._settings.small_slice_rows
-            }
-            told = gaps(tally, family, slices, self._resampling, self._settings.confidence)
-            found += [{"slicing": slicing, **gap} for gap in told]
-        return found
-
     def _forms(self, results: list[Result], wanted: Measure, predicted: Predicted) -> list[dict[str, Any]]:
         """The same metrics of the exported form, less those of the Keras model."""
         if self._inputs.saved_model is None:
@@ -302,7 +261,10 @@ class Evaluating:
         plain = SliceTable({}, {})
         exported = replace(wanted, slices=plain, resampling=Resampling(0, 0), answers=EXPORTED, baseline=None)
         # The compiled loss is that of the Keras model's answers.
-        families = {o: tuple(f for f in given if not isinstance(f, RowMean)) for o, given in wanted.families.items()}
+        families = {
+            output: tuple(family for family in given if not isinstance(family, RowMean))
+            for output, given in wanted.families.items()
+        }
         exported = replace(exported, families=families)
         measured = self._measured(predicted, exported)
         ours = {(r.output, r.metric): r.value for r in results if not r.slicing}
@@ -320,16 +282,16 @@ class Evaluating:
 
     def _figures(self, results: list[Result]) -> dict[str, Any]:
         """A few figures for the screen, and the verdict."""
-        shown = {}
+        shown: dict[str, Any] = {}
         for output in self._answers:
+            wanted = {*_SHOWN.get(output.task, ()), *self._settings.thresholds}
             mine = [r for r in results if r.output == output.name and not r.slicing and not math.isnan(r.value)]
-            asked = [r for r in mine if r.metric in _SHOWN.get(output.task, ()) or r.metric in self._settings.thresholds]
-            shown |= {r.full_name: r.value for r in asked or mine[:3]}
+            shown |= {r.full_name: r.value for r in [r for r in mine if r.metric in wanted] or mine[:3]}
         shown |= {r.metric: r.value for r in results if not r.output}
+        slices = len({(r.slicing, r.slice) for r in results if r.slicing})
         blessing = self._outputs.blessing
-        refusals = "; ".join(blessing.refusals())
-        slices = {"slices": sum(bool(s) for s in {(r.slicing, r.slice) for r in results if r.slicing})}
-        return {**shown, **(slices if slices["slices"] else {}), "blessed": "yes" if blessing.blessed else f"no: {refusals}"}
+        verdict = "yes" if blessing.blessed else f"no: {'; '.join(blessing.refusals())}"
+        return {**shown, **({"slices": slices} if slices else {}), "blessed": verdict}
 
 
 _SHOWN: Mapping[str, tuple[str, ...]] = {
@@ -338,72 +300,6 @@ _SHOWN: Mapping[str, tuple[str, ...]] = {
     "multi_label": ("micro_f1", "subset_accuracy", "loss"),
     "regression": ("root_mean_squared_error", "r2", "loss"),
 }
-
-
-def outputs_of(predictor: KerasPredictor, preprocessing: Preprocessing, settings: Any) -> tuple[Output, ...]:
-    """The model's outputs and what each answers; of several those that have a loss, or are given a task.
-
-    Raises:
-        ParameterError: there is no such task, or output that one is given to, or an output has no label.
-    """
-    model = predictor.load()[1]
-    losses, names = compiled_losses(model), output_names(model)
-    tensors = dict(zip(names, _flat(model.output)))
-    tasks = settings.task if isinstance(settings.task, dict) else dict.fromkeys(names, settings.task)
-    for name in tasks:
-        if name not in names:
-            raise ParameterError(f"Evaluator.task: the model has no output {name!r}; {nearest(name, names)}")
-        if tasks[name] is not None and tasks[name] not in get_args(Task):
-            raise ParameterError(f"Evaluator.task: no task {tasks[name]!r}; {nearest(tasks[name], get_args(Task))}")
-    class_names = preprocessing.facts["class_names"]
-    found = []
-    for name in names:
-        known_classes = class_names.get(name) if isinstance(class_names, dict) else class_names
-        task = tasks.get(name) or ("ranking" if settings.query else task_of(losses.get(name), tensors[name], known_classes))
-        width = tensors[name].shape[-1]
-        classes = None
-        if task in ("multi_class", "multi_label"):
-            named = isinstance(known_classes, (list, tuple)) and len(known_classes) == width
-            classes = tuple(map(str, known_classes if named else range(width or 2)))
-        logits = name in losses and losses[name].from_logits
-        if tasks.get(name) or name in losses or len(names) == 1:
-            found.append(Output(name, task, classes, logits))
-    _check_labels(found, preprocessing.labels, settings)
-    return tuple(found)
-
-
-def _check_labels(outputs: Sequence[Output], labels: Sequence[str], settings: Any) -> None:
-    """Raises a ParameterError where it is not known what is true of an output."""
-    if not outputs:
-        raise ParameterError("Evaluator.task: the model has several outputs and no loss; say what each answers")
-    for output in outputs:
-        told = len(labels) == 1 or output.name in labels
-        if not (told or settings.reference or output.task == "detection"):
-            raise ParameterError(
-                f"Evaluator: output {output.name!r} has no label of that name, by which it could be judged; "
-                f"{nearest(output.name, labels)}"
-            )
-
-
-def _flat(output: Any) -> list[Any]:
-    if isinstance(output, dict):
-        return [output[name] for name in sorted(output)]
-    return list(output) if isinstance(output, (list, tuple)) else [output]
-
-
-def _per_label(
-    family: MultiLabelMetrics, tally: SumTally, classes: Sequence[str], confidence: float
-) -> list[dict[str, Any]]:
-    """Precision, recall and F1 of each label, with bootstrapped intervals."""
-    values, spreads = (family.per_class(sums, classes) for sums in (tally.sums[0], tally.replicates[0]))
-    found = []
-    for label, figures in values.items():
-        for metric in ("precision", "recall", "f1"):
-            one = Estimate(float(figures[metric]), replicates=spreads[label][metric])
-            low, high = one.interval(confidence)
-            found.append({"class": label, "metric": metric, "value": one.value, "low": low, "high": high,
-                          "rows": float(figures["rows"])})  # fmt: skip
-    return found
 
 
 def _keras_figures(predicted: Predicted, output: str, groups: int) -> dict[str, list[Figures]]:

@@ -27,7 +27,11 @@ DEMOGRAPHIC_PARITY, EQUAL_OPPORTUNITY, EQUALISED_ODDS = (
 
 
 def gaps(
-    counts: CellCounts, family: BinaryThresholds | Confusion, slices: Mapping[int, str], resampling: Resampling, confidence: float
+    counts: CellCounts,
+    family: BinaryThresholds | Confusion,
+    slices: Mapping[int, str],
+    resampling: Resampling,
+    confidence: float,
 ) -> list[dict[str, Any]]:
     """The gaps of one slicing.
 
@@ -75,9 +79,9 @@ _RATES: Mapping[str, Sequence[str]] = {
 def _span(values: np.ndarray) -> np.ndarray:
     """The largest less the smallest over the slices, of those that have one."""
     none = np.isnan(values).all(axis=0)
-    span = np.where(np.isnan(values), -np.inf, values).max(axis=0) - np.where(np.isnan(values), np.inf, values).min(
-        axis=0
-    )
+    span = np.where(np.isnan(values), -np.inf, values).max(axis=0) - np.where(
+        np.isnan(values), np.inf, values
+    ).min(axis=0)
     return np.where(none, np.nan, span)
 
 

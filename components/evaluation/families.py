@@ -140,7 +140,9 @@ def check_names(families: Sequence[Metrics]) -> None:
     for family in families:
         taken = names & set(family.directions) if isinstance(family, UsersMean) else {family.key} & keys
         if taken:
-            raise ParameterError(f"Evaluator.metrics: there is a {taken.pop()!r} already; call the other one otherwise")
+            raise ParameterError(
+                f"Evaluator.metrics: there is a {taken.pop()!r} already; call the other one otherwise"
+            )
         names |= set(family.directions)
         keys.add(family.key)
 

@@ -48,9 +48,7 @@ def judge(results: Sequence[Result], thresholds: Thresholds) -> list[Ruling]:
         mine = [r for r in results if name in (r.metric, r.full_name)]
         if not any(not r.slicing for r in mine):
             known = {r.full_name for r in results if not r.slicing}
-            raise ParameterError(
-                f"Evaluator.thresholds: the model has no metric {name!r}; {nearest(name, known)}"
-            )
+            raise ParameterError(f"Evaluator.thresholds: the model has no metric {name!r}; {nearest(name, known)}")
         outputs = dict.fromkeys(r.output for r in mine)
         for bounds in given if isinstance(given, list) else [given]:
             for kind in KINDS:
@@ -98,7 +96,9 @@ def _ruling(result: Result, name: str, kind: str, bounds: Bounds, confidence: fl
     if kind == "max_drop":
         value, (low, high) = _drop(result, confidence)
         rule = f"{name} at most {bound:g} worse than the baseline's"
-        why = f"{told} went from {_told(result.baseline)} to {_told(result.value)}, at most {bound:g} worse allowed"
+        why = (
+            f"{told} went from {_told(result.baseline)} to {_told(result.value)}, at most {bound:g} worse allowed"
+        )
     else:
         value, (low, high) = result.value, _one_sided(result.figures.estimate, confidence)
         wanted = f"{'at least' if kind == 'min' else 'at most'} {bound:g}"

@@ -234,7 +234,9 @@ def _add(
             _add_sums(found.tallies[key], sums, family.places(rows), rows, cuts, resampled, wanted)
         elif isinstance(family, CellMetrics):
             cells[side] = family.cells(rows)
-            counts = found.tallies.setdefault(key, CellCounts(groups, family.most_exact, family.coarse, family.levels))
+            counts = found.tallies.setdefault(
+                key, CellCounts(groups, family.most_exact, family.coarse, family.levels)
+            )
             _add_cells(counts, cells[side].reshape(-1, 1), rows.weight, cuts)
         else:
             _add_states(found.tallies.setdefault(key, {}), family, rows, cuts)
@@ -254,8 +256,14 @@ def _add_sums(
     for cut in cuts:
         parts = cut.parts if places is None else _Cut.of(cut.group[places]).parts
         for group, units in parts:
-            mine = _Units(sums, weight, counts) if len(units) == len(sums) else _Units(
-                sums[units], None if weight is None else weight[units], None if counts is None else counts[units]
+            mine = (
+                _Units(sums, weight, counts)
+                if len(units) == len(sums)
+                else _Units(
+                    sums[units],
+                    None if weight is None else weight[units],
+                    None if counts is None else counts[units],
+                )
             )
             tally.plain[group] += mine.sums.sum(axis=0)
             tally.sums[group] += mine.weighted()
@@ -291,7 +299,9 @@ def _add_cells(counts: CellCounts, cells: np.ndarray, weight: np.ndarray | None,
     """Counts cells (rows * m, numbers), m of each row."""
     for cut in cuts:
         each = len(cells) // max(len(cut.group), 1)
-        group, weights = ((values if each == 1 or values is None else np.repeat(values, each)) for values in (cut.group, weight))
+        group, weights = (
+            (values if each == 1 or values is None else np.repeat(values, each)) for values in (cut.group, weight)
+        )
         counts.add(group, cells, weights)
 
 

@@ -195,7 +195,9 @@ class _Files:
         for name, part in zip(self._names, self._parts(table)):
             if len(part):
                 if name not in self._writers:
-                    made = pq.ParquetWriter(self._aside(name), part.schema, compression="zstd", compression_level=1)
+                    made = pq.ParquetWriter(
+                        self._aside(name), part.schema, compression="zstd", compression_level=1
+                    )
                     self._writers[name] = made
                 self._writers[name].write_table(part, row_group_size=GROUP_ROWS)
 
@@ -309,7 +311,8 @@ def _decoded(output: Output, raw: np.ndarray, label: Any, batch: pa.RecordBatch,
         values = _users(plan.decode, raw, batch)
     if output.name in plan.summed:
         rows = Rows(as_array(label) if isinstance(label, pa.Array) else label,
-                    as_array(values) if isinstance(values, pa.Array) else values, None, np.arange(batch.num_rows))  # fmt: skip
+                    as_array(values) if isinstance(values, pa.Array) else values,
+                    None, np.arange(batch.num_rows))  # fmt: skip
         return plan.summed[output.name].sums(rows)
     return values.astype(np.float32) if isinstance(values, np.ndarray) and values.dtype.kind == "f" else values
 

@@ -55,8 +55,8 @@ class KerasPredictor:
         except tf.errors.InvalidArgumentError as error:
             if wrong := _NO_CLASS.search(str(error)):
                 raise DataError(
-                    f"a label is {wrong[1]}, where classes are those of {wrong[2]}; a label that training did not see "
-                    "may be -1: leave such rows out, or give the label's lookup all classes"
+                    f"a label is {wrong[1]}, where classes are those of {wrong[2]}; a label that training did not "
+                    "see may be -1: leave such rows out, or give the label's lookup all classes"
                 ) from error
             raise
 

@@ -71,9 +71,7 @@ class Slicer:
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             raise UserCodeError(f"{name_of(self.function)} must give a text or None a row: {error}") from error
         if len(labels) != batch.num_rows:
-            raise UserCodeError(
-                f"{name_of(self.function)} gave {len(labels)} slices for {batch.num_rows} rows"
-            )
+            raise UserCodeError(f"{name_of(self.function)} gave {len(labels)} slices for {batch.num_rows} rows")
         return labels
 
 
@@ -184,9 +182,7 @@ def _natural(label: str) -> tuple[float, str]:
     return (np.inf if np.isnan(number) else number), label
 
 
-def _equal_parts(
-    examples: Examples, split: str, column: str, parts: int, context: Context
-) -> tuple[float, ...]:
+def _equal_parts(examples: Examples, split: str, column: str, parts: int, context: Context) -> tuple[float, ...]:
     """The edges between parts of as many rows each; fewer where values recur."""
     shards = [(str(shard), column) for shard in examples.whole_shards(split)]
     quantiles = fold(shards, _quantiles, _merged, context)

@@ -69,7 +69,8 @@ class Output:
         if classes and wrong.any():
             raise DataError(
                 f"the label of output {self.name!r} holds {values[wrong][0]:g}, where classes are 0 to "
-                f"{classes - 1}; a label that training did not see may be -1: leave such rows out, or give the label's lookup all classes"
+                f"{classes - 1}; a label that training did not see may be -1: leave such rows out, or give the "
+                "label's lookup all classes"
             )
         return values.astype(np.int64)
 

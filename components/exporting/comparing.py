@@ -16,9 +16,9 @@ from components.base import Context
 from components.columnar.targets import columns_beside
 from components.errors import ParameterError, nearest
 from components.evaluation.estimating import estimate
-from components.evaluation.evaluate import outputs_of
 from components.evaluation.families import families_of, summed
 from components.evaluation.measuring import Measure, measure
+from components.evaluation.outputs import outputs_of
 from components.evaluation.predicting import Plan, predict
 from components.evaluation.predictors import KerasPredictor
 from components.evaluation.resampling import Resampling

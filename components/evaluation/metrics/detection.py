@@ -177,11 +177,14 @@ class Matches:
         """Each class that has true boxes, with what is of it."""
         for kind in np.unique(self.true_kind):
             found, true = self.kind == kind, self.true_kind == kind
-            yield kind, Matches(
-                self.number,
-                self.weight,
-                *(getattr(self, name)[found] for name in ("image", "kind", "score", "place", "outcome")),
-                *(getattr(self, name)[true] for name in ("true_image", "true_kind", "there")),
+            yield (
+                kind,
+                Matches(
+                    self.number,
+                    self.weight,
+                    *(getattr(self, name)[found] for name in ("image", "kind", "score", "place", "outcome")),
+                    *(getattr(self, name)[true] for name in ("true_image", "true_kind", "there")),
+                ),
             )
 
 

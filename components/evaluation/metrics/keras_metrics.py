@@ -173,7 +173,9 @@ class _Functions:
         """
         ends = np.append(starts[1:], len(rows[0]))
         with self._told():
-            return self._sums([tf.constant(array) for array in rows], tf.constant(np.stack([starts, ends], 1))).numpy()
+            return self._sums(
+                [tf.constant(array) for array in rows], tf.constant(np.stack([starts, ends], 1))
+            ).numpy()
 
     def results(self, sums: np.ndarray) -> np.ndarray:
         """The metric of each state, float64 (states,); of several numbers their mean."""

@@ -100,7 +100,11 @@ class Confusion(CellMetrics):
         found = []
         for k in range(self.classes):
             trials = {"precision": predicted[k], "recall": true[k], "f1": None}
-            values = (_or_zero(right, predicted)[k], _or_zero(right, true)[k], _or_zero(2 * right, predicted + true)[k])
+            values = (
+                _or_zero(right, predicted)[k],
+                _or_zero(right, true)[k],
+                _or_zero(2 * right, predicted + true)[k],
+            )
             for (name, of), value in zip(trials.items(), values):
                 low, high = (np.nan, np.nan) if weighted or of is None else wilson(right[k], of, confidence)
                 found.append({"class": k, "metric": name, "value": float(value), "low": low, "high": high,
@@ -115,7 +119,9 @@ class Confusion(CellMetrics):
         for classes, mask in ((true, true == predicted), (predicted, None), (true, None)):
             total = np.zeros(shape)
             taken = counts if mask is None else counts[..., mask]
-            np.add.at(np.moveaxis(total, -1, 0), classes if mask is None else classes[mask], np.moveaxis(taken, -1, 0))
+            np.add.at(
+                np.moveaxis(total, -1, 0), classes if mask is None else classes[mask], np.moveaxis(taken, -1, 0)
+            )
             sides.append(total)
         return tuple(sides)
 
