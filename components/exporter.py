@@ -9,8 +9,6 @@ from components.artifacts import Examples, Model, ModelForms, Preprocessing, Sav
 from components.base import Component, Context, Input, Output, Parameter
 from components.errors import ParameterError
 
-MANIFEST = SavedModel.MANIFEST
-
 
 class Exporter(Component):
     """Joins preprocessing and model into one SavedModel.

@@ -16,10 +16,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from components.artifacts import Model, Preprocessing
+from components.artifacts import Model, Preprocessing, SavedModel
 from components.errors import ArtifactError, DataError, one_line
 from components.evaluation.compiled import compiled_losses, output_names
-from components.exporter import MANIFEST
 
 SIGNATURE = "serving_default"
 # What TensorFlow says where a label is no class.
@@ -85,7 +84,7 @@ class SavedModelPredictor:
 
     def from_logits(self, output: str, default: bool) -> bool:
         """Whether an output's scores are logits; the default where the model does not say."""
-        manifest = self.path / MANIFEST
+        manifest = self.path / SavedModel.MANIFEST
         told = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
         return told.get("from_logits", {}).get(output, default)
 

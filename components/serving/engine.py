@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from components.exporter import MANIFEST
+from components.artifacts import SavedModel
 from components.serving.errors import invalid
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -171,7 +171,7 @@ def _spec(info: Any) -> TensorSpec:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        found = json.loads((folder / SavedModel.MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from components.errors import ArtifactError
-from components.pusher import DIGEST
+from components.pushing.versions import DIGEST
 from components.serving.settings import ModelSource
 
 SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
