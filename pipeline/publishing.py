@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from components.base import Component
+from components.syncing import sync, sync_tree
 
 MANIFEST = "execution.json"
 
@@ -151,11 +151,11 @@ class ArtifactRoot:
         }
         text = json.dumps(manifest, indent=1, default=str)
         (staging / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        _sync_tree(staging)
+        sync_tree(staging)
         final = self.artifacts / pipeline / component.name / f"{fingerprint[:12]}-{uuid.uuid4().hex[:8]}"
         final.parent.mkdir(parents=True, exist_ok=True)
         staging.rename(final)
-        _sync(final.parent)
+        sync(final.parent)
         return Published(final, fingerprint, manifest["metrics"], outputs)
 
 
@@ -192,21 +192,6 @@ def _digest_of(files: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_file())
-
-
-def _sync_tree(folder: Path) -> None:
-    """Everything in the folder is on the disk when this returns, so that the rename tells the truth."""
-    for path in folder.rglob("*"):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _mtime(path: Path) -> int:

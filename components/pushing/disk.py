@@ -13,6 +13,7 @@ from pathlib import Path
 
 from components.errors import DataError
 from components.pushing.versions import DIGEST, LATEST, content_digest, next_version, superfluous
+from components.syncing import sync, sync_tree
 
 LOCK, ASIDE, GOING = ".push.lock", ".pushing", ".removing"
 
@@ -70,11 +71,11 @@ class DiskDestination:
         try:
             shutil.copytree(model, aside)
             (aside / DIGEST).write_text(json.dumps({"sha256": digest}) + "\n", encoding="utf-8")
-            _sync_tree(aside)
+            sync_tree(aside)
             aside.rename(self.path / str(version))
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        _sync(self.path)
+        sync(self.path)
         return version
 
     def _link(self, version: int) -> None:
@@ -87,7 +88,7 @@ class DiskDestination:
         except OSError:  # a file system without links
             aside.write_text(f"{version}\n", encoding="utf-8")
         aside.replace(self.path / LATEST)
-        _sync(self.path)
+        sync(self.path)
 
     def _remove(self, version: int) -> None:
         """Out of sight with a rename, then for good: no server meets half of it."""
@@ -118,16 +119,3 @@ class DiskDestination:
             yield
         except OSError as error:
             raise DataError(f"{self}: {error.strerror}: {error.filename}") from error
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
