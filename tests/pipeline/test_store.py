@@ -199,6 +199,24 @@ def test_threads_that_record_one_node_and_the_same_artifacts_leave_one_of_each(s
     assert all(len([d for d in found if d is not None]) == 1 for found in digests)
 
 
+def test_runs_that_make_the_same_artifacts_known_in_other_orders_do_not_lock_each_other_out(store):
+    artifacts = [[StoredArtifact("Report", f"/{n}/{part}", "d", 1) for part in range(300)] for n in range(12)]
+    together = threading.Barrier(2)
+
+    def record_many(run_id):
+        begin(store, run_id)
+        for number, made in enumerate(artifacts):
+            ordered = made if run_id == "forth" else made[::-1]
+            execution = done(f"N{number}", run_id, outputs={a.path: a for a in ordered})
+            together.wait(timeout=120)
+            store.record(execution)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(record_many, ("forth", "back")))
+    forth, back = ({e.node: set(e.outputs) for e in store.executions(run_id)} for run_id in ("forth", "back"))
+    assert forth == back == {f"N{n}": {a.path for a in made} for n, made in enumerate(artifacts)}
+
+
 def _record_in_fork(store, name):
     for number in range(10):
         store.record(done(f"{name}-{number}"))
