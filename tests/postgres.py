@@ -55,7 +55,7 @@ class Server:
 def running_server() -> Iterator[Server]:
     """Starts a server in a folder of its own, and removes both at the end; skips where there is none."""
     pytest.importorskip("psycopg", reason="psycopg, PostgreSQL's driver, is not installed")
-    initdb, postgres = (_program(name) for name in ("initdb", "postgres"))
+    initdb, postgres = (program(name) for name in ("initdb", "postgres"))
     folder = Path(tempfile.mkdtemp(prefix="kerasline-postgres-"))
     try:
         _initialise(initdb, folder)
@@ -78,8 +78,8 @@ def running_server() -> Iterator[Server]:
         shutil.rmtree(folder)
 
 
-def _program(name: str) -> str:
-    """From the PATH, or from where Debian puts it: beside the PATH, a folder a version."""
+def program(name: str) -> str:
+    """A program of PostgreSQL's: from the PATH, or from where Debian puts it: beside the PATH, a folder a version."""
     debian = sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"), key=lambda p: float(p.split("/")[4]))
     found = shutil.which(name) or next(reversed(debian), None)
     if found is None:

@@ -175,3 +175,19 @@ def test_alembic_is_imported_only_to_upgrade(store_url):
     for _ in ("made", "opened"):
         environment = {**os.environ, "PYTHONPATH": str(HOUSE)}
         subprocess.run([sys.executable, "-c", code, store_url], env=environment, check=True)
+
+
+def test_what_is_asked_of_a_long_history_is_answered_from_an_index_in_its_order(tmp_path):
+    """Else a pipeline that has run some thousand times would wait for each of its stages' cache."""
+    url = f"sqlite:///{tmp_path / 'metadata.sqlite'}"
+    store, asked = Store(url), []
+    listening = (store._database._reading, "before_cursor_execute", lambda *call: asked.append(call[2:4]))
+    sa.event.listen(*listening)
+    store.published("f"), store.latest("p", "A", "r1"), store.history("p", "A")
+    plans = []
+    with sqlite3.connect(tmp_path / "metadata.sqlite") as database:
+        for statement, parameters in asked:
+            if "FROM executions" in statement:
+                plans.append([row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)])
+    searched = [step for plan in plans for step in plan]
+    assert len(plans) == 4 and all(step.startswith("SEARCH executions USING INDEX") for step in searched), plans
