@@ -107,7 +107,9 @@ def _in_a_process(code: str) -> Callable[[str], str]:
 
     def measure(url: str) -> str:
         command = [sys.executable, "-c", code, url]
-        taken = [float(subprocess.run(command, cwd=HOUSE, capture_output=True, check=True).stdout) for _ in range(9)]
+        taken = [
+            float(subprocess.run(command, cwd=HOUSE, capture_output=True, check=True).stdout) for _ in range(9)
+        ]
         return f"{statistics.median(taken) * 1000:.0f}"
 
     return measure

@@ -28,7 +28,6 @@ _ADVICE = {
     "no password supplied": "give it in the URL, PGPASSWORD or ~/.pgpass",
     "Connection refused": "start the server, or correct host and port",
     "permission denied for schema": "let the user own the database (createdb --owner)",
-    "too many clients": "raise the server's max_connections",
     "locked": f"waited {LOCK_TIMEOUT_SECONDS} s for another program to let go of it",
 }
 
@@ -149,9 +148,7 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     # No pool: a connection a transaction, so that threads and forks never share one.
-    engine = sa.create_engine(
-        url, poolclass=sa.pool.NullPool, connect_args={"timeout": LOCK_TIMEOUT_SECONDS}
-    )
+    engine = sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args={"timeout": LOCK_TIMEOUT_SECONDS})
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -168,9 +165,7 @@ def _postgresql_engine(url: sa.URL) -> sa.Engine:
     }
     arguments = {name: value for name, value in arguments.items() if name not in url.query}
     # A pool: to connect costs ten times what a transaction does. No thread ever waits for another's.
-    engine = sa.create_engine(
-        url, connect_args=arguments, pool_size=2, max_overflow=-1, pool_pre_ping=True
-    )
+    engine = sa.create_engine(url, connect_args=arguments, pool_size=2, max_overflow=-1, pool_pre_ping=True)
     _leave_to_parent(engine)
     return engine
 

@@ -265,6 +265,6 @@ def _made_known(connection: sa.Connection, artifacts: Iterable[StoredArtifact]) 
     if not by_path:
         return {}
     rows = [vars(by_path[path]) for path in sorted(by_path)]
-    connection.execute(_insert(connection, _artifacts).values(rows).on_conflict_do_nothing(index_elements=["path"]))
+    connection.execute(_insert(connection, _artifacts).values(rows).on_conflict_do_nothing())
     known = sa.select(_artifacts.c.path, _artifacts.c.id).where(_artifacts.c.path.in_(list(by_path)))
     return {path: key for path, key in connection.execute(known)}

@@ -79,11 +79,13 @@ def running_server() -> Iterator[Server]:
 
 
 def program(name: str) -> str:
-    """A program of PostgreSQL's: from the PATH, or from where Debian puts it: beside the PATH, a folder a version."""
+    """A program of PostgreSQL's: from the PATH, or from where Debian puts it, a folder a version."""
     debian = sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"), key=lambda p: float(p.split("/")[4]))
     found = shutil.which(name) or next(reversed(debian), None)
     if found is None:
-        pytest.skip(f"PostgreSQL's {name} is neither on the PATH nor in /usr/lib/postgresql (apt install postgresql)")
+        pytest.skip(
+            f"PostgreSQL's {name} is neither on the PATH nor in /usr/lib/postgresql (apt install postgresql)"
+        )
     return found
 
 

@@ -48,7 +48,10 @@ def test_a_wrong_url_is_one_line_without_the_password(url, told):
 
 @pytest.mark.parametrize("driver", ["postgresql", "postgresql+psycopg", "postgresql+psycopg2", "postgres"])
 def test_postgresql_is_spoken_to_by_psycopg_3_whatever_the_url_names(postgres, driver):
-    with postgres.new_database() as url, Database(url.replace("postgresql", driver, 1)).transaction() as connection:
+    with (
+        postgres.new_database() as url,
+        Database(url.replace("postgresql", driver, 1)).transaction() as connection,
+    ):
         assert type(connection.connection.dbapi_connection).__module__ == "psycopg"
 
 
@@ -65,7 +68,10 @@ def unreachable(postgres, fault):
         wrong = postgres.url("postgres", password="hush-now")
         return wrong, f'password authentication failed for user "{USER}" \\(check user and password'
     if fault == "no password":
-        return f"postgresql://{USER}@127.0.0.1:{postgres.port}/postgres", "no password supplied \\(give it in the URL"
+        return (
+            f"postgresql://{USER}@127.0.0.1:{postgres.port}/postgres",
+            "no password supplied \\(give it in the URL",
+        )
     if fault == "database":
         return postgres.url("nowhere"), 'database "nowhere" does not exist; make it: createdb nowhere'
     with socket.socket() as probe:  # bound, and not listened to: whoever connects is refused
@@ -75,13 +81,25 @@ def unreachable(postgres, fault):
 
 
 @pytest.mark.parametrize("fault", ["password", "no password", "database", "server"])
-def test_a_server_that_does_not_let_in_is_told_in_one_line_without_the_password(postgres, fault, monkeypatch, tmp_path):
+def test_a_server_that_does_not_let_in_is_told_in_one_line_without_the_password(
+    postgres, fault, monkeypatch, tmp_path
+):
     monkeypatch.setenv("PGPASSFILE", str(tmp_path / "none"))
     url, told = unreachable(postgres, fault)
     with pytest.raises(StoreError, match=told) as refused:
         Store(url)
     for secret in (PASSWORD, "hush-now", "\n"):
         assert secret not in str(refused.value)
+
+
+def test_a_user_who_may_not_make_tables_is_told_what_to_do(postgres):
+    with postgres.new_database() as url:
+        database = url.rpartition("/")[2]
+        postgres.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC", database)  # as it is from PostgreSQL 15 on
+        postgres.execute("CREATE ROLE guest LOGIN PASSWORD 'guest-word'")
+        with pytest.raises(StoreError, match="permission denied for schema public.*own the database") as refused:
+            Store(postgres.url(database, user="guest", password="guest-word"))
+        assert "\n" not in str(refused.value) and "guest-word" not in str(refused.value)
 
 
 def test_the_command_line_tells_it_so_too(cli, postgres):
@@ -140,7 +158,9 @@ def hold(store_url):
 
 def waiting(postgres, url):
     """How many sessions wait for a lock by name in the database."""
-    rows = postgres.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted", url.rpartition("/")[2])
+    rows = postgres.execute(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted", url.rpartition("/")[2]
+    )
     return rows[0][0]
 
 
@@ -170,7 +190,8 @@ def test_other_names_do_not_wait_and_a_name_is_free_again_after(store_url):
 @pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
 def test_a_lock_waits_in_no_transaction_and_its_loss_does_not_stop_the_work(postgres, store_url):
     store, database = Store(store_url), store_url.rpartition("/")[2]
-    holder = "FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE locktype = 'advisory' AND datname = current_database()"
+    holder = "FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE locktype = 'advisory'"
+    holder += " AND datname = current_database()"
     with store.held("the work"):
         assert postgres.execute(f"SELECT state {holder}", database) == [("idle",)]
         postgres.execute(f"SELECT pg_terminate_backend(pid) {holder}", database)
@@ -212,4 +233,7 @@ def test_two_hosts_that_share_store_and_root_do_the_work_once(store_url, tmp_pat
     with ThreadPoolExecutor(2) as hosts:
         found = list(hosts.map(execute, ("one", "two")))
     assert sorted(e.state for e in found) == ["cached", "ran"]
-    assert found[0].folder == found[1].folder and found[0].outputs["report"].digest == found[1].outputs["report"].digest
+    assert (
+        found[0].folder == found[1].folder
+        and found[0].outputs["report"].digest == found[1].outputs["report"].digest
+    )

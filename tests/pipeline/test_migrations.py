@@ -166,12 +166,15 @@ def test_another_programs_tables_are_left_alone(store_url):
     with Database(store_url).transaction(write=True) as connection:
         connection.execute(sa.text("CREATE TABLE runs (run_uuid VARCHAR(32) PRIMARY KEY)"))
         connection.execute(sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)"))
-    with pytest.raises(StoreError, match=r"another program's tables are there \(runs\); give a database of its own"):
+    with pytest.raises(
+        StoreError, match=r"another program's tables are there \(runs\); give a database of its own"
+    ):
         Store(store_url)
 
 
 def test_alembic_is_imported_only_to_upgrade(store_url):
-    code = "import sys; from pipeline.store import Store; Store(sys.argv[1]).runs(); assert 'alembic' not in sys.modules"
+    code = "import sys; from pipeline.store import Store; Store(sys.argv[1]).runs()"
+    code += "; assert 'alembic' not in sys.modules"
     for _ in ("made", "opened"):
         environment = {**os.environ, "PYTHONPATH": str(HOUSE)}
         subprocess.run([sys.executable, "-c", code, store_url], env=environment, check=True)

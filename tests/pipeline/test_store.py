@@ -43,8 +43,8 @@ def test_what_was_recorded_comes_back_as_it_was(store):
     begin(store)
     raw, model = StoredArtifact("Examples", "/raw", "d1", 1), StoredArtifact("Model", "/model", "d2", 2**40)
     execution = done(
-        "A", inputs={"raw": raw, "again": raw}, outputs={"model": model}, metrics={"x": {"y": [1, 2.5, None, True, "z"]}},
-        fingerprint="f" * 64, message="well", seconds=0.25,
+        "A", inputs={"raw": raw, "again": raw}, outputs={"model": model},
+        metrics={"x": {"y": [1, 2.5, None, True, "z"]}}, fingerprint="f" * 64, message="well", seconds=0.25,
     )  # fmt: skip
     store.record(execution)
     assert store.executions("r1") == [execution]
@@ -90,7 +90,9 @@ def test_the_latest_is_this_runs_own_or_else_the_newest(store):
 def test_a_fingerprint_finds_the_newest_until_its_folder_is_forgotten(store):
     for number, run_id in enumerate(("r1", "r2")):
         begin(store, run_id)
-        store.record(done("A", run_id, fingerprint="f", folder=f"/{run_id}", finished=now().replace(year=2001 + number)))
+        store.record(
+            done("A", run_id, fingerprint="f", folder=f"/{run_id}", finished=now().replace(year=2001 + number))
+        )
     assert store.published("f").folder == "/r2"
     store.forget_artifacts(["/r2", "/never"])
     assert store.published("f").folder == "/r1"
@@ -125,7 +127,13 @@ def test_an_execution_of_no_run_is_refused_in_one_line(store):
 
 # Values that one of the two databases, or JSON, does not take by itself
 
-HARD_TEXTS = ["nul \0 in it", os.fsdecode(b"caf\xe9 is no UTF-8"), "\U0001f600 and \u0000\udc80", "x" * 1500, "a\\b%'\""]
+HARD_TEXTS = [
+    "nul \0 in it",
+    os.fsdecode(b"caf\xe9 is no UTF-8"),
+    "\U0001f600 and \u0000\udc80",
+    "x" * 1500,
+    "a\\b%'\"",
+]
 
 
 @pytest.mark.parametrize("text", HARD_TEXTS, ids=ascii)
@@ -133,7 +141,20 @@ def test_any_text_is_kept_wherever_it_stands(store, text):
     store.begin_run(Run(text, text, text, text, text, now(), {text: text}))
     artifact = StoredArtifact(text, "/" + text, text, 1)
     execution = Execution(
-        text, text, text, text, "ran", now(), text, text, {text: text}, text, now(), 0.5, {text: artifact}, {text: artifact}
+        text,
+        text,
+        text,
+        text,
+        "ran",
+        now(),
+        text,
+        text,
+        {text: text},
+        text,
+        now(),
+        0.5,
+        {text: artifact},
+        {text: artifact},
     )
     store.record(execution)
     store.remember_digest(text, 1, 2, text)
@@ -146,8 +167,8 @@ def test_any_text_is_kept_wherever_it_stands(store, text):
 def test_metrics_of_numpy_and_those_that_are_no_numbers_are_kept(store):
     begin(store)
     metrics = {
-        "worst": float("nan"), "best": [float("inf"), -math.inf, 1.5], "deep": {"x": np.float32("nan"), 3: np.arange(3)},
-        "other": {1, 1}, "written": {"$float": "nan, said a user"},
+        "worst": float("nan"), "best": [float("inf"), -math.inf, 1.5],
+        "deep": {"x": np.float32("nan"), 3: np.arange(3)}, "other": {1}, "written": {"$float": "nan, said a user"},
     }  # fmt: skip
     store.record(done("A", metrics=metrics))
     found = store.executions("r1")[0].metrics
@@ -157,6 +178,7 @@ def test_metrics_of_numpy_and_those_that_are_no_numbers_are_kept(store):
 
 
 # Several programs at once
+
 
 def _record_many(url, writer):
     store = Store(url)
@@ -192,7 +214,9 @@ def test_threads_that_record_one_node_and_the_same_artifacts_leave_one_of_each(s
     (execution,) = store.executions("r1")
     assert {a.path for a in execution.outputs.values()} == {f"/14/{part}" for part in range(4)}
     with Database(store.url).transaction() as connection:
-        counts = [connection.execute(sa.text(f"SELECT count(*) FROM {t}")).scalar() for t in ("artifacts", "events")]
+        counts = [
+            connection.execute(sa.text(f"SELECT count(*) FROM {t}")).scalar() for t in ("artifacts", "events")
+        ]
         paths = connection.execute(sa.text("SELECT count(DISTINCT path) FROM artifacts")).scalar()
     assert counts == [60, 4] and paths == 60
     digests = [[store.known_digest(f"/{n}", w, 1) for w in range(6)] for n in range(15)]
