@@ -108,8 +108,10 @@ class Executor:
     def _executed(self, name: str, blank: Execution, work: _Work | None) -> Execution:
         if work is None:
             return dataclasses.replace(blank, state="skipped", message=self._why_not(name))
-        # Whoever else is at this very work, here or in another run, is waited for: then it is there.
-        with locked(self.root.lock_file(work.fingerprint)):
+        # Whoever else is at this very work, here, in another run or on another host, is waited for: then
+        # it is there. Of one host, one at a time asks the store.
+        elsewhere = self.store.held(f"{self.root.path} {work.fingerprint}")
+        with locked(self.root.lock_file(work.fingerprint)), elsewhere:
             return self._cached(work, blank) or self._run(work, blank)
 
     def _run(self, work: _Work, blank: Execution) -> Execution:

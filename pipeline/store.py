@@ -3,173 +3,58 @@
 Tables: `runs`; `executions`, one a node and run; `artifacts`, one an output folder; `events`, which
 tie executions to the artifacts that they read and wrote. `file_digests` remembers the content
 digests of outside files, so that a large file is hashed once and not at every run.
+
+SQLite lets one writer in at a time. On PostgreSQL writers work side by side, and what is written here
+is right because of three rules: what is replaced is replaced by one statement (INSERT ... ON CONFLICT),
+or with the row of its run locked; a row that two may add at once is added by ON CONFLICT DO NOTHING;
+and rows of one table are locked in one order, so that two writers never wait for each other.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import functools
-import sqlite3
-import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import importlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from components.errors import StoreError, nearest
+from pipeline.database import Database, sqlite_url
+from pipeline.migrations import bring_up_to_date
+from pipeline.records import Execution, Run, StoredArtifact, new_run_id, now
+from pipeline.tables import artifacts as _artifacts
+from pipeline.tables import events as _events
+from pipeline.tables import executions as _executions
+from pipeline.tables import file_digests as _file_digests
+from pipeline.tables import runs as _runs
 
-LOCK_TIMEOUT_SECONDS = 60
+__all__ = ["Execution", "Run", "Store", "StoredArtifact", "new_run_id", "now", "sqlite_url"]
+
 # So many executions of a node are looked through for an earlier one.
 MOST_HISTORY = 200
 
-_metadata = sa.MetaData()
-
-_runs = sa.Table(
-    "runs",
-    _metadata,
-    sa.Column("id", sa.String(100), primary_key=True),
-    sa.Column("pipeline", sa.String(200), nullable=False),
-    sa.Column("recipe", sa.Text, nullable=False),
-    sa.Column("root", sa.Text, nullable=False),
-    sa.Column("state", sa.String(20), nullable=False),
-    sa.Column("settings", sa.JSON, nullable=False),
-    sa.Column("started", sa.DateTime, nullable=False),
-    sa.Column("finished", sa.DateTime),
-    sa.Column("seconds", sa.Float),
-)
-
-_executions = sa.Table(
-    "executions",
-    _metadata,
-    sa.Column("id", sa.String(32), primary_key=True),
-    sa.Column("run_id", sa.ForeignKey("runs.id"), nullable=False),
-    sa.Column("pipeline", sa.String(200), nullable=False),
-    sa.Column("node", sa.String(200), nullable=False),
-    sa.Column("component", sa.Text, nullable=False),
-    sa.Column("state", sa.String(20), nullable=False),
-    sa.Column("fingerprint", sa.String(64), index=True),
-    sa.Column("folder", sa.Text),
-    sa.Column("metrics", sa.JSON, nullable=False),
-    sa.Column("message", sa.Text),
-    sa.Column("started", sa.DateTime, nullable=False),
-    sa.Column("finished", sa.DateTime),
-    sa.Column("seconds", sa.Float),
-    sa.UniqueConstraint("run_id", "node"),
-)
-
-_artifacts = sa.Table(
-    "artifacts",
-    _metadata,
-    sa.Column("id", sa.String(32), primary_key=True),
-    sa.Column("type", sa.String(100), nullable=False),
-    sa.Column("path", sa.Text, nullable=False, unique=True),
-    sa.Column("digest", sa.String(64), nullable=False),
-    sa.Column("size_bytes", sa.BigInteger, nullable=False),
-    sa.Column("created", sa.DateTime, nullable=False),
-)
-
-_events = sa.Table(
-    "events",
-    _metadata,
-    sa.Column("execution_id", sa.ForeignKey("executions.id"), primary_key=True),
-    sa.Column("artifact_id", sa.ForeignKey("artifacts.id"), primary_key=True, index=True),
-    sa.Column("direction", sa.String(3), primary_key=True),
-    sa.Column("name", sa.String(200), primary_key=True),
-)
-
-_file_digests = sa.Table(
-    "file_digests",
-    _metadata,
-    sa.Column("path", sa.String(1000), primary_key=True),
-    sa.Column("size", sa.BigInteger, nullable=False),
-    sa.Column("mtime_ns", sa.BigInteger, nullable=False),
-    sa.Column("digest", sa.String(64), nullable=False),
-)
-
-
-@dataclass(frozen=True)
-class StoredArtifact:
-    """An artifact as the store knows it; `id` is a name for people too, by its first digits."""
-
-    type: str
-    path: str
-    digest: str
-    size_bytes: int
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    created: datetime.datetime = field(default_factory=lambda: now())
-
-
-@dataclass(frozen=True)
-class Execution:
-    """What became of one node in one run.
-
-    Attributes:
-        state: running, ran, cached, skipped or failed.
-        folder: the published folder that holds a sub-folder for each output, and its manifest.
-        message: why it was skipped or failed, or what is worth telling besides.
-    """
-
-    run_id: str
-    pipeline: str
-    node: str
-    component: str
-    state: str
-    started: datetime.datetime
-    fingerprint: str | None = None
-    folder: str | None = None
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    message: str | None = None
-    finished: datetime.datetime | None = None
-    seconds: float | None = None
-    inputs: Mapping[str, StoredArtifact] = field(default_factory=dict)
-    outputs: Mapping[str, StoredArtifact] = field(default_factory=dict)
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a pipeline. `state`: running, succeeded or failed."""
-
-    id: str
-    pipeline: str
-    recipe: str
-    root: str
-    state: str
-    started: datetime.datetime
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    finished: datetime.datetime | None = None
-    seconds: float | None = None
-
-
-def now() -> datetime.datetime:
-    """The time in UTC, without a zone, as the store keeps it."""
-    return datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None)
-
-
-def new_run_id() -> str:
-    """A name for a run that sorts by time and never comes twice."""
-    return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
+# PostgreSQL's indexes take 2,700 bytes; the digest of a file with a longer path is not remembered.
+MOST_PATH_BYTES = 2000
 
 
 class Store:
-    """Opens a metadata store and makes its tables where they are missing.
+    """Opens a metadata store; makes its tables where they are missing, and upgrades older ones.
 
     Args:
-        url: any SQLAlchemy URL, such as `sqlite:///folder/metadata.sqlite` or `postgresql+psycopg://...`.
+        url: SQLAlchemy's form, such as `sqlite:///folder/metadata.sqlite` or
+            `postgresql://user:password@host:port/database`.
 
     Raises:
-        StoreError: it cannot be opened, or is not a database.
+        StoreError: it cannot be opened, is not a database, or was made by a newer kerasline.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._engine = _open(url)
-        with self._transaction(write=True) as connection:
-            _metadata.create_all(connection)
+        self._database = Database(url)
+        bring_up_to_date(self._database)
 
     def __reduce__(self) -> Any:
         return _opened_once, (self.url,)
@@ -178,13 +63,10 @@ class Store:
 
     def begin_run(self, run: Run) -> None:
         """Records a run, or that one is taken up again; its earlier executions stay."""
+        changed = {"state": run.state, "finished": None, "settings": run.settings}
         with self._transaction(write=True) as connection:
-            known = connection.execute(sa.select(_runs.c.id).where(_runs.c.id == run.id)).first()
-            if known is None:
-                connection.execute(_runs.insert().values(**vars(run)))
-            else:
-                changed = {"state": run.state, "finished": None, "settings": run.settings}
-                connection.execute(_runs.update().where(_runs.c.id == run.id).values(changed))
+            begun = _insert(connection, _runs).values(**vars(run))
+            connection.execute(begun.on_conflict_do_update(index_elements=["id"], set_=changed))
 
     def finish_run(self, run_id: str, state: str, seconds: float) -> None:
         with self._transaction(write=True) as connection:
@@ -197,16 +79,21 @@ class Store:
         A node has one execution in a run: what was recorded for it before is replaced.
         """
         columns = {c.name: getattr(execution, c.name) for c in _executions.c}
-        columns["metrics"] = dict(execution.metrics)
+        sides = (("in", execution.inputs), ("out", execution.outputs))
+        ties = [(side, name, artifact) for side, named in sides for name, artifact in named.items()]
         with self._transaction(write=True) as connection:
+            # Those that record in one run queue here, so that no two replace a node's execution at once.
+            run = sa.select(_runs.c.id).where(_runs.c.id == execution.run_id)
+            connection.execute(run.with_for_update(key_share=True))
             _forget(connection, execution.run_id, execution.node)
             connection.execute(_executions.insert().values(columns))
-            for direction in ("in", "out"):
-                artifacts = execution.inputs if direction == "in" else execution.outputs
-                for name, artifact in artifacts.items():
-                    event = {"direction": direction, "name": name, "execution_id": execution.id}
-                    event["artifact_id"] = _artifact_id(connection, artifact)
-                    connection.execute(_events.insert().values(event))
+            ids = _made_known(connection, [artifact for _, _, artifact in ties])
+            tied = [
+                {"execution_id": execution.id, "artifact_id": ids[artifact.path], "direction": side, "name": name}
+                for side, name, artifact in ties
+            ]
+            if tied:
+                connection.execute(_events.insert(), tied)
 
     def progress(self, execution_id: str, message: str) -> None:
         """Says how far a running execution is."""
@@ -215,16 +102,27 @@ class Store:
             connection.execute(_executions.update().where(row).values(message=message))
 
     def remember_digest(self, path: str, size: int, mtime_ns: int, digest: str) -> None:
-        row = {"path": path, "size": size, "mtime_ns": mtime_ns, "digest": digest}
+        if len(path.encode("utf-8", "surrogatepass")) > MOST_PATH_BYTES:
+            return
+        facts = {"size": size, "mtime_ns": mtime_ns, "digest": digest}
         with self._transaction(write=True) as connection:
-            connection.execute(_file_digests.delete().where(_file_digests.c.path == path))
-            connection.execute(_file_digests.insert().values(row))
+            row = _insert(connection, _file_digests).values(path=path, **facts)
+            connection.execute(row.on_conflict_do_update(index_elements=["path"], set_=facts))
 
     def forget_artifacts(self, paths: Sequence[str]) -> None:
         """Marks executions whose folders were removed, so that the cache no longer offers them."""
         with self._transaction(write=True) as connection:
-            gone = _executions.c.folder.in_(list(paths))
-            connection.execute(_executions.update().where(gone).values(fingerprint=None))
+            t = _executions.c
+            gone = sa.select(t.id).where(t.folder.in_(list(paths))).order_by(t.id).with_for_update(key_share=True)
+            ids = connection.execute(gone).scalars().all()
+            connection.execute(_executions.update().where(t.id.in_(ids)).values(fingerprint=None))
+
+    def held(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Holds a name against every other host that has this store open, until the end of the `with`.
+
+        See `Database.held`: on SQLite it is nothing.
+        """
+        return self._database.held(name)
 
     # What is known
 
@@ -269,19 +167,15 @@ class Store:
 
     def latest(self, pipeline: str, node: str, run_id: str) -> Execution | None:
         """The execution whose outputs stand for a node that is not run: this run's, or the newest."""
-        t = _executions.c
-        query = sa.select(_executions).where(t.pipeline == pipeline, t.node == node)
-        query = query.where(t.state.in_(["ran", "cached"]), t.folder.is_not(None))
-        order = [sa.case((t.run_id == run_id, 0), else_=1), t.finished.desc()]
-        found = self._executions(query.order_by(*order).limit(1))
+        every = self._fruitful(pipeline, node)
+        ours = self._executions(every.where(_executions.c.run_id == run_id))
+        found = ours or self._executions(every.order_by(_executions.c.finished.desc()).limit(1))
         return found[0] if found else None
 
     def history(self, pipeline: str, node: str) -> list[Execution]:
         """The executions of a node that gave outputs, in all runs, the newest first."""
-        t = _executions.c
-        query = sa.select(_executions).where(t.pipeline == pipeline, t.node == node)
-        query = query.where(t.state.in_(["ran", "cached"]), t.folder.is_not(None))
-        return self._executions(query.order_by(t.finished.desc()).limit(MOST_HISTORY))
+        query = self._fruitful(pipeline, node).order_by(_executions.c.finished.desc())
+        return self._executions(query.limit(MOST_HISTORY))
 
     def artifact(self, key: str) -> StoredArtifact | None:
         """An artifact by its id, the beginning of it, or its path."""
@@ -304,6 +198,11 @@ class Store:
         """The executions that read an artifact and did work."""
         query = self._touching(artifact_id, "in").where(_executions.c.state == "ran")
         return self._executions(query.order_by(_executions.c.finished))
+
+    def _fruitful(self, pipeline: str, node: str) -> sa.Select:
+        t = _executions.c
+        query = sa.select(_executions).where(t.pipeline == pipeline, t.node == node)
+        return query.where(t.state.in_(["ran", "cached"]), t.folder.is_not(None))
 
     def _touching(self, artifact_id: str, direction: str) -> sa.Select:
         query = sa.select(_executions).join(_events, _events.c.execution_id == _executions.c.id)
@@ -333,19 +232,8 @@ class Store:
         with self._transaction() as connection:
             return connection.execute(query).scalar()
 
-    @contextlib.contextmanager
-    def _transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.execution_options(write=write).begin() as connection:
-                yield connection
-        except sa.exc.DBAPIError as error:
-            hint = ""
-            if "locked" in str(error.orig):
-                hint = f" (waited {LOCK_TIMEOUT_SECONDS} s for another program to let go of it)"
-            raise StoreError(f"metadata store {self._shown()}: {error.orig}{hint}") from error
-
-    def _shown(self) -> str:
-        return self._engine.url.render_as_string(hide_password=True)
+    def _transaction(self, *, write: bool = False) -> contextlib.AbstractContextManager[sa.Connection]:
+        return self._database.transaction(write=write)
 
 
 @functools.cache
@@ -354,63 +242,10 @@ def _opened_once(url: str) -> Store:
     return Store(url)
 
 
-def sqlite_url(path: Path) -> str:
-    return f"sqlite:///{path}"
-
-
-def _open(url: str) -> sa.Engine:
-    try:
-        parsed = sa.make_url(url)
-        if parsed.get_backend_name() != "sqlite":
-            return sa.create_engine(parsed, pool_pre_ping=True)
-        if parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        # No pool: a connection a transaction, so that threads and forks never share one.
-        engine = sa.create_engine(
-            parsed, poolclass=sa.pool.NullPool, connect_args={"timeout": LOCK_TIMEOUT_SECONDS}
-        )
-    except (sa.exc.ArgumentError, ImportError) as error:
-        raise StoreError(f"metadata store {url!r}: {error}") from error
-    except OSError as error:
-        raise StoreError(f"metadata store {url!r}: {error.strerror}: {error.filename}") from error
-    sa.event.listen(engine, "connect", _prepare_sqlite)
-    sa.event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    """Write-ahead log, so that readers and one writer do not wait for each other.
-
-    With `synchronous=NORMAL` a power cut may lose the last transactions but never the database;
-    the manifests beside the artifacts bring them back.
-    """
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    _patiently(lambda: cursor.execute("PRAGMA journal_mode=WAL"))
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    """A writer locks at once: two writers queue, where the second would fail to upgrade its lock."""
-    write = connection.get_execution_options().get("write")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-
-def _patiently(call: Callable[[], Any]) -> None:
-    """Calls again while the database is locked: when two programs turn a new database to
-    write-ahead logging at once, SQLite refuses one of them without waiting its timeout.
-    """
-    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
-    while True:
-        try:
-            call()
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-        time.sleep(0.01)
+def _insert(connection: sa.Connection, table: sa.Table) -> Any:
+    """The database's own INSERT, which knows ON CONFLICT: SQLite's and PostgreSQL's are alike."""
+    dialect = importlib.import_module(f"sqlalchemy.dialects.{connection.dialect.name}")
+    return dialect.insert(table)
 
 
 def _forget(connection: sa.Connection, run_id: str, node: str) -> None:
@@ -421,10 +256,15 @@ def _forget(connection: sa.Connection, run_id: str, node: str) -> None:
         connection.execute(_executions.delete().where(t.id == old))
 
 
-def _artifact_id(connection: sa.Connection, artifact: StoredArtifact) -> str:
-    """The id under which the artifact is known; it is made known if it is not."""
-    query = sa.select(_artifacts.c.id).where(_artifacts.c.path == artifact.path)
-    known = connection.execute(query).scalar()
-    if known is None:
-        connection.execute(_artifacts.insert().values(**vars(artifact)))
-    return known or artifact.id
+def _made_known(connection: sa.Connection, artifacts: Iterable[StoredArtifact]) -> dict[str, str]:
+    """By path, the ids under which artifacts are known; those that are not are made known.
+
+    Two writers that make the same ones known wait for each other path by path, in one order.
+    """
+    by_path = {artifact.path: artifact for artifact in artifacts}
+    if not by_path:
+        return {}
+    rows = [vars(by_path[path]) for path in sorted(by_path)]
+    connection.execute(_insert(connection, _artifacts).values(rows).on_conflict_do_nothing())
+    known = sa.select(_artifacts.c.path, _artifacts.c.id).where(_artifacts.c.path.in_(list(by_path)))
+    return {path: key for path, key in connection.execute(known)}

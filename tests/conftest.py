@@ -51,6 +51,25 @@ def fashion_folder() -> Path:
     return FASHION
 
 
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server of the tests' own; see `tests.postgres`."""
+    from tests.postgres import running_server
+
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request, tmp_path):
+    """Where a metadata store may be made: a test that takes it runs on both databases."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'metadata.sqlite'}"
+        return
+    with request.getfixturevalue("postgres").new_database() as url:
+        yield url
+
+
 @pytest.fixture
 def cli(tmp_path):
     """Calls the command line in a process of its own; `.summary` is what --json wrote."""

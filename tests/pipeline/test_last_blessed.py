@@ -9,7 +9,7 @@ from pipeline.dag import Pipeline
 from pipeline.garbage import collect
 from pipeline.publishing import ArtifactRoot
 from pipeline.run import RunRequest, run_pipeline
-from pipeline.store import Store, sqlite_url
+from pipeline.store import Store
 
 
 class Make(Component):
@@ -35,8 +35,8 @@ class Judge(Component):
 
 
 @pytest.fixture
-def run(tmp_path):
-    store, root = Store(sqlite_url(tmp_path / "metadata.sqlite")), ArtifactRoot(tmp_path)
+def run(tmp_path, store_url):
+    store, root = Store(store_url), ArtifactRoot(tmp_path)
 
     def call(number):
         pipeline = Pipeline("judged", [Judge(Make(number=number), earlier=LastBlessed("report"))])

@@ -4,23 +4,55 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from components.errors import StoreError
+from pipeline.database import Database
 from tests.conftest import HOUSE
 
 QUICK = HOUSE / "tests" / "pipeline" / "quick.py"
 
 
+@dataclass(frozen=True)
+class Metadata:
+    """Where the runs of a test keep their metadata, and the options that say so."""
+
+    url: str
+    options: tuple = ()
+
+    def executions(self, what="*", where="1 = 1"):
+        """Rows of the table; none while a run has not yet made it."""
+        try:
+            with Database(self.url).transaction() as connection:
+                return connection.execute(sa.text(f"SELECT {what} FROM executions WHERE {where}")).all()
+        except StoreError:
+            return []
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def metadata(request, tmp_path):
+    """On SQLite the default: a file in the root. On PostgreSQL a test is slow, unless it says otherwise."""
+    if request.param == "sqlite":
+        yield Metadata(f"sqlite:///{tmp_path / 'root' / 'metadata.sqlite'}")
+        return
+    with request.getfixturevalue("postgres").new_database() as url:
+        yield Metadata(url, ("--metadata", url))
+
+
+on_both = pytest.mark.parametrize("metadata", ["sqlite", "postgresql"], indirect=True)
+
+
 @pytest.fixture
-def run(cli, tmp_path):
+def run(cli, tmp_path, metadata):
     def call(*more, file=QUICK, root=tmp_path / "root"):
-        return cli("run", file, "--root", root, "--json", tmp_path / "summary.json", *more)
+        return cli("run", file, "--root", root, "--json", tmp_path / "summary.json", *metadata.options, *more)
 
     return call
 
@@ -34,15 +66,7 @@ def output(result, node, name):
     return Path(nodes[node]["outputs"][name]) / "number.txt"
 
 
-def executions(root, what="*", where="1"):
-    """Rows of the table; none while a run has not yet made it."""
-    with sqlite3.connect(root / "metadata.sqlite") as database:
-        try:
-            return database.execute(f"SELECT {what} FROM executions WHERE {where}").fetchall()
-        except sqlite3.OperationalError:
-            return []
-
-
+@on_both
 def test_a_run_runs_and_the_next_is_cached(run):
     first, second = run(), run()
     assert first.returncode == second.returncode == 0
@@ -106,10 +130,10 @@ def test_a_crash_is_one_line_and_its_traceback_is_in_the_log(run, tmp_path):
     assert not list((tmp_path / "root" / "staging").iterdir())
 
 
-def test_independent_branches_run_side_by_side(run, tmp_path):
+def test_independent_branches_run_side_by_side(run, metadata):
     result = run("--set", "Left.seconds=2", "--set", "Right.seconds=2")
     assert result.returncode == 0
-    times = executions(tmp_path / "root", "started, finished", "node IN ('Left', 'Right')")
+    times = metadata.executions("started, finished", "node IN ('Left', 'Right')")
     (left_start, left_end), (right_start, right_end) = sorted(times)
     assert right_start < left_end and left_start < right_end
 
@@ -153,12 +177,12 @@ def test_a_users_file_that_raises_is_told_with_its_line(cli, tmp_path):
     assert "RuntimeError: not today" in result.stderr and "mine.py, line 2" in result.stderr
 
 
-def test_two_runs_of_one_root_at_once_do_the_work_once(cli, tmp_path):
-    arguments = ["run", QUICK, "--root", tmp_path / "root", "--set", "Start.seconds=1"]
+def test_two_runs_of_one_root_at_once_do_the_work_once(cli, tmp_path, metadata):
+    arguments = ["run", QUICK, "--root", tmp_path / "root", "--set", "Start.seconds=1", *metadata.options]
     both = [cli(*arguments, wait=False) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0], [p.stderr.read() for p in both]
-    counts = executions(tmp_path / "root", "state, count(*)", "1 GROUP BY state")
-    assert dict(counts) == {"ran": 4, "cached": 4}
+    counts = metadata.executions("state, count(*)", "1 = 1 GROUP BY state")
+    assert {state: count for state, count in counts} == {"ran": 4, "cached": 4}
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path):
@@ -184,34 +208,34 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
-def test_a_killed_run_shows_as_interrupted_and_the_next_completes(cli, run, tmp_path):
-    process = cli("run", QUICK, "--root", tmp_path / "root", "--set", "Right.seconds=30", wait=False)
+def test_a_killed_run_shows_as_interrupted_and_the_next_completes(cli, run, tmp_path, metadata):
+    root = ["--root", tmp_path / "root", *metadata.options]
+    process = cli("run", QUICK, *root, "--set", "Right.seconds=30", wait=False)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if (tmp_path / "root" / "metadata.sqlite").exists() and executions(
-            tmp_path / "root", "id", "node = 'Left' AND state = 'ran'"
-        ):
+        if metadata.executions("id", "node = 'Left' AND state = 'ran'"):
             break
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    listing = cli("runs", "--root", tmp_path / "root", "--json", tmp_path / "runs.json")
+    listing = cli("runs", *root, "--json", tmp_path / "runs.json")
     assert [r["state"] for r in listing.summary] == ["interrupted"]
     again = run()
     assert states(again) == {"Start": "cached", "Left": "cached", "Right": "ran", "Join": "ran"}
 
 
-def test_a_run_killed_before_it_told_the_store_is_taken_up_from_its_folder(run, tmp_path):
+def test_a_run_killed_before_it_told_the_store_is_taken_up_from_its_folder(run, metadata):
     run()
-    with sqlite3.connect(tmp_path / "root" / "metadata.sqlite") as database:
-        database.execute("DELETE FROM events")
-        database.execute("DELETE FROM executions")
+    with Database(metadata.url).transaction(write=True) as connection:
+        connection.execute(sa.text("DELETE FROM events"))
+        connection.execute(sa.text("DELETE FROM executions"))
     assert set(states(run()).values()) == {"cached"}
 
 
-def test_listings_show_runs_stages_and_lineage(cli, run, tmp_path):
+@on_both
+def test_listings_show_runs_stages_and_lineage(cli, run, tmp_path, metadata):
     first = run("--run-id", "my-run")
-    root = ["--root", tmp_path / "root"]
+    root = ["--root", tmp_path / "root", *metadata.options]
     assert "my-run" in cli("runs", *root).stdout
     shown = cli("show", "my-run", *root, "--json", tmp_path / "show.json").summary
     for summary in (shown, first.summary):  # stages of one row may begin in either order
@@ -219,13 +243,15 @@ def test_listings_show_runs_stages_and_lineage(cli, run, tmp_path):
     assert shown == {**first.summary, "seconds": shown["seconds"]}
     tree = cli("lineage", output(first, "Join", "joined").parent, *root).stdout
     assert all(node in tree for node in ("Start", "Left", "Right", "Join"))
+    report = cli("report", "latest", *root, "-o", tmp_path / "report.html")
+    assert report.returncode == 0 and "my-run" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_gc_removes_what_no_kept_run_uses(cli, run, tmp_path):
+def test_gc_removes_what_no_kept_run_uses(cli, run, tmp_path, metadata):
     old = output(run(), "Join", "joined")
     new = output(run("--set", "Start.number=9"), "Join", "joined")
     (tmp_path / "root" / "staging" / "Left-dead").mkdir()
-    root = ["--root", tmp_path / "root"]
+    root = ["--root", tmp_path / "root", *metadata.options]
     cli("gc", "--keep", 1, "--dry-run", *root)
     assert old.exists()
     removed = cli("gc", "--keep", 1, *root, "--json", tmp_path / "gc.json").summary
@@ -233,7 +259,7 @@ def test_gc_removes_what_no_kept_run_uses(cli, run, tmp_path):
     assert states(run())["Join"] == "ran"
 
 
-def test_gc_removes_partial_results_that_were_not_used_for_long(cli, run, tmp_path):
+def test_gc_removes_partial_results_that_were_not_used_for_long(cli, run, tmp_path, metadata):
     run()
     cache = tmp_path / "root" / "cache" / "Transform"
     for name, days in (("forgotten", 31), ("used", 1)):
@@ -241,21 +267,23 @@ def test_gc_removes_partial_results_that_were_not_used_for_long(cli, run, tmp_pa
         part.parent.mkdir(parents=True)
         part.write_bytes(b"state")
         os.utime(part, (time.time() - days * 86_400,) * 2)
-    removed = cli("gc", "--root", tmp_path / "root", "--json", tmp_path / "gc.json").summary
+    removed = cli("gc", "--root", tmp_path / "root", *metadata.options, "--json", tmp_path / "gc.json").summary
     assert [path.name for path in cache.iterdir()] == ["used"] and len(removed) == 1
 
 
-def test_help_listings_and_cached_runs_import_nothing_heavy(run, tmp_path):
+@on_both
+def test_help_listings_and_cached_runs_import_nothing_heavy(run, tmp_path, metadata):
     run()
     code = """
 import sys
 from pipeline.cli import main
 try: main(sys.argv[1:])
 except SystemExit as stop: assert stop.code == 0, stop.code
-heavy = {"tensorflow", "keras", "apache_beam", "pandas", "tensorflow_datasets"} & set(sys.modules)
+heavy = {"tensorflow", "keras", "apache_beam", "pandas", "tensorflow_datasets", "alembic"} & set(sys.modules)
 assert not heavy, heavy
 """
-    for arguments in (["--help"], ["recipes"], ["runs", "--root", "root"], ["run", QUICK, "--root", "root"]):
+    root = ["--root", "root", *metadata.options]
+    for arguments in (["--help"], ["recipes"], ["runs", *root], ["run", QUICK, *root]):
         command = [sys.executable, "-c", code, *map(str, arguments)]
         environment = {**os.environ, "PYTHONPATH": str(HOUSE)}
         result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

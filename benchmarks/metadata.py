@@ -1,0 +1,140 @@
+"""What the metadata store costs on SQLite and on PostgreSQL.
+
+python benchmarks/metadata.py [--postgresql postgresql://user:password@host/empty-database]
+
+Without a URL, a server is started as the tests start theirs (without fsync: `tests/postgres.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+HOUSE = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(HOUSE))
+
+from pipeline.store import Execution, Run, Store, StoredArtifact, now, sqlite_url  # noqa: E402
+
+SECONDS = 5.0
+NODES = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--postgresql", help="the URL of an empty database")
+    given = parser.parse_args().postgresql
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        urls = {"SQLite": sqlite_url(folder / "metadata.sqlite"), "PostgreSQL": given or _started(stack)}
+        print("| | " + " | ".join(urls) + " |\n|---|" + "---:|" * len(urls))
+        for what, measure in MEASURES.items():
+            print(f"| {what} | " + " | ".join(measure(url) for url in urls.values()) + " |", flush=True)
+
+
+def _started(stack: ExitStack) -> str:
+    from tests.postgres import running_server
+
+    return stack.enter_context(stack.enter_context(running_server()).new_database())
+
+
+def _records_per_second(writers: int, *, runs: int) -> Callable[[str], str]:
+    """Executions recorded, each with an input and an output, by processes that write at once."""
+
+    def measure(url: str) -> str:
+        store = Store(url)
+        for run in range(runs):
+            store.begin_run(Run(f"{writers}-{runs}-{run}", "p", "p", "/", "running", now()))
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["pipeline.store"])
+        started, counts = context.Barrier(writers), context.Queue()
+        arguments = [(url, n, f"{writers}-{runs}-{n % runs}", started, counts) for n in range(writers)]
+        processes = [context.Process(target=_write, args=each) for each in arguments]
+        for process in processes:
+            process.start()
+        total = sum(counts.get() for _ in processes)
+        for process in processes:
+            process.join()
+        return f"{total / SECONDS:,.0f}"
+
+    return measure
+
+
+def _write(url: str, writer: int, run_id: str, started, counts) -> None:  # noqa: ANN001
+    store, count = Store(url), 0
+    started.wait()
+    end = time.perf_counter() + SECONDS
+    while time.perf_counter() < end:
+        name = f"{run_id}-{writer}-{count}"
+        made, read = StoredArtifact("Report", f"/{name}", "d", 1), StoredArtifact("Report", f"/{run_id}", "d", 1)
+        node = f"{writer}-{count % NODES}"
+        store.record(
+            Execution(run_id, "p", node, "c", "ran", now(), name, f"/{name}", {"loss": 0.5}, None, now(), 1.0,
+                      {"read": read}, {"made": made})
+        )  # fmt: skip
+        count += 1
+    counts.put(count)
+
+
+def _milliseconds(call: Callable[[Store], object]) -> Callable[[str], str]:
+    def measure(url: str) -> str:
+        store = Store(url)
+        call(store)
+        taken = []
+        for _ in range(101):
+            clock = time.perf_counter()
+            call(store)
+            taken.append(time.perf_counter() - clock)
+        return f"{statistics.median(taken) * 1000:.2f}"
+
+    return measure
+
+
+def _hold(store: Store) -> None:
+    with store.held("a"):
+        pass
+
+
+def _in_a_process(code: str) -> Callable[[str], str]:
+    """Milliseconds of code that prints them, in a new process: the median of nine."""
+
+    def measure(url: str) -> str:
+        command = [sys.executable, "-c", code, url]
+        taken = [
+            float(subprocess.run(command, cwd=HOUSE, capture_output=True, check=True).stdout) for _ in range(9)
+        ]
+        return f"{statistics.median(taken) * 1000:.0f}"
+
+    return measure
+
+
+OPENING = """
+import sys, time
+clock = time.perf_counter()
+from pipeline.store import Store
+{}
+print(time.perf_counter() - clock)
+"""
+
+
+MEASURES = {
+    "executions recorded a second, 1 writer": _records_per_second(1, runs=1),
+    "by 16 writers, each in a run of its own": _records_per_second(16, runs=16),
+    "by 16 writers, all in one run": _records_per_second(16, runs=1),
+    "to ask for a fingerprint, ms": _milliseconds(lambda store: store.published("none")),
+    "to hold a name and let it go, ms": _milliseconds(_hold),
+    "to open a store again in a process, ms": _milliseconds(lambda store: Store(store.url)),
+    "to import and open a store in a new process, ms": _in_a_process(OPENING.format("Store(sys.argv[1])")),
+    "of which imports, ms": _in_a_process(OPENING.format("")),
+}
+
+
+if __name__ == "__main__":
+    main()
