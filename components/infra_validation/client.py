@@ -25,7 +25,15 @@ STATE_SECONDS = 5.0
 
 
 class NoAnswer(Exception):
-    """A request that nothing came back to; says how."""
+    """A request that nothing came back to; says how. `is_late`: the time for it is over."""
+
+    def __init__(self, why: str, *, is_late: bool = False) -> None:
+        super().__init__(why)
+        self.is_late = is_late
+
+    @classmethod
+    def within(cls, seconds: float) -> NoAnswer:
+        return cls(f"no answer within {seconds:g} s", is_late=True)
 
 
 class Client:
@@ -170,7 +178,7 @@ class _GrpcCall:
         except grpc.RpcError as error:
             code = error.code().name
             if code == "DEADLINE_EXCEEDED":
-                raise NoAnswer(f"no answer within {self._seconds:g} s") from error
+                raise NoAnswer.within(self._seconds) from error
             if code == "UNAVAILABLE":
                 raise NoAnswer(f"the connection was lost ({error.details()})") from error
             return Answer(None, HTTP_STATUSES.get(code, 500), f"{code}: {error.details()}"[:300])
@@ -197,7 +205,7 @@ def _exchange(
         return response.status, response.read()
     except TimeoutError:
         connection.close()
-        raise NoAnswer(f"no answer within {seconds:g} s") from None
+        raise NoAnswer.within(seconds) from None
     except (OSError, http.client.HTTPException) as error:
         connection.close()
         if is_reused and isinstance(
@@ -225,7 +233,7 @@ def _texts(value: Any) -> Any:
 
 
 def _array(value: Any, dtype: np.dtype) -> np.ndarray:
-    if dtype != object:
+    if dtype.kind != "O":
         return np.array(value, np.float64 if dtype.kind not in "iub" else dtype)
     return np.array(_bytes(value), dtype=object)
 

@@ -24,8 +24,8 @@ def compare(own: Answer, served: Answer, tolerance: float) -> Comparison:
     """Holds a served answer against that in process.
 
     Texts and whole numbers must be equal. Other numbers may differ by `tolerance`, or by that part of the number
-    where it is greater than 1. Where one is infinite or not a number, the other must be either: which of them a sum
-    overflows to depends on its order. A refusal must be answered by a refusal of the same class, 4xx or 5xx.
+    where it is greater than 1. Where one is infinite or not a number, the other must be either: to which of them a
+    sum overflows depends on its order. A refusal must be answered by a refusal of the same class, 4xx or 5xx.
     """
     if own.is_refusal or served.is_refusal:
         return Comparison(_refusals_differ(own, served))
@@ -45,6 +45,12 @@ def compare(own: Answer, served: Answer, tolerance: float) -> Comparison:
         if wrong is not None:
             return Comparison(f"{name}: {wrong}", largest)
     return Comparison(None, largest)
+
+
+def differs_from_before(first: Answer, second: Answer, tolerance: float) -> str | None:
+    """How a model's second answer to the same rows differs from its first, in words; None where it does not."""
+    changed = compare(first, second, tolerance).wrong
+    return changed and changed.replace("served", "the second time").replace("in process", "the first")
 
 
 def _refusals_differ(own: Answer, served: Answer) -> str | None:

@@ -1,8 +1,8 @@
 """What the candidate answers without a server: by `tf.saved_model.load` and a call of its signature.
 
-In a process of its own, for nothing is known of the candidate yet: an operation that aborts, or that never returns,
-would take the pipeline with it. It is asked exactly what the server will be asked, in the same batches, since the
-order of a sum, and so its last digit, depends on the number of rows.
+In a process of its own, for nothing is known of the candidate yet: an operation that aborts, or that never
+returns, would take the pipeline with it. It is asked exactly what the server will be asked, in the same batches,
+since the order of a sum, and so its last digit, depends on the number of rows.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class InProcess:
             raise Refused(LOADS, f"it cannot be loaded: {problem}")
 
     def answer(self, name: str, seconds: float) -> Answer:
-        """The answer to the next case, of that name. Raises Refused where the model ends or holds up the process."""
+        """The answer to the next case, of that name. Raises Refused as `wait_until_loaded`."""
         doing, too_late = (
             f"it was asked about {name}, without a server",
             f"no answer within {seconds:g} s to {name}",

@@ -1,6 +1,6 @@
 """How long one row takes to be answered over REST.
 
-Measured in a process of its own: in the pipeline's, another stage's thread may hold Python's lock for milliseconds.
+Measured in a process of its own: in the pipeline's, another stage's thread may hold Python's lock for a while.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from components.infra_validation.client import HOST, NoAnswer
+from components.infra_validation.stopwatch import LATE
 
 if TYPE_CHECKING:
     from components.infra_validation.server import Address
@@ -40,15 +41,23 @@ def measure(
     Raises:
         NoAnswer: a request was not answered, or refused.
     """
-    job = {"host": HOST, "port": address.rest_port, "path": f"/v1/models/{address.name}:predict",
-           "requests": WARM_UP + requests, "seconds": seconds, "bodies": [body.decode() for body in bodies]}  # fmt: skip
+    job = {
+        "host": HOST,
+        "port": address.rest_port,
+        "path": f"/v1/models/{address.name}:predict",
+        "requests": WARM_UP + requests,
+        "seconds": seconds,
+        "bodies": [body.decode() for body in bodies],
+    }
     file = folder / "latency.json"
     file.write_text(json.dumps(job), encoding="utf-8")
     command = [sys.executable, "-I", "-S", str(STOPWATCH), str(file)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=3 * seconds + 30)
     except subprocess.TimeoutExpired:
-        raise NoAnswer(f"no answer within {seconds:g} s") from None
+        raise NoAnswer.within(seconds) from None
+    if done.returncode == LATE:
+        raise NoAnswer.within(seconds)
     if done.returncode:
         raise NoAnswer((done.stderr.strip().splitlines() or ["the measurement ended"])[-1])
     taken = json.loads(done.stdout)

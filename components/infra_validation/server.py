@@ -153,7 +153,7 @@ def check_command(command: str | None) -> str:
         for library in NEEDED:
             if importlib.util.find_spec(library) is None:
                 raise KeraslineError(
-                    f"InfraValidator starts the model server, which needs {library}: pip install 'kerasline[serve]'"
+                    f"InfraValidator starts a server, which needs {library}: pip install 'kerasline[serve]'"
                 )
         return "kerasline"
     words = command_line(command, dict.fromkeys(PLACES, 0))

@@ -65,14 +65,6 @@ def read_signature(folder: Path) -> Signature:
     return signature
 
 
-def empty_rows(signature: Signature) -> dict[str, np.ndarray]:
-    """No rows at all, of the inputs' dtypes and shapes."""
-    return {
-        name: np.zeros((0, *(n or 1 for n in s.shape[1:])), numpy_dtype(s))
-        for name, s in signature.inputs.items()
-    }
-
-
 def numpy_dtype(spec: Spec) -> Any:
     import ml_dtypes  # noqa: F401  (NumPy learns bfloat16 by it)
 

@@ -8,6 +8,8 @@ import json
 import sys
 import time
 
+LATE = 3  # the exit status where a request is not answered in time
+
 
 def main(file):
     with open(file, encoding="utf-8") as read:
@@ -23,7 +25,7 @@ def main(file):
             response = connection.getresponse()
             said = response.read()
         except TimeoutError:
-            sys.exit(f"no answer within {job['seconds']:g} s")
+            sys.exit(LATE)
         except (OSError, http.client.HTTPException) as error:
             sys.exit(f"the connection was lost ({type(error).__name__})")
         if response.status != 200:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-
-import numpy as np
 
 from components.artifacts import Blessing, InfraValidation
 from components.base import Context
-from components.infra_validation.answer import Answer, Rows, count, row
+from components.infra_validation.answer import Answer, row
+from components.infra_validation.cases import AGAIN, ALONE, EDGE, REAL, Case, all_cases, few_enough
 from components.infra_validation.client import BY_COLUMN, BY_ROW, Client, NoAnswer, body, malformed
-from components.infra_validation.comparing import compare
+from components.infra_validation.comparing import compare, differs_from_before
 from components.infra_validation.edge_cases import edge_cases
 from components.infra_validation.in_process import ANSWERS, LOADS, InProcess
 from components.infra_validation.latency import measure
@@ -23,27 +20,18 @@ from components.infra_validation.server import CandidateServer, check_command, i
 from components.infra_validation.signature import READABLE, Signature, read_signature
 from components.infra_validation.verdict import MOST_PROBLEMS, Account, Check, Refused
 
-REAL, EDGE, MALFORMED, AGAIN = "real rows", "edge cases", "malformed requests", "real rows, again"
+MALFORMED = "malformed requests"
 ALIKE = "the model answers the same rows alike each time"
+IN_A_ROW = "the server answers requests in a row"
 RULES = {
     REAL: "real rows are answered as in process",
+    ALONE: "real rows are answered alone as in process",
     EDGE: "edge cases are answered as in process",
     MALFORMED: "malformed requests are refused",
     AGAIN: "the server goes on serving",
 }
-IN_A_ROW = "the server answers requests in a row"
-MOST_EDGE_CASES = 300
-MOST_VALUES = 500_000  # of a request, which is some 10 MB as JSON
-
-
-@dataclass(frozen=True)
-class Case:
-    """Rows to ask about; `every_form`: by each form, or by one in turn."""
-
-    kind: str
-    name: str
-    rows: Rows
-    every_form: bool = True
+ENDING_SECONDS = 2.0  # from a lost connection to the end of the process
+Request = tuple[str, str, Callable[[], Answer], Answer]  # form, name, what asks, the right answer
 
 
 class Validating:
@@ -64,13 +52,11 @@ class Validating:
         self._outputs.validation.write_json(InfraValidation.FILE, account.as_json())
         self._outputs.blessing.write_json(Blessing.FILE, account.blessing())
         self._tell()
-        refusals = self._outputs.blessing.refusals()
-        return {
-            "requests": sum(tally.sent for tally in account.tallies.values()),
-            **({"latency_ms": account.latency["p50_ms"], "latency_p99_ms": account.latency["p99_ms"]}
-               if account.latency else {}),
-            "blessed": "yes" if account.blessed else f"no: {'; '.join(refusals)}",
-        }  # fmt: skip
+        figures: dict[str, Any] = {"requests": sum(tally.sent for tally in account.tallies.values())}
+        if account.latency:
+            figures |= {"latency_ms": account.latency["p50_ms"], "latency_p99_ms": account.latency["p99_ms"]}
+        refusals = "; ".join(self._outputs.blessing.refusals())
+        return {**figures, "blessed": "yes" if account.blessed else f"no: {refusals}"}
 
     def _try_out(self) -> None:
         signature = read_signature(self._saved_model)
@@ -83,7 +69,9 @@ class Validating:
         with CandidateServer(self._saved_model, work_dir, log, settings, environment) as server:
             try:
                 cases = self._cases(signature)
-                with InProcess(self._saved_model, [c.rows for c in cases], work_dir, environment) as process:
+                with InProcess(
+                    self._saved_model, [case.rows for case in cases], work_dir, environment
+                ) as process:
                     own = self._answers_in_process(process, cases)
                 server.wait_until_ready(settings.ready_seconds)
                 self._keep(server.ready_rule, "it is")
@@ -91,44 +79,29 @@ class Validating:
                     self._ask_all(client, server, cases, own)
                     self._time(client, server, cases, own)
             finally:
-                self._account.ending = server.ending()
-                self._account.log = server.log_tail()
+                self._account.ending, self._account.log = server.ending(), server.log_tail()
 
     def _cases(self, signature: Signature) -> list[Case]:
-        settings, rng = self._settings, np.random.default_rng(self._settings.seed)
-        real = draw(
-            self._inputs.examples, settings.split, signature.inputs, rows=settings.rows, seed=settings.seed
-        )
-        schema = self._inputs.schema.proto() if self._inputs.schema is not None else None
-        edges = edge_cases(signature.inputs, row(real, 0), schema)
-        names = list(edges)
-        if len(names) > MOST_EDGE_CASES:
-            names = [names[n] for n in np.sort(rng.choice(len(names), MOST_EDGE_CASES, replace=False))]
-            self._account.left_out.append(
-                f"{len(edges) - len(names)} of {len(edges)} edge cases, drawn by the seed"
-            )
-        together = {name: array[: _rows_together(real)] for name, array in real.items()}
-        batch = f"{count(together)} real rows together"
-        return [
-            Case(REAL, batch, together),
-            *(Case(REAL, f"real row {n}", row(real, n), every_form=False) for n in range(count(real))),
-            *(Case(EDGE, name, edges[name]) for name in names),
-            Case(AGAIN, f"{batch}, again", together),
-        ]
+        settings, inputs = self._settings, self._inputs
+        real = draw(inputs.examples, settings.split, signature.inputs, rows=settings.rows, seed=settings.seed)
+        edges = edge_cases(signature.inputs, row(real, 0), inputs.schema.proto() if inputs.schema else None)
+        kept = few_enough(edges, settings.seed)
+        if len(kept) < len(edges):
+            self._account.left_out.append(f"{len(edges) - len(kept)} of {len(edges)} edge cases")
+        return all_cases(real, kept)
 
     def _answers_in_process(self, process: InProcess, cases: Sequence[Case]) -> list[Answer]:
-        settings = self._settings
-        process.wait_until_loaded(settings.ready_seconds)
+        process.wait_until_loaded(self._settings.ready_seconds)
         self._keep(LOADS, "it does")
-        own = [process.answer(case.name, settings.request_seconds) for case in cases]
+        own = [process.answer(case.name, self._settings.request_seconds) for case in cases]
+        alone = [answer for case, answer in zip(cases, own) if case.kind == ALONE]
+        if all(answer.is_refusal for answer in alone):
+            raise Refused(ANSWERS, f"it refuses every real row: {alone[0].error}")
         self._keep(ANSWERS, f"it answers or refuses each of {len(own)} requests")
-        if (first := compare(own[0], own[-1], settings.tolerance).wrong) is not None:
-            raise Refused(ALIKE, "asked twice in process it answers otherwise, so it keeps a state or draws at random: "
-                                 + first.replace("served", "then").replace("in process", "first"))  # fmt: skip
-        self._keep(ALIKE, "it does in process")
-        singles = [answer for case, answer in zip(cases, own) if case.kind == REAL][1:]
-        if all(answer.is_refusal for answer in singles):
-            raise Refused(ANSWERS, f"it refuses every real row: {singles[0].error}")
+        if changed := differs_from_before(own[0], own[-1], self._settings.tolerance):
+            raise Refused(ALIKE, f"asked twice about the same rows it answers otherwise, as what keeps a state or "
+                                 f"draws at random does: {changed}")  # fmt: skip
+        self._keep(ALIKE, "it does")
         return own
 
     def _ask_all(
@@ -136,101 +109,78 @@ class Validating:
     ) -> None:
         self._context.report(f"asking the server about {len(cases)} cases")
         for kind in RULES:
-            broken = 0
-            for form, name, ask, wanted in self._requests(kind, client, cases, own):
-                tally = self._account.tally(kind, form)
-                tally.sent += 1
+            for form, name, ask, wanted in _requests(kind, client, cases, own):
                 served = self._served(server, RULES[kind], f"{name} by {form}", ask)
-                wrong = self._wrong(wanted, served)
-                broken += wrong is not None
-                tally.wrong += wrong is not None
-                tally.refused += wrong is None and served.is_refusal
-                tally.answered += wrong is None and not served.is_refusal
-                if wrong is not None and broken <= MOST_PROBLEMS:
-                    self._account.problems.append({"kind": kind, "form": form, "case": name, "why": wrong})
-            self._close(kind, broken)
+                self._count(kind, form, name, wanted, served)
+            self._close(kind)
 
-    def _requests(
-        self, kind: str, client: Client, cases: Sequence[Case], own: Sequence[Answer]
-    ) -> Iterator[tuple[str, str, Any, Answer]]:
-        """Form, name, what asks, and the right answer."""
-        if kind == MALFORMED:
-            for name, document in malformed(cases[0].rows).items():
-                yield (
-                    BY_COLUMN,
-                    name,
-                    lambda document=document: client.post(document),
-                    Answer(None, 400, "malformed"),
-                )
-            return
-        for number, (case, wanted) in enumerate(zip(cases, own)):
-            if case.kind == kind:
-                forms = client.forms if case.every_form else [client.forms[number % len(client.forms)]]
-                for form in forms:
-                    yield form, case.name, lambda form=form, rows=case.rows: client.ask(form, rows), wanted
-
-    def _served(self, server: CandidateServer, rule: str, what: str, ask: Any) -> Answer:
+    def _served(self, server: CandidateServer, rule: str, what: str, ask: Callable[[], Any]) -> Any:
+        """What comes back. Raises Refused where nothing does."""
         try:
             return ask()
         except NoAnswer as error:
-            ending = server.ending(wait_seconds=2.0)
-            told = f"{ending}, when it was asked about {what}" if ending else f"{error} to {what}"
-            late = "no answer within" in str(error) if ending is None else "SIGKILL" in ending
-            raise Refused(rule, told, maybe_the_machine=late) from error
+            if ending := server.ending(ENDING_SECONDS):
+                why = f"{ending}, when it was asked about {what}"
+                raise Refused(rule, why, maybe_the_machine="SIGKILL" in ending) from error
+            raise Refused(rule, f"{error} to {what}", maybe_the_machine=error.is_late) from error
 
-    def _wrong(self, own: Answer, served: Answer) -> str | None:
-        compared = compare(own, served, self._settings.tolerance)
-        self._account.largest_difference = max(self._account.largest_difference or 0.0, compared.largest)
-        return compared.wrong
+    def _count(self, kind: str, form: str, name: str, wanted: Answer, served: Answer) -> None:
+        account, tally = self._account, self._account.tally(kind, form)
+        compared = compare(wanted, served, self._settings.tolerance)
+        account.largest_difference = max(account.largest_difference or 0.0, compared.largest)
+        tally.sent += 1
+        tally.wrong += compared.wrong is not None
+        tally.refused += compared.wrong is None and served.is_refusal
+        tally.answered += compared.wrong is None and not served.is_refusal
+        if compared.wrong is not None:
+            account.problems.append({"kind": kind, "form": form, "case": name, "why": compared.wrong})
 
-    def _close(self, kind: str, broken: int) -> None:
+    def _close(self, kind: str) -> None:
         """The check of one kind of requests."""
-        tallies = [t for t in self._account.tallies.values() if t.kind == kind]
-        sent, refused = sum(t.sent for t in tallies), sum(t.refused for t in tallies)
-        if not broken:
-            told = f"{sent} requests" + (
-                f", of which {refused} are refused, as in process" if kind != MALFORMED and refused else ""
+        tallies = [tally for tally in self._account.tallies.values() if tally.kind == kind]
+        sent, refused = sum(tally.sent for tally in tallies), sum(tally.refused for tally in tallies)
+        wrong = [problem for problem in self._account.problems if problem["kind"] == kind]
+        if not wrong:
+            alike = refused and kind != MALFORMED
+            self._keep(
+                RULES[kind],
+                f"{sent} requests" + (f", {refused} of them refused, as in process" if alike else ""),
             )
-            self._keep(RULES[kind], told)
             return
-        first = next(p for p in self._account.problems if p["kind"] == kind)
-        told = f"{broken} of {sent} requests about {kind} are answered wrongly, the first, {first['case']} by {first['form']}: "
-        self._account.checks.append(Check(RULES[kind], False, told + first["why"]))
+        first = f"{wrong[0]['case']} by {wrong[0]['form']}: {wrong[0]['why']}"
+        told = f"{len(wrong)} of {sent} requests ({kind}) are answered wrongly, the first of them {first}"
+        self._account.checks.append(Check(RULES[kind], False, told))
 
     def _time(
         self, client: Client, server: CandidateServer, cases: Sequence[Case], own: Sequence[Answer]
     ) -> None:
         settings, form = self._settings, BY_ROW if BY_ROW in client.forms else BY_COLUMN
-        alone = [
-            case.rows
-            for case, answer in zip(cases, own)
-            if case.kind == REAL and not answer.is_refusal and not case.every_form
-        ]
         self._context.report("measuring latency")
-        bodies = [body(form, rows) for rows in alone]
-        latency = self._served(server, IN_A_ROW, "one of many requests in a row", lambda: measure(
-            server.address, bodies, self._context.work_dir, requests=settings.requests, seconds=settings.request_seconds,
-        ))  # fmt: skip
-        bound = settings.latency_p99_ms
+        answered = [case for case, answer in zip(cases, own) if case.kind == ALONE and not answer.is_refusal]
+        bodies = [body(form, case.rows) for case in answered]
+
+        def ask() -> dict[str, Any]:
+            limits = {"requests": settings.requests, "seconds": settings.request_seconds}
+            return measure(server.address, bodies, self._context.work_dir, **limits)
+
+        latency = self._served(server, IN_A_ROW, "one of many requests in a row", ask)
+        bound, p99 = settings.latency_p99_ms, latency["p99_ms"]
         self._account.latency = {**latency, "bound_ms": bound}
         if bound is not None:
-            rule, p99 = f"p99 latency of one row at most {bound:g} ms", latency["p99_ms"]
+            rule = f"p99 latency of one row at most {bound:g} ms"
             why = f"p99 latency of one row is {p99:.3g} ms, at most {bound:g} ms wanted"
             self._account.checks.append(Check(rule, p99 <= bound, why, p99 > bound, bound, p99))
 
     def _environment(self) -> dict[str, str]:
-        """Of both processes, so that they compute alike; a GPU is shared with the pipeline's own process."""
+        """Of both processes, so that they compute alike. A GPU is shared with the pipeline's own process."""
         from components.serving.versions import are_small
 
-        shared = {**importable(), "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-        shared["TF_CPP_MIN_LOG_LEVEL"] = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")
-        if (
-            self._settings.command is None
-            and "TF_ENABLE_ONEDNN_OPTS" not in os.environ
-            and are_small([self._saved_model])
-        ):
-            shared["TF_ENABLE_ONEDNN_OPTS"] = "0"  # as our server does by itself
-        return shared
+        found = {**importable(), "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+        found["TF_CPP_MIN_LOG_LEVEL"] = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")
+        is_ours, is_set = self._settings.command is None, "TF_ENABLE_ONEDNN_OPTS" in os.environ
+        if is_ours and not is_set and are_small([self._saved_model]):
+            found["TF_ENABLE_ONEDNN_OPTS"] = "0"  # as our server does by itself
+        return found
 
     def _keep(self, rule: str, why: str) -> None:
         self._account.checks.append(Check(rule, True, why))
@@ -238,20 +188,27 @@ class Validating:
     def _tell(self) -> None:
         """Says in the run's log how a candidate was refused."""
         account, report = self._account, self._context.report
-        for problem in account.problems:
+        for problem in account.problems[:MOST_PROBLEMS]:
             report(f"{problem['kind']}, {problem['form']}, {problem['case']}: {problem['why']}")
-        if account.ending is not None:
-            for line in account.log:
-                report(f"the server said: {line}")
+        for line in account.log if account.ending else ():
+            report(f"the server said: {line}")
         for check in account.checks:
             if not check.kept:
                 report(f"refused: {check.why}")
 
 
-def _rows_together(rows: Rows) -> int:
-    """How many rows a request may have: `MOST_VALUES` values, ten bytes of text counting as one."""
-    values = sum(
-        sum(map(len, array.ravel().tolist())) / 10 if array.dtype == object else array.size
-        for array in rows.values()
-    )
-    return max(1, min(count(rows), int(MOST_VALUES * count(rows) / max(values, 1))))
+def _requests(kind: str, client: Client, cases: Sequence[Case], own: Sequence[Answer]) -> Iterator[Request]:
+    """All requests of a kind. Single real rows, of which there are many alike, go by one form in turn."""
+    if kind == MALFORMED:
+        for name, document in malformed(cases[0].rows).items():
+            yield (
+                BY_COLUMN,
+                name,
+                lambda document=document: client.post(document),
+                Answer(None, 400, "malformed"),
+            )
+        return
+    for number, (case, wanted) in enumerate(zip(cases, own)):
+        if case.kind == kind:
+            for form in client.forms if kind != ALONE else [client.forms[number % len(client.forms)]]:
+                yield form, case.name, lambda form=form, rows=case.rows: client.ask(form, rows), wanted

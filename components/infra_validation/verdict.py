@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-MOST_PROBLEMS = 20  # told of each check, with the number of all
+MOST_PROBLEMS = 20  # told one by one; their number is told of all
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Account:
             "requests": [vars(tally) for tally in self.tallies.values()],
             "largest_difference": self.largest_difference,
             "latency": self.latency,
-            "problems": self.problems,
+            "problems": self.problems[:MOST_PROBLEMS],
             "left_out": self.left_out,
             "ending": self.ending,
             "log": list(self.log),

@@ -1,7 +1,7 @@
 """Runs a command and ends it, with all that it started, when this process's parent ends or closes the pipe.
 
-`python watchdog.py GRACE_SECONDS FILE_DESCRIPTORS COMMAND...`: the standard input is the pipe. When the command has
-ended, its status is written to the standard output as `subprocess` tells it, a signal as a negative number.
+`python watchdog.py GRACE_SECONDS FILE_DESCRIPTORS COMMAND...`: the standard input is the pipe. When the command
+has ended, its status is written to the standard output as `subprocess` tells it, a signal as a negative number.
 
 A program of its own and of the standard library alone: a command need not be ours, and one that hangs cannot be
 asked to look after its parent itself.
