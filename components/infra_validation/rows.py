@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from components.artifacts import Examples
 from components.columnar.feed import feed
-from components.errors import DataError
+from components.errors import DataError, nearest
 from components.infra_validation.signature import Spec
 
 
@@ -26,9 +26,12 @@ def draw(
     """
     from components.inferring.answering import unfeedable
 
-    feed(
-        examples.schema().empty_table(), inputs
-    )  # a column that is not there is told before anything is read
+    columns = examples.schema().names
+    for name in inputs:
+        if name not in columns:
+            raise DataError(
+                f"InfraValidator: the data has no column {name!r}, which the model takes; {nearest(name, columns)}"
+            )
     held = examples.rows(split)
     if not held:
         raise DataError(f"InfraValidator.split: split {split!r} has no rows; name another one")
