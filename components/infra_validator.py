@@ -18,9 +18,9 @@ class InfraValidator(Component):
 
     What is served must be what the model answers in process; what it refuses in process must be refused with the
     same class of error, and the server must go on. A model that cannot be loaded, ends or holds up its process, or
-    answers otherwise is refused: a verdict, which Pusher obeys, and no failure of this stage. Odd rows are made of a
-    real one by the schema: each feature missing, never seen, or extreme; without the input `schema`, by dtype alone.
-    docs/VALIDATING.md says what is sent and how it is compared.
+    answers otherwise is refused: a verdict, which Pusher obeys, and no failure of this stage. Odd rows are made of
+    a real one by the schema: each feature missing, never seen, or extreme; without the input `schema`, by dtype
+    alone. docs/VALIDATING.md says what is sent and how it is compared.
 
     Parameters:
         rows: real ones, drawn from the split by the seed; asked about together, and each alone.

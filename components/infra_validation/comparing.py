@@ -13,7 +13,7 @@ from components.infra_validation.answer import Answer
 class Comparison:
     """Attributes:
     wrong: how they differ, in words; None where they agree.
-    largest: difference of any number; 0 where none is compared.
+    largest: difference of any number, of one greater than 1 as a part of it; 0 where none is compared.
     """
 
     wrong: str | None
@@ -71,8 +71,9 @@ def _values_differ(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> tu
     finite = np.isfinite(wanted)
     unlike = finite != np.isfinite(got)
     with np.errstate(invalid="ignore", over="ignore"):
-        difference = np.where(finite & ~unlike, np.abs(wanted - got), 0.0)
-        unlike |= difference > tolerance * np.maximum(1.0, np.where(finite, np.abs(wanted), 1.0))
+        part = np.abs(wanted - got) / np.maximum(1.0, np.abs(wanted))
+        difference = np.where(finite & ~unlike, part, 0.0)
+        unlike |= difference > tolerance
     return _told(unlike, ours, theirs), float(difference.max(initial=0.0))
 
 

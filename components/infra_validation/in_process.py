@@ -74,11 +74,8 @@ class InProcess:
         if said is not EOFError:
             return said
         ending = self._process.ending(wait_seconds=5.0) or "closed its pipe"
-        words = [line for line in self._process.log_tail() if line.strip()]
-        told = f": {' '.join(words[-1].split())[:300]}" if words else ""
-        raise Refused(
-            rule, f"the model's process {ending} when {doing}{told}", maybe_the_machine="SIGKILL" in ending
-        )
+        why = f"the model's process {ending} when {doing}{self._process.last_words()}"
+        raise Refused(rule, why, maybe_the_machine="SIGKILL" in ending)
 
     def _listen(self, reading: int) -> None:
         with os.fdopen(reading, "rb") as pipe:

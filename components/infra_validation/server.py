@@ -92,15 +92,20 @@ class CandidateServer:
                 self._process.stop()
                 self._start()
             if self._is_ready():
+                self._process.forget_words()
                 return
             time.sleep(POLL_SECONDS)
-        raise Refused(self.ready_rule, f"the server is not ready after {seconds:g} s{self._last_words()}",
-                      maybe_the_machine=True)  # fmt: skip
+        why = f"the server is not ready after {seconds:g} s{self.last_words()}"
+        raise Refused(self.ready_rule, why, maybe_the_machine=True)
 
     def ending(self, wait_seconds: float = 0.0) -> str | None:
-        """How it ended by itself, with its last words; None if it runs."""
+        """How it ended by itself; None if it runs."""
         ending = self._process.ending(wait_seconds)
-        return f"the server {ending}{self._last_words()}" if ending else None
+        return f"the server {ending}" if ending else None
+
+    def last_words(self) -> str:
+        """What it said last since it was ready, as the end of a sentence."""
+        return self._process.last_words()
 
     def log_tail(self) -> list[str]:
         return self._process.log_tail()
@@ -136,10 +141,6 @@ class CandidateServer:
     def _lost_its_port(self) -> bool:
         """Whether somebody else listens where it should have."""
         return any(port and not _is_free(port) for port in (self.address.rest_port, self.address.grpc_port))
-
-    def _last_words(self) -> str:
-        words = [line.strip() for line in self.log_tail() if line.strip()]
-        return f": {words[-1][:300]}" if words else ""
 
 
 def check_command(command: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 WATCHDOG = Path(__file__).with_name("watchdog.py")
 STOP_SECONDS = 20.0
 TAIL_BYTES = 64 << 10
+# As TensorFlow's native code and the C library write them.
+STACK_TRACE = re.compile(r"\s*(@\s+0x|\*\*\*|PC: |\[0x|/\S+\(\S*\)\s?\[0x)")
 
 
 class Supervised:
@@ -31,6 +34,7 @@ class Supervised:
     ) -> None:  # fmt: skip
         self.log, self._grace_seconds = log, grace_seconds
         self._status: int | None = None
+        self._forgotten = 0
         listed = ",".join(map(str, descriptors))
         with log.open("ab") as out:
             self._watchdog = subprocess.Popen(
@@ -75,9 +79,19 @@ class Supervised:
             self._watchdog.wait()
         self._watchdog.stdout.close()
 
-    def log_tail(self, lines: int = 20) -> list[str]:
+    def log_tail(self, lines: int = 50) -> list[str]:
         """The last lines that it printed."""
         return _tail(self.log).decode(errors="replace").splitlines()[-lines:]
+
+    def last_words(self) -> str:
+        """The last line that it printed since `forget_words`, but for stack traces, as the end of a sentence."""
+        lines = _tail(self.log, self._forgotten).decode(errors="replace").splitlines()
+        words = [line for line in lines if line.strip() and not STACK_TRACE.match(line)]
+        return f"; it said last: {' '.join(words[-1].split())[:300]}" if words else ""
+
+    def forget_words(self) -> None:
+        """What it printed so far says nothing of how it may end."""
+        self._forgotten = self.log.stat().st_size
 
     def shorten_log(self) -> None:
         """Keeps the end of a long log; call it when the process has ended."""
@@ -92,7 +106,7 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _tail(log: Path) -> bytes:
+def _tail(log: Path, start: int = 0) -> bytes:
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        file.seek(max(start, log.stat().st_size - TAIL_BYTES))
         return file.read()

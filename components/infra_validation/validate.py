@@ -79,7 +79,9 @@ class Validating:
                     self._ask_all(client, server, cases, own)
                     self._time(client, server, cases, own)
             finally:
-                self._account.ending, self._account.log = server.ending(), server.log_tail()
+                ending = server.ending()
+                self._account.ending = ending and f"{ending}{server.last_words()}"
+                self._account.log = server.log_tail()
 
     def _cases(self, signature: Signature) -> list[Case]:
         settings, inputs = self._settings, self._inputs
@@ -120,7 +122,7 @@ class Validating:
             return ask()
         except NoAnswer as error:
             if ending := server.ending(ENDING_SECONDS):
-                why = f"{ending}, when it was asked about {what}"
+                why = f"{ending} when it was asked about {what}{server.last_words()}"
                 raise Refused(rule, why, maybe_the_machine="SIGKILL" in ending) from error
             raise Refused(rule, f"{error} to {what}", maybe_the_machine=error.is_late) from error
 

@@ -62,7 +62,8 @@ class Account:
 
     Attributes:
         server: what answered: `kerasline`, or the program of the command.
-        largest_difference: of any number, between the server's answers and those in process.
+        largest_difference: of any number, between the server's answers and those in process; of one greater than 1
+            as a part of it.
         problems: a dict each: `kind`, `form`, `case`, `why`.
         ending: how the server ended by itself, if it did.
     """

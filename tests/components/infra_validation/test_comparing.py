@@ -11,6 +11,10 @@ def answer(**outputs):
     return Answer({name: np.asarray(value) for name, value in outputs.items()})
 
 
+def text(value):
+    return np.array([value], object)
+
+
 def refusal(status):
     return Answer(None, status, "because")
 
@@ -22,7 +26,7 @@ def refusal(status):
         (answer(y=[1e6]), answer(y=[1e6 + 99.0])),  # within that part of it
         (answer(y=[np.nan, 1.0]), answer(y=[np.nan, 1.0])),
         (answer(y=[np.inf]), answer(y=[np.nan])),  # an overflow either way
-        (answer(y=np.array([b"a"], object)), answer(y=np.array([b"a"], object))),
+        (answer(y=text(b"a")), answer(y=text(b"a"))),
         (answer(y=np.zeros((0, 3))), answer(y=np.zeros((0, 3)))),
         (refusal(400), refusal(404)),
         (refusal(501), refusal(500)),
@@ -40,7 +44,7 @@ def test_alike(own, served):
         (answer(y=[np.nan]), answer(y=[0.0]), "y: 0 served, nan in process at [0]"),
         (answer(y=[3.4e38]), answer(y=[np.inf]), "y: inf served, 3.4e+38 in process at [0]"),
         (answer(n=np.int64([7])), answer(n=np.int64([8])), "n: 8 served, 7 in process at [0]"),
-        (answer(t=np.array([b"a"], object)), answer(t=np.array([b"b"], object)), "t: 'b' served, 'a' in process at [0]"),
+        (answer(t=text(b"a")), answer(t=text(b"b")), "t: 'b' served, 'a' in process at [0]"),
         (answer(y=[1.0]), answer(y=[[1.0]]), "y: shape [1, 1] served, [1] in process"),
         (answer(y=[1.0], z=[1.0]), answer(y=[1.0]), "outputs y served, y, z wanted"),
         (answer(y=[1.0]), refusal(500), "refused with 500 (because), in process it is answered"),

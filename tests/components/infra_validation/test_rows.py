@@ -59,5 +59,6 @@ def test_images_are_rows_too(tmp_path):
 
 
 def test_an_empty_split_is_named(make_examples):
+    nothing = pa.RecordBatch.from_pydict({"n": pa.array([], pa.int64())})
     with pytest.raises(DataError, match="InfraValidator.split: split 'test' has no rows"):
-        draw(make_examples({"train": {"n": [1]}, "test": pa.RecordBatch.from_pydict({"n": pa.array([], pa.int64())})}), "test", INPUTS, rows=1, seed=0)
+        draw(make_examples({"train": {"n": [1]}, "test": nothing}), "test", INPUTS, rows=1, seed=0)
