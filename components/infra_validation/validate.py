@@ -61,7 +61,7 @@ class Validating:
     def _try_out(self) -> None:
         signature = read_signature(self._saved_model)
         self._keep(
-            READABLE, f"it takes {len(signature.inputs)} features and gives {', '.join(signature.outputs)}"
+            READABLE, f"inputs: {len(signature.inputs)}; outputs: {', '.join(signature.outputs)}"
         )
         settings, work_dir, environment = self._settings, self._context.work_dir, self._environment()
         log = self._outputs.validation.path / InfraValidation.LOG

@@ -284,9 +284,10 @@ def _exported(folder: Path) -> dict[str, str]:
 def _tried_out(folder: Path) -> dict[str, str]:
     """A server that told one wrong answer and then ended."""
     account = Account("kerasline", ending=f"the server was ended by SIGABRT: {HOSTILE}", log=["loading", HOSTILE])
-    for form, wrong in (("REST rows", 0), ("gRPC", 1)):
-        account.tallies["edge cases", form] = Tally("edge cases", form, 12, 9 - wrong, 3, wrong)
-    account.problems.append({"kind": "edge cases", "form": "gRPC", "case": f"{HOSTILE}: missing", "why": "y: 1 served"})
+    for form, number in (("REST rows", 0), ("gRPC", 1)):
+        account.tallies["edge cases", form] = Tally("edge cases", form, 12, 9 - number, 3, number)
+    wrong = {"kind": "edge cases", "form": "gRPC", "case": f"{HOSTILE}: missing", "why": "y: 1 served"}
+    account.problems.append(wrong)
     account.checks += [
         Check("the model loads in a process of its own", True, "it does"),
         Check("edge cases are answered as in process", False, "1 of 24 requests"),
