@@ -24,6 +24,7 @@ _MODULES = {
     "evaluator": ("Evaluator",),
     "explainer": ("Explainer",),
     "exporter": ("Exporter",),
+    "infra_validator": ("InfraValidator",),
     "pusher": ("Pusher",),
     "bulk_inferrer": ("BulkInferrer",),
 }  # fmt: skip

@@ -373,6 +373,17 @@ class Blessing(Artifact):
         return [rule["why"] for rule in self.read_json(self.FILE)["rules"] if not rule["kept"]]
 
 
+class InfraValidation(Artifact):
+    """How a model fared behind a server: `validation.json`, and `server.log`, the end of what the server printed.
+
+    `{"version", "blessed", "maybe_the_machine", "server", "checks", "requests", "largest_difference", "latency",
+    "problems", "left_out", "ending", "log"}`; docs/VALIDATING.md says what each holds.
+    """
+
+    FILE = "validation.json"
+    LOG = "server.log"
+
+
 class Explanation(Artifact):
     """Why a model answers as it does: `explanation.json`, and pictures and sounds in `worst/`.
 

@@ -31,6 +31,7 @@ class Pusher(Component):
 
     saved_model: Input[SavedModel]
     blessing: Input[Blessing] = None
+    infra_blessing: Input[Blessing] = None
     pushed: Output[PushedModel]
     destination: Parameter[str]
     keep: Parameter[Optional[Annotated[int, Gt(0)]]] = None
@@ -38,8 +39,9 @@ class Pusher(Component):
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         from components.pushing import destination
 
-        if inputs.blessing is not None and not inputs.blessing.blessed:
-            raise StageSkipped(f"model refused: {'; '.join(inputs.blessing.refusals())}")
+        verdicts = [verdict for verdict in (inputs.blessing, inputs.infra_blessing) if verdict is not None]
+        if not all(verdict.blessed for verdict in verdicts):
+            raise StageSkipped(f"model refused: {'; '.join(why for v in verdicts for why in v.refusals())}")
         target = destination(self.destination)
         try:
             version = target.push(inputs.saved_model.path, self.keep)

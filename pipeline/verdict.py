@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.artifacts import Blessing, Evaluation
+from components.artifacts import Blessing, Evaluation, InfraValidation
 from components.errors import KeraslineError
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def tables(executions: Sequence[Execution]) -> list[Table]:
-    """Of each evaluation its figures over all rows; of each verdict its rules. What is gone is left out."""
+    """Of each evaluation its figures over all rows, of each trial behind a server its requests, of each verdict its
+    rules. What is gone is left out."""
     from pipeline.screen import plain_table
 
     found = []
@@ -27,6 +28,10 @@ def tables(executions: Sequence[Execution]) -> list[Table]:
                     told = Evaluation(Path(artifact.path)).read_json(Evaluation.FILE)
                     columns = ("metric", "value", f"{told['confidence']:.0%} interval", "change from the baseline")
                     found.append(plain_table(columns, _figures(told)))
+                elif artifact.type == InfraValidation.__name__:
+                    told = InfraValidation(Path(artifact.path)).read_json(InfraValidation.FILE)
+                    columns = ("requests", "sent", "answered alike", "refused alike", "wrong")
+                    found += [plain_table(columns, _requests(told))] if told["requests"] else []
                 elif artifact.type == Blessing.__name__:
                     rules = Blessing(Path(artifact.path)).read_json(Blessing.FILE)["rules"]
                     rows = [(r["rule"], "kept" if r["kept"] else "broken", r["why"]) for r in rules]
@@ -47,6 +52,16 @@ def _figures(told: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         )
         for row in told["metrics"]
         if not row["slicing"]
+    ]
+
+
+def _requests(told: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The requests of each kind, in whatever form they were sent."""
+    kinds = dict.fromkeys(tally["kind"] for tally in told["requests"])
+    counts = ("sent", "answered", "refused", "wrong")
+    return [
+        (kind, *(str(sum(t[count] for t in told["requests"] if t["kind"] == kind)) for count in counts))
+        for kind in kinds
     ]
 
 

@@ -17,6 +17,7 @@ from components import (
     Explainer,
     Exporter,
     ImportSchemaGen,
+    InfraValidator,
     LastBlessed,
     ModelBuilder,
     Pusher,
@@ -76,7 +77,8 @@ def pipeline(settings) -> Pipeline:
         saved_model=exported,
         thresholds={"accuracy": {"min": 0.85}},
     )  # fmt: skip
+    validated = InfraValidator(exported, examples, schema)
     explained = Explainer(examples, transform, trained)
     destination = str(settings.root / "served" / "fashion_mnist")
-    pushed = Pusher(exported, evaluation, destination=destination)
+    pushed = Pusher(exported, evaluation, validated, destination=destination)
     return Pipeline("fashion_mnist", [validator, explained, pushed])

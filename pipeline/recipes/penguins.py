@@ -14,6 +14,7 @@ from components import (
     Explainer,
     Exporter,
     ImportSchemaGen,
+    InfraValidator,
     LastBlessed,
     ModelBuilder,
     Pusher,
@@ -83,6 +84,7 @@ def pipeline(settings) -> Pipeline:
         thresholds={"accuracy": {"min": 0.9}},
         slices=["island", "sex"],
     )  # fmt: skip
+    validated = InfraValidator(exported, examples, schema)
     explained = Explainer(examples, transform, trained)
-    pushed = Pusher(exported, evaluation, destination=str(settings.root / "served" / "penguins"))
+    pushed = Pusher(exported, evaluation, validated, destination=str(settings.root / "served" / "penguins"))
     return Pipeline("penguins", [validator, explained, pushed])

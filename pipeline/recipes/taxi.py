@@ -17,6 +17,7 @@ from components import (
     Explainer,
     Exporter,
     ImportSchemaGen,
+    InfraValidator,
     LastBlessed,
     ModelBuilder,
     Pusher,
@@ -103,6 +104,7 @@ def pipeline(settings) -> Pipeline:
         thresholds={"accuracy": {"min": 0.7}},
         slices=["payment_type", {"column": "trip_miles", "buckets": 4}],
     )  # fmt: skip
+    validated = InfraValidator(exported, examples, schema)
     explained = Explainer(examples, transform, trained)
-    pushed = Pusher(exported, evaluation, destination=str(settings.root / "served" / "taxi"))
+    pushed = Pusher(exported, evaluation, validated, destination=str(settings.root / "served" / "taxi"))
     return Pipeline("taxi", [validator, explained, pushed])

@@ -66,6 +66,6 @@ def _gone(stage: Stage) -> list[str]:
 
 def _rule(rule: Mapping[str, Any]) -> dict[str, Any]:
     kind = {"min": "at least", "max": "at most", "max_drop": "a drop of at most"}.get(rule.get("kind", ""), "")
-    bound = number_text(rule.get("bound"))
+    bound = "" if rule.get("bound") is None else number_text(rule["bound"])
     said = rule.get("rule") or f"{rule.get('metric', '')} {kind} {bound}".strip()
     return {**rule, "said": said, "wanted": f"{kind} {bound}".strip(), "kept": bool(rule.get("kept"))}

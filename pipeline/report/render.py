@@ -14,7 +14,9 @@ from typing import Any
 
 from components.charts import STYLE, number_text
 from components.errors import KeraslineError
-from pipeline.report import card, compare, data, environment, evaluation, explanations, graph, model, preprocessing
+from pipeline.report import (
+    card, compare, data, environment, evaluation, explanations, graph, model, preprocessing, validation,
+)  # fmt: skip
 from pipeline.report.gather import Gathered, gather
 from pipeline.report.overview import overview, stage_table, verdicts
 from pipeline.store import Run, Store, now
@@ -91,6 +93,7 @@ def _sections(gathered: Gathered, store: Store, compared: Any, parts: list[card.
         ("model", "Model", model.section(gathered)),
         ("metrics", "Metrics", evaluation.section(gathered)),
         ("explanations", "Explanations", explanations.section(gathered)),
+        ("validation", "Serving", validation.section(gathered)),
         ("environment", "Environment", environment.section(gathered, store)),
         ("card", "Model card", {"parts": parts}),
     ]

@@ -13,7 +13,7 @@ from tests.conftest import FASHION, HOUSE
 README = HOUSE / "README.md"
 GUIDES = [
     "COMPONENTS.md", "DATA.md", "EVALUATION.md", "EXPLAINING.md", "EXPORT.md", "MODELS.md", "PIPELINES.md",
-    "PREPROCESSING.md", "REPORT.md", "TRAINING.md", "TUNING.md",
+    "PREPROCESSING.md", "REPORT.md", "TRAINING.md", "TUNING.md", "VALIDATING.md",
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from tests.conftest import HOUSE
 
 STAGES = [
     "ExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform", "ModelBuilder",
-    "Trainer", "Exporter", "Evaluator", "Explainer", "Pusher",
+    "Trainer", "Exporter", "Evaluator", "Explainer", "InfraValidator", "Pusher",
 ]  # fmt: skip
 
 

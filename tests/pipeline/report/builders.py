@@ -22,6 +22,7 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from components.artifacts import Statistics
 from components.charts import Dot, scatter, standalone
+from components.infra_validation.verdict import Account, Check, Tally
 from pipeline.store import Execution, Run, Store, StoredArtifact, sqlite_url
 from tests.pipeline.report.evaluations import cancer_artifacts, explanation_artifacts, two_outputs_artifacts
 from tests.pipeline.report.models import HOSTILE, cancer, write_json
@@ -40,7 +41,8 @@ EDGES = {
     "DigitEvaluator": ["ExampleGen", "Transform", "Trainer"],
     "Explainer": ["ExampleGen", "Transform", "Trainer"],
     "Exporter": ["Transform", "Trainer"],
-    "Pusher": ["Exporter", "Evaluator"],
+    "InfraValidator": ["Exporter", "ExampleGen", "SchemaGen"],
+    "Pusher": ["Exporter", "Evaluator", "InfraValidator"],
 }
 
 
@@ -62,6 +64,7 @@ def build(root: Path, run_id: str = "rich", strength: float = 1.0, epochs: int =
         "DigitEvaluator": two_outputs_artifacts,
         "Explainer": explanation_artifacts,
         "Exporter": _exported,
+        "InfraValidator": _tried_out,
     }
     # What is cached was made by a run before.
     store.begin_run(
@@ -276,3 +279,22 @@ def _trained(folder: Path, epochs: int) -> dict[str, str]:
 def _exported(folder: Path) -> dict[str, str]:
     (folder / "saved_model").mkdir(parents=True)
     return {"saved_model": "SavedModel"}
+
+
+def _tried_out(folder: Path) -> dict[str, str]:
+    """A server that told one wrong answer and then ended."""
+    account = Account("kerasline", ending=f"the server was ended by SIGABRT: {HOSTILE}", log=["loading", HOSTILE])
+    for form, number in (("REST rows", 0), ("gRPC", 1)):
+        account.tallies["edge cases", form] = Tally("edge cases", form, 12, 9 - number, 3, number)
+    wrong = {"kind": "edge cases", "form": "gRPC", "case": f"{HOSTILE}: missing", "why": "y: 1 served"}
+    account.problems.append(wrong)
+    account.checks += [
+        Check("the model loads in a process of its own", True, "it does"),
+        Check("edge cases are answered as in process", False, "1 of 24 requests"),
+    ]
+    account.latency = {"requests": 200, "p50_ms": 0.5, "p99_ms": 1.25, "bound_ms": None}
+    for name in ("validation", "blessing"):
+        (folder / name).mkdir(parents=True)
+    write_json(folder / "validation" / "validation.json", account.as_json())
+    write_json(folder / "blessing" / "blessing.json", account.blessing())
+    return {"validation": "InfraValidation", "blessing": "Blessing"}

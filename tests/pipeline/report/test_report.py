@@ -27,6 +27,7 @@ SECTIONS = [
     "model",
     "metrics",
     "explanations",
+    "validation",
     "environment",
     "card",
 ]
@@ -93,6 +94,17 @@ def test_slices_are_marked_and_plotted_by_metric(rich):
     )
     plots = [f for f in rich.section("metrics").iter("figure") if f.get("data-metric")]
     assert len(plots) == 6 * 2 and {f.get("data-metric") for f in plots} == {key[0] for key in rows}
+
+
+def test_the_trial_behind_a_server_is_told(rich):
+    assert rich.table("Requests") == [
+        ["edge cases", "REST rows", "12", "9", "3", "0"], ["edge cases", "gRPC", "12", "8", "3", "1"],
+    ]  # fmt: skip
+    assert [row[0] for row in rich.table("Checks")] == ["kept", "not kept"]
+    assert rich.table("Wrong answers")[0][2:] == [f"{' '.join(HOSTILE.split())}: missing", "y: 1 served"]
+    text = rich.text("validation")
+    assert "p99 latency (ms) 1.25" in text and "was ended by SIGABRT" in text and "at most (ms)" not in text
+    assert "Refused by InfraValidator" in rich.text("overview")
 
 
 def test_confusion_and_classes_are_scikit_learns(rich):
@@ -194,7 +206,7 @@ def test_the_environment_has_versions_settings_parameters_and_lineage(rich):
         "made by ExampleGen",
     ):
         assert what in text, what
-    assert len(rich.table("Fingerprints")) == 13
+    assert len(rich.table("Fingerprints")) == 14
 
 
 def test_a_comparison_tells_differences_and_whether_intervals_overlap(rich):
@@ -260,7 +272,8 @@ def test_tables_have_captions_or_headings_and_charts_have_names(rich):
 def test_the_main_job_is_reported_whole(penguins):
     assert penguins.told["sections"] == [
         "overview", "stages", "data", "preprocessing", "model", "metrics",
-        *(["explanations"] if "explanations" in penguins.told["sections"] else []), "environment", "card",
+        *(["explanations"] if "explanations" in penguins.told["sections"] else []),
+        "validation", "environment", "card",
     ]  # fmt: skip
     assert penguins.told["verdicts"][0]["blessed"] and "Blessed" in penguins.text("overview")
     assert "Palmer penguins: which species is it?" in penguins.text("overview")

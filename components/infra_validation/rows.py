@@ -1,0 +1,61 @@
+"""Real rows to ask about: drawn from a split by a seed, without reading what is not drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.artifacts import Examples
+from components.columnar.feed import feed
+from components.errors import DataError, nearest
+from components.infra_validation.signature import Spec
+
+
+def draw(
+    examples: Examples, split: str, inputs: Mapping[str, Spec], *, rows: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Raw features by name, arrays (rows, ...), in the order of the split.
+
+    A row that cannot be fed, such as one with a missing boolean, is left out: it cannot be asked about.
+
+    Raises:
+        DataError: a column is missing or of the wrong kind, or no row can be fed.
+    """
+    from components.inferring.answering import unfeedable
+
+    columns = examples.schema().names
+    for name in inputs:
+        if name not in columns:
+            raise DataError(
+                f"InfraValidator: the data has no column {name!r}, which the model takes; {nearest(name, columns)}"
+            )
+    held = examples.rows(split)
+    if not held:
+        raise DataError(f"InfraValidator.split: split {split!r} has no rows; name another one")
+    places = np.sort(np.random.default_rng(seed).choice(held, min(rows, held), replace=False))
+    batch = (
+        pa.concat_tables(_read(examples.whole_shards(split), list(inputs), places))
+        .combine_chunks()
+        .to_batches()[0]
+    )
+    failed = unfeedable(batch, inputs)
+    if len(failed) == batch.num_rows:
+        raise DataError(f"InfraValidator: no row of split {split!r} can be fed to the model: {failed[0][1]}")
+    return feed(
+        batch.take(pa.array(np.delete(np.arange(batch.num_rows), [place for place, _ in failed]))), inputs
+    )
+
+
+def _read(shards: Sequence, columns: list[str], places: np.ndarray) -> Iterator[pa.Table]:
+    first = 0
+    for shard in shards:
+        with pq.ParquetFile(shard) as file:
+            for group in range(file.num_row_groups):
+                end = first + file.metadata.row_group(group).num_rows
+                here = places[(places >= first) & (places < end)]
+                if len(here):
+                    yield file.read_row_group(group, columns).take(pa.array(here - first))
+                first = end

@@ -1,0 +1,102 @@
+"""What a SavedModel takes and gives, read from its file without loading it: that may end the process that does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.infra_validation.verdict import Refused
+
+SIGNATURE = "serving_default"
+READABLE = "the SavedModel can be read"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A named input or output, as `feed` wants it.
+
+    Attributes:
+        dtype: its name, `string` for texts.
+        shape: the rows first, None for any size; None as a whole where even the rank is not known.
+    """
+
+    dtype: str
+    shape: tuple[int | None, ...] | None
+
+    @property
+    def takes_any_rows(self) -> bool:
+        return bool(self.shape) and self.shape[0] is None
+
+
+@dataclass(frozen=True)
+class Signature:
+    inputs: Mapping[str, Spec]
+    outputs: Mapping[str, Spec]
+
+    @property
+    def gives_rows(self) -> bool:
+        """Whether an answer can be told row by row."""
+        return all(spec.takes_any_rows for spec in self.outputs.values())
+
+
+def read_signature(folder: Path) -> Signature:
+    """The signature `serving_default` of a SavedModel.
+
+    Raises:
+        Refused: there is none, or the file is damaged.
+    """
+    found = _signatures(folder)
+    if SIGNATURE not in found:
+        raise Refused(READABLE, f"it has no signature {SIGNATURE}, which servers answer by; it has "
+                                f"{', '.join(sorted(found)) or 'none'}")  # fmt: skip
+    definition = found[SIGNATURE]
+    signature = Signature(*({name: _spec(info) for name, info in sorted(side.items())}
+                            for side in (definition.inputs, definition.outputs)))  # fmt: skip
+    for name, spec in signature.inputs.items():
+        if not spec.takes_any_rows:
+            raise Refused(
+                READABLE,
+                f"its input {name!r} is of shape {spec.shape}, which does not take any number of rows",
+            )
+    return signature
+
+
+def numpy_dtype(spec: Spec) -> Any:
+    import ml_dtypes  # noqa: F401  (NumPy learns bfloat16 by it)
+
+    return np.dtype(object) if spec.dtype == "string" else np.dtype(spec.dtype)
+
+
+def _signatures(folder: Path) -> Mapping[str, Any]:
+    from google.protobuf import text_format
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    binary, text = folder / "saved_model.pb", folder / "saved_model.pbtxt"
+    saved = saved_model_pb2.SavedModel()
+    try:
+        if binary.is_file():
+            saved.ParseFromString(binary.read_bytes())
+        elif text.is_file():
+            text_format.Parse(text.read_text(encoding="utf-8"), saved)
+        else:
+            raise Refused(READABLE, f"{folder} has no saved_model.pb")
+    except (DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
+        raise Refused(READABLE, f"{binary.name} is damaged: {error}") from error
+    for graph in saved.meta_graphs:
+        if "serve" in graph.meta_info_def.tags:
+            return graph.signature_def
+    raise Refused(READABLE, f"{binary.name} holds no graph with the tag 'serve'")
+
+
+def _spec(info: Any) -> Spec:
+    import tensorflow as tf
+
+    shape = None
+    if not info.tensor_shape.unknown_rank:
+        shape = tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
+    return Spec(tf.as_dtype(info.dtype).name, shape)
