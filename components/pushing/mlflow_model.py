@@ -19,8 +19,8 @@ SIGNATURE, TAGS = "serving_default", ["serve"]
 def describe(model: Path, folder: Path, *, files: str, run_id: str) -> list[Path]:
     """Writes `MLmodel` and what it names; `mlflow.pyfunc` and `mlflow.tensorflow` load what they say.
 
-    The flavour is MLflow's for a SavedModel that is asked by a signature. Its name, `tf1-estimator`, is of old; the
-    other one, `tf2-module`, calls the model as a Python object, which takes one tensor and no columns by name.
+    The flavour is MLflow's for a SavedModel that is asked by a signature. Its name, `tf1-estimator`, is of old;
+    the other one, `tf2-module`, calls the model as a Python object, which takes one tensor and no columns by name.
 
     Args:
         model: the SavedModel.

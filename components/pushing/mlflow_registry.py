@@ -187,7 +187,7 @@ class MlflowDestination:
             self.client.create_registered_model(self.name)
 
     def _experiment(self) -> str:
-        """Where the runs of pushes lie: what the environment says, as for all of MLflow, or one of the model's name."""
+        """Where the runs of pushes lie: what the environment says, as for all of MLflow, or the model's name."""
         if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):
             return given
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or self.name
@@ -240,8 +240,8 @@ def _parsed(url: str) -> tuple[str | None, str]:
         if "@" in parts.netloc:
             host = parts.netloc.rpartition("@")[2]
             raise ParameterError(
-                f"Pusher.destination mlflow+{parts.scheme}://...@{host}{parts.path}: leave name and password out of "
-                "it; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, hold them"
+                f"Pusher.destination mlflow+{parts.scheme}://...@{host}{parts.path}: leave name and password out; "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, hold them"
             )
         folder, _, name = parts.path.rstrip("/").rpartition("/")
         server = f"{parts.scheme}://{parts.netloc}{folder}"

@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import DataError, ParameterError, one_line
-from components.pushing.versions import DEAD_AFTER_SECONDS, DIGEST, LATEST, content_digest, next_version, superfluous
+from components.pushing.versions import (
+    DEAD_AFTER_SECONDS,
+    DIGEST,
+    LATEST,
+    content_digest,
+    next_version,
+    superfluous,
+)
 
 CLAIMS = ".pushing"
 MODEL = "saved_model.pb"

@@ -41,14 +41,14 @@ for model in models:
 
 
 def server_program():
-    """MLflow's server needs more than its client: an environment of its own, or the whole of MLflow in this one."""
+    """MLflow's server needs more than its client: an environment of its own, or all of MLflow in this one."""
     named = os.environ.get("KERASLINE_TEST_MLFLOW")
     if named or (HOUSE / ".venv-mlflow" / "bin" / "mlflow").exists():
         return named or str(HOUSE / ".venv-mlflow" / "bin" / "mlflow")
     try:
         importlib.metadata.version("mlflow")
     except importlib.metadata.PackageNotFoundError:
-        pytest.skip("no MLflow server: pip install mlflow into .venv-mlflow, or let KERASLINE_TEST_MLFLOW name one")
+        pytest.skip("no MLflow server: install mlflow into .venv-mlflow, or let KERASLINE_TEST_MLFLOW name one")
     return str(Path(sys.executable).parent / "mlflow")
 
 
@@ -65,7 +65,8 @@ def server(tmp_path_factory):
     os.environ.update(settings)
     command = [
         program, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{folder}/store.db", "--artifacts-destination", str(folder / "artifacts"),
+        "--backend-store-uri", f"sqlite:///{folder}/store.db",
+        "--artifacts-destination", str(folder / "artifacts"),
     ]  # fmt: skip
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
@@ -203,7 +204,8 @@ def test_a_version_tells_what_it_is(place, exported, tmp_path):
     assert {spec.name: (str(spec.type), spec.shape) for spec in signature.inputs} == {
         "a": ("float32", (-1, 1)), "word": ("<U0", (-1, 1)),
     }  # fmt: skip
-    assert [(spec.name, str(spec.type), spec.shape) for spec in signature.outputs] == [("score", "float32", (-1, 2))]
+    (output,) = signature.outputs
+    assert (output.name, str(output.type), output.shape) == ("score", "float32", (-1, 2))
     (run,) = runs(place)
     assert run.info.run_id == version.run_id and run.info.status == "FINISHED"
 
@@ -307,16 +309,13 @@ def test_what_a_dead_push_left_goes_after_a_day_and_not_before(place, tmp_path):
     target.push(a_model(tmp_path / "m0"))
     (pushed,) = runs(place)
     now = time.time()
-    old, fresh = (
+    old, fresh, needed = (
         client().create_run(
             pushed.info.experiment_id, int((now - age) * 1000), {"kerasline.pushing": name_of(place)}
         ).info.run_id
-        for age in (DEAD_AFTER_SECONDS + 60, 60)
+        for age in (DEAD_AFTER_SECONDS + 60, 60, 2 * DEAD_AFTER_SECONDS)
     )  # fmt: skip
     # Killed after the version was made, before the mark was taken away: the version needs it.
-    needed = client().create_run(
-        pushed.info.experiment_id, int((now - 2 * DEAD_AFTER_SECONDS) * 1000), {"kerasline.pushing": name_of(place)}
-    ).info.run_id  # fmt: skip
     client().create_model_version(name_of(place), client().get_run(needed).info.artifact_uri + "/model", needed)
     target.push(a_model(tmp_path / "m1"))
     left = {run.info.run_id for run in runs(place)}
@@ -378,7 +377,7 @@ def test_what_cannot_be_is_told_in_one_line(server, tmp_path, monkeypatch, cli):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         free = f"127.0.0.1:{probe.getsockname()[1]}"
-    with pytest.raises(DataError, match=f"mlflow.http://{free}/m: no answer from an MLflow server at http://{free}; is"):
+    with pytest.raises(DataError, match=f"http://{free}/m: no answer from an MLflow server at http://{free}; is"):
         pushed(f"mlflow+http://{free}/m")
     refused = cli("rollback", f"mlflow+http://{free}/m")
     assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
