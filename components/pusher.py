@@ -20,7 +20,8 @@ class Pusher(Component):
 
     Parameters:
         destination: the folder of versions, as TensorFlow Serving watches it: a path, or an URL that fsspec
-            knows, such as `s3://bucket/models` (its library takes keys and addresses from the environment).
+            knows, such as `s3://bucket/models` (its library takes keys and addresses from the environment), or a
+            model of MLflow's registry, `models:/NAME` or `mlflow+http://HOST:PORT/NAME`.
         keep: how many of the newest versions stay; without it all do. The one that `latest` points to always stays.
 
     Raises:

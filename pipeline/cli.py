@@ -75,6 +75,13 @@ def run(
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run every stage.")] = False,
     metadata: Metadata = None,
     json_file: Json = None,
+    notify: Annotated[
+        Optional[str],
+        typer.Option(
+            envvar="KERASLINE_WEBHOOK", show_envvar=True, metavar="URL",
+            help="Tell a webhook of a failure or a refused model; best by environment.",
+        ),
+    ] = None,
 ) -> None:
     """Run a pipeline: a recipe, a file of yours, or, without either, the main job (penguins).
 
@@ -96,8 +103,9 @@ def run(
     log = _new_log(root, run_id)
     store = _store(root, metadata)
     request = RunRequest(
-        pipeline, store, ArtifactRoot(root), recipe, selected, changes, run_id, context.obj, not no_cache
-    )
+        pipeline, store, ArtifactRoot(root), recipe, selected, changes, run_id, context.obj, not no_cache,
+        notify or None,
+    )  # fmt: skip
     with screens.chatter_to(log) as screen:
         screen.print(f"{pipeline.name}: run {run_id} in {root}", soft_wrap=True)
         with screens.progress(screen, lambda: store.executions(run_id), selected):

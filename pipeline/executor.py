@@ -24,6 +24,7 @@ from typing import Any
 from components.artifacts import Artifact, Blessing
 from components.base import Component, Context, LastBlessed
 from components.errors import KeraslineError, StageSkipped, StoreError
+from pipeline import notices
 from pipeline import store as records
 from pipeline.dag import Pipeline
 from pipeline.environment import here
@@ -77,6 +78,8 @@ class Executor:
             return None
         if found is not None:
             self.store.record(found)
+            notices.stage_began(self.pipeline, found)
+            notices.stage_ended(self.pipeline, found)
         return found
 
     def execute(self, name: str) -> Execution:
@@ -84,6 +87,7 @@ class Executor:
         clock = time.perf_counter()
         blank = self._blank(name)
         self.store.record(blank)
+        notices.stage_began(self.pipeline, blank)
         try:
             work = self._resolve(name)
             if work is not None:
@@ -103,6 +107,7 @@ class Executor:
         seconds = time.perf_counter() - clock
         result = dataclasses.replace(result, finished=records.now(), seconds=seconds)
         self.store.record(result)
+        notices.stage_ended(self.pipeline, result)
         return result
 
     def _executed(self, name: str, blank: Execution, work: _Work | None) -> Execution:

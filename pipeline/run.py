@@ -11,6 +11,7 @@ from components.errors import KeraslineError
 from pipeline.dag import Pipeline
 from pipeline.executor import LOG, Executor
 from pipeline.locks import locked
+from pipeline.notices import noticed
 from pipeline.publishing import ArtifactRoot
 from pipeline.store import Execution, Run, Store, new_run_id, now
 
@@ -54,6 +55,7 @@ class RunRequest:
         recipe: its name or file, for the record.
         selected: the nodes to run, in order; all by default.
         settings: parameters set by the user, for the record.
+        notify: the URL of a webhook that is told of a failure and of a refused model; a secret.
     """
 
     pipeline: Pipeline
@@ -65,13 +67,16 @@ class RunRequest:
     run_id: str = field(default_factory=new_run_id)
     beam_options: Sequence[str] = ()
     use_cache: bool = True
+    notify: str | None = field(default=None, repr=False)
 
 
+@noticed
 def run_pipeline(request: RunRequest) -> Summary:
     """Runs the selected nodes; what is in the cache is not run, and Beam is loaded only if needed.
 
     Raises:
         StoreError: the metadata store fails.
+        ParameterError: `notify` is not a URL.
         KeraslineError: the orchestrator itself fails; a stage's failure is in the summary instead.
     """
     selected = list(request.selected) or request.pipeline.order

@@ -19,12 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import DataError, ParameterError, one_line
-from components.pushing.versions import DIGEST, LATEST, content_digest, next_version, superfluous
+from components.pushing.versions import (
+    DEAD_AFTER_SECONDS,
+    DIGEST,
+    LATEST,
+    content_digest,
+    next_version,
+    superfluous,
+)
 
 CLAIMS = ".pushing"
 MODEL = "saved_model.pb"
-# A push that takes longer than this has died: what it left is removed.
-DEAD_AFTER_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)

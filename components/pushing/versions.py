@@ -14,6 +14,8 @@ from components.errors import DataError, nearest
 
 LATEST = "latest"
 DIGEST = "kerasline-digest.json"
+# A push that takes longer than this has died: what it left is removed.
+DEAD_AFTER_SECONDS = 24 * 3600
 
 
 class Destination(Protocol):

@@ -12,8 +12,8 @@ from tests.conftest import FASHION, HOUSE
 
 README = HOUSE / "README.md"
 GUIDES = [
-    "COMPONENTS.md", "DATA.md", "EVALUATION.md", "EXPLAINING.md", "EXPORT.md", "MODELS.md", "PIPELINES.md",
-    "PREPROCESSING.md", "REPORT.md", "TRAINING.md", "TUNING.md", "VALIDATING.md",
+    "COMPONENTS.md", "DATA.md", "EVALUATION.md", "EXPLAINING.md", "EXPORT.md", "MODELS.md", "MONITORING.md",
+    "PIPELINES.md", "PREPROCESSING.md", "REPORT.md", "TRAINING.md", "TUNING.md", "VALIDATING.md",
 ]  # fmt: skip
 
 
@@ -36,7 +36,9 @@ def test_make_commands_have_their_target(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "path", [README, *(HOUSE / "docs" / name for name in ("PLANNING.md", "REPORT.md"))], ids=lambda path: path.name
+    "path",
+    [README, *(HOUSE / "docs" / name for name in ("MONITORING.md", "PLANNING.md", "REPORT.md"))],
+    ids=lambda path: path.name,
 )
 def test_every_run_pipeline_command_works(tmp_path, taxi_csv, path):
     (tmp_path / "trips.csv").symlink_to(taxi_csv)

@@ -1,0 +1,71 @@
+"""Events on their way: in order, aside from the run, which neither fails nor waits long for a receiver."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from typing import Any
+
+LOG = logging.getLogger("kerasline")
+
+
+class Sender:
+    """Sends events by OpenLineage's client in a thread. What goes wrong is logged once, however often it does."""
+
+    def __init__(self) -> None:
+        self._events: queue.Queue[Any] = queue.Queue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._complained = False
+
+    def send(self, event: Any) -> None:
+        """Returns at once."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="openlineage", daemon=True)
+                self._thread.start()
+        self._events.put(event)
+
+    def wait(self, seconds: float) -> bool:
+        """Waits until all is sent, but no longer than that; tells whether it is."""
+        end = time.monotonic() + seconds
+        with self._events.all_tasks_done:
+            while self._events.unfinished_tasks and (left := end - time.monotonic()) > 0:
+                self._events.all_tasks_done.wait(left)
+            return not self._events.unfinished_tasks
+
+    def close(self, seconds: float) -> None:
+        """The same, for the last time: what is not sent by then is given up."""
+        if not self.wait(seconds):
+            self._complain(f"{self._events.unfinished_tasks} events not delivered in {seconds} s at the run's end")
+
+    def _work(self) -> None:
+        client = None
+        while True:
+            event = self._events.get()
+            try:
+                client = client or _client()
+                client.emit(event)
+            except Exception as error:
+                self._complain(f"events are not delivered: {_reason(error)}")
+            finally:
+                self._events.task_done()
+
+    def _complain(self, text: str) -> None:
+        if not self._complained:
+            self._complained = True
+            LOG.warning("OpenLineage: %s", text)
+
+
+def _client() -> Any:
+    from openlineage.client import OpenLineageClient
+
+    return OpenLineageClient()
+
+
+def _reason(error: Exception) -> str:
+    """What it was, without the URL, which may hold a secret."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return type(error).__name__ if status is None else f"the receiver answered {status}"
