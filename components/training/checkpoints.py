@@ -17,6 +17,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from components.errors import DataError
+
 LOG = logging.getLogger("kerasline")
 STATE = "state"
 
@@ -47,17 +49,20 @@ class Checkpoints:
         arrays |= {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
         plain = {key: value for key, value in state.items() if not isinstance(value, np.ndarray)}
         arrays[STATE] = np.frombuffer(json.dumps(plain).encode(), np.uint8)
-        _write(self._folder / f"step-{step:012d}.npz", arrays)
+        _write(self._file(step), arrays)
         for old in self._files()[self._keep :]:
             old.unlink(missing_ok=True)
 
-    def restore(self, variables: Sequence[keras.Variable]) -> dict[str, Any] | None:
-        """Sets the variables as the newest whole checkpoint has them.
+    def restore(self, variables: Sequence[keras.Variable], step: int | None = None) -> dict[str, Any] | None:
+        """Sets the variables as the newest whole checkpoint has them, or that of a step.
 
         Returns:
             The state given to `save`, or None where there is no checkpoint.
+
+        Raises:
+            DataError: that of the step is not there.
         """
-        for file in self._files():
+        for file in self._files() if step is None else [self._file(step)]:
             try:
                 with np.load(file) as arrays:
                     found = {name: arrays[name] for name in arrays.files}
@@ -67,6 +72,8 @@ class Checkpoints:
             for number, variable in enumerate(variables):
                 variable.assign(_of_dtype(found.pop(f"variable {number}"), variable.dtype))
             return {**json.loads(found.pop(STATE).tobytes()), **found}
+        if step is not None:
+            raise DataError(f"{self._file(step)} cannot be read here, while another worker can: is it the same folder?")
         return None
 
     def forget_newest(self) -> None:
@@ -74,6 +81,9 @@ class Checkpoints:
         files = self._files()
         if self._writes and len(files) > 1:
             files[0].unlink()
+
+    def _file(self, step: int) -> Path:
+        return self._folder / f"step-{step:012d}.npz"
 
     def _files(self) -> list[Path]:
         """The newest first."""
