@@ -30,8 +30,11 @@ class Meeting:
         self._socket.listen(128)
         self.port: int = self._socket.getsockname()[1]
 
-    def visit(self, addresses: Sequence[str]) -> None:
+    def visit(self, own: int, addresses: Sequence[str]) -> None:
         """Connects to each of the workers' addresses.
+
+        Args:
+            own: this worker's number.
 
         Raises:
             KeraslineError: one cannot be reached.
@@ -42,8 +45,8 @@ class Meeting:
                 socket.create_connection((host, int(port)), SECONDS).close()
             except OSError as error:
                 raise KeraslineError(
-                    f"worker {number} cannot be reached at {address}: {error.strerror or error}; the workers talk to "
-                    "each other by TCP: look at names, routes and firewalls"
+                    f"worker {own} cannot reach worker {number} at {address}: {error.strerror or error}; they talk to each "
+                    "other by TCP: look at names, routes and firewalls"
                 ) from error
 
     def close(self) -> None:

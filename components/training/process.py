@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import socket
@@ -40,6 +41,7 @@ STOP = b"S"
 LEFT_ALONE = frozenset(
     f"{name}Error" for name in ("Unavailable", "Aborted", "Cancelled", "DeadlineExceeded", "Internal", "Unknown")
 )
+_GRAPH = re.compile(r"\{\{.*?\}\} ")  # where in TensorFlow's graph
 Report = Callable[[str], None]
 
 
@@ -134,9 +136,9 @@ class TrainingProcess:
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
-    def introduce(self, addresses: Sequence[str]) -> None:
-        """Tells it who trains with it."""
-        self._give(list(addresses))
+    def introduce(self, number: int, addresses: Sequence[str]) -> None:
+        """Tells it who it is among the workers at these addresses."""
+        self._give((number, list(addresses)))
 
     def hand_over(self, job: Job, environment: Mapping[str, str] | None = None, *, elsewhere: bool = False) -> None:
         """Gives it what it is to do.
@@ -194,9 +196,13 @@ class TrainingProcess:
         """Until it is gone, or so long."""
         self._listener.join(seconds)
 
-    def kill(self) -> None:
+    def leave(self) -> None:
+        """Lets it see that it is no longer wanted."""
         with contextlib.suppress(OSError):
             self._process.stdin.close()
+
+    def kill(self) -> None:
+        self.leave()
         self._process.kill()
         self._process.wait()
 
@@ -278,7 +284,7 @@ def _main(port: int | None) -> None:
 
         traceback.print_exc()
         alone = type(error).__name__ in LEFT_ALONE
-        parent.tell(error=type(error).__name__, message=one_line(error) if alone else traceback.format_exc())
+        parent.tell(error=type(error).__name__, message=_GRAPH.sub("", one_line(error, 300)) if alone else traceback.format_exc())
     # TensorFlow takes it ill if one goes while another still writes the results: the parent says when.
     parent.wait_for_end()
 
@@ -302,7 +308,7 @@ def _met(parent: _Parent, port: int) -> Meeting:
 
     meeting = Meeting(port)
     parent.tell(port=meeting.port)
-    meeting.visit(parent.take())
+    meeting.visit(*parent.take())
     parent.tell(met=True)
     return meeting
 

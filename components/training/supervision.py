@@ -19,15 +19,19 @@ from components.errors import KeraslineError
 from components.training import cluster
 from components.training.cluster import Worker
 from components.training.job import Job
-from components.training.process import HOUSE, Report, TrainingProcess, command
+from components.training.process import BEAT_SECONDS, HOUSE, Report, TrainingProcess, command
 
 LOG = logging.getLogger("kerasline")
 # Before the second start, and twice as much before each after that.
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
 # When one is lost the others fail too: so long is waited to see who was first.
 FIND_CAUSE_SECONDS = 1.5
+# Where TensorFlow in another worker gave one up already, less than `worker_timeout` will do.
+SILENT_SECONDS = 5 * BEAT_SECONDS
 # For a checkpoint when told to stop; less where one is gone already, whom the others would wait for.
 STOP_SECONDS, STOP_TOGETHER_SECONDS = 60.0, 5.0
+# To clear away what is temporary elsewhere.
+END_SECONDS = 3.0
 # Lines that TensorFlow prints whatever happens.
 _NOISE = re.compile(rb"[IW]\d{4} |\d{4}-\d\d-\d\d .*: [IW] |WARNING: All log|To enable the following")
 MOST_TOLD = 200
@@ -38,11 +42,12 @@ class WorkerLost(Exception):
 
     Attributes:
         again: whether another start may help.
+        hint: what may be behind it, if that is known.
     """
 
-    def __init__(self, worker: Worker, why: str, *, again: bool = True) -> None:
+    def __init__(self, worker: Worker, why: str, *, again: bool = True, hint: str = "") -> None:
         super().__init__(f"{worker} {why}")
-        self.worker, self.again = worker, again
+        self.worker, self.again, self.hint = worker, again, hint
 
 
 def train_together(job: Job, report: Report) -> dict[str, Any]:
@@ -106,15 +111,20 @@ class _Attempt:
             self._look(training=handed_over)
             if not addresses and all(child.port for child in self._children.values()):
                 addresses = [worker.at(child.port) for worker, child in self._children.items()]
-                for child in self._children.values():
-                    child.introduce(addresses)
+                for worker, child in self._children.items():
+                    child.introduce(worker.number, addresses)
             if not handed_over and all(child.met for child in self._children.values()):
                 self._hand_over(addresses)
                 handed_over = True
         return self._chief.result
 
     def end(self) -> None:
+        """Ends all that are left; those who can see it, in their own way."""
         for child in self._children.values():
+            child.leave()
+        until = time.monotonic() + END_SECONDS
+        for child in self._children.values():
+            child.wait(max(0.0, until - time.monotonic()))
             child.kill()
 
     @property
@@ -155,9 +165,8 @@ class _Attempt:
             self._tell_cause()
         now = time.monotonic()
         for worker, child in self._children.items():
-            silent = now - child.heard
-            if silent > self._settings.worker_timeout:
-                raise WorkerLost(worker, f"hangs: no sign of life for {silent:.0f} s{_where(child)}")
+            if now - child.heard > self._settings.worker_timeout:
+                raise _hung(worker, child)
         if not training or self._settings.stall_timeout is None or self._settings.function is not None:
             return
         worker, child = min(self._children.items(), key=lambda pair: pair[1].moved)
@@ -177,9 +186,13 @@ class _Attempt:
             if child.port is None:
                 why = f"could not be started: its command {child.how_it_ended}"
                 raise WorkerLost(worker, why, again=not self._first)
-            raise WorkerLost(worker, f"{child.how_it_ended}{_where(child)}")
+            raise WorkerLost(worker, f"{child.how_it_ended}{_where(child)}", hint=child.hint)
         for _, failure in self._own_failures():
             raise failure
+        now = time.monotonic()
+        for worker, child in self._children.items():
+            if not child.finished and now - child.heard > SILENT_SECONDS:
+                raise _hung(worker, child)
         for worker, child in self._children.items():
             if child.failure is not None:
                 raise WorkerLost(worker, f"failed{_where(child)}: {child.failure}")
@@ -209,9 +222,9 @@ def log_of(folder: Path, worker: Worker) -> Path:
 def _given_up(lost: WorkerLost, restarts: int, logs: Path) -> str:
     log = log_of(logs, lost.worker)
     last = _last_line(log)
-    tried = f"; started again {restarts} times (Trainer.max_restarts)" if restarts else ""
+    tried = f"; that was the last of {restarts} restarts (Trainer.max_restarts)" if restarts else ""
     ends = f"; its last line: {last}" if last else ""
-    return f"{lost}{tried}{ends}; all that it said: {log}"
+    return f"{lost}{tried}{ends}; all that it said: {log}{lost.hint}"
 
 
 def _last_line(log: Path) -> str:
@@ -222,6 +235,10 @@ def _last_line(log: Path) -> str:
         lines = [line.strip() for line in file.read().splitlines()]
     told = [line for line in lines if line and not _NOISE.match(line)]
     return told[-1].decode(errors="replace")[:MOST_TOLD] if told else ""
+
+
+def _hung(worker: Worker, child: TrainingProcess) -> WorkerLost:
+    return WorkerLost(worker, f"hangs: no sign of life for {time.monotonic() - child.heard:.0f} s{_where(child)}")
 
 
 def _where(child: TrainingProcess) -> str:

@@ -266,12 +266,9 @@ class Training:
 
     def _restore(self) -> bool:
         """Goes back to the newest checkpoint, if there is one."""
-        state = self._checkpoints.restore(self._variables) if self._replicas.chief else None
-        found, step = self._replicas.chiefs([float(state is not None), state["step"] if state else 0])
-        if not found:
-            return False
+        state = self._checkpoints.restore(self._variables, self._agreed)
         if state is None:
-            state = self._checkpoints.restore(self._variables, step=round(step))
+            return False
         self.step = state["step"]
         self.records.resume(state)
         self.pace.resume(state["pace"])
@@ -282,6 +279,11 @@ class Training:
         self.ended = state["ended"]
         self._slow_down_to(min(self._slowed, state["slowed"]))
         return True
+
+    def _agreed(self, newest: int | None) -> int | None:
+        """The step of the chief's newest checkpoint: a shared folder may show another to the others."""
+        step = round(self._replicas.chiefs([-1 if newest is None else newest])[0])
+        return None if step < 0 else step
 
     # Losses that are no numbers
 
