@@ -176,6 +176,11 @@ class Component:
         """The parameters' values by name, in the order of their declaration."""
         return {name: getattr(self, name) for name in type(self).spec().parameters}
 
+    def identifying_parameters(self) -> dict[str, Any]:
+        """The parameters that decide the outputs, for the fingerprint: all, unless a component knows of some that
+        say only how it goes about it."""
+        return self.parameters
+
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any] | None:
         """Does the component's work.
 

@@ -11,10 +11,13 @@ from annotated_types import Ge, Gt, Len, Lt
 from components.artifacts import Examples, Hyperparameters, Model, Preprocessing, Report
 from components.base import Component, Context, Input, Output, Parameter
 from components.errors import ParameterError
+from components.training import cluster
 from components.training.job import EarlyStoppingSettings, Job
 
 Positive = Annotated[int, Gt(0)]
 Auto = Literal["auto"]
+# Parameters that say how workers are started and watched, and nothing of what they learn.
+WATCHING = ("launch", "max_restarts", "worker_timeout", "stall_timeout")
 
 
 class Trainer(Component):
@@ -47,7 +50,14 @@ class Trainer(Component):
         precision: what the model computes in; "auto" by the device: float32 on a CPU.
         distribution: "mirrored" over the devices here; "multi_worker" over processes.
         replicas: of "mirrored"; all GPUs, or two parts of the CPU, by default.
-        workers: of "multi_worker", host:port of each on this machine; else TF_CONFIG says who they are.
+        workers: of "multi_worker", which need not be written then: how many processes here, or where each
+            is, ["10.0.0.1", "10.0.0.2:4000"]. The first is the chief: it alone writes. Without them
+            TF_CONFIG says who they are.
+        launch: the command that starts one on another machine, with {host} and {command}, or
+            {shell_command} where a shell takes it apart there; ssh by default.
+        max_restarts: how often all workers start again from the last checkpoint when one is lost.
+        worker_timeout: seconds without a sign of life after which a worker counts as lost.
+        stall_timeout: seconds without a step, or an evaluation, after which one counts as lost; None waits.
         jit_compile: with XLA; "auto": on a GPU, and where it proves faster on a CPU.
         steps_per_execution: steps in one call of TensorFlow; "auto" by their time.
         rematerialize: activations are made again in the backward pass: true, or names of layers.
@@ -66,7 +76,7 @@ class Trainer(Component):
         DataError: the loss is no longer a number; or a column is missing.
     """
 
-    VERSION = "2"
+    VERSION = "3"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]
@@ -97,7 +107,11 @@ class Trainer(Component):
     precision: Parameter[Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]] = "auto"
     distribution: Parameter[Literal["none", "mirrored", "multi_worker"]] = "none"
     replicas: Parameter[Optional[Positive]] = None
-    workers: Parameter[Optional[Annotated[list[str], Len(1)]]] = None
+    workers: Parameter[Union[Positive, Annotated[list[str], Len(1)], None]] = None
+    launch: Parameter[Optional[str]] = None
+    max_restarts: Parameter[Annotated[int, Ge(0)]] = 3
+    worker_timeout: Parameter[Annotated[float, Gt(0)]] = 60.0
+    stall_timeout: Parameter[Optional[Annotated[float, Gt(0)]]] = 900.0
     jit_compile: Parameter[Union[bool, Auto]] = "auto"
     steps_per_execution: Parameter[Union[Positive, Auto]] = "auto"
     rematerialize: Parameter[Union[bool, list[str]]] = False
@@ -134,19 +148,31 @@ class Trainer(Component):
         if best:
             self.with_parameters(best)
         self._check()
-        return SimpleNamespace(**self.parameters)
+        return SimpleNamespace(**self.parameters | {"distribution": self._distribution})
+
+    def identifying_parameters(self) -> dict[str, Any]:
+        """How many workers there are decides the last digits; who they are and how patiently they are watched
+        does not, so that a training goes on from its checkpoint on other machines."""
+        found = {name: value for name, value in self.parameters.items() if name not in WATCHING}
+        count = len(self.workers) if isinstance(self.workers, list) else self.workers
+        return {**found, "workers": count, "distribution": self._distribution}
+
+    @property
+    def _distribution(self) -> str:
+        return "multi_worker" if self.workers and self.distribution == "none" else self.distribution
 
     def _check(self) -> None:
         """What contradicts itself is told before anything is loaded."""
-        several = self.distribution != "none"
-        if several and self.jit_compile is True:
+        if self._distribution != "none" and self.jit_compile is True:
             raise ParameterError(
-                f"{self.name}.jit_compile: TensorFlow does not compile steps of a {self.distribution} "
+                f"{self.name}.jit_compile: TensorFlow does not compile steps of a {self._distribution} "
                 "distribution with XLA; leave it at auto"
             )
         if self.replicas and self.distribution != "mirrored":
             raise ParameterError(f"{self.name}.replicas: for distribution=mirrored alone, which is not set")
-        if self.workers and self.distribution != "multi_worker":
-            raise ParameterError(
-                f"{self.name}.workers: for distribution=multi_worker alone, which is not set"
-            )
+        if self.workers and self.distribution == "mirrored":
+            raise ParameterError(f"{self.name}.workers: not together with distribution=mirrored; leave that out")
+        if self.workers:
+            cluster.workers(self.workers)
+        if self.launch is not None:
+            cluster.check_launch(self.launch)

@@ -49,7 +49,7 @@ def node_fingerprint(
         "code": None if _is_house_stage(cls) else code_digest(getattr(cls, "FUNCTION", cls)),
         "libraries": {name: library_version(name) for name in component.LIBRARIES},
         "inputs": dict(input_digests),
-        "parameters": {k: value_digest(v) for k, v in component.parameters.items()},
+        "parameters": {k: value_digest(v) for k, v in component.identifying_parameters().items()},
         "external": [
             file_digest(item) if isinstance(item, Path) else item for item in component.external_inputs()
         ],

@@ -90,9 +90,9 @@ class Chunks:
     Args:
         batch_size: rows a batch, of all workers together.
         shuffle: else the rows keep their order in every epoch.
-        worker, workers: of each batch, this worker gets its share of the rows, one after the other;
-            of one that has fewer rows, the last of an epoch, it gets all, so that the mean over the
-            workers stays the mean over the rows.
+        worker, workers: of each batch, this worker gets its share of the rows, one after the other:
+            as many as any other, or in the last of an epoch, which may have fewer rows, as many to
+            within one; of one with less than a row for each worker it gets all.
 
     Attributes:
         rows: rows an epoch.
@@ -206,10 +206,10 @@ def _places(
     """The places in the order of the rows of some batches from the first on, of this worker."""
     starts = tf.range(first * batch_size, tf.minimum((first + batches) * batch_size, rows), batch_size)
     sizes = tf.minimum(rows - starts, batch_size)
-    share = batch_size // workers
-    whole = sizes == batch_size
-    mine = tf.where(whole, tf.constant(share * worker, tf.int64), 0)
-    return tf.ragged.range(starts + mine, starts + tf.where(whole, mine + share, sizes)).flat_values
+    shared = sizes >= workers
+    mine = tf.where(shared, sizes * worker // workers, 0)
+    ends = tf.where(shared, sizes * (worker + 1) // workers, sizes)
+    return tf.ragged.range(starts + mine, starts + ends).flat_values
 
 
 @dataclass(frozen=True)

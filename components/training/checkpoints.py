@@ -10,12 +10,14 @@ import json
 import logging
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+
+from components.errors import DataError
 
 LOG = logging.getLogger("kerasline")
 STATE = "state"
@@ -47,33 +49,51 @@ class Checkpoints:
         arrays |= {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
         plain = {key: value for key, value in state.items() if not isinstance(value, np.ndarray)}
         arrays[STATE] = np.frombuffer(json.dumps(plain).encode(), np.uint8)
-        _write(self._folder / f"step-{step:012d}.npz", arrays)
+        _write(self._file(step), arrays)
         for old in self._files()[self._keep :]:
             old.unlink(missing_ok=True)
 
-    def restore(self, variables: Sequence[keras.Variable]) -> dict[str, Any] | None:
+    def restore(
+        self, variables: Sequence[keras.Variable], agree: Callable[[int | None], int | None] = lambda step: step
+    ) -> dict[str, Any] | None:
         """Sets the variables as the newest whole checkpoint has them.
+
+        Args:
+            agree: given the step of the newest, tells which all processes take, before any sets a variable:
+                that too they do together.
 
         Returns:
             The state given to `save`, or None where there is no checkpoint.
+
+        Raises:
+            DataError: that of the step agreed on cannot be read here.
         """
-        for file in self._files():
-            try:
-                with np.load(file) as arrays:
-                    found = {name: arrays[name] for name in arrays.files}
-            except (OSError, ValueError, zipfile.BadZipFile) as error:
-                LOG.warning("%s cannot be read and is left out: %s", file, error)
-                continue
-            for number, variable in enumerate(variables):
-                variable.assign(_of_dtype(found.pop(f"variable {number}"), variable.dtype))
-            return {**json.loads(found.pop(STATE).tobytes()), **found}
-        return None
+        newest, arrays = self._newest()
+        step = agree(newest)
+        if step is None:
+            return None
+        if step != newest:
+            arrays = _read(self._file(step))
+        if arrays is None:
+            raise DataError(f"{self._file(step)} cannot be read here, but by another worker: is it the same folder?")
+        for number, variable in enumerate(variables):
+            variable.assign(_of_dtype(arrays.pop(f"variable {number}"), variable.dtype))
+        return {**json.loads(arrays.pop(STATE).tobytes()), **arrays}
 
     def forget_newest(self) -> None:
         """Goes back further, where there is something to go back to."""
         files = self._files()
         if self._writes and len(files) > 1:
             files[0].unlink()
+
+    def _newest(self) -> tuple[int | None, dict[str, np.ndarray] | None]:
+        for file in self._files():
+            if arrays := _read(file):
+                return int(file.stem.removeprefix("step-")), arrays
+        return None, None
+
+    def _file(self, step: int) -> Path:
+        return self._folder / f"step-{step:012d}.npz"
 
     def _files(self) -> list[Path]:
         """The newest first."""
@@ -86,6 +106,15 @@ def all_variables(model: keras.Model) -> list[keras.Variable]:
     for metric in model.metrics:
         found += metric.variables
     return list({id(variable): variable for variable in found}.values())
+
+
+def _read(file: Path) -> dict[str, np.ndarray] | None:
+    try:
+        with np.load(file) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        LOG.warning("%s cannot be read and is left out: %s", file, error)
+        return None
 
 
 def _write(file: Path, arrays: Mapping[str, np.ndarray]) -> None:

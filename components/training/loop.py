@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from components.errors import UserCodeError
+from components.training.gradients import WholeGradients
 from components.training.replicas import Replicas
 
 # Features, label and weight, as tensors with all rows of the chunk first; for replicas, one a replica.
@@ -27,6 +28,7 @@ class Loop:
         batch_size: rows of a step that each replica gets.
         at_once: batches in a chunk, at most.
         class_weights: float32 (classes,): how much a row of each class counts; None for alike.
+        gradients: of several replicas, which then need not have as many rows each.
     """
 
     def __init__(
@@ -36,14 +38,16 @@ class Loop:
         batch_size: int,
         at_once: int,
         class_weights: tf.Tensor | None = None,
+        gradients: WholeGradients | None = None,
     ) -> None:
         self.model = model
         self._replicas = replicas
         self._batch_size = batch_size
         self._at_once = at_once
         self._class_weights = class_weights
+        self._gradients = gradients
         self._functions: dict[bool, Callable[..., tf.Tensor]] = {}
-        self._last = tf.function(self._of_replicas, reduce_retracing=True)
+        self._last = tf.function(self._one_step, reduce_retracing=True)
         self._called: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
         self._loss = next((m for m in model.metrics if m.name == "loss"), None)
 
@@ -83,13 +87,17 @@ class Loop:
 
         def body(number: tf.Tensor, losses: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             place = start + number
-            loss = self._of_replicas(chunk, place) if several else self._step(_read(batches, place))
-            return number + 1, tf.tensor_scatter_nd_update(losses, [[number]], [loss])
+            if several:
+                return number + 1, self._replicas.strategy.run(
+                    self._shared_step, args=(chunk, place, number, losses)
+                )
+            return number + 1, _noted(losses, number, self._step(_read(batches, place)))
 
+        none_yet = self._replicas.strategy.run(lambda: tf.zeros(self._at_once))  # each replica its own
         _, losses = tf.while_loop(
-            lambda number, losses: number < count, body, (0, tf.zeros(self._at_once)), parallel_iterations=1
+            lambda number, losses: number < count, body, (0, none_yet), parallel_iterations=1
         )
-        return losses
+        return self._mean(losses)  # of all steps at once: an exchange costs as much as a small step
 
     def _as_batches(self, chunk: Chunk) -> Any:
         """The chunk's batches, to be read by their place: tf.slice XLA would compile anew for every place."""
@@ -100,14 +108,28 @@ class Loop:
 
         return tf.nest.map_structure(batches, chunk)
 
-    def _of_replicas(self, rows: Chunk, batch: tf.Tensor | None = None) -> tf.Tensor:
-        """A step of all replicas, each on one batch of its chunk, or on all its rows."""
+    def _shared_step(self, chunk: Chunk, place: tf.Tensor, number: tf.Tensor, losses: tf.Tensor) -> tf.Tensor:
+        """What one of several replicas does in a step: on its share of a batch of its chunk."""
+        return _noted(losses, number, self._step(_read(self._as_batches(chunk), place)))
 
-        def step(rows: Chunk, batch: tf.Tensor | None) -> tf.Tensor:
-            return self._step(rows if batch is None else _read(self._as_batches(rows), batch))
+    def _one_step(self, rows: Chunk) -> tf.Tensor:
+        """A step of all replicas, each on all its rows, which may be more than another's."""
+        if self._replicas.count == 1:
+            return self._replicas.strategy.run(self._step, args=(rows,))
+        return self._mean(self._replicas.strategy.run(self._uneven_step, args=(rows,)))
 
-        loss = self._replicas.strategy.run(step, args=(rows, batch))
-        return self._replicas.strategy.reduce("MEAN", loss, axis=None) if self._replicas.count > 1 else loss
+    def _uneven_step(self, rows: Chunk) -> tf.Tensor:
+        replica = tf.distribute.get_replica_context()
+        own = tf.cast(tf.shape(tf.nest.flatten(rows)[0])[0], tf.float32)
+        # A mean over means is the mean over all rows if each counts by its rows.
+        weight = own * self._replicas.count / replica.all_reduce(tf.distribute.ReduceOp.SUM, own)
+        with self._gradients.weighed(weight):
+            return weight * self._step(rows)
+
+    def _mean(self, losses: tf.Tensor) -> tf.Tensor:
+        if self._replicas.count == 1:
+            return losses
+        return self._replicas.strategy.reduce("MEAN", losses, axis=None)
 
     def _step(self, batch: Chunk) -> tf.Tensor:
         """What one replica does in a step."""
@@ -126,6 +148,10 @@ class Loop:
         rows = tf.reshape(tf.cast(label, tf.int32), [-1])
         weights = tf.gather(self._class_weights, rows)
         return features, label, weights * tf.cast(weight[0], tf.float32) if weight else weights
+
+
+def _noted(losses: tf.Tensor, number: tf.Tensor, loss: tf.Tensor) -> tf.Tensor:
+    return tf.tensor_scatter_nd_update(losses, [[number]], [loss])
 
 
 def _read(batches: Any, place: tf.Tensor) -> Chunk:

@@ -17,6 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from components.errors import ParameterError
+from components.training.cluster import host_of
 from components.training.devices import Placement
 
 
@@ -28,7 +29,7 @@ class Replicas:
         strategy: TensorFlow's, under whose scope the model is made.
         count: of all processes together.
         own: the numbers of those in this process.
-        devices: of those in this process.
+        devices: of those in this process; of all, with several processes.
         chief: whether this process is the one that writes.
     """
 
@@ -56,9 +57,13 @@ class Replicas:
         """
         if self.alone:
             return numbers
-        said, silent = tf.constant(numbers, tf.float32), tf.zeros(len(numbers))
+        said, silent = tf.constant(numbers, tf.float64), tf.zeros(len(numbers), tf.float64)
         every = self.values(lambda own: said if own == 0 else silent)
         return self.strategy.reduce("SUM", every, axis=None).numpy().tolist()
+
+    def chiefs(self, numbers: list[float]) -> list[float]:
+        """What the chief has to say: it decides for all. Who calls this waits until all have called it."""
+        return self.sums(numbers if self.chief else [0.0] * len(numbers))
 
     def values(self, of_replica: Callable[[int], Any]) -> Any:
         """A value for each replica; with one alone, that value itself.
@@ -106,14 +111,43 @@ def _mirrored_devices(count: int | None, placement: Placement) -> list[str]:
 
 
 def _multi_worker(placement: Placement) -> Replicas:
-    cluster = json.loads(os.environ.get("TF_CONFIG", "{}"))
-    if "cluster" not in cluster or "task" not in cluster:
+    told = json.loads(os.environ.get("TF_CONFIG", "{}"))
+    if "cluster" not in told or "task" not in told:
         raise ParameterError(
-            "Trainer.distribution: multi_worker wants Trainer.workers (host:port of each worker on this "
-            "machine), or the environment variable TF_CONFIG with `cluster` and `task` on each machine"
+            "Trainer.distribution: multi_worker wants Trainer.workers (how many here, or the hosts), or the environment "
+            "variable TF_CONFIG with `cluster` and `task` on each machine"
         )
+    addresses, worker = told["cluster"]["worker"], int(told["task"]["index"])
+    _take_gpus(addresses, worker, placement)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    worker, here = int(cluster["task"]["index"]), strategy.extended._num_devices_per_worker
+    here = strategy.extended._num_devices_per_worker
     own = tuple(range(worker * here, (worker + 1) * here))
-    devices = tuple(f"worker {worker} {placement.kind}:{number}" for number in range(here))
+    devices = tuple(f"{address} {placement.kind}:{n}" for address in addresses for n in range(here))
     return Replicas(strategy, strategy.num_replicas_in_sync, own, devices, chief=worker == 0)
+
+
+def _take_gpus(addresses: list[str], worker: int, placement: Placement) -> None:
+    """The strategy takes all GPUs that it sees: of those here, this worker's share is what it is shown."""
+    gpus = tf.config.list_physical_devices("GPU")
+    own = share_of(gpus, addresses, worker) if placement.kind == "GPU" else []
+    if gpus:
+        tf.config.set_visible_devices(own, "GPU")
+    for gpu in own:
+        tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def share_of(gpus: list[Any], addresses: list[str], worker: int) -> list[Any]:
+    """The GPUs of a machine that are a worker's, which other workers there may be beside.
+
+    Raises:
+        ParameterError: there are more workers than GPUs; NCCL knows no two ranks on one.
+    """
+    beside = [number for number, address in enumerate(addresses) if host_of(address) == host_of(addresses[worker])]
+    if len(beside) > len(gpus):
+        raise ParameterError(
+            f"Trainer.workers: {len(beside)} on {host_of(addresses[worker])}, and there are {len(gpus)} GPUs there; name "
+            "no more of them than GPUs, or set Trainer.device=cpu"
+        )
+    each = len(gpus) // len(beside)
+    first = beside.index(worker) * each
+    return gpus[first : first + each]

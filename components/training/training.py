@@ -18,6 +18,7 @@ from components.training import non_finite
 from components.training.checkpoints import Checkpoints, all_variables
 from components.training.class_weights import class_weights
 from components.training.early_stopping import EarlyStopping
+from components.training.gradients import WholeGradients
 from components.training.job import Job
 from components.training.loop import Chunk, Evaluation, Loop
 from components.training.optimizers import LearningRate, averaged
@@ -103,6 +104,7 @@ class Training:
             self.settings.steps_per_execution, _jit(self.settings, prepared), prepared.placement.kind == "GPU"
         )
         self._class_weights = class_weights(job, self.settings.class_weight)
+        self._gradients = WholeGradients(self.model.optimizer) if self._replicas.count > 1 else None
         self._loop = self._new_loop()
         self._evaluation = self._measuring()
         self.stopping = EarlyStopping(self.settings.early_stopping) if self.settings.early_stopping else None
@@ -192,7 +194,7 @@ class Training:
         edges += [edge for edge in [self._logs.boundary(self.step)] if edge is not None]
         self._logs.profile(self.step)
         count = self.pace.count(min([most, *(edge - self.step for edge in edges)]))
-        return round(self._replicas.sums([count if self._replicas.chief else 0])[0])
+        return round(self._replicas.chiefs([count])[0])
 
     def _took(self, losses: np.ndarray) -> None:
         """What follows after some steps of one epoch."""
@@ -225,7 +227,7 @@ class Training:
         if stops and self.step < self.total:
             watched = self.settings.early_stopping.monitor
             self.progress.say(f"stopped after epoch {epoch}: {watched} got no better")
-        self.ended = self._on_epoch(epoch, figures) or stops
+        self.ended = bool(self._replicas.chiefs([float(self._on_epoch(epoch, figures) or stops)])[0])
 
     # Checkpoints
 
@@ -235,6 +237,7 @@ class Training:
         if stops or due:
             self._save()
         if stops:
+            self._replicas.sums([0.0])  # all wait until it is written
             self._logs.flush()
             LOG.info("told to stop; checkpoint written after step %s", self.step)
             interruption.obey()
@@ -263,7 +266,7 @@ class Training:
 
     def _restore(self) -> bool:
         """Goes back to the newest checkpoint, if there is one."""
-        state = self._checkpoints.restore(self._variables)
+        state = self._checkpoints.restore(self._variables, self._agreed)
         if state is None:
             return False
         self.step = state["step"]
@@ -276,6 +279,11 @@ class Training:
         self.ended = state["ended"]
         self._slow_down_to(min(self._slowed, state["slowed"]))
         return True
+
+    def _agreed(self, newest: int | None) -> int | None:
+        """The step of the chief's newest checkpoint: a shared folder may show another to the others."""
+        step = round(self._replicas.chiefs([-1 if newest is None else newest])[0])
+        return None if step < 0 else step
 
     # Losses that are no numbers
 
@@ -337,7 +345,9 @@ class Training:
 
     def _new_loop(self) -> Loop:
         supply = self.supply
-        return Loop(self.model, self._replicas, supply.share, supply.at_once, self._class_weights)
+        return Loop(
+            self.model, self._replicas, supply.share, supply.at_once, self._class_weights, self._gradients
+        )
 
     def _measuring(self) -> Evaluation | None:
         split = self.settings.eval_split

@@ -66,3 +66,20 @@ def test_a_deterministic_training_is_the_same_every_time(train):
 def test_what_cannot_be_distributed_is_told_in_one_line(train, settings, told):
     with pytest.raises((ParameterError, KeraslineError), match=told):
         train(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"clip_norm": 0.05, "accumulate_steps": 3, "optimizer": "adamw", "ema": 0.9},
+        {"clip_value": 0.01, "class_weight": {"0": 2.0, "1": 0.5}, "weighted": True},
+    ],
+)
+def test_what_changes_gradients_changes_those_of_the_whole_batch(train, settings):
+    alone = train(HP, **settings, precision="float32")
+    together = train(HP, **settings, distribution="mirrored", replicas=2)
+    np.testing.assert_allclose(together.losses, alone.losses, atol=1e-5)
+    for ours, theirs in zip(together.weights, alone.weights):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    for ours, theirs in zip(together.epochs, alone.epochs):
+        assert ours == pytest.approx(theirs, abs=1e-5)
