@@ -66,7 +66,7 @@ class Trainer(Component):
         DataError: the loss is no longer a number; or a column is missing.
     """
 
-    VERSION = "2"
+    VERSION = "3"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]
