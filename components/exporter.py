@@ -36,7 +36,7 @@ class Exporter(Component):
         DataError: the examples cannot be fed to the preprocessing.
     """
 
-    VERSION = "2"
+    VERSION = "3"
     LIBRARIES = ("tensorflow", "keras")
 
     preprocessing: Input[Preprocessing]

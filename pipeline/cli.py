@@ -300,7 +300,7 @@ def serve(
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 8500,
     rest: Annotated[bool, typer.Option("--rest/--no-rest", help="Answer REST.")] = True,
     grpc: Annotated[bool, typer.Option("--grpc/--no-grpc", help="Answer gRPC.")] = True,
-    keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions are loaded.")] = 1,
+    keep: Annotated[int, typer.Option(min=1, help="Load so many: the one served and the newest others.")] = 1,
     poll: Annotated[float, typer.Option(min=0.05, help="Look for new versions every so many seconds.")] = 1.0,
     batching: Annotated[
         bool, typer.Option("--batching/--no-batching", help="Execute requests together.")

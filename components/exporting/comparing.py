@@ -15,8 +15,9 @@ from components.artifacts import Examples, Model, Preprocessing
 from components.base import Context
 from components.columnar.targets import columns_beside
 from components.errors import ParameterError, nearest
+from components.evaluation.compiled import compiled_losses
 from components.evaluation.estimating import estimate
-from components.evaluation.families import families_of, summed
+from components.evaluation.families import RowMean, families_of, summed
 from components.evaluation.measuring import Measure, measure
 from components.evaluation.outputs import outputs_of
 from components.evaluation.predicting import Plan, predict
@@ -35,7 +36,7 @@ class Comparison:
     Attributes:
         largest_difference: of any number that it answers.
         metrics: a dict each: `output`, `metric`, `value`, `difference` (from the model's), and `lost`: by how
-            much it is worse, None where neither more nor less is better.
+            much it is worse, None where neither more nor less is better. `loss` is the one compiled with.
     """
 
     rows: int
@@ -56,9 +57,12 @@ class Comparison:
             for metric in told:
                 lost = metric["lost"]
                 if lost is None:
-                    raise ParameterError(f"Exporter.max_quality_loss: of {name!r} neither more nor less is better")
+                    raise ParameterError(
+                        f"Exporter.max_quality_loss: of {name!r} neither more nor less is better"
+                    )
                 if not lost <= most:
-                    return f"{_full_name(metric)} is {metric['value']:.4g}, worse by {lost:.4g}, {most:g} is allowed"
+                    value = metric["value"]
+                    return f"{_full_name(metric)} is {value:.4g}, worse by {lost:.4g}, {most:g} is allowed"
         return None
 
 
@@ -81,7 +85,7 @@ def compare(
     plan = Plan(
         model=ours,
         beside=columns_beside(preprocessing, ours.load()[0], examples),
-        baseline=None,
+        baseline=FORM,
         others={FORM: predictor},
         outputs=outputs,
         slicers=(), slices=SliceTable({}, {}),
@@ -93,7 +97,10 @@ def compare(
     )  # fmt: skip
     predicted = predict(examples, split, plan, context)
     middles = {name: float(np.mean(moments.mean)) for name, moments in predicted.labels.items()}
-    families = {o.name: families_of(o, settings, middles.get(o.name, 0.0)) for o in outputs}
+    loss = dict.fromkeys(compiled_losses(ours.load()[1]), (RowMean("loss", "down"),))
+    families = {
+        o.name: (*families_of(o, settings, middles.get(o.name, 0.0)), *loss.get(o.name, ())) for o in outputs
+    }
     weighted = preprocessing.facts["sample_weight"] is not None
     wanted = Measure(families, plan.slices, Resampling(0, 0), weighted=weighted)
     sides = {side: replace(wanted, answers=side) for side in (wanted.answers, FORM)}

@@ -88,7 +88,8 @@ def model_digest(serving: Serving, versions: Mapping[str, str], form: str | None
     )
     for model in (serving.features, serving.model):
         config = {**model.get_config(), "name": ""}  # a model made anew gets the next number as its name
-        digest.update(json.dumps(keras.saving.serialize_keras_object(config), sort_keys=True, default=repr).encode())
+        described_layers = keras.saving.serialize_keras_object(config)
+        digest.update(json.dumps(described_layers, sort_keys=True, default=repr).encode())
         for layer in model._flatten_layers(include_self=False):
             if hasattr(layer, "get_vocabulary"):
                 digest.update(repr(layer.get_vocabulary()).encode())

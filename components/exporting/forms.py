@@ -49,9 +49,8 @@ def check_installed(names: list[str]) -> None:
     for name in names:
         missing = [module for module in FORMS[name].needs if importlib.util.find_spec(module) is None]
         if missing:
-            raise ParameterError(
-                f"Exporter.forms: {name} needs {' and '.join(missing)}: pip install 'kerasline[{FORMS[name].extra}]'"
-            )
+            extra = f"pip install 'kerasline[{FORMS[name].extra}]'"
+            raise ParameterError(f"Exporter.forms: {name} needs {' and '.join(missing)}: {extra}")
 
 
 def write_form(name: str, serving: Serving, folder: Path) -> Any:
@@ -94,7 +93,9 @@ def _int8(serving: Serving, folder: Path) -> Any:
 def _int8_weights(serving: Serving, folder: Path) -> Any:
     """Weights of a byte; all is computed in float32."""
     if not hasattr(keras.quantizers, "Int8QuantizationConfig"):
-        raise Refused(f"Keras {keras.__version__} quantises activations too; it takes Keras 3.13, hence Python 3.11")
+        raise Refused(
+            f"Keras {keras.__version__} quantises activations too; it takes Keras 3.13, hence Python 3.11"
+        )
     model = _copy(serving.model)
     model.quantize(config=keras.quantizers.Int8QuantizationConfig(activation_quantizer=None))
     return _write_quantised(serving, model, folder)
@@ -123,7 +124,8 @@ def _onnx(serving: Serving, folder: Path) -> None:
     _check_size(serving.model, "an ONNX file")
     model = _by_name(serving)
     specs = serving.preprocessed_specs.items()
-    model({name: tf.zeros([1, *(n or 1 for n in s.shape[1:])], s.dtype) for name, s in specs})  # Keras wants one call
+    rows = {name: tf.zeros([1, *(n or 1 for n in spec.shape[1:])], spec.dtype) for name, spec in specs}
+    model(rows)  # Keras wants one call
     model.export(str(folder / ONNX_FILE), format="onnx", verbose=False)
 
 

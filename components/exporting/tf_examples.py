@@ -25,7 +25,8 @@ def check_parsable(specs: Specs) -> None:
         shape = spec.shape[1:]
         if None in shape and len(shape) > 1:
             raise DataError(
-                f"feature {name!r} is of shape {tuple(shape)}: a tf.Example holds a flat list, which does not tell it"
+                f"feature {name!r} is of shape {tuple(shape)}: a tf.Example holds a flat list, "
+                "which does not tell it"
             )
 
 
@@ -37,13 +38,12 @@ def parsed(examples: tf.Tensor, specs: Specs) -> dict[str, tf.Tensor]:
 
 def tf_examples(arrays: Mapping[str, np.ndarray]) -> list[bytes]:
     """Rows of raw features, arrays (rows, ...), as serialised examples."""
-    rows = len(next(iter(arrays.values())))
-    return [
-        tf.train.Example(
-            features=tf.train.Features(feature={name: _written(array[row : row + 1]) for name, array in arrays.items()})
-        ).SerializeToString()
-        for row in range(rows)
-    ]
+    made = []
+    for row in range(len(next(iter(arrays.values())))):
+        features = {name: _written(array[row : row + 1]) for name, array in arrays.items()}
+        example = tf.train.Example(features=tf.train.Features(feature=features))
+        made.append(example.SerializeToString())
+    return made
 
 
 def _feature(spec: tf.TensorSpec) -> Any:

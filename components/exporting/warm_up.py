@@ -33,7 +33,8 @@ def sample(specs: Mapping[str, Any], examples: Examples | None, split: str) -> d
     for batch in examples.batches(split, rows=rows) if examples is not None else ():
         if batch.num_rows:
             return feed(batch.slice(0, rows), specs)
-    return {name: np.full((1, *(n or 1 for n in s.shape[1:])), _nothing(s), _dtype(s)) for name, s in specs.items()}
+    shapes = {name: (1, *(size or 1 for size in spec.shape[1:])) for name, spec in specs.items()}
+    return {name: np.full(shapes[name], _nothing(spec), _dtype(spec)) for name, spec in specs.items()}
 
 
 def repeated(arrays: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:

@@ -152,7 +152,9 @@ class Exporting:
         return {name: made[name].numpy() for name in self._serving.preprocessed_specs}
 
 
-def _latency(answer: Callable[[Mapping[str, np.ndarray]], Any], rows: Mapping[str, np.ndarray]) -> dict[str, float]:
+def _latency(
+    answer: Callable[[Mapping[str, np.ndarray]], Any], rows: Mapping[str, np.ndarray]
+) -> dict[str, float]:
     """Milliseconds of a call, the median of some, by the number of rows."""
     found = {}
     for size in LATENCY_ROWS:

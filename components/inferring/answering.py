@@ -115,7 +115,9 @@ def _has_missing(dtype: str) -> bool:
         return False
 
 
-def _by_halves(ask: Callable[[pa.RecordBatch, np.ndarray], None], part: pa.RecordBatch, where: np.ndarray) -> Failed:
+def _by_halves(
+    ask: Callable[[pa.RecordBatch, np.ndarray], None], part: pa.RecordBatch, where: np.ndarray
+) -> Failed:
     """Asks about all rows that can be answered, in as few calls as there must be; gives those that cannot."""
     failed: Failed = []
     waiting = [(0, part.num_rows)]

@@ -10,7 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 
-def written_rows(batch: pa.RecordBatch, failed: list[tuple[int, str]], *, first: int, source: str) -> Iterator[str]:
+def written_rows(
+    batch: pa.RecordBatch, failed: list[tuple[int, str]], *, first: int, source: str
+) -> Iterator[str]:
     """A JSON object a line: `source`, `reason`, `rows` (1) and `row`, the columns that were read.
 
     Args:

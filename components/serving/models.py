@@ -1,5 +1,8 @@
 """Models and their versions: loaded aside, warmed, swapped in, and unloaded when nobody uses them.
 
+Where the folder has a `latest`, which Pusher writes and a rollback moves, it says which version answers;
+elsewhere it is the one of the highest number, as in TensorFlow Serving.
+
 A version answers requests only when it is loaded and warm as a whole. The one before it answers until
 then, finishes what it was given, and is closed. A version that cannot be loaded changes nothing but the
 status: what answered goes on answering.
@@ -29,9 +32,11 @@ from components.serving.errors import (
 from components.serving.metrics import Metrics
 from components.serving.settings import ModelSource, ServerSettings
 from components.serving.versions import (
+    NOWHERE,
     Fingerprint,
     find_versions,
     fingerprint,
+    latest_of,
     was_pushed,
 )
 
@@ -39,6 +44,7 @@ log = logging.getLogger(__name__)
 ENDED_REMEMBERED = 10
 RETRY_SECONDS = 60.0
 DEFAULT_MODEL = "default"  # TensorFlow Serving's name for a model without one
+Found = dict[int, tuple[Path, Fingerprint]]
 
 
 class Version:
@@ -88,12 +94,17 @@ class Version:
 
 
 class Model:
-    """A model's versions by number, those that ended or failed included."""
+    """A model's versions by number, those that ended or failed included.
+
+    Attributes:
+        served: the version that answers who asks for none.
+    """
 
     def __init__(self, source: ModelSource):
         self.source = source
         self.versions: dict[int, Version] = {}
-        self.newest: Version | None = None
+        self.served: Version | None = None
+        self.complaint = ""
         self.seen: dict[int, Fingerprint] = {}
         self.failed: dict[int, tuple[Fingerprint, float]] = {}
 
@@ -115,7 +126,7 @@ class Models:
         return list(self._models)
 
     def is_ready(self) -> bool:
-        return all(model.newest is not None for model in self._models.values())
+        return all(model.served is not None for model in self._models.values())
 
     def find(self, name: str, number: int | None = None, label: str | None = None) -> Version:
         """The version that answers. Raises NOT_FOUND, INVALID_ARGUMENT for a label, or UNAVAILABLE."""
@@ -130,9 +141,9 @@ class Models:
                 wanted = f"Latest({name})" if number is None else f"Specific({name}, {number})"
                 raise not_found(f"Servable not found for request: {wanted}")
             return version
-        if model.newest is None:
+        if model.served is None:
             raise unavailable(f"Servable not available yet for request: Latest({name})")
-        return model.newest
+        return model.served
 
     def status(self, name: str, number: int | None = None, label: str | None = None) -> list[Version]:
         """The versions asked for, the newest first. Raises NOT_FOUND."""
@@ -154,7 +165,7 @@ class Models:
         """Loads what is there. Raises RequestError where a model has no version that can be loaded."""
         for model in self._models.values():
             await self._refresh(model, is_first=True)
-            if model.newest is None:
+            if model.served is None:
                 errors = [f"version {v.number}: {v.error}" for v in model.versions.values() if v.error]
                 raise unavailable(
                     f"{model.source.path}: cannot be loaded: {'; '.join(errors) or 'no version'}"
@@ -184,25 +195,51 @@ class Models:
         return model
 
     async def _refresh(self, model: Model, *, is_first: bool = False) -> None:
-        """Loads what is new and wanted, then unloads what is wanted no more."""
+        """Serves the version that is to be served, loads what else is wanted, then unloads the rest."""
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(None, _look, model.source)
+        found, latest = await loop.run_in_executor(None, _look, model.source)
         wanted: set[int] = set()
+        for number in self._candidates(model, found, latest):
+            if await self._have(model, number, found, is_first):
+                model.served = model.versions[number]
+                wanted.add(number)
+                break
+        self._complain(model, found, latest)
         for number in sorted(found, reverse=True):
-            is_labelled = number in model.source.labels.values()
-            if len(wanted) >= self._settings.keep_versions and not is_labelled:
+            if len(wanted) >= self._settings.keep_versions and number not in model.source.labels.values():
                 continue
-            path, print_ = found[number]
-            version = model.versions.get(number)
-            if (version and version.state == "AVAILABLE") or (
-                self._may_load(model, number, path, print_, is_first)
-                and await self._load(model, number, path)
-            ):
+            if await self._have(model, number, found, is_first):
                 wanted.add(number)
         model.seen = {number: print_ for number, (_path, print_) in found.items()}
         if wanted:
-            model.newest = model.versions[max(wanted)]
             self._unload(model, [v for v in model.available() if v.number not in wanted])
+
+    def _candidates(self, model: Model, found: Found, latest: int | None) -> list[int]:
+        """Of these versions the first that can be had is served."""
+        newest_first = sorted(found, reverse=True)
+        if latest is None:
+            return newest_first
+        return [latest, model.served.number] if model.served else [latest, *newest_first]
+
+    def _complain(self, model: Model, found: Found, latest: int | None) -> None:
+        """One line, not one a look, where `latest` names nothing that is there."""
+        complaint = ""
+        if latest is not None and latest not in found and model.served is not None:
+            named = "no version" if latest == NOWHERE else f"version {latest}, which is not there"
+            complaint = f"latest names {named}; version {model.served.number} is served"
+        if complaint and complaint != model.complaint:
+            log.error("%s: %s", model.source.path, complaint)
+        model.complaint = complaint
+
+    async def _have(self, model: Model, number: int, found: Found, is_first: bool) -> bool:
+        """Whether a version answers, which may have to be loaded first."""
+        version = model.versions.get(number)
+        if version is not None and version.state == "AVAILABLE":
+            return True
+        if number not in found:
+            return False
+        path, print_ = found[number]
+        return self._may_load(model, number, path, print_, is_first) and await self._load(model, number, path)
 
     def _may_load(self, model: Model, number: int, path: Path, print_: Fingerprint, is_first: bool) -> bool:
         """A folder that somebody is still writing is left alone; one that failed waits its time."""
@@ -227,7 +264,8 @@ class Models:
             version.state, version.error = "END", error
             model.failed[number] = (fingerprint(path), time.monotonic())
             self._metrics.load_failures.labels(name).inc()
-            log.error("%s version %d cannot be loaded: %s", name, number, error)
+            instead = f"; version {model.served.number} is served" if model.served else ""
+            log.error("%s version %d cannot be loaded: %s%s", name, number, error, instead)
             return False
         model.failed.pop(number, None)
         version.open(session, functools.partial(self._new_batcher, version, seconds))
@@ -268,8 +306,10 @@ def _give_back(session: list[SavedModelSession]) -> None:
     gc.collect()
 
 
-def _look(source: ModelSource) -> dict[int, tuple[Path, Fingerprint]]:
-    return {number: (path, fingerprint(path)) for number, path in find_versions(source).items()}
+def _look(source: ModelSource) -> tuple[Found, int | None]:
+    """What is there, and what `latest` says; that first, for what it names is there before it."""
+    latest = latest_of(source)
+    return {number: (path, fingerprint(path)) for number, path in find_versions(source).items()}, latest
 
 
 def _load_and_warm(path: Path) -> tuple[SavedModelSession, dict[str, float]]:

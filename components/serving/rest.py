@@ -14,7 +14,8 @@ from urllib.parse import unquote
 from aiohttp import web
 from multidict import CIMultiDict
 
-from components.serving import examples, json_codec
+from components.serving import examples, json_codec, wide_rows
+from components.serving.engine import DEFAULT_SIGNATURE
 from components.serving.errors import RequestError, from_exception, invalid, not_found
 from components.serving.gate import Account, Gate
 from components.serving.metadata import metadata_json, status_json
@@ -115,16 +116,22 @@ class RestFace:
                 gate.release(size)
 
     async def _infer(self, target: Target, body: bytes, account: Account, deadline: float) -> bytes:
-        document = json_codec.parse(body)
         version = self._models.find(*target[:3])  # again: reading the body may have taken long
         session = version.session
-        signature = session.signature(json_codec.signature_name(document))
-        account.of(version, signature.name)
         if target.what == "predict":
-            inputs, by_row = json_codec.predict_inputs(document, signature)
-            account.rows = inputs.rows if by_row else _rows(inputs)
+            signature = session.signatures.get(DEFAULT_SIGNATURE)
+            inputs, by_row = wide_rows.read(body, signature), True
+            if inputs is None:
+                document = json_codec.parse(body)
+                signature = session.signature(json_codec.signature_name(document))
+                inputs, by_row = json_codec.predict_inputs(document, signature)
+            account.of(version, signature.name)
+            account.rows = _rows(inputs) if isinstance(inputs, list) else inputs.rows
             outputs = await version.run(signature, inputs, deadline)
             return json_codec.predict_answer(list(signature.outputs), outputs, rows=by_row)
+        document = json_codec.parse(body)
+        signature = session.signature(json_codec.signature_name(document))
+        account.of(version, signature.name)
         given = examples.from_json(document)
         account.rows = len(given)
         arrays = examples.to_inputs(given, signature, fills_missing=session.fills_missing)

@@ -147,7 +147,9 @@ class _Server:
                 places.append(f"{scheme}://{settings.host}:{self._rest_port}/v1/models/{name}")
             if settings.grpc_port is not None:
                 places.append(f"gRPC {settings.host}:{self._grpc_port}")
-            versions = ", ".join(str(v.number) for v in models.status(name) if v.state == "AVAILABLE")
+            served = models.find(name).number
+            others = [v.number for v in models.status(name) if v.state == "AVAILABLE" and v.number != served]
+            versions = ", ".join(map(str, [served, *others]))
             self._tell(f"serving {name} version {versions}: {', '.join(places)}")
         if settings.host not in ("127.0.0.1", "::1", "localhost") and not settings.api_key:
             self._tell(f"note: {settings.host} can be reached from outside, and no API key is asked for")

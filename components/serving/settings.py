@@ -64,7 +64,7 @@ class ServerSettings:
     Attributes:
         models: what is served, at least one.
         rest_port, grpc_port: 0 takes a free port; None switches the face off.
-        keep_versions: how many of a model's newest versions are loaded.
+        keep_versions: how many of a model's versions are loaded: the one that is served, and the newest others.
         poll_seconds: how often the folders are looked at.
         drain_seconds: how long requests under way may take after SIGTERM.
         certificate, key: PEM files; both or none.

@@ -1,18 +1,21 @@
-"""The folders of models: which versions are there, and which are whole."""
+"""The folders of models: which versions are there, which are whole, and which is to be served."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from components.errors import ArtifactError
-from components.pushing.versions import DIGEST
+from components.pushing.disk import DiskDestination
+from components.pushing.versions import DIGEST, LATEST
 from components.serving.settings import ModelSource
 
 SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
 SINGLE = 1
 SMALL_BYTES = 4 << 20
 HIGHEST = 2**63 - 1
+NOWHERE = -1
 Fingerprint = tuple[tuple[str, int, int], ...]
 
 
@@ -35,23 +38,36 @@ def find_versions(source: ModelSource) -> dict[int, Path]:
     return found
 
 
+def latest_of(source: ModelSource) -> int | None:
+    """The version that `latest` names, which Pusher writes and `rollback` moves.
+
+    None where there is no `latest`; NOWHERE where it names no version.
+    """
+    pointer = source.path / LATEST
+    if not (os.path.islink(pointer) or os.path.isfile(pointer)):
+        return None
+    number = DiskDestination(source.path).latest()
+    return NOWHERE if number is None else number
+
+
 def check_sources(sources: Iterable[ModelSource]) -> None:
-    """Raises ArtifactError where a model's folder has nothing to serve."""
+    """Raises ArtifactError where a model's folder has nothing to serve, or cannot be read."""
     for source in sources:
         path = source.path
-        if not path.exists():
-            raise ArtifactError(f"serve: {path}: no such folder")
+        try:
+            path.stat()
+            is_empty = path.is_dir() and not any(path.iterdir())
+        except FileNotFoundError:
+            raise ArtifactError(f"serve: {path}: no such folder") from None
+        except OSError as error:
+            raise ArtifactError(f"serve: {path} cannot be read: {error.strerror}") from error
         if not path.is_dir():
             raise ArtifactError(
                 f"serve: {path}: not a folder; a SavedModel or a folder of versions is wanted"
             )
         versions = find_versions(source)
         if not versions:
-            what = (
-                "is empty"
-                if not any(path.iterdir())
-                else "holds no SavedModel and no folder VERSION/saved_model.pb"
-            )
+            what = "is empty" if is_empty else "holds no SavedModel and no folder VERSION/saved_model.pb"
             raise ArtifactError(f"serve: {path} {what}; push a model there first")
         for label, number in source.labels.items():
             if number not in versions:
@@ -61,11 +77,14 @@ def check_sources(sources: Iterable[ModelSource]) -> None:
 
 def are_small(folders: Iterable[Path]) -> bool:
     """Whether the models are light to execute: few weights, and no convolution, which is much work with few."""
-    for folder in folders:
-        if sum(p.stat().st_size for p in (folder / "variables").glob("*")) > SMALL_BYTES:
-            return False
-        if any(b"Conv" in (folder / name).read_bytes() for name in SAVED_MODEL if (folder / name).is_file()):
-            return False
+    try:
+        for folder in folders:
+            if sum(p.stat().st_size for p in (folder / "variables").glob("*")) > SMALL_BYTES:
+                return False
+            if any(b"Conv" in (folder / name).read_bytes() for name in SAVED_MODEL if (folder / name).is_file()):
+                return False
+    except OSError:  # loading it will tell
+        return False
     return True
 
 
@@ -84,7 +103,7 @@ def was_pushed(folder: Path) -> bool:
 
 
 def _is_saved_model(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in SAVED_MODEL)
+    return any(os.path.isfile(folder / name) for name in SAVED_MODEL)
 
 
 def _number(name: str) -> int | None:

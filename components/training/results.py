@@ -85,6 +85,9 @@ def _facts(job: Job, prepared: Prepared, outcome: Outcome, seconds: float) -> di
         "replicas": prepared.replicas.count,
         "jit_compile": outcome.compiled,
         "steps_per_execution": outcome.per_call,
+        "epochs": len(outcome.records.epochs),
+        "best_epoch": outcome.best_epoch,
+        "metrics": _figures(outcome),
         "steps": outcome.steps,
         "rows": rows,
         "seconds": round(seconds, 3),
@@ -118,16 +121,19 @@ def _take_logs(job: Job) -> None:
         shutil.copytree(job.log_dir, job.history.path / "tensorboard")
 
 
-def _shown(outcome: Outcome, facts: dict[str, Any]) -> dict[str, Any]:
-    epochs, best = outcome.records.epochs, outcome.best_epoch
+def _figures(outcome: Outcome) -> dict[str, float]:
+    """The losses and metrics of the epoch whose weights the model has, by Keras's names: `loss`, `val_loss`, ..."""
     hidden = ("epoch", "rows", "steps", "learning_rate")
-    last = epochs[best - 1 if best else -1]
-    figures = {name: value for name, value in last.items() if name not in hidden and isinstance(value, float)}
+    kept = outcome.records.epochs[(outcome.best_epoch or 0) - 1]
+    return {name: value for name, value in kept.items() if name not in hidden and isinstance(value, float)}
+
+
+def _shown(outcome: Outcome, facts: dict[str, Any]) -> dict[str, Any]:
     shown = {
-        "epochs": len(epochs),
+        "epochs": facts["epochs"],
         "steps": outcome.steps,
-        **({"best_epoch": best} if best else {}),
-        **figures,
+        **({"best_epoch": facts["best_epoch"]} if facts["best_epoch"] else {}),
+        **facts["metrics"],
     }
     if facts["samples_per_second"]:
         shown["samples_per_second"] = round(facts["samples_per_second"])

@@ -166,6 +166,8 @@ def test_the_manifest_tells_inputs_classes_versions_and_the_digest_of_each_file(
     assert told["outputs"] == ["scores", "label"] and set(told["class_names"]) == set(KINDS)
     assert told["versions"]["tensorflow"] == tf.__version__ and told["versions"]["keras"] == keras.__version__
     assert told["from_logits"] == {"scores": False} and told["training"]["steps"] == 130
+    figures = told["training"]["metrics"]
+    assert {"loss", "accuracy", "val_loss", "val_accuracy"} == set(figures) and 0 <= figures["val_accuracy"] <= 1
     files = {p.relative_to(exported.path).as_posix() for p in exported.path.rglob("*") if p.is_file()}
     assert set(told["files"]) == files - {"kerasline.json"}
     for name, digest in told["files"].items():

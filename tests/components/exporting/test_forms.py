@@ -83,6 +83,10 @@ def test_a_form_answers_as_the_model_does_and_its_figures_are_those_of_its_answe
     assert metrics["accuracy"]["lost"] == pytest.approx(own - theirs)
     exact = scores.astype(float) / scores.sum(1, keepdims=True, dtype=float)
     assert metrics["log_loss"]["value"] == pytest.approx(log_loss(truth, exact), rel=0.01)
+    # The compiled loss, sparse_categorical_crossentropy, is the mean of -log p of the true class.
+    own, theirs = (-np.log(s[range(150), truth].astype(float)).mean() for s in (expected.scores, scores))
+    assert metrics["loss"]["value"] == pytest.approx(theirs, rel=0.01)
+    assert metrics["loss"]["lost"] == metrics["loss"]["difference"] == pytest.approx(theirs - own, abs=1e-4)
     assert form["latency_ms"]["1"] > 0 and form["latency_ms"]["64"] > 0 and form["megabytes"] > 0
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import shutil
 import signal
 import socket
 import ssl
@@ -34,10 +36,18 @@ def half(tmp_path_factory):
     return folder
 
 
-def refused(*arguments: str) -> str:
+# Root reads everything; in this wrapper it obeys the permissions of files as others do.
+OBEDIENT = (
+    ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
+    if os.geteuid() == 0 and shutil.which("setpriv")
+    else ()
+)
+
+
+def refused(*arguments: str, within: tuple[str, ...] = ()) -> str:
     """What `serve` says, in one line, when it will not start."""
     done = subprocess.run(
-        [sys.executable, "run_pipeline.py", "serve", *arguments],
+        [*within, sys.executable, "run_pipeline.py", "serve", *arguments],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
@@ -57,6 +67,34 @@ def test_a_folder_with_nothing_to_serve_is_one_line(tmp_path, half):
     assert "NAME=DIR wanted" in refused("--model", "half")
     assert "has no version 7; it has 1" in refused(str(half), "--label", "stable=7")
     assert "two models are named 'half'" in refused(str(half), "--model", f"half={half}")
+
+
+@pytest.mark.parametrize("as_option", [False, True], ids=["MODEL-DIR", "--model"])
+def test_a_folder_that_cannot_be_read_is_one_line(tmp_path, as_option):
+    def refused_folder(folder) -> str:
+        return refused(*(["--model", f"half={folder}"] if as_option else [str(folder)]), within=OBEDIENT)
+
+    (tmp_path / "circle").symlink_to("circle")
+    assert "circle cannot be read: Too many levels" in refused_folder(tmp_path / "circle")
+    assert "cannot be read: File name too long" in refused_folder(tmp_path / ("x" * 300) / "half")
+    assert "nowhere: no such folder" in refused_folder(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    assert "file: not a folder" in refused_folder(tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    assert "empty is empty; push a model there first" in refused_folder(tmp_path / "empty")
+    if os.geteuid() == 0 and not OBEDIENT:
+        pytest.skip("root reads everything, and there is no setpriv to hold it back")
+    (tmp_path / "closed").mkdir(mode=0)
+    closed = refused_folder(tmp_path / "closed")
+    assert "closed" in closed and ("cannot be read: Permission denied" in closed or "is not readable" in closed)
+    version = tmp_path / "half" / "1"
+    version.mkdir(parents=True)
+    (version / "saved_model.pb").write_bytes(b"")
+    version.chmod(0)
+    assert "half holds no SavedModel" in refused_folder(tmp_path / "half")
+    version.chmod(0o700)
+    (version / "saved_model.pb").chmod(0)
+    assert "half: cannot be loaded: version 1" in refused_folder(tmp_path / "half")
 
 
 def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path):

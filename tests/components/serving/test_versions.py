@@ -6,13 +6,16 @@ import http.client
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
 from tests.components.serving.saved_models import save_half_plus, write_warm_up
-from tests.components.serving.servers import serving, wait_until
+from components.pushing.disk import DiskDestination
+from tests.components.serving.servers import REPOSITORY, serving, wait_until
 
 
 @pytest.fixture
@@ -106,6 +109,121 @@ def test_a_broken_newest_version_at_the_start_is_passed_over(half, tmp_path):
     with serving(tmp_path / "log", str(half)) as server:
         assert states(server) == {"1": "AVAILABLE", "2": "END"}
         assert server.get("/readyz") == (200, {"status": "ready"})
+
+
+@pytest.fixture
+def pushed(tmp_path):
+    """Where Pusher put two versions, the older one x / 2 + 1, the newer one x / 2 + 2; and both numbers."""
+    destination = DiskDestination(tmp_path / "pushed" / "half")
+    numbers = [destination.push(save_half_plus(tmp_path / f"model{n}", float(n))) for n in (1, 2)]
+    return destination, *numbers
+
+
+def answer_at_zero(server, path: str = "/v1/models/half:predict") -> float:
+    status, answer = server.post(path, {"instances": [0.0]})
+    assert status == 200, answer
+    return answer["predictions"][0]
+
+
+def roll_back(destination, *arguments: str) -> None:
+    subprocess.run(
+        [sys.executable, "run_pipeline.py", "rollback", str(destination), *arguments], cwd=REPOSITORY, check=True
+    )
+
+
+def test_a_rollback_and_the_next_push_lose_no_request(pushed, tmp_path):
+    destination, older, newer = pushed
+    answers: list[list[float]] = [[] for _ in range(4)]
+    failures: list[object] = []
+    ended = threading.Event()
+    with serving(tmp_path / "log", str(destination), "--poll", "0.1") as server:
+        assert states(server) == {str(newer): "AVAILABLE"}
+
+        def ask(mine: list[float]) -> None:
+            connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
+            while not ended.is_set():
+                connection.request("POST", "/v1/models/half:predict", b'{"instances": [0.0]}')
+                answer = connection.getresponse()
+                body = json.loads(answer.read())
+                if answer.status != 200:
+                    failures.append((answer.status, body))
+                    return
+                mine.append(body["predictions"][0])
+
+        threads = [threading.Thread(target=ask, args=(mine,)) for mine in answers]
+        for thread in threads:
+            thread.start()
+        try:
+            roll_back(destination)
+            wait_until(lambda: states(server) == {str(older): "AVAILABLE", str(newer): "END"}, server)
+            assert answer_at_zero(server) == 1.0
+            newest = destination.push(save_half_plus(tmp_path / "model3", 3.0))
+            wait_until(lambda: states(server).get(str(newest)) == "AVAILABLE", server)
+            wait_until(lambda: states(server)[str(older)] == "END", server)
+            roll_back(destination, "--to", str(newer))  # which has been unloaded once
+            wait_until(lambda: states(server)[str(newer)] == "AVAILABLE", server)
+            wait_until(lambda: states(server)[str(newest)] == "END", server)
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join()
+    assert failures == []
+    for mine in answers:
+        turns = [value for value, before in zip(mine, [None, *mine]) if value != before]
+        assert turns == [2.0, 1.0, 3.0, 2.0]
+
+
+def test_the_served_version_and_the_newest_others_stay(pushed, tmp_path):
+    """An explicit version that is still loaded goes on answering after a rollback."""
+    destination, older, newer = pushed
+    newest = destination.push(save_half_plus(tmp_path / "model3", 3.0))
+    destination.point_to(older)
+    with serving(tmp_path / "log", str(destination), "--keep", "2", "--poll", "0.1") as server:
+        assert f"serving half version {older}, {newest}:" in server.log.read_text()
+        assert states(server) == {str(older): "AVAILABLE", str(newest): "AVAILABLE"}
+        assert answer_at_zero(server) == 1.0
+        assert answer_at_zero(server, f"/v1/models/half/versions/{newest}:predict") == 3.0
+        destination.point_to(newest)
+        wait_until(lambda: answer_at_zero(server) == 3.0, server)
+        wait_until(lambda: states(server).get(str(newer)) == "AVAILABLE", server)
+        wait_until(lambda: states(server)[str(older)] == "END", server)
+
+
+def test_a_latest_that_names_nothing_leaves_what_is_served(pushed, tmp_path):
+    destination, older, newer = pushed
+    latest = destination.path / "latest"
+
+    def point_anywhere(text: str) -> None:
+        latest.unlink()
+        latest.symlink_to(text)
+
+    with serving(tmp_path / "log", str(destination), "--poll", "0.1") as server:
+        point_anywhere("7")
+        wait_until(lambda: "latest names version 7, which is not there" in server.log.read_text(), server)
+        point_anywhere("nonsense")
+        wait_until(lambda: "latest names no version" in server.log.read_text(), server)
+        assert answer_at_zero(server) == 2.0
+        shutil.rmtree(destination.path / str(older) / "variables")
+        point_anywhere(str(older))
+        wait_until(lambda: f"version {older} cannot be loaded" in server.log.read_text(), server)
+        assert states(server) == {str(older): "END", str(newer): "AVAILABLE"}
+        latest.unlink()
+        latest.write_text(f"{newer}\n")  # as on a file system without links
+        newest = destination.push(save_half_plus(tmp_path / "model3", 3.0))
+        wait_until(lambda: states(server).get(str(newest)) == "AVAILABLE", server)
+        assert answer_at_zero(server) == 3.0
+        lines = server.log.read_text().splitlines()
+    told = [line for line in lines if "is served" in line]
+    assert len(told) == 3 and all(f"version {newer} is served" in line for line in told)
+
+
+def test_a_server_that_starts_without_a_usable_latest_takes_the_highest(pushed, tmp_path):
+    destination, older, newer = pushed
+    destination.point_to(older)
+    shutil.rmtree(destination.path / str(older))
+    with serving(tmp_path / "log", str(destination)) as server:
+        assert states(server) == {str(newer): "AVAILABLE"}
+        assert f"version {older}, which is not there; version {newer} is served" in server.log.read_text()
 
 
 def test_recorded_requests_warm_a_version(half, tmp_path):

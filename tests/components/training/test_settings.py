@@ -49,6 +49,9 @@ def test_the_trained_model_scores_what_the_last_epoch_says(train):
     answers = trained.model.predict({"x": X[:90]}, verbose=0).argmax(1)
     assert trained.epochs[-1]["val_accuracy"] == pytest.approx(accuracy_score(Y[:90], answers))
     assert trained.metrics["val_accuracy"] > 0.8 and trained.facts["steps"] == 5 * STEPS // 2
+    assert set(trained.facts["metrics"]) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    last = {name: trained.epochs[-1][name] for name in trained.facts["metrics"]}
+    assert trained.facts["metrics"] == last and trained.facts["epochs"] == 5 and not trained.facts["best_epoch"]
 
 
 def test_rematerialization_changes_memory_and_not_the_result(train):
@@ -120,7 +123,8 @@ def test_early_stopping_stops_and_restores_as_keras_does(train, problem, tmp_pat
         {"x": X}, Y, BATCH, 40, shuffle=False, verbose=0, validation_data=({"x": X[:90]}, Y[:90]), callbacks=[stopping]
     ).history
     assert len(trained.epochs) == len(history["loss"]) < 40
-    assert trained.metrics["best_epoch"] == stopping.best_epoch + 1
+    assert trained.metrics["best_epoch"] == trained.facts["best_epoch"] == stopping.best_epoch + 1
+    assert trained.facts["metrics"]["val_loss"] == trained.epochs[stopping.best_epoch]["val_loss"]
     for ours, theirs in zip(trained.weights, model.get_weights()):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
