@@ -7,6 +7,7 @@ publishes a folder sends its files first and then, with `write`, the one file th
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -85,8 +86,9 @@ class RemoteFolder:
         with self._told():
             try:
                 found = self.files.ls(self._path(folder), detail=False)
-            except FileNotFoundError:
-                return self._nothing()
+            except FileNotFoundError as error:
+                _raise_if_bucket_is_missing(error)
+                return []
         return [path.rstrip("/").rsplit("/", 1)[-1] for path in found]
 
     def found(self, folder: str = "", prefix: str = "") -> dict[str, RemoteFile]:
@@ -97,8 +99,9 @@ class RemoteFolder:
         with self._told():
             try:
                 entries = self._find(self._path(folder), prefix)
-            except FileNotFoundError:
-                return dict.fromkeys(self._nothing())
+            except FileNotFoundError as error:
+                _raise_if_bucket_is_missing(error)
+                return {}
         skip = len(self.root) + 1
         return {path[skip:]: _file(entry) for path, entry in entries.items() if not path.endswith("/")}
 
@@ -110,12 +113,23 @@ class RemoteFolder:
             except FileNotFoundError:
                 return None
 
+    def digest(self, name: str) -> str:
+        """The SHA-256 of a file's content, in hexadecimal; memory stays flat."""
+        digest = hashlib.sha256()
+        with self._told(), self.files.open(self._path(name), "rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+        return digest.hexdigest()
+
     def write(self, name: str, content: bytes) -> None:
         with self._told():
             self._in_folder(name, lambda path: self.files.pipe_file(path, content))
 
-    def send(self, folder: Path, names: Iterable[str], to: str) -> dict[str, RemoteFile]:
-        """Sends files of a local folder, several at once.
+    def send(self, folder: Path, names: Iterable[str], to: str, *, again: bool = False) -> dict[str, RemoteFile]:
+        """Sends files of a local folder to one that nobody else writes to, several at once.
+
+        Args:
+            again: an earlier attempt may have sent some; these are not sent once more.
 
         Returns:
             What the store then has of them, by the names given.
@@ -123,16 +137,18 @@ class RemoteFolder:
         Raises:
             RemoteError: it has not all of them, each of its size.
         """
-        names = list(names)
+        sizes = {name: (folder / name).stat().st_size for name in names}
+        there = self.found(to) if again else {}
+        lacking = [n for n, size in sizes.items() if f"{to}/{n}" not in there or there[f"{to}/{n}"].size != size]
 
         def put(name: str) -> None:
             self._in_folder(f"{to}/{name}", lambda path: self.files.put_file(str(folder / name), path))
 
-        self._all(put, names)
-        found = self.found(to) if names else {}
-        sent = {name: found.get(f"{to}/{name}") for name in names}
-        for name, file in sent.items():
-            size = (folder / name).stat().st_size
+        self._all(put, lacking)
+        found = self.found(to) if lacking else there
+        sent = {name: found.get(f"{to}/{name}") for name in sizes}
+        for name, size in sizes.items():
+            file = sent[name]
             if file is None or file.size != size:
                 has = "is not there" if file is None else f"has {file.size} bytes instead of {size}"
                 raise RemoteError(f"{self}/{to}/{name} was sent and {has}")
@@ -168,13 +184,6 @@ class RemoteFolder:
                 found |= self.files.find(inner, detail=True)
         return found
 
-    def _nothing(self) -> list[str]:
-        """An empty list, but an error where it is the bucket that is missing."""
-        bucket = self.root.lstrip("/").partition("/")[0]
-        if set(_protocols(self.files)) & {"s3", "s3a", "gs", "gcs"} and not self.files.exists(bucket):
-            raise FileNotFoundError(bucket)
-        return []
-
     def _in_folder(self, name: str, write: Callable[[str], Any]) -> None:
         """Object stores have no folders; elsewhere one is made where there is none. A bucket never is."""
         path = self._path(name)
@@ -205,6 +214,13 @@ class RemoteFolder:
             raise
         except Exception as error:
             raise RemoteError(f"{self}: {_explained(error)}") from error
+
+
+def _raise_if_bucket_is_missing(error: FileNotFoundError) -> None:
+    """A folder that is not there is empty; of a bucket S3's answer says that it is none."""
+    answer = getattr(error.__cause__, "response", None) or {}
+    if answer.get("Error", {}).get("Code") == "NoSuchBucket":
+        raise error
 
 
 def _explained(error: Exception) -> str:

@@ -284,9 +284,9 @@ class Store:
         return self._executions(query.order_by(t.finished.desc()).limit(MOST_HISTORY))
 
     def artifact(self, key: str) -> StoredArtifact | None:
-        """An artifact by its id, the beginning of it, or its path."""
+        """An artifact by its id, the beginning of it, or its path or URL."""
         t = _artifacts.c
-        path = str(Path(key).absolute())
+        path = key.rstrip("/") if "://" in key else str(Path(key).absolute())
         query = sa.select(_artifacts).where(t.id.startswith(key, autoescape=True) | (t.path == path))
         with self._transaction() as connection:
             rows = connection.execute(query.limit(2)).all()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts import Blessing, Evaluation
@@ -12,10 +11,11 @@ from components.errors import KeraslineError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from pipeline.publishing import ArtifactRoot
     from pipeline.store import Execution
 
 
-def tables(executions: Sequence[Execution]) -> list[Table]:
+def tables(executions: Sequence[Execution], root: ArtifactRoot) -> list[Table]:
     """Of each evaluation its figures over all rows; of each verdict its rules. What is gone is left out."""
     from pipeline.screen import plain_table
 
@@ -24,11 +24,11 @@ def tables(executions: Sequence[Execution]) -> list[Table]:
         for artifact in execution.outputs.values():
             try:
                 if artifact.type == Evaluation.__name__:
-                    told = Evaluation(Path(artifact.path)).read_json(Evaluation.FILE)
+                    told = Evaluation(root.local(artifact.path, Evaluation.FILE)).read_json(Evaluation.FILE)
                     columns = ("metric", "value", f"{told['confidence']:.0%} interval", "change from the baseline")
                     found.append(plain_table(columns, _figures(told)))
                 elif artifact.type == Blessing.__name__:
-                    rules = Blessing(Path(artifact.path)).read_json(Blessing.FILE)["rules"]
+                    rules = Blessing(root.local(artifact.path, Blessing.FILE)).read_json(Blessing.FILE)["rules"]
                     rows = [(r["rule"], "kept" if r["kept"] else "broken", r["why"]) for r in rules]
                     found += [plain_table(("rule", "verdict", "figure"), rows)] if rows else []
             except (KeraslineError, OSError, ValueError, KeyError):

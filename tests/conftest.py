@@ -82,11 +82,12 @@ def s3_server(tmp_path_factory):
     process.wait()
 
 
-def start_s3(log, **environment):
-    """Starts one; the caller ends it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def start_s3(log, port=None, **environment):
+    """Starts one, which the caller ends; its address."""
+    if port is None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, **environment})
