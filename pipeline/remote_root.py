@@ -254,6 +254,8 @@ class RemoteRoot(ArtifactRoot):
         lacking = {file: aside / file for file, _ in copy.faults(output, wanted)}
         try:
             for path in lacking.values():
+                if ".." in path.parts:  # not of our writing
+                    raise ArtifactError(f"{self}/{name}/{MANIFEST} names a file outside its folder: {path}")
                 path.parent.mkdir(parents=True, exist_ok=True)
             self.remote.fetch({f"{name}/{output}/{file}": path for file, path in lacking.items()})
             for file, path in lacking.items():

@@ -2,6 +2,9 @@
 
 import dataclasses
 import hashlib
+import http.client
+import http.server
+import itertools
 import json
 import os
 import re
@@ -366,6 +369,84 @@ def test_what_keys_do_not_allow_is_told_and_what_was_made_is_sent_when_they_do(c
     finally:
         server.kill()
         server.wait()
+
+
+class Flaky(http.server.BaseHTTPRequestHandler):
+    """In front of a store: refuses each third request and hangs up on each fifth."""
+
+    protocol_version = "HTTP/1.1"
+    store = ""
+    counted = itertools.count(1)
+    faults = 0
+
+    def forward(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        turn = next(self.counted)
+        if turn % 5 == 0 or turn % 3 == 0:
+            type(self).faults += 1
+            self.close_connection = True
+            if turn % 3 == 0:
+                self.send_response(503)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+            return
+        connection = http.client.HTTPConnection(self.store)
+        connection.request(self.command, self.path, body, dict(self.headers))
+        answer = connection.getresponse()
+        content = answer.read()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("transfer-encoding", "connection", "date", "server"):
+                self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = forward
+
+    def log_message(self, *_):
+        pass
+
+
+def test_passing_faults_of_the_network_are_tried_again(host, s3_url, s3_server, monkeypatch):
+    Flaky.store = s3_server[0].removeprefix("http://")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Flaky) as front:
+        threading.Thread(target=front.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{front.server_port}")
+        import s3fs
+
+        s3fs.S3FileSystem.clear_instance_cache()
+        try:
+            assert set(host("one")(s3_url).states.values()) == {"ran"}
+            assert set(host("two")(s3_url, Right__seconds=0.01).states.values()) == {"cached", "ran"}
+        finally:
+            front.shutdown()
+            s3fs.S3FileSystem.clear_instance_cache()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server[0])
+    assert Flaky.faults > 10 and len(visible(s3_url)) == 5
+
+
+@pytest.mark.slow
+def test_a_file_sent_and_fetched_in_parts_is_whole(host, s3_url, s3_server):
+    sizes = {"Make__files": 1, "Make__kilobytes": 130_000}
+    first = host("one")(s3_url, BULKY, **sizes)
+    assert any("uploads&" in r or "uploadId=" in r for r in requests_made(s3_server[1], 0))
+    second = host("two")(s3_url, BULKY, **sizes)
+    assert set(second.states.values()) == {"cached"}
+    again = host("two")(s3_url, BULKY, use_cache=False, selected=["Sum"])
+    digests = [run.root.local(run.output("Sum", "told")) / "digest.txt" for run in (first, again)]
+    assert digests[0].read_text() == digests[1].read_text()
+
+
+def test_a_manifest_that_leads_out_of_its_folder_is_refused(host, s3_url):
+    place = host("one")(s3_url).output("Start", "report")
+    files, path = object_store(place.rpartition("/")[0])
+    manifest = json.loads(files.cat_file(f"{path}/{MANIFEST}"))
+    listed = manifest["outputs"]["report"]["files"]
+    listed["../../../../../out.txt"] = listed["number.txt"]
+    files.pipe_file(f"{path}/{MANIFEST}", json.dumps(manifest).encode())
+    host("two")
+    with pytest.raises(ArtifactError, match="names a file outside its folder"):
+        root_of(s3_url).local(place)
 
 
 WRONG = {
