@@ -36,6 +36,10 @@ class UserCodeError(KeraslineError):
     """A function that the user handed in raised, or returned what cannot be used."""
 
 
+class RemoteError(DataError):
+    """A file system elsewhere cannot be reached, read or written."""
+
+
 class StoreError(KeraslineError):
     """The metadata store cannot be opened, read or written."""
 

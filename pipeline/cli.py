@@ -25,12 +25,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Root = Annotated[Path, typer.Option(help="The pipeline root: artifacts, metadata and logs.")]
+
+def _root_of(place: Any) -> Any:
+    from pipeline.publishing import root_of
+
+    return root_of(str(place))
+
+
+# What a command gets is an ArtifactRoot.
+Root = Annotated[
+    Any,
+    typer.Option(
+        parser=_root_of, metavar="DIR|URL", help="The pipeline root: artifacts, metadata and logs; see docs/REMOTE.md."
+    ),
+]
 Metadata = Annotated[
     Optional[str], typer.Option(help="The metadata store's SQLAlchemy URL.", show_default="in root")
 ]
 Json = Annotated[Optional[Path], typer.Option("--json", help="Write the result there as JSON.")]
-DEFAULT_ROOT = Path("runs")
+DEFAULT_ROOT: Any = "runs"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -89,7 +102,6 @@ def run(
     """
     from pipeline import screen as screens
     from pipeline.loading import MAIN_RECIPE, load_pipeline
-    from pipeline.publishing import ArtifactRoot
     from pipeline.run import RunRequest, run_pipeline
     from pipeline.store import new_run_id
 
@@ -97,20 +109,19 @@ def run(
         raise ParameterError("--node runs one stage: give it alone, or --from and --to without it")
     recipe = recipe or MAIN_RECIPE
     changes = _parsed_settings(settings or [])
-    pipeline = load_pipeline(recipe, str(root.absolute()), changes)
+    pipeline = load_pipeline(recipe, root.place, changes)
     selected = pipeline.select(node, start, stop)
     run_id = _checked_run_id(run_id) if run_id else new_run_id()
     log = _new_log(root, run_id)
     store = _store(root, metadata)
     request = RunRequest(
-        pipeline, store, ArtifactRoot(root), recipe, selected, changes, run_id, context.obj, not no_cache,
-        notify or None,
-    )  # fmt: skip
+        pipeline, store, root, recipe, selected, changes, run_id, context.obj, not no_cache, notify or None
+    )
     with screens.chatter_to(log) as screen:
         screen.print(f"{pipeline.name}: run {run_id} in {root}", soft_wrap=True)
         with screens.progress(screen, lambda: store.executions(run_id), selected):
             summary = run_pipeline(request)
-        _print_end(screen, summary, _report_of(store, root, summary), log)
+        _print_end(screen, summary, root, _report_of(store, root, summary), log)
     if json_file:
         _write_json(json_file, summary.as_json())
     if summary.state == "failed":
@@ -143,22 +154,21 @@ def plan(
     from pipeline import plan as plans
     from pipeline import screen as screens
     from pipeline.loading import MAIN_RECIPE, load_pipeline
-    from pipeline.publishing import ArtifactRoot
     from pipeline.run import RunRequest, run_pipeline
     from pipeline.store import new_run_id
 
     recipe, changes, run_id = recipe or MAIN_RECIPE, _parsed_settings(settings or []), new_run_id()
-    pipeline = load_pipeline(recipe, str(root.absolute()), changes)
+    pipeline = load_pipeline(recipe, root.place, changes)
     plans.known_device(device)  # a name that is wrong is told before anything runs
     trainer = plans.trainer_of(pipeline, node)
     selected = plans.stages_before(pipeline, trainer)
     log = _new_log(root, run_id)
     store = _store(root, metadata)
-    request = RunRequest(pipeline, store, ArtifactRoot(root), recipe, selected, changes, run_id, context.obj)
+    request = RunRequest(pipeline, store, root, recipe, selected, changes, run_id, context.obj)
     with screens.chatter_to(log) as screen:
         with screens.progress(screen, lambda: store.executions(run_id), selected):
             summary = run_pipeline(request)
-        made = plans.plan_after(summary, trainer, device)
+        made = plans.plan_after(summary, root, trainer, device)
         plans.print_plan(screen, made)
     if json_file:
         _write_json(json_file, made.as_json())
@@ -213,7 +223,7 @@ def show(
         from pipeline import verdict
         from pipeline.screen import console
 
-        for table in verdict.tables(executions):
+        for table in verdict.tables(executions, root):
             console().print(table)
 
 
@@ -254,6 +264,8 @@ def report(
     store = _store(root, metadata, must_exist=True)
     item, *others = [_run_of(store, key) for key in (run_id, against) if key]
     written = write_report(store, item, output or _report_file(root, item.id), *others)
+    if output is None:
+        root.keep_report(written.report, written.card)
     if json_file:
         _write_json(json_file, written.as_json())
     if str(json_file) != "-":
@@ -270,12 +282,11 @@ def gc(
 ) -> None:
     """Remove what dead processes left, and outputs that none of the newest runs uses."""
     from pipeline.garbage import collect
-    from pipeline.publishing import ArtifactRoot
 
     store = _store(root, metadata, must_exist=True)
-    removed = collect(store, ArtifactRoot(root), keep=keep, dry_run=dry_run)
-    rows = [(str(item.path), item.why, f"{item.size_bytes / 1e6:.1f} MB") for item in removed]
-    values = [{"path": str(i.path), "why": i.why, "size_bytes": i.size_bytes} for i in removed]
+    removed = collect(store, root, keep=keep, dry_run=dry_run)
+    rows = [(item.path, item.why, f"{item.size_bytes / 1e6:.1f} MB") for item in removed]
+    values = [{"path": i.path, "why": i.why, "size_bytes": i.size_bytes} for i in removed]
     _show(json_file, ("would go" if dry_run else "removed", "why", "size"), rows, values)
 
 
@@ -413,10 +424,8 @@ def rollback(
     typer.echo(f"{found['destination']}: latest was {found['from'] or 'not set'}, is {found['to']}")
 
 
-def _new_log(root: Path, run_id: str) -> Path:
-    from pipeline.publishing import ArtifactRoot
-
-    log = ArtifactRoot(root).log_file(run_id)
+def _new_log(root: Any, run_id: str) -> Path:
+    log = root.log_file(run_id)
     with _usable(root):
         log.parent.mkdir(parents=True, exist_ok=True)
         log.touch()
@@ -443,10 +452,10 @@ def _checked_run_id(run_id: str) -> str:
     return run_id
 
 
-def _store(root: Path, url: str | None, *, must_exist: bool = False) -> Any:
+def _store(root: Any, url: str | None, *, must_exist: bool = False) -> Any:
     from pipeline.store import Store, sqlite_url
 
-    path = root.absolute() / "metadata.sqlite"
+    path = root.path / "metadata.sqlite"
     if must_exist and url is None and not path.exists():
         raise KeraslineError(f"{root}: no pipeline root (it has no metadata.sqlite); give its --root")
     with _usable(root):
@@ -454,7 +463,7 @@ def _store(root: Path, url: str | None, *, must_exist: bool = False) -> Any:
 
 
 @contextlib.contextmanager
-def _usable(root: Path) -> Iterator[None]:
+def _usable(root: Any) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -472,14 +481,14 @@ def _run_of(store: Any, key: str) -> Any:
 
 def _state(item: Any) -> str:
     """A run's state; one that says it is running, while no process holds its lock, was killed."""
-    from pipeline.locks import is_held
-    from pipeline.publishing import ArtifactRoot
+    if item.state != "running":
+        return item.state
+    from pipeline.publishing import root_of
 
-    lock = ArtifactRoot(Path(item.root)).run_lock_file(item.id)
-    return "interrupted" if item.state == "running" and not is_held(lock) else item.state
+    return "running" if root_of(item.root).is_run_alive(item.id) else "interrupted"
 
 
-def _report_of(store: Any, root: Path, summary: Any) -> Path | None:
+def _report_of(store: Any, root: Any, summary: Any) -> Path | None:
     """The report of a run in which a stage did work; a fault of the report's is none of the run's."""
     if all(execution.state in ("cached", "skipped") for execution in summary.executions):
         return None
@@ -488,20 +497,22 @@ def _report_of(store: Any, root: Path, summary: Any) -> Path | None:
     from pipeline.report import write_report
 
     try:
-        return write_report(store, _run_of(store, summary.run_id), _report_file(root, summary.run_id)).report
+        written = write_report(store, _run_of(store, summary.run_id), _report_file(root, summary.run_id))
+        root.keep_report(written.report, written.card)
+        return written.report
     except Exception:
         logging.getLogger("kerasline").exception("the report could not be written")
         return None
 
 
-def _report_file(root: Path, run_id: str) -> Path:
-    return root / "reports" / f"{run_id}.html"
+def _report_file(root: Any, run_id: str) -> Path:
+    return root.reports / f"{run_id}.html"
 
 
-def _print_end(screen: Any, summary: Any, report: Path | None, log: Path) -> None:
+def _print_end(screen: Any, summary: Any, root: Any, report: Path | None, log: Path) -> None:
     from pipeline import verdict
 
-    for table in verdict.tables(summary.executions) if screen.is_terminal else []:
+    for table in verdict.tables(summary.executions, root) if screen.is_terminal else []:
         screen.print(table)
     for execution in summary.executions:
         for name in ("pushed", "saved_model"):

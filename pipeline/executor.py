@@ -23,14 +23,14 @@ from typing import Any
 
 from components.artifacts import Artifact, Blessing
 from components.base import Component, Context, LastBlessed
-from components.errors import KeraslineError, StageSkipped, StoreError
+from components.errors import KeraslineError, RemoteError, StageSkipped, StoreError
 from pipeline import notices
 from pipeline import store as records
 from pipeline.dag import Pipeline
 from pipeline.environment import here
 from pipeline.fingerprint import node_fingerprint
 from pipeline.locks import locked
-from pipeline.publishing import ArtifactRoot, Published, file_digest, read_published
+from pipeline.publishing import ArtifactRoot, Published, file_digest
 from pipeline.store import Execution, Store, StoredArtifact
 
 LOG = logging.getLogger("kerasline")
@@ -115,8 +115,10 @@ class Executor:
             return dataclasses.replace(blank, state="skipped", message=self._why_not(name))
         # Whoever else is at this very work, here, in another run or on another host, is waited for: then
         # it is there. Of one host, one at a time asks the store.
-        elsewhere = self.store.held(f"{self.root.path} {work.fingerprint}")
+        elsewhere = self.store.held(f"{self.root.place} {work.fingerprint}")
         with locked(self.root.lock_file(work.fingerprint)), elsewhere:
+            if self.use_cache:
+                self.root.finish(self.pipeline.name, name, work.fingerprint)
             return self._cached(work, blank) or self._run(work, blank)
 
     def _run(self, work: _Work, blank: Execution) -> Execution:
@@ -134,7 +136,7 @@ class Executor:
             outputs = component.output_artifacts(staging)
             cache = self.root.cache / type(component).__name__ if self.use_cache else None
             context = Context(work_dir, tuple(self.beam_options), self._reporter(blank), cache, state_dir)
-            metrics = _plain(component.run(component.input_artifacts(work.inputs), outputs, context))
+            metrics = _plain(component.run(component.input_artifacts(self._inputs(work)), outputs, context))
             facts = {
                 "component": _component_name(component),
                 "parameters": {key: _shown(value) for key, value in component.parameters.items()},
@@ -173,19 +175,38 @@ class Executor:
                 seconds=0.0,
             )
         for published in self._candidates(work, known):
-            work.note = published.broken() or work.component.stale(_opened(work, published))
+            work.note = published.broken() or self._stale(work.component, published)
             if work.note is None:
                 return _with_outputs(blank, work, published, state="cached", message=None)
             LOG.warning("%s: cached outputs cannot be used: %s", work.component.name, work.note)
         return None
 
     def _candidates(self, work: _Work, known: Execution | None) -> Iterator[Published]:
-        if known is not None and known.folder is not None:
-            folder = Path(known.folder)
-            if read_published(folder) is None:
-                work.note = f"{folder} is missing or broken"
-                LOG.warning("%s: %s", work.component.name, work.note)
-        yield from self.root.candidates(self.pipeline.name, work.component.name, work.fingerprint)
+        found = self.root.candidates(self.pipeline.name, work.component.name, work.fingerprint)
+        folder = known.folder if known is not None else None
+        below = folder is not None and folder.startswith(f"{self.root.place}/")  # else it is another root's
+        if below and folder not in [p.place for p in found]:
+            work.note = f"{folder} is missing or broken"
+            LOG.warning("%s: %s", work.component.name, work.note)
+        yield from found
+
+    def _stale(self, component: Component, published: Published) -> str | None:
+        """What the stage itself has against outputs that are whole; they are opened only if it looks at them."""
+        if type(component).stale is Component.stale:
+            return None
+        kinds = type(component).spec().outputs
+        opened = {name: kind(self.root.local(f"{published.place}/{name}")) for name, kind in kinds.items()}
+        return component.stale(SimpleNamespace(**opened))
+
+    def _inputs(self, work: _Work) -> dict[str, Artifact]:
+        """The inputs opened, on this machine's disk."""
+        opened = dict(work.given)
+        for name, stored in work.stored_inputs.items():
+            source = work.component.inputs[name]
+            earlier = isinstance(source, LastBlessed)
+            kind = type(work.component).spec().inputs[name].type if earlier else source.type
+            opened[name] = kind(self.root.local(stored.path))
+        return opened
 
     def _resolve(self, name: str) -> _Work | None:
         """The node's inputs and fingerprint; None where a node that it needs gave no outputs.
@@ -194,30 +215,28 @@ class Executor:
             StoreError: a node that is not part of this run has never given outputs.
         """
         component = self.pipeline.nodes[name]
-        inputs: dict[str, Artifact] = {}
+        given: dict[str, Artifact] = {}
         stored: dict[str, StoredArtifact] = {}
         digests: dict[str, str] = {}
         for field, source in component.inputs.items():
             if isinstance(source, LastBlessed):
                 continue
             if isinstance(source, Artifact):
-                inputs[field] = source
+                given[field] = source
                 digests[field] = _folder_digest(source.path, self._file_digest)
                 continue
             upstream = self._upstream(source.producer.name)
             if upstream is None:
                 return None
             stored[field] = upstream.outputs[source.name]
-            inputs[field] = source.type(stored[field].path)
             digests[field] = stored[field].digest
         for field, source in component.inputs.items():
             earlier = self._last_blessed(component, source, digests) if isinstance(source, LastBlessed) else None
             if earlier is not None:
                 stored[field] = earlier
-                inputs[field] = type(component).spec().inputs[field].type(earlier.path)
                 digests[field] = earlier.digest
         fingerprint = node_fingerprint(component, digests, self._file_digest)
-        return _Work(component, inputs, stored, fingerprint)
+        return _Work(component, given, stored, fingerprint)
 
     def _upstream(self, name: str) -> Execution | None:
         latest = self.store.latest(self.pipeline.name, name, self.run_id)
@@ -225,7 +244,7 @@ class Executor:
             return latest if latest is not None and latest.run_id == self.run_id else None
         if latest is None:
             raise StoreError(
-                f"{name} is not part of this run and has no earlier outputs in {self.root.path}; "
+                f"{name} is not part of this run and has no earlier outputs in {self.root.place}; "
                 "run it first, or run the whole pipeline"
             )
         return latest
@@ -236,9 +255,9 @@ class Executor:
         """What the node took as `wanted.input` when it last blessed another than it takes now."""
         for execution in self.store.history(self.pipeline.name, component.name):
             taken = execution.inputs.get(wanted.input)
-            if taken is None or taken.digest == digests.get(wanted.input) or not Path(taken.path).is_dir():
+            if taken is None or taken.digest == digests.get(wanted.input) or not self.root.holds(taken.path):
                 continue
-            if was_blessed(execution):
+            if was_blessed(execution, self.root):
                 return taken
         return None
 
@@ -277,10 +296,13 @@ class Executor:
 
 @dataclass
 class _Work:
-    """A node whose inputs are known. `note`: why cached outputs, if there were any, were not used."""
+    """A node whose inputs are known: those that no pipeline made, and those that the store knows.
+
+    `note`: why cached outputs, if there were any, were not used.
+    """
 
     component: Component
-    inputs: Mapping[str, Artifact]
+    given: Mapping[str, Artifact]
     stored_inputs: Mapping[str, StoredArtifact]
     fingerprint: str
     note: str | None = None
@@ -293,7 +315,7 @@ def _with_outputs(
         blank,
         state=state,
         fingerprint=work.fingerprint,
-        folder=str(published.folder),
+        folder=published.place,
         metrics=published.metrics,
         message=message,
         inputs=work.stored_inputs,
@@ -303,15 +325,10 @@ def _with_outputs(
     )
 
 
-def _opened(work: _Work, published: Published) -> SimpleNamespace:
-    kinds = type(work.component).spec().outputs
-    return SimpleNamespace(**{name: kind(published.folder / name) for name, kind in kinds.items()})
-
-
 def _stored(published: Published) -> dict[str, StoredArtifact]:
     return {
         name: StoredArtifact(
-            facts["type"], str(published.folder / name), facts["digest"], facts["size_bytes"]
+            facts["type"], f"{published.place}/{name}", facts["digest"], facts["size_bytes"]
         )
         for name, facts in published.outputs.items()
     }
@@ -324,11 +341,17 @@ def _folder_digest(folder: Path, digest: Callable[[Path], str]) -> str:
     return "".join(f"{p.relative_to(folder)} {digest(p)} " for p in sorted(folder.rglob("*")) if p.is_file())
 
 
-def was_blessed(execution: Execution) -> bool:
-    """Whether an execution judged a model, and blessed it."""
+def was_blessed(execution: Execution, root: ArtifactRoot) -> bool:
+    """Whether an execution judged a model, and blessed it.
+
+    Raises:
+        RemoteError: the verdict cannot be fetched.
+    """
     found = [a for a in execution.outputs.values() if a.type == Blessing.__name__]
     try:
-        return bool(found) and all(Blessing(Path(a.path)).blessed for a in found)
+        return bool(found) and all(Blessing(root.local(a.path)).blessed for a in found)
+    except RemoteError:
+        raise
     except (KeraslineError, OSError, ValueError, KeyError):  # collected since, or damaged
         return False
 

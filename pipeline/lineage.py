@@ -14,7 +14,7 @@ def trace(store: Store, key: str) -> list[dict[str, Any]]:
     """The lineage of an artifact, or of each output of a run, in both directions.
 
     Args:
-        key: an artifact's path or id, or a run's id; ids by their first digits.
+        key: an artifact's path, URL or id, or a run's id; ids by their first digits.
 
     Returns:
         For each artifact: its id, type and path, `made_by` (with `from`, the same again for each

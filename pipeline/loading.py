@@ -26,10 +26,18 @@ class Settings:
     """What a pipeline function is told about where it runs.
 
     Attributes:
-        root: the pipeline root, absolute: artifacts and metadata are below it.
+        root: the pipeline root, absolute: artifacts are below it. `root / "served"` is a folder of your own
+            there, a path or, as the root is, an URL.
     """
 
-    root: Path
+    root: Path | FolderURL
+
+
+class FolderURL(str):
+    """The URL of a folder; as with a path, `/` leads into it."""
+
+    def __truediv__(self, name: str) -> FolderURL:
+        return FolderURL(f"{self.rstrip('/')}/{name}")
 
 
 def load_pipeline(recipe: str, root: str, parameters: Mapping[str, Any]) -> Pipeline:
@@ -44,7 +52,7 @@ def load_pipeline(recipe: str, root: str, parameters: Mapping[str, Any]) -> Pipe
     build = getattr(module, "pipeline", None)
     if not callable(build):
         raise WiringError(f"{recipe}: it defines no function pipeline(settings)")
-    pipeline = _guarded(recipe, build, Settings(Path(root)))
+    pipeline = _guarded(recipe, build, Settings(FolderURL(root) if "://" in root else Path(root)))
     if not isinstance(pipeline, Pipeline):
         raise WiringError(f"{recipe}: pipeline(settings) returned {type(pipeline).__name__}, not a Pipeline")
     pipeline.with_parameters(parameters)

@@ -83,7 +83,7 @@ def noticed(run: Callable[[RunRequest], Summary]) -> Callable[[RunRequest], Summ
         if not watching:
             return run(request)
         selected = tuple(request.selected) or tuple(request.pipeline.order)
-        recipe, root = request.recipe or request.pipeline.name, str(request.root.path)
+        recipe, root = request.recipe or request.pipeline.name, request.root.place
         notice = RunNotice(request.pipeline, request.run_id, recipe, root, selected, now())
         clock = time.perf_counter()
         _tell(watching, "run_began", notice)

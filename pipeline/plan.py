@@ -13,6 +13,7 @@ from components.base import Component
 from components.errors import KeraslineError, ParameterError
 from components.trainer import Trainer
 from pipeline.dag import Pipeline
+from pipeline.publishing import ArtifactRoot
 from pipeline.run import Summary
 from pipeline.screen import plain_table
 
@@ -55,10 +56,11 @@ def known_device(device: str) -> Device | None:
     return None if here else devices.named(device)
 
 
-def plan_after(summary: Summary, trainer: Trainer, device: str) -> Plan:
+def plan_after(summary: Summary, root: ArtifactRoot, trainer: Trainer, device: str) -> Plan:
     """Plans with the outputs of the stages before.
 
     Args:
+        root: where these outputs are.
         device: "auto", "cpu", "gpu", "gpu:1", or a well-known device's name.
 
     Raises:
@@ -79,19 +81,22 @@ def plan_after(summary: Summary, trainer: Trainer, device: str) -> Plan:
     chosen = elsewhere or devices.at_hand(device)
     with tempfile.TemporaryDirectory(prefix="kerasline-") as folder:
         work = Path(folder)
-        inputs = _inputs(summary, trainer)
+        inputs = _inputs(summary, root, trainer)
         return plan(Job(settings, **inputs, trained=Model(work), history=Report(work),
                         work_dir=work, state_dir=None), chosen)  # fmt: skip
 
 
-def _inputs(summary: Summary, trainer: Trainer) -> dict[str, Any]:
+def _inputs(summary: Summary, root: ArtifactRoot, trainer: Trainer) -> dict[str, Any]:
     """The Trainer's inputs that a job takes, opened."""
     done = {execution.node: execution.outputs for execution in summary.executions}
     opened = {}
     for name in ("model", "examples", "preprocessing"):
         source = trainer.inputs[name]
         producer = getattr(source, "producer", None)
-        opened[name] = source if producer is None else source.type(done[producer.name][source.name].path)
+        if producer is None:
+            opened[name] = source
+        else:
+            opened[name] = source.type(root.local(done[producer.name][source.name].path))
     return opened
 
 

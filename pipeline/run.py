@@ -77,7 +77,8 @@ def run_pipeline(request: RunRequest) -> Summary:
     Raises:
         StoreError: the metadata store fails.
         ParameterError: `notify` is not a URL.
-        KeraslineError: the orchestrator itself fails; a stage's failure is in the summary instead.
+        KeraslineError: the root cannot be used, or the orchestrator itself fails; a stage's failure is in the
+            summary instead.
     """
     selected = list(request.selected) or request.pipeline.order
     executor = Executor(
@@ -86,6 +87,7 @@ def run_pipeline(request: RunRequest) -> Summary:
     )  # fmt: skip
     clock, state = time.perf_counter(), "failed"
     root = request.root
+    root.check(request.beam_options)
     with locked(root.use_lock_file, shared=True), locked(root.run_lock_file(request.run_id), shared=True):
         request.store.begin_run(_record_of(request))
         try:
@@ -124,7 +126,7 @@ def _record_of(request: RunRequest) -> Run:
         request.run_id,
         request.pipeline.name,
         request.recipe or request.pipeline.name,
-        str(request.root.path),
+        request.root.place,
         "running",
         now(),
         {str(key): str(value) for key, value in request.settings.items()},

@@ -178,9 +178,9 @@ class Store:
         return self._executions(query.limit(MOST_HISTORY))
 
     def artifact(self, key: str) -> StoredArtifact | None:
-        """An artifact by its id, the beginning of it, or its path."""
+        """An artifact by its id, the beginning of it, or its path or URL."""
         t = _artifacts.c
-        path = str(Path(key).absolute())
+        path = key.rstrip("/") if "://" in key else str(Path(key).absolute())
         query = sa.select(_artifacts).where(t.id.startswith(key, autoescape=True) | (t.path == path))
         with self._transaction() as connection:
             rows = connection.execute(query.limit(2)).all()

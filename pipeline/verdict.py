@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts import Blessing, Evaluation, InfraValidation
@@ -12,10 +11,11 @@ from components.errors import KeraslineError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from pipeline.publishing import ArtifactRoot
     from pipeline.store import Execution
 
 
-def tables(executions: Sequence[Execution]) -> list[Table]:
+def tables(executions: Sequence[Execution], root: ArtifactRoot) -> list[Table]:
     """Of each evaluation its figures over all rows, of each trial behind a server its requests, of each verdict its
     rules. What is gone is left out."""
     from pipeline.screen import plain_table
@@ -25,15 +25,16 @@ def tables(executions: Sequence[Execution]) -> list[Table]:
         for artifact in execution.outputs.values():
             try:
                 if artifact.type == Evaluation.__name__:
-                    told = Evaluation(Path(artifact.path)).read_json(Evaluation.FILE)
+                    told = Evaluation(root.local(artifact.path, Evaluation.FILE)).read_json(Evaluation.FILE)
                     columns = ("metric", "value", f"{told['confidence']:.0%} interval", "change from the baseline")
                     found.append(plain_table(columns, _figures(told)))
                 elif artifact.type == InfraValidation.__name__:
-                    told = InfraValidation(Path(artifact.path)).read_json(InfraValidation.FILE)
+                    folder = root.local(artifact.path, InfraValidation.FILE)
+                    told = InfraValidation(folder).read_json(InfraValidation.FILE)
                     columns = ("requests", "sent", "answered alike", "refused alike", "wrong")
                     found += [plain_table(columns, _requests(told))] if told["requests"] else []
                 elif artifact.type == Blessing.__name__:
-                    rules = Blessing(Path(artifact.path)).read_json(Blessing.FILE)["rules"]
+                    rules = Blessing(root.local(artifact.path, Blessing.FILE)).read_json(Blessing.FILE)["rules"]
                     rows = [(r["rule"], "kept" if r["kept"] else "broken", r["why"]) for r in rules]
                     found += [plain_table(("rule", "verdict", "figure"), rows)] if rows else []
             except (KeraslineError, OSError, ValueError, KeyError):

@@ -10,7 +10,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +17,7 @@ from components.artifacts import Blessing
 from components.errors import KeraslineError, ParameterError
 from pipeline.dag import Pipeline
 from pipeline.notices import RunNotice
+from pipeline.publishing import local
 from pipeline.store import Execution
 
 LOG = logging.getLogger("kerasline")
@@ -104,7 +104,7 @@ def _refusals(run: RunNotice) -> list[dict[str, Any]]:
     found = []
     for execution in run.executions:
         for artifact in execution.outputs.values():
-            if artifact.type == Blessing.__name__ and (rules := _broken_rules(Path(artifact.path))):
+            if artifact.type == Blessing.__name__ and (rules := _broken_rules(artifact.path)):
                 found.append({"stage": execution.node, "rules": rules})
     if found or run.is_one_stage_of_many:
         return found
@@ -112,9 +112,9 @@ def _refusals(run: RunNotice) -> list[dict[str, Any]]:
     return [{"stage": e.node, "rules": [e.message]} for e in skipped]
 
 
-def _broken_rules(blessing: Path) -> list[str]:
+def _broken_rules(blessing: str) -> list[str]:
     try:
-        judged = Blessing(blessing)
+        judged = Blessing(local(blessing, Blessing.FILE))
         return [] if judged.blessed else (judged.refusals() or [REFUSED])
     except (KeraslineError, OSError, ValueError, KeyError):  # collected since, or damaged
         return []
@@ -124,7 +124,7 @@ def _report(run: RunNotice) -> str | None:
     """Where the report of a run lies in which a stage did work; alone, a stage has its part of it."""
     if all(e.state in ("cached", "skipped") for e in run.executions):
         return None
-    return str(Path(run.root) / "reports" / f"{run.run_id}.html")
+    return f"{run.root}/reports/{run.run_id}.html"
 
 
 def _escaped(text: str) -> str:

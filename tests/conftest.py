@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,53 @@ def cli(tmp_path):
         return result
 
     return call
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    """A genuine S3 interface on loopback, a process of its own: its address, and its log, a line a request."""
+    pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    log = tmp_path_factory.mktemp("s3") / "requests.log"
+    process, address = start_s3(log)
+    yield address, log
+    process.kill()
+    process.wait()
+
+
+def start_s3(log, port=None, **environment):
+    """Starts one, which the caller ends; its address."""
+    if port is None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, **environment})
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return process, f"http://127.0.0.1:{port}"
+        except OSError:
+            time.sleep(0.05)
+    process.kill()
+    raise RuntimeError(f"the S3 server did not start: {log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def s3(s3_server, request):
+    """The URL of an empty bucket of that server, which this process and its children find by the environment."""
+    settings = {
+        "AWS_ENDPOINT_URL": s3_server[0], "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
+    }  # fmt: skip
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    import s3fs
+
+    bucket = request.module.__name__.rpartition(".")[2].replace("_", "-")
+    s3fs.S3FileSystem().mkdir(bucket)
+    yield f"s3://{bucket}"
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)

@@ -5,6 +5,7 @@ Their names are OpenLineage's: on a disk the namespace `file` and the path, else
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from openlineage.client.facet_v2 import (
 
 from components.artifacts import Examples, Predictions, PushedModel
 from components.base import Component
+from components.errors import KeraslineError
+from pipeline.publishing import local
 from pipeline.store import Execution, StoredArtifact
 
 # More files than this are told as the folder that holds them all.
@@ -67,13 +70,13 @@ def _source(place: str) -> dict[str, Any]:
 
 def _output(artifact: StoredArtifact, *, with_schema: bool) -> OutputDataset:
     facets, rows, files = _facets(artifact), None, None
-    folder = Path(artifact.path)
-    if artifact.type in TABLES and folder.is_dir():
-        examples = Examples(folder)
-        rows = sum(examples.rows(split) for split in examples.splits)
-        files = sum(len(examples.shards(split)) for split in examples.splits)
-        if with_schema and files:
-            facets["schema"] = _schema(examples)
+    if artifact.type in TABLES:
+        with contextlib.suppress(KeraslineError, OSError):  # it is gone since
+            examples = Examples(local(artifact.path, *([] if with_schema else [Examples.MANIFEST])))
+            rows = sum(examples.rows(split) for split in examples.splits)
+            files = sum(len(examples.shards(split)) for split in examples.splits)
+            if with_schema and files:
+                facets["schema"] = _schema(examples)
     size = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(
         rowCount=rows, size=artifact.size_bytes, fileCount=files
     )
@@ -100,6 +103,7 @@ def _outside(component: Component) -> Sequence[str]:
 def _pushed(artifact: StoredArtifact) -> str | None:
     """Where a model went."""
     try:
-        return json.loads((Path(artifact.path) / PushedModel.FILE).read_text(encoding="utf-8"))["path"]
-    except (OSError, ValueError, KeyError):
+        folder = local(artifact.path, PushedModel.FILE)
+        return json.loads((folder / PushedModel.FILE).read_text(encoding="utf-8"))["path"]
+    except (KeraslineError, OSError, ValueError, KeyError):
         return None

@@ -6,10 +6,12 @@ import ast
 import datetime
 import json
 from collections.abc import Iterator, Mapping, Sequence
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.publishing import ArtifactRoot, root_of
 from pipeline.store import Execution, Run, Store, StoredArtifact
 
 EARLIER = "earlier"
@@ -20,20 +22,27 @@ class Output:
     """An artifact in its folder.
 
     Attributes:
+        place: its path or URL.
         present: False where the folder is gone, such as after `gc`.
     """
 
     name: str
     type: str
-    path: Path
+    place: str
     id: str
     digest: str
     size_bytes: int
     present: bool
+    root: ArtifactRoot
+
+    @functools.cached_property
+    def path(self) -> Path:
+        """The folder on this machine's disk."""
+        return self.root.local(self.place)
 
     def json(self, name: str) -> Any:
         """A JSON file of the folder; None where it is not there or not JSON."""
-        return read_json(self.path / name)
+        return read_json(self.root.local(self.place, name) / name)
 
 
 @dataclass(frozen=True)
@@ -94,13 +103,14 @@ def gather(store: Store, run: Run) -> Gathered:
     Args:
         run: as the store knows it, its state as people should read it.
     """
+    root = root_of(run.root)
     executions = store.executions(run.id)
     earlier = list(_lent(store, executions))
     everything = [*earlier, *executions]
     makers = {artifact.id: e.node for e in everything for artifact in e.outputs.values()}
     known = {e.node for e in everything}
     stages = [
-        _stage(e, EARLIER if e in earlier else e.state, _sources(store, e, makers, known)) for e in everything
+        _stage(root, e, EARLIER if e in earlier else e.state, _sources(store, e, makers, known)) for e in everything
     ]
     return Gathered(run, stages, _docstring(run.recipe))
 
@@ -152,19 +162,20 @@ def _node_of(artifact: StoredArtifact) -> str:
     return parts[-3] if len(parts) >= 3 else ""
 
 
-def _stage(execution: Execution, state: str, sources: tuple[str, ...]) -> Stage:
-    manifest = read_json(Path(execution.folder) / "execution.json") if execution.folder else None
+def _stage(root: ArtifactRoot, execution: Execution, state: str, sources: tuple[str, ...]) -> Stage:
+    manifest = root.manifest(execution.folder) if execution.folder else None
     return Stage(
         execution.node, execution.component, state, execution.seconds, execution.started, execution.metrics,
         execution.message, execution.fingerprint, execution.run_id, sources,
-        {name: _output(name, artifact) for name, artifact in execution.outputs.items()},
-        manifest if isinstance(manifest, dict) else {},
+        {name: _output(root, name, artifact) for name, artifact in execution.outputs.items()}, manifest or {},
     )  # fmt: skip
 
 
-def _output(name: str, artifact: StoredArtifact) -> Output:
-    path = Path(artifact.path)
-    return Output(name, artifact.type, path, artifact.id, artifact.digest, artifact.size_bytes, path.is_dir())
+def _output(root: ArtifactRoot, name: str, artifact: StoredArtifact) -> Output:
+    return Output(
+        name, artifact.type, artifact.path, artifact.id, artifact.digest, artifact.size_bytes,
+        root.holds(artifact.path), root,
+    )  # fmt: skip
 
 
 def _docstring(recipe: str) -> str:

@@ -57,6 +57,20 @@ def test_every_run_pipeline_command_works(tmp_path, taxi_csv, path):
 
 
 @pytest.mark.slow
+def test_the_commands_of_the_guide_to_remote_roots_work(tmp_path, s3, monkeypatch):
+    import s3fs
+
+    s3fs.S3FileSystem().mkdir("my-bucket")
+    monkeypatch.setenv("KERASLINE_WORK", str(tmp_path / "work"))
+    found = commands(HOUSE / "docs" / "REMOTE.md")
+    assert len(found) == 5
+    for command in found:
+        words = [sys.executable, str(HOUSE / "run_pipeline.py"), *shlex.split(command)[2:]]
+        result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 0, (command, result.stderr)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GUIDES)
 def test_the_programs_of_the_guides_run(tmp_path, taxi_csv, name):
     (tmp_path / "trips.csv").symlink_to(taxi_csv)

@@ -1,0 +1,44 @@
+"""Two quick stages with files enough that publishing them takes a while. For tests of what is around."""
+
+import hashlib
+import os
+
+from components.artifacts import Report
+from components.base import Component, Input, Output, Parameter
+from pipeline.dag import Pipeline
+
+
+class Make(Component):
+    """Files in folders, some empty, and an output of nothing but a folder."""
+
+    made: Output[Report]
+    nothing: Output[Report]
+    files: Parameter[int] = 12
+    kilobytes: Parameter[int] = 1500
+
+    def run(self, inputs, outputs, context):
+        for number in range(self.files):
+            folder = outputs.made.path / f"part{number % 3}"
+            folder.mkdir(exist_ok=True)
+            (folder / f"{number}.bin").write_bytes(os.urandom(1024) * self.kilobytes)
+        (outputs.made.path / "empty.bin").touch()
+
+
+class Sum(Component):
+    """One digest over all files, and how many there are."""
+
+    made: Input[Report]
+    nothing: Input[Report]
+    told: Output[Report]
+
+    def run(self, inputs, outputs, context):
+        assert inputs.nothing.path.is_dir()
+        files = sorted(p for p in inputs.made.path.rglob("*") if p.is_file())
+        digest = hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest()
+        (outputs.told.path / "digest.txt").write_text(digest)
+        return {"files": len(files)}
+
+
+def pipeline(settings):
+    make = Make()
+    return Pipeline("bulky", [Sum(make.outputs["made"], make.outputs["nothing"])])
