@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
-from tests.components.training.conftest import BATCH, ROWS, X, Y, build_model
+from tests.components.training.conftest import BATCH, ROWS, X, Y
 
 RATE, MOMENTUM = 0.05, 0.9
 
