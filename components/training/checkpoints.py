@@ -75,7 +75,9 @@ class Checkpoints:
         if step != newest:
             arrays = _read(self._file(step))
         if arrays is None:
-            raise DataError(f"{self._file(step)} cannot be read here, but by another worker: is it the same folder?")
+            raise DataError(
+                f"{self._file(step)} cannot be read here, but by another worker: is it the same folder?"
+            )
         for number, variable in enumerate(variables):
             variable.assign(_of_dtype(arrays.pop(f"variable {number}"), variable.dtype))
         return {**json.loads(arrays.pop(STATE).tobytes()), **arrays}

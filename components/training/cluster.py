@@ -68,11 +68,13 @@ def workers(asked: Union[int, Sequence[str]]) -> tuple[Worker, ...]:
     fixed = [(worker.host, worker.port) for worker in found if worker.port is not None]
     for address in fixed:
         if fixed.count(address) > 1:
-            raise ParameterError(f"{WHERE}: {':'.join(map(str, address))} is named twice; two workers of a host need two ports")
+            told = ":".join(map(str, address))
+            raise ParameterError(f"{WHERE}: {told} is named twice; two workers of a host need two ports")
     loopback = [worker.host for worker in found if worker.host in LOOPBACK]
     if loopback and len(loopback) < len(found):
         raise ParameterError(
-            f"{WHERE}: the other hosts cannot reach {loopback[0]!r}; write the address by which they reach this machine"
+            f"{WHERE}: the other hosts cannot reach {loopback[0]!r}; write the address by which they reach "
+            "this machine"
         )
     return found
 
@@ -85,8 +87,8 @@ def check_launch(template: str) -> None:
         raise ParameterError(f"Trainer.launch: {template!r} is no command: {error}") from error
     if "{command}" not in text.split() and "{shell_command}" not in text:
         raise ParameterError(
-            f"Trainer.launch: {template!r} does not say where the command of a worker goes; write {{command}} for its "
-            "words, or {shell_command} for one text that a shell there takes apart, as ssh's does"
+            f"Trainer.launch: {template!r} does not say where the command of a worker goes; write {{command}} "
+            "for its words, or {shell_command} for one text that a shell there takes apart, as ssh's does"
         )
 
 

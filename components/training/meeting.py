@@ -45,8 +45,8 @@ class Meeting:
                 socket.create_connection((host, int(port)), SECONDS).close()
             except OSError as error:
                 raise KeraslineError(
-                    f"worker {own} cannot reach worker {number} at {address}: {error.strerror or error}; they talk to each "
-                    "other by TCP: look at names, routes and firewalls"
+                    f"worker {own} cannot reach worker {number} at {address}: {error.strerror or error}; they "
+                    "talk to each other by TCP: look at names, routes and firewalls"
                 ) from error
 
     def close(self) -> None:
@@ -70,6 +70,7 @@ def _bound(port: int) -> socket.socket:
             opened.close()
             if time.monotonic() > until:
                 raise ParameterError(
-                    f"Trainer.workers: port {port} of {socket.gethostname()} cannot be listened on: {error.strerror}"
+                    f"Trainer.workers: port {port} of {socket.gethostname()} cannot be listened on: "
+                    f"{error.strerror}"
                 ) from error
             time.sleep(0.2)

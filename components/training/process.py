@@ -87,7 +87,8 @@ def train_apart(job: Job, report: Report) -> dict[str, Any]:
         raise child.failure
     if child.result is None:
         raise KeraslineError(
-            f"the process that trains {child.how_it_ended}; run again to go on from its last checkpoint{child.hint}"
+            f"the process that trains {child.how_it_ended}; run again to go on from its last checkpoint"
+            f"{child.hint}"
         )
     return child.result
 
@@ -140,16 +141,17 @@ class TrainingProcess:
         """Tells it who it is among the workers at these addresses."""
         self._give((number, list(addresses)))
 
-    def hand_over(self, job: Job, environment: Mapping[str, str] | None = None, *, elsewhere: bool = False) -> None:
+    def hand_over(
+        self, job: Job, environment: Mapping[str, str] | None = None, *, elsewhere: bool = False
+    ) -> None:
         """Gives it what it is to do.
 
         Args:
             environment: variables to set before TensorFlow is loaded.
             elsewhere: on another machine, whose temporary files are its own.
         """
-        around = _Surroundings(
-            dict(environment or {}), _search_path(), os.getcwd(), [str(file) for file in imported_files()], elsewhere
-        )
+        files = [str(file) for file in imported_files()]
+        around = _Surroundings(dict(environment or {}), _search_path(), os.getcwd(), files, elsewhere)
         self.heard = self.moved = time.monotonic()
         self._give(around.__dict__)
         self._give(job)
@@ -165,8 +167,9 @@ class TrainingProcess:
         return not self._listener.is_alive()
 
     @property
-    def pid(self) -> int:
-        return self._process.pid
+    def ended_silently(self) -> bool:
+        """Whether it is gone without having said how it went."""
+        return self.ended and self.result is None and self.failure is None
 
     @property
     def status(self) -> int | None:
@@ -284,7 +287,8 @@ def _main(port: int | None) -> None:
 
         traceback.print_exc()
         alone = type(error).__name__ in LEFT_ALONE
-        parent.tell(error=type(error).__name__, message=_GRAPH.sub("", one_line(error, 300)) if alone else traceback.format_exc())
+        told = _GRAPH.sub("", one_line(error, 300)) if alone else traceback.format_exc()
+        parent.tell(error=type(error).__name__, message=told)
     # TensorFlow takes it ill if one goes while another still writes the results: the parent says when.
     parent.wait_for_end()
 
@@ -317,8 +321,8 @@ def _look_for(job: Job) -> None:
     for folder in (job.examples.path, job.preprocessing.path, job.model.path, job.trained.path):
         if not folder.exists():
             raise KeraslineError(
-                f"{folder} is not there on {socket.gethostname()}: the root of a pipeline on several machines must be "
-                "the same folder, by the same path, on each of them"
+                f"{folder} is not there on {socket.gethostname()}: the root of a pipeline on several machines "
+                "must be the same folder, by the same path, on each of them"
             )
 
 

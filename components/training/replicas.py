@@ -114,8 +114,8 @@ def _multi_worker(placement: Placement) -> Replicas:
     told = json.loads(os.environ.get("TF_CONFIG", "{}"))
     if "cluster" not in told or "task" not in told:
         raise ParameterError(
-            "Trainer.distribution: multi_worker wants Trainer.workers (how many here, or the hosts), or the environment "
-            "variable TF_CONFIG with `cluster` and `task` on each machine"
+            "Trainer.distribution: multi_worker wants Trainer.workers (how many here, or the hosts), or the "
+            "environment variable TF_CONFIG with `cluster` and `task` on each machine"
         )
     addresses, worker = told["cluster"]["worker"], int(told["task"]["index"])
     _take_gpus(addresses, worker, placement)
@@ -145,8 +145,8 @@ def share_of(gpus: list[Any], addresses: list[str], worker: int) -> list[Any]:
     beside = [number for number, address in enumerate(addresses) if host_of(address) == host_of(addresses[worker])]
     if len(beside) > len(gpus):
         raise ParameterError(
-            f"Trainer.workers: {len(beside)} on {host_of(addresses[worker])}, and there are {len(gpus)} GPUs there; name "
-            "no more of them than GPUs, or set Trainer.device=cpu"
+            f"Trainer.workers: {len(beside)} on {host_of(addresses[worker])}, and there are {len(gpus)} GPUs "
+            "there; name no more of them than GPUs, or set Trainer.device=cpu"
         )
     each = len(gpus) // len(beside)
     first = beside.index(worker) * each

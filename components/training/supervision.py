@@ -19,7 +19,13 @@ from components.errors import KeraslineError
 from components.training import cluster
 from components.training.cluster import Worker
 from components.training.job import Job
-from components.training.process import BEAT_SECONDS, HOUSE, Report, TrainingProcess, command
+from components.training.process import (
+    BEAT_SECONDS,
+    HOUSE,
+    Report,
+    TrainingProcess,
+    command,
+)
 
 LOG = logging.getLogger("kerasline")
 # Before the second start, and twice as much before each after that.
@@ -70,7 +76,8 @@ def train_together(job: Job, report: Report) -> dict[str, Any]:
                 if not lost.again or restarts == settings.max_restarts:
                     raise KeraslineError(_given_up(lost, restarts, attempt.logs)) from None
                 restarts += 1
-                told = f"{lost}; all start again from the last checkpoint (restart {restarts} of {settings.max_restarts})"
+                which = f"restart {restarts} of {settings.max_restarts}"
+                told = f"{lost}; all start again from the last checkpoint ({which})"
                 LOG.warning(told)
                 report(told)
             finally:
@@ -167,10 +174,14 @@ class _Attempt:
         for worker, child in self._children.items():
             if now - child.heard > self._settings.worker_timeout:
                 raise _hung(worker, child)
-        if not training or self._settings.stall_timeout is None or self._settings.function is not None:
-            return
+        if training and self._settings.stall_timeout is not None and self._settings.function is None:
+            self._look_for_stall(now)
+
+    def _look_for_stall(self, now: float) -> None:
+        if any(child.result is not None for child in self._children.values()):
+            return  # the chief is writing the results, however long that takes
         worker, child = min(self._children.items(), key=lambda pair: pair[1].moved)
-        if child.result is None and now - child.moved > self._settings.stall_timeout:
+        if now - child.moved > self._settings.stall_timeout:
             raise WorkerLost(worker, f"got no further for {now - child.moved:.0f} s{_where(child)}")
 
     def _tell_cause(self) -> None:
@@ -178,7 +189,7 @@ class _Attempt:
         time.sleep(FIND_CAUSE_SECONDS)
         if self._chief.result is not None:
             return
-        gone = [pair for pair in self._children.items() if pair[1].ended and pair[1].result is pair[1].failure is None]
+        gone = [pair for pair in self._children.items() if pair[1].ended_silently]
         # A process that TensorFlow aborts may have been left alone, too.
         for worker, child in sorted(gone, key=lambda pair: pair[1].status == -6):
             if child.status == -6 and self._own_failures():
@@ -187,7 +198,7 @@ class _Attempt:
                 why = f"could not be started: its command {child.how_it_ended}"
                 raise WorkerLost(worker, why, again=not self._first)
             raise WorkerLost(worker, f"{child.how_it_ended}{_where(child)}", hint=child.hint)
-        for _, failure in self._own_failures():
+        for failure in self._own_failures():
             raise failure
         now = time.monotonic()
         for worker, child in self._children.items():
@@ -197,16 +208,18 @@ class _Attempt:
             if child.failure is not None:
                 raise WorkerLost(worker, f"failed{_where(child)}: {child.failure}")
 
-    def _own_failures(self) -> list[tuple[Worker, Exception]]:
-        found = [(worker, child) for worker, child in self._children.items() if child.failure and not child.left_alone]
-        return [(worker, child.failure) for worker, child in found]
+    def _own_failures(self) -> list[Exception]:
+        return [child.failure for child in self._children.values() if child.failure and not child.left_alone]
 
     def _stop(self) -> None:
         """Has a checkpoint written, and ends this process too."""
         for child in self._children.values():
             child.stop()
         until = time.monotonic() + STOP_SECONDS
-        while (left := [child for child in self._children.values() if not child.ended]) and time.monotonic() < until:
+        while time.monotonic() < until:
+            left = [child for child in self._children.values() if not child.ended]
+            if not left:
+                break
             if len(left) < len(self._children):
                 until = min(until, time.monotonic() + STOP_TOGETHER_SECONDS)
             left[0].wait(0.1)

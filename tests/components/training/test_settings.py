@@ -94,7 +94,6 @@ def test_warm_up_goes_before_any_schedule(train):
         ({"device": "gpu:3"}, r"Trainer.device: 'gpu:3' asked for, and TensorFlow finds none here.*device=cpu"),
         ({"device": "tpu"}, r"Trainer.device: 'tpu' given; one of auto, cpu, gpu"),
         ({"replicas": 2}, r"Trainer.replicas: for distribution=mirrored alone"),
-        ({"workers": ["a:1"]}, r"Trainer.workers: for distribution=multi_worker alone"),
         ({"distribution": "mirrored", "jit_compile": True}, r"does not compile steps of a mirrored distribution"),
         ({"optimizer": "adagradd"}, r"Trainer.optimizer: Keras has no optimizer 'adagradd'; did you mean 'Adagrad'\?"),
         ({"optimizer": {"name": "SGD", "momentun": 1}}, r"Trainer.optimizer.momentun: SGD does not take it; did you"),

@@ -312,8 +312,10 @@ def test_hosts_that_do_not_reach_each_other_are_told_before_tensorflow_is_loaded
         ),
         (
             {"workers": ["nowhere.invalid"], "launch": "sh -c 'echo no route to {host} >&2; exit 255' {command}"},
-            r"worker 0 \(nowhere.invalid\) could not be started: its command ended with status 255; its last line: "
-            "no route to nowhere.invalid; all that it said: ",
+            (
+                r"worker 0 \(nowhere.invalid\) could not be started: its command ended with status 255; its last line: "
+                "no route to nowhere.invalid; all that it said: "
+            ),
         ),
     ],
 )  # fmt: skip
