@@ -19,6 +19,9 @@ _FIELDS = {
     19: "half_val", 22: "uint32_val", 23: "uint64_val",
 }  # fmt: skip
 _STRING = 7
+# Tags of float_val and double_val, fields 5 and 6, packed.
+_TAGS = {1: b"\x2a", 2: b"\x32"}
+MANY = 32
 _HALF_KINDS = (14, 19)
 _COMPLEX_KINDS = (8, 18)
 
@@ -54,7 +57,7 @@ def from_proto(proto: Any, name: str, spec: TensorSpec) -> np.ndarray:
             raise invalid(f"input {name}: tensor_content of {len(content)} bytes for shape {list(shape)}")
         return np.frombuffer(content, spec.dtype).reshape(shape)
     values = getattr(proto, _FIELDS.get(spec.data_type, "float_val"))
-    flat = _flat(values, spec)
+    flat = _floats(proto, values, spec) if spec.data_type in _TAGS else _flat(values, spec)
     if len(flat) != size:
         if not len(flat) or len(flat) > size or size > max(1024, 64 * proto.ByteSize()):
             raise invalid(f"input {name}: {len(flat)} values for shape {list(shape)}")
@@ -86,6 +89,31 @@ def fill_outputs(
     for (name, spec), array in zip(signature.outputs.items(), arrays):
         if not wanted or name in wanted:
             to_proto(array, spec.data_type, outputs[name])
+
+
+def _floats(proto: Any, values: Any, spec: TensorSpec) -> np.ndarray:
+    """The values of float_val or double_val; of many, without making a Python object of each.
+
+    They are written after all else: a tag, their size, and then as they lie in memory, little-endian
+    (https://protobuf.dev/programming-guides/encoding/#packed).
+    """
+    count, stored = len(values), spec.dtype.newbyteorder("<")
+    size = count * stored.itemsize
+    if count >= MANY:
+        text = proto.SerializeToString()
+        head = _TAGS[spec.data_type] + _varint(size)
+        if text.startswith(head, len(text) - size - len(head)):
+            return np.frombuffer(text, stored, count, len(text) - size).astype(spec.dtype)
+    return _flat(values, spec)
+
+
+def _varint(number: int) -> bytes:
+    """https://protobuf.dev/programming-guides/encoding/#varints"""
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*found, number])
 
 
 def _flat(values: Any, spec: TensorSpec) -> np.ndarray:

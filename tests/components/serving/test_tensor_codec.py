@@ -1,0 +1,55 @@
+"""Tensors of the typed fields, as clients write them that have no TensorFlow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from components.serving import tensor_codec
+from components.serving.engine import TensorSpec
+from components.serving.errors import RequestError
+
+FIELDS = {np.float32: (1, "float_val"), np.float64: (2, "double_val")}
+
+
+def tensor(dtype, values, shape):
+    from tensorflow.core.framework.tensor_pb2 import TensorProto
+
+    number, field = FIELDS[dtype]
+    made = TensorProto(dtype=number)
+    for size in shape:
+        made.tensor_shape.dim.add(size=size)
+    getattr(made, field).extend(values)
+    return made, TensorSpec("x:0", number, np.dtype(dtype), (None,) * len(shape))
+
+
+@pytest.mark.parametrize("dtype", FIELDS)
+@pytest.mark.parametrize("rows", [0, 1, 31, 32, 33, 5000])
+def test_floats_of_a_typed_field_are_read_as_they_are(dtype, rows):
+    values = np.random.default_rng(rows).normal(size=(rows, 2)).astype(dtype)
+    values[: rows // 3] *= np.array([np.inf, -0.0], dtype)
+    values[rows // 3 : rows // 2] = np.nan
+    proto, spec = tensor(dtype, values.ravel(), values.shape)
+    for given in (proto, type(proto).FromString(proto.SerializeToString())):
+        found = tensor_codec.from_proto(given, "x", spec)
+        assert found.dtype == dtype and found.flags.writeable
+        np.testing.assert_array_equal(found, values)
+        np.testing.assert_array_equal(np.signbit(found), np.signbit(values))
+
+
+@pytest.mark.parametrize("dtype", FIELDS)
+def test_what_lies_behind_the_floats_is_no_part_of_them(dtype):
+    values = np.arange(40, dtype=dtype)
+    proto, spec = tensor(dtype, values, (40,))
+    proto.string_val.append(b"\x2a\xa0\x01" + bytes(160))
+    proto.uint64_val.extend([1, 2, 3])
+    np.testing.assert_array_equal(tensor_codec.from_proto(proto, "x", spec), values)
+
+
+@pytest.mark.parametrize("dtype", FIELDS)
+def test_fewer_floats_than_places_are_filled_up_and_more_refused(dtype):
+    proto, spec = tensor(dtype, np.arange(40.0), (43,))
+    np.testing.assert_array_equal(tensor_codec.from_proto(proto, "x", spec), [*range(40), 39, 39, 39])
+    proto, spec = tensor(dtype, np.arange(40.0), (39,))
+    with pytest.raises(RequestError, match=r"40 values for shape \[39\]"):
+        tensor_codec.from_proto(proto, "x", spec)
