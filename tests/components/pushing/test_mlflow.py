@@ -42,13 +42,13 @@ for model in models:
 
 def server_program():
     """MLflow's server needs more than its client: an environment of its own, or all of MLflow in this one."""
-    named = os.environ.get("KERASLINE_TEST_MLFLOW")
-    if named or (HOUSE / "build" / "mlflow" / "bin" / "mlflow").exists():
-        return named or str(HOUSE / "build" / "mlflow" / "bin" / "mlflow")
+    named, ours = os.environ.get("KERASLINE_TEST_MLFLOW"), HOUSE / "build" / "mlflow" / "bin" / "mlflow"
+    if named or ours.exists():
+        return named or str(ours)
     try:
         importlib.metadata.version("mlflow")
     except importlib.metadata.PackageNotFoundError:
-        pytest.skip("no MLflow server: install mlflow into an environment build/mlflow, or let KERASLINE_TEST_MLFLOW name one")
+        pytest.skip("no MLflow server: install mlflow into build/mlflow, or let KERASLINE_TEST_MLFLOW name one")
     return str(Path(sys.executable).parent / "mlflow")
 
 
