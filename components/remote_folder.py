@@ -103,7 +103,8 @@ class RemoteFolder:
                 _raise_if_bucket_is_missing(error)
                 return {}
         skip = len(self.root) + 1
-        return {path[skip:]: _file(entry) for path, entry in entries.items() if not path.endswith("/")}
+        files = {path: entry for path, entry in entries.items() if entry.get("type") == "file"}
+        return {path[skip:]: _file(entry) for path, entry in files.items() if not path.endswith("/")}
 
     def read(self, name: str) -> bytes | None:
         """The content of a file; None where there is none."""
