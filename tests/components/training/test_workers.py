@@ -179,7 +179,7 @@ def pipeline(settings):
     examples = InMemoryExampleGen(columns)
     prepared = Transform(examples, function=preprocessing, label="y")
     model = ModelBuilder(prepared, function=build_model)
-    trained = Trainer(examples, prepared, model, epochs=30, batch_size=8, checkpoint_steps=50, steps_per_execution=5,
+    trained = Trainer(examples, prepared, model, epochs=40, batch_size=8, checkpoint_steps=50, steps_per_execution=5,
                       workers=2, deterministic=True)
     return Pipeline("cut", [trained])
 '''
@@ -213,6 +213,7 @@ def test_a_pipeline_cut_by_signals_leaves_no_worker_and_goes_on(tmp_path):
             os.kill(workers[0], signal.SIGSTOP)  # it cannot see that its parent is gone
         cut.send_signal(number)
         assert cut.wait(100) == status
+        assert "did not stop when told to" not in max(tmp_path.glob("cut/logs/*.log")).read_text()
         wait_for(lambda: not set(workers) & set(processes()), 20)
     # Other hosts, more patience: the same training still, and it goes on.
     last = run(tmp_path, "cut", "--set", 'Trainer.workers=["127.0.0.1", "127.0.0.1"]', "--set", "Trainer.max_restarts=9")
