@@ -37,12 +37,17 @@ def deferred() -> Iterator[threading.Event]:
             _deferring -= 1
 
 
+def request() -> None:
+    """What SIGTERM does, from any thread: for one who was told otherwise."""
+    _requested.set()
+    if not _deferring:
+        obey()
+
+
 def obey() -> NoReturn:
     """Ends the process at once, from any thread, with the exit status that SIGTERM has in a shell."""
     os._exit(ENDED_BY_SIGTERM)
 
 
 def _on_sigterm(_number: int, _frame: Any) -> None:
-    _requested.set()
-    if not _deferring:
-        obey()
+    request()

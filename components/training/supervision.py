@@ -35,7 +35,7 @@ FIND_CAUSE_SECONDS = 1.5
 # Where TensorFlow in another worker gave one up already, less than `worker_timeout` will do.
 SILENT_SECONDS = 5 * BEAT_SECONDS
 # For a checkpoint when told to stop; less where one is gone already, whom the others would wait for.
-STOP_SECONDS, STOP_TOGETHER_SECONDS = 60.0, 5.0
+STOP_SECONDS, STOP_TOGETHER_SECONDS = 60.0, 15.0
 # To clear away what is temporary elsewhere.
 END_SECONDS = 3.0
 # Lines that TensorFlow prints whatever happens.
@@ -223,6 +223,9 @@ class _Attempt:
             if len(left) < len(self._children):
                 until = min(until, time.monotonic() + STOP_TOGETHER_SECONDS)
             left[0].wait(0.1)
+        for worker, child in self._children.items():
+            if not child.ended:
+                LOG.warning("%s did not stop when told to, and is killed", worker)
         self.end()
         interruption.obey()
 
