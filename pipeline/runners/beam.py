@@ -10,6 +10,7 @@ root. A failed node is a record, not an exception, so that branches which do not
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 
 import apache_beam as beam
@@ -52,6 +53,12 @@ class _Node(beam.DoFn):
         self.name = name
         self._executor = executor
         self._trigger = trigger
+        self._folder = os.getcwd()
+
+    def setup(self) -> None:
+        """A worker elsewhere stands where the user stood, so that paths mean what they meant there."""
+        if os.getcwd() != self._folder and os.path.isdir(self._folder):
+            os.chdir(self._folder)
 
     def process(self, name: str, _before: Sequence[str] = ()) -> Iterable[str]:
         if name == self._trigger:
@@ -60,7 +67,10 @@ class _Node(beam.DoFn):
 
 
 def _orchestrator_options(options: Sequence[str], width: int) -> list[str]:
-    kept = [option for option in options if not option.startswith("--direct_")]
+    """Its own number of workers is that of the nodes side by side; what the user says of workers is for stages."""
+    kept = [option for option in options if not option.startswith(("--direct_", "--parallelism="))]
+    if len(kept) < len(options):
+        kept.append(f"--parallelism={width}")
     if width > 1:
         kept += [f"--direct_num_workers={width}", "--direct_running_mode=multi_threading"]
     return kept
