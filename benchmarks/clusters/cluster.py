@@ -94,6 +94,7 @@ def job_server(engine: str) -> Path:
         BUILT.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=BUILT) as folder:
             shutil.copy(HERE / "pom.xml", folder)
+            shutil.copytree(HERE / "src", Path(folder, "src"))
             built = subprocess.run(["mvn", "--batch-mode", "--quiet", "package", "-P", engine], cwd=folder,
                                    capture_output=True, text=True)  # fmt: skip
             if built.returncode:

@@ -20,7 +20,7 @@ def processes(jar: Path, settings: Settings) -> list[Process]:
     """The master first, the job server last."""
     spark = _distribution()
     java = ["java", *OPENED, "-Xmx512m"]
-    environment = {"SPARK_HOME": str(spark), "SPARK_LOCAL_DIRS": str(settings.home / "tmp"), "SPARK_LOCAL_IP": "127.0.0.1"}
+    environment = {"SPARK_HOME": str(spark), "SPARK_LOCAL_DIRS": str(settings.home / "tmp"), "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_SCALA_VERSION": "2.12"}
     master, found = f"local[{2 * settings.slots}]", []
     if settings.workers:
         master = f"spark://127.0.0.1:{settings.master_port}"
