@@ -157,7 +157,7 @@ def _measure_batch(batch: pa.RecordBatch, wanted: Measure, found: Measured) -> N
     for cut in cuts:
         for group, places in cut.parts:
             found.rows[group] += len(places), len(places) if weight is None else weight[places].sum()
-    columns = {name: batch.column(name) for name in wanted.kept}
+    columns = {name: batch.column(f"column.{name}") for name in wanted.kept}
     resampled = _Resampled(wanted.resampling, number)
     for output, families in wanted.families.items():
         sides = {}

@@ -12,6 +12,7 @@ else is computed of these files. The columns, for an output `o` and another mode
 | `loss.m.o` | the same loss of that, of the model that is compared |
 | `weight` | how much the row counts, where rows have a weight |
 | `slice.s` | the slice of the slicing `s` |
+| `column.c` | the raw column `c`, where a metric needs it |
 """
 
 from __future__ import annotations
@@ -204,7 +205,7 @@ class _Files:
     def _parts(self, table: pa.Table) -> list[pa.Table]:
         if not self._plan.partitions:
             return [table]
-        queries = pa.RecordBatch.from_arrays([table[self._plan.query].combine_chunks()], ["query"])
+        queries = pa.RecordBatch.from_arrays([table[f"column.{self._plan.query}"].combine_chunks()], ["query"])
         part = row_hashes(queries) % np.uint64(self._plan.partitions)
         return [table.filter(pa.array(part == number)) for number in range(self._plan.partitions)]
 
@@ -241,7 +242,7 @@ def _answered(
             states.add(raw_label, raw_answer, columns.get("weight"), columns["row"], groups)
     arrays = {name: v if isinstance(v, pa.Array) else as_arrow(v) for name, v in columns.items()}
     arrays |= {f"slice.{name}": labels.dictionary_encode() for name, labels in slices.items()}
-    arrays |= {name: batch.column(name) for name in plan.kept}
+    arrays |= {f"column.{name}": batch.column(name) for name in plan.kept}
     return pa.table(arrays)
 
 

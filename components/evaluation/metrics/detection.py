@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,9 @@ import pyarrow.compute as pc
 from components.columnar.unify import is_list
 from components.errors import DataError, ParameterError, nearest
 from components.evaluation.estimates import Estimate
-from components.evaluation.metrics.base import Direction, Rows, StateMetrics, divided
+from components.evaluation.metrics.average_precision import precision_and_recall
+from components.evaluation.metrics.base import Direction, Rows, StateMetrics
+from components.evaluation.metrics.box_matching import Matches, Objects, matched
 
 # The names of the columns by what they hold; `OPTIONAL` ones may be missing.
 COLUMNS: Mapping[str, str] = MappingProxyType({
@@ -28,12 +29,6 @@ COLUMNS: Mapping[str, str] = MappingProxyType({
 })  # fmt: skip
 TRUE, PREDICTED = tuple(COLUMNS)[:4], tuple(COLUMNS)[4:]
 OPTIONAL = ("crowd", "area")
-# As COCOeval has them: limits of the area in pixels, thresholds of overlap and recall, detections an image.
-AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
-OVERLAPS = np.linspace(0.5, 0.95, 10)
-RECALLS = np.linspace(0.0, 1.0, 101)
-MOST_DETECTIONS = (1, 10, 100)
-IGNORED, WRONG, RIGHT = 0, 1, 2
 # Numbers at once when replicates are drawn: 32 MB.
 MOST_NUMBERS = 1 << 22
 
@@ -94,7 +89,7 @@ class DetectionMetrics(StateMetrics):
 
     def estimates(self, state: DetectionState, seed: int) -> dict[str, Estimate]:
         matches = state.matches()
-        value = _values(matches, matches.weight[:, np.newaxis])
+        value = precision_and_recall(matches, matches.weight[:, np.newaxis])
         drawn = self._drawn(matches, seed)
         return {
             name: Estimate(float(value[name][0]), replicates=drawn[name] if self.replicates else None)
@@ -105,7 +100,7 @@ class DetectionMetrics(StateMetrics):
         """By class, those metrics of its boxes alone."""
         found = {}
         for one, of_one in state.matches().by_class():
-            values = _values(of_one, of_one.weight[:, np.newaxis])
+            values = precision_and_recall(of_one, of_one.weight[:, np.newaxis])
             found[int(one)] = {name: float(value[0]) for name, value in values.items()}
         return found
 
@@ -117,75 +112,9 @@ class DetectionMetrics(StateMetrics):
         for first in range(0, self.replicates, at_once):
             # One replicate after the other, so that how many are drawn at once does not matter.
             times = random.poisson(1.0, (min(at_once, self.replicates - first), len(matches.number)))
-            parts.append(_values(matches, np.ascontiguousarray(times.T) * matches.weight[:, np.newaxis]))
+            weight = np.ascontiguousarray(times.T) * matches.weight[:, np.newaxis]
+            parts.append(precision_and_recall(matches, weight))
         return {name: np.concatenate([part[name] for part in parts]) for name in self.directions} if parts else {}
-
-
-@dataclass(frozen=True)
-class Matches:
-    """What came of the detections in some images.
-
-    Attributes:
-        number: of each image, int64 (images,), ascending.
-        weight: of each image, float64 (images,).
-        image, kind, score, place: of each detection: the place of its image, its class, its score, and its
-            place by score among those of the image and class; (detections,).
-        outcome: `RIGHT`, `WRONG` or `IGNORED`, uint8 (detections, areas, overlaps).
-        true_image, true_kind: of each pair of an image and a class that is in it; (pairs,).
-        there: how many true boxes count, int64 (pairs, areas).
-    """
-
-    number: np.ndarray
-    weight: np.ndarray
-    image: np.ndarray
-    kind: np.ndarray
-    score: np.ndarray
-    place: np.ndarray
-    outcome: np.ndarray
-    true_image: np.ndarray
-    true_kind: np.ndarray
-    there: np.ndarray
-
-    @classmethod
-    def joined(cls, parts: list[Matches]) -> Matches:
-        """All in one, by the numbers of the images."""
-        parts = [_nothing(), *parts]
-        number = np.concatenate([part.number for part in parts])
-        order = np.argsort(number)
-        new_place = np.empty(len(order), np.int64)
-        new_place[order] = np.arange(len(order))
-        firsts = np.cumsum([0, *(len(part.number) for part in parts)])
-        image, true_image = (
-            new_place[np.concatenate([getattr(part, name) + first for part, first in zip(parts, firsts)])]
-            for name in ("image", "true_image")
-        )
-        by_image, true_by_image = np.argsort(image, kind="stable"), np.argsort(true_image, kind="stable")
-        every = {
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("weight", "kind", "score", "place", "outcome", "true_kind", "there")
-        }
-        return cls(
-            number[order],
-            every["weight"][order],
-            image[by_image],
-            *(every[name][by_image] for name in ("kind", "score", "place", "outcome")),
-            true_image[true_by_image],
-            *(every[name][true_by_image] for name in ("true_kind", "there")),
-        )
-
-    def by_class(self) -> Iterator[tuple[int, Matches]]:
-        """Each class that has true boxes, with what is of it."""
-        for kind in np.unique(self.true_kind):
-            found, true = self.kind == kind, self.true_kind == kind
-            yield (
-                kind,
-                Matches(
-                    self.number,
-                    self.weight,
-                    *(getattr(self, name)[found] for name in ("image", "kind", "score", "place", "outcome")),
-                    *(getattr(self, name)[true] for name in ("true_image", "true_kind", "there")),
-                ),
-            )
 
 
 class DetectionState:
@@ -198,7 +127,7 @@ class DetectionState:
     def add(self, rows: Rows) -> None:
         true, predicted = self._objects(rows, predicted=False), self._objects(rows, predicted=True)
         if len(rows):
-            self._parts.append(_matched(rows, true, predicted))
+            self._parts.append(matched(rows, true, predicted))
 
     def merge(self, other: DetectionState) -> None:
         self._parts += other._parts
@@ -207,7 +136,7 @@ class DetectionState:
         """Of all images."""
         return Matches.joined(self._parts)
 
-    def _objects(self, rows: Rows, *, predicted: bool) -> _Objects:
+    def _objects(self, rows: Rows, *, predicted: bool) -> Objects:
         names = PREDICTED if predicted else TRUE
         columns = {name: self._column(rows, name) for name in names}
         held = {name: _entries(column) for name, column in columns.items() if column is not None}
@@ -216,7 +145,7 @@ class DetectionState:
             self._check_lengths(rows, image, held[name][0], names=(names[0], name))
         boxes = self._as_xywh(boxes, names[0])
         values = {name: entries for name, (_, entries) in held.items()}
-        objects = _Objects(
+        objects = Objects(
             image,
             values[names[1]].astype(np.int64),
             boxes,
@@ -259,32 +188,6 @@ class DetectionState:
         return boxes if self._boxes == "xywh" else np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
 
 
-@dataclass(frozen=True)
-class _Objects:
-    """Boxes of some images, image after image; arrays (n, ...). The boxes are left, top, width, height."""
-
-    image: np.ndarray
-    kind: np.ndarray
-    box: np.ndarray
-    area: np.ndarray
-    crowd: np.ndarray
-    score: np.ndarray
-
-    def taken(self, places: np.ndarray) -> _Objects:
-        return _Objects(*(getattr(self, name)[places] for name in self.__dataclass_fields__))
-
-    def by_image_and_class(self) -> dict[tuple[int, int], list[dict[str, Any]]]:
-        """As COCOeval takes annotations; their ids begin with 1, for 0 would say that a box is not matched."""
-        groups: dict[tuple[int, int], list[dict[str, Any]]] = {}
-        values = (getattr(self, name).tolist() for name in self.__dataclass_fields__)
-        for place, (image, kind, box, area, crowd, score) in enumerate(zip(*values), start=1):
-            groups.setdefault((image, kind), []).append(
-                {"id": place, "bbox": box, "area": area, "score": score}
-                | {"iscrowd": int(crowd), "ignore": int(crowd)}
-            )
-        return groups
-
-
 def _entries(lists: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """The row of each entry of the lists, int64 (n,), and the entries, (n,) or (n, m)."""
     if isinstance(lists, pa.FixedShapeTensorArray):
@@ -304,157 +207,3 @@ def _numbers(entries: pa.Array) -> np.ndarray:
     if entries.null_count:
         raise DataError(f"detection: {entries.null_count} entries in lists of objects are null")
     return entries.to_numpy(zero_copy_only=False)
-
-
-def _matched(rows: Rows, true: _Objects, predicted: _Objects) -> Matches:
-    """Each image and class matched by itself, by pycocotools."""
-    evaluator = _evaluator()
-    truths, detections = true.by_image_and_class(), predicted.by_image_and_class()
-    evaluator._gts.update(truths)
-    evaluator._dts.update(detections)
-    pairs = sorted(truths.keys() | detections.keys())
-    outcomes, there, scores = [], [], []
-    for pair in pairs:
-        evaluator.ious[pair] = evaluator.computeIoU(*pair)
-        found = [evaluator.evaluateImg(*pair, area, MOST_DETECTIONS[-1]) for area in AREAS.values()]
-        scores.append(np.array(found[0]["dtScores"], np.float64))
-        outcomes.append(np.stack([_outcome(one["dtMatches"], one["dtIgnore"]) for one in found]))
-        there.append([np.count_nonzero(one["gtIgnore"] == 0) for one in found])
-    images, kinds = np.array(pairs, np.int64).reshape(-1, 2).T
-    counts = np.array(list(map(len, scores)), np.int64)
-    return Matches(
-        rows.number,
-        np.ones(len(rows)) if rows.weight is None else rows.weight,
-        np.repeat(images, counts),
-        np.repeat(kinds, counts),
-        np.concatenate([np.zeros(0), *scores]),
-        np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts),
-        np.concatenate([_nothing().outcome, *(one.transpose(2, 0, 1) for one in outcomes)]),
-        images,
-        kinds,
-        np.array(there, np.int64).reshape(-1, len(AREAS)),
-    )
-
-
-def _outcome(matches: np.ndarray, ignored: np.ndarray) -> np.ndarray:
-    """uint8 (overlaps, detections)."""
-    return np.where(ignored, IGNORED, np.where(matches > 0, RIGHT, WRONG)).astype(np.uint8)
-
-
-def _nothing() -> Matches:
-    whole, real = np.zeros(0, np.int64), np.zeros(0)
-    outcome, there = np.zeros((0, len(AREAS), len(OVERLAPS)), np.uint8), np.zeros((0, len(AREAS)), np.int64)
-    return Matches(whole, real, whole, whole, real, whole, outcome, whole, whole, there)
-
-
-def _values(matches: Matches, weight: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics by name, float64 (replicates,).
-
-    Args:
-        weight: of each image in each replicate, float64 (images, replicates).
-    """
-    classes = [_OfClass.of(of_class, weight) for _, of_class in matches.by_class()]
-    none = np.zeros((0, len(AREAS), len(OVERLAPS), weight.shape[1]))
-    precision = np.stack([one.average_precision() for one in classes]) if classes else none
-    recall = {
-        most: np.stack([one.recall(most) for one in classes]) if classes else none for most in MOST_DETECTIONS
-    }
-    areas = list(AREAS)[1:]
-    return {
-        "ap": _mean(precision[:, 0]),
-        "ap_50": _mean(precision[:, 0, :1]),
-        "ap_75": _mean(precision[:, 0, 5:6]),
-        **{f"ap_{area}": _mean(precision[:, place]) for place, area in enumerate(areas, start=1)},
-        **{f"ar_{most}": _mean(of_most[:, 0]) for most, of_most in recall.items()},
-        **{f"ar_{area}": _mean(recall[100][:, place]) for place, area in enumerate(areas, start=1)},
-    }
-
-
-@dataclass(frozen=True)
-class _OfClass:
-    """The detections of a class, the highest score first.
-
-    Attributes:
-        place: as in `Matches`.
-        outcome: as in `Matches`.
-        weight: of each detection, float64 (detections, replicates).
-        there: the weight of the true boxes, float64 (areas, replicates).
-        slack: how much of the recall may be lost by rounding; none where weights are whole numbers.
-    """
-
-    place: np.ndarray
-    outcome: np.ndarray
-    weight: np.ndarray
-    there: np.ndarray
-    slack: float
-
-    @classmethod
-    def of(cls, matches: Matches, weight: np.ndarray) -> _OfClass:
-        order = np.argsort(-matches.score, kind="stable")
-        there = matches.there.T @ weight[matches.true_image]
-        slack = 0.0 if (weight == np.rint(weight)).all() else 1e-9
-        return cls(matches.place[order], matches.outcome[order], weight[matches.image[order]], there, slack)
-
-    def average_precision(self) -> np.ndarray:
-        """float64 (areas, overlaps, replicates); NaN where there is no true box."""
-        return np.stack([self._average_precision(area) for area in range(len(AREAS))])
-
-    def _average_precision(self, area: int) -> np.ndarray:
-        """float64 (overlaps, replicates)."""
-        outcome = self.outcome[:, area]
-        counted = (outcome != IGNORED).astype(np.int8)
-        # From one overlap to another few detections begin or cease to count, so these alone are summed up anew.
-        of_first = np.cumsum(self.weight * counted[:, :1], axis=0)
-        found = []
-        for overlap in range(len(OVERLAPS)):
-            right = np.flatnonzero(outcome[:, overlap] == RIGHT)
-            change = counted[:, overlap] - counted[:, 0]
-            changed = np.flatnonzero(change)
-            changes = np.cumsum(self.weight[changed] * change[changed, np.newaxis], axis=0)
-            changes = np.concatenate([np.zeros((1, self.weight.shape[1])), changes])
-            so_far = of_first[right] + changes[np.searchsorted(changed, right, side="right")]
-            found.append(_average_precision(self.weight[right], so_far, self.there[area], self.slack))
-        return np.stack(found)
-
-    def recall(self, most: int) -> np.ndarray:
-        """Of so many best detections of each image: float64 (areas, overlaps, replicates)."""
-        right = (self.outcome == RIGHT) & (self.place < most)[:, np.newaxis, np.newaxis]
-        hits = np.tensordot(right.astype(np.float64), self.weight, axes=(0, 0))
-        return divided(hits, self.there[:, np.newaxis])
-
-
-def _average_precision(right: np.ndarray, so_far: np.ndarray, there: np.ndarray, slack: float) -> np.ndarray:
-    """The mean over `RECALLS` of the best precision at such a recall or more: float64 (replicates,).
-
-    Precision and recall rise at right detections alone. Where recall rises from one value to the next, the best
-    precision from there on is that of all `RECALLS` between.
-
-    Args:
-        right: the weights of right detections, the highest score first, float64 (right ones, replicates).
-        so_far: the weights of all that count up to each of them, summed up; the same shape.
-        there: of all true boxes, float64 (replicates,).
-        slack: as in `_OfClass`.
-    """
-    hits = np.cumsum(right, axis=0)
-    precision = hits / (so_far + np.spacing(1))
-    best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    reached = np.searchsorted(RECALLS, divided(hits, there) + slack, side="right")
-    risen = np.diff(reached, axis=0, prepend=0)
-    return np.where(there > 0, (best * risen).sum(axis=0) / len(RECALLS), np.nan)
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Over classes that are there and overlaps: float64 (replicates,)."""
-    known = ~np.isnan(values)
-    count = known.sum(axis=(0, 1))
-    total = np.where(known, values, 0).sum(axis=(0, 1))
-    return divided(total, count)
-
-
-def _evaluator() -> Any:
-    try:
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise ParameterError("metrics of detections need the package pycocotools, which is not installed; "
-                             "pip install 'kerasline[detection]'") from error  # fmt: skip
-    return COCOeval(iouType="bbox")

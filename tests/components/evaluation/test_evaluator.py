@@ -355,15 +355,16 @@ def test_mistakes_in_the_users_metrics_are_one_line(cancer, tmp_path, metrics, e
 # Rankings, texts, tokens, objects
 
 
-def test_queries_over_several_shards_are_ranked_whole(digits, tmp_path):
+def test_queries_over_several_shards_are_ranked_whole_whatever_their_column_is_called(digits, tmp_path):
     random = np.random.default_rng(0)
     label = digits.columns["label"]
     query = random.permutation(np.arange(len(label)) % 120)
     model = dense(64, 1)
     model.compile("adam", "mse")
     model.fit({"x": digits.columns["x"]}, label, epochs=2, verbose=0)
-    given = recompiled(digits, tmp_path / "p", model, columns={"query": [f"q{q}" for q in query]}, shards=4)
-    told = evaluated(given, tmp_path / "e", query="query", ndcg_at=[3])
+    # Predictions have a column of that name too.
+    given = recompiled(digits, tmp_path / "p", model, columns={"row": [f"q{q}" for q in query]}, shards=4)
+    told = evaluated(given, tmp_path / "e", query="row", ndcg_at=[3])
     score = given.answers[:, 0]
     for name, at in (("ndcg", None), ("ndcg_at_3", 3)):
         each = [theirs.ndcg_score([label[query == q]], [score[query == q]], k=at) for q in range(120)]

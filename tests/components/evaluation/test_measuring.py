@@ -170,7 +170,7 @@ def test_spreads_are_told_by_few_scores_however_crowded_they_are(tmp_path):
 def test_queries_that_lie_in_several_files_are_ranked_whole(tmp_path):
     query = np.sort(RANDOM.integers(0, 300, 3000))[RANDOM.permutation(3000)]
     relevance, score = RANDOM.integers(0, 4, 3000).astype(float), RANDOM.random(3000)
-    table = pa.table({"row": np.arange(3000), "label.y": relevance, "prediction.y": score, "q": query})
+    table = pa.table({"row": np.arange(3000), "label.y": relevance, "prediction.y": score, "column.q": query})
     folder = tmp_path / "p"
     folder.mkdir()
     names = []
