@@ -35,7 +35,7 @@ import tensorflow as tf
 from components.artifacts import Examples
 from components.base import Context
 from components.columnar.accumulators.moments import Moments
-from components.columnar.beam import fold
+from components.columnar.beam import fold, take
 from components.columnar.feed import feed, rows_a_batch
 from components.columnar.hashing import row_hashes
 from components.columnar.materialized import as_arrow
@@ -135,8 +135,12 @@ def predict(examples: Examples, split: str, plan: Plan, context: Context) -> Pre
         first += entry["rows"]
     if not first:
         raise DataError(f"{examples.path}: split {split!r} has no rows to evaluate on")
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    return fold(shards, functools.partial(predict_shard, plan=plan), Predicted.merge, context)
+    work = context.work_dir / f"predictions-{uuid.uuid4().hex}"
+    work.mkdir(parents=True)
+    predict_here = functools.partial(predict_shard, plan=replace(plan, folder=work))
+    found: Predicted = fold(shards, predict_here, Predicted.merge, context)
+    take(found.files, work, plan.folder)
+    return found
 
 
 def predict_shard(element: tuple[str, int], plan: Plan) -> Predicted:
