@@ -17,6 +17,7 @@ import signal
 import threading
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 # Imported once, by the process from which workers are forked. None of them starts a thread when imported.
 PRELOADED = ["apache_beam.runners.worker.sdk_worker", "components.columnar.beam", "pyarrow.parquet", "tensorflow", "keras"]
@@ -26,15 +27,15 @@ PATIENCE_SECONDS = 10.0
 def main(arguments: list[str] | None = None) -> None:
     """Serves until SIGTERM or SIGINT, and ends its workers then."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.runners.worker_pool", description=__doc__.splitlines()[0])
-    parser.add_argument("--port", type=int, default=50000)
+    parser.add_argument("--port", type=int, default=50000, help="0 for any that is free")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen at; the engine is on the same host")
     given = parser.parse_args(arguments)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     workers = Workers()
-    server = _serving(workers, f"{given.host}:{given.port}")
-    print(f"workers for Beam: --environment_type=EXTERNAL --environment_config={given.host}:{given.port}", flush=True)
+    server, port = _serving(workers, given.host, given.port)
+    print(f"workers for Beam: --environment_type=EXTERNAL --environment_config={given.host}:{port}", flush=True)
     ended.wait()
     server.stop(None)
     workers.stop_all()
@@ -79,8 +80,8 @@ def _work(name: str, control: str) -> None:
         harness.run()
 
 
-def _serving(workers: Workers, address: str):  # -> grpc.Server, which is not imported to define this
-    """Beam's service of a worker pool (beam_fn_api.proto, BeamFnExternalWorkerPool)."""
+def _serving(workers: Workers, host: str, port: int) -> tuple[Any, int]:
+    """A server with Beam's service of a worker pool (beam_fn_api.proto, BeamFnExternalWorkerPool), and its port."""
     from concurrent.futures import ThreadPoolExecutor
 
     import grpc
@@ -100,9 +101,9 @@ def _serving(workers: Workers, address: str):  # -> grpc.Server, which is not im
 
     server = grpc.server(ThreadPoolExecutor(16))
     services.add_BeamFnExternalWorkerPoolServicer_to_server(Service(), server)
-    server.add_insecure_port(address)
+    port = server.add_insecure_port(f"{host}:{port}")
     server.start()
-    return server
+    return server, port
 
 
 if __name__ == "__main__":
