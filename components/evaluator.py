@@ -59,7 +59,7 @@ class Evaluator(Component):
         UserCodeError: a function of the user's raised, or gave something else.
     """
 
-    VERSION = "2"
+    VERSION = "3"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]

@@ -56,7 +56,8 @@ def load_pipeline(recipe: str, root: str, parameters: Mapping[str, Any]) -> Pipe
     if not isinstance(pipeline, Pipeline):
         raise WiringError(f"{recipe}: pipeline(settings) returned {type(pipeline).__name__}, not a Pipeline")
     pipeline.with_parameters(parameters)
-    return pipeline.rebuilt_by(_rebuilt, recipe, root, tuple(parameters.items()))
+    where = recipe if recipe in recipe_names() else str(Path(recipe).resolve())  # a worker may stand elsewhere
+    return pipeline.rebuilt_by(_rebuilt, where, root, tuple(parameters.items()))
 
 
 @functools.cache

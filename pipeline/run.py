@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from components.columnar.runners import check_runner
 from components.errors import KeraslineError
 from pipeline.dag import Pipeline
 from pipeline.executor import LOG, Executor
@@ -76,10 +77,11 @@ def run_pipeline(request: RunRequest) -> Summary:
 
     Raises:
         StoreError: the metadata store fails.
-        ParameterError: `notify` is not a URL.
+        ParameterError: `notify` is not a URL; the Beam options name a runner that does not do.
         KeraslineError: the root cannot be used, or the orchestrator itself fails; a stage's failure is in the
             summary instead.
     """
+    check_runner(request.beam_options)
     selected = list(request.selected) or request.pipeline.order
     executor = Executor(
         request.pipeline, request.store, request.root, request.run_id, selected,

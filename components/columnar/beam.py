@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import pickle
+import shutil
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineRunner
 
 from components.base import Context
+from components.columnar.runners import runner_name, without_runner
 from components.errors import KeraslineError
 from components.user_code import import_file, imported_files
 
@@ -38,12 +40,11 @@ def runner_and_options(options: Sequence[str]) -> tuple[PipelineRunner | None, P
 
     Beam's own default would first try its Prism runner, which downloads a binary when it runs.
     """
-    if any(option.startswith("--runner") and "DirectRunner" not in option for option in options):
+    if runner_name(options) not in (None, "DirectRunner"):
         return None, PipelineOptions(list(options))
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-    rest = [option for option in options if not option.startswith("--runner")]
-    return FnApiRunner(), PipelineOptions(rest)
+    return FnApiRunner(), PipelineOptions(without_runner(options))
 
 
 def fold(
@@ -87,6 +88,17 @@ def fold(
     return merged
 
 
+def take(names: Iterable[str], source: Path, target: Path) -> None:
+    """Moves files that workers wrote in a folder of their own to where they belong, and nothing else.
+
+    Where an engine lost a worker, what it left half done stays behind; and a worker that was given up but still
+    runs writes into a folder that nobody reads any more.
+    """
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(source / name, target / name)
+
+
 @dataclass(frozen=True)
 class _Packed:
     """The two functions of a fold, on their way to workers that have not imported the user's files."""
@@ -117,7 +129,7 @@ _Nodes = dict[tuple[int, int], Any]
 
 def _workers(options: Sequence[str]) -> int:
     """How many workers the runner has, as far as its options say."""
-    if not any(option.startswith("--runner") for option in options):
+    if runner_name(options) in (None, "DirectRunner"):
         return int(PipelineOptions(list(options)).get_all_options()["direct_num_workers"]) or os.cpu_count()
     return 16
 
@@ -203,7 +215,9 @@ def _unpickled(nodes: Any) -> _Nodes | KeraslineError:
 
 
 def _dump(pickled: bytes, path: str) -> None:
-    Path(path).write_bytes(pickled)
+    aside = Path(f"{path}.{uuid.uuid4().hex}")  # an engine that lost a worker may do this twice, even at once
+    aside.write_bytes(pickled)
+    os.replace(aside, path)
 
 
 def _let_workers_import_us() -> None:

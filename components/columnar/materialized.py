@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from components.artifacts import Examples, Preprocessing
 from components.base import Context
-from components.columnar.beam import fold
+from components.columnar.beam import fold, take
 from components.columnar.feed import feed, rows_a_batch
 from components.errors import ParameterError
 
@@ -35,10 +35,13 @@ def materialize(preprocessing: Preprocessing, examples: Examples, context: Conte
     _check(preprocessing)
     stored = Examples(preprocessing.path / Preprocessing.MATERIALIZED)
     shards = [(split, str(shard)) for split in examples.splits for shard in examples.whole_shards(split)]
-    write = functools.partial(_write, preprocessing=preprocessing, folder=stored.path)
+    work = context.work_dir / f"materialized-{uuid.uuid4().hex}"
+    write = functools.partial(_write, preprocessing=preprocessing, folder=work)
     for split in examples.splits:
+        (work / split).mkdir(parents=True)
         (stored.path / split).mkdir(parents=True)
     written: Written = fold(shards, write, operator.add, context) or []
+    take((shard["path"] for _, shard in written), work, stored.path)
     splits = {split: [shard for name, shard in written if name == split] for split in examples.splits}
     stored.write_json(Examples.MANIFEST, {"splits": splits, "made_from": examples.digest()})
     return sum(shard["rows"] for _, shard in written)

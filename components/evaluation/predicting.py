@@ -1,6 +1,6 @@
 """What a model says of every row of a split, as Parquet beside what is true, through Beam.
 
-A shard of examples becomes a shard of predictions: what needs TensorFlow is done here, once, and all
+A row group of examples becomes a file of predictions: what needs TensorFlow is done here, once, and all
 else is computed of these files. The columns, for an output `o` and another model `m`:
 
 | column | holds |
@@ -21,10 +21,10 @@ import functools
 import itertools
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -35,7 +35,7 @@ import tensorflow as tf
 from components.artifacts import Examples
 from components.base import Context
 from components.columnar.accumulators.moments import Moments
-from components.columnar.beam import fold
+from components.columnar.beam import fold, take
 from components.columnar.feed import feed, rows_a_batch
 from components.columnar.hashing import row_hashes
 from components.columnar.materialized import as_arrow
@@ -129,19 +129,35 @@ def predict(examples: Examples, split: str, plan: Plan, context: Context) -> Pre
         DataError: the split has no rows; a column is missing or of the wrong kind.
         UserCodeError: the user's function raised, or gave something else than a value a row.
     """
-    shards, first = [], 0
-    for path, entry in zip(examples.whole_shards(split), examples.read_json(Examples.MANIFEST)["splits"][split]):
-        shards.append((str(path), first))
-        first += entry["rows"]
-    if not first:
+    if not examples.rows(split):
         raise DataError(f"{examples.path}: split {split!r} has no rows to evaluate on")
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    return fold(shards, functools.partial(predict_shard, plan=plan), Predicted.merge, context)
+    work = context.work_dir / f"predictions-{uuid.uuid4().hex}"
+    work.mkdir(parents=True)
+    predict_here = functools.partial(predict_group, plan=replace(plan, folder=work))
+    found: Predicted = fold(_groups(examples, split), predict_here, Predicted.merge, context)
+    take(found.files, work, plan.folder)
+    return found
 
 
-def predict_shard(element: tuple[str, int], plan: Plan) -> Predicted:
-    """Predicts a shard: its path, and the place of its first row in the split."""
-    shard, first = element
+class _Group(NamedTuple):
+    """Some rows: a row group of a shard, and the place of its first row in the split."""
+
+    shard: str
+    number: int
+    first: int
+
+
+def _groups(examples: Examples, split: str) -> Iterator[_Group]:
+    first = 0
+    for path in examples.whole_shards(split):
+        metadata = pq.read_metadata(path)
+        for number in range(metadata.num_row_groups):
+            yield _Group(str(path), number, first)
+            first += metadata.row_group(number).num_rows
+
+
+def predict_group(group: _Group, plan: Plan) -> Predicted:
+    """Predicts the rows of a group."""
     preprocessing, model = plan.model.load()
     inputs = dict(preprocessing.input)
     for other in plan.others.values():
@@ -149,17 +165,18 @@ def predict_shard(element: tuple[str, int], plan: Plan) -> Predicted:
     answers = {f"answer {number}": tensor for number, tensor in enumerate(model.outputs)}
     rows = min(GROUP_ROWS, rows_a_batch({**inputs, **plan.beside, **answers}))
     found, done = Predicted(), 0
-    with pq.ParquetFile(shard) as file, _Files(plan, first) as files:
-        for batch in file.iter_batches(rows, columns=_columns(plan, inputs, file.schema_arrow)):
+    with pq.ParquetFile(group.shard) as file, _Files(plan, group.first) as files:
+        columns = _columns(plan, inputs, file.schema_arrow)
+        for batch in file.iter_batches(rows, row_groups=[group.number], columns=columns):
             check_complete(batch, plan.beside)
-            files.write(_answered(batch, first + done, plan, preprocessing.input, found))
+            files.write(_answered(batch, group.first + done, plan, preprocessing.input, found))
             done += batch.num_rows
     found.files = files.written
     return found
 
 
 class _Files:
-    """The predictions of a shard: one file, or one a partition; they appear whole."""
+    """The predictions of a row group: one file, or one a partition; they appear whole."""
 
     def __init__(self, plan: Plan, first: int) -> None:
         ends = [f"-{part}" for part in range(plan.partitions)] or [""]

@@ -10,12 +10,14 @@ root. A failed node is a record, not an exception, so that branches which do not
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 
 import apache_beam as beam
 
 from components.columnar.beam import new_pipeline
 from pipeline.executor import Executor
+from pipeline.store import Execution
 
 
 def run(executor: Executor, nodes: Sequence[str], beam_options: Sequence[str]) -> None:
@@ -52,15 +54,36 @@ class _Node(beam.DoFn):
         self.name = name
         self._executor = executor
         self._trigger = trigger
+        self._folder = os.getcwd()
+        recorded = self._recorded()
+        self._before = recorded and recorded.id
+
+    def setup(self) -> None:
+        """A worker elsewhere stands where the user stood, so that paths mean what they meant there."""
+        if os.getcwd() != self._folder and os.path.isdir(self._folder):
+            os.chdir(self._folder)
 
     def process(self, name: str, _before: Sequence[str] = ()) -> Iterable[str]:
         if name == self._trigger:
-            self._executor.execute(self.name)
+            if not self._is_done():
+                self._executor.execute(self.name)
             yield self.name
+
+    def _is_done(self) -> bool:
+        """Whether this was begun before and done: an engine that loses a worker does its work again."""
+        found = self._recorded()
+        return found is not None and found.state in ("ran", "cached") and found.id != self._before
+
+    def _recorded(self) -> Execution | None:
+        found = self._executor.store.executions(self._executor.run_id)
+        return next((execution for execution in found if execution.node == self.name), None)
 
 
 def _orchestrator_options(options: Sequence[str], width: int) -> list[str]:
-    kept = [option for option in options if not option.startswith("--direct_")]
+    """Its own number of workers is that of the nodes side by side; what the user says of workers is for stages."""
+    kept = [option for option in options if not option.startswith(("--direct_", "--parallelism="))]
+    if len(kept) < len(options):
+        kept.append(f"--parallelism={width}")
     if width > 1:
         kept += [f"--direct_num_workers={width}", "--direct_running_mode=multi_threading"]
     return kept

@@ -1,0 +1,203 @@
+"""What stages cost as rows, features and workers grow.
+
+    python benchmarks/scaling.py rows chicago_taxi_simple.csv
+    python benchmarks/scaling.py features
+    python benchmarks/scaling.py workers flink chicago_taxi_simple.csv
+
+`rows` repeats the CSV; `features` makes up numeric columns. Each size is a process of its own, which prints the
+seconds of each stage, imports left out, those that processors worked for it, and its peak memory; a line is fitted to
+the latter seconds: start + each * rows * features. `workers` takes by turns clusters of one and of two workers, with
+Beam's jobs there, and gives the time, and the seconds that all processors of the machine worked meanwhile. The model
+is as it is before training: its answers cost as much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+HOUSE = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(HOUSE))
+
+from benchmarks.data_plane import repeated  # noqa: E402
+
+STAGES = ["ExampleGen", "StatisticsGen", "Transform", "Evaluator", "BulkInferrer"]
+CLUSTER = HOUSE / "benchmarks" / "clusters" / "cluster.py"
+
+
+def main() -> None:
+    given = _parsed()
+    if given.what == "rows":
+        _print_sizes((rows, 18, *_measured(given.csv, rows, None)) for rows in given.rows)
+    elif given.what == "features":
+        _print_sizes((given.rows[0], count, *_measured(None, given.rows[0], count)) for count in given.features)
+    else:
+        _print_workers(given)
+
+
+def stages(csv: str, folder: str, features: int | None, beam_options: list[str]) -> dict[str, list[float]]:
+    """Of each stage: seconds, processor seconds of this process, and of the whole machine."""
+    import apache_beam  # noqa: F401
+    import tensorflow  # noqa: F401
+
+    import components.columnar.statistics_proto  # noqa: F401
+    from components import BulkInferrer, CsvExampleGen, Evaluator, Exporter, ModelBuilder, StatisticsGen, Transform
+    from components.features import Number
+    from pipeline.recipes import taxi
+
+    found = {}
+
+    def run(stage, options=()):
+        clock, own, busy = time.perf_counter(), time.process_time(), _busy_seconds()
+        done = stage.execute(Path(folder, stage.name), beam_options=list(options))
+        now = time.perf_counter(), time.process_time(), _busy_seconds()
+        found[stage.name] = [now[0] - clock, now[1] - own, now[2] - busy]
+        return done
+
+    examples = run(CsvExampleGen(csv)).examples
+    run(StatisticsGen(examples), beam_options)
+    how = {"function": taxi.preprocessing, "label": "big_tipper"}
+    if features:
+        how = {"features": {f"x{number}": Number() for number in range(features)}, "label": "label"}
+    preprocessing = run(Transform(examples, **how), beam_options).preprocessing
+    model = run(ModelBuilder(preprocessing, function=_small if features else taxi.build_model, seed=7,
+                             hyperparameters={"hidden": [100, 70, 50, 25], "learning_rate": 1e-3})).model  # fmt: skip
+    saved = run(Exporter(preprocessing, model)).saved_model
+    run(Evaluator(examples, preprocessing, model, saved_model=saved), beam_options)
+    run(BulkInferrer(saved, examples), beam_options)
+    return found
+
+
+def _small(inputs, hp):
+    import keras
+
+    joined = keras.layers.Concatenate()(list(inputs.values()))
+    for units in hp["hidden"]:
+        joined = keras.layers.Dense(units, activation="relu")(joined)
+    model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid", name="label")(joined))
+    model.compile("adam", loss="binary_crossentropy")
+    return model
+
+
+def _busy_seconds() -> float:
+    """What all processors of this machine have worked since it started."""
+    user, nice, system = map(int, Path("/proc/stat").read_text().split()[1:4])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+
+def _measured(sample: Path | None, rows: int, features: int | None) -> tuple[dict[str, list[float]], float]:
+    with tempfile.TemporaryDirectory() as folder:
+        csv = repeated(sample, rows, folder) if sample else _made_up(rows, features, folder)
+        return in_a_process(csv, folder, features, [])
+
+
+def in_a_process(csv: Path, folder: str, features: int | None, options: list[str]):
+    """What `stages` gives, of a process of its own, and that one's peak memory in MB."""
+    command = [sys.executable, __file__, "child", str(csv), json.dumps([folder, features, options])]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    output, errors = process.stdout.read(), process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"failed: {errors[-3000:]}")
+    return json.loads(output.splitlines()[-1]), usage.ru_maxrss / 1024
+
+
+def _made_up(rows: int, features: int, folder: str) -> Path:
+    import numpy as np
+    import pyarrow as pa
+    from pyarrow import csv
+
+    random = np.random.default_rng(7)
+    columns = {f"x{number}": random.normal(size=rows).astype(np.float32) for number in range(features)}
+    columns["label"] = (columns["x0"] > 0).astype(np.int64)
+    path = Path(folder, "made.csv")
+    csv.write_csv(pa.table(columns), path)
+    return path
+
+
+def _print_sizes(sizes: Iterator[tuple[int, int, dict[str, list[float]], float]]) -> None:
+    import numpy as np
+
+    measured = []
+    print("| rows | features | " + " | ".join(STAGES) + " | peak MB |")
+    print("|---:" * (len(STAGES) + 3) + "|")
+    for rows, features, found, peak in sizes:
+        measured.append((rows, features, found, peak))
+        seconds = " | ".join(f"{found[stage][0]:.1f} ({found[stage][1]:.1f})" for stage in STAGES)
+        print(f"| {rows:,} | {features} | {seconds} | {peak:.0f} |", flush=True)
+    if len(measured) < 2:
+        return
+    cells = np.array([rows * features for rows, features, *_ in measured], float)
+    print("\n| stage | start, s | a million cells, s | furthest from the line |\n|---|---:|---:|---:|")
+    for stage in STAGES:
+        seconds = np.array([found[stage][1] for *_, found, _ in measured])
+        # Relative errors count: each size weighs the same, however long it took.
+        design = np.stack([np.ones_like(cells), cells], axis=1) / seconds[:, None]
+        start, each = np.linalg.lstsq(design, np.ones_like(cells), rcond=None)[0]
+        off = np.abs((start + each * cells) / seconds - 1).max()
+        print(f"| {stage} | {start:.2f} | {each * 1e6:.4f} | {off:.0%} |")
+
+
+def _print_workers(given: argparse.Namespace) -> None:
+    from benchmarks.clusters.cluster import ClusterError
+
+    found: dict[int, list[dict[str, list[float]]]] = {1: [], 2: []}
+    with tempfile.TemporaryDirectory() as folder:
+        csv = repeated(given.csv, given.rows[0], folder)
+        for turn in range(given.rounds):
+            for workers in (1, 2) if turn % 2 == 0 else (2, 1):
+                home = Path(folder, "cluster")
+                call = [sys.executable, str(CLUSTER)]
+                started = subprocess.run([*call, "start", given.engine, "--home", home, f"--workers={workers}"],
+                                         stdout=subprocess.PIPE, text=True)  # fmt: skip
+                if started.returncode:
+                    raise ClusterError(started.stdout)
+                options = started.stdout.split()
+                try:
+                    in_a_process(given.csv, str(Path(folder, f"warm-{turn}-{workers}")), None, options)
+                    measured, _ = in_a_process(csv, str(Path(folder, f"{turn}-{workers}")), None, options)
+                finally:
+                    subprocess.run([*call, "stop", given.engine, "--home", home], check=True)
+                found[workers].append(measured)
+                print(workers, json.dumps(measured), f"load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
+    print("| stage | one worker, s | two, s | times as fast | processor seconds, one / two |\n|---|---:|---:|---:|---:|")
+    wanted = STAGES[1:]
+    for name in [*wanted, "all four"]:
+        taken = wanted if name == "all four" else [name]
+        seconds, busy = (
+            [statistics.median(sum(run[stage][which] for stage in taken) for run in found[n]) for n in (1, 2)]
+            for which in (0, 2)
+        )
+        print(f"| {name} | {seconds[0]:.1f} | {seconds[1]:.1f} | {seconds[0] / seconds[1]:.2f} "
+              f"| {busy[0]:.0f} / {busy[1]:.0f} |")  # fmt: skip
+
+
+def _parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["rows", "features", "workers"])
+    parser.add_argument("more", nargs="*", help="the engine, flink or spark; the CSV")
+    parser.add_argument("--rows", type=int, nargs="*")
+    parser.add_argument("--features", type=int, nargs="*", default=[16, 64, 256])
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    defaults = {"rows": [15_000, 150_000, 1_500_000, 15_000_000], "features": [150_000], "workers": [1_500_000]}
+    given.rows = given.rows or defaults[given.what]
+    given.engine = given.more[0] if given.what == "workers" else None
+    given.csv = Path(given.more[-1]) if given.what != "features" else None
+    return given
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["child"]:
+        folder, features, options = json.loads(sys.argv[3])
+        print(json.dumps(stages(sys.argv[2], folder, features, options)))
+    else:
+        main()

@@ -1,0 +1,228 @@
+"""Apache Flink and Apache Spark, for real: clusters of processes on loopback, and workers that are killed."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.clusters import spark
+from tests.conftest import HOUSE, SHARED_DATA
+
+pytestmark = pytest.mark.slow
+
+CLUSTER = HOUSE / "benchmarks" / "clusters" / "cluster.py"
+GUIDE = HOUSE / "docs" / "RUNNERS.md"
+TAXI = SHARED_DATA / "tfx" / "chicago_taxi_simple.csv"
+SPANS = 8
+PORTS = {"--job-port": "8099", "--pool-port": "50000", "--master-port": "6123", "--web-port": "8081"}
+
+
+def called(words, cwd, **more):
+    """Runs a command to its end; its output goes to a file, as a pipe would stay open in the cluster."""
+    with open(cwd / "output.txt", "w+") as output:
+        done = subprocess.run(list(map(str, words)), cwd=cwd, stdout=output, stderr=output, **more)
+        output.seek(0)
+        told = output.read()
+    assert done.returncode == 0, (words, told)
+    return told
+
+
+def free_ports():
+    """A port that is free for each of a cluster's."""
+    sockets = [socket.socket() for _ in PORTS]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    found = dict(zip(PORTS, (str(one.getsockname()[1]) for one in sockets)))
+    for one in sockets:
+        one.close()
+    return found
+
+
+def skip_without(engine):
+    for program in ("java", "mvn"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    if engine == "spark" and spark.missing():
+        pytest.skip("neither PySpark 3.5 is installed nor SPARK_HOME set")
+    if not TAXI.exists():
+        pytest.skip(f"the Chicago taxi sample is not at {TAXI}")
+
+
+class Cluster:
+    def __init__(self, engine, home):
+        self.home, self.engine = home, engine
+        home.mkdir()
+        ports = [f"{name}={port}" for name, port in free_ports().items()]
+        self.options = shlex.split(called([sys.executable, CLUSTER, "start", engine, "--home", home, *ports], home))
+
+    def pid(self, name):
+        return int((self.home / f"{name}.pid").read_text())
+
+    def python_workers(self):
+        """The processes that the pool's server forked; the first of its children keeps account of resources."""
+        servers = [child for child in children(self.pid("pool")) if children(child)]
+        return [worker for server in servers for worker in children(server)]
+
+
+def children(pid):
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
+    return [int(word) for word in found.split()]
+
+
+@pytest.fixture(scope="module", params=["flink", "spark"])
+def cluster(request, tmp_path_factory):
+    skip_without(request.param)
+    home = tmp_path_factory.mktemp("cluster") / request.param
+    try:
+        yield Cluster(request.param, home)
+    finally:
+        subprocess.run([sys.executable, str(CLUSTER), "stop", request.param, "--home", str(home)], check=True)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with the trips in spans."""
+    skip_without("flink")
+    folder = tmp_path_factory.mktemp("work")
+    trips = pyarrow.csv.read_csv(TAXI)
+    rows = -(-len(trips) // SPANS)
+    for span in range(SPANS):
+        pq.write_table(trips.slice(span * rows, rows), folder / f"trips-{span + 1}.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def direct(work):
+    """The folder in which one process did it all."""
+    folder = prepared(work / "direct")
+    called(command("data_stages.py"), folder)
+    return folder
+
+
+def prepared(folder, pause_seconds=0.0):
+    folder.mkdir()
+    shutil.copy(HOUSE / "tests" / "end_to_end" / "pipelines" / "data_stages.py", folder)
+    told = {"data": str(folder.parent / "trips-{SPAN}.parquet"), "pause_seconds": pause_seconds}
+    (folder / "told.json").write_text(json.dumps(told))
+    return folder
+
+
+def command(*arguments):
+    return [sys.executable, str(HOUSE / "run_pipeline.py"), "run", *map(str, arguments), "--json", "summary.json"]
+
+
+def published(folder):
+    """The files that the run of a folder published, by stage, output and name."""
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["state"] == "succeeded"
+    return {
+        (node["name"], output, str(file.relative_to(path))): file
+        for node in summary["nodes"]
+        if node["name"] not in ("ModelBuilder", "Exporter")  # Keras writes the time, TensorFlow an order by chance
+        for output, path in node["outputs"].items()
+        for file in sorted(Path(path).rglob("*"))
+        if file.is_file()
+    }
+
+
+def assert_same(found, wanted):
+    """The same files with the same bytes; what a model answered, and what is computed of it, to rounding.
+
+    TensorFlow on several threads adds in the order in which they come.
+    """
+    assert set(found) == set(wanted)
+    for key, file in found.items():
+        if file.read_bytes() != wanted[key].read_bytes():
+            assert key[0] in ("Evaluator", "BulkInferrer"), key
+            ours, theirs = leaves(file), leaves(wanted[key])
+            assert set(ours) == set(theirs), key
+            for name, value in ours.items():
+                assert value == pytest.approx(theirs[name], rel=1e-3, abs=1e-5, nan_ok=True), (key, name)
+
+
+def leaves(file):
+    """The columns of a Parquet file, or what stands in a JSON file, by name."""
+    if file.suffix == ".parquet":
+        columns = pq.read_table(file).to_pydict()
+        return {name: np.stack(c) if isinstance(c[0], (list, np.ndarray)) else c for name, c in columns.items()}
+    found = {}
+
+    def walk(name, value):
+        if isinstance(value, (dict, list)):
+            for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+                walk(f"{name}/{key}", part)
+        elif not name.endswith("/megabytes"):  # as TensorFlow happened to write the model
+            found[name] = value
+
+    walk("", json.loads(file.read_text()))
+    return found
+
+
+def test_data_stages_give_what_one_process_gives(cluster, work, direct):
+    """With workers apart from the process that submits, in a pool, as on many hosts."""
+    assert "--environment_type=EXTERNAL" in cluster.options
+    folder = prepared(work / cluster.engine)
+    called([*command("data_stages.py"), "--", *cluster.options], folder)
+    found = published(folder)
+    assert_same(found, published(direct))
+    assert {stage for stage, _, _ in found} >= {"ExampleGen", "StatisticsGen", "Transform", "Evaluator", "BulkInferrer"}
+
+
+@pytest.mark.parametrize("killed", ["a Python worker", "a worker of the engine"])
+def test_what_is_killed_in_mid_stage_is_done_again_to_the_same_result(cluster, work, direct, killed):
+    folder = prepared(work / f"{cluster.engine}, {killed}", pause_seconds=0.5)
+    root = direct / "runs"
+    wanted = {key: value for key, value in published(direct).items() if key[0] == "BulkInferrer"}
+    again = command("data_stages.py", "--root", root, "--node", "BulkInferrer", "--no-cache")
+    with open(folder / "output.txt", "w") as output:
+        running = subprocess.Popen([*again, "--", *cluster.options], cwd=folder, stdout=output, stderr=output)
+        deadline = time.monotonic() + 300
+        while not (done := list((root / "state").rglob("*.parquet.json"))):
+            assert running.poll() is None and time.monotonic() < deadline, (folder / "output.txt").read_text()
+            time.sleep(0.05)
+        assert len(done) < 3 * SPANS / 2  # most is still to come
+        os.kill(cluster.python_workers()[-1] if "Python" in killed else cluster.pid("worker-1"), signal.SIGKILL)
+        assert running.wait(300) == 0, (folder / "output.txt").read_text()
+    assert_same(published(folder), wanted)
+
+
+def test_the_guide_gives_the_same_statistics_on_every_runner(tmp_path):
+    """The commands of docs/RUNNERS.md, one after the other; of engines that can be had."""
+    skip_without("flink")
+    (tmp_path / "trips.csv").symlink_to(TAXI)
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", GUIDE.read_text(), re.S) for line in block.splitlines()]
+    ports, found = free_ports(), []
+    stages = tmp_path / "runs" / "artifacts" / "taxi" / "StatisticsGen"
+    started = None
+    try:
+        for line in lines:
+            for name, default in PORTS.items():
+                line = line.replace(f"127.0.0.1:{default}", f"127.0.0.1:{ports[name]}")
+            words = shlex.split(line)
+            words[1:2] = [str(HOUSE / words[1])]
+            if "cluster.py" in words[1]:
+                if words[3] == "spark" and spark.missing():
+                    break
+                started = words[3] if "start" in words else None
+                words += ["--home", str(tmp_path / words[3])]
+                words += [f"{name}={port}" for name, port in ports.items()] if started else []
+            called([sys.executable, *words[1:]], tmp_path)
+            if "run" in words:
+                newest = max(stages.iterdir(), key=lambda path: path.stat().st_mtime)
+                found.append((newest / "statistics" / "statistics.pb").read_bytes())
+    finally:
+        if started:
+            subprocess.run([sys.executable, str(CLUSTER), "stop", started, "--home", str(tmp_path / started)])
+    assert len(found) >= 5 and len(set(found)) == 1

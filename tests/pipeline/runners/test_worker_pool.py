@@ -1,0 +1,41 @@
+"""The pool of Python workers, as an engine uses it; Beam's job service in Python stands for the engine."""
+
+import operator
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from components.base import Context
+from tests.conftest import HOUSE
+
+
+@pytest.fixture
+def pool():
+    command = [sys.executable, "-m", "pipeline.runners.worker_pool", "--port=0"]
+    process = subprocess.Popen(command, cwd=HOUSE, stdout=subprocess.PIPE, text=True)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def pids(_element):
+    return [os.getpid()]
+
+
+@pytest.mark.slow
+def test_work_is_done_in_processes_of_the_pool_which_end_with_it(pool, tmp_path):
+    from components.columnar.beam import fold
+
+    said = pool.stdout.readline()
+    place = next(word for word in said.split() if word.startswith("--environment_config="))
+    options = ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=EXTERNAL", place]
+    found = fold(list(range(4)), pids, operator.add, Context(tmp_path, tuple(options)))
+    assert len(found) == 4 and not {os.getpid(), pool.pid} & set(found)
+    pool.send_signal(signal.SIGTERM)
+    assert pool.wait(30) == 0
+    for pid in set(found):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
