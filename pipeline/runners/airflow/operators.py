@@ -132,7 +132,7 @@ def _docker(description: Description) -> str:
         "image=IMAGE",
         *(["working_dir=FOLDER"] if _is_file(description) else []),
         'python_command="python"',
-        enclosed("    mounts=[", mounts, "]").lstrip(),
+        enclosed("    mounts=[", mounts, "],").strip(" ,"),
         "mount_tmp_dir=False",
         'auto_remove="force"',
         f"private_environment={passed}",

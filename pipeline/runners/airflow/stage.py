@@ -9,7 +9,7 @@ import os
 import re
 import zoneinfo
 from collections.abc import Collection, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 # BashOperator's own code for "mark this task skipped".
 SKIPPED = 99
@@ -69,8 +69,8 @@ FACTS = {
 }
 
 
-def run(node: str, facts: Mapping[str, str], plan: Mapping[str, Any]) -> NoReturn:
-    """Runs a stage in this process, and ends it with the stage's exit status.
+def run(node: str, facts: Mapping[str, str], plan: Mapping[str, Any]) -> None:
+    """Runs a stage in this process, which ends with the stage's exit status unless that is 0.
 
     Args:
         facts: what `FACTS` was rendered to.
@@ -80,7 +80,11 @@ def run(node: str, facts: Mapping[str, str], plan: Mapping[str, Any]) -> NoRetur
 
     if plan["folder"]:
         os.chdir(plan["folder"])
-    main(arguments(node, facts, plan))
+    try:
+        main(arguments(node, facts, plan))
+    except SystemExit as end:
+        if end.code:  # else Airflow's script around this function goes on to write what it returned
+            raise
 
 
 def arguments(node: str, facts: Mapping[str, str], plan: Mapping[str, Any]) -> list[str]:
