@@ -207,7 +207,8 @@ def airflow(
         Optional[str], typer.Option(help="Calls kerasline where stages run.", show_default="this one")
     ] = None,
     reports: Annotated[
-        Optional[str], typer.Option(metavar="URL", help="Where the folder of reports is served.", show_default="its files")
+        Optional[str],
+        typer.Option(metavar="URL", help="Where the folder of reports is served.", show_default="its files"),
     ] = None,
     fail_refused: Annotated[
         bool, typer.Option("--fail-refused", help="A refused model fails Pusher instead of skipping it.")

@@ -37,8 +37,8 @@ def installed() -> Path:
     mark = FOLDER / ".installed"
     if not mark.exists() or mark.read_text() != "\n".join(PACKAGES):
         FOLDER.mkdir(parents=True, exist_ok=True)
-        steps = ([sys.executable, "-m", "venv", "--clear", str(FOLDER / "venv")],
-                 [str(FOLDER / "venv" / "bin" / "pip"), "install", "-q", "--disable-pip-version-check", *PACKAGES])  # fmt: skip
+        pip = [str(FOLDER / "venv" / "bin" / "pip"), "install", "-q", "--disable-pip-version-check"]
+        steps = ([sys.executable, "-m", "venv", "--clear", str(FOLDER / "venv")], [*pip, *PACKAGES])
         for step in steps:
             done = subprocess.run(step, capture_output=True, text=True)
             if done.returncode:
@@ -75,7 +75,7 @@ class Airflow:
             "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
             # The processes share these; else each that starts first writes its own into airflow.cfg.
-            "AIRFLOW__API_AUTH__JWT_SECRET": "for tests only, no secret at all, but long enough: 0123456789abcdef0123456789abcdef",
+            "AIRFLOW__API_AUTH__JWT_SECRET": "for tests only, and no secret, but as long as one must be: 0123456789",
             "AIRFLOW__API__SECRET_KEY": "for tests only",
             "AIRFLOW__CORE__FERNET_KEY": "",
             **variables,
@@ -175,8 +175,12 @@ class Airflow:
             headers["Authorization"] = f"Bearer {self._token}"
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.loads(answer.read() or "null")
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.loads(answer.read() or "null")
+        except urllib.error.HTTPError as error:
+            error.msg = f"{error.msg}: {error.read().decode(errors='replace')[:500]}"
+            raise
 
 
 def wait(condition: Callable[[], Any], what: str, seconds: float = 300) -> Any:

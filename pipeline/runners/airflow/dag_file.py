@@ -1,4 +1,4 @@
-"""Writes a description as a DAG file that people can read: it stands alone on airflow.sdk and the standard library."""
+"""Writes a description as a DAG file for people to read, which needs airflow.sdk and the standard library alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from pipeline.runners.airflow import operators
-from pipeline.runners.airflow.code import below_root, call, literal, shorten, text
+from pipeline.runners.airflow.code import below_root, call, enclosed, literal, shorten, text
 from pipeline.runners.airflow.description import Description, Setting, Stage
 from pipeline.runners.airflow.stage import SKIPPED
 
@@ -50,9 +50,11 @@ def _head(description: Description) -> str:
     note = f"""\
 kerasline's pipeline `{description.pipeline}` on Airflow 3: a task for each stage, run in the pipeline's own
 environment. Airflow needs nothing but this file, which `run_pipeline.py airflow` wrote; write it anew when stages
-or edges change. A larger DAG embeds the pipeline as a task group: `from {module_name(description.dag_id)} import group`.
+or edges change. A larger DAG embeds the pipeline: `from {module_name(description.dag_id)} import group`.
 """
-    return f'"""{about}\n\n{note}"""\n\nfrom __future__ import annotations'.replace('"""\n\nkerasline', '"""kerasline')
+    return f'"""{about}\n\n{note}"""\n\nfrom __future__ import annotations'.replace(
+        '"""\n\nkerasline', '"""kerasline'
+    )
 
 
 def _imports(code: str) -> str:
@@ -68,14 +70,18 @@ def _constants(description: Description) -> str:
     lines = [
         "# Where stages run, and on what. Edit it here, or set the variables where Airflow runs.",
         *operators.constants(description),
-        f'ROOT = os.environ.get("KERASLINE_ROOT", {text(place.root)})',
-        f'REPORTS = os.environ.get("KERASLINE_REPORTS", {below_root(place.reports, place.root)})  # where links lead',
+        operators.from_environment("KERASLINE_ROOT", text(place.root), "ROOT"),
+        "# Where links to reports lead.",
+        operators.from_environment("KERASLINE_REPORTS", below_root(place.reports, place.root), "REPORTS"),
         f"RECIPE = {text(description.recipe)}",
     ]
     lines += [f"METADATA = {text(place.metadata)}"] if place.metadata else []
-    lines += [f"FIXED = {literal(dict(description.fixed))}  # set in every run"] if description.fixed else []
+    if description.fixed:
+        rows = [f"{text(key)}: {text(value)}" for key, value in description.fixed.items()]
+        lines += ["# Set in every run.", enclosed("FIXED = {", rows, "}")]
     if description.dated:
-        lines.append(f"DATED = {literal(description.dated)}  # read the days of a run's data interval")
+        names = [text(node) for node in description.dated]
+        lines += ["# These read the days of a run's data interval.", enclosed("DATED = [", names, "]")]
     return "\n".join([
         *lines,
         f"TIMEZONE = {text(timing.timezone)}",
@@ -96,7 +102,9 @@ def _stages(description: Description) -> str:
     for one in description.stages:
         before = [names[node] for node in one.after]
         if before:
-            lines.append(f"    {before[0] if len(before) == 1 else '[' + ', '.join(before) + ']'} >> {names[one.node]}")
+            lines.append(
+                f"    {before[0] if len(before) == 1 else '[' + ', '.join(before) + ']'} >> {names[one.node]}"
+            )
     return "\n".join(lines).rstrip()
 
 

@@ -48,7 +48,9 @@ def describe(
     pool_of = _pools(pools, pipeline)
     # In the files' own order where it is right, so that a DAG file reads like the pipeline's.
     stages = tuple(
-        Stage(node, _about(pipeline.nodes[node]), tuple(pipeline.upstream(node)), pool_of.get(node, pool_of.get("")))
+        Stage(
+            node, _about(pipeline.nodes[node]), tuple(pipeline.upstream(node)), pool_of.get(node, pool_of.get(""))
+        )
         for node in pipeline.order
     )
     return Description(
@@ -81,13 +83,23 @@ def _check(place: Place, timing: Timing, fixed: Mapping[str, str]) -> None:
         raise ParameterError(f"--operator {place.operator}: {nearest(place.operator, OPERATORS)}")
     if place.operator in ("docker", "kubernetes") and not place.image:
         raise ParameterError(f"--operator {place.operator}: give the --image that kerasline is installed in")
+    if place.operator == "external-python" and not re.search(
+        r"( -m run_pipeline|/run_pipeline\.py'?)$", place.command
+    ):
+        raise ParameterError(
+            f"--command {place.command!r}: PYTHON -m run_pipeline, or PYTHON FOLDER/run_pipeline.py, "
+            "wanted with external-python"
+        )
     if has_password(place.metadata):
         raise ParameterError(
-            "--metadata: a password would be written into the DAG file; set KERASLINE_METADATA where tasks run instead"
+            "--metadata: a password would be written into the DAG file; "
+            "set KERASLINE_METADATA where tasks run instead"
         )
     for key, value in fixed.items():
         if has_password(value):
-            raise ParameterError(f"--set {key}: a password would be written into the DAG file; leave it to the pipeline")
+            raise ParameterError(
+                f"--set {key}: a password would be written into the DAG file; leave it to the pipeline"
+            )
     if timing.catchup and timing.schedule is None:
         raise ParameterError("--catchup: there is nothing to catch up with without a --schedule")
     words = (timing.schedule or "@daily").split()

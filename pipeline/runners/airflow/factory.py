@@ -47,7 +47,9 @@ def pipeline_dag(description: str | Path | Description, **options: Any) -> DAG:
     return dag
 
 
-def pipeline_group(description: str | Path | Description, group_id: str | None = None, **options: Any) -> TaskGroup:
+def pipeline_group(
+    description: str | Path | Description, group_id: str | None = None, **options: Any
+) -> TaskGroup:
     """A task group with the stages of a pipeline, inside a DAG: `load >> pipeline_group("penguins.json") >> tell`.
 
     Args:

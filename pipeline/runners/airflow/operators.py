@@ -18,16 +18,16 @@ def constants(description: Description) -> list[str]:
     """Where kerasline is, as lines."""
     place = description.place
     if place.operator == "command":
-        return [_from_environment("KERASLINE", place.command), _folder(description)]
+        return [from_environment("KERASLINE", text(place.command)), *_folder(description)]
     if place.operator == "external-python":
         python, home = python_and_home(place.command)
-        lines = [_from_environment("KERASLINE_PYTHON", python, "PYTHON")]
-        return [*lines, *([f"HOME = {text(home)}  # kerasline's own folder"] if home else []), _folder(description)]
-    lines = [_from_environment("KERASLINE_IMAGE", place.image, "IMAGE")]
+        lines = [from_environment("KERASLINE_PYTHON", text(python), "PYTHON")]
+        return [*lines, *([f"HOME = {text(home)}"] if home else []), *_folder(description)]
+    lines = [from_environment("KERASLINE_IMAGE", text(place.image), "IMAGE")]
     if place.operator == "docker":
-        return [*lines, *([_folder(description)] if _is_file(description) else [])]
-    pod = 'POD = os.environ.get("KERASLINE_POD")  # the file of a pod template: volumes, secrets, resources'
-    return [*lines, _from_environment("KERASLINE", place.command), pod]
+        return [*lines, *(_folder(description) if _is_file(description) else [])]
+    pod = ["# The file of a pod template: volumes, secrets, resources.", 'POD = os.environ.get("KERASLINE_POD")']
+    return [*lines, from_environment("KERASLINE", text(place.command)), *pod]
 
 
 def task_of_a_stage(description: Description) -> str:
@@ -67,6 +67,11 @@ def facts(description: Description) -> str:
     rows = "".join(f'    "{key}": {value},\n' for key, value in plan.items())
     known = "".join(f"    {text(key)}: {text(value)},\n" for key, value in stage.FACTS.items())
     return f"# Airflow fills these in.\nFACTS = {{\n{known}}}\nPLAN = {{\n{rows}}}"
+
+
+def from_environment(variable: str, default: str, name: str | None = None) -> str:
+    """A constant that a variable of the environment goes before; `default` is source."""
+    return call(f"{name or variable} = os.environ.get", [text(variable), default])
 
 
 def python_and_home(command: str) -> tuple[str, str | None]:
@@ -151,12 +156,11 @@ def _carried(decorator: str, arguments: list[str]) -> str:
     ])  # fmt: skip
 
 
-def _from_environment(variable: str, default: str, name: str | None = None) -> str:
-    return f'{name or variable} = os.environ.get("{variable}", {text(default)})'
-
-
-def _folder(description: Description) -> str:
-    return _from_environment("KERASLINE_FOLDER", description.place.folder, "FOLDER") + "  # relative paths begin here"
+def _folder(description: Description) -> list[str]:
+    return [
+        "# Where relative paths begin.",
+        from_environment("KERASLINE_FOLDER", text(description.place.folder), "FOLDER"),
+    ]
 
 
 def _is_file(description: Description) -> bool:

@@ -1,4 +1,4 @@
-"""What a task of Airflow's tells kerasline. The standard library alone: DAG files carry copies of these functions."""
+"""What a task of Airflow's tells kerasline. DAG files carry copies of these functions: the standard library alone."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def arguments(node: str, facts: Mapping[str, str], plan: Mapping[str, Any]) -> l
     """What kerasline's command line is given for a stage of a DAG run."""
     run_id = run_name(facts["dag_id"], facts["task_id"].removesuffix(node).rstrip("."), facts["run_id"])
     settings = {**plan["fixed"], **changed(json.loads(facts["params"]), plan["defaults"])}
-    interval = tuple(datetime.datetime.fromisoformat(facts[end]) if facts[end] else None for end in ("start", "end"))
+    interval = tuple(
+        datetime.datetime.fromisoformat(facts[end]) if facts[end] else None for end in ("start", "end")
+    )
     settings = {**spans(plan["dated"], settings, interval, plan["timezone"]), **settings}
     metadata = ["--metadata", plan["metadata"]] if plan["metadata"] else []
     return [
