@@ -40,7 +40,13 @@ Root = Annotated[
     ),
 ]
 Metadata = Annotated[
-    Optional[str], typer.Option(help="The metadata store's SQLAlchemy URL.", show_default="in root")
+    Optional[str],
+    typer.Option(
+        help="The metadata store's SQLAlchemy URL.",
+        show_default="in root",
+        envvar="KERASLINE_METADATA",
+        show_envvar=True,
+    ),
 ]
 Json = Annotated[Optional[Path], typer.Option("--json", help="Write the result there as JSON.")]
 DEFAULT_ROOT: Any = "runs"
@@ -86,6 +92,15 @@ def run(
     start: Annotated[Optional[str], typer.Option("--from", help="Run from this stage.")] = None,
     stop: Annotated[Optional[str], typer.Option("--to", help="Run up to this stage.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run every stage.")] = False,
+    report: Annotated[
+        Optional[bool],
+        typer.Option(
+            "--report/--no-report", help="Write the run's report.", show_default="where a stage did work"
+        ),
+    ] = None,
+    skipped_code: Annotated[
+        int, typer.Option(min=0, max=255, help="The exit status where every stage was skipped.")
+    ] = 0,
     metadata: Metadata = None,
     json_file: Json = None,
     notify: Annotated[
@@ -119,9 +134,9 @@ def run(
     )
     with screens.chatter_to(log) as screen:
         screen.print(f"{pipeline.name}: run {run_id} in {root}", soft_wrap=True)
-        with screens.progress(screen, lambda: store.executions(run_id), selected):
+        with screens.progress(screen, lambda: _of(store.executions(run_id), selected), selected):
             summary = run_pipeline(request)
-        _print_end(screen, summary, root, _report_of(store, root, summary), log)
+        _print_end(screen, summary, root, _report_of(store, root, summary, report), log)
     if json_file:
         _write_json(json_file, summary.as_json())
     if summary.state == "failed":
@@ -129,6 +144,8 @@ def run(
             if execution.state == "failed":
                 _complain(f"{execution.node}: {execution.message}")
         raise typer.Exit(FAILED)
+    if all(execution.state == "skipped" for execution in summary.executions):
+        raise typer.Exit(skipped_code)
 
 
 @app.command()
@@ -172,6 +189,81 @@ def plan(
         plans.print_plan(screen, made)
     if json_file:
         _write_json(json_file, made.as_json())
+
+
+@app.command()
+def airflow(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE|FILE.py")],
+    output: Annotated[
+        Optional[Path],
+        typer.Option("-o", "--output", help="The DAG file; FILE.json for the factory.", show_default="the screen"),
+    ] = None,
+    schedule: Annotated[
+        Optional[str], typer.Option(help="A cron expression, or such as @daily.", show_default="by hand")
+    ] = None,
+    timezone: Annotated[str, typer.Option(help="Of the schedule, and of the days that data are of.")] = "UTC",
+    start_date: Annotated[str, typer.Option(help="The first day, YYYY-MM-DD.")] = "2026-01-01",
+    catchup: Annotated[bool, typer.Option("--catchup/--no-catchup", help="Run for the days gone by.")] = False,
+    runs_at_once: Annotated[int, typer.Option(min=1, help="DAG runs side by side.")] = 1,
+    retries: Annotated[int, typer.Option(min=0, help="Further tries of a stage that failed.")] = 1,
+    retry_minutes: Annotated[float, typer.Option(min=0, help="The pause before one.")] = 1.0,
+    pools: Annotated[
+        Optional[list[str]],
+        typer.Option("--pool", metavar="[NODE=]POOL", help="Airflow's pool of all stages, or of one."),
+    ] = None,
+    params: Annotated[
+        Optional[list[str]],
+        typer.Option("--param", metavar="PATTERN", help="What can be set at a start, as in 'Trainer.*'; all."),
+    ] = None,
+    tags: Annotated[Optional[list[str]], typer.Option("--tag", help="Of the DAG.")] = None,
+    dag_id: Annotated[Optional[str], typer.Option(help="The DAG's name.", show_default="the pipeline's")] = None,
+    operator: Annotated[
+        str, typer.Option(help="What runs stages: command, external-python, docker, kubernetes.")
+    ] = "command",
+    image: Annotated[str, typer.Option(help="Of containers; kerasline is installed in it.")] = "",
+    command: Annotated[
+        Optional[str], typer.Option(help="Calls kerasline where stages run.", show_default="this one")
+    ] = None,
+    reports: Annotated[
+        Optional[str],
+        typer.Option(metavar="URL", help="Where the folder of reports is served.", show_default="its files"),
+    ] = None,
+    fail_refused: Annotated[
+        bool, typer.Option("--fail-refused", help="A refused model fails Pusher instead of skipping it.")
+    ] = False,
+    settings: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", metavar="NODE.PARAM=VALUE", help="Set a stage's parameter in every run."),
+    ] = None,
+    root: Root = DEFAULT_ROOT,
+    metadata: Annotated[
+        Optional[str], typer.Option(help="The metadata store's SQLAlchemy URL, without a password.")
+    ] = None,
+) -> None:
+    """Write an Airflow 3 DAG of a pipeline: a task for each stage, run in this environment or in containers."""
+    from pipeline.loading import load_pipeline
+    from pipeline.runners.airflow.dag_file import dag_file
+    from pipeline.runners.airflow.describe import describe, this_command
+    from pipeline.runners.airflow.description import Place, Timing
+
+    fixed, where = _parsed_settings(settings or []), root.place
+    in_image = operator in ("docker", "kubernetes")
+    description = describe(
+        load_pipeline(recipe, where, fixed), recipe, fixed=fixed, dag_id=dag_id, wanted=params or ["*"],
+        pools=pools or [], tags=tags or [], fail_refused=fail_refused,
+        place=Place(
+            command=command or ("python -m run_pipeline" if in_image else this_command()),
+            folder=str(Path.cwd()), root=where, reports=reports or (root.shared and where or f"file://{where}") + "/reports",
+            metadata=metadata, operator=operator, image=image,
+        ),
+        timing=Timing(schedule, timezone, start_date, catchup, retries, retry_minutes, runs_at_once),
+    )  # fmt: skip
+    if output is None:
+        sys.stdout.write(dag_file(description))
+        return
+    text = description.as_json() if output.suffix == ".json" else dag_file(description)
+    _write_text(output, text, f"--output {output}")
+    print(output)
 
 
 @app.command()
@@ -488,9 +580,16 @@ def _state(item: Any) -> str:
     return "running" if root_of(item.root).is_run_alive(item.id) else "interrupted"
 
 
-def _report_of(store: Any, root: Any, summary: Any) -> Path | None:
-    """The report of a run in which a stage did work; a fault of the report's is none of the run's."""
-    if all(execution.state in ("cached", "skipped") for execution in summary.executions):
+def _of(executions: Sequence[Any], nodes: Sequence[str]) -> list[Any]:
+    """Those of the nodes; a run that several calls make has others too."""
+    return [execution for execution in executions if execution.node in nodes]
+
+
+def _report_of(store: Any, root: Any, summary: Any, wanted: bool | None) -> Path | None:
+    """The report, by default of a run in which a stage did work; a fault of the report's is none of the run's."""
+    if wanted is None:
+        wanted = any(execution.state not in ("cached", "skipped") for execution in summary.executions)
+    if not wanted:
         return None
     import logging
 
@@ -534,18 +633,23 @@ def _show(json_file: Path | None, columns: Sequence[str], rows: Sequence[Sequenc
 
 
 def _write_json(path: Path, value: Any) -> None:
-    """Writes aside and renames, so that a reader never meets half a file; `-` is the screen."""
+    """Writes a value as JSON; `-` is the screen."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
     if str(path) == "-":
         sys.stdout.write(text)
         return
+    _write_text(path, text, f"--json {path}")
+
+
+def _write_text(path: Path, text: str, told: str) -> None:
+    """Writes aside and renames, so that a reader never meets half a file."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         aside.write_text(text, encoding="utf-8")
         aside.rename(path)
     except OSError as error:
         aside.unlink(missing_ok=True)
-        raise KeraslineError(f"--json {path}: {error.strerror}") from error
+        raise KeraslineError(f"{told}: {error.strerror}") from error
 
 
 def _usage_error(error: Exception) -> int:

@@ -240,8 +240,11 @@ class Executor:
 
     def _upstream(self, name: str) -> Execution | None:
         latest = self.store.latest(self.pipeline.name, name, self.run_id)
-        if name in self.selected:
-            return latest if latest is not None and latest.run_id == self.run_id else None
+        if latest is not None and latest.run_id == self.run_id:
+            return latest
+        # Of a run in several calls, a stage each: what gave nothing in this run is not borrowed of another.
+        if name in self.selected or any(e.node == name for e in self.store.executions(self.run_id)):
+            return None
         if latest is None:
             raise StoreError(
                 f"{name} is not part of this run and has no earlier outputs in {self.root.place}; "
@@ -263,10 +266,9 @@ class Executor:
 
     def _why_not(self, name: str) -> str:
         states = {e.node: e.state for e in self.store.executions(self.run_id)}
-        blockers = [n for n in self.pipeline.upstream(name) if states.get(n) in ("failed", "skipped")]
-        return "not run, because " + " and ".join(f"{n} was {states[n]}" for n in blockers).replace(
-            "was failed", "failed"
-        )
+        told = {"failed": "failed", "skipped": "was skipped", "running": "has not ended"}
+        blockers = [n for n in self.pipeline.upstream(name) if states.get(n) in told]
+        return "not run, because " + " and ".join(f"{n} {told[states[n]]}" for n in blockers)
 
     def _file_digest(self, path: Path) -> str:
         status = path.stat()

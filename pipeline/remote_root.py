@@ -16,7 +16,6 @@ and of the metadata store where none was named.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from components.base import Component
+from components.columnar.runners import runner_name
 from components.errors import ArtifactError, ParameterError, RemoteError
 from components.remote_folder import RemoteFile, RemoteFolder
 from components.syncing import sync
@@ -105,8 +105,8 @@ class RemoteRoot(ArtifactRoot):
 
     def check(self, beam_options: Sequence[str]) -> None:
         """One request, so that what cannot work is told before anything is done."""
-        runner, environment = _workers(beam_options)
-        if "DirectRunner" not in runner and environment != "LOOPBACK":
+        runner = runner_name(beam_options) or "DirectRunner"
+        if runner != "DirectRunner" and "--environment_type=LOOPBACK" not in beam_options:
             raise ParameterError(
                 f"--runner={runner}: its workers write and read shards in a folder that all of them see, and "
                 f"{self} is none; give such a folder as --root, or --environment_type=LOOPBACK"
@@ -291,15 +291,6 @@ def _by_folder(files: Mapping[str, RemoteFile]) -> dict[str, dict[str, RemoteFil
         if len(above) == 4:
             folders.setdefault("/".join(above), {})[rest] = file
     return folders
-
-
-def _workers(beam_options: Iterable[str]) -> tuple[str, str]:
-    """The runner and the kind of its workers' environment that Beam's options name."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--runner", default="DirectRunner")
-    parser.add_argument("--environment_type", default="")
-    known, _ = parser.parse_known_args(list(beam_options))
-    return known.runner, known.environment_type
 
 
 def _write(path: Path, text: str) -> None:

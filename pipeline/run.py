@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,8 +99,20 @@ def run_pipeline(request: RunRequest) -> Summary:
                 state = "succeeded"
         finally:
             seconds = time.perf_counter() - clock
-            request.store.finish_run(request.run_id, state, seconds)
+            _record_end(request, selected, state, seconds)
     return Summary(request.run_id, request.recipe, state, seconds, executions)
+
+
+def _record_end(request: RunRequest, selected: Sequence[str], state: str, seconds: float) -> None:
+    """Where several calls make a run, a stage each, it ends with the last of them, as all its stages say."""
+    others = [e for e in request.store.executions(request.run_id) if e.node not in selected]
+    if any(e.state == "running" for e in others):
+        return
+    if any(e.state == "failed" for e in others):
+        state = "failed"
+    if others:
+        seconds = max(seconds, (now() - min(e.started for e in others)).total_seconds())
+    request.store.finish_run(request.run_id, state, seconds)
 
 
 def _executed(executor: Executor, selected: Sequence[str], beam_options: Sequence[str]) -> list[Execution]:
@@ -111,6 +124,12 @@ def _executed(executor: Executor, selected: Sequence[str], beam_options: Sequenc
 
 
 def _orchestrate(executor: Executor, pending: Sequence[str], options: Sequence[str]) -> None:
+    if len(pending) == 1 and not any(option.startswith("--runner") for option in options):
+        # In a thread, as Beam would: this one stays free to answer SIGTERM while TensorFlow computes.
+        alone = threading.Thread(target=executor.execute, args=(pending[0],), daemon=True)
+        alone.start()
+        alone.join()
+        return
     from pipeline.runners import beam
 
     try:

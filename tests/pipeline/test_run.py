@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 
 from components.errors import StoreError
 from pipeline.database import Database
+from pipeline.store import Store
 from tests.conftest import HOUSE
 
 QUICK = HOUSE / "tests" / "pipeline" / "quick.py"
@@ -144,6 +146,97 @@ def test_one_node_runs_alone_on_what_was_there(run):
     assert states(run("--node", "Left", "--no-cache")) == {"Left": "ran"}
     assert states(run("--from", "Right", "--no-cache")) == {"Right": "ran", "Join": "ran"}
     assert states(run("--to", "Left")) == {"Start": "cached", "Left": "cached"}
+
+
+def test_a_run_in_several_calls_never_borrows_what_failed_in_it(run):
+    """Each call runs one stage, as Airflow's tasks do."""
+    run()
+    apart = ("--run-id", "apart", "--node")
+    assert states(run(*apart, "Start")) == {"Start": "cached"}
+    assert states(run(*apart, "Left", "--set", "Left.fail=true")) == {"Left": "failed"}
+    assert states(run(*apart, "Right")) == {"Right": "cached"}
+    last = run(*apart, "Join")
+    assert states(last) == {"Join": "skipped"} and last.returncode == 0
+    assert last.summary["nodes"][0]["message"] == "not run, because Left failed"
+    assert states(run(*apart, "Left")) == {"Left": "cached"}
+    assert states(run(*apart, "Join")) == {"Join": "cached"}
+
+
+def test_a_run_in_several_calls_ends_as_all_its_stages_say(cli, run, metadata, tmp_path):
+    def state():
+        root = ["--root", tmp_path / "root", *metadata.options, "--json", tmp_path / "runs.json"]
+        return {r["id"]: (r["state"], r["seconds"]) for r in cli("runs", *root).summary}["apart"]
+
+    apart = ("--run-id", "apart", "--node")
+    assert run(*apart, "Start").returncode == 0
+    assert run(*apart, "Left", "--set", "Left.fail=true").returncode == 1
+    assert run(*apart, "Right").returncode == 0
+    assert state()[0] == "failed"
+    assert run(*apart, "Left").returncode == 0
+    assert state()[0] == "succeeded"
+    ((began, ended),) = metadata.executions("min(started), max(finished)", "run_id = 'apart'")
+    whole = datetime.fromisoformat(str(ended)) - datetime.fromisoformat(str(began))
+    assert state()[1] >= whole.total_seconds() > 0
+
+
+def test_a_run_goes_on_while_another_call_of_it_does(cli, run, metadata, tmp_path):
+    run("--run-id", "apart", "--node", "Start")
+    left = ("--run-id", "apart", "--node", "Left", "--set", "Left.seconds=5")
+    process = cli("run", QUICK, "--root", tmp_path / "root", *metadata.options, *left, wait=False)
+    deadline = time.monotonic() + 60
+    while not metadata.executions("id", "node = 'Left'") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    run("--run-id", "apart", "--node", "Right")
+    assert process.poll() is None
+    (recorded,) = Store(metadata.url).runs()
+    assert (recorded.state, recorded.finished) == ("running", None)
+    assert process.wait() == 0
+    (recorded,) = Store(metadata.url).runs()
+    assert recorded.state == "succeeded"
+
+
+def test_skipped_stages_can_have_an_exit_status_of_their_own(run):
+    apart = ("--run-id", "apart", "--node")
+    run(*apart, "Start")
+    run(*apart, "Left", "--set", "Left.fail=true")
+    run(*apart, "Right")
+    assert run(*apart, "Join").returncode == 0
+    assert run(*apart, "Join", "--skipped-code", "99").returncode == 99
+    assert run(*apart, "Right", "--skipped-code", "99").returncode == 0
+    assert run("--set", "Left.fail=true", "--skipped-code", "99").returncode == 1
+
+
+def test_the_report_is_written_as_asked(run, tmp_path):
+    def reports():
+        return len(list((tmp_path / "root" / "reports").glob("*.html")))
+
+    run("--no-report")
+    assert reports() == 0
+    run()  # all is cached
+    assert reports() == 0
+    run("--report")
+    assert reports() == 1
+
+
+def test_one_stage_alone_wants_no_orchestrator(run, tmp_path):
+    run()
+    code = """
+import sys
+from pipeline.cli import main
+try: main(sys.argv[1:])
+except SystemExit as stop: assert stop.code == 0, stop.code
+assert "apache_beam" not in sys.modules
+"""
+    command = [sys.executable, "-c", code, "run", QUICK, "--root", "root", "--node", "Left", "--no-cache"]
+    environment = {**os.environ, "PYTHONPATH": str(HOUSE)}
+    result = subprocess.run(list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0 and "Left" in result.stdout and "ran" in result.stdout, result.stderr
+
+
+def test_the_metadata_store_can_come_from_the_environment(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERASLINE_METADATA", f"sqlite:///{tmp_path}/elsewhere.sqlite")
+    assert run().returncode == 0
+    assert (tmp_path / "elsewhere.sqlite").exists() and not (tmp_path / "root" / "metadata.sqlite").exists()
 
 
 @pytest.mark.parametrize(

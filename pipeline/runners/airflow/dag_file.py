@@ -1,0 +1,181 @@
+"""Writes a description as a DAG file for people to read, which needs airflow.sdk and the standard library alone."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Sequence
+
+from pipeline.runners.airflow import operators
+from pipeline.runners.airflow.code import below_root, call, enclosed, literal, shorten, text
+from pipeline.runners.airflow.description import Description, Setting, Stage
+from pipeline.runners.airflow.stage import SKIPPED
+
+_MODULES = ("datetime", "hashlib", "json", "os", "re", "shlex", "urllib.parse", "zoneinfo")
+_SDK = ("BaseOperatorLink", "CronDataIntervalTimetable", "Param", "dag", "task", "task_group")
+
+_LINK = '''\
+class Report(BaseOperatorLink):
+    """The button that leads from a task to its run's report."""
+
+    name = "Report"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        group = ti_key.task_id.removesuffix(operator.op_args[0]).rstrip(".")
+        return f"{REPORTS}/{urllib.parse.quote(run_name(ti_key.dag_id, group, ti_key.run_id))}.html"'''
+
+
+def dag_file(description: Description) -> str:
+    """The file's text: the same for the same description, and formatted."""
+    parts = [
+        _stages(description),
+        _stage(description),
+        operators.task_of_a_stage(description),
+        _LINK,
+        *operators.helpers(description),
+        _params(description) + "\n\n" + _dag(description),
+    ]
+    constants, code = _constants(description), "\n\n\n".join(parts)
+    return f"{_head(description)}\n\n{_imports(constants + code)}\n\n{constants}\n\n\n{code}\n"
+
+
+def module_name(dag_id: str) -> str:
+    """The DAG's name as a Python name."""
+    name = re.sub(r"\W", "_", dag_id, flags=re.ASCII)
+    return f"_{name}" if name[0].isdigit() or keyword.iskeyword(name) else name
+
+
+def _head(description: Description) -> str:
+    about = description.about.replace("\\", "\\\\").replace('"""', '\\"\\"\\"').strip()
+    note = f"""\
+kerasline's pipeline `{description.pipeline}` on Airflow 3: a task for each stage, run in the pipeline's own
+environment. Airflow needs nothing but this file, which `run_pipeline.py airflow` wrote; write it anew when stages
+or edges change. A larger DAG embeds the pipeline: `from {module_name(description.dag_id)} import group`.
+"""
+    return f'"""{about}\n\n{note}"""\n\nfrom __future__ import annotations'.replace(
+        '"""\n\nkerasline', '"""kerasline'
+    )
+
+
+def _imports(code: str) -> str:
+    lines = [f"import {name}" for name in _MODULES if re.search(rf"\b{re.escape(name)}\.", code)]
+    generic = [name for name in ("Collection", "Mapping") if f"{name}[" in code]
+    lines += [f"from collections.abc import {', '.join(generic)}"] if generic else []
+    used = [name for name in _SDK if re.search(rf"(@|\b){name}[.()]", code)]
+    return "\n".join([*lines, "from typing import Any", "", f"from airflow.sdk import {', '.join(used)}"])
+
+
+def _constants(description: Description) -> str:
+    place, timing = description.place, description.timing
+    lines = [
+        "# Where stages run, and on what. Edit it here, or set the variables where Airflow runs.",
+        *operators.constants(description),
+        operators.from_environment("KERASLINE_ROOT", text(place.root), "ROOT"),
+        "# Where links to reports lead.",
+        operators.from_environment("KERASLINE_REPORTS", below_root(place.reports, place.root), "REPORTS"),
+        f"RECIPE = {text(description.recipe)}",
+    ]
+    lines += [f"METADATA = {text(place.metadata)}"] if place.metadata else []
+    if description.fixed:
+        rows = [f"{text(key)}: {text(value)}" for key, value in description.fixed.items()]
+        lines += ["# Set in every run.", enclosed("FIXED = {", rows, "}")]
+    if description.dated:
+        names = [text(node) for node in description.dated]
+        lines += ["# These read the days of a run's data interval.", enclosed("DATED = [", names, "]")]
+    return "\n".join([
+        *lines,
+        f"TIMEZONE = {text(timing.timezone)}",
+        f"RETRIES = {timing.retries}",
+        f"RETRY_DELAY = datetime.timedelta(minutes={timing.retry_minutes:g})",
+        "# A stage with nothing to do, as the Pusher of a refused model, is skipped; with 1 it fails.",
+        f"SKIPPED = {1 if description.fail_refused else SKIPPED}",
+    ])  # fmt: skip
+
+
+def _stages(description: Description) -> str:
+    names = _variables(description.stages)
+    lines = ["def stages() -> None:", '    """A task for each stage, and the edges between them."""']
+    for one in description.stages:
+        pool = [f"pool={text(one.pool)}"] if one.pool else []
+        lines.append(call(f"    {names[one.node]} = stage", [text(one.node), text(shorten(one.about)), *pool]))
+    lines.append("")
+    for one in description.stages:
+        before = [names[node] for node in one.after]
+        if before:
+            lines.append(
+                f"    {before[0] if len(before) == 1 else '[' + ', '.join(before) + ']'} >> {names[one.node]}"
+            )
+    return "\n".join(lines).rstrip()
+
+
+def _stage(description: Description) -> str:
+    given = "node, FACTS, PLAN" if operators.takes_facts(description) else "node"
+    return f'''\
+def stage(node: str, about: str, **options: Any) -> Any:
+    """The task of a stage; `options` are its operator's, such as pool=."""
+    made = run_stage.override(task_id=node, doc_md=about, **options)({given})
+    made.operator.operator_extra_links = (Report(),)
+    return made'''
+
+
+def _params(description: Description) -> str:
+    """The params, and what functions that run elsewhere are told."""
+    lines = ["# What can be set when a run is started; only what is changed is passed on.", "PARAMS = {"]
+    for key, setting in description.settings.items():
+        lines.append(call(f"    {text(key)}: Param", _param(setting, description.place.root), ","))
+    lines += ["}", "for key, param in PARAMS.items():", '    param.schema["section"] = key.partition(".")[0]']
+    table = "\n".join(lines) if description.settings else "PARAMS: dict[str, Param] = {}"
+    return table + ("\n\n" + operators.facts(description) if operators.takes_facts(description) else "")
+
+
+def _param(setting: Setting, root: str) -> list[str]:
+    default = setting.default
+    shown = below_root(default, root) if isinstance(default, str) else literal(default)
+    about = [text(shorten(setting.about))] if setting.about else []
+    return [shown, *about, *(f"{word}={literal(value)}" for word, value in setting.schema.items())]
+
+
+def _dag(description: Description) -> str:
+    timing = description.timing
+    schedule = text(timing.schedule) if timing.schedule else "None"
+    if timing.schedule and description.dated and timing.schedule not in ("@once", "@continuous"):
+        # A plain expression gives Airflow 3's runs no interval, only an instant.
+        schedule = f"CronDataIntervalTimetable({schedule}, timezone=TIMEZONE)"
+    day = ", ".join(str(int(part)) for part in timing.start.split("-"))
+    name = module_name(description.dag_id)
+    name = f"{name}_dag" if name in ("stages", "stage", "run_stage", "group", "whole") else name
+    return "\n".join([
+        "",
+        f"@task_group(group_id={text(description.pipeline)})",
+        "def group() -> None:",
+        "    stages()",
+        "",
+        "",
+        "@dag(",
+        f"    dag_id={text(description.dag_id)},",
+        f"    schedule={schedule},",
+        f"    start_date=datetime.datetime({day}, tzinfo=zoneinfo.ZoneInfo(TIMEZONE)),",
+        f"    catchup={timing.catchup},",
+        f"    max_active_runs={timing.most_runs},",
+        "    params=PARAMS,",
+        f"    tags={literal(description.tags)},",
+        "    doc_md=__doc__,",
+        "    auto_register=False,  # a DAG file that imports this one does not make the DAG its own",
+        ")",
+        "def whole() -> None:",
+        "    stages()",
+        "",
+        "",
+        f"{name} = whole()",
+    ])  # fmt: skip
+
+
+def _variables(stages: Sequence[Stage]) -> dict[str, str]:
+    """A variable for each node: ExampleGen's is example_gen."""
+    names: dict[str, str] = {}
+    for one in stages:
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", re.sub(r"\W", "_", one.node, flags=re.ASCII)).lower()
+        while keyword.iskeyword(name) or name == "stage" or name in names.values():
+            name += "_"
+        names[one.node] = name
+    return names

@@ -1,0 +1,170 @@
+"""Describes a pipeline for Airflow: its stages and edges, what can be set, and which stages follow dates."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import shlex
+import sys
+import sysconfig
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.base import Component
+from components.errors import ParameterError, nearest
+from pipeline.dag import Pipeline
+from pipeline.runners.airflow.description import OPERATORS, Description, Place, Stage, Timing
+from pipeline.runners.airflow.settings import has_password, settings_of
+
+# What cron has no words for; of data intervals they have none.
+_ONCE = ("@once", "@continuous")
+
+
+def describe(
+    pipeline: Pipeline,
+    recipe: str,
+    *,
+    place: Place,
+    timing: Timing,
+    dag_id: str | None = None,
+    fixed: Mapping[str, str] | None = None,
+    wanted: Sequence[str] = ("*",),
+    pools: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    fail_refused: bool = False,
+) -> Description:
+    """The description of a pipeline that was built with `fixed` set.
+
+    Args:
+        wanted: patterns of the parameters that can be set when a run is started.
+        pools: `POOL` for all stages, `NODE=POOL` for one.
+
+    Raises:
+        ParameterError: a pool's node is unknown, an operator needs an image, or a secret would be written.
+    """
+    _check(place, timing, fixed or {})
+    pool_of = _pools(pools, pipeline)
+    # In the files' own order where it is right, so that a DAG file reads like the pipeline's.
+    stages = tuple(
+        Stage(
+            node, _about(pipeline.nodes[node]), tuple(pipeline.upstream(node)), pool_of.get(node, pool_of.get(""))
+        )
+        for node in pipeline.order
+    )
+    return Description(
+        dag_id=_checked_id(dag_id or pipeline.name),
+        pipeline=pipeline.name,
+        about=_docstring(recipe),
+        recipe=recipe if _is_name(recipe) else str(Path(recipe).absolute()),
+        stages=stages,
+        settings=settings_of(pipeline, place.root, wanted),
+        place=place,
+        timing=timing,
+        fixed=dict(fixed or {}),
+        dated=tuple(node for node in pipeline.order if _is_dated(pipeline.nodes[node])),
+        tags=tuple(tags) or ("kerasline", pipeline.name),
+        fail_refused=fail_refused,
+    )
+
+
+def this_command() -> str:
+    """How a shell calls this very kerasline: with the Python that runs now."""
+    import run_pipeline
+
+    script = Path(run_pipeline.__file__).resolve()
+    installed = script.parent in {Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib")}
+    return shlex.join([sys.executable, *(["-m", "run_pipeline"] if installed else [str(script)])])
+
+
+def _check(place: Place, timing: Timing, fixed: Mapping[str, str]) -> None:
+    if place.operator not in OPERATORS:
+        raise ParameterError(f"--operator {place.operator}: {nearest(place.operator, OPERATORS)}")
+    if place.operator in ("docker", "kubernetes") and not place.image:
+        raise ParameterError(f"--operator {place.operator}: give the --image that kerasline is installed in")
+    if place.operator == "external-python" and not re.search(
+        r"( -m run_pipeline|/run_pipeline\.py'?)$", place.command
+    ):
+        raise ParameterError(
+            f"--command {place.command!r}: PYTHON -m run_pipeline, or PYTHON FOLDER/run_pipeline.py, "
+            "wanted with external-python"
+        )
+    if has_password(place.metadata):
+        raise ParameterError(
+            "--metadata: a password would be written into the DAG file; "
+            "set KERASLINE_METADATA where tasks run instead"
+        )
+    for key, value in fixed.items():
+        if has_password(value):
+            raise ParameterError(
+                f"--set {key}: a password would be written into the DAG file; leave it to the pipeline"
+            )
+    if timing.catchup and timing.schedule is None:
+        raise ParameterError("--catchup: there is nothing to catch up with without a --schedule")
+    words = (timing.schedule or "@daily").split()
+    if len(words) not in (1, 5, 6) or (len(words) == 1 and not words[0].startswith("@")):
+        raise ParameterError(f"--schedule {timing.schedule!r}: a cron expression, or such as @daily, wanted")
+    for option, read, value in (("start-date", _date, timing.start), ("timezone", _zone, timing.timezone)):
+        try:
+            read(value)
+        except (ValueError, KeyError, OSError) as error:
+            raise ParameterError(f"--{option} {value!r}: {error}") from None
+
+
+def _date(text: str) -> Any:
+    import datetime
+
+    return datetime.date.fromisoformat(text)
+
+
+def _zone(name: str) -> Any:
+    import zoneinfo
+
+    return zoneinfo.ZoneInfo(name)
+
+
+def _pools(texts: Sequence[str], pipeline: Pipeline) -> dict[str, str]:
+    """Pools by node; of all others by ""."""
+    found = {}
+    for text in texts:
+        node, equals, pool = text.rpartition("=")
+        if equals and node not in pipeline.nodes:
+            raise ParameterError(f"--pool {text}: no such node; {nearest(node, pipeline.nodes)}")
+        found[node] = pool
+    return found
+
+
+def _checked_id(dag_id: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", dag_id):
+        raise ParameterError(f"--dag-id {dag_id!r}: letters, digits, '_', '.' and '-' wanted")
+    return dag_id
+
+
+def _about(node: Component) -> str:
+    """The first sentence of the component's docstring."""
+    paragraph = (inspect.cleandoc(type(node).__doc__ or "")).partition("\n\n")[0]
+    return " ".join(paragraph.replace("`", "").split())
+
+
+def _docstring(recipe: str) -> str:
+    """The recipe's, read without running it."""
+    from pipeline import recipes
+
+    file = Path(recipes.__path__[0], f"{recipe}.py") if _is_name(recipe) else Path(recipe)
+    return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+
+
+def _is_name(recipe: str) -> bool:
+    from pipeline.loading import recipe_names
+
+    return recipe in recipe_names()
+
+
+def _is_dated(node: Component) -> bool:
+    """Whether it reads files of days, and the pipeline does not say which days."""
+    parameters = node.parameters
+    if "span" not in parameters or parameters["span"] is not None:
+        return False
+    places = [parameters.get("input"), *(parameters.get("splits") or {}).values()]
+    return any("{YYYY}" in str(place) for place in places)

@@ -1,0 +1,134 @@
+"""From a pipeline's parameters to what can be set when Airflow starts a run: values with a JSON Schema each."""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from components.base import Component
+from pipeline.dag import Pipeline
+from pipeline.runners.airflow.description import Setting
+
+# Numbers, texts and choices have fields in Airflow's form; lists and objects are the pipeline's file's.
+_SIMPLE = ("boolean", "integer", "number", "string", "null")
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "pattern", "minLength", "maxLength")
+
+
+def settings_of(pipeline: Pipeline, root: str, wanted: Sequence[str] = ("*",)) -> dict[str, Setting]:
+    """The parameters that are numbers, texts, choices or such by key, in the pipeline's order.
+
+    Args:
+        root: a default below it is told from there; other absolute paths are this machine's, and URLs with a
+            password nobody's business: these are left to the pipeline (None).
+        wanted: patterns of `NODE.PARAM`.
+    """
+    found = {}
+    for node in (pipeline.nodes[name] for name in pipeline.order):
+        about = _descriptions(type(node))
+        for name, default, schema in _simple_parameters(node):
+            key = f"{node.name}.{name}"
+            if any(fnmatch.fnmatchcase(key, pattern) for pattern in wanted):
+                found[key] = _portable(Setting(default, schema, about.get(name.partition(".")[0], "")), root)
+    return found
+
+
+def _simple_parameters(node: Component) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    for name, spec in type(node).spec().parameters.items():
+        value = getattr(node, name)
+        if isinstance(value, Mapping) and name == "hyperparameters":
+            for inner, one in value.items():
+                kind = _kind_of(one)
+                if kind is not None and "." not in inner:
+                    yield f"{name}.{inner}", one, {"type": kind}
+            continue
+        schema = _simple(_json_schema(spec.type), value)
+        if schema is not None and _fits(value, schema):
+            yield name, value, schema
+
+
+def _json_schema(kind: Any) -> dict[str, Any]:
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter
+    from pydantic.errors import PydanticInvalidForJsonSchema
+
+    try:
+        try:
+            return TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True)).json_schema()
+        except PydanticUserError as error:
+            if isinstance(error, PydanticInvalidForJsonSchema):
+                raise
+            return TypeAdapter(kind).json_schema()
+    except (PydanticInvalidForJsonSchema, PydanticUserError):
+        return {}
+
+
+def _simple(schema: Mapping[str, Any], default: Any) -> dict[str, Any] | None:
+    """The schema with all its alternatives in one; None where none of them is simple."""
+    options = [option for option in schema.get("anyOf", [schema]) if option.get("type") in _SIMPLE]
+    types = list(dict.fromkeys(option["type"] for option in options))
+    if not types or types == ["null"]:
+        return None
+    if "string" in types and "null" in types and default is not None:
+        types.remove("null")  # a command line has no way to say None for a text
+    found: dict[str, Any] = {"type": types[0] if len(types) == 1 else sorted(types, key=_order)}
+    choices = [value for option in options for value in _choices(option)]
+    if choices and all(_choices(option) or option["type"] == "null" for option in options):
+        found["enum"] = [*choices, *([None] if "null" in types else [])]
+    for option in options:
+        found |= {key: option[key] for key in _BOUNDS if key in option}
+    return found
+
+
+def _choices(option: Mapping[str, Any]) -> list[Any]:
+    return list(option.get("enum", [option["const"]] if "const" in option else []))
+
+
+def _order(kind: str) -> tuple[bool, int]:
+    """Airflow's form takes the first type after "null" for the field's."""
+    return kind != "null", _SIMPLE.index(kind)
+
+
+def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
+    """Whether the value is one that the simple alternatives allow: a list in the pipeline's file is not."""
+    types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+    kind = "null" if value is None else _kind_of(value)
+    return kind in types or (kind == "integer" and "number" in types) or value is None
+
+
+def _kind_of(value: Any) -> str | None:
+    kinds = {bool: "boolean", int: "integer", float: "number", str: "string"}
+    return kinds.get(type(value))
+
+
+def _portable(setting: Setting, root: str) -> Setting:
+    value = setting.default
+    types = [setting.schema["type"]] if isinstance(setting.schema["type"], str) else list(setting.schema["type"])
+    default = None if has_password(value) or _is_elsewhere(value, root) else value
+    if default is None and "null" not in types:
+        types = ["null", *types]
+    schema = {**setting.schema, "type": types[0] if len(types) == 1 else types}
+    return Setting(default, schema, setting.about)
+
+
+def has_password(value: Any) -> bool:
+    """Whether it is an URL that holds one, as a database's may."""
+    return isinstance(value, str) and bool(re.search(r"://[^/@]*:[^/@]+@", value))
+
+
+def _is_elsewhere(value: Any, root: str) -> bool:
+    return isinstance(value, str) and os.path.isabs(value) and not value.startswith(root + os.sep)
+
+
+def _descriptions(kind: type[Component]) -> dict[str, str]:
+    """What the docstrings of a component and its bases say of each parameter, in one line."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        section = re.search(r"^Parameters:\n(.*?)(?=^\S|\Z)", inspect.cleandoc(base.__doc__ or ""), re.M | re.S)
+        for names, text in re.findall(
+            r"^    (\w+(?:, \w+)*): (.*?)(?=^    \w|\Z)", section[1] if section else "", re.M | re.S
+        ):
+            found |= dict.fromkeys(names.split(", "), " ".join(text.replace("`", "").split()))
+    return found

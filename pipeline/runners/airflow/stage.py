@@ -1,0 +1,102 @@
+"""What a task of Airflow's tells kerasline. DAG files carry copies of these functions: the standard library alone."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import re
+import zoneinfo
+from collections.abc import Collection, Mapping
+from typing import Any
+
+# BashOperator's own code for "mark this task skipped".
+SKIPPED = 99
+
+
+def run_name(dag_id: str, group: str, run_id: str) -> str:
+    """kerasline's id of a DAG run, or of a task group's part in it: the same for all stages and all tries."""
+    wanted = ".".join(part for part in (dag_id, group, run_id) if part)
+    name = re.sub(r"[^A-Za-z0-9_.:+-]", "-", wanted).lstrip("_.:+-")
+    if name == wanted and len(name) <= 100:
+        return name
+    return f"{name[:91]}-{hashlib.sha256(wanted.encode()).hexdigest()[:8]}"
+
+
+def changed(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The params that whoever started the run set otherwise. The rest is left to the pipeline itself."""
+    return {key: params[key] for key, value in defaults.items() if key in params and params[key] != value}
+
+
+def spans(
+    nodes: Collection[str], settings: Mapping[str, Any], interval: tuple[Any, Any], timezone: str
+) -> dict[str, str]:
+    """The dates that a data interval covers, as the spans that these nodes read: 2026-11-03, or with both ends.
+
+    A run without an interval, as some started by hand, reads the newest; so does a node whose `input` was
+    set to what has no dates.
+    """
+    start, end = interval
+    if start is None:
+        return {}
+    zone = zoneinfo.ZoneInfo(timezone)
+    first = start.astimezone(zone).date()
+    last = (end - datetime.timedelta(microseconds=1)).astimezone(zone).date()
+    dates = str(first) if last <= first else f"{first}:{last}"
+    return {f"{node}.span": dates for node in nodes if "{YYYY}" in str(settings.get(f"{node}.input", "{YYYY}"))}
+
+
+def options(settings: Mapping[str, Any]) -> list[str]:
+    """The settings as a command line has them."""
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()}
+    return [word for key, text in texts.items() for word in ("--set", f"{key}={text}")]
+
+
+def untemplated(text: str) -> str:
+    """The text as a Jinja template that renders to it: what people type into a form is no template."""
+    return text.replace("{", "{{ '{' }}")
+
+
+# For functions that Airflow carries to where it is not itself: what it knows of a run, as Jinja templates.
+FACTS = {
+    "dag_id": "{{ dag.dag_id }}",
+    "task_id": "{{ ti.task_id }}",
+    "run_id": "{{ run_id }}",
+    "params": "{{ params | tojson }}",
+    "start": "{{ data_interval_start | default('', true) }}",
+    "end": "{{ data_interval_end | default('', true) }}",
+}
+
+
+def run(node: str, facts: Mapping[str, str], plan: Mapping[str, Any]) -> None:
+    """Runs a stage in this process, which ends with the stage's exit status unless that is 0.
+
+    Args:
+        facts: what `FACTS` was rendered to.
+        plan: recipe, root, folder, metadata, defaults, fixed, dated, timezone, skipped, as a DAG file has them.
+    """
+    from pipeline.cli import main
+
+    if plan["folder"]:
+        os.chdir(plan["folder"])
+    try:
+        main(arguments(node, facts, plan))
+    except SystemExit as end:
+        if end.code:  # else Airflow's script around this function goes on to write what it returned
+            raise
+
+
+def arguments(node: str, facts: Mapping[str, str], plan: Mapping[str, Any]) -> list[str]:
+    """What kerasline's command line is given for a stage of a DAG run."""
+    run_id = run_name(facts["dag_id"], facts["task_id"].removesuffix(node).rstrip("."), facts["run_id"])
+    settings = {**plan["fixed"], **changed(json.loads(facts["params"]), plan["defaults"])}
+    interval = tuple(
+        datetime.datetime.fromisoformat(facts[end]) if facts[end] else None for end in ("start", "end")
+    )
+    settings = {**spans(plan["dated"], settings, interval, plan["timezone"]), **settings}
+    metadata = ["--metadata", plan["metadata"]] if plan["metadata"] else []
+    return [
+        "run", plan["recipe"], "--node", node, "--root", plan["root"], "--run-id", run_id,
+        *options(settings), *metadata, "--skipped-code", str(plan["skipped"]), "--report",
+    ]  # fmt: skip

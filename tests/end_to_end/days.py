@@ -1,0 +1,40 @@
+"""Numbers of a day, and their sum.
+
+A pipeline of quick stages that reads a file a day. For tests of what runs it.
+"""
+
+import time
+from pathlib import Path
+
+from components import CsvExampleGen, StatisticsGen
+from components.artifacts import Examples, Report
+from components.base import Input, Output, component
+from components.errors import StageSkipped
+from pipeline.dag import Pipeline
+
+
+@component
+def Total(
+    examples: Input[Examples], total: Output[Report], word: str = "plain", seconds: float = 0.0, marks: str = ""
+):
+    """Adds the numbers up, after some seconds, and notes each time that it does."""
+    time.sleep(seconds)
+    if marks:
+        with open(marks, "a") as file:
+            file.write("once\n")
+    numbers = sum(sum(batch.column("number").to_pylist()) for batch in examples.batches("train"))
+    (total.path / "word.txt").write_text(word)
+    return {"total": numbers}
+
+
+@component
+def Publish(total: Input[Report], published: Output[Report], refuse: bool = False):
+    """Publishes the total, unless that is refused."""
+    if refuse:
+        raise StageSkipped("refused: as asked")
+    (published.path / "word.txt").write_text(Path(total.path, "word.txt").read_text())
+
+
+def pipeline(settings) -> Pipeline:
+    examples = CsvExampleGen("data/{YYYY}-{MM}-{DD}.csv", splits={"train": 1})
+    return Pipeline("days", [StatisticsGen(examples), Publish(Total(examples))])

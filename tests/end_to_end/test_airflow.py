@@ -1,0 +1,411 @@
+"""Airflow 3, for real: DAG files that it reads, runs, kills, retries and fills back, seen through its own eyes."""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import HOUSE
+from tests.end_to_end.airflow_environment import PACKAGES, Airflow, wait
+
+DAYS = HOUSE / "tests" / "end_to_end" / "days.py"
+DATES = ("2026-11-01", "2026-11-02", "2026-11-03")
+
+# What Airflow makes of the DAG files, as JSON.
+LOOK = """
+import json, sys
+from pathlib import Path
+from airflow.dag_processing.dagbag import BundleDagBag
+bag = BundleDagBag(sys.argv[1], bundle_path=Path(sys.argv[1]), bundle_name="tests")
+print("RESULT" + json.dumps({"errors": bag.import_errors, "dags": {
+    dag.dag_id: {
+        "edges": sorted([a, b.task_id] for a in dag.task_ids for b in dag.get_task(a).downstream_list),
+        "operators": sorted({type(one).__name__ for one in dag.tasks}),
+        "retries": sorted({one.retries for one in dag.tasks}),
+        "pools": {one.task_id: one.pool for one in dag.tasks},
+        "params": {key: dag.params.get_param(key).schema | {"value": dag.params[key]} for key in dag.params},
+        "schedule": type(dag.timetable).__name__, "catchup": dag.catchup, "tags": sorted(dag.tags),
+        "about": dag.doc_md, "tasks": {one.task_id: one.doc_md for one in dag.tasks},
+    } for dag in bag.dags.values()}}))
+"""
+
+LARGER = """
+from airflow.sdk import DAG, task
+from days import group
+from pipeline.runners.airflow.factory import pipeline_dag, pipeline_group, pipeline_params
+
+made = pipeline_dag("{folder}/days.json", dag_id="made", schedule=None, tags=["mine"])
+
+with DAG("larger", params=pipeline_params("{folder}/days.json")):
+    @task
+    def before(): ...
+
+    @task
+    def after(): ...
+
+    before() >> group() >> pipeline_group("{folder}/days.json", "again") >> after()
+"""
+
+
+@pytest.fixture(scope="module")
+def installed():
+    try:
+        from tests.end_to_end.airflow_environment import installed
+
+        return installed()
+    except (RuntimeError, OSError) as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with numbers by day: 1, then 1 and 2, then 1 to 3."""
+    folder = tmp_path_factory.mktemp("airflow")
+    (folder / "data").mkdir()
+    for count, date in enumerate(DATES, 1):
+        (folder / "data" / f"{date}.csv").write_text("number\n" + "".join(f"{n}\n" for n in range(1, count + 1)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def write(place):
+    """Writes a DAG file by the command line."""
+
+    def call(output, recipe, *more):
+        command = [
+            sys.executable,
+            HOUSE / "run_pipeline.py",
+            "airflow",
+            recipe,
+            "-o",
+            output,
+            "--root",
+            place / "root",
+        ]
+        command += ["--retry-minutes", "0", *more]
+        done = subprocess.run(list(map(str, command)), cwd=place, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def airflow(installed, place, write):
+    """An Airflow with all DAG files of these tests; kerasline is on its path, but not what that needs."""
+    airflow = Airflow(
+        place / "home", PYTHONPATH=str(HOUSE), AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="30"
+    )
+    daily = ("--schedule", "@daily", "--start-date", DATES[0])
+    write(airflow.dags / "days.py", DAYS, *daily, "--pool", "Total=default_pool")
+    write(place / "days.json", DAYS, *daily)
+    write(airflow.dags / "refusing.py", DAYS, "--dag-id", "refusing", "--set", "Publish.refuse=true")
+    write(airflow.dags / "failing.py", DAYS, "--dag-id", "failing", "--set", "Publish.refuse=true", "--fail-refused",
+          "--retries", "0")  # fmt: skip
+    write(airflow.dags / "elsewhere.py", DAYS, "--dag-id", "elsewhere", "--operator", "external-python", *daily)
+    write(
+        airflow.dags / "docker.py",
+        DAYS,
+        "--dag-id",
+        "docker",
+        "--operator",
+        "docker",
+        "--image",
+        "kerasline:1",
+        *daily,
+    )
+    write(
+        airflow.dags / "pods.py",
+        DAYS,
+        "--dag-id",
+        "pods",
+        "--operator",
+        "kubernetes",
+        "--image",
+        "kerasline:1",
+        *daily,
+    )
+    write(airflow.dags / "penguins.py", "penguins")
+    (airflow.dags / "larger.py").write_text(LARGER.format(folder=place))
+    return airflow
+
+
+@pytest.fixture(scope="module")
+def look(airflow):
+    done = airflow.python(LOOK, airflow.dags)
+    assert "RESULT" in done.stdout, done.stderr
+    return json.loads(done.stdout.partition("RESULT")[2])
+
+
+@pytest.fixture(scope="module")
+def running(airflow):
+    with airflow.running():
+        yield airflow
+
+
+def rows(place, query):
+    with contextlib.closing(sqlite3.connect(place / "root" / "metadata.sqlite")) as database:
+        return database.execute(query).fetchall()
+
+
+def states(place, run_id):
+    return dict(rows(place, f"SELECT node, state FROM executions WHERE run_id = '{run_id}'"))
+
+
+def metrics(place, run_id, node):
+    (found,) = rows(place, f"SELECT metrics FROM executions WHERE run_id = '{run_id}' AND node = '{node}'")
+    return json.loads(found[0])
+
+
+def word(place, run_id):
+    (found,) = rows(place, f"SELECT folder FROM executions WHERE run_id = '{run_id}' AND node = 'Total'")
+    return Path(found[0], "total", "word.txt").read_text()
+
+
+@pytest.mark.slow
+def test_airflow_reads_every_file_and_finds_the_pipelines_own_graph(look):
+    assert look["errors"] == {}
+    assert set(look["dags"]) == {
+        "days", "refusing", "failing", "elsewhere", "docker", "pods", "penguins", "made", "larger"
+    }  # fmt: skip
+    graph = [["ExampleGen", "StatisticsGen"], ["ExampleGen", "Total"], ["Total", "Publish"]]
+    for name in ("days", "refusing", "elsewhere", "docker", "pods", "made"):
+        assert look["dags"][name]["edges"] == graph
+    days, penguins = look["dags"]["days"], look["dags"]["penguins"]
+    assert days["about"].startswith("Numbers of a day, and their sum.") and days["tags"] == ["days", "kerasline"]
+    assert days["schedule"] == "CronDataIntervalTimetable" and days["retries"] == [1]
+    assert days["tasks"]["Publish"] == "Publishes the total, unless that is refused."
+    assert days["params"]["Total.word"] == {"type": "string", "section": "Total", "value": "plain"}
+    assert penguins["params"]["Trainer.epochs"]["type"] == ["null", "integer"]
+    assert ["Transform", "Trainer"] in penguins["edges"] and len(penguins["tasks"]) == 11
+    operators = {name: look["dags"][name]["operators"] for name in ("days", "elsewhere", "docker", "pods")}
+    assert operators == {
+        "days": ["_BashDecoratedOperator"], "elsewhere": ["_PythonExternalDecoratedOperator"],
+        "docker": ["_DockerDecoratedOperator"], "pods": ["_KubernetesCmdDecoratedOperator"],
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_factory_makes_what_the_file_says_and_groups_fit_into_a_larger_dag(look):
+    made, days, larger = (look["dags"][name] for name in ("made", "days", "larger"))
+    for what in ("edges", "operators", "params", "retries"):
+        assert made[what] == days[what]
+    assert made["tags"] == ["mine"] and made["schedule"] != days["schedule"]
+    edges = {tuple(edge) for edge in larger["edges"]}
+    assert {
+        ("before", "days.ExampleGen"),
+        ("days.Total", "days.Publish"),
+        ("again.Total", "again.Publish"),
+    } <= edges
+    assert {("days.Publish", "again.ExampleGen"), ("days.StatisticsGen", "again.ExampleGen")} <= edges
+    assert {("again.Publish", "after"), ("again.StatisticsGen", "after")} <= edges
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operator", ["days", "elsewhere", "made"])
+def test_dags_test_runs_a_whole_pipeline_on_the_span_of_its_date(airflow, place, operator):
+    typed = 'it\'s "quoted" $(touch spilt) {{ 6 * 7 }} {% raw %} \u00e9'
+    conf = json.dumps({"Total.word": typed, "Total.seconds": 0.25 if operator == "days" else 0.5})
+    done = airflow.run("dags", "test", operator, "2026-11-02", "--conf", conf)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    run_id = rows(place, f"SELECT id FROM runs WHERE id LIKE '{operator}.%'")[0][0]
+    assert set(states(place, run_id)) == {"ExampleGen", "StatisticsGen", "Total", "Publish"}
+    # A daily run's interval is the day that has ended; without a schedule there is but the date itself.
+    assert metrics(place, run_id, "ExampleGen")["spans"] == DATES[1 if operator == "made" else 0]
+    assert word(place, run_id) == typed and not list(place.rglob("spilt"))
+
+
+@pytest.mark.slow
+def test_containers_are_told_the_same_as_a_command(airflow, place):
+    """Docker and Kubernetes are not here: what they would be given is looked at instead."""
+    done = airflow.run("tasks", "render", "docker", "Total", "2026-11-02")
+    assert done.returncode == 0, done.stderr
+    assert "'dag_id': 'docker'" in done.stdout and "2026-11-01" in done.stdout
+    code = """
+import datetime, sys
+from pathlib import Path
+from types import SimpleNamespace
+from airflow.dag_processing.dagbag import BundleDagBag
+bag = BundleDagBag(sys.argv[1], bundle_path=Path(sys.argv[1]), bundle_name="tests")
+dag = bag.dags["pods"]
+task = dag.get_task("Total")
+days = [datetime.datetime(2026, 11, day, tzinfo=datetime.timezone.utc) for day in (1, 2)]
+known = {"dag": dag, "ti": SimpleNamespace(task_id="Total"), "run_id": "one",
+         "params": {"Total.word": "{{ 6 * 7 }}"},
+         "data_interval_start": days[0], "data_interval_end": days[1]}
+words = task.python_callable("Total", **known)
+print("RESULT", [task.render_template(word, {}) for word in words], task.image)
+"""
+    told = airflow.python(code, airflow.dags).stdout.partition("RESULT ")[2].strip()
+    words = ["python", "-m", "run_pipeline", "run", str(DAYS), "--node", "Total", "--root", str(place / "root"),
+             "--run-id", "pods.one", "--set", "ExampleGen.span=2026-11-01", "--set", "Total.word={{ 6 * 7 }}",
+             "--skipped-code", "99", "--report"]  # fmt: skip
+    assert told == f"{words} kerasline:1"
+
+
+@pytest.mark.slow
+def test_a_triggered_run_of_the_penguins_succeeds_and_is_cached_for_whoever_runs_the_same(running, place):
+    run_id = running.trigger("penguins", "chosen", **{"Trainer.epochs": 20})
+    tasks = running.finished("penguins", run_id)
+    assert {one["state"] for one in tasks.values()} == {"success"} and len(tasks) == 11
+    assert running.api("GET", "importErrors")["import_errors"] == []
+    ours = f"penguins.{run_id}"
+    ((state, settings),) = rows(place, f"SELECT state, settings FROM runs WHERE id = '{ours}'")
+    assert state == "succeeded" and json.loads(settings) == {"Trainer.epochs": "20"}
+    links = running.api("GET", f"dags/penguins/dagRuns/{run_id}/taskInstances/Evaluator/links")["extra_links"]
+    assert links == {"Report": f"file://{place}/root/reports/{ours}.html"}
+    assert (place / "root" / "reports" / f"{ours}.html").exists()
+    command = [sys.executable, HOUSE / "run_pipeline.py", "run", "penguins", "--set", "Trainer.epochs=20",
+               "--root", place / "root", "--json", place / "again.json"]  # fmt: skip
+    assert subprocess.run(list(map(str, command)), cwd=place).returncode == 0
+    assert {node["state"] for node in json.loads((place / "again.json").read_text())["nodes"]} == {"cached"}
+
+
+@pytest.mark.slow
+def test_training_killed_half_way_is_retried_and_takes_up_its_checkpoint(running, place):
+    changes = {"Trainer.epochs": 3000, "Trainer.batch_size": 8, "Trainer.checkpoint_epochs": 5}
+    run_id = running.trigger("penguins", "killed", **changes)
+    wait(lambda: list((place / "root" / "state").glob("Trainer-*/**/step-*.npz")), "a checkpoint", 600)
+    (stage,) = processes("--node Trainer")
+    os.killpg(os.getpgid(stage), signal.SIGKILL)
+    done_before = rows(
+        place, "SELECT node, id FROM executions WHERE run_id = 'penguins.killed' AND state != 'running'"
+    )
+    tasks = running.finished("penguins", run_id)
+    assert {one["state"] for one in tasks.values()} == {"success"}
+    tries = {name: one["try_number"] for name, one in tasks.items()}
+    assert tries == dict.fromkeys(tries, 1) | {"Trainer": 2}
+    after = dict(rows(place, "SELECT node, id FROM executions WHERE run_id = 'penguins.killed'"))
+    assert len(done_before) >= 5 and all(after[node] == execution for node, execution in done_before)
+    ((folder,),) = rows(
+        place, "SELECT folder FROM executions WHERE run_id = 'penguins.killed' AND node = 'Trainer'"
+    )
+    assert json.loads(Path(folder, "trained_model", "training.json").read_text())["resumed_at_step"] > 0
+
+
+@pytest.mark.slow
+def test_a_stage_whose_airflow_task_died_goes_on_and_is_not_run_twice(running, place):
+    """SIGKILL takes Airflow's own process of the task; what it started holds the stage's lock to its end."""
+    marks = place / "marks.txt"
+    run_id = running.trigger("days", "orphan", **{"Total.seconds": 20, "Total.marks": str(marks)})
+    (stage,) = wait(lambda: processes("days.orphan", "--node Total"), "the stage")
+    wait(lambda: states(place, "days.orphan").get("Total") == "running", "the stage at work")
+    os.kill(parent_outside_group(stage), signal.SIGKILL)
+    tasks = running.finished("days", run_id)
+    assert tasks["Total"]["try_number"] == 2 and {one["state"] for one in tasks.values()} == {"success"}
+    assert marks.read_text() == "once\n"
+
+
+@pytest.mark.slow
+def test_a_task_that_a_person_stops_stops_its_command(running, place):
+    run_id = running.trigger("days", "stopped", **{"Total.seconds": 500})
+    wait(lambda: processes("days.stopped", "--node Total"), "the stage")
+    body = {"new_state": "failed"}
+    running.api("PATCH", f"dags/days/dagRuns/{run_id}/taskInstances/Total", body)
+    wait(lambda: not processes("days.stopped", "--node Total"), "the end of the stage", 200)
+    assert running.finished("days", run_id)["Total"]["state"] == "failed"
+
+
+@pytest.mark.slow
+def test_a_refused_model_is_skipped_and_fails_where_that_is_asked_for(running, place):
+    refusing = running.finished("refusing", running.trigger("refusing", "one"))
+    assert {name: one["state"] for name, one in refusing.items()} == {
+        "ExampleGen": "success", "StatisticsGen": "success", "Total": "success", "Publish": "skipped"
+    }  # fmt: skip
+    assert running.state("refusing", "one") == "success"
+    assert rows(place, "SELECT state FROM runs WHERE id = 'refusing.one'") == [("succeeded",)]
+    assert running.finished("failing", running.trigger("failing", "one"))["Publish"]["state"] == "failed"
+    assert running.state("failing", "one") == "failed"
+
+
+@pytest.mark.slow
+def test_two_groups_of_one_dag_keep_apart(running, place):
+    tasks = running.finished("larger", running.trigger("larger", "one", **{"Total.word": "larger"}))
+    assert {one["state"] for one in tasks.values()} == {"success"} and len(tasks) == 10
+    for group in ("days", "again"):
+        assert set(states(place, f"larger.{group}.one")) == {"ExampleGen", "StatisticsGen", "Total", "Publish"}
+        assert word(place, f"larger.{group}.one") == "larger"
+
+
+@pytest.mark.slow
+def test_a_backfill_runs_each_date_on_its_own_span_side_by_side(running, place):
+    running.api("PATCH", "dags/days", {"is_paused": False})
+    body = {"dag_id": "days", "from_date": f"{DATES[0]}T00:00:00Z", "to_date": f"{DATES[2]}T00:00:00Z",
+            "max_active_runs": 3, "dag_run_conf": {"Total.seconds": 1}}  # fmt: skip
+    running.api("POST", "backfills", body)
+
+    def runs():
+        found = running.api("GET", "dags/days/dagRuns?limit=50")["dag_runs"]
+        ours = [one for one in found if one["run_type"] == "backfill"]
+        return len(ours) == 3 and all(one["state"] in ("success", "failed") for one in ours) and ours
+
+    found = wait(runs, "the backfill", 900)
+    assert {one["state"] for one in found} == {"success"}
+    for count, (date, one) in enumerate(zip(DATES, sorted(found, key=lambda one: one["dag_run_id"])), 1):
+        ours = f"days.{one['dag_run_id']}"
+        assert metrics(place, ours, "ExampleGen")["spans"] == date
+        assert metrics(place, ours, "Total")["total"] == count * (count + 1) / 2
+        assert one["data_interval_start"].startswith(date)
+    starts, ends = ([one[which] for one in found] for which in ("start_date", "end_date"))
+    assert max(starts) < min(ends)
+
+
+@pytest.mark.slow
+def test_the_guide_does_what_it_says(installed, tmp_path, taxi_csv):
+    """The commands of docs/AIRFLOW.md, one after the other, and its DAG files."""
+    guide = (HOUSE / "docs" / "AIRFLOW.md").read_text()
+    airflow = Airflow(tmp_path / "home", PYTHONPATH=str(HOUSE), AIRFLOW__CORE__DAGS_FOLDER=str(tmp_path / "dags"))
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "trips").mkdir()
+    for date in DATES:
+        (tmp_path / "trips" / f"{date}.csv").symlink_to(taxi_csv)
+    airflow.run("version")
+    for line in (line for block in re.findall(r"```bash\n(.*?)```", guide, re.S) for line in block.splitlines()):
+        words = shlex.split(line)
+        if words[:3] == ["python", "-m", "venv"]:
+            continue  # `installed` has done it
+        if words[1:2] == ["install"]:
+            assert words[2].removesuffix("*") in PACKAGES[0]
+            continue
+        if words[0] == "python":
+            words[:2] = [sys.executable, str(HOUSE / "run_pipeline.py")]
+        done = subprocess.run(words, cwd=tmp_path, env=airflow.environment, capture_output=True, text=True)
+        assert done.returncode == 0, (line, done.stdout[-2000:], done.stderr[-2000:])
+    for number, program in enumerate(re.findall(r"```python\n(.*?)```", guide, re.S)):
+        text = program.replace("penguins.json", str(tmp_path / "penguins.json"))
+        (tmp_path / "dags" / f"own{number}.py").write_text(text)
+    done = airflow.python(LOOK, tmp_path / "dags")
+    found = json.loads(done.stdout.partition("RESULT")[2])
+    assert found["errors"] == {} and set(found["dags"]) == {"penguins", "taxi", "larger", "nightly", "both"}
+    runs = airflow.run("dags", "list-runs", "taxi", "-o", "json").stdout
+    assert sorted(one["run_id"][:21] for one in json.loads(runs[runs.index("[{") :])) == [
+        f"backfill__{date}" for date in DATES
+    ]  # fmt: skip
+
+
+def processes(*texts):
+    """The ids of kerasline's processes whose command line holds the texts."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            line = (folder / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+            if all(text in line for text in ("run_pipeline.py run", *texts)) and not line.startswith(
+                "/usr/bin/bash"
+            ):
+                found.append(int(folder.name))
+    return found
+
+
+def parent_outside_group(process):
+    """The process that started another's group: the task of Airflow's that called the shell."""
+    group = os.getpgid(process)
+    while os.getpgid(process) == group:
+        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    return process
