@@ -20,11 +20,14 @@ GENUINE_CLIENT := 'tensorflow-serving-api>=2.19,<2.22'
 run: $(VENV)/.installed
 	$(PYTHON) run_pipeline.py run $(RECIPE) $(ARGS)
 
+# Two processes: most tests wait for others, and the machines that we know have two cores. A file stays together.
+PYTEST := $(PYTHON) -m pytest -n 2 --dist loadfile
+
 test: $(VENV)/.installed
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-all: $(VENV)/.installed
-	$(PYTHON) -m pytest -m "" $(ARGS)
+	$(PYTEST) -m "" $(ARGS)
 
 install: $(VENV)/.installed
 
