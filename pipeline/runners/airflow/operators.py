@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.runners.airflow import stage
-from pipeline.runners.airflow.code import call, enclosed, literal, text
+from pipeline.runners.airflow.code import call, enclosed, text
 from pipeline.runners.airflow.description import Description
 
 _RETRIED = ("retries=RETRIES", "retry_delay=RETRY_DELAY")
