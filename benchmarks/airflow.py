@@ -147,8 +147,8 @@ def print_table(
         values = [one[part] for one in found.values()]
         print(f"{part:{width}}{statistics.mean(values):8.2f}{max(values):8.2f}  {about}")
     added = [sum(one[part] for part in PARTS if part != "the stage") - imported for one in found.values()]
-    print(f"{'added beyond imports':{width}}{statistics.mean(added):8.2f}{max(added):8.2f}  all but the stage, less "
-          f"{imported:.2f} s of interpreter and imports alone")  # fmt: skip
+    rest = f"all but the stage, less {imported:.2f} s of interpreter and imports alone"
+    print(f"{'added beyond imports':{width}}{statistics.mean(added):8.2f}{max(added):8.2f}  {rest}")
     stages = [(name, one["the stage"], alone[name]) for name, one in found.items()]
     print("\nstages, under Airflow and in one process: "
           + ", ".join(f"{name} {ours:.1f} and {theirs:.1f}" for name, ours, theirs in stages))  # fmt: skip

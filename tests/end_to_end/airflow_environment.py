@@ -75,7 +75,7 @@ class Airflow:
             "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
             # The processes share these; else each that starts first writes its own into airflow.cfg.
-            "AIRFLOW__API_AUTH__JWT_SECRET": "for tests only, and no secret, but as long as one must be: 0123456789",
+            "AIRFLOW__API_AUTH__JWT_SECRET": "for tests only, and no secret, but as long as it must be",
             "AIRFLOW__API__SECRET_KEY": "for tests only",
             "AIRFLOW__CORE__FERNET_KEY": "",
             **variables,
@@ -119,6 +119,9 @@ class Airflow:
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
+            for process in self._left_over():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
         """Calls the REST API, and gives what it answers."""
@@ -162,6 +165,15 @@ class Airflow:
             return bool(self.api("GET", "monitor/health"))
         except (OSError, ValueError):
             return False
+
+    def _left_over(self) -> list[int]:
+        """Commands of tasks that outlived what started them: they all have Airflow's environment."""
+        ours, found = f"AIRFLOW_HOME={self.home}".encode(), []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if ours in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append(int(folder.name))
+        return found
 
     def _known(self, dag_id: str) -> bool:
         try:

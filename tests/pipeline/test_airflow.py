@@ -259,7 +259,7 @@ def test_a_carried_stage_is_told_what_a_command_is():
 
 def test_what_runs_in_airflow_needs_none_of_kerasline_s_dependencies():
     """In a Python that sees the standard library alone."""
-    code = "import pipeline.runners.airflow.stage, pipeline.runners.airflow.description"
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append({str(HOUSE)!r}); {code}"],
-                          capture_output=True, text=True)  # fmt: skip
+    code = f"import sys; sys.path.append({str(HOUSE)!r})\n"
+    code += "import pipeline.runners.airflow.stage, pipeline.runners.airflow.description"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

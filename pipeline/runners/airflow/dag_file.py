@@ -1,4 +1,4 @@
-"""Writes a description as a DAG file for people to read, which needs airflow.sdk and the standard library alone."""
+"""Writes a description as a DAG file for people to read. It needs airflow.sdk and the standard library alone."""
 
 from __future__ import annotations
 

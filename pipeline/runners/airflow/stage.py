@@ -1,4 +1,4 @@
-"""What a task of Airflow's tells kerasline. DAG files carry copies of these functions: the standard library alone."""
+"""What a task of Airflow's tells kerasline, by the standard library alone: DAG files carry copies of this."""
 
 from __future__ import annotations
 
