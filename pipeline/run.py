@@ -72,7 +72,8 @@ def run_pipeline(request: RunRequest) -> Summary:
 
     Raises:
         StoreError: the metadata store fails.
-        KeraslineError: the root cannot be used, or the orchestrator itself fails; a stage's failure is in the summary instead.
+        KeraslineError: the root cannot be used, or the orchestrator itself fails; a stage's failure is in
+            the summary instead.
     """
     selected = list(request.selected) or request.pipeline.order
     executor = Executor(
