@@ -22,8 +22,8 @@ S3_OPTIONS = {"max_concurrency": 2}
 EXTRAS = {"s3": "s3", "s3a": "s3"}
 
 # What the libraries of object stores call these; none of them is imported for their errors alone.
-NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError",
-                  "DefaultCredentialsError", "ProfileNotFound"}  # fmt: skip
+NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError",
+                  "TokenRetrievalError", "DefaultCredentialsError", "ProfileNotFound"}  # fmt: skip
 UNREACHABLE = {"EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError",
                "ClientConnectorError", "ServerDisconnectedError", "FSTimeoutError", "ProxyConnectionError",
                "HTTPClientError", "ServiceRequestError"}  # fmt: skip

@@ -36,7 +36,7 @@ def _root_of(place: Any) -> Any:
 Root = Annotated[
     Any,
     typer.Option(
-        parser=_root_of, metavar="DIR|URL", help="The pipeline root: artifacts, metadata and logs; see docs/REMOTE.md."
+        parser=_root_of, metavar="DIR|URL", help="The pipeline root: artifacts, metadata and logs; docs/REMOTE.md."
     ),
 ]
 Metadata = Annotated[

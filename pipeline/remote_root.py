@@ -76,8 +76,11 @@ class RemotePublished(Published):
                 yield name, f"{self.place}/{where} is missing"
             elif there.size != file["size"]:
                 yield name, f"{self.place}/{where} has {there.size} bytes instead of {file['size']}"
-            elif there.version != file.get("version") and self.remote.digest(f"{self.name}/{where}") != file["sha256"]:
+            elif there.version != file.get("version") and self._digest(where) != file["sha256"]:
                 yield name, f"{self.place}/{where} was changed"
+
+    def _digest(self, file: str) -> str:
+        return self.remote.digest(f"{self.name}/{file}")
 
 
 class RemoteRoot(ArtifactRoot):
@@ -178,7 +181,9 @@ class RemoteRoot(ArtifactRoot):
         return f"{name}/{MANIFEST}" in self.remote.found(name)
 
     def manifest(self, place: str) -> dict[str, Any] | None:
-        return self._manifest(place.removeprefix(f"{self.place}/")) if self._owns(place) else super().manifest(place)
+        if not self._owns(place):
+            return super().manifest(place)
+        return self._manifest(place.removeprefix(f"{self.place}/"))
 
     def folders(self) -> Iterator[Folder]:
         for name, files in _by_folder(self.remote.found("artifacts")).items():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import datetime
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,8 @@ def gather(store: Store, run: Run) -> Gathered:
     makers = {artifact.id: e.node for e in everything for artifact in e.outputs.values()}
     known = {e.node for e in everything}
     stages = [
-        _stage(root, e, EARLIER if e in earlier else e.state, _sources(store, e, makers, known)) for e in everything
+        _stage(root, e, EARLIER if e in earlier else e.state, _sources(store, e, makers, known))
+        for e in everything
     ]
     return Gathered(run, stages, _docstring(run.recipe))
 

@@ -9,7 +9,6 @@ import threading
 import time
 import uuid
 
-
 import pytest
 
 from components import Pusher
