@@ -194,9 +194,9 @@ def test_a_run_is_called_the_same_for_all_stages_and_apart_from_all_others():
         for run_id in ("by hand", "by_hand", "by/hand", "by-hand", "x" * 250)
     }
     assert len(odd) == 5
-    from pipeline.cli import _checked_run_id
+    from pipeline.commands.options import checked_run_id
 
-    assert all(_checked_run_id(name) == name for name in odd)
+    assert all(checked_run_id(name) == name for name in odd)
 
 
 def test_only_what_was_changed_is_set():

@@ -1,0 +1,42 @@
+"""`gc` and `rollback`: what stays, and what is served."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from pipeline.commands.options import DEFAULT_ROOT, Json, Metadata, Root, opened_store
+from pipeline.commands.output import show_table, write_json
+
+
+def gc(
+    root: Root = DEFAULT_ROOT,
+    metadata: Metadata = None,
+    keep: Annotated[int, typer.Option(min=0, help="Runs of each pipeline whose outputs stay.")] = 5,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    json_file: Json = None,
+) -> None:
+    """Remove what dead processes left, and outputs that none of the newest runs uses."""
+    from pipeline.garbage import collect
+
+    store = opened_store(root, metadata, must_exist=True)
+    removed = collect(store, root, keep=keep, dry_run=dry_run)
+    rows = [(item.path, item.why, f"{item.size_bytes / 1e6:.1f} MB") for item in removed]
+    values = [{"path": i.path, "why": i.why, "size_bytes": i.size_bytes} for i in removed]
+    show_table(json_file, ("would go" if dry_run else "removed", "why", "size"), rows, values)
+
+
+def rollback(
+    destination: Annotated[str, typer.Argument(help="The folder of versions that a Pusher fills: a path or URL.")],
+    to: Annotated[Optional[int], typer.Option(help="The version; by default the one before the latest.")] = None,
+    json_file: Json = None,
+) -> None:
+    """Serve an earlier version of a pushed model again: `latest` points to it from one instant to the next."""
+    from pipeline.rollback import rolled_back
+
+    found = rolled_back(destination, to)
+    if json_file:
+        write_json(json_file, found)
+        return
+    typer.echo(f"{found['destination']}: latest was {found['from'] or 'not set'}, is {found['to']}")

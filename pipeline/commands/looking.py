@@ -1,0 +1,104 @@
+"""`recipes`, `runs`, `show`, `lineage`, `report`: what there is, and what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from pipeline.commands.options import DEFAULT_ROOT, Json, Metadata, Root, opened_store, report_file, run_of, state_of
+from pipeline.commands.output import show_table, write_json
+
+
+def recipes(json_file: Json = None) -> None:
+    """List the ready pipelines."""
+    from pipeline.loading import recipe_names, recipe_summary
+
+    rows = [(name, recipe_summary(name)) for name in recipe_names()]
+    show_table(json_file, ("recipe", "what it does"), rows, [dict(zip(("name", "about"), r)) for r in rows])
+
+
+def runs(root: Root = DEFAULT_ROOT, metadata: Metadata = None, json_file: Json = None) -> None:
+    """List the runs, the newest first."""
+    rows, values = [], []
+    for item in opened_store(root, metadata, must_exist=True).runs():
+        state = state_of(item)
+        seconds = f"{item.seconds:.1f}" if item.seconds is not None else ""
+        rows.append((item.id, item.recipe, state, f"{item.started:%Y-%m-%d %H:%M:%S}", seconds))
+        values.append({**vars(item), "state": state})
+    show_table(json_file, ("run", "recipe", "state", "started (UTC)", "seconds"), rows, values)
+
+
+def show(
+    run_id: Annotated[str, typer.Argument(metavar="RUN")],
+    root: Root = DEFAULT_ROOT,
+    metadata: Metadata = None,
+    json_file: Json = None,
+) -> None:
+    """Show a run's stages, how each went and what came of it, and how good the model is.
+
+    RUN: an id, its beginning, or latest.
+    """
+    from pipeline.run import Summary
+    from pipeline.screen import figures
+
+    store = opened_store(root, metadata, must_exist=True)
+    item = run_of(store, run_id)
+    executions = store.executions(item.id)
+    summary = Summary(item.id, item.recipe, item.state, item.seconds or 0.0, executions)
+    rows = []
+    for e in executions:
+        outputs = [f"{name}: {artifact.path}" for name, artifact in e.outputs.items()]
+        told = "\n".join(filter(None, [e.message, figures(e.metrics), *outputs]))
+        rows.append((e.node, e.state, f"{e.seconds or 0:.1f}", told))
+    show_table(json_file, ("stage", "state", "seconds", "figures and outputs"), rows, summary.as_json())
+    if not json_file:
+        from pipeline import verdict
+        from pipeline.screen import console
+
+        for table in verdict.tables(executions, root):
+            console().print(table)
+
+
+def lineage(
+    key: Annotated[str, typer.Argument(metavar="ARTIFACT-OR-RUN")],
+    root: Root = DEFAULT_ROOT,
+    metadata: Metadata = None,
+    json_file: Json = None,
+) -> None:
+    """Show what an artifact (its path or id), or each output of a run, was made from and is used by."""
+    from pipeline.lineage import as_tree, trace
+
+    found = trace(opened_store(root, metadata, must_exist=True), key)
+    if json_file:
+        write_json(json_file, found)
+        return
+    from pipeline.screen import console
+
+    for item in found:
+        console().print(as_tree(item), soft_wrap=True)
+
+
+def report(
+    run_id: Annotated[str, typer.Argument(metavar="RUN")],
+    against: Annotated[Optional[str], typer.Option(metavar="RUN", help="Compare with this run.")] = None,
+    output: Annotated[
+        Optional[Path], typer.Option("-o", "--output", help="The HTML file.", show_default="in root/reports")
+    ] = None,
+    root: Root = DEFAULT_ROOT,
+    metadata: Metadata = None,
+    json_file: Json = None,
+) -> None:
+    """Write a run's report, one HTML file, and its model card as Markdown. RUN: an id, its beginning, or latest."""
+    from pipeline.report import write_report
+
+    store = opened_store(root, metadata, must_exist=True)
+    item, *others = [run_of(store, key) for key in (run_id, against) if key]
+    written = write_report(store, item, output or report_file(root, item.id), *others)
+    if output is None:
+        root.keep_report(written.report, written.card)
+    if json_file:
+        write_json(json_file, written.as_json())
+    if str(json_file) != "-":
+        print(written.report)

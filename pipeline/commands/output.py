@@ -1,0 +1,45 @@
+"""How commands answer: a table on the screen, or JSON where it was asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from components.errors import KeraslineError
+
+
+def show_table(json_file: Path | None, columns: Sequence[str], rows: Sequence[Sequence[str]], value: Any) -> None:
+    if json_file:
+        write_json(json_file, value)
+        return
+    from pipeline.screen import console, plain_table
+
+    console().print(plain_table(columns, rows))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as JSON; `-` is the screen."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    write_text(path, text, f"--json {path}")
+
+
+def write_text(path: Path, text: str, told: str) -> None:
+    """Writes aside and renames, so that a reader never meets half a file."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.rename(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise KeraslineError(f"{told}: {error.strerror}") from error
+
+
+def complain(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
