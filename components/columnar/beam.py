@@ -23,6 +23,7 @@ from components.user_code import import_file, imported_files
 
 _HOUSE = Path(__file__).resolve().parents[2]
 RUNS_A_WORKER = 4
+AN_ENGINES_WORKERS = 16  # where its options do not tell of more
 
 Element = TypeVar("Element")
 Accumulator = TypeVar("Accumulator")
@@ -131,7 +132,8 @@ def _workers(options: Sequence[str]) -> int:
     """How many workers the runner has, as far as its options say."""
     if runner_name(options) in (None, "DirectRunner"):
         return int(PipelineOptions(list(options)).get_all_options()["direct_num_workers"]) or os.cpu_count()
-    return 16
+    asked = [option.partition("=")[2] for option in options if option.startswith("--parallelism=")]
+    return max([AN_ENGINES_WORKERS, *map(int, filter(str.isdigit, asked))])
 
 
 def _runs(elements: Sequence[Any], workers: int) -> list[_Run]:

@@ -130,10 +130,10 @@ def published(folder):
     return {
         (node["name"], output, str(file.relative_to(path))): file
         for node in summary["nodes"]
-        if node["name"] not in ("ModelBuilder", "Exporter")  # Keras writes the time, TensorFlow an order by chance
+        if node["name"] not in ("ModelBuilder", "Exporter")
         for output, path in node["outputs"].items()
         for file in sorted(Path(path).rglob("*"))
-        if file.is_file()
+        if file.is_file() and file.suffix != ".keras"  # has the time in it; Transform's state lies beside
     }
 
 
