@@ -44,7 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except typer.Exit as stop:
         code = stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        complain("interrupted; the same command takes up where it stopped")
         code = INTERRUPTED
     except KeraslineError as error:
         complain(str(error))
@@ -54,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = 0
     except Exception as error:
         code = _usage_error(error)
+    if code == INTERRUPTED:  # some versions of Typer say so by their exit status
+        complain("interrupted; the same command takes up where it stopped")
     sys.exit(code)
 
 

@@ -135,6 +135,8 @@ def _orchestrate(executor: Executor, pending: Sequence[str], options: Sequence[s
     try:
         beam.run(executor, pending, options)
     except Exception as error:
+        if "KeyboardInterrupt" in str(error):  # in a stage that ran in this thread: Beam hands on its name alone
+            raise KeyboardInterrupt from error
         LOG.exception("the orchestrator failed")
         raise KeraslineError(
             f"Beam could not run the pipeline: {type(error).__name__}: {str(error)[:300]} "

@@ -44,9 +44,16 @@ class Answered:
         return len(self.places)
 
 
-def check_feedable(nothing: pa.Table, predictor: SavedModelPredictor) -> None:
+def check_feedable(schema: pa.Schema, predictor: SavedModelPredictor) -> None:
     """Raises a DataError where a column is missing, or its type fits no row."""
-    feed(nothing, predictor.inputs)
+    # Arrow's own `empty_table` refuses tensors whose axes were moved.
+    columns = [
+        pa.ExtensionArray.from_storage(field.type, pa.array([], field.type.storage_type))
+        if isinstance(field.type, pa.BaseExtensionType)
+        else pa.array([], field.type)
+        for field in schema
+    ]
+    feed(pa.RecordBatch.from_arrays(columns, schema=schema), predictor.inputs)
 
 
 def answered(batch: pa.RecordBatch, job: Any) -> Answered:

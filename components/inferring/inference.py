@@ -84,7 +84,7 @@ def infer(
     folder = (context.state_dir or context.work_dir) / "shards"
     job = _job(model, examples, settings, folder)
     if shards:
-        check_feedable(pq.read_schema(shards[0][1]).empty_table(), job.predictor)
+        check_feedable(pq.read_schema(shards[0][1]), job.predictor)
     for split in splits:
         (folder / split).mkdir(parents=True, exist_ok=True)
     done: list[Done] = fold(shards, functools.partial(infer_shard, job=job), operator.add, context) or []

@@ -301,6 +301,18 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
+def test_ctrl_c_ends_a_chain_of_stages_in_one_line(cli, run, metadata, tmp_path):
+    chain = ("--to", "Left", "--set", "Left.seconds=60", *metadata.options)
+    process = cli("run", QUICK, "--root", tmp_path / "root", *chain, wait=False)
+    deadline = time.monotonic() + 60
+    while not metadata.executions("id", "node = 'Left'") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130 and told.splitlines()[-1].startswith("error: interrupted; ")
+    assert "Traceback" not in told
+
+
 def test_a_killed_run_shows_as_interrupted_and_the_next_completes(cli, run, tmp_path, metadata):
     root = ["--root", tmp_path / "root", *metadata.options]
     process = cli("run", QUICK, *root, "--set", "Right.seconds=30", wait=False)

@@ -129,6 +129,14 @@ def test_one_split_alone_and_an_empty_one(served, tmp_path):
     assert empty.read("d").column_names == ["id", "scores", "label"]
 
 
+def test_images_whose_axes_were_moved_may_stand_beside(served, tmp_path):
+    pixels = RANDOM.normal(size=(9, 3, 4)).transpose(0, 2, 1)
+    batch = rows(9).append_column("image", pa.FixedShapeTensorArray.from_numpy_ndarray(pixels))
+    examples = examples_of(tmp_path / "examples", {"a": [batch]})
+    done = BulkInferrer(served.exported, examples, keep=["id"]).execute(tmp_path / "out")
+    assert done.metrics["rows"] == 9 and done.predictions.read("a")["id"].to_pylist() == list(range(9))
+
+
 def spoilt():
     """200 rows, and which of them fail by what."""
     columns = rows(200).to_pydict()
