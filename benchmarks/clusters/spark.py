@@ -30,7 +30,7 @@ def processes(jar: Path, settings: Settings) -> list[Process]:
     if settings.workers:
         master = f"spark://127.0.0.1:{settings.master_port}"
         spark_alone = [*java, "-cp", f"{spark}/jars/*"]
-        ports = [f"--host=127.0.0.1", f"--port={settings.master_port}", f"--webui-port={settings.web_port}"]
+        ports = ["--host=127.0.0.1", f"--port={settings.master_port}", f"--webui-port={settings.web_port}"]
         share = [f"--cores={settings.slots}", "--memory=1g", f"--work-dir={settings.home / 'work'}"]
         found = [Process("master", [*spark_alone, MASTER, *_apart(ports)], environment)]
         found += [
