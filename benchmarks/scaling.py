@@ -5,8 +5,8 @@
     python benchmarks/scaling.py workers flink chicago_taxi_simple.csv
 
 `rows` repeats the CSV; `features` makes up numeric columns. Each size is a process of its own, which prints the
-seconds of each stage, imports left out, in brackets those that processors worked for it, and its peak memory; a line
-is fitted to the latter seconds: start + each * rows * features. `workers` takes by turns clusters of one and of two
+seconds of each stage, imports left out, in brackets those that processors worked for it, and its peak memory; a
+line is fitted to the latter: start + each * rows * features. `workers` takes by turns clusters of one and of two
 workers, with Beam's jobs there, and gives the time, and the seconds that all processors of the machine worked
 meanwhile. The model is as it is before training: its answers cost as much.
 """
@@ -173,7 +173,8 @@ def _print_workers(given: argparse.Namespace) -> None:
                 load = f"load {os.getloadavg()[0]:.1f}"
                 print(workers, json.dumps(measured), load, file=sys.stderr, flush=True)
     print(
-        "| stage | one worker, s | two, s | times as fast | processor seconds, one / two |\n|---|---:|---:|---:|---:|"
+        "| stage | one worker, s | two, s | times as fast | processor seconds, one / two |\n"
+        "|---|---:|---:|---:|---:|"
     )
     wanted = STAGES[1:]
     for name in [*wanted, "all four"]:
