@@ -5,10 +5,10 @@
     python benchmarks/scaling.py workers flink chicago_taxi_simple.csv
 
 `rows` repeats the CSV; `features` makes up numeric columns. Each size is a process of its own, which prints the
-seconds of each stage, imports left out, those that processors worked for it, and its peak memory; a line is fitted to
-the latter seconds: start + each * rows * features. `workers` takes by turns clusters of one and of two workers, with
-Beam's jobs there, and gives the time, and the seconds that all processors of the machine worked meanwhile. The model
-is as it is before training: its answers cost as much.
+seconds of each stage, imports left out, in brackets those that processors worked for it, and its peak memory; a
+line is fitted to the latter: start + each * rows * features. `workers` takes by turns clusters of one and of two
+workers, with Beam's jobs there, and gives the time, and the seconds that all processors of the machine worked
+meanwhile. The model is as it is before training: its answers cost as much.
 """
 
 from __future__ import annotations
@@ -68,8 +68,11 @@ def stages(csv: str, folder: str, features: int | None, beam_options: list[str])
     if features:
         how = {"features": {f"x{number}": Number() for number in range(features)}, "label": "label"}
     preprocessing = run(Transform(examples, **how), beam_options).preprocessing
-    model = run(ModelBuilder(preprocessing, function=_small if features else taxi.build_model, seed=7,
-                             hyperparameters={"hidden": [100, 70, 50, 25], "learning_rate": 1e-3})).model  # fmt: skip
+    build, hyperparameters = (
+        _small if features else taxi.build_model,
+        {"hidden": [100, 70, 50, 25], "learning_rate": 1e-3},
+    )
+    model = run(ModelBuilder(preprocessing, function=build, hyperparameters=hyperparameters, seed=7)).model
     saved = run(Exporter(preprocessing, model)).saved_model
     run(Evaluator(examples, preprocessing, model, saved_model=saved), beam_options)
     run(BulkInferrer(saved, examples), beam_options)
@@ -167,8 +170,12 @@ def _print_workers(given: argparse.Namespace) -> None:
                 finally:
                     subprocess.run([*call, "stop", given.engine, "--home", home], check=True)
                 found[workers].append(measured)
-                print(workers, json.dumps(measured), f"load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
-    print("| stage | one worker, s | two, s | times as fast | processor seconds, one / two |\n|---|---:|---:|---:|---:|")
+                load = f"load {os.getloadavg()[0]:.1f}"
+                print(workers, json.dumps(measured), load, file=sys.stderr, flush=True)
+    print(
+        "| stage | one worker, s | two, s | times as fast | processor seconds, one / two |\n"
+        "|---|---:|---:|---:|---:|"
+    )
     wanted = STAGES[1:]
     for name in [*wanted, "all four"]:
         taken = wanted if name == "all four" else [name]

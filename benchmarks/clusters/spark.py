@@ -20,7 +20,12 @@ def processes(jar: Path, settings: Settings) -> list[Process]:
     """The master first, the job server last."""
     spark = _distribution()
     java = ["java", *OPENED, "-Xmx512m"]
-    environment = {"SPARK_HOME": str(spark), "SPARK_LOCAL_DIRS": str(settings.home / "tmp"), "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_SCALA_VERSION": "2.12"}
+    environment = {
+        "SPARK_HOME": str(spark),
+        "SPARK_LOCAL_DIRS": str(settings.home / "tmp"),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_SCALA_VERSION": "2.12",
+    }
     master, found = f"local[{2 * settings.slots}]", []
     if settings.workers:
         master = f"spark://127.0.0.1:{settings.master_port}"
@@ -29,10 +34,21 @@ def processes(jar: Path, settings: Settings) -> list[Process]:
         share = [f"--cores={settings.slots}", "--memory=1g", f"--work-dir={settings.home / 'work'}"]
         found = [Process("master", [*spark_alone, MASTER, *_apart(ports)], environment)]
         found += [
-            Process(f"worker-{number}", [*spark_alone, WORKER, *_apart(["--host=127.0.0.1", "--webui-port=0", *share]), master], environment)
+            Process(
+                f"worker-{number}",
+                [*spark_alone, WORKER, *_apart(["--host=127.0.0.1", "--webui-port=0", *share]), master],
+                environment,
+            )
             for number in range(1, settings.workers + 1)
         ]
-    server = [*java, *_properties(jar, settings), "-cp", f"{jar}:{spark}/jars/*", DRIVER, f"--spark-master-url={master}"]
+    server = [
+        *java,
+        *_properties(jar, settings),
+        "-cp",
+        f"{jar}:{spark}/jars/*",
+        DRIVER,
+        f"--spark-master-url={master}",
+    ]
     return [*found, Process("jobserver", [*server, *settings.job_server_arguments()], environment)]
 
 

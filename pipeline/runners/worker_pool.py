@@ -20,15 +20,25 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 # Imported once, by the process from which workers are forked. None of them starts a thread when imported.
-PRELOADED = ["apache_beam.runners.worker.sdk_worker", "components.columnar.beam", "pyarrow.parquet", "tensorflow", "keras"]
+PRELOADED = [
+    "apache_beam.runners.worker.sdk_worker",
+    "components.columnar.beam",
+    "pyarrow.parquet",
+    "tensorflow",
+    "keras",
+]
 PATIENCE_SECONDS = 10.0
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Serves until SIGTERM or SIGINT, and ends its workers then."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.runners.worker_pool", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.runners.worker_pool", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--port", type=int, default=50000, help="0 for any that is free")
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen at; the engine is on the same host")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="the address to listen at; the engine is on the same host"
+    )
     given = parser.parse_args(arguments)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -81,7 +91,7 @@ def _work(name: str, control: str) -> None:
 
 
 def _serving(workers: Workers, host: str, port: int) -> tuple[Any, int]:
-    """A server with Beam's service of a worker pool (beam_fn_api.proto, BeamFnExternalWorkerPool), and its port."""
+    """A server of BeamFnExternalWorkerPool (Beam's beam_fn_api.proto), and its port."""
     from concurrent.futures import ThreadPoolExecutor
 
     import grpc
