@@ -75,15 +75,14 @@ class ModelBuilder(Component):
         self, preprocessing: Preprocessing, hyperparameters: Mapping[str, Any], initial: Model | None = None
     ) -> tuple[keras.Model, str | None]:
         """The model, compiled, its optimizer built; and what it has of the initial one."""
-        import keras
-
         from components.building.freezing import enable_lora, freeze
         from components.building.warm_start import warm_start
+        from components.seeding import seed_everything
         from components.training.optimizers import recompile
 
         if self.function is not None and self.description is not None:
             raise ParameterError(f"{self.name}: give one of `function` and `description`")
-        keras.utils.set_random_seed(self.seed)
+        seed_everything(self.seed)
         taken = None
         if self.function is None and self.description is None:
             model, taken = self._earlier(initial), "all"

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from components.building.freezing import revive_lora
 from components.errors import ParameterError, one_line
+from components.seeding import seed_everything
 from components.training.devices import Placement, place, precision_for
 from components.training.job import Job
 from components.training.optimizers import prepare_optimizer
@@ -50,7 +51,7 @@ def prepare(job: Job) -> Prepared:
     placement = place(settings.device, settings.gpu_memory_limit)
     precision = precision_for(settings.precision, placement)
     together = replicas(settings, placement)
-    keras.utils.set_random_seed(settings.seed)
+    seed_everything(settings.seed)
     supply = Supply(job, together)
     with _scope(together, placement):
         model = job.model.load()
