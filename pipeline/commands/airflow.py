@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -83,5 +84,7 @@ def airflow(
         sys.stdout.write(dag_file(description))
         return
     text = description.as_json() if output.suffix == ".json" else dag_file(description)
+    with contextlib.suppress(OSError):  # writing tells
+        output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, text, f"--output {output}")
     print(output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -37,7 +38,8 @@ def write_text(path: Path, text: str, told: str) -> None:
         aside.write_text(text, encoding="utf-8")
         aside.rename(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()
         raise KeraslineError(f"{told}: {error.strerror}") from error
 
 

@@ -48,6 +48,15 @@ def imported(text):
             yield node.module
 
 
+def test_the_folder_is_made_and_a_file_in_its_place_is_told(cli, tmp_path):
+    assert cli("airflow", QUICK, "-o", tmp_path / "dags" / "dag.py").returncode == 0
+    (tmp_path / "file").touch()
+    refused = cli("airflow", QUICK, "-o", tmp_path / "file" / "dag.py")
+    assert refused.returncode == 2
+    assert refused.stderr == f"error: --output {tmp_path / 'file' / 'dag.py'}: Not a directory\n"
+    assert (tmp_path / "dags" / "dag.py").exists()
+
+
 def test_the_file_has_a_task_for_each_stage_and_the_pipelines_edges(write):
     assert edges(write(QUICK)) == {("Start", "Left"), ("Start", "Right"), ("Left", "Join"), ("Right", "Join")}
     from pipeline.loading import load_pipeline
