@@ -109,7 +109,8 @@ class RemoteRoot(ArtifactRoot):
     def check(self, beam_options: Sequence[str]) -> None:
         """One request, so that what cannot work is told before anything is done."""
         runner = runner_name(beam_options) or "DirectRunner"
-        if runner != "DirectRunner" and "--environment_type=LOOPBACK" not in beam_options:
+        in_loop = any(option.endswith("LOOPBACK") for option in beam_options)  # alone or after --environment_type=
+        if runner != "DirectRunner" and not in_loop:
             raise ParameterError(
                 f"--runner={runner}: its workers write and read shards in a folder that all of them see, and "
                 f"{self} is none; give such a folder as --root, or --environment_type=LOOPBACK"
