@@ -184,7 +184,7 @@ def test_airflow_reads_every_file_and_finds_the_pipelines_own_graph(look):
     assert days["tasks"]["Publish"] == "Publishes the total, unless that is refused."
     assert days["params"]["Total.word"] == {"type": "string", "section": "Total", "value": "plain"}
     assert penguins["params"]["Trainer.epochs"]["type"] == ["null", "integer"]
-    assert ["Transform", "Trainer"] in penguins["edges"] and len(penguins["tasks"]) == 11
+    assert ["Transform", "Trainer"] in penguins["edges"] and len(penguins["tasks"]) == 12
     operators = {name: look["dags"][name]["operators"] for name in ("days", "elsewhere", "docker", "pods")}
     assert operators == {
         "days": ["_BashDecoratedOperator"], "elsewhere": ["_PythonExternalDecoratedOperator"],
@@ -254,7 +254,7 @@ print("RESULT", [task.render_template(word, {}) for word in words], task.image)
 def test_a_triggered_run_of_the_penguins_succeeds_and_is_cached_for_whoever_runs_the_same(running, place):
     run_id = running.trigger("penguins", "chosen", **{"Trainer.epochs": 20})
     tasks = running.finished("penguins", run_id)
-    assert {one["state"] for one in tasks.values()} == {"success"} and len(tasks) == 11
+    assert {one["state"] for one in tasks.values()} == {"success"} and len(tasks) == 12
     assert running.api("GET", "importErrors")["import_errors"] == []
     ours = f"penguins.{run_id}"
     ((state, settings),) = rows(place, f"SELECT state, settings FROM runs WHERE id = '{ours}'")
