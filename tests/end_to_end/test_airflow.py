@@ -251,6 +251,7 @@ print("RESULT", [task.render_template(word, {}) for word in words], task.image)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_triggered_run_of_the_penguins_succeeds_and_is_cached_for_whoever_runs_the_same(running, place):
     run_id = running.trigger("penguins", "chosen", **{"Trainer.epochs": 20})
     tasks = running.finished("penguins", run_id)
@@ -269,6 +270,7 @@ def test_a_triggered_run_of_the_penguins_succeeds_and_is_cached_for_whoever_runs
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_training_killed_half_way_is_retried_and_takes_up_its_checkpoint(running, place):
     changes = {"Trainer.epochs": 150, "Trainer.batch_size": 8, "Trainer.checkpoint_epochs": 5}
     run_id = running.trigger("penguins", "killed", **changes)
@@ -292,6 +294,7 @@ def test_training_killed_half_way_is_retried_and_takes_up_its_checkpoint(running
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_stage_whose_airflow_task_died_goes_on_and_is_not_run_twice(running, place):
     """SIGKILL takes Airflow's own process of the task; what it started holds the stage's lock to its end."""
     marks = place / "marks.txt"
@@ -305,6 +308,7 @@ def test_a_stage_whose_airflow_task_died_goes_on_and_is_not_run_twice(running, p
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_task_that_a_person_stops_stops_its_command(running, place):
     run_id = running.trigger("days", "stopped", **{"Total.seconds": 500})
     wait(lambda: processes("days.stopped", "--node Total"), "the stage")
@@ -315,6 +319,7 @@ def test_a_task_that_a_person_stops_stops_its_command(running, place):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_refused_model_is_skipped_and_fails_where_that_is_asked_for(running, place):
     refusing = running.finished("refusing", running.trigger("refusing", "one"))
     assert {name: one["state"] for name, one in refusing.items()} == {
@@ -327,6 +332,7 @@ def test_a_refused_model_is_skipped_and_fails_where_that_is_asked_for(running, p
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_groups_of_one_dag_keep_apart(running, place):
     tasks = running.finished("larger", running.trigger("larger", "one", **{"Total.word": "larger"}))
     assert {one["state"] for one in tasks.values()} == {"success"} and len(tasks) == 10
@@ -366,6 +372,7 @@ def filled_back(airflow):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_guide_does_what_it_says(installed, tmp_path, taxi_csv):
     """The commands of docs/AIRFLOW.md, one after the other, and its DAG files."""
     guide = (HOUSE / "docs" / "AIRFLOW.md").read_text()

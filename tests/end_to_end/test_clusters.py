@@ -190,6 +190,7 @@ def test_data_stages_give_what_one_process_gives(cluster, work, direct):
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("killed", ["a Python worker", "a worker of the engine"])
 def test_what_is_killed_in_mid_stage_is_done_again_to_the_same_result(cluster, work, direct, killed):
     folder = prepared(work / f"{cluster.engine}, {killed}", pause_seconds=0.5)

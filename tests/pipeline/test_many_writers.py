@@ -57,7 +57,7 @@ def _publish(url, folder, writer, started, ends):
     os.close(told)
 
 
-@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.long])])
 def test_what_sixteen_processes_were_told_is_written_is_there_once(store_url, tmp_path, seconds):
     Store(store_url)
     context = multiprocessing.get_context("forkserver")

@@ -318,6 +318,7 @@ def test_workers_in_this_process_may_serve_a_remote_root():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_penguins_killed_at_any_instant_the_same_command_completes(cli, s3_url, tmp_path, monkeypatch):
     """Four kills, spread over the length of a run, each in a root and on a host of its own."""
     monkeypatch.setenv("KERASLINE_WORK", str(tmp_path / "whole"))
