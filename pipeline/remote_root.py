@@ -21,7 +21,6 @@ import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from components.base import Component
 from components.columnar.runners import runner_name
 from components.errors import ArtifactError, ParameterError, RemoteError
 from components.remote_folder import RemoteFile, RemoteFolder
-from components.syncing import sync
+from components.syncing import replaced, sync
 from pipeline.locks import is_held, locked
 from pipeline.publishing import (
     MANIFEST,
@@ -302,7 +301,5 @@ def _by_folder(files: Mapping[str, RemoteFile]) -> dict[str, dict[str, RemoteFil
 def _write(path: Path, text: str) -> None:
     """Aside and renamed, so that a reader never meets half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    aside.write_text(text, encoding="utf-8")
-    sync(aside)
-    aside.replace(path)
+    with replaced(path, synced=True) as aside:
+        aside.write_text(text, encoding="utf-8")

@@ -19,6 +19,7 @@ from apache_beam.runners.runner import PipelineRunner
 from components.base import Context
 from components.columnar.runners import runner_name, without_runner
 from components.errors import KeraslineError
+from components.syncing import replaced
 from components.user_code import import_file, imported_files
 
 _HOUSE = Path(__file__).resolve().parents[2]
@@ -217,9 +218,8 @@ def _unpickled(nodes: Any) -> _Nodes | KeraslineError:
 
 
 def _dump(pickled: bytes, path: str) -> None:
-    aside = Path(f"{path}.{uuid.uuid4().hex}")  # an engine that lost a worker may do this twice, even at once
-    aside.write_bytes(pickled)
-    os.replace(aside, path)
+    with replaced(Path(path)) as aside:  # an engine that lost a worker may do this twice, even at once
+        aside.write_bytes(pickled)
 
 
 def _let_workers_import_us() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.syncing import replaced
 
 # Row groups in a part. States of few rows are not much smaller than those of many, and what is
 # remembered is to be merged in a fraction of the time that it took to compute.
@@ -113,6 +113,5 @@ def _write(path: Path, result: Any) -> None:
     """Aside, then renamed: another process may read or write the same at the same moment."""
     pickled = pickle.dumps(result)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.unfinished")
-    unfinished.write_bytes(hashlib.sha256(pickled).digest() + pickled)
-    os.replace(unfinished, path)
+    with replaced(path) as aside:
+        aside.write_bytes(hashlib.sha256(pickled).digest() + pickled)

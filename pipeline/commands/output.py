@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from components.errors import KeraslineError
+from components.syncing import replaced
 
 
 def show_table(json_file: Path | None, columns: Sequence[str], rows: Sequence[Sequence[str]], value: Any) -> None:
@@ -33,13 +32,10 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str, told: str) -> None:
     """Writes aside and renames, so that a reader never meets half a file."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        aside.write_text(text, encoding="utf-8")
-        aside.rename(path)
+        with replaced(path) as aside:
+            aside.write_text(text, encoding="utf-8")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
         raise KeraslineError(f"{told}: {error.strerror}") from error
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import dataclasses
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 from components.charts import STYLE, number_text
 from components.errors import KeraslineError
+from components.syncing import replaced
 from pipeline.report import (
     card, compare, data, environment, evaluation, explanations, graph, model, preprocessing, validation,
 )  # fmt: skip
@@ -160,12 +159,9 @@ def _value(value: Any) -> str:
 
 def _write(path: Path, text: str) -> None:
     """Writes aside and renames, so that a reader never meets half a file."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        aside.rename(path)
+        with replaced(path) as aside:
+            aside.write_text(text, encoding="utf-8")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
         raise KeraslineError(f"report {path}: {error.strerror}; give another place with -o") from error
