@@ -97,12 +97,11 @@ def merge_summaries(ours: Summaries, theirs: Summaries) -> Summaries:
 
 
 def _pieces(examples: Examples) -> Iterator[Piece]:
-    import pyarrow.parquet as pq
+    from components.columnar.row_groups import row_groups
 
     for split in examples.splits:
-        for path in examples.whole_shards(split):
-            for group in range(pq.read_metadata(path).num_row_groups):
-                yield split, str(path), range(group, group + 1)
+        for group in row_groups(examples, split):
+            yield split, group.shard, range(group.number, group.number + 1)
 
 
 def _summarise(found: Summaries, dataset: DatasetKey, batch: pa.RecordBatch) -> None:

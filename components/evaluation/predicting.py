@@ -21,10 +21,10 @@ import functools
 import itertools
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -39,6 +39,7 @@ from components.columnar.beam import fold, take
 from components.columnar.feed import feed, rows_a_batch
 from components.columnar.hashing import row_hashes
 from components.columnar.materialized import as_arrow
+from components.columnar.row_groups import RowGroup, row_groups
 from components.columnar.targets import check_complete
 from components.errors import ArtifactError, DataError, ParameterError, UserCodeError, nearest
 from components.evaluation.measuring import as_array
@@ -46,7 +47,7 @@ from components.evaluation.metrics.base import Rows, SumMetrics
 from components.evaluation.metrics.binary import checked_probabilities
 from components.evaluation.metrics.keras_metrics import KerasMetric, KerasStates
 from components.evaluation.predictors import KerasPredictor, SavedModelPredictor
-from components.evaluation.slicing import SliceTable, Slicer
+from components.evaluation.slicing import Slicer, SliceTable
 from components.evaluation.task import Output
 from components.user_code import call, name_of
 
@@ -134,29 +135,12 @@ def predict(examples: Examples, split: str, plan: Plan, context: Context) -> Pre
     work = context.work_dir / f"predictions-{uuid.uuid4().hex}"
     work.mkdir(parents=True)
     predict_here = functools.partial(predict_group, plan=replace(plan, folder=work))
-    found: Predicted = fold(_groups(examples, split), predict_here, Predicted.merge, context)
+    found: Predicted = fold(row_groups(examples, split), predict_here, Predicted.merge, context)
     take(found.files, work, plan.folder)
     return found
 
 
-class _Group(NamedTuple):
-    """Some rows: a row group of a shard, and the place of its first row in the split."""
-
-    shard: str
-    number: int
-    first: int
-
-
-def _groups(examples: Examples, split: str) -> Iterator[_Group]:
-    first = 0
-    for path in examples.whole_shards(split):
-        metadata = pq.read_metadata(path)
-        for number in range(metadata.num_row_groups):
-            yield _Group(str(path), number, first)
-            first += metadata.row_group(number).num_rows
-
-
-def predict_group(group: _Group, plan: Plan) -> Predicted:
+def predict_group(group: RowGroup, plan: Plan) -> Predicted:
     """Predicts the rows of a group."""
     preprocessing, model = plan.model.load()
     inputs = dict(preprocessing.input)

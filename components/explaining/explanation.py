@@ -11,12 +11,13 @@ import pyarrow as pa
 
 from components.artifacts import Examples, Explanation
 from components.base import Context
+from components.columnar.row_groups import rows_at
 from components.errors import ParameterError
 from components.explaining.dependence import Grid, dependences, grids, units_of
 from components.explaining.gradients import Attributions, Baseline, IntegratedGradients, MeanAttributions
 from components.explaining.intervals import CONFIDENCE
 from components.explaining.permutation import Importance, importances
-from components.explaining.sample import Sample, draw, opened_sample, rows_at
+from components.explaining.sample import Sample, draw, opened_sample
 from components.explaining.showing import attribution_pictures, plain, shown
 from components.explaining.subject import Question, Subject, opened
 from components.explaining.worst import Worst, worst_rows

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from components.artifacts import Examples
 from components.columnar.feed import feed
+from components.columnar.row_groups import rows_at
 from components.errors import DataError
 from components.explaining.subject import Raw, Subject
 
@@ -106,29 +106,6 @@ def draw(subject: Subject, examples: Examples, split: str, *, most: int, seed: i
     np.savez(folder / GIVEN, **given)
     np.savez(folder / GIVEN, **{**given, "measured": Sample(folder).measured(subject)})
     return opened_sample(folder)
-
-
-def rows_at(
-    examples: Examples, split: str, places: np.ndarray, columns: Sequence[str] | None = None
-) -> Iterator[pa.Table]:
-    """Rows of a split by their places among all, in rising order; row group by row group, memory stays flat."""
-    for shard, group, first, rows in row_groups(examples, split):
-        wanted = places[np.searchsorted(places, first) : np.searchsorted(places, first + rows)] - first
-        if len(wanted):
-            with pq.ParquetFile(shard) as file:
-                table = file.read_row_group(group, columns=None if columns is None else list(columns))
-            yield table if len(wanted) == rows else table.take(pa.array(wanted))
-
-
-def row_groups(examples: Examples, split: str) -> Iterator[tuple[str, int, int, int]]:
-    """Shard, number of the row group within it, place of its first row among all of the split, and rows."""
-    first = 0
-    for shard in examples.whole_shards(split):
-        metadata = pq.read_metadata(shard)
-        for group in range(metadata.num_row_groups):
-            rows = metadata.row_group(group).num_rows
-            yield str(shard), group, first, rows
-            first += rows
 
 
 def _chunks(rows: int, at_once: int) -> list[tuple[int, int]]:

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from components.artifacts import Examples
 from components.base import Context
 from components.columnar.beam import fold
+from components.columnar.row_groups import row_groups
 from components.explaining.progress import begun, watched
-from components.explaining.sample import row_groups
 from components.explaining.subject import Question, opened
 
 

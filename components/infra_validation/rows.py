@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from components.artifacts import Examples
 from components.columnar.feed import feed
+from components.columnar.row_groups import rows_at
 from components.errors import DataError, nearest
 from components.infra_validation.signature import Spec
 
@@ -37,7 +37,7 @@ def draw(
         raise DataError(f"InfraValidator.split: split {split!r} has no rows; name another one")
     places = np.sort(np.random.default_rng(seed).choice(held, min(rows, held), replace=False))
     batch = (
-        pa.concat_tables(_read(examples.whole_shards(split), list(inputs), places))
+        pa.concat_tables(rows_at(examples, split, places, list(inputs)))
         .combine_chunks()
         .to_batches()[0]
     )
@@ -47,15 +47,3 @@ def draw(
     return feed(
         batch.take(pa.array(np.delete(np.arange(batch.num_rows), [place for place, _ in failed]))), inputs
     )
-
-
-def _read(shards: Sequence, columns: list[str], places: np.ndarray) -> Iterator[pa.Table]:
-    first = 0
-    for shard in shards:
-        with pq.ParquetFile(shard) as file:
-            for group in range(file.num_row_groups):
-                end = first + file.metadata.row_group(group).num_rows
-                here = places[(places >= first) & (places < end)]
-                if len(here):
-                    yield file.read_row_group(group, columns).take(pa.array(here - first))
-                first = end
