@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from components.base import Component
-from components.columnar.runners import runner_name
+from components.columnar.runners import runner_name, runs_here
 from components.errors import ArtifactError, ParameterError, RemoteError
 from components.remote_folder import RemoteFile, RemoteFolder
 from components.syncing import replaced, sync
@@ -107,12 +107,11 @@ class RemoteRoot(ArtifactRoot):
 
     def check(self, beam_options: Sequence[str]) -> None:
         """One request, so that what cannot work is told before anything is done."""
-        runner = runner_name(beam_options) or "DirectRunner"
         in_loop = any(option.endswith("LOOPBACK") for option in beam_options)  # alone or after --environment_type=
-        if runner != "DirectRunner" and not in_loop:
+        if not runs_here(beam_options) and not in_loop:
             raise ParameterError(
-                f"--runner={runner}: its workers write and read shards in a folder that all of them see, and "
-                f"{self} is none; give such a folder as --root, or --environment_type=LOOPBACK"
+                f"--runner={runner_name(beam_options)}: its workers write and read shards in a folder that all of them "
+                f"see, and {self} is none; give such a folder as --root, or --environment_type=LOOPBACK"
             )
         self.remote.names("artifacts")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.columnar.runners import check_runner
+from components.columnar.runners import check_runner, runs_here
 from components.errors import KeraslineError
 from pipeline.dag import Pipeline
 from pipeline.executor import LOG, Executor
@@ -124,7 +124,7 @@ def _executed(executor: Executor, selected: Sequence[str], beam_options: Sequenc
 
 
 def _orchestrate(executor: Executor, pending: Sequence[str], options: Sequence[str]) -> None:
-    if len(pending) == 1 and not any(option.startswith("--runner") for option in options):
+    if len(pending) == 1 and runs_here(options):
         # In a thread, as Beam would: this one stays free to answer SIGTERM while TensorFlow computes.
         alone = threading.Thread(target=executor.execute, args=(pending[0],), daemon=True)
         alone.start()

@@ -17,7 +17,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineRunner
 
 from components.base import Context
-from components.columnar.runners import runner_name, without_runner
+from components.columnar.runners import runs_here, without_runner
 from components.errors import KeraslineError
 from components.syncing import replaced
 from components.user_code import import_file, imported_files
@@ -42,7 +42,7 @@ def runner_and_options(options: Sequence[str]) -> tuple[PipelineRunner | None, P
 
     Beam's own default would first try its Prism runner, which downloads a binary when it runs.
     """
-    if runner_name(options) not in (None, "DirectRunner"):
+    if not runs_here(options):
         return None, PipelineOptions(list(options))
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
@@ -131,7 +131,7 @@ _Nodes = dict[tuple[int, int], Any]
 
 def _workers(options: Sequence[str]) -> int:
     """How many workers the runner has, as far as its options say."""
-    if runner_name(options) in (None, "DirectRunner"):
+    if runs_here(options):
         return int(PipelineOptions(list(options)).get_all_options()["direct_num_workers"]) or os.cpu_count()
     asked = [option.partition("=")[2] for option in options if option.startswith("--parallelism=")]
     return max([AN_ENGINES_WORKERS, *map(int, filter(str.isdigit, asked))])

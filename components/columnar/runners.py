@@ -32,6 +32,11 @@ def check_runner(options: Sequence[str]) -> None:
     raise ParameterError(f"--runner={name}: no such runner; {nearest(name, KNOWN)}")
 
 
+def runs_here(options: Sequence[str]) -> bool:
+    """Whether Beam's direct runner does the work, in this process or its children."""
+    return runner_name(options) in (None, "DirectRunner")
+
+
 def runner_name(options: Sequence[str]) -> str | None:
     """The value of `--runner`, as `--runner=NAME` or `--runner NAME`; the last where there are several."""
     return _runner_apart(options)[0]

@@ -11,7 +11,7 @@ root. A failed node is a record, not an exception, so that branches which do not
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import apache_beam as beam
 
@@ -31,32 +31,36 @@ def run(executor: Executor, nodes: Sequence[str], beam_options: Sequence[str]) -
             threads, as many as the widest row has nodes.
     """
     rows = executor.pipeline.waves(nodes)
+    before_us = _recorded(executor)
     pipeline = new_pipeline(_orchestrator_options(beam_options, max(map(len, rows))))
     done: beam.PCollection | None = None
     for number, names in enumerate(rows):
         before = rows[number - 1] if number else []
         if len(names) == len(before) == 1:
-            done = done | names[0] >> beam.ParDo(_Node(executor, names[0], trigger=before[0]))
+            done = done | names[0] >> beam.ParDo(_Node(executor, names[0], before[0], before_us))
             continue
         # Reshuffled names land on different workers; one name alone needs no such detour.
         turn = pipeline | f"Row {number}" >> beam.Create(names, reshuffle=len(names) > 1)
         waits = [] if done is None else [beam.pvalue.AsList(done)]
-        nodes_of_row = [_Node(executor, name, trigger=name) for name in names]
+        nodes_of_row = [_Node(executor, name, name, before_us) for name in names]
         steps = [turn | node.name >> beam.ParDo(node, *waits) for node in nodes_of_row]
         done = steps | f"Row {number} done" >> beam.Flatten() if len(steps) > 1 else steps[0]
     pipeline.run().wait_until_finish()
 
 
 class _Node(beam.DoFn):
-    """The step of one node, which runs it when the trigger comes and yields its name."""
+    """The step of one node, which runs it when the trigger comes and yields its name.
 
-    def __init__(self, executor: Executor, name: str, trigger: str) -> None:
+    Args:
+        recorded: by node, the execution of this run that was recorded before this orchestration.
+    """
+
+    def __init__(self, executor: Executor, name: str, trigger: str, recorded: Mapping[str, Execution]) -> None:
         self.name = name
         self._executor = executor
         self._trigger = trigger
         self._folder = os.getcwd()
-        recorded = self._recorded()
-        self._before = recorded and recorded.id
+        self._before = recorded[name].id if name in recorded else None
 
     def setup(self) -> None:
         """A worker elsewhere stands where the user stood, so that paths mean what they meant there."""
@@ -71,18 +75,18 @@ class _Node(beam.DoFn):
 
     def _is_done(self) -> bool:
         """Whether this was begun before and done: an engine that loses a worker does its work again."""
-        found = self._recorded()
+        found = _recorded(self._executor).get(self.name)
         return found is not None and found.state in ("ran", "cached") and found.id != self._before
 
-    def _recorded(self) -> Execution | None:
-        found = self._executor.store.executions(self._executor.run_id)
-        return next((execution for execution in found if execution.node == self.name), None)
+
+def _recorded(executor: Executor) -> dict[str, Execution]:
+    return {execution.node: execution for execution in executor.store.executions(executor.run_id)}
 
 
 def _orchestrator_options(options: Sequence[str], width: int) -> list[str]:
     """Its own number of workers is that of the nodes side by side; what the user says of workers is for stages."""
     kept = [option for option in options if not option.startswith(("--direct_", "--parallelism="))]
-    if len(kept) < len(options):
+    if any(option.startswith("--parallelism=") for option in options):
         kept.append(f"--parallelism={width}")
     if width > 1:
         kept += [f"--direct_num_workers={width}", "--direct_running_mode=multi_threading"]
