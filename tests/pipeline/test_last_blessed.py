@@ -2,36 +2,13 @@
 
 import pytest
 
-from components.artifacts import Blessing, Report
-from components.base import Component, Input, LastBlessed, Output, Parameter
+from components.base import LastBlessed
 from components.errors import WiringError
-from pipeline.dag import Pipeline
 from pipeline.garbage import collect
 from pipeline.publishing import ArtifactRoot
 from pipeline.run import RunRequest, run_pipeline
 from pipeline.store import Store
-
-
-class Make(Component):
-    report: Output[Report]
-    number: Parameter[int]
-
-    def run(self, inputs, outputs, context):
-        (outputs.report.path / "number.txt").write_text(str(self.number))
-
-
-class Judge(Component):
-    """Blesses what is not negative."""
-
-    report: Input[Report]
-    earlier: Input[Report] = None
-    blessing: Output[Blessing]
-
-    def run(self, inputs, outputs, context):
-        numbers = [int((r.path / "number.txt").read_text()) if r else None for r in (inputs.report, inputs.earlier)]
-        blessed = numbers[0] >= 0
-        outputs.blessing.write_json(Blessing.FILE, {"blessed": blessed, "rules": []})
-        return {"number": numbers[0], "against": numbers[1]}
+from tests.pipeline.blessing import Judge, Make, judged
 
 
 @pytest.fixture
@@ -39,8 +16,7 @@ def run(tmp_path, store_url):
     store, root = Store(store_url), ArtifactRoot(tmp_path)
 
     def call(number):
-        pipeline = Pipeline("judged", [Judge(Make(number=number), earlier=LastBlessed("report"))])
-        summary = run_pipeline(RunRequest(pipeline, store, root))
+        summary = run_pipeline(RunRequest(judged(number), store, root))
         judge = next(e for e in summary.executions if e.node == "Judge")
         return judge.state, judge.metrics.get("against")
 

@@ -6,18 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from components.artifacts import Blessing, Report
-from components.base import Component, Input, LastBlessed, Output, Parameter
-from pipeline.dag import Pipeline
 from pipeline.garbage import collect
 from pipeline.loading import load_pipeline
 from pipeline.locks import locked
 from pipeline.publishing import ArtifactRoot, root_of
 from pipeline.run import RunRequest, run_pipeline
 from pipeline.store import Store, sqlite_url
+from tests.pipeline.blessing import judged
 from tests.pipeline.remote import BULKY, QUICK, number, object_store, objects, requests_made, visible
 
 TWO_DAYS = 2 * 86_400
+
 
 def test_outputs_are_published_by_url_and_the_next_run_is_cached(host, url):
     run = host("one")
@@ -170,37 +169,14 @@ class TestCollection:
         assert told.returncode == 0 and len(told.summary) == 4, told.stderr
 
 
-class Make(Component):
-    report: Output[Report]
-    number: Parameter[int]
-
-    def run(self, inputs, outputs, context):
-        (outputs.report.path / "number.txt").write_text(str(self.number))
-
-
-class Judge(Component):
-    """Blesses what is not negative."""
-
-    report: Input[Report]
-    earlier: Input[Report] = None
-    blessing: Output[Blessing]
-
-    def run(self, inputs, outputs, context):
-        both = (inputs.report, inputs.earlier)
-        numbers = [int((r.path / "number.txt").read_text()) if r else None for r in both]
-        outputs.blessing.write_json(Blessing.FILE, {"blessed": numbers[0] >= 0, "rules": []})
-        return {"against": numbers[1]}
-
-
 def test_what_was_blessed_last_is_found_by_another_host(host, url, tmp_path):
-    def judged(name, number):
+    def against(name, number):
         host(name, store="both")
-        pipeline = Pipeline("judged", [Judge(Make(number=number), earlier=LastBlessed("report"))])
         store = Store(sqlite_url(tmp_path / "both" / "metadata.sqlite"))
-        summary = run_pipeline(RunRequest(pipeline, store, root_of(url)))
+        summary = run_pipeline(RunRequest(judged(number), store, root_of(url)))
         return next(e.metrics["against"] for e in summary.executions if e.node == "Judge")
 
-    assert [judged("one", 1), judged("one", -2), judged("two", 3), judged("three", 4)] == [None, 1, 1, 3]
+    assert [against("one", 1), against("one", -2), against("two", 3), against("three", 4)] == [None, 1, 1, 3]
 
 
 def test_a_node_takes_what_an_earlier_run_published_elsewhere(host, s3_url, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -131,29 +132,42 @@ def roll_back(destination, *arguments: str) -> None:
     )
 
 
-def test_a_rollback_and_the_next_push_lose_no_request(pushed, tmp_path):
-    destination, older, newer = pushed
-    answers: list[list[float]] = [[] for _ in range(4)]
+@contextlib.contextmanager
+def asked_all_the_time(server, clients: int, least: int = 0):
+    """So many clients ask for the answer at 0, at least so often each and until the block ends; gives the answers
+    of each. A request that is not answered fails the test."""
+    answers: list[list[float]] = [[] for _ in range(clients)]
     failures: list[object] = []
     ended = threading.Event()
+
+    def ask(mine: list[float]) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
+        while len(mine) < least or not ended.is_set():
+            connection.request("POST", "/v1/models/half:predict", b'{"instances": [0.0]}')
+            answer = connection.getresponse()
+            body = json.loads(answer.read())
+            if answer.status != 200:
+                failures.append((answer.status, body))
+                return
+            mine.append(body["predictions"][0])
+
+    threads = [threading.Thread(target=ask, args=(mine,)) for mine in answers]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+
+
+def test_a_rollback_and_the_next_push_lose_no_request(pushed, tmp_path):
+    destination, older, newer = pushed
     with serving(tmp_path / "log", str(destination), "--poll", "0.1") as server:
         assert states(server) == {str(newer): "AVAILABLE"}
-
-        def ask(mine: list[float]) -> None:
-            connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
-            while not ended.is_set():
-                connection.request("POST", "/v1/models/half:predict", b'{"instances": [0.0]}')
-                answer = connection.getresponse()
-                body = json.loads(answer.read())
-                if answer.status != 200:
-                    failures.append((answer.status, body))
-                    return
-                mine.append(body["predictions"][0])
-
-        threads = [threading.Thread(target=ask, args=(mine,)) for mine in answers]
-        for thread in threads:
-            thread.start()
-        try:
+        with asked_all_the_time(server, clients=4) as answers:
             roll_back(destination)
             wait_until(lambda: states(server) == {str(older): "AVAILABLE", str(newer): "END"}, server)
             assert answer_at_zero(server) == 1.0
@@ -163,11 +177,6 @@ def test_a_rollback_and_the_next_push_lose_no_request(pushed, tmp_path):
             roll_back(destination, "--to", str(newer))  # which has been unloaded once
             wait_until(lambda: states(server)[str(newer)] == "AVAILABLE", server)
             wait_until(lambda: states(server)[str(newest)] == "END", server)
-        finally:
-            ended.set()
-            for thread in threads:
-                thread.join()
-    assert failures == []
     for mine in answers:
         turns = [value for value, before in zip(mine, [None, *mine]) if value != before]
         assert turns == [2.0, 1.0, 3.0, 2.0]
@@ -254,39 +263,17 @@ def test_no_request_is_lost_or_half_answered_while_twenty_versions_are_swapped(h
     save_half_plus(tmp_path / "v1", 1.0)
     for number in range(2, versions + 2):
         save_half_plus(tmp_path / f"v{number}", float(number))
-    answers: list[list[float]] = [[] for _ in range(clients)]
-    failures: list[object] = []
-    swapped = threading.Event()
-
     with serving(tmp_path / "log", str(half), "--poll", "0.1") as server:
-
-        def ask(mine: list[float]) -> None:
-            connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
-            # goes on while versions change, however fast the requests are
-            while len(mine) < requests // clients or not swapped.is_set():
-                connection.request("POST", "/v1/models/half:predict", b'{"instances": [0.0]}')
-                answer = connection.getresponse()
-                body = json.loads(answer.read())
-                if answer.status != 200:
-                    failures.append((answer.status, body))
-                    return
-                mine.append(body["predictions"][0])
-
-        threads = [threading.Thread(target=ask, args=(mine,)) for mine in answers]
-        for thread in threads:
-            thread.start()
-        for number in range(2, versions + 2):
-            push(tmp_path / f"v{number}", half, number)
-            wait_until(lambda n=number: states(server).get(str(n)) == "AVAILABLE", server)
-            if number == versions // 2:
-                memory = server.resident_bytes()
-        swapped.set()
-        for thread in threads:
-            thread.join()
+        # Clients go on while versions change, however fast the requests are.
+        with asked_all_the_time(server, clients, least=requests // clients) as answers:
+            for number in range(2, versions + 2):
+                push(tmp_path / f"v{number}", half, number)
+                wait_until(lambda n=number: states(server).get(str(n)) == "AVAILABLE", server)
+                if number == versions // 2:
+                    memory = server.resident_bytes()
         wait_until(lambda: [s for s in states(server).values() if s != "END"] == ["AVAILABLE"], server)
         assert server.resident_bytes() - memory < 20 << 20
 
-    assert failures == []
     assert sum(map(len, answers)) >= requests
     known = {float(number) for number in range(1, versions + 2)}
     for mine in answers:

@@ -1,0 +1,31 @@
+"""A pipeline that judges a number, and is told which one it blessed last."""
+
+from components.artifacts import Blessing, Report
+from components.base import Component, Input, LastBlessed, Output, Parameter
+from pipeline.dag import Pipeline
+
+
+class Make(Component):
+    report: Output[Report]
+    number: Parameter[int]
+
+    def run(self, inputs, outputs, context):
+        (outputs.report.path / "number.txt").write_text(str(self.number))
+
+
+class Judge(Component):
+    """Blesses what is not negative."""
+
+    report: Input[Report]
+    earlier: Input[Report] = None
+    blessing: Output[Blessing]
+
+    def run(self, inputs, outputs, context):
+        numbers = [int((r.path / "number.txt").read_text()) if r else None for r in (inputs.report, inputs.earlier)]
+        blessed = numbers[0] >= 0
+        outputs.blessing.write_json(Blessing.FILE, {"blessed": blessed, "rules": []})
+        return {"number": numbers[0], "against": numbers[1]}
+
+
+def judged(number):
+    return Pipeline("judged", [Judge(Make(number=number), earlier=LastBlessed("report"))])
