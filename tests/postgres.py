@@ -8,7 +8,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.ports import free_port
 
 USER, PASSWORD = "tester", "s3cret-word"
 START_SECONDS = 120
@@ -59,7 +60,7 @@ def running_server() -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="kerasline-postgres-"))
     try:
         _initialise(initdb, folder)
-        server = Server(_free_port())
+        server = Server(free_port())
         command = [postgres, "-D", folder / "data", "-p", server.port, "-k", folder]
         # Nothing here need outlive a power cut.
         settings = ["listen_addresses=127.0.0.1", "fsync=off", "full_page_writes=off", "max_connections=200"]
@@ -111,12 +112,6 @@ def _unprivileged() -> dict:
 
 def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGQUIT)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _await(server: Server, process: subprocess.Popen, log: Path) -> None:

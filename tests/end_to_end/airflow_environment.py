@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import HOUSE
+from tests.ports import free_port
 
 FOLDER = HOUSE / "build" / "airflow"
 # Versions that were found to work together; what they need besides is the newest that they allow.
@@ -58,7 +58,7 @@ class Airflow:
     def __init__(self, home: Path, **variables: str) -> None:
         self.programs, self.home, self.dags = installed(), home, home / "dags"
         self.dags.mkdir(parents=True)
-        self.port = _free_port()
+        self.port = free_port()
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "PYTHON"))},
             "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
@@ -204,9 +204,3 @@ def wait(condition: Callable[[], Any], what: str, seconds: float = 300) -> Any:
             return found
         time.sleep(0.5)
     raise TimeoutError(f"{what} did not come within {seconds:.0f} s")
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from pipeline.publishing import ArtifactRoot
 from pipeline.store import Run, Store, now, sqlite_url
 from tests.conftest import HOUSE
 from tests.pipeline import quick
+from tests.ports import free_port
 from tests.postgres import PASSWORD, USER
 
 
@@ -74,9 +74,7 @@ def unreachable(postgres, fault):
         )
     if fault == "database":
         return postgres.url("nowhere"), 'database "nowhere" does not exist; make it: createdb nowhere'
-    with socket.socket() as probe:  # bound, and not listened to: whoever connects is refused
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()  # nobody listens: whoever connects is refused
     return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{port}/d", f"{port} failed: Connection refused"
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from components.errors import DataError, ParameterError
 from components.pushing import destination
 from components.pushing.versions import DEAD_AFTER_SECONDS
 from tests.conftest import HOUSE
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("mlflow", reason="MLflow's client is not installed: pip install 'kerasline[mlflow]'")
@@ -56,9 +56,7 @@ def server_program():
 def server(tmp_path_factory):
     """The address of a server, which is also in MLFLOW_TRACKING_URI."""
     program, folder = server_program(), tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     settings = {"MLFLOW_TRACKING_URI": url, "MLFLOW_DISABLE_TELEMETRY": "true"}
     before = {name: os.environ.get(name) for name in settings}
@@ -378,9 +376,7 @@ def test_what_cannot_be_is_told_in_one_line(server, tmp_path, monkeypatch, cli):
     def pushed(place):
         Pusher(model, destination=place).execute(tmp_path / uuid.uuid4().hex)
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = f"127.0.0.1:{probe.getsockname()[1]}"
+    free = f"127.0.0.1:{free_port()}"
     with pytest.raises(DataError, match=f"http://{free}/m: no answer from an MLflow server at http://{free}; is"):
         pushed(f"mlflow+http://{free}/m")
     refused = cli("rollback", f"mlflow+http://{free}/m")

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tests.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 START_SECONDS = 120.0
@@ -140,9 +141,3 @@ def wait_until(is_so: Any, server: Server | None = None, seconds: float = START_
         if time.monotonic() > end:
             raise AssertionError(f"waited in vain; {server.log.read_text() if server else ''}")
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]

@@ -21,11 +21,11 @@ import pytest
 from tests.components.serving.saved_models import save_half_plus, save_heavy
 from tests.components.serving.servers import (
     REPOSITORY,
-    free_port,
     serving,
     start,
     wait_until,
 )
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module")
