@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from components.processes import end_of, signal_name
+
 WATCHDOG = Path(__file__).with_name("watchdog.py")
 STOP_SECONDS = 20.0
 TAIL_BYTES = 64 << 10
@@ -81,11 +83,11 @@ class Supervised:
 
     def log_tail(self, lines: int = 50) -> list[str]:
         """The last lines that it printed."""
-        return _tail(self.log).decode(errors="replace").splitlines()[-lines:]
+        return end_of(self.log, TAIL_BYTES).decode(errors="replace").splitlines()[-lines:]
 
     def last_words(self) -> str:
         """The last line that it printed since `forget_words`, but for stack traces, as the end of a sentence."""
-        lines = _tail(self.log, self._forgotten).decode(errors="replace").splitlines()
+        lines = end_of(self.log, TAIL_BYTES, self._forgotten).decode(errors="replace").splitlines()
         words = [line for line in lines if line.strip() and not STACK_TRACE.match(line)]
         return f"; it said last: {' '.join(words[-1].split())[:300]}" if words else ""
 
@@ -96,17 +98,4 @@ class Supervised:
     def shorten_log(self) -> None:
         """Keeps the end of a long log; call it when the process has ended."""
         if self.log.stat().st_size > TAIL_BYTES:
-            self.log.write_bytes(_tail(self.log))
-
-
-def signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _tail(log: Path, start: int = 0) -> bytes:
-    with log.open("rb") as file:
-        file.seek(max(start, log.stat().st_size - TAIL_BYTES))
-        return file.read()
+            self.log.write_bytes(end_of(self.log, TAIL_BYTES))

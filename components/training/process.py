@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from components import errors, interruption
 from components.errors import KeraslineError, one_line
+from components.processes import signal_name
 from components.training.job import Job
 from components.user_code import import_file, imported_files
 
@@ -182,7 +183,7 @@ class TrainingProcess:
         if status is None:
             return "is silent"
         if status < 0:
-            return f"was ended by signal {-status} ({signal.Signals(-status).name})"
+            return f"was ended by signal {-status} ({signal_name(-status)})"
         return f"ended with status {status}"
 
     @property

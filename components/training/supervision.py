@@ -16,6 +16,7 @@ from typing import Any
 
 from components import interruption
 from components.errors import KeraslineError
+from components.processes import end_of
 from components.training import cluster
 from components.training.cluster import Worker
 from components.training.job import Job
@@ -246,9 +247,7 @@ def _given_up(lost: WorkerLost, restarts: int, logs: Path) -> str:
 def _last_line(log: Path) -> str:
     if not log.exists():
         return ""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 8192))
-        lines = [line.strip() for line in file.read().splitlines()]
+    lines = [line.strip() for line in end_of(log, 8192).splitlines()]
     told = [line for line in lines if line and not _NOISE.match(line)]
     return told[-1].decode(errors="replace")[:MOST_TOLD] if told else ""
 
