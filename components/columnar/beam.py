@@ -25,6 +25,7 @@ from components.user_code import import_file, imported_files
 _HOUSE = Path(__file__).resolve().parents[2]
 RUNS_A_WORKER = 4
 AN_ENGINES_WORKERS = 16  # where its options do not tell of more
+RUNS_A_BLOCK = 64  # that one worker merges
 
 Element = TypeVar("Element")
 Accumulator = TypeVar("Accumulator")
@@ -76,10 +77,13 @@ def fold(
     result = context.work_dir / f"fold-{uuid.uuid4().hex}.pickle"
     packed = _Packed.of((accumulate, merge))
     pipeline = new_pipeline(context.beam_options)
+    runs = _runs(elements, _workers(context.beam_options))
+    accumulated = pipeline | beam.Create(_in_blocks(runs)) | "Accumulate" >> beam.Map(_guarded, packed)
+    if len(runs) > RUNS_A_BLOCK:  # else one worker's work is no bottleneck, and the shuffle would cost more
+        accumulated |= "Merge blocks" >> beam.CombinePerKey(_MergeBlock(packed))
     (
-        pipeline
-        | beam.Create(_runs(elements, _workers(context.beam_options)))
-        | "Accumulate" >> beam.Map(_guarded, packed)
+        accumulated
+        | beam.Values()
         | "Merge" >> beam.CombineGlobally(_Merge(packed)).without_defaults()
         | "Keep" >> beam.Map(_dump, str(result))
     )
@@ -148,21 +152,26 @@ def _runs(elements: Sequence[Any], workers: int) -> list[_Run]:
     return [(start, elements[start : start + length]) for start in range(0, len(elements), length)]
 
 
-def _guarded(run: _Run, packed: _Packed) -> bytes:
-    """The pickled nodes of a run, or the user's mistake that ended it.
+def _in_blocks(runs: Sequence[_Run]) -> list[tuple[int, _Run]]:
+    """Runs by the number of their block: neighbours, a power of two of them, so that a block is a whole subtree."""
+    return [(number // RUNS_A_BLOCK, run) for number, run in enumerate(runs)]
+
+
+def _guarded(blocked: tuple[int, _Run], packed: _Packed) -> tuple[int, bytes]:
+    """The block, and the pickled nodes of a run, or the user's mistake that ended it.
 
     A mistake is carried as a value: as an exception Beam would change its type and text. And all
     that travels is bytes: Beam's coder of other objects failed at times where two threads used it.
     """
-    start, elements = run
+    block, (start, elements) = blocked
     accumulate, merge = packed.functions()
     nodes: _Nodes = {}
     try:
         for number, element in enumerate(elements, start):
             _insert(nodes, 0, number, accumulate(element), merge)
     except KeraslineError as error:
-        return pickle.dumps(error)
-    return pickle.dumps(nodes)
+        return block, pickle.dumps(error)
+    return block, pickle.dumps(nodes)
 
 
 def _insert(nodes: _Nodes, level: int, place: int, accumulator: Any, merge: Callable) -> None:
@@ -211,6 +220,13 @@ class _Merge(beam.CombineFn):
         # The subtrees left over, where the number of elements is no power of two, in their order.
         ordered = [nodes[key] for key in sorted(nodes, key=lambda key: key[1] << key[0])]
         return pickle.dumps(functools.reduce(self._packed.functions()[1], ordered))
+
+
+class _MergeBlock(_Merge):
+    """Merges a block's runs, for the merge of all to go on with: thousands of accumulators are too much for one."""
+
+    def extract_output(self, nodes: Any) -> bytes:
+        return pickle.dumps(_unpickled(nodes))
 
 
 def _unpickled(nodes: Any) -> _Nodes | KeraslineError:
