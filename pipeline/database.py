@@ -73,8 +73,10 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
-    def held(self, name: str) -> Iterator[None]:
+    def held(self, name: str, *, shared: bool = False) -> Iterator[None]:
         """Holds a name against every other process on every host, waiting as long as another has it.
+
+        Those that hold it `shared` do not wait for each other.
 
         The lock is a PostgreSQL session's: it goes when the holder's connection does, so a dead process
         holds none. Should the connection break while the holder lives, the holder is not told and works on:
@@ -85,17 +87,26 @@ class Database:
         if self._engine.dialect.name == "sqlite":
             yield
             return
+        lock = sa.func.pg_advisory_lock_shared if shared else sa.func.pg_advisory_lock
         with self._told():
             connection = self._engine.execution_options(isolation_level="AUTOCOMMIT").connect()
         try:
             with self._told():
                 connection.detach()  # from the pool: the lock must not return there with it
                 connection.execute(sa.text(_LASTING_SESSION))
-                connection.execute(sa.select(sa.func.pg_advisory_lock(_key(name))))
+                connection.execute(sa.select(lock(_key(name))))
             yield
         finally:
             with contextlib.suppress(sa.exc.DBAPIError):
                 connection.close()
+
+    def is_held(self, name: str) -> bool | None:
+        """Whether somebody holds a name now, shared or not; None on SQLite, which cannot tell."""
+        if self._engine.dialect.name == "sqlite":
+            return None
+        with self.transaction() as connection:
+            free = connection.execute(sa.select(sa.func.pg_try_advisory_xact_lock(_key(name)))).scalar()
+        return not free
 
     def __str__(self) -> str:
         return _without_password(self._engine.url.render_as_string(hide_password=True))

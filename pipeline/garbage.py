@@ -10,6 +10,7 @@ from pathlib import Path
 
 from components.errors import KeraslineError
 from pipeline.executor import was_blessed
+from pipeline.liveness import is_alive
 from pipeline.locks import removed_if_free
 from pipeline.publishing import ArtifactRoot, size_of
 from pipeline.store import Execution, Store
@@ -92,7 +93,7 @@ def _used(store: Store, root: ArtifactRoot, keep: int) -> tuple[set[str | None],
     blessed: set[tuple[str, str]] = set()
     for run in store.runs():
         seen[run.pipeline] += 1
-        kept = seen[run.pipeline] <= keep or (root.shared and run.state == "running" and root.is_run_alive(run.id))
+        kept = seen[run.pipeline] <= keep or (run.state == "running" and is_alive(store, root, run.id))
         executions = store.executions(run.id)
         known |= {execution.folder for execution in executions}
         if kept:

@@ -146,8 +146,8 @@ class ArtifactRoot:
             KeraslineError: it cannot, and why.
         """
 
-    def is_run_alive(self, run_id: str) -> bool:
-        """Whether a run that the metadata store has as running is."""
+    def is_run_alive(self, run_id: str) -> bool | None:
+        """Whether a process of this host works on a run; None where the run may be another host's alone."""
         return is_held(self.run_lock_file(run_id))
 
     def lock_file(self, fingerprint: str) -> Path:

@@ -115,10 +115,9 @@ class RemoteRoot(ArtifactRoot):
             )
         self.remote.names("artifacts")
 
-    def is_run_alive(self, run_id: str) -> bool:
-        """A run of another host's is taken at its word: nobody here sees whether it lives."""
+    def is_run_alive(self, run_id: str) -> bool | None:
         lock = self.run_lock_file(run_id)
-        return not lock.exists() or is_held(lock)
+        return is_held(lock) if lock.exists() else None
 
     @property
     def outbox(self) -> Path:

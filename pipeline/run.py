@@ -12,6 +12,7 @@ from components.columnar.runners import check_runner, runs_here
 from components.errors import KeraslineError
 from pipeline.dag import Pipeline
 from pipeline.executor import LOG, Executor
+from pipeline.liveness import alive
 from pipeline.locks import locked
 from pipeline.notices import noticed
 from pipeline.publishing import ArtifactRoot
@@ -91,7 +92,7 @@ def run_pipeline(request: RunRequest) -> Summary:
     clock, state = time.perf_counter(), "failed"
     root = request.root
     root.check(request.beam_options)
-    with locked(root.use_lock_file, shared=True), locked(root.run_lock_file(request.run_id), shared=True):
+    with locked(root.use_lock_file, shared=True), alive(request.store, root, request.run_id):
         request.store.begin_run(_record_of(request))
         try:
             executions = _executed(executor, selected, request.beam_options)

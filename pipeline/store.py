@@ -117,12 +117,16 @@ class Store:
             ids = connection.execute(gone).scalars().all()
             connection.execute(_executions.update().where(t.id.in_(ids)).values(fingerprint=None))
 
-    def held(self, name: str) -> contextlib.AbstractContextManager[None]:
+    def held(self, name: str, *, shared: bool = False) -> contextlib.AbstractContextManager[None]:
         """Holds a name against every other host that has this store open, until the end of the `with`.
 
         See `Database.held`: on SQLite it is nothing.
         """
-        return self._database.held(name)
+        return self._database.held(name, shared=shared)
+
+    def is_held(self, name: str) -> bool | None:
+        """Whether somebody holds a name now, on whatever host; None on SQLite, which cannot tell."""
+        return self._database.is_held(name)
 
     # What is known
 

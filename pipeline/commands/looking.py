@@ -22,8 +22,9 @@ def recipes(json_file: Json = None) -> None:
 def runs(root: Root = DEFAULT_ROOT, metadata: Metadata = None, json_file: Json = None) -> None:
     """List the runs, the newest first."""
     rows, values = [], []
-    for item in opened_store(root, metadata, must_exist=True).runs():
-        state = state_of(item)
+    store = opened_store(root, metadata, must_exist=True)
+    for item in store.runs():
+        state = state_of(store, item)
         seconds = f"{item.seconds:.1f}" if item.seconds is not None else ""
         rows.append((item.id, item.recipe, state, f"{item.started:%Y-%m-%d %H:%M:%S}", seconds))
         values.append({**vars(item), "state": state})

@@ -86,16 +86,17 @@ def run_of(store: Any, key: str) -> Any:
 
     newest = store.runs()[:1] if key == "latest" else []
     item = newest[0] if newest else store.run(key)
-    return replace(item, state=state_of(item))
+    return replace(item, state=state_of(store, item))
 
 
-def state_of(item: Any) -> str:
-    """A run's state; one that says it is running, while no process holds its lock, was killed."""
+def state_of(store: Any, item: Any) -> str:
+    """A run's state; one that says it is running, while no process works on it, was killed."""
     if item.state != "running":
         return item.state
+    from pipeline.liveness import is_alive
     from pipeline.publishing import root_of
 
-    return "running" if root_of(item.root).is_run_alive(item.id) else "interrupted"
+    return "running" if is_alive(store, root_of(item.root), item.id) else "interrupted"
 
 
 def report_file(root: Any, run_id: str) -> Path:

@@ -13,6 +13,7 @@ import pytest
 from components.errors import StoreError
 from pipeline.database import Database
 from pipeline.executor import Executor
+from pipeline.liveness import alive, is_alive
 from pipeline.publishing import ArtifactRoot
 from pipeline.store import Run, Store, now, sqlite_url
 from tests.conftest import HOUSE
@@ -214,6 +215,20 @@ class _OtherHost(ArtifactRoot):
 
     def lock_file(self, fingerprint):
         return self.path / "locks" / f"{self._host}-{fingerprint[:32]}.lock"
+
+    def run_lock_file(self, run_id):
+        return self.path / "locks" / f"{self._host}-run-{run_id}.lock"
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+def test_a_run_is_alive_for_every_host_until_the_last_of_its_processes_ends(store_url, tmp_path):
+    store, here, there = Store(store_url), _OtherHost(tmp_path, "one"), _OtherHost(tmp_path, "two")
+    assert not is_alive(store, here, "r1")
+    with alive(store, there, "r1"):
+        with alive(store, there, "r1"):
+            assert is_alive(store, here, "r1") and not is_alive(store, here, "r2")
+        assert is_alive(store, here, "r1") and is_alive(store, there, "r1")
+    assert not is_alive(store, here, "r1")
 
 
 @pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pipeline.garbage import collect
+from pipeline.liveness import alive, is_alive
 from pipeline.loading import load_pipeline
-from pipeline.locks import locked
 from pipeline.publishing import ArtifactRoot, root_of
 from pipeline.run import RunRequest, run_pipeline
 from pipeline.store import Store, sqlite_url
@@ -115,13 +115,13 @@ def test_listings_report_and_lineage_work_from_another_host(cli, s3_url, tmp_pat
     assert unknown.returncode == 2 and "no pipeline root" in unknown.stderr
 
 
-def test_a_run_of_another_host_is_running_as_long_as_nobody_knows_better(host, s3_url):
-    root = host("one")(s3_url).root
+def test_a_run_of_another_host_is_running_as_long_as_nobody_knows_better(host, s3_url, tmp_path):
+    root, store = host("one")(s3_url).root, Store(sqlite_url(tmp_path / "metadata.sqlite"))
     root.run_lock_file("killed-here").touch()
-    assert not root.is_run_alive("killed-here")
-    with locked(root.run_lock_file("alive-here"), shared=True):
-        assert root.is_run_alive("alive-here")
-    assert root.is_run_alive("begun-elsewhere")
+    assert not is_alive(store, root, "killed-here")
+    with alive(store, root, "alive-here"):
+        assert is_alive(store, root, "alive-here")
+    assert is_alive(store, root, "begun-elsewhere")
 
 
 class TestCollection:
