@@ -5,6 +5,9 @@
 As Beam's own `apache_beam.runners.worker.worker_pool_main`, but for what a job's start costs: workers are forked
 from a process that has imported Beam, pyarrow, TensorFlow and Keras, so they are there in a tenth of a second
 and not in seven, and share that memory. What workers print goes where the pool prints.
+
+A worker computes on one core unless `--threads` says otherwise, as an engine that gives it one slot takes for
+granted; NumPy, Arrow and TensorFlow would each take all cores, which two workers of a host then quarrel for.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ PRELOADED = [
     "tensorflow",
     "keras",
 ]
+# What OpenBLAS and Arrow (the first), and TensorFlow heed when they are imported.
+THREADS = ["OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"]
 PATIENCE_SECONDS = 10.0
 
 
@@ -39,7 +44,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", help="the address to listen at; the engine is on the same host"
     )
+    parser.add_argument("--threads", type=int, default=1, help="of a worker, for NumPy, Arrow and TensorFlow")
     given = parser.parse_args(arguments)
+    os.environ |= dict.fromkeys(THREADS, str(given.threads))
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

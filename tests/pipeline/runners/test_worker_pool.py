@@ -12,30 +12,40 @@ from components.base import Context
 from tests.conftest import HOUSE
 
 
+@pytest.fixture(params=[1, 2], ids="threads={}".format)
+def threads(request):
+    return request.param
+
+
 @pytest.fixture
-def pool():
+def pool(threads):
     command = [sys.executable, "-m", "pipeline.runners.worker_pool", "--port=0"]
+    command += [f"--threads={threads}"] if threads != 1 else []
     process = subprocess.Popen(command, cwd=HOUSE, stdout=subprocess.PIPE, text=True)
     yield process
     process.kill()
     process.wait()
 
 
-def pids(_element):
-    return [os.getpid()]
+def process_and_threads(_element):
+    import pyarrow as pa
+
+    return [(os.getpid(), pa.cpu_count())]
 
 
 @pytest.mark.slow
-def test_work_is_done_in_processes_of_the_pool_which_end_with_it(pool, tmp_path):
+def test_work_is_done_in_processes_of_the_pool_which_end_with_it(pool, threads, tmp_path):
     from components.columnar.beam import fold
 
     said = pool.stdout.readline()
     place = next(word for word in said.split() if word.startswith("--environment_config="))
     options = ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=EXTERNAL", place]
-    found = fold(list(range(4)), pids, operator.add, Context(tmp_path, tuple(options)))
-    assert len(found) == 4 and not {os.getpid(), pool.pid} & set(found)
+    found = fold(list(range(4)), process_and_threads, operator.add, Context(tmp_path, tuple(options)))
+    pids = {pid for pid, _ in found}
+    assert len(found) == 4 and not {os.getpid(), pool.pid} & pids
+    assert {count for _, count in found} == {threads}
     pool.send_signal(signal.SIGTERM)
     assert pool.wait(30) == 0
-    for pid in set(found):
+    for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
