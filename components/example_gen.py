@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
 from components.artifacts import Examples
 from components.base import Component, Context, Output, Parameter
-from components.errors import DataError, ParameterError, nearest
+from components.errors import DataError, ParameterError
 
 DEFAULT_SPLITS = {"train": 8, "eval": 1, "test": 1}
 
@@ -53,6 +53,14 @@ class ExampleGen(Component):
         """What to read of it."""
         raise NotImplementedError
 
+    @property
+    def _divides(self) -> bool:
+        """Whether the source's parts can be read in pieces; see `DivisibleSource`."""
+        return False
+
+    def _pieces(self, source: Any, part: Any) -> Sequence[Any]:
+        return source.pieces(part) if self._divides else [part]
+
     def _quarantine_file(self, examples: Examples) -> Path | None:
         """Where bad rows are set aside; None if they are an error."""
         return None
@@ -78,24 +86,21 @@ class ExampleGen(Component):
     def _write(
         self, parts: Parts, source: Any, quarantine: Any, examples: Examples, context: Context
     ) -> dict[str, Any]:
+        from components.columnar.reading import Splits, read_here, read_on_engine
+        from components.columnar.runners import runs_here
         from components.columnar.shards import ExamplesWriter
-        from components.columnar.splitting import Splitter
 
-        before, columns = source.rows_read, 0
+        before = source.rows_read
         names = list(dict.fromkeys(name for name, _ in parts)) if parts[0][0] else list(self.splits)
         shares = {name: share for name, share in self.splits.items() if not isinstance(share, str)}
+        splits = Splits(names, self.split_by, shares, self.split_key, self._told())
+        divided = [(name, self._pieces(source, part)) for name, part in parts]
+        pieces = [(name, piece) for name, several in divided for piece in several]
         with ExamplesWriter(examples, names) as writer:
-            for name, part in parts:
-                splitter = None if name else Splitter(self.split_by, shares, self.split_key)
-                for batch in source.batches(part):
-                    columns = len(batch.schema)
-                    if splitter:
-                        self._check_key(batch.schema.names)
-                        splitter.write(batch, writer)
-                    else:
-                        writer.write(name, batch)
-                    context.report(f"{sum(writer.rows.values()):,} rows")
-                writer.end_shards()  # so that the shards of one span are the same beside any others
+            if self._divides and len(pieces) > 1 and not runs_here(context.beam_options):
+                columns = read_on_engine(pieces, source, splits, writer, context)
+            else:
+                columns = read_here(divided, source, splits, writer, context.report)
             read = source.rows_read - before
             writer.check_whole(read, quarantine.rows)
             writer.check_filled(self._told())
@@ -115,14 +120,6 @@ class ExampleGen(Component):
             raise ParameterError(f"ExampleGen.splits: {self.splits}: sizes are positive numbers")
         if self.split_by == "column" and len(self.split_key or ()) != 1:
             raise ParameterError("ExampleGen.split_key: one column is wanted, which names the split")
-
-    def _check_key(self, columns: Sequence[str]) -> None:
-        for name in self.split_key or ():
-            if name not in columns:
-                raise DataError(
-                    f"{self._told()}: no column {name!r}, which ExampleGen.split_key names; "
-                    f"{nearest(name, columns)}"
-                )
 
     @property
     def _located(self) -> bool:
@@ -157,6 +154,11 @@ class FileExampleGen(ExampleGen):
 
     def _parts(self, source: Any) -> Parts:
         return [(name, files) for name, found in self._found() for files in found.by_span.values()]
+
+    @property
+    def _divides(self) -> bool:
+        # Bad rows are set aside in one file, and rows dealt out in turn from the first to the last.
+        return self.bad_rows == "fail" and (self._located or self.split_by != "ratio")
 
     def _quarantine_file(self, examples: Examples) -> Path | None:
         return examples.path / Examples.QUARANTINE if self.bad_rows == "quarantine" else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -45,6 +47,15 @@ class ExamplesWriter:
     def write(self, split: str, batch: pa.RecordBatch) -> None:
         """Adds rows to a split; all batches have one schema."""
         self._splits[split].write(batch)
+
+    def adopt(self, split: str, shard: Path, rows: int) -> None:
+        """Adds a shard that was written elsewhere, and moves it here."""
+        self._splits[split].adopt(shard, rows)
+
+    def shards(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every shard so far, with its split, as the manifest has it."""
+        for name, split in self._splits.items():
+            yield from ((name, shard) for shard in split.shards)
 
     def end_shards(self) -> None:
         """Begins new shards with the next rows."""
@@ -104,6 +115,12 @@ class _SplitWriter:
             self._waiting_rows = table.num_rows - whole
             self._waiting_bytes = sum(batch.nbytes for batch in self._waiting)
 
+    def adopt(self, shard: Path, rows: int) -> None:
+        self.close()
+        shutil.move(shard, self._new_shard())
+        self.shards[-1]["rows"] = rows
+        self.rows += rows
+
     def close(self) -> None:
         self._write_waiting()
         self._close_file()
@@ -123,10 +140,13 @@ class _SplitWriter:
             self._close_file()
 
     def _open_file(self, schema: pa.Schema) -> None:
+        self._file = pq.ParquetWriter(self._new_shard(), schema, compression="zstd")
+
+    def _new_shard(self) -> Path:
         path = f"{self._name}/{len(self.shards):05d}.parquet"
         (self._examples.path / self._name).mkdir(exist_ok=True)
         self.shards.append({"path": path, "rows": 0})
-        self._file = pq.ParquetWriter(self._examples.path / path, schema, compression="zstd")
+        return self._examples.path / path
 
     def _close_file(self) -> None:
         if self._file is not None:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from components.columnar.hashing import row_hashes
 from components.columnar.shards import ExamplesWriter
-from components.errors import DataError
+from components.errors import DataError, nearest
 
 _GOLDEN = (5**0.5 - 1) / 2
 
@@ -26,21 +26,33 @@ class Splitter:
         shares: relative sizes by name, such as `{"train": 8, "eval": 1, "test": 1}`; of the
             names alone if by column.
         key: the columns that are hashed (all by default), or the one that names the split.
+        told: what to call the data in messages.
+
+    Raises:
+        DataError: the data has no such column, or a value of it names no split.
     """
 
-    def __init__(self, by: str, shares: Mapping[str, float], key: Sequence[str] | None) -> None:
-        self._by, self._key = by, key
+    def __init__(self, by: str, shares: Mapping[str, float], key: Sequence[str] | None, told: str) -> None:
+        self._by, self._key, self._told = by, key, told
         self._names = list(shares)
         bounds = np.cumsum(np.array(list(shares.values()), float))
         self._bounds = bounds[:-1] / bounds[-1]
         self._dealt = 0
 
     def write(self, batch: pa.RecordBatch, writer: ExamplesWriter) -> None:
+        self._check_key(batch.schema.names)
         chosen = self._chosen(batch)
         for index, name in enumerate(self._names):
             rows = np.flatnonzero(chosen == index)
             if len(rows):
                 writer.write(name, batch.take(pa.array(rows)))
+
+    def _check_key(self, columns: Sequence[str]) -> None:
+        for name in self._key or ():
+            if name not in columns:
+                raise DataError(
+                    f"{self._told}: no column {name!r}, which ExampleGen.split_key names; {nearest(name, columns)}"
+                )
 
     def _chosen(self, batch: pa.RecordBatch) -> np.ndarray:
         """The place of each row's split among the names, shape (rows,)."""

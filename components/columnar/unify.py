@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +12,7 @@ import pyarrow.compute as pc
 
 from components.columnar.quarantine import Quarantine
 from components.columnar.sources import ReadAgain
+from components.columnar.sources.dividing import divided
 from components.errors import DataError
 
 # Batches are held back until so many bytes have settled the schema: most columns that begin with
@@ -58,6 +61,22 @@ class Unified:
         self._given = self._schema
         yield from (conformed(b, self._given) for b in held)
 
+    @property
+    def schema(self) -> pa.Schema | None:
+        """What all batches so far fit in."""
+        return self._schema
+
+    def learn(self, schemas: Iterable[pa.Schema | None]) -> bool:
+        """Takes the schema of batches that others read; tells whether any of theirs is narrower than all together.
+
+        Raises:
+            DataError: a column has values of kinds that do not go together.
+        """
+        known = [schema for schema in schemas if schema is not None]
+        if known:  # else there were no rows
+            self._schema = self._given = functools.reduce(_joined, known)
+        return any(schema != self._schema for schema in known)
+
 
 class UnifiedSource:
     """What sources share whose schema shows only as they are read; see `Source`.
@@ -74,6 +93,17 @@ class UnifiedSource:
     def batches(self, part: Any) -> Iterator[pa.RecordBatch]:
         """The rows of a part, in order, in batches of one schema."""
         return self._unified.batches(self._read(part))
+
+    def pieces(self, files: Sequence[Path]) -> list[list[Path]]:
+        """Parts that can be read side by side; of sources of files."""
+        return divided((file, file.stat().st_size) for file in files)
+
+    @property
+    def knowledge(self) -> pa.Schema | None:
+        return self._unified.schema
+
+    def learn(self, knowledge: Sequence[pa.Schema | None]) -> bool:
+        return self._unified.learn(knowledge)
 
     def _read(self, part: Any) -> Iterator[tuple[str, pa.RecordBatch]]:
         """The batches as they are, each with where it stood, and counts `rows_read`."""

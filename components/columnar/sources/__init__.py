@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -34,4 +34,24 @@ class Source(Protocol):
         Raises:
             ReadAgain: throw away what was read of all parts, and begin again.
             DataError: the data cannot be used; names file, position and column.
+        """
+
+
+class DivisibleSource(Source, Protocol):
+    """A source whose parts can be read in pieces, side by side; it can be pickled.
+
+    Attributes:
+        knowledge: what it found out about the schema, as far as it has read.
+    """
+
+    knowledge: Any
+
+    def pieces(self, part: Any) -> Sequence[Any]:
+        """Parts that make up a part, in order. They depend on the data alone."""
+
+    def learn(self, knowledge: Sequence[Any]) -> bool:
+        """Takes what copies of this source found out, each in a piece, in the order of the pieces.
+
+        Returns:
+            Whether pieces must be read again, because not all of them knew what all together know.
         """

@@ -9,8 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv as pc
 
-from components.columnar.sources import ReadAgain
-from components.columnar.sources.streams import unreadable
+from components.columnar.sources import ReadAgain, dividing
+from components.columnar.sources.csv_ranges import Range, RangeReader, row_ranges
+from components.columnar.sources.streams import compression_of, unreadable
 from components.errors import DataError
 
 BLOCK_BYTES = 2 << 20
@@ -36,22 +37,57 @@ class CsvSource:
         self._first: Path | None = None
         self.rows_read = 0
 
-    def batches(self, files: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+    def batches(self, files: Sequence[Path | Range]) -> Iterator[pa.RecordBatch]:
         """Every row of the files, compressed ones by their ending; see `Source`."""
-        for file in files:
+        for place in files:
             before = self.rows_read
-            for batch in self._file_batches(file):
+            for batch in self._batches(place):
                 self.rows_read += batch.num_rows
                 yield batch
-            if self.rows_read == before:
-                raise DataError(f"{file}: a header and no rows; give a file with data")
+            if self.rows_read == before and isinstance(place, Path):
+                raise DataError(f"{place}: a header and no rows; give a file with data")
 
-    def _file_batches(self, file: Path) -> Iterator[pa.RecordBatch]:
+    def pieces(self, files: Sequence[Path]) -> list[list[Path | Range]]:
+        """Parts that can be read side by side. The first file's first block settles the types for all of them."""
+        found = dividing.divided(sized for file in files for sized in self._ranges(file))
+        if len(found) > 1:
+            ranged = {place.file: None for piece in found for place in piece if isinstance(place, Range)}
+            for file in dict.fromkeys([files[0], *ranged]):
+                next(self._batches(file), None)
+        return found
+
+    @property
+    def knowledge(self) -> dict[str, pa.DataType]:
+        """What is known of the columns' types."""
+        return self._types
+
+    def learn(self, knowledge: Sequence[Mapping[str, pa.DataType]]) -> bool:
+        """Takes the types that others found in pieces; tells whether any of them read with narrower ones.
+
+        As if one had read all pieces in their order: what an empty column first turns out to be counts.
+        """
+        for column in self._types:
+            kinds = [types[column] for types in knowledge if not pa.types.is_null(types[column])]
+            if kinds:
+                whole = pa.types.is_int64(kinds[0])
+                self._types[column] = pa.float64() if whole and pa.float64() in kinds else kinds[0]
+        return any(types != self._types for types in knowledge)
+
+    def _ranges(self, file: Path) -> Iterator[tuple[Path | Range, int]]:
+        if compression_of(file) is None:
+            ranges = row_ranges(file, self._encoding, self._delimiter, dividing.PIECE_BYTES)
+            if len(ranges) > 1:
+                yield from ((one, one.end - one.start) for one in ranges)
+                return
+        yield file, file.stat().st_size
+
+    def _batches(self, place: Path | Range) -> Iterator[pa.RecordBatch]:
+        file = place.file if isinstance(place, Range) else place
         try:
-            reader = self._open(file)
+            reader = self._open(place)
             if self._columns is None:
                 self._settle_types(file, reader.schema, reader.read_next_batch())
-                reader = self._open(file)
+                reader = self._open(place)
             elif reader.schema.names != self._columns:
                 raise other_columns(file, reader.schema.names, self._first, self._columns)
             while True:
@@ -63,10 +99,15 @@ class CsvSource:
         except OSError as error:
             raise unreadable(file, error) from error
 
-    def _open(self, file: Path, *, threads: bool = True) -> pc.CSVStreamingReader:
+    def _open(self, place: Path | Range, *, threads: bool = True) -> pc.CSVStreamingReader:
+        ranged = isinstance(place, Range)
+        # The header is in the range at the file's beginning alone.
+        names = self._columns if ranged and place.start else None
         return pc.open_csv(
-            str(file),
-            read_options=pc.ReadOptions(block_size=BLOCK_BYTES, encoding=self._encoding, use_threads=threads),
+            RangeReader(place) if ranged else str(place),
+            read_options=pc.ReadOptions(
+                block_size=BLOCK_BYTES, encoding=self._encoding, use_threads=threads, column_names=names
+            ),
             parse_options=pc.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
             convert_options=pc.ConvertOptions(strings_can_be_null=True, column_types=self._types),
         )

@@ -25,12 +25,17 @@ def open_stream(path: Path, *, by_content: bool = False) -> Iterator[pa.NativeFi
     Raises:
         DataError: it cannot be opened, or its compressed data are damaged or cut short.
     """
-    compression = _of_content(path) if by_content else _ENDINGS.get(path.suffix.lower())
+    compression = _of_content(path) if by_content else compression_of(path)
     try:
         with pa.input_stream(str(path), compression=compression) as stream:
             yield stream
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def compression_of(path: Path) -> str | None:
+    """The compression that a file's ending tells of."""
+    return _ENDINGS.get(path.suffix.lower())
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
