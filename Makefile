@@ -21,7 +21,8 @@ run: $(VENV)/.installed
 	$(PYTHON) run_pipeline.py run $(RECIPE) $(ARGS)
 
 # Two processes: most tests wait for others, and the machines that we know have two cores. A file stays together.
-PYTEST := $(PYTHON) -m pytest -n 2 --dist loadfile
+# A process that dies ends the run: xdist would start another one, and then wait for ever for the dead one's files.
+PYTEST := $(PYTHON) -m pytest -n 2 --dist loadfile --max-worker-restart=0
 
 test: $(VENV)/.installed
 	$(PYTEST) $(ARGS)

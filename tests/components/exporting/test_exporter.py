@@ -188,6 +188,7 @@ def test_exports_of_one_model_share_a_digest_and_another_model_has_its_own(expor
 
 
 @pytest.mark.slow
+@pytest.mark.long  # and takes 17 GB
 def test_a_model_of_more_than_two_gigabytes_exports(tmp_path):
     rows, width = 8_600_000, 64
 
