@@ -122,6 +122,8 @@ class Component:
         NAME: the node's name in a pipeline unless `name=` is given; the class's name by default.
         VERSION: raised whenever the same inputs and parameters would give other outputs.
         LIBRARIES: distributions whose versions decide the outputs, for the fingerprint.
+        IMPORTED_ALONE: modules during whose import no other thread may import anything, because they replace
+            Python's own `__import__` meanwhile. A run imports them before its stages begin.
 
     Args:
         *arguments: inputs, then parameters, in the order in which the class declares them.
@@ -136,6 +138,7 @@ class Component:
     NAME: ClassVar[str] = ""
     VERSION: ClassVar[str] = "1"
     LIBRARIES: ClassVar[tuple[str, ...]] = ()
+    IMPORTED_ALONE: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *arguments: Any, name: str | None = None, **named: Any) -> None:
         self.name = name or self.NAME or type(self).__name__

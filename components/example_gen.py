@@ -365,6 +365,7 @@ class TfdsExampleGen(ExampleGen):
     """
 
     LIBRARIES = ("pyarrow", "tensorflow-datasets", "palmerpenguins")
+    IMPORTED_ALONE = ("tensorflow_datasets",)
 
     input: Parameter[str]
     dataset: Parameter[Optional[str]] = None

@@ -82,6 +82,13 @@ class Executor:
             notices.stage_ended(self.pipeline, found)
         return found
 
+    def prepare(self, names: Sequence[str]) -> None:
+        """To be called before any of these nodes is executed, while no other thread runs."""
+        for name in names:
+            for module in self.pipeline.nodes[name].IMPORTED_ALONE:
+                with contextlib.suppress(ImportError):  # the stage tells it
+                    importlib.import_module(module)
+
     def execute(self, name: str) -> Execution:
         """Executes one node and records how it went; never raises for a stage's failure."""
         clock = time.perf_counter()

@@ -125,6 +125,8 @@ def _executed(executor: Executor, selected: Sequence[str], beam_options: Sequenc
 
 
 def _orchestrate(executor: Executor, pending: Sequence[str], options: Sequence[str]) -> None:
+    if runs_here(options):
+        executor.prepare(pending)
     if len(pending) == 1 and runs_here(options):
         # In a thread, as Beam would: this one stays free to answer SIGTERM while TensorFlow computes.
         alone = threading.Thread(target=executor.execute, args=(pending[0],), daemon=True)

@@ -218,7 +218,7 @@ def test_the_report_is_written_as_asked(run, tmp_path):
     assert reports() == 1
 
 
-def test_one_stage_alone_wants_no_orchestrator(run, tmp_path):
+def test_one_stage_alone_wants_no_orchestrator(run, metadata, tmp_path):
     run()
     code = """
 import sys
@@ -228,14 +228,15 @@ except SystemExit as stop: assert stop.code == 0, stop.code
 assert "apache_beam" not in sys.modules
 """
     command = [sys.executable, "-c", code, "run", QUICK, "--root", "root", "--node", "Left", "--no-cache"]
+    command += metadata.options
     environment = {**os.environ, "PYTHONPATH": str(HOUSE)}
     result = subprocess.run(list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0 and "Left" in result.stdout and "ran" in result.stdout, result.stderr
 
 
-def test_the_metadata_store_can_come_from_the_environment(run, tmp_path, monkeypatch):
+def test_the_metadata_store_can_come_from_the_environment(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("KERASLINE_METADATA", f"sqlite:///{tmp_path}/elsewhere.sqlite")
-    assert run().returncode == 0
+    assert cli("run", QUICK, "--root", tmp_path / "root").returncode == 0
     assert (tmp_path / "elsewhere.sqlite").exists() and not (tmp_path / "root" / "metadata.sqlite").exists()
 
 
@@ -403,3 +404,47 @@ def test_recipes_are_listed_with_what_they_do(cli, tmp_path):
 
 def test_json_on_the_screen_is_json(cli):
     assert json.loads(cli("recipes", "--json", "-").stdout)
+
+
+SETTER = '''
+import builtins, time
+original = builtins.__import__
+def lazily(name, *more, **named):
+    raise AssertionError(f"{name} is imported meanwhile")
+builtins.__import__ = lazily
+time.sleep(1)
+builtins.__import__ = original
+'''
+ALONE = '''
+import time
+from components.artifacts import Report
+from components.base import Component, Output
+from pipeline.dag import Pipeline
+
+class Changing(Component):
+    IMPORTED_ALONE = ("changes_imports",)
+    report: Output[Report]
+    def run(self, inputs, outputs, context):
+        import changes_imports
+        (outputs.report.path / "number.txt").write_text("1")
+
+class Importing(Component):
+    report: Output[Report]
+    def run(self, inputs, outputs, context):
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            from email.parser import Parser
+            Parser()
+        (outputs.report.path / "number.txt").write_text("1")
+
+def pipeline(settings):
+    return Pipeline("alone", [Importing(), Changing()])
+'''
+
+
+def test_what_changes_pythons_import_is_imported_before_any_stage_runs(run, tmp_path, monkeypatch):
+    (tmp_path / "changes_imports.py").write_text(SETTER)
+    (tmp_path / "alone.py").write_text(ALONE)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(HOUSE)]))
+    result = run(file=tmp_path / "alone.py")
+    assert result.returncode == 0, result.stderr
