@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import pytest
 from tests.ports import free_port
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of what a shell runs in the background; programs inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 HOUSE = Path(__file__).resolve().parent.parent
 SHARED_DATA = HOUSE.parent / "shared" / "data"
 FASHION = Path("/usr/share/datasets/fashion-mnist")

@@ -88,6 +88,7 @@ def test_the_programs_of_the_guides_run(tmp_path, taxi_csv, name):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_script_for_gpus_runs_on_a_cpu_and_refuses_to_pretend():
     script = [sys.executable, str(HOUSE / "benchmarks" / "gpu" / "train.py")]
     tried = subprocess.run([*script, "--device", "cpu", "--epochs", "1"], capture_output=True, text=True)

@@ -114,6 +114,7 @@ def test_beam_options_reach_the_stages(cli, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_penguins_reach_their_accuracy_over_five_seeds(run):
     accuracies = []
     for seed in range(5):

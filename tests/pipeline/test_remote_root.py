@@ -198,6 +198,7 @@ def test_pipelines_are_told_the_root_as_an_url(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_penguins_on_s3_are_trained_pushed_and_cached_and_the_next_host_plans_and_reports(
     cli, s3_url, tmp_path, monkeypatch
 ):

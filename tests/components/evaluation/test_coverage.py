@@ -127,7 +127,7 @@ def test_of_yes_and_no(how):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rows", [400, 5000])
+@pytest.mark.parametrize("rows", [400, pytest.param(5000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("how", [{}, {"weighted": True}, {"baseline": True}], ids=["plain", "weighted", "paired"])
 def test_of_yes_and_no_in_full(how, rows):
     binary_case(rows, MANY, **how)

@@ -73,6 +73,7 @@ print(json.dumps({
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["wide", "convolutional", "transformer"])
 def test_memory_within_a_fifth_and_time_within_three_tenths(name):
     for attempt in range(3):  # other work on the machine is no part of the estimate

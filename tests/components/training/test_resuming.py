@@ -119,6 +119,7 @@ def pipeline(settings):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_run_goes_on_with_the_same_command(tmp_path, number):
     (tmp_path / "cut.py").write_text(RECIPE)

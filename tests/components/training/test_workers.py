@@ -196,6 +196,7 @@ def wait_for(what, seconds=240):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_pipeline_cut_by_signals_leaves_no_worker_and_goes_on(tmp_path):
     whole = run(tmp_path, "whole")
     assert whole.wait(500) == 0, whole.stderr.read()
@@ -270,6 +271,7 @@ def test_workers_on_two_hosts_learn_what_one_process_learns(train, network, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_cut_cable_is_found_and_training_goes_on_when_it_is_mended(train, network):
     def cut():
         network(f"-n {NETWORK[0]} link set kerasline0 down")
