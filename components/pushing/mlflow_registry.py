@@ -200,7 +200,17 @@ class MlflowDestination:
         return {number: version for number, version in self._every().items() if _counts(version)}
 
     def _every(self) -> dict[int, Any]:
-        """Those of which MLflow has the files, and of each number whose push has not come to its end, too."""
+        """Those of which MLflow has the files, and of each number whose push has not come to its end, too.
+
+        The server reads versions first and their tags then: one that is removed between has none, as if it were
+        not of a Pusher. Whether it was removed shows when one asks again.
+        """
+        found = self._listed()
+        bare = {number for number, version in found.items() if not {DIGEST_TAG, PUSHING_TAG} & set(version.tags)}
+        gone = bare - set(self._listed()) if bare else set()
+        return {number: version for number, version in found.items() if number not in gone}
+
+    def _listed(self) -> dict[int, Any]:
         found, token = {}, None
         while True:
             page = self.client.search_model_versions(f"name = '{self.name}'", page_token=token)

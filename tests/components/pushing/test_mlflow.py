@@ -338,9 +338,9 @@ def test_pushes_at_once_get_versions_of_their_own_and_the_newest_is_served(place
         assert (there / "variables" / "data").read_bytes() == (model / "variables" / "data").read_bytes()
 
 
-def test_one_model_pushed_twice_at_once_is_one_version(place, tmp_path):
+def test_one_model_pushed_several_times_at_once_is_one_version(place, tmp_path):
     model = a_model(tmp_path / "m", size=3_000_000)
-    processes = [pushing(place, 0, model) for _ in range(3)]
+    processes = [pushing(place, 0, model) for _ in range(5)]
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
