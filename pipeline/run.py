@@ -117,7 +117,11 @@ def _record_end(request: RunRequest, selected: Sequence[str], state: str, second
 
 
 def _executed(executor: Executor, selected: Sequence[str], beam_options: Sequence[str]) -> list[Execution]:
-    pending = [name for name in selected if executor.from_cache(name) is None]
+    pending: list[str] = []
+    for name in selected:
+        # What reads of a node that is still to run waits for it: a run taken up again has that node's old outputs.
+        if not set(pending).isdisjoint(executor.pipeline.upstream(name)) or executor.from_cache(name) is None:
+            pending.append(name)
     if pending:
         _orchestrate(executor, pending, beam_options)
     done = {e.node: e for e in executor.store.executions(executor.run_id)}

@@ -162,6 +162,12 @@ def test_a_run_in_several_calls_never_borrows_what_failed_in_it(run):
     assert states(run(*apart, "Join")) == {"Join": "cached"}
 
 
+def test_a_run_taken_up_with_other_parameters_forgets_what_it_made_with_those_before(run):
+    run("--run-id", "mine")
+    again = run("--run-id", "mine", "--set", "Start.number=5")
+    assert set(states(again).values()) == {"ran"} and output(again, "Join", "joined").read_text() == "1506"
+
+
 def test_a_run_in_several_calls_ends_as_all_its_stages_say(cli, run, metadata, tmp_path):
     def state():
         root = ["--root", tmp_path / "root", *metadata.options, "--json", tmp_path / "runs.json"]
