@@ -369,6 +369,12 @@ def component(function: Callable[..., Any]) -> type[Component]:
     return type(function.__name__, (Component,), body)
 
 
+def about(node: Component) -> str:
+    """The first paragraph of the docstring of a component's own class; empty where it has none."""
+    paragraph = inspect.cleandoc(type(node).__doc__ or "").partition("\n\n")[0]
+    return " ".join(paragraph.replace("`", "").split())
+
+
 def parse_value(where: str, kind: Any, value: Any) -> Any:
     """Checks `value` against the type `kind`; a text is read as that type where it can be.
 

@@ -1,6 +1,7 @@
 """The data sets of an event: artifacts, the files from outside that a stage reads, and pushed models.
 
-Their names are OpenLineage's: on a disk the namespace `file` and the path, elsewhere `SCHEME://HOST` and the rest.
+Their names are OpenLineage's (its specification's Naming.md): on a disk the namespace `file` and the path, elsewhere
+`SCHEME://HOST` and the rest.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 from openlineage.client.event_v2 import InputDataset, OutputDataset
 from openlineage.client.facet_v2 import (
@@ -21,7 +22,7 @@ from openlineage.client.facet_v2 import (
     schema_dataset,
 )
 
-from components.artifacts import Examples, Predictions, PushedModel
+from components.artifacts import Artifact, Examples, Predictions, PushedModel
 from components.base import Component
 from components.errors import KeraslineError
 from pipeline.publishing import local
@@ -30,17 +31,20 @@ from pipeline.store import Execution, StoredArtifact
 # More files than this are told as the folder that holds them all.
 MOST_FILES = 20
 TABLES = (Examples.__name__, Predictions.__name__)
+# fsspec's names of schemes that have another one in OpenLineage.
+SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfs": "abfss"}
 
 
 def inputs_of(component: Component, execution: Execution) -> list[InputDataset]:
-    """What a stage read: other stages' artifacts, and the files from outside."""
+    """What a stage read: other stages' artifacts, those that no stage made, and the files from outside."""
     artifacts = [InputDataset(*_name(a.path), facets=_facets(a)) for a in execution.inputs.values()]
-    return artifacts + [InputDataset(*_name(path), facets=_source(path)) for path in _outside(component)]
+    given = [str(source.path) for source in component.inputs.values() if isinstance(source, Artifact)]
+    return artifacts + [InputDataset(*_name(path), facets=_source(path)) for path in (*given, *_outside(component))]
 
 
 def outputs_of(execution: Execution) -> list[OutputDataset]:
-    """What a stage made. Columns are told by who wrote them, not again by who found them in the cache."""
-    made = [_output(artifact, with_schema=execution.state == "ran") for artifact in execution.outputs.values()]
+    """What a stage made. Its size and columns are told by who wrote it, not again by who found it in the cache."""
+    made = [_written(a) if execution.state == "ran" else _found(a) for a in execution.outputs.values()]
     pushed = [_pushed(a) for a in execution.outputs.values() if a.type == PushedModel.__name__]
     return made + [OutputDataset(*_name(path), facets=_source(path)) for path in pushed if path]
 
@@ -51,10 +55,13 @@ def _name(place: str) -> tuple[str, str]:
         # MLflow's `models:/NAME` is no path, and no address either.
         scheme, colon, name = place.partition(":/")
         return (f"{scheme}:", name.strip("/")) if colon and scheme.isalpha() else ("file", os.path.abspath(place))
-    parts = urlsplit(place)
-    if parts.scheme == "file":
-        return "file", parts.path
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", parts.path.lstrip("/") or "/"
+    scheme, _, rest = place.partition("://")
+    if scheme == "file":
+        return "file", f"/{rest.partition('/')[2]}"
+    host, _, name = rest.partition("/")
+    account, at, bare = host.rpartition("@")
+    host = bare if ":" in account else f"{account}{at}{bare}"  # a password is nobody's business
+    return f"{SCHEMES.get(scheme, scheme)}://{host}", name.strip("/") or "/"
 
 
 def _facets(artifact: StoredArtifact) -> dict[str, Any]:
@@ -64,18 +71,23 @@ def _facets(artifact: StoredArtifact) -> dict[str, Any]:
 
 def _source(place: str) -> dict[str, Any]:
     namespace, name = _name(place)
-    uri = f"{namespace}://{name}" if namespace == "file" else f"{namespace}/{name}"
+    path = quote(os.fsencode(name.lstrip("/")))
+    uri = f"{namespace}:///{path}" if namespace == "file" else f"{namespace}/{path}"
     return {"dataSource": datasource_dataset.DatasourceDatasetFacet(name=namespace, uri=uri)}
 
 
-def _output(artifact: StoredArtifact, *, with_schema: bool) -> OutputDataset:
+def _found(artifact: StoredArtifact) -> OutputDataset:
+    return OutputDataset(*_name(artifact.path), facets=_facets(artifact))
+
+
+def _written(artifact: StoredArtifact) -> OutputDataset:
     facets, rows, files = _facets(artifact), None, None
     if artifact.type in TABLES:
         with contextlib.suppress(KeraslineError, OSError):  # it is gone since
-            examples = Examples(local(artifact.path, *([] if with_schema else [Examples.MANIFEST])))
+            examples = Examples(local(artifact.path))
             rows = sum(examples.rows(split) for split in examples.splits)
             files = sum(len(examples.shards(split)) for split in examples.splits)
-            if with_schema and files:
+            if files:
                 facets["schema"] = _schema(examples)
     size = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(
         rowCount=rows, size=artifact.size_bytes, fileCount=files

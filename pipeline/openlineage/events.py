@@ -7,7 +7,6 @@ the run's (RFC 9562, version 5): each process finds the same ones without asking
 from __future__ import annotations
 
 import datetime
-import inspect
 import os
 import uuid
 from typing import Any
@@ -24,6 +23,7 @@ from openlineage.client.facet_v2 import (
     tags_run,
 )
 
+from components.base import about
 from pipeline.dag import Pipeline
 from pipeline.environment import here
 from pipeline.notices import RunNotice
@@ -87,13 +87,13 @@ def _stage_event(pipeline: Pipeline, execution: Execution, state: RunState, time
         **_tags(execution),
         **_error(execution.message if state == RunState.FAIL else None),
     }
-    name, about = f"{pipeline.name}.{execution.node}", inspect.getdoc(type(pipeline.nodes[execution.node]))
+    name, description = f"{pipeline.name}.{execution.node}", about(pipeline.nodes[execution.node])
     return RunEvent(
         eventTime=_written(time),
         producer=PRODUCER,
         eventType=state,
         run=Run(runId=str(stage_uuid(pipeline.name, execution.run_id, execution.node)), facets=facets),
-        job=Job(namespace=_namespace(), name=name, facets=_job_facets("STAGE", about)),
+        job=Job(namespace=_namespace(), name=name, facets=_job_facets("STAGE", description)),
     )
 
 
@@ -134,9 +134,9 @@ def _error(message: str | None) -> dict[str, Any]:
     return {"errorMessage": error_message_run.ErrorMessageRunFacet(message=message, programmingLanguage="python")}
 
 
-def _job_facets(kind: str, about: str | None = None) -> dict[str, Any]:
+def _job_facets(kind: str, description: str = "") -> dict[str, Any]:
     kind_of_job = job_type_job.JobTypeJobFacet(processingType="BATCH", integration="KERASLINE", jobType=kind)
-    if not about:
+    if not description:
         return {"jobType": kind_of_job}
-    documentation = documentation_job.DocumentationJobFacet(description=about.partition("\n\n")[0])
+    documentation = documentation_job.DocumentationJobFacet(description=description)
     return {"jobType": kind_of_job, "documentation": documentation}

@@ -187,7 +187,32 @@ def test_a_pushed_model_is_a_data_set_where_it_went(run, receiver, tmp_path):
     (tmp_path / "model" / "saved_model.pb").write_bytes(b"x")
     (tmp_path / "push.py").write_text(PUSH)
     version = run(tmp_path / "push.py").summary["nodes"][0]["metrics"]["version"]
-    assert str(tmp_path / "served" / version) in paths(last(receiver, "push.Pusher")["outputs"])
+    pushed = last(receiver, "push.Pusher")
+    assert str(tmp_path / "served" / version) in paths(pushed["outputs"])
+    assert paths(pushed["inputs"]) == [str(tmp_path / "model")]
+
+
+@pytest.mark.parametrize(
+    ("place", "namespace", "name", "uri"),
+    [  # after Naming.md of the specification
+        ("/data/in put/100%#é", "file", "/data/in put/100%#é", "file:///data/in%20put/100%25%23%C3%A9"),
+        ("s3://bucket/a?x#y", "s3://bucket", "a?x#y", "s3://bucket/a%3Fx%23y"),
+        ("s3a://bucket/a/b", "s3://bucket", "a/b", "s3://bucket/a/b"),
+        ("gcs://bucket/a", "gs://bucket", "a", "gs://bucket/a"),
+        ("abfs://box@account.dfs.core.windows.net/a", "abfss://box@account.dfs.core.windows.net", "a",
+         "abfss://box@account.dfs.core.windows.net/a"),
+        ("sftp://me:secret@host:22/a", "sftp://host:22", "a", "sftp://host:22/a"),
+        ("s3://bucket", "s3://bucket", "/", "s3://bucket/"),
+    ],
+)  # fmt: skip
+def test_data_sets_are_named_as_the_specification_wants(place, namespace, name, uri):
+    from pipeline.openlineage.datasets import outputs_of
+    from pipeline.store import Execution, StoredArtifact
+
+    found = StoredArtifact("Report", place, "0" * 64, 1)
+    (dataset,) = outputs_of(Execution("r", "p", "n", "c", "cached", datetime.now(), outputs={"report": found}))
+    assert (dataset.namespace, dataset.name) == (namespace, name)
+    assert dataset.facets["dataSource"].uri == uri
 
 
 def test_a_job_tells_what_it_is(run, receiver, tmp_path):
@@ -201,6 +226,8 @@ def test_a_job_tells_what_it_is(run, receiver, tmp_path):
         }  # fmt: skip
         assert event["run"]["facets"]["processing_engine"]["name"] == "kerasline"
     assert last(receiver, "told.Wait")["job"]["facets"]["documentation"]["description"] == "Waits for nothing."
+    run(QUICK, "--node", "Start")
+    assert "documentation" not in last(receiver, "quick.Start")["job"]["facets"]
 
 
 def test_a_failed_stage_fails_with_its_message_and_so_does_the_run(run, receiver):
@@ -225,6 +252,7 @@ def test_cached_stages_complete_and_refused_ones_are_aborted(run, receiver):
     assert told(receiver)["quick.Join"] == ["START", "COMPLETE"]
     event = last(receiver, "quick.Join")
     assert tags(event)["state"] == "cached" and len(event["outputs"]) == 1 and len(event["inputs"]) == 2
+    assert not event["outputs"][0].get("outputFacets"), "nothing was written"
     run(JUDGING)
     assert told(receiver)["judging.Push"] == ["START", "ABORT"]
     assert told(receiver)["judging"] == ["START", "COMPLETE"]

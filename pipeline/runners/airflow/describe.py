@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 import shlex
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.base import Component
+from components.base import Component, about
 from components.errors import ParameterError, nearest
 from pipeline.dag import Pipeline
 from pipeline.runners.airflow.description import OPERATORS, Description, Place, Stage, Timing
@@ -49,7 +48,7 @@ def describe(
     # In the files' own order where it is right, so that a DAG file reads like the pipeline's.
     stages = tuple(
         Stage(
-            node, _about(pipeline.nodes[node]), tuple(pipeline.upstream(node)), pool_of.get(node, pool_of.get(""))
+            node, about(pipeline.nodes[node]), tuple(pipeline.upstream(node)), pool_of.get(node, pool_of.get(""))
         )
         for node in pipeline.order
     )
@@ -139,12 +138,6 @@ def _checked_id(dag_id: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", dag_id):
         raise ParameterError(f"--dag-id {dag_id!r}: letters, digits, '_', '.' and '-' wanted")
     return dag_id
-
-
-def _about(node: Component) -> str:
-    """The first sentence of the component's docstring."""
-    paragraph = (inspect.cleandoc(type(node).__doc__ or "")).partition("\n\n")[0]
-    return " ".join(paragraph.replace("`", "").split())
 
 
 def _docstring(recipe: str) -> str:
