@@ -112,8 +112,8 @@ def moments_of(airflow: Airflow, folder: Path, tasks: dict[str, Any], task: str)
     begins = told["Running command"]
     ends = next(at for event, at in told.items() if event.startswith("Command exited"))
     with contextlib.closing(sqlite3.connect(folder / "dag" / "metadata.sqlite")) as database:
-        query = "SELECT started, finished, seconds FROM executions WHERE node = ?"
-        started, finished, seconds = database.execute(query, (task,)).fetchone()
+        query = "SELECT started, finished FROM executions WHERE node = ?"
+        started, finished = database.execute(query, (task,)).fetchone()
     started, finished = moment(started + "Z"), moment(finished + "Z")
     start, end = (moment(tasks[task][key]) for key in ("start_date", "end_date"))
     run = airflow.api("GET", "dags/penguins/dagRuns/measured")

@@ -62,7 +62,7 @@ def stages(csv: str, folder: str, features: int | None, beam_options: list[str])
         found[stage.name] = [now[0] - clock, now[1] - own, now[2] - busy]
         return done
 
-    examples = run(CsvExampleGen(csv)).examples
+    examples = run(CsvExampleGen(csv), beam_options).examples
     run(StatisticsGen(examples), beam_options)
     how = {"function": taxi.preprocessing, "label": "big_tipper"}
     if features:
@@ -176,9 +176,8 @@ def _print_workers(given: argparse.Namespace) -> None:
         "| stage | one worker, s | two, s | times as fast | processor seconds, one / two |\n"
         "|---|---:|---:|---:|---:|"
     )
-    wanted = STAGES[1:]
-    for name in [*wanted, "all four"]:
-        taken = wanted if name == "all four" else [name]
+    for name in [*STAGES, "all five"]:
+        taken = STAGES if name == "all five" else [name]
         seconds, busy = (
             [statistics.median(sum(run[stage][which] for stage in taken) for run in found[n]) for n in (1, 2)]
             for which in (0, 2)
