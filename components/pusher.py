@@ -16,7 +16,8 @@ class Pusher(Component):
     """Copies a SavedModel to `destination/VERSION`, whole or not at all, and points `latest` to it.
 
     A version is the time in seconds, or one more than the newest, and is never written twice. Pushing the model
-    that is the newest version already pushes nothing, so that a repeated push makes no second copy.
+    that is the newest version already pushes nothing, so that a repeated push makes no second copy; and one that
+    another model was pushed after is pushed again when its run is repeated. Where somebody rolled back, that stays.
 
     Parameters:
         destination: the folder of versions, as TensorFlow Serving watches it: a path, or an URL that fsspec
@@ -56,5 +57,10 @@ class Pusher(Component):
         from components.pushing import destination
 
         facts = outputs.pushed.read_json(PushedModel.FILE)
-        there = facts["version"] in destination(facts["destination"]).versions()
-        return None if there else f"the pushed model {facts['path']} is gone"
+        target, version = destination(facts["destination"]), facts["version"]
+        versions = target.versions()
+        if version not in versions:
+            return f"the pushed model {facts['path']} is gone"
+        if version not in (versions[-1], target.latest()):
+            return f"version {versions[-1]} was pushed after the {version} of this model"
+        return None

@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.columnar.missing import missing_value
 from components.columnar.unify import is_list
 from components.errors import DataError, nearest
 
@@ -90,21 +91,6 @@ def rows_a_batch(inputs: Mapping[str, Any]) -> int:
     """Rows to take at once: 65,536, or where rows are wide, as many as hold `MOST_NUMBERS`."""
     width = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in inputs.values())
     return max(64, min(65536, MOST_NUMBERS // max(width, 1)))
-
-
-def missing_value(dtype: str) -> Any:
-    """What stands for a missing value of a dtype.
-
-    Raises:
-        ValueError: nothing does.
-    """
-    if dtype == "string":
-        return b""
-    if dtype.startswith("float") or dtype == "bfloat16":
-        return np.nan
-    if dtype.startswith("int"):
-        return -1
-    raise ValueError(f"values are missing, and a {dtype} has none that says so")
 
 
 def _column(held: pa.Array, dtype: str, shape: tuple[int | None, ...]) -> Column:

@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
-from components.columnar.feed import Column, missing_value
+from components.columnar.feed import Column
+from components.columnar.missing import missing_value
 
 META = "rows.json"
 # Texts of a column that differ are kept in memory if they are no more than this; others are read.

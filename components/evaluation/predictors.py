@@ -80,7 +80,12 @@ class SavedModelPredictor:
     @property
     def outputs(self) -> list[str]:
         """The names of what it answers."""
-        return list(_signature(self)[1].structured_outputs)
+        return list(self.output_shapes)
+
+    @property
+    def output_shapes(self) -> dict[str, tf.TensorShape]:
+        """The shape of what it answers, by name."""
+        return {name: spec.shape for name, spec in _signature(self)[1].structured_outputs.items()}
 
     def from_logits(self, output: str, default: bool) -> bool:
         """Whether an output's scores are logits; the default where the model does not say."""

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.artifacts import Artifact, Model, SavedModel
-from components.columnar.feed import missing_value
+from components.columnar.missing import missing_value
 from components.exporting.serving import LABEL, Serving, Written, described
 
 # Raised where the same model is exported into something that answers otherwise.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from components.columnar.feed import missing_value
+from components.columnar.missing import missing_value
 from components.errors import DataError
 
 Specs = Mapping[str, tf.TensorSpec]

@@ -17,7 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from components.artifacts import Examples
-from components.columnar.feed import feed, missing_value
+from components.columnar.feed import feed
+from components.columnar.missing import missing_value
 from components.errors import one_line
 from components.exporting.serving import EXAMPLES, RAW, Written
 from components.exporting.tf_examples import tf_examples

@@ -6,6 +6,7 @@ model, is looked for by halves: a batch of which k rows fail takes some 2 k log2
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
-from components.columnar.feed import feed, missing_value
+from components.columnar.feed import feed
 from components.columnar.materialized import as_arrow
+from components.columnar.missing import missing_value
 from components.columnar.unify import is_list
-from components.errors import DataError, one_line
+from components.errors import ArtifactError, DataError, one_line
 from components.evaluation.predictors import SavedModelPredictor
 
 Failed = list[tuple[int, str]]  # the place of a row in its batch, and the reason
@@ -154,7 +156,15 @@ def _reason(error: Exception) -> str:
 
 
 def _answer(part: pa.RecordBatch, predictor: SavedModelPredictor) -> Answers:
-    return {name: tensor.numpy() for name, tensor in predictor(feed(part, predictor.inputs)).items()}
+    answers = {name: tensor.numpy() for name, tensor in predictor(feed(part, predictor.inputs)).items()}
+    for name, values in answers.items():
+        if values.shape[:1] != (part.num_rows,):
+            shape = "x".join(map(str, values.shape)) or "a single value"
+            raise ArtifactError(
+                f"{predictor.path}: the output {name!r} of {part.num_rows} rows is {shape}; a model wanted that "
+                "answers each row"
+            )
+    return answers
 
 
 def _columns(parts: list[Answers], job: Any) -> dict[str, pa.Array]:
@@ -165,14 +175,25 @@ def _columns(parts: list[Answers], job: Any) -> dict[str, pa.Array]:
             for name, t in job.predictor.inputs.items()
         })  # fmt: skip
         parts = [{name: tensor.numpy() for name, tensor in empty.items()}]
-    found = {}
+    found, shapes = {}, job.predictor.output_shapes
     for name in job.outputs:
-        values = np.concatenate([answers[name] for answers in parts])
-        if values.ndim > 1 and values.shape[1:] == (1,):
-            values = values[:, 0]
-        column = _as_arrow(values)
+        arrays = [answers[name] for answers in parts]
+        if shapes[name].rank is None or None in tuple(shapes[name])[1:]:  # as wide as each batch wants
+            column = pa.concat_arrays([_as_lists(values) for values in arrays])
+        else:
+            values = np.concatenate(arrays)
+            column = _as_arrow(values[:, 0] if values.shape[1:] == (1,) else values)
         found[name] = column.cast(pa.string()) if name in job.labels else column
     return found
+
+
+def _as_lists(values: np.ndarray) -> pa.Array:
+    """An array (rows, ...) as a column of lists, of lists of lists and so on."""
+    column = _as_arrow(values.reshape(-1))
+    for axis in range(values.ndim - 1, 0, -1):
+        offsets = np.arange(math.prod(values.shape[:axis]) + 1, dtype=np.int32) * values.shape[axis]
+        column = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), column)
+    return column
 
 
 def _as_arrow(values: np.ndarray) -> pa.Array:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from components.columnar.feed import missing_value
+from components.columnar.missing import missing_value
 from components.infra_validation.answer import Rows
 from components.infra_validation.signature import Spec
 

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.errors import DataError
-from components.pushing.versions import DIGEST, LATEST, content_digest, next_version, superfluous
+from components.pushing.versions import (
+    DIGEST,
+    LATEST,
+    content_digest,
+    next_version,
+    superfluous,
+    version_numbers,
+)
 from components.syncing import sync, sync_tree
 
 LOCK, ASIDE, GOING = ".push.lock", ".pushing", ".removing"
@@ -46,7 +53,7 @@ class DiskDestination:
         with self._told():
             if not self.path.exists():
                 return []
-            return sorted(int(path.name) for path in self.path.iterdir() if path.name.isdigit())
+            return version_numbers(path.name for path in self.path.iterdir())
 
     def latest(self) -> int | None:
         try:
@@ -117,5 +124,8 @@ class DiskDestination:
     def _told(self) -> Iterator[None]:
         try:
             yield
+        except shutil.Error as error:  # of a tree: what it could not copy, each with its reason
+            source, _, reason = error.args[0][0]
+            raise DataError(f"{self}: {source} cannot be copied: {reason}") from error
         except OSError as error:
-            raise DataError(f"{self}: {error.strerror}: {error.filename}") from error
+            raise DataError(f"{self}: {error.strerror or error}: {error.filename}") from error

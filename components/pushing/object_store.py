@@ -8,6 +8,7 @@ same one each sees another's claim, and all go on to other numbers.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import time
@@ -15,7 +16,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.errors import ParameterError
+from components.errors import DataError, ParameterError
 from components.pushing.versions import (
     DEAD_AFTER_SECONDS,
     DIGEST,
@@ -23,6 +24,8 @@ from components.pushing.versions import (
     content_digest,
     next_version,
     superfluous,
+    version_number,
+    version_numbers,
 )
 from components.remote_folder import RemoteFolder
 
@@ -69,7 +72,7 @@ class ObjectStoreDestination:
 
     def latest(self) -> int | None:
         text = self.folder.read(LATEST)
-        return int(text) if text is not None and text.strip().isdigit() else None
+        return None if text is None else version_number(text.decode("utf-8", "replace").strip())
 
     def point_to(self, version: int) -> None:
         self.folder.write(LATEST, f"{version}\n".encode())
@@ -78,14 +81,19 @@ class ObjectStoreDestination:
         return f"{self.folder}/{version}"
 
     def _publish(self, model: Path, digest: str) -> int:
+        """What a failed push has sent goes again, and then its claim; where that fails too, `_clean` finds it."""
         version, claim = self._claim()
         try:
             names = [p.relative_to(model).as_posix() for p in model.rglob("*") if p.is_file()]
             self.folder.send(model, [name for name in names if name != MODEL], str(version))
             self.folder.send(model, [name for name in names if name == MODEL], str(version))
             self.folder.write(f"{version}/{DIGEST}", (json.dumps({"sha256": digest}) + "\n").encode())
-        finally:
-            self.folder.remove([claim])
+        except BaseException:
+            with contextlib.suppress(DataError):
+                self._remove(version)
+                self.folder.remove([claim])
+            raise
+        self.folder.remove([claim])
         return version
 
     def _claim(self) -> tuple[int, str]:
@@ -117,7 +125,7 @@ class ObjectStoreDestination:
         self.folder.remove(self.folder.found(str(version)))
 
     def _numbers(self) -> list[int]:
-        return sorted(int(name) for name in self.folder.names() if name.isdigit())
+        return version_numbers(self.folder.names())
 
     def _claims(self) -> list[str]:
         return self.folder.names(CLAIMS)

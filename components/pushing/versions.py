@@ -16,6 +16,7 @@ LATEST = "latest"
 DIGEST = "kerasline-digest.json"
 # A push that takes longer than this has died: what it left is removed.
 DEAD_AFTER_SECONDS = 24 * 3600
+HIGHEST = 2**63 - 1
 
 
 class Destination(Protocol):
@@ -44,6 +45,18 @@ class Destination(Protocol):
 
     def where(self, version: int) -> str:
         """The path or URL of a version."""
+
+
+def version_number(name: str) -> int | None:
+    """The version that a folder is named after; None where it is no version's folder."""
+    if not (name.isascii() and name.isdigit()):
+        return None
+    return int(name) if int(name) <= HIGHEST else None
+
+
+def version_numbers(names: Iterable[str]) -> list[int]:
+    """The versions among the names of folders, the oldest first."""
+    return sorted(number for number in map(version_number, names) if number is not None)
 
 
 def next_version(newest: int) -> int:

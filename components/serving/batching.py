@@ -225,7 +225,7 @@ class Batcher:
         self._schedule()
 
     def _sweep(self) -> None:
-        """Answers those whose time is up, whether they still wait or are being executed."""
+        """Answers those whose time is up, whether they wait or are being executed; drops those that are answered."""
         self._is_swept = bool(self._queue or self._executing)
         if not self._is_swept:
             return
@@ -233,6 +233,8 @@ class Batcher:
         for one in (*self._queue, *self._executing):
             if one.deadline <= now and not one.future.done():
                 one.future.set_exception(_too_late())
+        if any(one.future.done() for one in self._queue):  # they need not hold their inputs, nor others off
+            self._queue = deque(one for one in self._queue if not one.future.done())
         self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
 
@@ -256,9 +258,9 @@ def _well_formed(batch: list[Waiting]) -> list[Waiting]:
         try:
             one.inputs = one.arrays()
             good.append(one)
-        except RequestError as error:
+        except Exception as raised:
             if not one.future.done():
-                one.future.set_exception(error)
+                one.future.set_exception(from_exception(raised))
     return good
 
 

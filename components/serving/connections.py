@@ -49,13 +49,14 @@ class GuardedServer(web.Server):
 class _Connection(RequestHandler):
     """A connection; `busy_since` and `idle_since` are kept by the REST face."""
 
-    __slots__ = ("busy_since", "idle_since", "_limits")
+    __slots__ = ("busy_since", "idle_since", "_limits", "_unsent")
 
     def __init__(self, manager: GuardedServer, **options: Any):
         super().__init__(manager, **options)
         self._limits = manager.limits
         self.busy_since: float | None = None
         self.idle_since = time.monotonic()
+        self._unsent = 0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -75,6 +76,9 @@ class _Connection(RequestHandler):
         return response
 
     def is_overdue(self, now: float) -> bool:
+        unsent = self.transport.get_write_buffer_size() if self.transport is not None else 0
+        if unsent != self._unsent:  # the client reads its answer, however slowly
+            self._unsent, self.idle_since = unsent, now
         if self.busy_since is not None:
             return now - self.busy_since > self._limits.timeout_seconds + self._limits.idle_seconds
         return now - self.idle_since > self._limits.idle_seconds

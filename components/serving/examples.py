@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from components.columnar.missing import missing_value
 from components.serving.engine import SavedModelSession, Signature, TensorSpec
 from components.serving.errors import RequestError, invalid
 from components.serving.json_codec import decode_base64, is_base64, shown
@@ -169,21 +170,28 @@ def _column(examples: Sequence[Features], name: str, spec: TensorSpec, fills_mis
     sizes = spec.shape[1:]
     if sum(size is None for size in sizes) > 1:
         raise invalid(f"input {name} of shape {spec.text()} cannot be made from tf.Examples")
-    per_row = None if None in sizes else math.prod(sizes)
-    rows = [example.get(name) or _missing(name, spec, per_row, fills_missing) for example in examples]
-    length = per_row if per_row is not None else len(rows[0])
+    rows = [example.get(name, []) for example in examples]
+    length = max(map(len, rows)) if None in sizes else math.prod(sizes)
+    if None in sizes and length % math.prod(size for size in sizes if size):
+        raise invalid(f"Feature: {name} has {length} values, which fill no {spec.text()}")
+    filling = _filling(spec) if fills_missing else []
+    flat = []
     for row in rows:
-        if len(row) != length:
+        if not row and not filling:
+            raise invalid(f"Feature: {name} (data type: {spec.dtype}) is required but could not be found.")
+        if len(row) > length or (len(row) < length and not filling):
             raise invalid(f"Feature: {name} has {len(row)} values, {length} wanted")
-    flat = [one for row in rows for one in row]
+        flat += row + filling * (length - len(row))
     fixed = [-1 if size is None else size for size in sizes]
     return _typed(flat, name, spec).reshape(len(examples), *fixed)
 
 
-def _missing(name: str, spec: TensorSpec, per_row: int | None, fills_missing: bool) -> list[Any]:
-    if fills_missing and per_row and (spec.is_string or spec.dtype.kind == "f"):
-        return [b"" if spec.is_string else math.nan] * per_row
-    raise invalid(f"Feature: {name} (data type: {spec.dtype}) is required but could not be found.")
+def _filling(spec: TensorSpec) -> list[Any]:
+    """What stands for a missing value, if anything does, as one or no element."""
+    try:
+        return [missing_value("string" if spec.is_string else str(spec.dtype))]
+    except ValueError:
+        return []
 
 
 def _typed(flat: list[Any], name: str, spec: TensorSpec) -> np.ndarray:

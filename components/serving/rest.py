@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from aiohttp import web
 from multidict import CIMultiDict
 
+from components.pushing.versions import HIGHEST
 from components.serving import examples, json_codec, wide_rows
 from components.serving.engine import DEFAULT_SIGNATURE
 from components.serving.errors import RequestError, from_exception, invalid, not_found
@@ -24,16 +25,17 @@ from components.serving.models import Models, Version
 from components.serving.openapi import description
 
 JSON = "application/json"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 TIMEOUT_HEADER = "X-Request-Timeout"
 REQUEST_ID = "X-Request-Id"
 _MODEL_PATH = re.compile(
     r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:]+))?"
     r"(?P<what>:predict|:classify|:regress|/metadata)?"
 )
+_ORIGIN = re.compile(r"\Ahttps?://[^/]*", re.IGNORECASE)
 _PRINTABLE = re.compile(r"[\x21-\x7e]{1,128}")
 _METRICS_PATHS = ("/metrics", "/monitoring/prometheus/metrics")
 _OPEN_PATHS = ("/healthz", "/readyz")
-_LARGEST_VERSION = 2**63 - 1
 
 
 class Target(NamedTuple):
@@ -87,6 +89,8 @@ class RestFace:
 
     async def _answer(self, request: web.BaseRequest, path: str, account: Account) -> tuple[bytes, str]:
         path = path.partition("?")[0]
+        if not path.startswith("/"):  # the absolute form, which a proxy may send
+            path = _ORIGIN.sub("", path) or "/"
         if path in _OPEN_PATHS:
             return self._health(path)
         gate = self._gate
@@ -152,6 +156,9 @@ class RestFace:
             body = content.read_nowait()
             self._take(len(body), taken)
             return body
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(CONTINUE)
+            request.writer.output_size = 0  # it is no part of the answer
         seconds = min(deadline - time.monotonic(), gate.limits.idle_seconds)
         try:
             return await asyncio.wait_for(self._read_blocks(content, taken), seconds)
@@ -204,7 +211,7 @@ def _parse_path(path: str) -> Target | None:
     if match is None:
         return None
     version = match["version"]
-    if version is not None and int(version) > _LARGEST_VERSION:
+    if version is not None and int(version) > HIGHEST:
         raise invalid(f"Failed to convert version: {version} to numeric.")
     label = unquote(match["label"]) if match["label"] else None
     return Target(

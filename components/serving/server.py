@@ -64,6 +64,8 @@ class _Server:
             max(2, os.cpu_count() or 2, len(settings.models)), thread_name_prefix="execute"
         )
         self._tasks: list[asyncio.Task] = []
+        self._ssl = _ssl_context(settings)  # for gRPC it is read again; but what is wrong with it is told here
+        self._listener: asyncio.Server | None = None
 
     async def run(self) -> None:
         ended = asyncio.Event()
@@ -95,17 +97,17 @@ class _Server:
         )
         runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain_seconds)
         await runner.setup()
-        site = web.TCPSite(
-            runner, self._settings.host, port, ssl_context=_ssl_context(self._settings), backlog=1024
-        )
+        patience = self._settings.limits.idle_seconds if self._ssl else None
         try:
-            await site.start()
+            self._listener = await asyncio.get_running_loop().create_server(
+                server, self._settings.host, port, backlog=1024, ssl=self._ssl, ssl_handshake_timeout=patience
+            )
         except OSError as error:
             await runner.cleanup()
             raise KeraslineError(
                 f"serve: REST cannot listen on {self._settings.host}:{port}: {error.strerror}; try --rest-port"
             ) from error
-        self._rest_port = runner.addresses[0][1]
+        self._rest_port = self._listener.sockets[0].getsockname()[1]
         self._start_task(server.watch())
         return runner
 
@@ -163,9 +165,8 @@ class _Server:
         if is_ready:
             log.info("draining")
             await asyncio.sleep(NOTICE_SECONDS)
-        if rest is not None:
-            for site in list(rest.sites):
-                await site.stop()
+        if self._listener is not None:
+            self._listener.close()
             await asyncio.sleep(LAST_SECONDS if is_ready else 0)
         endings = []
         if rest is not None:

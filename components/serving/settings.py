@@ -47,7 +47,8 @@ class Limits:
     pending_bytes: the bodies of all requests that are being read or answered, together.
     connections: the most REST connections at once, and gRPC calls at once.
     timeout_seconds: the longest that a request may take; a client can ask for less.
-    idle_seconds: how long a connection may take to send a request's head, or its body.
+    idle_seconds: how long a connection may take for a TLS handshake, a request's head, or its body, and how long
+        it may read nothing of an answer.
     """
 
     request_bytes: int = 32 * MEBIBYTE
@@ -95,6 +96,8 @@ class ServerSettings:
             raise ParameterError(f"serve: REST and gRPC cannot share port {self.rest_port}")
         if bool(self.certificate) != bool(self.key):
             raise ParameterError("serve: TLS needs both --tls-certificate and --tls-key")
+        if self.api_key == "":
+            raise ParameterError("serve: the API key is empty, so that anybody could come in; give one, or none")
         for file in filter(None, (self.certificate, self.key)):
             if not file.is_file():
                 raise ParameterError(f"serve: {file}: no such file")

@@ -8,13 +8,12 @@ from pathlib import Path
 
 from components.errors import ArtifactError
 from components.pushing.disk import DiskDestination
-from components.pushing.versions import DIGEST, LATEST
+from components.pushing.versions import DIGEST, LATEST, version_number
 from components.serving.settings import ModelSource
 
 SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
 SINGLE = 1
 SMALL_BYTES = 4 << 20
-HIGHEST = 2**63 - 1
 NOWHERE = -1
 Fingerprint = tuple[tuple[str, int, int], ...]
 
@@ -25,14 +24,14 @@ def find_versions(source: ModelSource) -> dict[int, Path]:
     A lone SavedModel bears the number that its folder is named after, or 1.
     """
     if _is_saved_model(source.path):
-        return {_number(source.path.name) or SINGLE: source.path}
+        return {version_number(source.path.name) or SINGLE: source.path}
     try:
         folders = list(source.path.iterdir())
     except OSError:
         return {}
     found = {}
     for folder in folders:
-        number = _number(folder.name)
+        number = version_number(folder.name)
         if number is not None and _is_saved_model(folder):
             found[number] = folder
     return found
@@ -104,9 +103,3 @@ def was_pushed(folder: Path) -> bool:
 
 def _is_saved_model(folder: Path) -> bool:
     return any(os.path.isfile(folder / name) for name in SAVED_MODEL)
-
-
-def _number(name: str) -> int | None:
-    if not (name.isascii() and name.isdigit()):
-        return None
-    return int(name) if int(name) <= HIGHEST else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -9,6 +10,8 @@ from typing import Annotated, Any, Optional
 import typer
 
 from components.errors import KeraslineError, ParameterError, nearest
+
+KEY_VARIABLE = "KERASLINE_API_KEY"
 
 
 def serve(
@@ -60,7 +63,7 @@ def serve(
     api_key: Annotated[
         Optional[str],
         typer.Option(
-            envvar="KERASLINE_API_KEY", show_envvar=True, help="What clients must send; best by environment."
+            envvar=KEY_VARIABLE, show_envvar=True, help="What clients must send; best by environment."
         ),
     ] = None,
     access_log: Annotated[
@@ -103,7 +106,7 @@ def serve(
         ),
         certificate=tls_certificate,
         key=tls_key,
-        api_key=api_key,
+        api_key=os.environ.get(KEY_VARIABLE) if api_key is None else api_key,  # an empty one is no option's
         access_log=access_log,
     )
     from components.serving.versions import check_sources

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import BulkInferrer, Exporter, ModelBuilder, StatisticsGen, Transform
-from components.artifacts import Examples, Predictions
+from components.artifacts import Examples, Predictions, SavedModel
 from components.columnar.shards import ExamplesWriter
-from components.errors import DataError, ParameterError
+from components.errors import DataError, KeraslineError, ParameterError
 
 RANDOM = np.random.default_rng(3)
 WORDS = ["ant", "bee", "cat"]
@@ -191,6 +191,34 @@ def test_a_column_that_fits_no_row_is_an_error_and_not_a_quarantine(served, tmp_
     missing = examples_of(tmp_path / "b", {"a": [pa.RecordBatch.from_pydict(batch)]})
     with pytest.raises(DataError, match="the data has no column 'word'"):
         BulkInferrer(served.exported, missing).execute(tmp_path / "out2")
+
+
+def save_odd(folder):
+    """x (None,) to `wide`, as many ones a row as the batch's largest x says; or to one number for all rows."""
+    import tensorflow as tf
+
+    class Odd(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def wide(self, x):
+            return {"wide": tf.ones([tf.size(x), tf.cast(tf.reduce_max(x), tf.int32)])}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def single(self, x):
+            return {"sum": tf.reduce_sum(x)}
+
+    for name in ("wide", "single"):
+        tf.saved_model.save(Odd(), str(folder / name), signatures={"serving_default": getattr(Odd(), name)})
+    return folder
+
+
+def test_answers_as_wide_as_their_batch_are_lists_and_one_answer_for_all_rows_is_refused(tmp_path):
+    models = save_odd(tmp_path)
+    batch = pa.RecordBatch.from_pydict({"x": pa.array([1.0, 2.0, 3.0, 5.0], pa.float32())})
+    examples = examples_of(tmp_path / "examples", {"a": [batch]})
+    wide = BulkInferrer(SavedModel(models / "wide"), examples, batch_size=2).execute(tmp_path / "out").predictions
+    assert wide.read("a")["wide"].to_pylist() == [[1.0] * 2] * 2 + [[1.0] * 5] * 2
+    with pytest.raises(KeraslineError, match="the output 'sum' of 4 rows is a single value; a model wanted"):
+        BulkInferrer(SavedModel(models / "single"), examples).execute(tmp_path / "refused")
 
 
 def test_what_is_kept_must_be_there_and_have_a_name_of_its_own(served, tmp_path):

@@ -13,9 +13,11 @@ import pytest
 
 from components import Pusher
 from components.artifacts import SavedModel
-from components.errors import DataError, ParameterError
+from components.errors import DataError, ParameterError, RemoteError
 from components.pushing import destination
 from components.pushing.object_store import DEAD_AFTER_SECONDS
+from components.pushing.versions import DIGEST
+from components.remote_folder import RemoteFolder
 from tests.conftest import HOUSE
 
 PUSH = """
@@ -197,6 +199,38 @@ def test_what_a_dead_pusher_left_in_a_store_goes_after_a_day_and_not_before(s3, 
     assert not files.exists(f"{root}/5") and files.exists(f"{root}/6/variables/data")
 
 
+def test_a_failed_push_to_a_store_leaves_nothing(tmp_path, monkeypatch):
+    target = destination(f"memory://{uuid.uuid4().hex}/taxi")
+    first = target.push(a_model(tmp_path / "first"))
+    write = RemoteFolder.write
+
+    def full(self, name, content):
+        if name.endswith(DIGEST):
+            raise RemoteError("the store is full")
+        write(self, name, content)
+
+    with monkeypatch.context() as patched, pytest.raises(DataError, match="the store is full"):
+        patched.setattr(RemoteFolder, "write", full)
+        target.push(a_model(tmp_path / "second"))
+    assert {name.split("/")[0] for name in target.folder.found()} == {str(first), "latest"}
+
+
+def test_what_cannot_be_copied_is_named_with_its_reason(tmp_path):
+    model = a_model(tmp_path / "m", 200_000)
+    program = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n" + PUSH
+    command = [sys.executable, "-c", program, str(tmp_path / "served"), "0", str(model)]
+    done = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True)
+    told = done.stderr.splitlines()[-1]
+    assert "cannot be copied: " in told and "File too large" in told and str(model) in told
+    assert destination(str(tmp_path / "served")).versions() == []
+
+
+def test_only_ascii_numbers_are_versions(tmp_path):
+    for name in ("7", "²", "٣", "a", "9" * 30):
+        (tmp_path / "served" / name).mkdir(parents=True)
+    assert destination(str(tmp_path / "served")).versions() == [7]
+
+
 def test_a_destination_that_cannot_be_is_told_in_one_line(s3, tmp_path):
     model = SavedModel(a_model(tmp_path / "m"))
     with pytest.raises(ParameterError, match="Pusher.destination nowhere://x: Protocol not known: nowhere"):
@@ -212,3 +246,11 @@ def test_a_pushed_model_that_is_gone_makes_the_stage_run_again(place, tmp_path):
     other = a_model(tmp_path / "other")
     destination(place).push(other, keep=1)
     assert "is gone" in stage.stale(done)
+
+
+def test_a_model_that_another_was_pushed_after_is_pushed_again_and_a_rollback_stays(place, tmp_path):
+    first, second = (Pusher(SavedModel(a_model(tmp_path / name)), destination=place) for name in "ab")
+    a, b = first.execute(tmp_path / "1"), second.execute(tmp_path / "2")
+    assert "was pushed after" in first.stale(a) and second.stale(b) is None
+    destination(place).point_to(int(a.metrics["version"]))
+    assert first.stale(a) is None and second.stale(b) is None

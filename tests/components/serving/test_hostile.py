@@ -219,6 +219,47 @@ def test_memory_is_flat_under_malformed_requests(ours):
     assert ours.resident_bytes() - before < 24 << 20
 
 
+def test_texts_among_numbers_take_no_memory(ours):
+    """NumPy would make a text of each number, as long as the longest among them: 3 GB of this body."""
+    before, began = ours.resident_bytes(), time.monotonic()
+    status, answer = ours.post(PREDICT, {"instances": ["x" * 20_000] + ["a"] * 40_000})
+    assert status == 400 and "is not of expected type: float32" in answer["error"]
+    assert ours.resident_bytes() - before < 50 << 20 and time.monotonic() - began < 5
+
+
+def test_half_a_surrogate_pair_is_400_in_the_access_log_too(model_folders, tmp_path):
+    log = tmp_path / "access.jsonl"
+    with serving(tmp_path, str(model_folders["half"]), "--access-log", str(log)) as server:
+        status, _ = server.post(PREDICT, b'{"signature_name": "\\ud800", "instances": [NaN]}')
+        assert status == 400
+        assert server.stop() == 0
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [entry["status"] for entry in entries if entry["method"] == "predict"] == [400]
+
+
+def test_a_client_that_reads_slowly_gets_all_and_one_that_reads_nothing_is_cut_off(model_folders, tmp_path):
+    body = json.dumps({"instances": [1] * 2_000_000}).encode()
+    with serving(tmp_path, str(model_folders["half"]), "--idle", "1.5") as server:
+        slow, silent = socket.socket(), socket.socket()
+        for client in (slow, silent):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            client.settimeout(30)
+            client.connect(("127.0.0.1", server.rest_port))
+            client.sendall(post_bytes(body))
+        size, began = 0, time.monotonic()
+        while block := slow.recv(1 << 17):
+            size += len(block)
+            time.sleep(0.04)
+        assert size > 8_000_000 and time.monotonic() - began > 2
+        with pytest.raises(OSError):
+            while silent.recv(1 << 20):
+                pass
+            raise OSError("hung up in order")
+        for client in (slow, silent):
+            client.close()
+        assert server.post(PREDICT, {"instances": [1]})[0] == 200
+
+
 def test_slow_clients_are_cut_off(model_folders, tmp_path):
     """One drips its head, one its body, one says nothing; none keeps its place, all others are served."""
     with serving(tmp_path, str(model_folders["half"]), "--idle", "1.5") as server:

@@ -278,7 +278,7 @@ def test_an_api_key_is_asked_for_by_both_faces(half, tmp_path):
 
 def test_tls_for_both_faces(half, tmp_path):
     certificate, key = _self_signed(tmp_path)
-    arguments = ("--tls-certificate", str(certificate), "--tls-key", str(key))
+    arguments = ("--tls-certificate", str(certificate), "--tls-key", str(key), "--idle", "3")
     with serving(tmp_path, str(half), *arguments) as server:
         trusting = ssl.create_default_context(cafile=str(certificate))
         request = urllib.request.Request(
@@ -288,6 +288,8 @@ def test_tls_for_both_faces(half, tmp_path):
             assert json.loads(answer.read()) == {"predictions": [2.0]}
         with pytest.raises(OSError):  # nothing is answered in the clear
             server.get("/healthz")
+        with socket.create_connection(("127.0.0.1", server.rest_port), 30) as silent:
+            assert silent.recv(1) == b"", "whoever begins no handshake is hung up on"
         credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
         with grpc.secure_channel(f"localhost:{server.grpc_port}", credentials) as channel:
             status = channel.unary_unary("/tensorflow.serving.ModelService/GetModelStatus")
@@ -322,6 +324,25 @@ def test_the_access_log_is_json_lines(half, tmp_path):
     assert predicted["milliseconds"] > 0 and predicted["bytes_in"] > 0 and predicted["time"].endswith("Z")
     assert wrong["status"] == 400 and wrong["code"] == "INVALID_ARGUMENT" and "String" in wrong["error"]
     assert asked["method"] == "status"
+
+
+def test_an_access_log_that_cannot_be_written_fails_no_request(half, tmp_path):
+    with serving(tmp_path, str(half), "--access-log", "/dev/full") as server:
+        for _ in range(400):
+            assert server.post("/v1/models/half:predict", {"instances": [1.0]})[0] == 200
+        time.sleep(1.5)
+        assert server.get("/healthz")[0] == 200
+        assert server.stop() == 0
+    told = server.log.read_text()
+    assert told.count("access log /dev/full: No space left on device") == 1 and "Traceback" not in told
+
+
+def test_an_empty_api_key_or_a_bad_certificate_is_one_line(half, tmp_path):
+    assert "the API key is empty" in refused(str(half), "--api-key", "")
+    assert "the API key is empty" in refused(str(half), within=("env", "KERASLINE_API_KEY="))
+    (tmp_path / "bad.pem").write_text("no certificate")
+    bad = ("--tls-certificate", str(tmp_path / "bad.pem"), "--tls-key", str(tmp_path / "bad.pem"))
+    assert "bad.pem" in refused(str(half), "--no-rest", *bad)
 
 
 def test_each_face_can_be_switched_off(half, tmp_path):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import math
+import socket
 import urllib.request
 
+import numpy as np
 import pytest
+
+from components.serving.errors import RequestError
 
 ROW = {"number": [1.5], "count": [7], "word": ["héron"]}
 
@@ -133,6 +138,27 @@ def test_classify_feeds_named_features_from_examples(ours):
     )  # fmt: skip
 
 
+def test_what_exporter_says_may_be_missing_may():
+    """By the rule of Transform: NaN, -1 and "", and short lists are filled up; lists of any length to the longest."""
+    from components.serving.engine import Signature, TensorSpec
+    from components.serving.examples import to_inputs
+
+    specs = {
+        "number": TensorSpec("a", 1, np.dtype("float32"), (None, 2)),
+        "count": TensorSpec("b", 9, np.dtype("int64"), (None, 1)),
+        "word": TensorSpec("c", 7, np.dtype("object"), (None, None)),
+    }
+    signature = Signature("serving_default", "", specs, {})
+    given = [{"number": [1.5], "count": [], "word": [b"a", b"b"]}, {"count": [7], "word": [b"c"]}]
+    number, count, word = to_inputs(given, signature, fills_missing=True)
+    np.testing.assert_array_equal(number, np.array([[1.5, np.nan], [np.nan, np.nan]], np.float32))
+    assert count.tolist() == [[-1], [7]] and word.tolist() == [[b"a", b"b"], [b"c", b""]]
+    with pytest.raises(RequestError, match="number has 3 values, 2 wanted"):
+        to_inputs([{"number": [1.0, 2.0, 3.0], "count": [1], "word": [b""]}], signature, fills_missing=True)
+    with pytest.raises(RequestError, match="count .* is required"):
+        to_inputs([{"number": [1.0, 2.0], "word": [b"a"]}], signature, fills_missing=False)
+
+
 def test_metadata_has_the_signatures(server):
     status, answer = server.get("/v1/models/half/metadata")
     assert status == 200
@@ -248,6 +274,27 @@ def test_metrics_count_requests_and_executions(ours):
     assert ours.metric("kerasline_requests_total", **labels) == before + 1
     assert ours.metric("kerasline_execution_seconds_count", model="half") > 0
     assert ours.metric("kerasline_version_available", model="half", version="3") == 1
+
+
+def test_a_client_that_asks_first_is_told_to_send_its_body(ours):
+    """As curl does from a megabyte on; it would wait a second for the word."""
+    head = "POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nConnection: close\r\n"
+    for length, words in ((17, b"HTTP/1.1 100 Continue\r\n\r\n"), (5 << 20, b"HTTP/1.1 413 ")):
+        with socket.create_connection(("127.0.0.1", ours.rest_port), 20) as client:
+            client.sendall(f"{head}Content-Length: {length}\r\n\r\n".encode())
+            assert client.recv(4096).startswith(words)
+            if length == 17:
+                client.sendall(b'{"instances":[1]}')
+                answer = b"".join(iter(lambda: client.recv(4096), b""))
+                assert answer.startswith(b"HTTP/1.1 200 OK\r\n") and answer.endswith(b'{"predictions":[3.5]}')
+
+
+def test_a_target_may_be_a_whole_address(ours):
+    connection = http.client.HTTPConnection("127.0.0.1", ours.rest_port, timeout=20)
+    connection.request("GET", "http://somewhere:80/v1/models/half/versions/3?a=b")
+    answer = connection.getresponse()
+    assert answer.status == 200 and b"AVAILABLE" in answer.read()
+    connection.close()
 
 
 def test_gzip_is_understood(ours):

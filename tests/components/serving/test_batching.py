@@ -1,0 +1,85 @@
+"""The batcher alone, in an event loop: whom a bad request may harm, and what waits for nobody."""
+
+import asyncio
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from components.serving.batching import Batcher
+from components.serving.engine import Signature, TensorSpec
+from components.serving.errors import RequestError
+from components.serving.settings import BatchSettings
+
+FLOATS = TensorSpec("x", 1, np.dtype("float32"), (None,))
+SIGNATURE = Signature("serving_default", "", {"x": FLOATS}, {"y": FLOATS})
+
+
+class Row:
+    """One row of a request, which is made an array later."""
+
+    rows = 1
+
+    def __init__(self, number):
+        self.number = number
+
+    def arrays(self):
+        if self.number is None:
+            raise MemoryError
+        return [np.array([self.number], np.float32)]
+
+    def arrays_with(self, others):
+        return [np.concatenate([one.arrays()[0] for one in (self, *others)])]
+
+
+def batched(work, call):
+    """What a coroutine gives that is handed a batcher of its own."""
+
+    async def run():
+        with ThreadPoolExecutor(2) as threads:
+            batcher = Batcher(call, SIGNATURE, BatchSettings(), threads=threads, observe=lambda *_: None, seconds=1)
+            return await asyncio.wait_for(work(batcher), 30)
+
+    return asyncio.run(run())
+
+
+def test_a_request_for_which_memory_runs_out_fails_alone():
+    async def work(batcher):
+        later = time.monotonic() + 60
+        futures = [batcher.submit(Row(number), later) for number in (1, None, 2)]
+        return await asyncio.gather(*futures, return_exceptions=True)
+
+    first, bad, last = batched(work, lambda arrays: [arrays[0] * 2])
+    assert (first[0].tolist(), last[0].tolist()) == ([2], [4])
+    assert isinstance(bad, RequestError) and bad.code == "RESOURCE_EXHAUSTED"
+
+
+def test_requests_whose_time_is_up_hold_neither_their_inputs_nor_a_place_in_the_queue():
+    proceed = threading.Event()
+
+    def call(arrays):
+        proceed.wait(20)
+        return [arrays[0] * 2]
+
+    async def work(batcher):
+        first = batcher.submit([np.ones(1, np.float32)], time.monotonic() + 60)
+        await asyncio.sleep(0.1)  # it is being executed
+        inputs = np.ones(1000, np.float32)
+        held = weakref.ref(inputs)
+        late = batcher.submit([inputs], time.monotonic() + 0.05)
+        del inputs
+        with pytest.raises(RequestError, match="time is up"):
+            await late
+        del late
+        for _ in range(100):
+            if held() is None:
+                break
+            await asyncio.sleep(0.02)
+        proceed.set()
+        return held(), await first
+
+    still_held, outputs = batched(work, call)
+    assert still_held is None and outputs[0].tolist() == [2]

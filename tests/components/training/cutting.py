@@ -1,0 +1,48 @@
+"""Runs of `long_training.py` that are cut short, and what must come of them all the same."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tests.conftest import HOUSE
+
+FILE = HOUSE / "tests" / "components" / "training" / "long_training.py"
+
+
+def start(root, *more):
+    command = [sys.executable, HOUSE / "run_pipeline.py", "run", FILE, "--root", root, "--json", f"{root}.json", *more]
+    return subprocess.Popen(list(map(str, command)), stdout=-1, stderr=-1, text=True)
+
+
+def ended(process):
+    assert process.wait(500) == 0, process.stderr.read()
+
+
+def wait_for(what, seconds=240):
+    until = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return found
+
+
+def checkpoints(root):
+    return set(root.glob("state/*/checkpoints/*.npz"))
+
+
+def assert_same_training(whole, cut):
+    """The same weights, and the same loss of every step, bit by bit."""
+    results = [json.loads(Path(f"{root}.json").read_text())["nodes"][-1] for root in (whole, cut)]
+    folders = [Path(node["outputs"]["trained_model"]) for node in results]
+    assert json.loads((folders[1] / "training.json").read_text())["resumed_at_step"] > 0
+    weights = [keras.saving.load_model(folder / "model.keras").get_weights() for folder in folders]
+    for ours, theirs in zip(*weights):
+        np.testing.assert_array_equal(ours, theirs)
+    losses = [Path(node["outputs"]["history"], "steps.parquet").read_bytes() for node in results]
+    assert losses[0] == losses[1]
+    assert not list(cut.glob("state/*")), "what is done needs no checkpoints"
