@@ -1,9 +1,6 @@
 """Training that is cut short goes on as if nothing had been, bit by bit."""
 
-import json
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -11,7 +8,7 @@ import pytest
 
 from components.training.checkpoints import Checkpoints
 from tests.components.training.conftest import BATCH, ROWS
-from tests.conftest import HOUSE
+from tests.components.training.cutting import assert_same_training, checkpoints, ended, start, wait_for
 
 AN_EPOCH = -(-ROWS // BATCH)
 
@@ -88,68 +85,18 @@ def test_bfloat16_survives_a_checkpoint(tmp_path):
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable).astype("float32"), before)
 
 
-RECIPE = '''
-import keras
-import numpy as np
-from components import InMemoryExampleGen, ModelBuilder, Trainer, Transform
-from pipeline.dag import Pipeline
-
-def columns():
-    x = np.random.default_rng(0).normal(size=(4000, 16)).astype("float32")
-    return {"x": list(x), "y": (x.sum(1) > 0).astype("int64")}
-
-def preprocessing():
-    x = keras.Input((16,), name="x")
-    return keras.Model({"x": x}, {"x": keras.layers.Rescaling(1.0)(x)})
-
-def build_model(inputs, hp):
-    x = keras.layers.Dropout(0.1)(keras.layers.Dense(64, activation="relu")(inputs["x"]))
-    model = keras.Model(inputs, keras.layers.Dense(2)(x))
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-    return model
-
-def pipeline(settings):
-    examples = InMemoryExampleGen(columns)
-    prepared = Transform(examples, function=preprocessing, label="y")
-    model = ModelBuilder(prepared, function=build_model)
-    trained = Trainer(examples, prepared, model, epochs=400, batch_size=8, checkpoint_steps=50, steps_per_execution=10,
-                      deterministic=True)
-    return Pipeline("cut", [trained])
-'''
-
-
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_run_goes_on_with_the_same_command(tmp_path, number):
-    (tmp_path / "cut.py").write_text(RECIPE)
-
-    def run(root, *more):
-        command = [sys.executable, HOUSE / "run_pipeline.py", "run", "cut.py", "--root", root, "--json", f"{root}.json"]
-        return subprocess.Popen(list(map(str, [*command, *more])), cwd=tmp_path, stdout=-1, stderr=-1, text=True)
-
-    short = ["--set", "Trainer.steps=6000"]
-    whole = run("whole", *short)
-    assert whole.wait(300) == 0, whole.stderr.read()
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    ended(start(whole))
     for _ in range(3):
-        killed = run("cut", *short)
-        before = set(tmp_path.glob("cut/state/*/checkpoints/*"))
-        until = time.monotonic() + 120
-        while set(tmp_path.glob("cut/state/*/checkpoints/*")) <= before and time.monotonic() < until:
-            time.sleep(0.05)
+        before = checkpoints(cut)
+        killed = start(cut)
+        wait_for(lambda before=before: checkpoints(cut) - before)
         killed.send_signal(number)
         assert killed.wait(60) == (143 if number == signal.SIGTERM else -9)
         time.sleep(1)
-    last = run("cut", *short)
-    assert last.wait(300) == 0, last.stderr.read()
-    results = [json.loads((tmp_path / f"{name}.json").read_text())["nodes"][-1] for name in ("whole", "cut")]
-    trained = [node["outputs"]["trained_model"] for node in results]
-    assert json.loads(open(f"{trained[1]}/training.json").read())["resumed_at_step"] > 0
-    import keras
-
-    weights = [keras.saving.load_model(f"{folder}/model.keras").get_weights() for folder in trained]
-    for ours, theirs in zip(*weights):
-        np.testing.assert_array_equal(ours, theirs)
-    losses = [open(f"{node['outputs']['history']}/steps.parquet", "rb").read() for node in results]
-    assert losses[0] == losses[1]
-    assert not list(tmp_path.glob("cut/state/*")), "what is done needs no checkpoints"
+    ended(start(cut))
+    assert_same_training(whole, cut)

@@ -18,7 +18,7 @@ from components.errors import KeraslineError, ParameterError
 from components.training import cluster, meeting
 from pipeline.fingerprint import node_fingerprint
 from tests.components.training.conftest import BATCH, ROWS
-from tests.conftest import HOUSE
+from tests.components.training.cutting import assert_same_training, checkpoints, ended, start, wait_for
 
 AN_EPOCH = -(-ROWS // BATCH)
 # Smooth, so that rounding stays rounding: at the kink of a ReLU it becomes another gradient.
@@ -150,81 +150,28 @@ def test_a_mistake_of_the_user_is_told_at_once(train):
     assert not report.of_restarts() and not processes(parent=os.getpid())
 
 
-RECIPE = '''
-import keras
-import numpy as np
-from components import InMemoryExampleGen, ModelBuilder, Trainer, Transform
-from pipeline.dag import Pipeline
-
-def columns():
-    x = np.random.default_rng(0).normal(size=(1003, 16)).astype("float32")
-    return {"x": list(x), "y": (x.sum(1) > 0).astype("int64")}
-
-def preprocessing():
-    x = keras.Input((16,), name="x")
-    return keras.Model({"x": x}, {"x": keras.layers.Rescaling(1.0)(x)})
-
-def build_model(inputs, hp):
-    x = keras.layers.Dropout(0.1)(keras.layers.Dense(64, activation="relu")(inputs["x"]))
-    x = keras.layers.BatchNormalization()(x)
-    model = keras.Model(inputs, keras.layers.Dense(2)(x))
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-    return model
-
-def pipeline(settings):
-    examples = InMemoryExampleGen(columns)
-    prepared = Transform(examples, function=preprocessing, label="y")
-    model = ModelBuilder(prepared, function=build_model)
-    trained = Trainer(examples, prepared, model, epochs=40, batch_size=8, checkpoint_steps=50, steps_per_execution=5,
-                      workers=2, deterministic=True)
-    return Pipeline("cut", [trained])
-'''
-
-
-def run(folder, root, *more):
-    (folder / "cut.py").write_text(RECIPE)
-    command = [sys.executable, HOUSE / "run_pipeline.py", "run", "cut.py", "--root", root, "--json", f"{root}.json"]
-    return subprocess.Popen(list(map(str, [*command, *more])), cwd=folder, stdout=-1, stderr=-1, text=True)
-
-
-def wait_for(what, seconds=240):
-    until = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_pipeline_cut_by_signals_leaves_no_worker_and_goes_on(tmp_path):
-    whole = run(tmp_path, "whole")
-    assert whole.wait(500) == 0, whole.stderr.read()
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    two = ["--set", "Trainer.workers=2"]
+    ended(start(whole, *two))
     for number, status in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
-        before = set(tmp_path.glob("cut/state/*/checkpoints/*.npz"))
-        cut = run(tmp_path, "cut")
-        wait_for(lambda before=before: len(set(tmp_path.glob("cut/state/*/checkpoints/*.npz")) - before) > 1)
-        workers = processes(parent=cut.pid)
+        before = checkpoints(cut)
+        run = start(cut, *two)
+        wait_for(lambda before=before: len(checkpoints(cut) - before) > 1)
+        workers = processes(parent=run.pid)
         assert len(workers) == 2
         if number == signal.SIGKILL:
             os.kill(workers[0], signal.SIGSTOP)  # it cannot see that its parent is gone
-        cut.send_signal(number)
-        assert cut.wait(100) == status
-        assert "did not stop when told to" not in max(tmp_path.glob("cut/logs/*.log")).read_text()
+        run.send_signal(number)
+        assert run.wait(100) == status
+        assert "did not stop when told to" not in max(cut.glob("logs/*.log")).read_text()
         wait_for(lambda workers=workers: not set(workers) & set(processes()), 20)
     # Other hosts, more patience: the same training still, and it goes on.
-    last = run(tmp_path, "cut", "--set", 'Trainer.workers=["127.0.0.1", "127.0.0.1"]', "--set", "Trainer.max_restarts=9")
-    assert last.wait(500) == 0, last.stderr.read()
-    results = [json.loads((tmp_path / f"{name}.json").read_text())["nodes"][-1] for name in ("whole", "cut")]
-    folders = [Path(node["outputs"]["trained_model"]) for node in results]
-    assert json.loads((folders[1] / "training.json").read_text())["resumed_at_step"] > 100
-    import keras
-
-    weights = [keras.saving.load_model(folder / "model.keras").get_weights() for folder in folders]
-    for ours, theirs in zip(*weights):
-        np.testing.assert_array_equal(ours, theirs)
-    losses = [Path(node["outputs"]["history"], "steps.parquet").read_bytes() for node in results]
-    assert losses[0] == losses[1]
+    hosts = ["--set", 'Trainer.workers=["127.0.0.1", "127.0.0.1"]', "--set", "Trainer.max_restarts=9"]
+    ended(start(cut, *hosts))
+    assert_same_training(whole, cut)
 
 
 NETWORK = ["10.213.77.1", "10.213.77.2"]
