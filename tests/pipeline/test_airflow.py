@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
-from pipeline.runners.airflow import description, stage
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.runners.airflow import code, description, stage
 from tests.conftest import HOUSE
 
 QUICK = HOUSE / "tests" / "pipeline" / "quick.py"
@@ -145,6 +148,60 @@ def pipeline(settings):
     assert ast.get_docstring(ast.parse(text)).startswith('It says \\"\\"\\" and C:\\new and {braces}.')
 
 
+TEXTS = st.text(st.one_of(st.sampled_from("\"'\\{}/r\n\r\0nuU🚀\u200d"), st.characters()))
+
+
+@given(TEXTS)
+def test_any_text_can_be_written_as_source(text):
+    source = code.text(text)
+    assert ast.literal_eval(source) == text and source.isprintable()
+    assert eval(code.below_root(text, "/r"), {"ROOT": "/r"}) == text
+
+
+@pytest.mark.parametrize("dag_id", ["re", "options", "stages", "pipeline_dag", "ROOT", "whole"])
+def test_no_name_of_a_dag_hides_another_of_the_file(write, dag_id):
+    names = []
+    for one in ast.parse(write(DAYS, "--dag-id", dag_id, "--schedule", "@daily")).body:
+        if isinstance(one, (ast.Import, ast.ImportFrom)):
+            names += [alias.asname or alias.name.partition(".")[0] for alias in one.names]
+        elif isinstance(one, (ast.FunctionDef, ast.ClassDef)):
+            names.append(one.name)
+        elif isinstance(one, ast.Assign):
+            names += [target.id for target in one.targets if isinstance(target, ast.Name)]
+    assert len(names) == len(set(names))
+
+
+def test_params_that_json_or_a_form_cannot_hold_are_left_to_the_pipeline(write, tmp_path):
+    file = tmp_path / "odd.py"
+    file.write_text("""
+from typing import Annotated, Literal, Union
+from annotated_types import Gt, Lt
+from components.artifacts import Report
+from components.base import Output, component
+from pipeline.dag import Pipeline
+
+@component
+def One(
+    report: Output[Report], limit: float = float("inf"), place: Literal["/a", "/b"] = "/a",
+    share: Union[Annotated[int, Gt(0)], Annotated[float, Lt(1)]] = 0.5,
+    both: Union[Annotated[int, Gt(0)], Annotated[float, Gt(0)]] = 0.5,
+): ...
+
+def pipeline(settings):
+    return Pipeline("my.odd", [One()])
+""")
+    text = write(file, "--start-date", "20261101")
+    names = {"ROOT": ROOT, "Param": lambda default, about=None, **schema: (default, schema), "PARAMS": None}
+    exec(text[text.index("\nPARAMS = {") : text.index("\nfor key, param")], names)
+    assert names["PARAMS"] == {
+        "One.limit": (None, {"type": ["null", "number"]}),
+        "One.place": (None, {"type": ["null", "string"], "enum": ["/a", "/b", None]}),
+        "One.share": (0.5, {"type": ["integer", "number"]}),
+        "One.both": (0.5, {"type": ["integer", "number"], "exclusiveMinimum": 0}),
+    }
+    assert "datetime.datetime(2026, 11, 1," in text and '@task_group(group_id="my_odd")' in text
+
+
 def test_the_description_goes_through_json(write, tmp_path):
     write(DAYS, "--schedule", "@daily", "--pool", "Total=big", "--set", "Total.word=a", name="days.json")
     found = description.read(tmp_path / "days.json")
@@ -163,12 +220,17 @@ def test_the_description_goes_through_json(write, tmp_path):
         (["--operator", "docker"], "--image"),
         (["--operator", "external-python", "--command", "kerasline"], "--command 'kerasline'"),
         (["--schedule", "daily"], "--schedule 'daily': a cron expression"),
+        (["--schedule", "@dayly"], "--schedule '@dayly': did you mean '@daily'"),
+        (["--schedule", "99 * * * *"], "--schedule '99 * * * *': 99 is no minute; 0 to 59 wanted"),
+        (["--schedule", "0 3 * * 1-9"], "9 is no day of the week"),
         (["--catchup"], "--catchup: there is nothing to catch up with"),
         (["--start-date", "soon"], "--start-date 'soon'"),
         (["--timezone", "Mars/Base"], "--timezone 'Mars/Base'"),
         (["--pool", "Lft=big"], "--pool Lft=big: no such node; did you mean 'Left'"),
         (["--dag-id", "my dag"], "--dag-id 'my dag'"),
         (["--metadata", "postgresql://me:secret@host/db"], "--metadata: a password would be written"),
+        (["--metadata", "postgresql://me:se/cret@host/db"], "--metadata: a password would be written"),
+        (["--metadata", "postgresql://host/db?password=secret"], "--metadata: a password would be written"),
         (["--set", "Left.sconds=1"], "Left.sconds: no such parameter"),
         (["--retries", "-1"], "--retries"),
         (["-o", "/proc/nowhere/dag.py"], "--output /proc/nowhere/dag.py"),
@@ -212,6 +274,10 @@ def test_only_what_was_changed_is_set():
     defaults = {"Trainer.epochs": 30, "Trainer.seed": 0, "Trainer.split": "train"}
     params = {"Trainer.epochs": 3, "Trainer.seed": 0, "other": 1}
     assert stage.changed(params, defaults) == {"Trainer.epochs": 3}
+    # For the pipeline to refuse; what is of no stage is the larger DAG's.
+    assert stage.changed({**params, "Trainer.epohcs": 2, "Load.day": 1}, defaults) == {
+        "Trainer.epochs": 3, "Trainer.epohcs": 2,
+    }  # fmt: skip
     assert stage.options({"a.b": True, "a.c": None, "a.d": "x y", "a.e": 1.5}) == [
         "--set", "a.b=true", "--set", "a.c=null", "--set", "a.d=x y", "--set", "a.e=1.5"
     ]  # fmt: skip
@@ -226,6 +292,11 @@ def test_only_what_was_changed_is_set():
         ("2026-11-01T00:00+00:00", "2026-11-01T00:00+00:00", "UTC", "2026-11-01"),  # an instant
         ("2026-10-24T22:00+00:00", "2026-10-25T23:00+00:00", "Europe/Berlin", "2026-10-25"),  # 25 hours
         ("2026-10-31T23:00+00:00", "2026-11-01T23:00+00:00", "Europe/Berlin", "2026-11-01"),
+        # Off midnight: each day once, and only when it is over.
+        ("2026-11-01T03:00+00:00", "2026-11-02T03:00+00:00", "UTC", "2026-11-01"),
+        ("2026-11-02T03:00+00:00", "2026-11-03T03:00+00:00", "UTC", "2026-11-02"),
+        ("2026-11-01T03:00+00:00", "2026-11-08T03:00+00:00", "UTC", "2026-11-01:2026-11-07"),
+        ("2026-11-01T00:00+00:00", "2026-11-02T00:00+00:00", "Europe/Berlin", "2026-11-01"),
     ],
 )
 def test_a_data_interval_is_the_days_that_it_covers(start, end, timezone, wanted):
@@ -268,7 +339,7 @@ def test_a_carried_stage_is_told_what_a_command_is():
 
 def test_what_runs_in_airflow_needs_none_of_kerasline_s_dependencies():
     """In a Python that sees the standard library alone."""
-    code = f"import sys; sys.path.append({str(HOUSE)!r})\n"
-    code += "import pipeline.runners.airflow.stage, pipeline.runners.airflow.description"
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
+    program = f"import sys; sys.path.append({str(HOUSE)!r})\n"
+    program += "import pipeline.runners.airflow.stage, pipeline.runners.airflow.description"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -42,10 +41,9 @@ def literal(value: Any) -> str:
 
 def text(value: str) -> str:
     """A text as source, in the quotes that want fewer escapes: double ones where it is the same."""
-    quoted = json.dumps(value, ensure_ascii=not value.isprintable())
-    if value.count('"') <= value.count("'"):
-        return quoted
-    return "'" + quoted[1:-1].replace('\\"', '"').replace("'", "\\'") + "'"
+    escaped = value.replace("\\", "\\\\") if value.isprintable() else value.encode("unicode_escape").decode("ascii")
+    quote = '"' if value.count('"') <= value.count("'") else "'"
+    return quote + escaped.replace(quote, f"\\{quote}") + quote
 
 
 def shorten(value: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import keyword
 import re
 from collections.abc import Sequence
@@ -141,12 +142,10 @@ def _dag(description: Description) -> str:
     if timing.schedule and description.dated and timing.schedule not in ("@once", "@continuous"):
         # A plain expression gives Airflow 3's runs no interval, only an instant.
         schedule = f"CronDataIntervalTimetable({schedule}, timezone=TIMEZONE)"
-    day = ", ".join(str(int(part)) for part in timing.start.split("-"))
-    name = module_name(description.dag_id)
-    name = f"{name}_dag" if name in ("stages", "stage", "run_stage", "group", "whole") else name
+    day = datetime.date.fromisoformat(timing.start)
     return "\n".join([
         "",
-        f"@task_group(group_id={text(description.pipeline)})",
+        f"@task_group(group_id={text(description.group)})",
         "def group() -> None:",
         "    stages()",
         "",
@@ -154,7 +153,7 @@ def _dag(description: Description) -> str:
         "@dag(",
         f"    dag_id={text(description.dag_id)},",
         f"    schedule={schedule},",
-        f"    start_date=datetime.datetime({day}, tzinfo=zoneinfo.ZoneInfo(TIMEZONE)),",
+        f"    start_date=datetime.datetime({day.year}, {day.month}, {day.day}, tzinfo=zoneinfo.ZoneInfo(TIMEZONE)),",
         f"    catchup={timing.catchup},",
         f"    max_active_runs={timing.most_runs},",
         "    params=PARAMS,",
@@ -166,7 +165,7 @@ def _dag(description: Description) -> str:
         "    stages()",
         "",
         "",
-        f"{name} = whole()",
+        "pipeline_dag = whole()",
     ])  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import shlex
 import sys
@@ -17,6 +18,12 @@ from pipeline.dag import Pipeline
 from pipeline.runners.airflow.description import OPERATORS, Description, Place, Stage, Timing
 from pipeline.runners.airflow.settings import has_password, settings_of
 
+PRESETS = ("@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
+# The fields of a cron expression; Airflow takes seconds as a sixth.
+CRON = (
+    ("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("day of the week", 0, 7),
+    ("second", 0, 59),
+)  # fmt: skip
 # What cron has no words for; of data intervals they have none.
 _ONCE = ("@once", "@continuous")
 
@@ -52,6 +59,7 @@ def describe(
         )
         for node in pipeline.order
     )
+    timing = dataclasses.replace(timing, start=_date(timing.start).isoformat())
     return Description(
         dag_id=_checked_id(dag_id or pipeline.name),
         pipeline=pipeline.name,
@@ -101,14 +109,28 @@ def _check(place: Place, timing: Timing, fixed: Mapping[str, str]) -> None:
             )
     if timing.catchup and timing.schedule is None:
         raise ParameterError("--catchup: there is nothing to catch up with without a --schedule")
-    words = (timing.schedule or "@daily").split()
-    if len(words) not in (1, 5, 6) or (len(words) == 1 and not words[0].startswith("@")):
-        raise ParameterError(f"--schedule {timing.schedule!r}: a cron expression, or such as @daily, wanted")
+    if timing.schedule is not None:
+        _check_schedule(timing.schedule)
     for option, read, value in (("start-date", _date, timing.start), ("timezone", _zone, timing.timezone)):
         try:
             read(value)
         except (ValueError, KeyError, OSError) as error:
             raise ParameterError(f"--{option} {value!r}: {error}") from None
+
+
+def _check_schedule(text: str) -> None:
+    if text.startswith("@"):
+        if text not in PRESETS:
+            raise ParameterError(f"--schedule {text!r}: {nearest(text, PRESETS)}")
+        return
+    fields = text.split()
+    if len(fields) not in (5, 6):
+        raise ParameterError(f"--schedule {text!r}: a cron expression, or such as @daily, wanted")
+    for field, (name, lowest, highest) in zip(fields, CRON):
+        places = re.sub(r"/\d+", "", field)
+        for number in map(int, re.findall(r"\d+", places)):
+            if not lowest <= number <= highest:
+                raise ParameterError(f"--schedule {text!r}: {number} is no {name}; {lowest} to {highest} wanted")
 
 
 def _date(text: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +99,11 @@ class Description:
     dated: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     fail_refused: bool = False
+
+    @property
+    def group(self) -> str:
+        """The task group's id; Airflow keeps the dot for groups in groups."""
+        return re.sub(r"[^A-Za-z0-9_-]", "_", self.pipeline)
 
     def as_json(self) -> str:
         """The text of a description's file."""

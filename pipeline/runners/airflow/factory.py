@@ -57,7 +57,7 @@ def pipeline_group(
         **options: arguments of airflow.sdk.TaskGroup.
     """
     known = _read(description)
-    with TaskGroup(group_id or known.pipeline, **options) as group:
+    with TaskGroup(group_id or known.group, **options) as group:
         _stages(known)
     return group
 
@@ -93,7 +93,7 @@ def _stages(known: Description) -> None:
     for stage in known.stages:
         pool = {"pool": stage.pool} if stage.pool else {}
         made[stage.node] = run_stage.override(task_id=stage.node, doc_md=stage.about, **pool)(
-            *((stage.node, FACTS, plan) if _is_carried(known) else (stage.node,))
+            *((stage.node, FACTS, untemplated(json.dumps(plan))) if _is_carried(known) else (stage.node,))
         )
         made[stage.node].operator.operator_extra_links = (Report(known.place.reports),)
     for stage in known.stages:
@@ -149,7 +149,7 @@ def _decorator(known: Description) -> Any:
     return task.external_python(python=python, expect_airflow=False, **paths, **common)(_carried)
 
 
-def _carried(node: str, facts: dict[str, str], plan: dict[str, Any]) -> None:
+def _carried(node: str, facts: dict[str, str], plan: str) -> None:
     from pipeline.runners.airflow.stage import run
 
     run(node, facts, plan)

@@ -46,7 +46,8 @@ def helpers(description: Description) -> list[str]:
     """The source of the functions that `run_stage` and the link use."""
     used: list[Callable[..., Any]] = [stage.run_name]
     if not takes_facts(description):
-        used += [stage.changed, *([stage.spans] if description.dated else []), stage.options, stage.untemplated]
+        used += [stage.changed, *([stage.spans] if description.dated else []), stage.options]
+    used.append(stage.untemplated)
     return [inspect.getsource(function).rstrip() for function in used]
 
 
@@ -64,9 +65,12 @@ def facts(description: Description) -> str:
         "timezone": "TIMEZONE",
         "skipped": "SKIPPED",
     }
-    rows = "".join(f'    "{key}": {value},\n' for key, value in plan.items())
+    rows = "".join(f'            "{key}": {value},\n' for key, value in plan.items())
     known = "".join(f"    {text(key)}: {text(value)},\n" for key, value in stage.FACTS.items())
-    return f"# Airflow fills these in.\nFACTS = {{\n{known}}}\nPLAN = {{\n{rows}}}"
+    return (
+        f"# Airflow fills these in.\nFACTS = {{\n{known}}}\n# And leaves these as they are.\n"
+        f"PLAN = untemplated(\n    json.dumps(\n        {{\n{rows}        }}\n    )\n)"
+    )
 
 
 def from_environment(variable: str, default: str, name: str | None = None) -> str:
@@ -148,7 +152,7 @@ def _carried(decorator: str, arguments: list[str]) -> str:
     arguments = [*arguments, "expect_airflow=False", f"skip_on_exit_code={stage.SKIPPED}", *_RETRIED]
     return "\n".join([
         call(f"@task.{decorator}", arguments),
-        "def run_stage(node: str, facts: dict[str, str], plan: dict[str, Any]) -> None:",
+        "def run_stage(node: str, facts: dict[str, str], plan: str) -> None:",
         '    """Runs a stage: this function is carried to where kerasline is."""',
         "    from pipeline.runners.airflow.stage import run",
         "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,12 @@ from pipeline.runners.airflow.description import Setting
 
 # Numbers, texts and choices have fields in Airflow's form; lists and objects are the pipeline's file's.
 _SIMPLE = ("boolean", "integer", "number", "string", "null")
-_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "pattern", "minLength", "maxLength")
+_PASSWORD = re.compile(r"://[^/@:]*:[^@]+@|://.*[?&](password|passwd|pwd|sslpassword)=")
+# What may bound the values of which types.
+_BOUNDS = {
+    ("integer", "number"): ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+    ("string",): ("pattern", "minLength", "maxLength"),
+}
 
 
 def settings_of(pipeline: Pipeline, root: str, wanted: Sequence[str] = ("*",)) -> dict[str, Setting]:
@@ -77,8 +83,12 @@ def _simple(schema: Mapping[str, Any], default: Any) -> dict[str, Any] | None:
     choices = [value for option in options for value in _choices(option)]
     if choices and all(_choices(option) or option["type"] == "null" for option in options):
         found["enum"] = [*choices, *([None] if "null" in types else [])]
-    for option in options:
-        found |= {key: option[key] for key in _BOUNDS if key in option}
+    for kinds, keys in _BOUNDS.items():
+        bounded = [option for option in options if option["type"] in kinds]
+        for key in keys:
+            bounds = [option.get(key) for option in bounded]
+            if bounds and bounds[0] is not None and bounds.count(bounds[0]) == len(bounds):
+                found[key] = bounds[0]  # else one alternative's bound would bind the other
     return found
 
 
@@ -106,20 +116,27 @@ def _kind_of(value: Any) -> str | None:
 def _portable(setting: Setting, root: str) -> Setting:
     value = setting.default
     types = [setting.schema["type"]] if isinstance(setting.schema["type"], str) else list(setting.schema["type"])
-    default = None if has_password(value) or _is_elsewhere(value, root) else value
+    default = None if has_password(value) or _is_elsewhere(value, root) or _is_no_json(value) else value
+    schema = dict(setting.schema)
     if default is None and "null" not in types:
         types = ["null", *types]
-    schema = {**setting.schema, "type": types[0] if len(types) == 1 else types}
+        schema |= {"enum": [*schema["enum"], None]} if "enum" in schema else {}
+    schema["type"] = types[0] if len(types) == 1 else types
     return Setting(default, schema, setting.about)
 
 
 def has_password(value: Any) -> bool:
-    """Whether it is an URL that holds one, as a database's may."""
-    return isinstance(value, str) and bool(re.search(r"://[^/@]*:[^/@]+@", value))
+    """Whether it is an URL that holds one, as a database's may: before the host, or as an argument."""
+    return isinstance(value, str) and bool(_PASSWORD.search(value))
 
 
 def _is_elsewhere(value: Any, root: str) -> bool:
     return isinstance(value, str) and os.path.isabs(value) and not value.startswith(root + os.sep)
+
+
+def _is_no_json(value: Any) -> bool:
+    """Infinity and NaN."""
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _descriptions(kind: type[Component]) -> dict[str, str]:

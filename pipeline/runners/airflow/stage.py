@@ -25,8 +25,13 @@ def run_name(dag_id: str, group: str, run_id: str) -> str:
 
 
 def changed(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The params that whoever started the run set otherwise. The rest is left to the pipeline itself."""
-    return {key: params[key] for key, value in defaults.items() if key in params and params[key] != value}
+    """The params that whoever started the run set otherwise. The rest is left to the pipeline itself.
+
+    Unknown ones of a stage are passed on, so that the pipeline refuses what was misspelt.
+    """
+    nodes = {key.partition(".")[0] for key in defaults}
+    ours = {key: value for key, value in params.items() if "." in key and key.partition(".")[0] in nodes}
+    return {key: value for key, value in ours.items() if key not in defaults or value != defaults[key]}
 
 
 def spans(
@@ -42,7 +47,8 @@ def spans(
         return {}
     zone = zoneinfo.ZoneInfo(timezone)
     first = start.astimezone(zone).date()
-    last = (end - datetime.timedelta(microseconds=1)).astimezone(zone).date()
+    # The day on which it ends is over only at midnight, when it is the next one's.
+    last = end.astimezone(zone).date() - datetime.timedelta(days=1)
     dates = str(first) if last <= first else f"{first}:{last}"
     return {f"{node}.span": dates for node in nodes if "{YYYY}" in str(settings.get(f"{node}.input", "{YYYY}"))}
 
@@ -69,19 +75,21 @@ FACTS = {
 }
 
 
-def run(node: str, facts: Mapping[str, str], plan: Mapping[str, Any]) -> None:
+def run(node: str, facts: Mapping[str, str], plan: str) -> None:
     """Runs a stage in this process, which ends with the stage's exit status unless that is 0.
 
     Args:
         facts: what `FACTS` was rendered to.
-        plan: recipe, root, folder, metadata, defaults, fixed, dated, timezone, skipped, as a DAG file has them.
+        plan: recipe, root, folder, metadata, defaults, fixed, dated, timezone, skipped, as a DAG file has them, in
+            JSON.
     """
     from pipeline.cli import main
 
-    if plan["folder"]:
-        os.chdir(plan["folder"])
+    known = json.loads(plan)
+    if known["folder"]:
+        os.chdir(known["folder"])
     try:
-        main(arguments(node, facts, plan))
+        main(arguments(node, facts, known))
     except SystemExit as end:
         if end.code:  # else Airflow's script around this function goes on to write what it returned
             raise
