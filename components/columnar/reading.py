@@ -92,7 +92,7 @@ def read_on_engine(
         source.rows_read += one.rows_read
         for split, shard, rows in one.shards:
             writer.adopt(split, shard, rows)
-    return done[0].columns
+    return max(one.columns for one in done)  # a piece may be empty
 
 
 @dataclass(frozen=True)

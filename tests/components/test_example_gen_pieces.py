@@ -87,6 +87,24 @@ def test_splits_that_are_places_are_read_in_pieces(both, tmp_path, frame):
     ]  # fmt: skip
 
 
+def test_the_first_file_settles_the_types_however_small_it_is(both, tmp_path):
+    (tmp_path / "train.csv").write_text("row,zip\n" + "".join(f"{i},N{i}\n" for i in range(50)))
+    (tmp_path / "eval.csv").write_text("row,zip\n" + "".join(f"{i},{10000 + i}\n" for i in range(900)))
+    examples = both(CsvExampleGen(str(tmp_path), splits={"train": "train.csv", "eval": "eval.csv"}))
+    assert examples.read("eval")["zip"].to_pylist() == [str(10000 + i) for i in range(900)]
+    for span, name in ((1, "train"), (2, "eval")):
+        (tmp_path / f"{name}.csv").rename(tmp_path / f"zips-{span}.csv")
+    spans = CsvExampleGen(str(tmp_path / "zips-{SPAN}.csv"), span="1:2").execute(tmp_path / "spans")
+    assert sum(map(spans.examples.rows, spans.examples.splits)) == 950
+
+
+def test_a_large_file_with_other_columns_is_told(tmp_path):
+    (tmp_path / "a.csv").write_text("row,zip\n1,2\n")
+    (tmp_path / "b.csv").write_text("row,zap\n" + "".join(f"{i},{i}\n" for i in range(900)))
+    with pytest.raises(DataError, match="b.csv: other columns than .*a.csv: it lacks 'zip'"):
+        CsvExampleGen(str(tmp_path / "*.csv")).execute(tmp_path / "out")
+
+
 def test_parquet_files_that_differ_get_the_schema_of_all(both, tmp_path):
     for number in range(4):
         columns = {"row": np.arange(100) + 100 * number, f"own{number}": np.random.default_rng(number).random(100)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -48,12 +49,16 @@ class CsvSource:
                 raise DataError(f"{place}: a header and no rows; give a file with data")
 
     def pieces(self, files: Sequence[Path]) -> list[list[Path | Range]]:
-        """Parts that can be read side by side. The first file's first block settles the types for all of them."""
+        """Parts that can be read side by side. The very first file's first block settles the types for all of them.
+
+        Of a file in ranges the columns are checked here: the header is in its first range alone.
+        """
+        if self._columns is None:
+            next(self._batches(files[0]), None)
         found = dividing.divided(sized for file in files for sized in self._ranges(file))
-        if len(found) > 1:
-            ranged = {place.file: None for piece in found for place in piece if isinstance(place, Range)}
-            for file in dict.fromkeys([files[0], *ranged]):
-                next(self._batches(file), None)
+        for file in {place.file: None for piece in found for place in piece if isinstance(place, Range)}:
+            with contextlib.suppress(pa.ArrowInvalid, UnicodeError):  # who reads the range tells it, with the line
+                self._check_columns(file, self._open(file).schema.names)
         return found
 
     @property
@@ -88,8 +93,8 @@ class CsvSource:
             if self._columns is None:
                 self._settle_types(file, reader.schema, reader.read_next_batch())
                 reader = self._open(place)
-            elif reader.schema.names != self._columns:
-                raise other_columns(file, reader.schema.names, self._first, self._columns)
+            else:
+                self._check_columns(file, reader.schema.names)
             while True:
                 yield reader.read_next_batch()
         except StopIteration:
@@ -111,6 +116,10 @@ class CsvSource:
             parse_options=pc.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
             convert_options=pc.ConvertOptions(strings_can_be_null=True, column_types=self._types),
         )
+
+    def _check_columns(self, file: Path, names: Sequence[str]) -> None:
+        if self._columns is not None and names != self._columns:
+            raise other_columns(file, names, self._first, self._columns)
 
     def _settle_types(self, file: Path, schema: pa.Schema, first: pa.RecordBatch) -> None:
         """Fixes every column's type after the first file's first block, for all that follows."""
