@@ -115,7 +115,7 @@ class _Attempt:
             self._news.wait(0.2)
             self._news.clear()
             if stop.is_set():
-                self._stop()
+                self._stop(training=handed_over)
             self._look(training=handed_over)
             if not addresses and all(child.port for child in self._children.values()):
                 addresses = [worker.at(child.port) for worker, child in self._children.items()]
@@ -212,11 +212,11 @@ class _Attempt:
     def _own_failures(self) -> list[Exception]:
         return [child.failure for child in self._children.values() if child.failure and not child.left_alone]
 
-    def _stop(self) -> None:
-        """Has a checkpoint written, and ends this process too."""
+    def _stop(self, *, training: bool) -> None:
+        """Has a checkpoint written if they train by now, and ends this process too."""
         for child in self._children.values():
             child.stop()
-        until = time.monotonic() + STOP_SECONDS
+        until = time.monotonic() + (STOP_SECONDS if training else 0)
         while time.monotonic() < until:
             left = [child for child in self._children.values() if not child.ended]
             if not left:
@@ -225,7 +225,7 @@ class _Attempt:
                 until = min(until, time.monotonic() + STOP_TOGETHER_SECONDS)
             left[0].wait(0.1)
         for worker, child in self._children.items():
-            if not child.ended:
+            if training and not child.ended:
                 LOG.warning("%s did not stop when told to, and is killed", worker)
         self.end()
         interruption.obey()
