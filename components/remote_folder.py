@@ -162,9 +162,14 @@ class RemoteFolder:
     def remove(self, names: Iterable[str]) -> None:
         """Removes files; those that are gone already do not matter."""
         paths = [self._path(name) for name in names]
-        with self._told(), contextlib.suppress(FileNotFoundError):
-            if paths:
-                self.files.rm(paths)
+        odd = [path for path in paths if set(path) & set("*?[")]  # `rm` takes them for patterns
+        with self._told():
+            for path in odd:
+                with contextlib.suppress(FileNotFoundError):
+                    self.files.rm_file(path)
+            with contextlib.suppress(FileNotFoundError):
+                if len(odd) < len(paths):
+                    self.files.rm([path for path in paths if path not in odd])
 
     def _all(self, call: Callable[[str], None], names: list[str]) -> None:
         with self._told(), ThreadPoolExecutor(AT_ONCE, thread_name_prefix="remote") as pool:
