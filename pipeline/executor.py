@@ -23,7 +23,7 @@ from typing import Any
 
 from components.artifacts import Artifact, Blessing
 from components.base import Component, Context, LastBlessed
-from components.errors import KeraslineError, RemoteError, StageSkipped, StoreError
+from components.errors import ArtifactError, KeraslineError, RemoteError, StageSkipped, StoreError
 from pipeline import notices
 from pipeline import store as records
 from pipeline.dag import Pipeline
@@ -206,12 +206,19 @@ class Executor:
         return component.stale(SimpleNamespace(**opened))
 
     def _inputs(self, work: _Work) -> dict[str, Artifact]:
-        """The inputs opened, on this machine's disk."""
+        """The inputs opened, on this machine's disk.
+
+        Raises:
+            ArtifactError: one is not as it was published.
+        """
         opened = dict(work.given)
         for name, stored in work.stored_inputs.items():
             source = work.component.inputs[name]
             earlier = isinstance(source, LastBlessed)
             kind = type(work.component).spec().inputs[name].type if earlier else source.type
+            why = None if earlier else self.root.fault(stored.path)
+            if why:  # what is made of it would stand in the cache for what should have been
+                raise ArtifactError(f"{why}; run {source.producer.name} again first")
             opened[name] = kind(self.root.local(stored.path))
         return opened
 

@@ -235,6 +235,16 @@ class ArtifactRoot:
         """Whether a published output is still there."""
         return _root_holding(place).holds(place) if "://" in place else Path(place).is_dir()
 
+    def fault(self, place: str) -> str | None:
+        """What is missing or changed of a published output; of a remote one None, for fetching it tells."""
+        if "://" in place:
+            return None
+        folder, _, output = place.rpartition("/")
+        published = read_published(Path(folder))
+        if published is None or output not in published.outputs:
+            return f"{place} is missing"
+        return next((why for _, why in published.faults(output)), None)
+
     def manifest(self, place: str) -> dict[str, Any] | None:
         """What the manifest of a published folder says; None where there is none that can be read."""
         return _root_holding(place).manifest(place) if "://" in place else read_manifest(Path(place))

@@ -62,11 +62,18 @@ class Store:
     # What happens
 
     def begin_run(self, run: Run) -> None:
-        """Records a run, or that one is taken up again; its earlier executions stay."""
+        """Records a run, or that one is taken up again; its earlier executions stay.
+
+        Raises:
+            StoreError: another pipeline's run has that id.
+        """
         changed = {"state": run.state, "finished": None, "settings": run.settings}
         with self._transaction(write=True) as connection:
             begun = _insert(connection, _runs).values(**vars(run))
             connection.execute(begun.on_conflict_do_update(index_elements=["id"], set_=changed))
+            whose = connection.execute(sa.select(_runs.c.pipeline).where(_runs.c.id == run.id)).scalar()
+            if whose != run.pipeline:  # what was written is taken back
+                raise StoreError(f"run {run.id!r} is one of the pipeline {whose!r}; give another id")
 
     def finish_run(self, run_id: str, state: str, seconds: float) -> None:
         with self._transaction(write=True) as connection:
@@ -194,23 +201,31 @@ class Store:
 
     def writer(self, artifact_id: str) -> Execution | None:
         """The execution that wrote an artifact, as opposed to those that found it in the cache."""
-        query = self._touching(artifact_id, "out").where(_executions.c.state == "ran")
-        found = self._executions(query.order_by(_executions.c.finished).limit(1))
+        found = self._works(artifact_id, "out")
         return found[0] if found else None
 
     def readers(self, artifact_id: str) -> list[Execution]:
         """The executions that read an artifact and did work."""
-        query = self._touching(artifact_id, "in").where(_executions.c.state == "ran")
-        return self._executions(query.order_by(_executions.c.finished))
+        return self._works(artifact_id, "in")
 
     def _fruitful(self, pipeline: str, node: str) -> sa.Select:
         t = _executions.c
         query = sa.select(_executions).where(t.pipeline == pipeline, t.node == node)
         return query.where(t.state.in_(["ran", "cached"]), t.folder.is_not(None))
 
-    def _touching(self, artifact_id: str, direction: str) -> sa.Select:
-        query = sa.select(_executions).join(_events, _events.c.execution_id == _executions.c.id)
-        return query.where(_events.c.artifact_id == artifact_id, _events.c.direction == direction)
+    def _works(self, artifact_id: str, direction: str) -> list[Execution]:
+        """Those that read or wrote an artifact, one for each folder that was made: the one that made it.
+
+        Where no record says who that was, as after a run that was taken up again by its id, the first to find it.
+        """
+        t = _executions.c
+        query = sa.select(_executions).join(_events, _events.c.execution_id == t.id)
+        query = query.where(_events.c.artifact_id == artifact_id, _events.c.direction == direction)
+        query = query.where(t.state.in_(["ran", "cached"])).order_by(t.state != "ran", t.finished)
+        made: dict[str | None, Execution] = {}
+        for execution in self._executions(query):
+            made.setdefault(execution.folder, execution)
+        return sorted(made.values(), key=lambda execution: execution.finished)
 
     def _executions(self, query: sa.Select) -> list[Execution]:
         with self._transaction() as connection:

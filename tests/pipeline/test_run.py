@@ -168,6 +168,24 @@ def test_a_run_taken_up_with_other_parameters_forgets_what_it_made_with_those_be
     assert set(states(again).values()) == {"ran"} and output(again, "Join", "joined").read_text() == "1506"
 
 
+def test_a_stage_does_not_work_on_inputs_that_were_changed(run):
+    first = run("--node", "Start")
+    output(first, "Start", "report").write_text("9")
+    refused = run("--node", "Left")
+    assert refused.returncode == 1 and "number.txt was changed; run Start again first" in refused.stderr
+    whole = run()
+    assert output(whole, "Join", "joined").read_text() == "603", "and what was made of it is not in the cache"
+
+
+def test_an_id_belongs_to_one_pipeline(run, tmp_path):
+    file = tmp_path / "other.py"
+    file.write_text(QUICK.read_text().replace('Pipeline("quick"', 'Pipeline("other"'))
+    assert run("--run-id", "mine").returncode == 0
+    refused = run("--run-id", "mine", file=file)
+    assert refused.returncode == 2 and "run 'mine' is one of the pipeline 'quick'; give another id" in refused.stderr
+    assert set(states(run("--run-id", "mine")).values()) == {"cached"}
+
+
 def test_a_run_in_several_calls_ends_as_all_its_stages_say(cli, run, metadata, tmp_path):
     def state():
         root = ["--root", tmp_path / "root", *metadata.options, "--json", tmp_path / "runs.json"]
@@ -357,6 +375,17 @@ def test_listings_show_runs_stages_and_lineage(cli, run, tmp_path, metadata):
     assert all(node in tree for node in ("Start", "Left", "Right", "Join"))
     report = cli("report", "latest", *root, "-o", tmp_path / "report.html")
     assert report.returncode == 0 and "my-run" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_lineage_outlasts_a_run_that_is_taken_up_again(cli, run, tmp_path, metadata):
+    for _ in range(2):
+        made = run("--run-id", "mine")
+    run()
+    command = ["lineage", output(made, "Left", "left").parent, "--root", tmp_path / "root", *metadata.options]
+    assert cli(*command, "--json", tmp_path / "lineage.json").returncode == 0
+    (traced,) = json.loads((tmp_path / "lineage.json").read_text())
+    assert (traced["made_by"]["node"], traced["made_by"]["run_id"]) == ("Left", "mine")
+    assert [(user["node"], user["run_id"]) for user in traced["used_by"]] == [("Join", "mine")]
 
 
 def test_gc_removes_what_no_kept_run_uses(cli, run, tmp_path, metadata):
