@@ -15,8 +15,9 @@ from pipeline.dag import Pipeline
 
 @component
 def Total(
-    examples: Input[Examples], total: Output[Report], word: str = "plain", seconds: float = 0.0, marks: str = ""
-):
+    examples: Input[Examples], total: Output[Report], word: str = "plain", seconds: float = 0.0, marks: str = "",
+    note: str = "{{ no template }} {% nor this",
+):  # fmt: skip
     """Adds the numbers up, after some seconds, and notes each time that it does."""
     time.sleep(seconds)
     if marks:
