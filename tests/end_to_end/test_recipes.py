@@ -135,15 +135,16 @@ def test_fashion_mnist_reaches_the_reference(run, fashion_folder):
 
 
 @pytest.mark.slow
-def test_killed_at_any_instant_the_same_command_completes(cli, tmp_path):
-    """Twenty kills, spread over the length of a run, each in a root of its own."""
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.long)])
+def test_killed_at_any_instant_the_same_command_completes(cli, tmp_path, kills):
+    """Kills spread over the length of a run, each in a root of its own."""
     clock = time.monotonic()
     assert cli("run", "--root", tmp_path / "whole").returncode == 0
     length = time.monotonic() - clock
-    for number in range(20):
+    for number in range(kills):
         root = tmp_path / f"root-{number}"
         process = cli("run", "--root", root, wait=False)
-        time.sleep(length * (number + 0.5) / 20)
+        time.sleep(length * (number + 0.5) / kills)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         finished = _recorded(root, "ran")

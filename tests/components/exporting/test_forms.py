@@ -83,11 +83,16 @@ def test_a_form_answers_as_the_model_does_and_its_figures_are_those_of_its_answe
     assert metrics["accuracy"]["lost"] == pytest.approx(own - theirs)
     exact = scores.astype(float) / scores.sum(1, keepdims=True, dtype=float)
     assert metrics["log_loss"]["value"] == pytest.approx(log_loss(truth, exact), rel=0.01)
-    # The compiled loss, sparse_categorical_crossentropy, is the mean of -log p of the true class.
-    own, theirs = (-np.log(s[range(150), truth].astype(float)).mean() for s in (expected.scores, scores))
+    own, theirs = (cross_entropy(s.astype(float), truth) for s in (expected.scores, scores))
     assert metrics["loss"]["value"] == pytest.approx(theirs, rel=0.01)
     assert metrics["loss"]["lost"] == metrics["loss"]["difference"] == pytest.approx(theirs - own, abs=1e-4)
     assert form["latency_ms"]["1"] > 0 and form["latency_ms"]["64"] > 0 and form["megabytes"] > 0
+
+
+def cross_entropy(scores, truth):
+    """Keras's sparse_categorical_crossentropy: p is at least 1e-7, and those of a row are made to add up to 1."""
+    clipped = np.clip(scores, 1e-7, 1 - 1e-7)
+    return -np.log((clipped / clipped.sum(1, keepdims=True))[range(len(truth)), truth]).mean()
 
 
 def variables(folder):
@@ -114,18 +119,26 @@ def test_a_form_that_takes_preprocessed_features_says_so_and_all_have_digests_of
     assert len(digests) == len(ALL) + 1
 
 
-def test_a_form_that_loses_more_than_it_may_is_refused_and_not_there(trained, tmp_path):
+def test_a_form_that_loses_more_than_it_may_is_refused_and_not_there(done, trained, tmp_path):
+    # Which of them loses by its coarser numbers, and how much, depends on the processor that trained.
+    losses = {
+        (name, metric["metric"]): metric["lost"]
+        for name in ("float16", "bfloat16", "int8_weights", "int8")
+        for metric in told(done, name)["metrics"]
+        if metric["metric"] in ("log_loss", "brier", "loss")
+    }
+    (coarse, metric), lost = max(losses.items(), key=lambda item: item[1])
+    assert lost > 1e-6
     found = Exporter(
-        trained.prepared, trained.model, trained.examples,
-        forms=["bfloat16", "onnx"], max_quality_loss={"log_loss": 1e-5},
-    ).execute(tmp_path)  # fmt: skip
+        trained.prepared, trained.model, trained.examples, forms=[coarse, "onnx"], max_quality_loss={metric: lost / 2}
+    ).execute(tmp_path)
     assert told(found, "onnx")["state"] == "written"
-    why = told(found, "bfloat16")["why"]
-    assert why.startswith("scores/log_loss is ") and why.endswith("1e-05 is allowed")
-    assert found.metrics["bfloat16"] == f"refused: {why}"
-    assert not (found.model_forms.path / "bfloat16").exists()
-    with pytest.raises(ArtifactError, match="no form 'bfloat16'; known: onnx"):
-        found.model_forms.form("bfloat16")
+    why = told(found, coarse)["why"]
+    assert f"{metric} is " in why and why.endswith(f"{lost / 2:g} is allowed"), why
+    assert found.metrics[coarse] == f"refused: {why}"
+    assert not (found.model_forms.path / coarse).exists()
+    with pytest.raises(ArtifactError, match=f"no form '{coarse}'; known: onnx"):
+        found.model_forms.form(coarse)
 
 
 def test_a_bound_without_rows_or_on_an_unknown_metric_is_told(trained, tmp_path):
