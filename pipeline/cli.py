@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from components import interruption
+from components import collector, interruption
 from components.errors import KeraslineError
 from pipeline.commands.airflow import airflow
 from pipeline.commands.keeping import gc, rollback
@@ -34,6 +34,7 @@ for command in (run, plan, recipes, runs, show, lineage, report, serve, rollback
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line; what follows `--` are Beam's options."""
     interruption.install()
+    collector.spare_exit()
     given = list(sys.argv[1:] if arguments is None else arguments)
     beam_options: list[str] = []
     if "--" in given:

@@ -17,10 +17,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from components import collector
 from components.artifacts import Artifact, Blessing
 from components.base import Component, Context, LastBlessed
 from components.errors import ArtifactError, KeraslineError, RemoteError, StageSkipped, StoreError
@@ -392,9 +394,12 @@ def _import_libraries(component: Component) -> None:
     """Imports what a stage names, one stage at a time: TensorFlow's modules import each other in circles,
     where two threads that begin at once, as stages side by side do, lock each other out."""
     with _IMPORTING:
-        for name in component.LIBRARIES:
-            with contextlib.suppress(ModuleNotFoundError):  # a distribution that is not called as its module
-                importlib.import_module(name)
+        # A distribution that is not called as its module is left to the stage.
+        wanted = [name for name in component.LIBRARIES if name not in sys.modules and find_spec(name)]
+        with collector.importing() if wanted else contextlib.nullcontext():
+            for name in wanted:
+                with contextlib.suppress(ModuleNotFoundError):  # the stage tells it
+                    importlib.import_module(name)
 
 
 def _give_back_memory() -> None:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from components import collector
 from components.infra_validation.answer import Answer, Rows
 from components.infra_validation.signature import SIGNATURE
 from components.infra_validation.supervising import Supervised
@@ -102,6 +103,7 @@ def _main(saved_model: str, cases: str, pipe: int) -> None:
             said.flush()
 
         without_keras()
+        collector.spare_exit()
         import tensorflow as tf
 
         try:

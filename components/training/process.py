@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import errors, interruption
+from components import collector, errors, interruption
 from components.errors import KeraslineError, one_line
 from components.processes import signal_name
 from components.training.job import Job
@@ -278,6 +278,7 @@ def _search_path() -> list[str]:
 def _main(port: int | None) -> None:
     _die_with_parent()
     interruption.install()
+    collector.spare_exit()
     parent = _Parent()
     try:
         parent.tell(result=_trained(parent, port))
