@@ -12,7 +12,7 @@ from pipeline.runners.airflow.code import below_root, call, enclosed, literal, s
 from pipeline.runners.airflow.description import Description, Setting, Stage
 from pipeline.runners.airflow.stage import SKIPPED
 
-_MODULES = ("datetime", "hashlib", "json", "os", "re", "shlex", "urllib.parse", "zoneinfo")
+_MODULES = ("copy", "datetime", "hashlib", "json", "os", "re", "shlex", "urllib.parse", "zoneinfo")
 _SDK = ("BaseOperatorLink", "CronDataIntervalTimetable", "Param", "dag", "task", "task_group")
 
 _LINK = '''\
@@ -156,7 +156,6 @@ def _dag(description: Description) -> str:
         f"    start_date=datetime.datetime({day.year}, {day.month}, {day.day}, tzinfo=zoneinfo.ZoneInfo(TIMEZONE)),",
         f"    catchup={timing.catchup},",
         f"    max_active_runs={timing.most_runs},",
-        "    params=PARAMS,",
         f"    tags={literal(description.tags)},",
         "    doc_md=__doc__,",
         "    auto_register=False,  # a DAG file that imports this one does not make the DAG its own",
@@ -166,6 +165,8 @@ def _dag(description: Description) -> str:
         "",
         "",
         "pipeline_dag = whole()",
+        "# When its tasks are made: Airflow would copy all of them for each, four times. And a copy: a run changes them.",
+        "pipeline_dag.params.update(copy.deepcopy(PARAMS))",
     ])  # fmt: skip
 
 

@@ -38,12 +38,14 @@ def pipeline_dag(description: str | Path | Description, **options: Any) -> DAG:
         "start_date": _start(known),
         "catchup": known.timing.catchup,
         "max_active_runs": known.timing.most_runs,
-        "params": pipeline_params(known),
         "tags": list(known.tags),
         "doc_md": known.about,
     }
+    params = options.pop("params", None)
     with DAG(**(defaults | options)) as dag:
         _stages(known)
+    # When its tasks are made: Airflow would copy all of them for each, four times.
+    dag.params.update(pipeline_params(known) if params is None else params)
     return dag
 
 
