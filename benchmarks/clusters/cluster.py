@@ -94,7 +94,8 @@ def job_server(engine: str) -> Path:
         BUILT.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=BUILT) as folder:
             shutil.copy(HERE / "pom.xml", folder)
-            shutil.copytree(HERE / "src", Path(folder, "src"))
+            for sources in filter(Path.is_dir, (HERE / "java" / "both", HERE / "java" / engine)):
+                shutil.copytree(sources, Path(folder, "src", "main", "java"), dirs_exist_ok=True)
             built = subprocess.run(["mvn", "--batch-mode", "--quiet", "package", "-P", engine], cwd=folder,
                                    capture_output=True, text=True)  # fmt: skip
             if built.returncode:

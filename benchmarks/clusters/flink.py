@@ -8,6 +8,8 @@ from benchmarks.clusters.settings import OPENED, Process, Settings
 
 ENTRY = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
+# They hand on what Python computes: to compile their own code well would take longer than to run it.
+LIGHT = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
 # In the logs of all of them.
 TIMED = ["-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS"]
 
@@ -25,13 +27,13 @@ def processes(jar: Path, settings: Settings) -> list[Process]:
         conf.mkdir(parents=True, exist_ok=True)
         (conf / "config.yaml").write_text(_configuration(settings))
         here = ["--configDir", str(conf)]
-        found = [Process("master", ["java", *OPENED, *TIMED, "-Xmx512m", "-cp", str(jar), ENTRY, *here])]
-        memory = [*TIMED, "-Xmx512m", "-XX:MaxDirectMemorySize=384m"]
+        found = [Process("master", ["java", *OPENED, *LIGHT, *TIMED, "-Xmx512m", "-cp", str(jar), ENTRY, *here])]
+        memory = [*LIGHT, *TIMED, "-Xmx512m", "-XX:MaxDirectMemorySize=384m"]
         found += [
             Process(f"worker-{number}", ["java", *OPENED, *memory, "-cp", str(jar), TASK_MANAGER, *here])
             for number in range(1, settings.workers + 1)
         ]
-    server = ["java", *OPENED, *TIMED, "-Xmx512m", "-jar", str(jar), f"--flink-master={master}"]
+    server = ["java", *OPENED, *LIGHT, *TIMED, "-Xmx512m", "-jar", str(jar), f"--flink-master={master}"]
     return [*found, Process("jobserver", [*server, *settings.job_server_arguments()])]
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -88,6 +89,7 @@ class Workers:
 
 
 def _work(name: str, control: str) -> None:
+    gc.freeze()  # what is shared with the pool stays so: the collector would write into all of it
     import grpc
     from apache_beam.runners.worker.sdk_worker import SdkHarness
 
