@@ -1,4 +1,4 @@
-"""Micro-batching: one execution takes all that is queued, and waits for nothing unless told to.
+"""Micro-batching: one execution takes all that clients have sent by now, and waits for no more unless told to.
 
 While a batch is executed others queue, so that batches grow with the load by themselves. A batch of a
 size that takes less than `INLINE_SECONDS` is executed in the event loop: handing it to a thread and back
@@ -26,6 +26,9 @@ INLINE_SECONDS = 0.001
 QUICKER, SLOWER, MUCH_SLOWER = 0.5, 0.02, 0.5
 MUCH = 20 * INLINE_SECONDS
 SWEEP_SECONDS = 0.02
+# What clients have sent is in the queue once two turns of the loop brought nothing: one reads it, one takes it up.
+# The fuller a batch, the less of an execution falls on a request; but no request waits longer than this for others.
+QUIET_TURNS, GATHER_SECONDS = 2, 0.002
 
 Arrays = Sequence[np.ndarray]
 
@@ -120,12 +123,21 @@ class Batcher:
                 self._is_scheduled = False
                 self._loop.call_later(due, self._schedule_now)
                 return
-        self._loop.call_soon(self._execute_next)
+        self._loop.call_soon(self._gather)
 
     def _schedule_now(self) -> None:
         if not self._is_scheduled and not self._executing and self._queue:
             self._is_scheduled = True
             self._loop.call_soon(self._execute_next)
+
+    def _gather(self, queued: int = 0, quiet_turns: int = 0) -> None:
+        queue = self._queue
+        quiet_turns = quiet_turns + 1 if len(queue) == queued else 0
+        is_full = not self._merges or quiet_turns == QUIET_TURNS or len(queue) >= self._settings.rows
+        if is_full or not queue or time.monotonic() - queue[0].since > GATHER_SECONDS:
+            self._execute_next()
+        else:
+            self._loop.call_soon(self._gather, len(queue), quiet_turns)
 
     def _execute_next(self) -> None:
         self._is_scheduled = False

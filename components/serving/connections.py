@@ -42,6 +42,7 @@ class GuardedServer(web.Server):
             self._metrics.connections.set(len(connections))
             now = time.monotonic()
             for connection in connections:
+                connection.notice_reading(now)
                 if connection.is_overdue(now) and connection.transport is not None:
                     connection.transport.abort()
 
@@ -75,10 +76,13 @@ class _Connection(RequestHandler):
         response.force_close()
         return response
 
-    def is_overdue(self, now: float) -> bool:
+    def notice_reading(self, now: float) -> None:
+        """A client that reads its answer, however slowly, is not idle."""
         unsent = self.transport.get_write_buffer_size() if self.transport is not None else 0
-        if unsent != self._unsent:  # the client reads its answer, however slowly
+        if unsent != self._unsent:
             self._unsent, self.idle_since = unsent, now
+
+    def is_overdue(self, now: float) -> bool:
         if self.busy_since is not None:
             return now - self.busy_since > self._limits.timeout_seconds + self._limits.idle_seconds
         return now - self.idle_since > self._limits.idle_seconds

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -16,6 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
+from components import collector
 from components.errors import KeraslineError
 from components.serving.access_log import AccessLog
 from components.serving.connections import GuardedServer
@@ -81,7 +81,7 @@ class _Server:
             grpc_server = await self._start_grpc(models)
             self._start_task(models.watch())
             self._start_task(self._flush())
-            _spare_the_collector()
+            collector.settle()
             self._announce(models)
             await ended.wait()
         finally:
@@ -183,13 +183,6 @@ class _Server:
             self._log.close()
         if is_ready:
             log.info("ended (%.1f s)", time.monotonic() - started)
-
-
-def _spare_the_collector() -> None:
-    """What is imported by now stays: the garbage collector need not go through TensorFlow's million objects."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(5_000, 20, 50)
 
 
 async def _unless(ended: asyncio.Event, work: Any) -> bool:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import multiprocessing
 import os
 import signal
@@ -22,6 +21,8 @@ import threading
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from typing import Any
+
+from components import collector
 
 # Imported once, by the process from which workers are forked. None of them starts a thread when imported.
 PRELOADED = [
@@ -89,7 +90,7 @@ class Workers:
 
 
 def _work(name: str, control: str) -> None:
-    gc.freeze()  # what is shared with the pool stays so: the collector would write into all of it
+    collector.keep()
     import grpc
     from apache_beam.runners.worker.sdk_worker import SdkHarness
 
