@@ -18,6 +18,7 @@ import numpy as np
 
 from components.serving.engine import Signature
 from components.serving.errors import RequestError, from_exception, invalid
+from components.serving.gathering import Gathering
 from components.serving.settings import BatchSettings
 
 INLINE_SECONDS = 0.001
@@ -26,9 +27,6 @@ INLINE_SECONDS = 0.001
 QUICKER, SLOWER, MUCH_SLOWER = 0.5, 0.02, 0.5
 MUCH = 20 * INLINE_SECONDS
 SWEEP_SECONDS = 0.02
-# What clients have sent is in the queue once two turns of the loop brought nothing: one reads it, one takes it up.
-# The fuller a batch, the less of an execution falls on a request; but no request waits longer than this for others.
-QUIET_TURNS, GATHER_SECONDS = 2, 0.002
 
 Arrays = Sequence[np.ndarray]
 
@@ -82,6 +80,7 @@ class Batcher:
         )
         # The estimated time of an execution, by the number of binary digits of its rows.
         self._seconds: dict[int, float] = {} if seconds is None else {(1).bit_length(): seconds}
+        self._gathering = Gathering()
         self._queue: deque[Waiting] = deque()
         self._executing: list[Waiting] = []
         self._is_scheduled = self._is_swept = False
@@ -130,14 +129,13 @@ class Batcher:
             self._is_scheduled = True
             self._loop.call_soon(self._execute_next)
 
-    def _gather(self, queued: int = 0, quiet_turns: int = 0) -> None:
+    def _gather(self) -> None:
         queue = self._queue
-        quiet_turns = quiet_turns + 1 if len(queue) == queued else 0
-        is_full = not self._merges or quiet_turns == QUIET_TURNS or len(queue) >= self._settings.rows
-        if is_full or not queue or time.monotonic() - queue[0].since > GATHER_SECONDS:
+        is_full = not self._merges or not queue or len(queue) >= self._settings.rows
+        if is_full or self._gathering.is_over(len(queue), queue[0].since):
             self._execute_next()
         else:
-            self._loop.call_soon(self._gather, len(queue), quiet_turns)
+            self._loop.call_soon(self._gather)
 
     def _execute_next(self) -> None:
         self._is_scheduled = False

@@ -83,3 +83,21 @@ def test_requests_whose_time_is_up_hold_neither_their_inputs_nor_a_place_in_the_
 
     still_held, outputs = batched(work, call)
     assert still_held is None and outputs[0].tolist() == [2]
+
+
+def test_what_comes_in_turns_of_the_loop_that_follow_each_other_is_executed_at_once():
+    sizes = []
+
+    def call(arrays):
+        sizes.append(len(arrays[0]))
+        return [arrays[0] * 2]
+
+    async def work(batcher):
+        later, futures = time.monotonic() + 60, []
+        for number in range(7):
+            futures.append(batcher.submit(Row(number), later))
+            await asyncio.sleep(0)  # a turn
+        return await asyncio.gather(*futures)
+
+    assert [answer[0].tolist() for answer in batched(work, call)] == [[2 * number] for number in range(7)]
+    assert sizes == [7]
