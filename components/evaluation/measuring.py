@@ -22,6 +22,8 @@ from components.evaluation.slicing import SliceTable
 
 # Rows that are resampled at a time: their counts stay in the processor's cache.
 ROWS_AT_ONCE = 8192
+# Up to so many rows it takes less than a second, and an engine as long to begin.
+MEASURED_HERE = 1 << 18
 # Pairs of cells of two models, beyond which they are made coarser; and then cells of each: spreads alone are
 # told by them.
 MOST_PAIRS, MOST_A_SIDE = 1 << 14, 1 << 9
@@ -129,7 +131,8 @@ def measure(folder: Path, files: Sequence[str], wanted: Measure, context: Contex
         pieces = [_Piece(found) for found in sets if found]
     else:
         pieces = [_Piece((part.shard,), part.groups) for part in parts(paths)]
-    return fold(pieces, functools.partial(measure_piece, wanted=wanted), Measured.merge, context)
+    here = sum(pq.read_metadata(path).num_rows for path in paths) <= MEASURED_HERE
+    return fold(pieces, functools.partial(measure_piece, wanted=wanted), Measured.merge, context, here=here)
 
 
 def measure_piece(piece: _Piece, wanted: Measure) -> Measured:

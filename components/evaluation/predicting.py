@@ -353,11 +353,12 @@ def _in_parts(batch: pa.RecordBatch, plan: Plan, model_inputs: Mapping[str, Any]
                         f"{predictor.path}: no output {output.name!r}; it gives {', '.join(given)}"
                     )
                 answers[f"{other}.{output.name}"] = given[output.name]
-        for name, tensor in answers.items():
-            found.setdefault(name, []).append(_in_numpy(tensor))
+        for name, values in answers.items():
+            found.setdefault(name, []).append(_in_numpy(values))
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def _in_numpy(tensor: tf.Tensor) -> np.ndarray:
+def _in_numpy(values: tf.Tensor | np.ndarray) -> np.ndarray:
     """Numbers of half precision as float32, which all else is made for."""
-    return (tf.cast(tensor, tf.float32) if tensor.dtype in (tf.float16, tf.bfloat16) else tensor).numpy()
+    array = values if isinstance(values, np.ndarray) else values.numpy()
+    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array

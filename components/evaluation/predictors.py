@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from components.artifacts import Model, Preprocessing, SavedModel
 from components.errors import ArtifactError, DataError, one_line
 from components.evaluation.compiled import compiled_losses, output_names
+from components.saved_model_session import DEFAULT_SIGNATURE, SavedModelSession, Signature
 
-SIGNATURE = "serving_default"
 # What TensorFlow says where a label is no class.
 _NO_CLASS = re.compile(r"label value of (-?\d+) which is outside the valid range of (\[[^)]*\))")
 
@@ -74,8 +75,7 @@ class SavedModelPredictor:
     @property
     def inputs(self) -> dict[str, keras.KerasTensor]:
         """The raw columns that are read."""
-        specs = _signature(self)[1].structured_input_signature[1]
-        return {name: keras.KerasTensor(tuple(s.shape), s.dtype.name) for name, s in specs.items()}
+        return _inputs(self)
 
     @property
     def outputs(self) -> list[str]:
@@ -83,9 +83,9 @@ class SavedModelPredictor:
         return list(self.output_shapes)
 
     @property
-    def output_shapes(self) -> dict[str, tf.TensorShape]:
-        """The shape of what it answers, by name."""
-        return {name: spec.shape for name, spec in _signature(self)[1].structured_outputs.items()}
+    def output_shapes(self) -> dict[str, tuple[int | None, ...] | None]:
+        """The shape of what it answers, by name; None where even the rank may be any."""
+        return {name: spec.shape for name, spec in _session(self)[1].outputs.items()}
 
     def from_logits(self, output: str, default: bool) -> bool:
         """Whether an output's scores are logits; the default where the model does not say."""
@@ -93,9 +93,10 @@ class SavedModelPredictor:
         told = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
         return told.get("from_logits", {}).get(output, default)
 
-    def __call__(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """The answers by output, tensors, of raw columns by name, arrays (rows, ...)."""
-        return dict(_signature(self)[1](**{name: tf.constant(values) for name, values in raw.items()}))
+    def __call__(self, raw: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The answers by output of raw columns by name, arrays (rows, ...)."""
+        session, signature = _session(self)
+        return dict(zip(signature.outputs, session.call(signature, [raw[name] for name in signature.inputs])))
 
 
 @functools.lru_cache(maxsize=2)
@@ -141,9 +142,19 @@ def _keras_function(
 
 
 @functools.lru_cache(maxsize=4)
-def _signature(predictor: SavedModelPredictor) -> tuple[Any, Any]:
+def _session(predictor: SavedModelPredictor) -> tuple[SavedModelSession, Signature]:
     try:
-        loaded = tf.saved_model.load(str(predictor.path))
-        return loaded, loaded.signatures[SIGNATURE]  # a signature does not keep its model alive
-    except (OSError, ValueError, KeyError) as error:
-        raise ArtifactError(f"{predictor.path}: no SavedModel with {SIGNATURE}: {one_line(error)}") from error
+        session = SavedModelSession(predictor.path)
+        return session, session.signatures[DEFAULT_SIGNATURE]
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        why = f"no SavedModel with {DEFAULT_SIGNATURE}"
+        raise ArtifactError(f"{predictor.path}: {why}: {one_line(error)}") from error
+
+
+@functools.lru_cache(maxsize=4)
+def _inputs(predictor: SavedModelPredictor) -> dict[str, keras.KerasTensor]:
+    specs = _session(predictor)[1].inputs
+    return {
+        name: keras.KerasTensor(spec.shape, "string" if spec.is_string else spec.dtype.name)
+        for name, spec in specs.items()
+    }

@@ -34,12 +34,11 @@ class PreprocessedPredictor:
     def from_logits(self, output: str, default: bool) -> bool:
         return default
 
-    def __call__(self, raw: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-        """The answers by output, tensors, of raw columns by name, arrays (rows, ...)."""
+    def __call__(self, raw: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The answers by output of raw columns by name, arrays (rows, ...)."""
         tensors = {name: tf.constant(array) for name, array in raw.items()}
         made = _features(self.preprocessing)(tensors, training=False)
-        answers = self.answer({name: tensor.numpy() for name, tensor in made.items()})
-        return {name: tf.constant(value) for name, value in answers.items()}
+        return self.answer({name: tensor.numpy() for name, tensor in made.items()})
 
     def answer(self, made: Arrays) -> dict[str, np.ndarray]:
         """The same of preprocessed features; those that the model does not take are left alone."""

@@ -156,7 +156,7 @@ def _reason(error: Exception) -> str:
 
 
 def _answer(part: pa.RecordBatch, predictor: SavedModelPredictor) -> Answers:
-    answers = {name: tensor.numpy() for name, tensor in predictor(feed(part, predictor.inputs)).items()}
+    answers = predictor(feed(part, predictor.inputs))
     for name, values in answers.items():
         if values.shape[:1] != (part.num_rows,):
             shape = "x".join(map(str, values.shape)) or "a single value"
@@ -174,11 +174,11 @@ def _columns(parts: list[Answers], job: Any) -> dict[str, pa.Array]:
             name: np.zeros((0, *(n or 1 for n in t.shape[1:])), object if t.dtype == "string" else t.dtype)
             for name, t in job.predictor.inputs.items()
         })  # fmt: skip
-        parts = [{name: tensor.numpy() for name, tensor in empty.items()}]
+        parts = [empty]
     found, shapes = {}, job.predictor.output_shapes
     for name in job.outputs:
         arrays = [answers[name] for answers in parts]
-        if shapes[name].rank is None or None in tuple(shapes[name])[1:]:  # as wide as each batch wants
+        if shapes[name] is None or None in shapes[name][1:]:  # as wide as each batch wants
             column = pa.concat_arrays([_as_lists(values) for values in arrays])
         else:
             values = np.concatenate(arrays)

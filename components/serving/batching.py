@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from components.serving.engine import Signature
+from components.saved_model_session import Signature
 from components.serving.errors import RequestError, from_exception, invalid
 from components.serving.gathering import Gathering
 from components.serving.settings import BatchSettings

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from components.columnar.missing import missing_value
-from components.serving.engine import SavedModelSession, Signature, TensorSpec
+from components.saved_model_session import SavedModelSession, Signature, TensorSpec
 from components.serving.errors import RequestError, invalid
 from components.serving.json_codec import decode_base64, is_base64, shown
 

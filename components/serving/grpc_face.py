@@ -15,6 +15,7 @@ from components.serving.gate import Account, Gate
 from components.serving.metadata import metadata_message, status_message
 from components.serving.models import Models, Version
 from components.serving.protos import HEALTH_STATES, messages
+from components.serving.signatures import find_signature
 
 # gRPC's framing around the bytes of a message, with room to spare.
 FRAMING_BYTES = 1 << 16
@@ -84,7 +85,7 @@ class GrpcFace:
     async def _predict(self, request: Any, account: Account, deadline: float) -> Any:
         spec = request.model_spec
         version = self._find(spec)
-        signature = version.session.signature(spec.signature_name)
+        signature = find_signature(version.session, spec.signature_name)
         account.of(version, signature.name)
         arrays = tensor_codec.predict_inputs(request.inputs, signature)
         account.rows = len(arrays[0]) if arrays and arrays[0].ndim else None
@@ -122,7 +123,7 @@ class GrpcFace:
         spec = request.model_spec
         version = self._find(spec)
         session = version.session
-        signature = session.signature(spec.signature_name)
+        signature = find_signature(session, spec.signature_name)
         account.of(version, signature.name)
         given = examples.from_proto(request.input)
         account.rows = len(given)

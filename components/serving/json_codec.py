@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from components.serving.engine import Signature, TensorSpec
+from components.saved_model_session import Signature, TensorSpec
 from components.serving.errors import RequestError, invalid
 
 SHOWN = 120

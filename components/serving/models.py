@@ -20,8 +20,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from components.saved_model_session import SavedModelSession, Signature
 from components.serving.batching import Batcher
-from components.serving.engine import SavedModelSession, Signature
 from components.serving.errors import (
     RequestError,
     from_exception,

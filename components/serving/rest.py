@@ -15,14 +15,15 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from components.pushing.versions import HIGHEST
+from components.saved_model_session import DEFAULT_SIGNATURE
 from components.serving import examples, json_codec, wide_rows
-from components.serving.engine import DEFAULT_SIGNATURE
 from components.serving.errors import RequestError, from_exception, invalid, not_found
 from components.serving.gate import Account, Gate
 from components.serving.metadata import metadata_json, status_json
 from components.serving.metrics import Metrics
 from components.serving.models import Models, Version
 from components.serving.openapi import description
+from components.serving.signatures import find_signature
 
 JSON = "application/json"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -127,14 +128,14 @@ class RestFace:
             inputs, by_row = wide_rows.read(body, signature), True
             if inputs is None:
                 document = json_codec.parse(body)
-                signature = session.signature(json_codec.signature_name(document))
+                signature = find_signature(session, json_codec.signature_name(document))
                 inputs, by_row = json_codec.predict_inputs(document, signature)
             account.of(version, signature.name)
             account.rows = _rows(inputs) if isinstance(inputs, list) else inputs.rows
             outputs = await version.run(signature, inputs, deadline)
             return json_codec.predict_answer(list(signature.outputs), outputs, rows=by_row)
         document = json_codec.parse(body)
-        signature = session.signature(json_codec.signature_name(document))
+        signature = find_signature(session, json_codec.signature_name(document))
         account.of(version, signature.name)
         given = examples.from_json(document)
         account.rows = len(given)

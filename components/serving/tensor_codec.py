@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from components.serving.engine import Signature, TensorSpec
+from components.saved_model_session import Signature, TensorSpec
 from components.serving.errors import invalid
 from components.serving.json_codec import check_shape
 

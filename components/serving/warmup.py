@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from components.saved_model_session import SavedModelSession, Signature
 from components.serving import examples, tensor_codec
-from components.serving.engine import SavedModelSession, Signature
 from components.serving.errors import RequestError, invalid
+from components.serving.signatures import find_signature
 
 log = logging.getLogger(__name__)
 REQUESTS = Path("assets.extra") / "tf_serving_warmup_requests"
@@ -67,7 +68,7 @@ def _request(session: SavedModelSession, recorded: Any) -> tuple[Signature, list
     if kind is None:
         raise invalid("only Predict, Classify and Regress can be warmed up with")
     request = getattr(recorded, kind).request
-    signature = session.signature(request.model_spec.signature_name)
+    signature = find_signature(session, request.model_spec.signature_name)
     if kind == "predict_log":
         return signature, tensor_codec.predict_inputs(request.inputs, signature)
     given = examples.from_proto(request.input)

@@ -27,10 +27,17 @@ from components import collector
 # Imported once, by the process from which workers are forked. None of them starts a thread when imported.
 PRELOADED = [
     "apache_beam.runners.worker.sdk_worker",
-    "components.columnar.beam",
     "pyarrow.parquet",
     "tensorflow",
     "keras",
+    "components.columnar.beam",
+    "components.columnar.sources.csv_files",
+    "components.columnar.sources.csv_ranges",
+    "components.columnar.statistics",
+    "components.columnar.row_groups",
+    "components.adaptation.passes",
+    "components.evaluation.evaluate",
+    "components.inferring.inference",
 ]
 # What OpenBLAS and Arrow (the first), and TensorFlow heed when they are imported.
 THREADS = ["OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"]

@@ -12,6 +12,8 @@ from components.errors import DataError
 
 # One run an element as long as there are no more elements than four a worker: 300 of them are five blocks of runs.
 FEW, MANY = ["--direct_num_workers=1"], ["--direct_num_workers=100"]
+# The options, and whether Beam is left out.
+WAYS = [(FEW, False), (MANY, False), ([], True)]
 
 
 def in_brackets(element):
@@ -28,16 +30,19 @@ def refusing(element, at):
     return [element]
 
 
-@pytest.mark.parametrize("options", [FEW, MANY])
+@pytest.mark.parametrize("options, here", WAYS)
 @pytest.mark.parametrize("count", [1, 2, 63, 65, 300])
-def test_accumulators_are_merged_in_the_order_of_their_elements(tmp_path, count, options):
-    found = fold(range(count), in_brackets, operator.add, Context(tmp_path, tuple(options)))
+def test_accumulators_are_merged_in_the_order_of_their_elements(tmp_path, count, options, here):
+    found = fold(range(count), in_brackets, operator.add, Context(tmp_path, tuple(options)), here=here)
     assert found == [str(element) for element in range(count)]
 
 
-def test_sums_of_floats_are_the_same_to_the_bit_with_few_and_with_many_workers(tmp_path):
-    few, many = (fold(range(317), a_float, operator.add, Context(tmp_path, tuple(one))) for one in (FEW, MANY))
-    assert few == many
+def test_sums_of_floats_are_the_same_to_the_bit_with_few_and_many_workers_and_without(tmp_path):
+    few, many, without = (
+        fold(range(317), a_float, operator.add, Context(tmp_path, tuple(options)), here=here)
+        for options, here in WAYS
+    )
+    assert few == many == without
     assert few == pytest.approx(float(np.sum(1 / (np.arange(317) + 3.0))), rel=1e-6)
 
 
@@ -45,7 +50,8 @@ def test_no_elements_make_no_accumulator(tmp_path):
     assert fold([], in_brackets, operator.add, Context(tmp_path)) is None
 
 
-@pytest.mark.parametrize("options", [FEW, MANY])
-def test_a_users_mistake_comes_through_as_it_was_raised(tmp_path, options):
+@pytest.mark.parametrize("options, here", WAYS)
+def test_a_users_mistake_comes_through_as_it_was_raised(tmp_path, options, here):
+    refuse, context = functools.partial(refusing, at=299), Context(tmp_path, tuple(options))
     with pytest.raises(DataError, match="^element 299: no good$"):
-        fold(range(300), functools.partial(refusing, at=299), operator.add, Context(tmp_path, tuple(options)))
+        fold(range(300), refuse, operator.add, context, here=here)

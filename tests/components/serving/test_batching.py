@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from components.saved_model_session import Signature, TensorSpec
 from components.serving.batching import Batcher
-from components.serving.engine import Signature, TensorSpec
 from components.serving.errors import RequestError
 from components.serving.settings import BatchSettings
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from components.saved_model_session import TensorSpec
 from components.serving import tensor_codec
-from components.serving.engine import TensorSpec
 from components.serving.errors import RequestError
 
 FIELDS = {np.float32: (1, "float_val"), np.float64: (2, "double_val")}

@@ -14,8 +14,8 @@ import time
 
 import pytest
 
-from tests.components.serving.saved_models import save_half_plus, write_warm_up
 from components.pushing.disk import DiskDestination
+from tests.components.serving.saved_models import save_half_plus, write_warm_up
 from tests.components.serving.servers import REPOSITORY, serving, wait_until
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.saved_model_session import Signature, TensorSpec
 from components.serving import json_codec, wide_rows
-from components.serving.engine import Signature, TensorSpec
 from components.serving.errors import RequestError
 
 pytest.importorskip("simdjson", reason="without simdjson all is left to the general parser")

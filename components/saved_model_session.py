@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from components.artifacts import SavedModel
-from components.serving.errors import invalid
 
 DEFAULT_SIGNATURE = "serving_default"
 # Signatures that set a model up and are not for clients.
@@ -102,12 +101,6 @@ class SavedModelSession:
         names = manifest.get("class_names")
         self.class_names = [str(name) for name in names] if isinstance(names, list) else None
         self.fills_missing = bool(manifest)
-
-    def signature(self, name: str) -> Signature:
-        found = self.signatures.get(name or DEFAULT_SIGNATURE)
-        if found is None:
-            raise invalid(f'Serving signature name: "{name or DEFAULT_SIGNATURE}" not found in signature def')
-        return found
 
     def call(self, signature: Signature, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The outputs, in the order of `signature.outputs`, for inputs in the order of `signature.inputs`."""
