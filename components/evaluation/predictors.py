@@ -68,13 +68,18 @@ class KerasPredictor:
 
 @dataclass(frozen=True)
 class SavedModelPredictor:
-    """A SavedModel that takes raw features by name, as the Exporter writes it."""
+    """A SavedModel by one of its signatures; by default the one that takes raw features by name.
+
+    Raises:
+        ArtifactError: when first used: there is no such SavedModel, or no such signature in it.
+    """
 
     path: Path
+    signature: str = DEFAULT_SIGNATURE
 
     @property
     def inputs(self) -> dict[str, keras.KerasTensor]:
-        """The raw columns that are read."""
+        """The columns that are read."""
         return _inputs(self)
 
     @property
@@ -85,7 +90,7 @@ class SavedModelPredictor:
     @property
     def output_shapes(self) -> dict[str, tuple[int | None, ...] | None]:
         """The shape of what it answers, by name; None where even the rank may be any."""
-        return {name: spec.shape for name, spec in _session(self)[1].outputs.items()}
+        return {name: spec.shape for name, spec in self._signature.outputs.items()}
 
     def from_logits(self, output: str, default: bool) -> bool:
         """Whether an output's scores are logits; the default where the model does not say."""
@@ -94,9 +99,19 @@ class SavedModelPredictor:
         return told.get("from_logits", {}).get(output, default)
 
     def __call__(self, raw: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """The answers by output of raw columns by name, arrays (rows, ...)."""
-        session, signature = _session(self)
-        return dict(zip(signature.outputs, session.call(signature, [raw[name] for name in signature.inputs])))
+        """The answers by output of columns by name, arrays (rows, ...)."""
+        signature = self._signature
+        given = [raw[name] for name in signature.inputs]
+        return dict(zip(signature.outputs, _session(self.path).call(signature, given)))
+
+    @property
+    def _signature(self) -> Signature:
+        found = _session(self.path).signatures
+        if self.signature not in found:
+            raise ArtifactError(
+                f"{self.path}: no signature {self.signature}; it has {', '.join(sorted(found)) or 'none'}"
+            )
+        return found[self.signature]
 
 
 @functools.lru_cache(maxsize=2)
@@ -142,19 +157,16 @@ def _keras_function(
 
 
 @functools.lru_cache(maxsize=4)
-def _session(predictor: SavedModelPredictor) -> tuple[SavedModelSession, Signature]:
+def _session(path: Path) -> SavedModelSession:
     try:
-        session = SavedModelSession(predictor.path)
-        return session, session.signatures[DEFAULT_SIGNATURE]
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        why = f"no SavedModel with {DEFAULT_SIGNATURE}"
-        raise ArtifactError(f"{predictor.path}: {why}: {one_line(error)}") from error
+        return SavedModelSession(path)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ArtifactError(f"{path}: no SavedModel that can be loaded: {one_line(error)}") from error
 
 
 @functools.lru_cache(maxsize=4)
 def _inputs(predictor: SavedModelPredictor) -> dict[str, keras.KerasTensor]:
-    specs = _session(predictor)[1].inputs
     return {
         name: keras.KerasTensor(spec.shape, "string" if spec.is_string else spec.dtype.name)
-        for name, spec in specs.items()
+        for name, spec in predictor._signature.inputs.items()
     }

@@ -20,7 +20,7 @@ from components.evaluation.predictors import SavedModelPredictor
 from components.evaluation.whole import megabytes
 from components.exporting import describing, forms, warm_up
 from components.exporting.form_predictors import PreprocessedPredictor
-from components.exporting.serving import Serving, Written, write_saved_model
+from components.exporting.serving import PREPROCESSED, Serving, Written, write_saved_model
 
 LATENCY_ROWS = (1, 64)
 WARM_UP_CALLS, CALLS = 5, 50
@@ -136,15 +136,12 @@ class Exporting:
 
     def _reference(self, written: Written) -> dict[str, Any]:
         """The float32 form: its size, and its latency from raw and from preprocessed features."""
-        predictor = SavedModelPredictor(self._outputs.saved_model.path)
-        predict = tf.function(self._serving.predict, input_signature=[self._serving.preprocessed_specs])
+        path = self._outputs.saved_model.path
         return {
             "outputs": output_names(self._serving.model),
-            "megabytes": megabytes(self._outputs.saved_model.path),
-            "latency_ms": _latency(predictor, self._rows),
-            "latency_preprocessed_ms": _latency(
-                lambda made: predict({name: tf.constant(array) for name, array in made.items()}), self._made()
-            ),
+            "megabytes": megabytes(path),
+            "latency_ms": _latency(SavedModelPredictor(path), self._rows),
+            "latency_preprocessed_ms": _latency(SavedModelPredictor(path, PREPROCESSED), self._made()),
         }
 
     def _made(self) -> dict[str, np.ndarray]:

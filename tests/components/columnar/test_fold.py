@@ -10,8 +10,8 @@ from components.base import Context
 from components.columnar.beam import fold
 from components.errors import DataError
 
-# One run an element as long as there are no more elements than four a worker: 300 of them are five blocks of runs.
-FEW, MANY = ["--direct_num_workers=1"], ["--direct_num_workers=100"]
+# Four runs of elements a worker at the most, of one length, a power of two: of 300 they are 150, in three blocks.
+FEW, MANY = ["--direct_num_workers=1"], ["--direct_num_workers=40"]
 # The options, and whether Beam is left out.
 WAYS = [(FEW, False), (MANY, False), ([], True)]
 

@@ -26,6 +26,7 @@ def test_any_part_of_an_order_is_that_of_the_whole():
     np.testing.assert_array_equal(part, order(1000, 7, 2)[[5, 999, 0, 5]])
 
 
+@pytest.mark.slow
 def test_all_orders_of_few_rows_are_alike_likely():
     """A chi-square test over the 6 orders of three rows and the places of ten."""
     each = [tuple(order(3, seed)) for seed in range(600)]

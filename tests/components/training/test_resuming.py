@@ -29,16 +29,20 @@ def cut_after(lines):
     return report
 
 
+def slowly(*arguments):
+    return pytest.param(*arguments, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("hp", "settings"),
     [
         ({"momentum": 0.9}, {"checkpoint_epochs": 1}),
         ({"optimizer": "adam", "dropout": 0.3, "rate": 0.01}, {"checkpoint_steps": 3}),
-        ({"rate": 0.5}, {"checkpoint_steps": 7, "ema": 0.9, "accumulate_steps": 2}),
-        ({"rate": 0.5}, {"checkpoint_steps": 5, "precision": "mixed_float16"}),
-        ({"rate": 0.5}, {"checkpoint_steps": 5, "precision": "mixed_bfloat16", "clip_norm": 1.0}),
-        ({"rate": 0.5}, {"checkpoint_epochs": 1, "early_stopping": {"patience": 1, "min_delta": 0.01}}),
-        ({}, {"checkpoint_steps": 4, "steps": 3 * AN_EPOCH + 5}),
+        slowly({"rate": 0.5}, {"checkpoint_steps": 7, "ema": 0.9, "accumulate_steps": 2}),
+        slowly({"rate": 0.5}, {"checkpoint_steps": 5, "precision": "mixed_float16"}),
+        slowly({"rate": 0.5}, {"checkpoint_steps": 5, "precision": "mixed_bfloat16", "clip_norm": 1.0}),
+        slowly({"rate": 0.5}, {"checkpoint_epochs": 1, "early_stopping": {"patience": 1, "min_delta": 0.01}}),
+        slowly({}, {"checkpoint_steps": 4, "steps": 3 * AN_EPOCH + 5}),
     ],
 )
 def test_what_was_cut_ends_with_the_same_weights_and_figures(train, tmp_path, hp, settings):

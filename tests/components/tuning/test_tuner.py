@@ -41,7 +41,7 @@ def without_times(table):
     return [{key: value for key, value in row.items() if key != "seconds"} for row in table]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("random", marks=pytest.mark.slow)])
 def test_the_best_is_the_best_and_its_model_scores_it_again(tune, problem, tmp_path, sampler):  # noqa: F811
     done = tune(sampler=sampler, pruner=None)
     told = done.best.read_json(Hyperparameters.FILE)

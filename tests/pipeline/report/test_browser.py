@@ -11,7 +11,7 @@ def page():
         yield opened
 
 
-@pytest.fixture(params=["rich", "penguins"])
+@pytest.fixture(params=["rich", pytest.param("penguins", marks=pytest.mark.slow)])
 def made(request):
     return request.getfixturevalue(request.param)
 
