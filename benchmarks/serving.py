@@ -113,12 +113,12 @@ def layers(folder: Path, row: dict[str, Any]) -> dict[str, float]:
     import numpy as np
     import tensorflow as tf
 
-    from components.saved_model_session import SavedModelSession
+    from components.saved_model_session import DEFAULT_SIGNATURE, SavedModelSession
     from components.serving import json_codec, tensor_codec, wide_rows
     from components.serving.protos import messages
 
     session = SavedModelSession(folder)
-    signature = session.signatures["serving_default"]
+    signature = session.signatures[DEFAULT_SIGNATURE]
     call = tf.saved_model.load(str(folder)).signatures["serving_default"]
     found = {}
     for rows in (1, 64):

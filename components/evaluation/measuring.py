@@ -131,8 +131,18 @@ def measure(folder: Path, files: Sequence[str], wanted: Measure, context: Contex
         pieces = [_Piece(found) for found in sets if found]
     else:
         pieces = [_Piece((part.shard,), part.groups) for part in parts(paths)]
-    here = sum(pq.read_metadata(path).num_rows for path in paths) <= MEASURED_HERE
+    here = _are_few(paths)
     return fold(pieces, functools.partial(measure_piece, wanted=wanted), Measured.merge, context, here=here)
+
+
+def _are_few(paths: Sequence[Path]) -> bool:
+    """Whether there are at most `MEASURED_HERE` rows; no more files are opened than it takes to tell."""
+    left = MEASURED_HERE
+    for path in paths:
+        left -= pq.read_metadata(path).num_rows
+        if left < 0:
+            return False
+    return True
 
 
 def measure_piece(piece: _Piece, wanted: Measure) -> Measured:

@@ -122,6 +122,7 @@ class Batcher:
                 self._is_scheduled = False
                 self._loop.call_later(due, self._schedule_now)
                 return
+        self._gathering.begin()
         self._loop.call_soon(self._gather)
 
     def _schedule_now(self) -> None:

@@ -23,7 +23,11 @@ class Gathering:
     def __init__(self) -> None:
         self._batches = 0
         self._late = 0.0
-        self._begin()
+        self.begin()
+
+    def begin(self) -> None:
+        """A batch, whatever became of the one before."""
+        self._queued = self._quiet_turns = self._prompt = 0
 
     def is_over(self, queued: int, since: float) -> bool:
         """Whether the batch is to be executed: `queued` requests wait, the first `since`, of `time.monotonic`."""
@@ -40,8 +44,4 @@ class Gathering:
             late = queued - (self._prompt or queued)
             self._late = float(late) if is_tried else self._late + NEWEST * (late - self._late)
         self._batches += 1
-        self._begin()
         return True
-
-    def _begin(self) -> None:
-        self._queued = self._quiet_turns = self._prompt = 0

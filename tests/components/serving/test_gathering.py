@@ -9,6 +9,7 @@ from components.serving.gathering import MOST_SECONDS, PATIENT_TURNS, QUIET_TURN
 
 def batch(gathering, arrivals):
     """A batch's size, and its turns, where requests arrive at the given turns; the first is at turn 0."""
+    gathering.begin()
     since, turn = time.monotonic() + 60, 0  # so that the clock has no say
     while True:
         queued = sum(arrival <= turn for arrival in arrivals)
@@ -61,6 +62,13 @@ def test_two_clients_are_not_worth_a_wait():
     gathering = Gathering()
     turns = [batch(gathering, [0, 5])[1] for _ in range(TRIED_EVERY)]
     assert turns.count(QUIET_TURNS + 1) == TRIED_EVERY - 1
+
+
+def test_a_batch_that_came_to_nothing_does_not_cut_the_next_one_short():
+    gathering = after_first(Gathering())
+    gathering.begin()
+    assert not gathering.is_over(1, time.monotonic() + 60)  # and then its time is up, or it is full
+    assert batch(gathering, [0]) == (1, QUIET_TURNS + 1)
 
 
 def test_nobody_waits_longer_than_the_bound():
