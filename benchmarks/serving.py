@@ -3,9 +3,10 @@
     python run_pipeline.py run --root /tmp/penguins
     python benchmarks/serving.py --penguins /tmp/penguins/served/penguins
 
-Needs wrk (Debian: wrk) and hey (Debian: hey); for gRPC's throughput ghz, where it is on the PATH
+Needs wrk, hey and h2load (Debian: wrk, hey, nghttp2-client), ghz where it is on the PATH
 (go install github.com/bojand/ghz/cmd/ghz@v0.120.0), and tensorflow-serving-api's stubs. All of it runs on
-the machine's own cores, load generators included. Bare servers, which read the same body and answer a
+the machine's own cores, load generators included, of which ghz takes as much for a request as the server:
+REST and gRPC are compared by h2load, which speaks both. Bare servers, which read the same body and answer a
 constant of the same size, and ours are measured in turn, and the median of the rounds counts. Beside each
 rate stands what a request cost the server's process of CPU time, which other load on the machine moves less.
 """
@@ -36,6 +37,8 @@ from benchmarks.serving_loads import (  # noqa: E402
     Load,
     alone,
     ghz,
+    h2load,
+    h2load_grpc,
     hey,
     microseconds,
     write_grpc,
@@ -48,6 +51,7 @@ PENGUIN = {
     "island": ["Torgersen"], "sex": ["male"], "bill_length_mm": [39.1], "bill_depth_mm": [18.7],
     "flipper_length_mm": [181.0], "body_mass_g": [3750.0],
 }  # fmt: skip
+GRPC_ENGINES = ("grpc.aio", "h2corn")
 API_KEY = "a key of some length"
 
 
@@ -140,7 +144,7 @@ def layers(folder: Path, row: dict[str, Any]) -> dict[str, float]:
             tensor_codec.to_proto(array, spec.data_type, request.inputs[input_name])
 
         def decode_message(text: bytes = request.SerializeToString()) -> None:
-            tensor_codec.predict_inputs(messages().PredictRequest.FromString(text).inputs, signature)
+            tensor_codec.predict_arrays(messages().PredictRequest.FromString(text).inputs, signature)
 
         def encode_message(given: Any = outputs) -> None:
             response = messages().PredictResponse()
@@ -170,7 +174,7 @@ def measure_server(name: str, folder: Path, row: dict[str, Any], rounds: int) ->
     server = start_server(name, folder, rest, grpc_port)
     body = json.dumps({"instances": [row]}).encode()
     answer = urllib.request.urlopen(f"http://127.0.0.1:{rest}{path}", body).read()
-    ports = {kind: free_port() for kind in ("application", "low-level", "grpc.aio", "grpc threads")}
+    ports = {kind: free_port() for kind in ("application", "low-level", "grpc.aio", "h2corn")}
     bare_servers = {
         kind: subprocess.Popen([sys.executable, __file__, "--bare", kind, str(port), str(len(answer))])
         for kind, port in ports.items()
@@ -183,18 +187,25 @@ def measure_server(name: str, folder: Path, row: dict[str, Any], rounds: int) ->
         works = {
             f"bare {kind}": (
                 bare_servers[kind],
-                lambda p=port, k=kind: ghz(p, request) if "grpc" in k else wrk(p, path),
+                lambda p=port, k=kind: h2load_grpc(p, request) if k in GRPC_ENGINES else wrk(p, path),
             )
             for kind, port in ports.items()
         }
-        works |= {"REST": (server, lambda: wrk(rest, path)), "gRPC": (server, lambda: ghz(grpc_port, request))}
+        json_file = Path("rest.json")
+        json_file.write_bytes(body)
+        works |= {
+            "REST": (server, lambda: wrk(rest, path)),
+            "REST, h2load": (server, lambda: h2load(f"http://127.0.0.1:{rest}{path}", json_file, "--h1")),
+            "gRPC, h2load": (server, lambda: checked(rest, lambda: h2load_grpc(grpc_port, request))),
+            "gRPC, ghz": (server, lambda: ghz(grpc_port, request)),
+        }
         rates = in_turn(works, rounds)
-        for what in ("REST", "gRPC"):
-            print(f"{what}: {rates[what] / rates['bare application']:.2f} of the bare application")
+        print(f"REST: {rates['REST'] / rates['bare application']:.2f} of the bare application")
+        print(f"gRPC: {rates['gRPC, h2load'] / rates['REST, h2load']:.2f} of REST")
         write_lua(json.dumps({"instances": [row] * 64}).encode())
         works = {
             "REST, 64 rows": (server, lambda: wrk(rest, path)),
-            "gRPC, 64 rows": (server, lambda: ghz(grpc_port, request_64)),
+            "gRPC, 64 rows": (server, lambda: checked(rest, lambda: h2load_grpc(grpc_port, request_64))),
         }
         in_turn(works, rounds)
         (Path("body.json")).write_bytes(body)
@@ -202,6 +213,21 @@ def measure_server(name: str, folder: Path, row: dict[str, Any], rounds: int) ->
         print(f"one client, 1 row, p50 in ms: {alone(name, rest, grpc_port, path, body, request)}", flush=True)
     finally:
         end((server, *bare_servers.values()))
+
+
+def checked(rest: int, work: Callable[[], Load]) -> Load:
+    """Fails unless the server counts a right answer for each request: gRPC's status is in trailers."""
+    before = right_answers(rest)
+    load = work()
+    if right_answers(rest) - before < load.requests:
+        raise SystemExit(f"{right_answers(rest) - before:.0f} of {load.requests} gRPC requests were answered")
+    return load
+
+
+def right_answers(rest: int) -> float:
+    text = urllib.request.urlopen(f"http://127.0.0.1:{rest}/metrics").read().decode()
+    lines = [line for line in text.splitlines() if line.startswith("kerasline_requests_total{")]
+    return sum(float(line.split()[-1]) for line in lines if 'code="OK"' in line and 'protocol="grpc"' in line)
 
 
 def measure_extras(name: str, folder: Path, row: dict[str, Any], rounds: int) -> None:
@@ -260,7 +286,7 @@ def start_server(
          "--rest-port", str(rest), *grpc_options, *options],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=HOUSE,
     )  # fmt: skip
-    wait_ready(rest, scheme)
+    wait_ready(server, rest, scheme)
     return server
 
 
@@ -281,7 +307,7 @@ async def bare(kind: str, port: int, size: int) -> None:
     from aiohttp import web
 
     constant = b"x" * size
-    if "grpc" in kind:
+    if kind in GRPC_ENGINES:
         await bare_grpc(kind, port)
         return
 
@@ -301,26 +327,33 @@ async def bare(kind: str, port: int, size: int) -> None:
 
 
 async def bare_grpc(kind: str, port: int) -> None:
-    """Handlers of bytes: no message is parsed or made. An empty answer is a message of any kind, for ghz."""
-    from concurrent.futures import ThreadPoolExecutor
+    """An empty answer is a message of any kind. No message is parsed or made."""
+    if kind == "h2corn":
+        import h2corn
 
+        config = h2corn.Config(bind=(f"127.0.0.1:{port}",), grpc=True, lifespan="off", access_log=False)
+        await h2corn.Server(answer_empty, config).serve()
+        return
     import grpc
 
     async def answer(body: bytes, context: Any) -> bytes:
         return b""
 
-    def answer_in_thread(body: bytes, context: Any) -> bytes:
-        return b""
-
-    is_aio = kind == "grpc.aio"
-    method = grpc.unary_unary_rpc_method_handler(answer if is_aio else answer_in_thread)
-    handlers = [grpc.method_handlers_generic_handler(PREDICT, {"Predict": method})]
-    server = grpc.aio.server(handlers=handlers) if is_aio else grpc.server(ThreadPoolExecutor(2), handlers)
+    method = grpc.unary_unary_rpc_method_handler(answer)
+    server = grpc.aio.server(handlers=[grpc.method_handlers_generic_handler(PREDICT, {"Predict": method})])
     server.add_insecure_port(f"127.0.0.1:{port}")
-    started = server.start()
-    if is_aio:
-        await started
+    await server.start()
     await asyncio.Event().wait()
+
+
+async def answer_empty(scope: Any, receive: Any, send: Any) -> None:
+    """A gRPC call as an ASGI application sees it."""
+    while (await receive()).get("more_body"):
+        pass
+    headers = [(b"content-type", b"application/grpc")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers, "trailers": True})
+    await send({"type": "http.response.body", "body": bytes(5)})
+    await send({"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]})
 
 
 def measure_cold_start(folder: Path, runs: int = 5) -> None:
@@ -333,7 +366,7 @@ def measure_cold_start(folder: Path, runs: int = 5) -> None:
             [sys.executable, str(HOUSE / "run_pipeline.py"), "serve", str(folder), "--rest-port", str(rest),
              "--grpc-port", str(grpc_port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=HOUSE,
         )  # fmt: skip
-        wait_ready(rest)
+        wait_ready(server, rest)
         ready.append(time.perf_counter() - began)
         server.terminate()
         server.wait()
@@ -344,17 +377,18 @@ def measure_cold_start(folder: Path, runs: int = 5) -> None:
           f"importing TensorFlow alone {statistics.median(imported):.1f} s")  # fmt: skip
 
 
-def wait_ready(port: int, scheme: str = "http") -> None:
+def wait_ready(server: subprocess.Popen, port: int, scheme: str = "http") -> None:
     import ssl
 
     unchecked = ssl.create_default_context()  # the certificate was made for this run
     unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
-    while True:
+    while server.poll() is None:
         try:
             urllib.request.urlopen(f"{scheme}://127.0.0.1:{port}/readyz", timeout=10, context=unchecked).close()
             return
         except (OSError, urllib.error.URLError):
             time.sleep(0.02)
+    raise SystemExit(f"the server ended with {server.returncode}")
 
 
 def wait_listening(port: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 import subprocess
 import time
 from collections.abc import Callable
@@ -55,6 +56,27 @@ def hey(port: int, path: str, rate: float) -> str:
     got = float(re.search(r"Requests/sec:\s+(\S+)", done.stdout)[1])
     p50, p99 = (float(re.search(rf"{p}% in (\S+) secs", done.stdout)[1]) * 1e3 for p in (50, 99))
     return f"{got:.0f}/s (asked {rate:.0f}), p50 {p50:.2f} ms, p99 {p99:.2f} ms, ratio {p99 / p50:.1f}"
+
+
+def h2load(url: str, body: Path, *options: str) -> Load:
+    """One generator for both faces: HTTP/1.1 with `--h1`, else HTTP/2. It sees the status of HTTP, not of gRPC."""
+    done = subprocess.run(
+        ["h2load", "-t1", f"-c{CONNECTIONS}", "-m1", f"-D{SECONDS}", *options, "-d", str(body), url],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    succeeded, failed, wrong = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", done.stdout).groups()
+    if int(failed) or int(wrong):
+        raise SystemExit(done.stdout)
+    rate = float(re.search(r"finished in \S+, (\S+) req/s", done.stdout)[1])
+    return Load(rate, "not told", int(succeeded))
+
+
+def h2load_grpc(port: int, request: Path) -> Load:
+    message = request.read_bytes()
+    framed = request.with_suffix(".framed")
+    framed.write_bytes(struct.pack(">BI", 0, len(message)) + message)
+    headers = ["-H", "te: trailers", "-H", "content-type: application/grpc"]
+    return h2load(f"http://127.0.0.1:{port}/{PREDICT}/Predict", framed, *headers)
 
 
 def ghz(port: int, request: Path) -> Load:

@@ -42,7 +42,7 @@ class InfraValidator(Component):
         KeraslineError: the server's libraries are not installed, or no port is free.
     """
 
-    LIBRARIES = ("tensorflow", "aiohttp", "grpcio")
+    LIBRARIES = ("tensorflow", "aiohttp", "h2corn")
 
     saved_model: Input[SavedModel]
     examples: Input[Examples]

@@ -211,8 +211,9 @@ def new_address(*, with_grpc: bool) -> Address:
 
 
 def _talks_grpc(command: str | None) -> bool:
-    asked = command is None or "{grpc_port}" in command
-    return asked and importlib.util.find_spec("grpc") is not None
+    """With a server that does, and grpcio to ask it."""
+    is_served = "{grpc_port}" in command if command else importlib.util.find_spec("h2corn") is not None
+    return is_served and importlib.util.find_spec("grpc") is not None
 
 
 def _is_free(port: int) -> bool:

@@ -18,7 +18,6 @@ import numpy as np
 
 from components.saved_model_session import Signature
 from components.serving.errors import RequestError, from_exception, invalid
-from components.serving.gathering import Gathering
 from components.serving.settings import BatchSettings
 
 INLINE_SECONDS = 0.001
@@ -27,6 +26,10 @@ INLINE_SECONDS = 0.001
 QUICKER, SLOWER, MUCH_SLOWER = 0.5, 0.02, 0.5
 MUCH = 20 * INLINE_SECONDS
 SWEEP_SECONDS = 0.02
+# A batch has all that was sent by now once so many turns of the event loop brought no more: one reads what has
+# come, one takes it up. Where each turn brings some, it is executed after a while all the same.
+QUIET_TURNS = 2
+MOST_SECONDS = 0.005
 
 Arrays = Sequence[np.ndarray]
 
@@ -38,6 +41,13 @@ class Deferred(Protocol):
 
     def arrays(self) -> Arrays: ...
     def arrays_with(self, others: Sequence[Any]) -> Arrays: ...
+
+
+def rows_of(inputs: Arrays | Deferred) -> int | None:
+    """How many rows a request asks about; None where its inputs have none."""
+    if isinstance(inputs, list):
+        return len(inputs[0]) if inputs and inputs[0].ndim else None
+    return inputs.rows
 
 
 class Waiting:
@@ -80,7 +90,7 @@ class Batcher:
         )
         # The estimated time of an execution, by the number of binary digits of its rows.
         self._seconds: dict[int, float] = {} if seconds is None else {(1).bit_length(): seconds}
-        self._gathering = Gathering()
+        self._gathered = self._quiet_turns = 0
         self._queue: deque[Waiting] = deque()
         self._executing: list[Waiting] = []
         self._is_scheduled = self._is_swept = False
@@ -122,7 +132,7 @@ class Batcher:
                 self._is_scheduled = False
                 self._loop.call_later(due, self._schedule_now)
                 return
-        self._gathering.begin()
+        self._gathered = self._quiet_turns = 0
         self._loop.call_soon(self._gather)
 
     def _schedule_now(self) -> None:
@@ -131,9 +141,12 @@ class Batcher:
             self._loop.call_soon(self._execute_next)
 
     def _gather(self) -> None:
+        """Looks again with each turn of the loop until the batch is full or no more comes."""
         queue = self._queue
+        self._quiet_turns = self._quiet_turns + 1 if len(queue) == self._gathered else 0
+        self._gathered = len(queue)
         is_full = not self._merges or not queue or len(queue) >= self._settings.rows
-        if is_full or self._gathering.is_over(len(queue), queue[0].since):
+        if is_full or self._quiet_turns >= QUIET_TURNS or time.monotonic() - queue[0].since > MOST_SECONDS:
             self._execute_next()
         else:
             self._loop.call_soon(self._gather)

@@ -4,92 +4,116 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-import grpc
 from google.protobuf.message import DecodeError
 
-from components.serving import examples, tensor_codec
+from components.serving import examples, grpc_protocol, tensor_codec
+from components.serving.batching import rows_of
 from components.serving.errors import RequestError, from_exception, invalid
-from components.serving.gate import Account, Gate
+from components.serving.gate import KEY_HEADERS, Account, Gate
 from components.serving.metadata import metadata_message, status_message
 from components.serving.models import Models, Version
 from components.serving.protos import HEALTH_STATES, messages
 from components.serving.signatures import find_signature
 
-# gRPC's framing around the bytes of a message, with room to spare.
-FRAMING_BYTES = 1 << 16
-_GATE_CODES = {code.name: code for code in grpc.StatusCode}
 _SERVING, _NOT_SERVING = HEALTH_STATES["SERVING"], HEALTH_STATES["NOT_SERVING"]
 
 
+class Method(NamedTuple):
+    """Attributes:
+    is_open: it asks for no API key.
+    """
+
+    name: str
+    request_class: Any
+    answer: Callable[..., Awaitable[Any]]
+    is_open: bool = False
+
+
 class GrpcFace:
-    """The services, to be added to a `grpc.aio.Server` with `handlers`."""
+    """The services, as an ASGI application."""
 
     def __init__(self, models: Models, gate: Gate):
         self._models, self._gate = models, gate
-        self._messages = messages()
-
-    def handlers(self) -> list[grpc.GenericRpcHandler]:
-        m = self._messages
-        prediction = {
-            "Predict": self._method("predict", m.PredictRequest, self._predict),
-            "Classify": self._method("classify", m.ClassificationRequest, self._classify),
-            "Regress": self._method("regress", m.RegressionRequest, self._regress),
-            "GetModelMetadata": self._method("metadata", m.GetModelMetadataRequest, self._metadata),
+        self._messages = m = messages()
+        self._calls = 0
+        prediction, model = "/tensorflow.serving.PredictionService", "/tensorflow.serving.ModelService"
+        self._methods = {
+            f"{prediction}/Predict": Method("predict", m.PredictRequest, self._predict),
+            f"{prediction}/Classify": Method("classify", m.ClassificationRequest, self._classify),
+            f"{prediction}/Regress": Method("regress", m.RegressionRequest, self._regress),
+            f"{prediction}/GetModelMetadata": Method("metadata", m.GetModelMetadataRequest, self._metadata),
+            f"{model}/GetModelStatus": Method("status", m.GetModelStatusRequest, self._status),
+            "/grpc.health.v1.Health/Check": Method("health", m.HealthCheckRequest, self._health, is_open=True),
         }
-        model = {"GetModelStatus": self._method("status", m.GetModelStatusRequest, self._status)}
-        health = {"Check": self._method("health", m.HealthCheckRequest, self._health, is_open=True)}
-        return [
-            grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", prediction),
-            grpc.method_handlers_generic_handler("tensorflow.serving.ModelService", model),
-            grpc.method_handlers_generic_handler("grpc.health.v1.Health", health),
-        ]
 
-    def _method(
-        self, name: str, request_class: Any, answer: Callable[..., Awaitable[Any]], *, is_open: bool = False
-    ) -> grpc.RpcMethodHandler:
-        """A handler of one method. Requests are parsed within the bounds, not before them."""
+    async def __call__(self, scope: Any, receive: grpc_protocol.Receive, send: grpc_protocol.Send) -> None:
+        headers = dict(scope["headers"])
+        if not grpc_protocol.is_grpc(headers):
+            await grpc_protocol.refuse_other(send)
+            return
+        self._calls += 1
+        try:
+            await self._handle(scope, headers, receive, send)
+        except grpc_protocol.ClientGone:
+            pass
+        finally:
+            self._calls -= 1
 
-        async def handle(body: bytes, context: grpc.aio.ServicerContext) -> bytes:
-            account = Account(name, name)
-            account.size_in = size = len(body)
-            is_admitted, response = False, b""
-            try:
-                if self._gate.needs_key and not is_open:
-                    self._check_key(context)
-                self._gate.admit(size)
-                is_admitted = True
-                request = request_class.FromString(body)
-                deadline = self._gate.deadline(context.time_remaining())
-                response = (await answer(request, account, deadline)).SerializeToString()
-                return response
-            except asyncio.CancelledError:
-                account.code = "CANCELLED"
-                raise
-            except Exception as raised:
-                is_garbled = isinstance(raised, DecodeError)
-                error = invalid("the message cannot be parsed") if is_garbled else from_exception(raised)
-                account.failed(error)
-                await context.abort(_GATE_CODES[error.code], str(error))
-            finally:
-                if is_admitted:
-                    self._gate.release(size)
-                client = context.peer() if self._gate.writes_log else None
-                self._gate.record(
-                    account, protocol="grpc", client=client, status=account.code, size_out=len(response)
-                )
+    async def _handle(
+        self, scope: Any, headers: dict[bytes, bytes], receive: grpc_protocol.Receive, send: grpc_protocol.Send
+    ) -> None:
+        method = self._methods.get(scope["path"])
+        if method is None:
+            path = scope["path"][:200]
+            await grpc_protocol.refuse(send, RequestError("UNIMPLEMENTED", f"Method not found: {path}"))
+            return
+        account = Account(method.name, method.name)
+        taken, size_out = [], 0
+        try:
+            response = await self._answer(method, headers, receive, account, taken)
+            size_out = len(response)
+            await grpc_protocol.answer(send, response)
+        except (asyncio.CancelledError, grpc_protocol.ClientGone):
+            account.code = "CANCELLED"
+            raise
+        except Exception as raised:
+            error = from_exception(raised)
+            account.failed(error)
+            await grpc_protocol.refuse(send, error)
+        finally:
+            for size in taken:
+                self._gate.release(size)
+            client = _peer(scope) if self._gate.writes_log else None
+            self._gate.record(account, protocol="grpc", client=client, status=account.code, size_out=size_out)
 
-        return grpc.unary_unary_rpc_method_handler(handle)
+    async def _answer(
+        self, method: Method, headers: dict[bytes, bytes], receive: Any, account: Account, taken: list[int]
+    ) -> bytes:
+        """The response's bytes. The message is read and parsed within the bounds, not before them."""
+        gate = self._gate
+        if self._calls > gate.limits.connections:
+            raise RequestError("RESOURCE_EXHAUSTED", "too many calls are under way; try again")
+        if gate.needs_key and not method.is_open:
+            gate.check_key(*(_text(headers.get(name.encode())) for name in KEY_HEADERS))
+        deadline = gate.deadline(grpc_protocol.timeout_seconds(headers))
+        body = await grpc_protocol.read_message(receive, headers, gate, taken)
+        account.size_in = len(body)
+        try:
+            request = method.request_class.FromString(body)
+        except DecodeError:
+            raise invalid("the message cannot be parsed") from None
+        return (await method.answer(request, account, deadline)).SerializeToString()
 
     async def _predict(self, request: Any, account: Account, deadline: float) -> Any:
         spec = request.model_spec
         version = self._find(spec)
         signature = find_signature(version.session, spec.signature_name)
         account.of(version, signature.name)
-        arrays = tensor_codec.predict_inputs(request.inputs, signature)
-        account.rows = len(arrays[0]) if arrays and arrays[0].ndim else None
-        outputs = await version.run(signature, arrays, deadline)
+        inputs = tensor_codec.predict_inputs(request.inputs, signature)
+        account.rows = rows_of(inputs)
+        outputs = await version.run(signature, inputs, deadline)
         response = self._messages.PredictResponse()
         _name(response.model_spec, version, signature.name)
         tensor_codec.fill_outputs(response.outputs, signature, outputs, request.output_filter)
@@ -152,24 +176,14 @@ class GrpcFace:
             raise invalid("ModelSpec has no name specified.")
         return self._models.find(*_address(spec))
 
-    def _check_key(self, context: grpc.aio.ServicerContext) -> None:
-        sent = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        self._gate.check_key(sent.get("x-api-key"), sent.get("authorization"))
+
+def _text(value: bytes | None) -> str | None:
+    return value.decode("latin-1") if value is not None else None
 
 
-def new_server(face: GrpcFace, gate: Gate) -> grpc.aio.Server:
-    """A server that answers with `face`; it has no port yet."""
-    limits = gate.limits
-    return grpc.aio.server(
-        handlers=face.handlers(),
-        options=[
-            ("grpc.max_receive_message_length", limits.request_bytes + FRAMING_BYTES),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),  # so that a port that is taken is an error
-            ("grpc.max_concurrent_streams", limits.connections),
-        ],
-        maximum_concurrent_rpcs=limits.connections,
-    )
+def _peer(scope: Any) -> str | None:
+    client = scope.get("client")
+    return f"{client[0]}:{client[1]}" if client else None
 
 
 def _address(spec: Any) -> tuple[str, int | None, str | None]:

@@ -7,7 +7,6 @@ import functools
 import json
 import re
 import time
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -17,6 +16,7 @@ from multidict import CIMultiDict
 from components.pushing.versions import HIGHEST
 from components.saved_model_session import DEFAULT_SIGNATURE
 from components.serving import examples, json_codec, wide_rows
+from components.serving.batching import rows_of
 from components.serving.errors import RequestError, from_exception, invalid, not_found
 from components.serving.gate import Account, Gate
 from components.serving.metadata import metadata_json, status_json
@@ -131,7 +131,7 @@ class RestFace:
                 signature = find_signature(session, json_codec.signature_name(document))
                 inputs, by_row = json_codec.predict_inputs(document, signature)
             account.of(version, signature.name)
-            account.rows = _rows(inputs) if isinstance(inputs, list) else inputs.rows
+            account.rows = rows_of(inputs)
             outputs = await version.run(signature, inputs, deadline)
             return json_codec.predict_answer(list(signature.outputs), outputs, rows=by_row)
         document = json_codec.parse(body)
@@ -231,10 +231,6 @@ def _asked_seconds(request: web.BaseRequest) -> float | None:
     if not 0 < seconds < float("inf"):
         raise invalid(f"{TIMEOUT_HEADER}: {given[:40]}: seconds wanted, such as 0.5")
     return seconds
-
-
-def _rows(arrays: Sequence[Any]) -> int | None:
-    return len(arrays[0]) if arrays and arrays[0].ndim else None
 
 
 def _pairs(labels: Any, scores: Any) -> list[list[list[Any]]]:

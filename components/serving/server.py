@@ -44,7 +44,6 @@ def run(settings: ServerSettings, tell: Callable[[str], None] = print) -> None:
     """
     check_sources(settings.models)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # each bad request would be lines of its log
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if all(are_small(find_versions(source).values()) for source in settings.models):
         # oneDNN's set-up of a softmax alone takes 0.1 ms, three times a small model's execution.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -64,7 +63,7 @@ class _Server:
             max(2, os.cpu_count() or 2, len(settings.models)), thread_name_prefix="execute"
         )
         self._tasks: list[asyncio.Task] = []
-        self._ssl = _ssl_context(settings)  # for gRPC it is read again; but what is wrong with it is told here
+        self._ssl = _ssl_context(settings)
         self._listener: asyncio.Server | None = None
 
     async def run(self) -> None:
@@ -112,23 +111,13 @@ class _Server:
         return runner
 
     async def _start_grpc(self, models: Models) -> Any:
-        port = self._settings.grpc_port
-        if port is None:
+        if self._settings.grpc_port is None:
             return None
-        from components.serving.grpc_face import GrpcFace, new_server
+        from components.serving.grpc_face import GrpcFace
+        from components.serving.grpc_server import GrpcServer
 
-        server = new_server(GrpcFace(models, self._gate), self._gate)
-        credentials = _grpc_credentials(self._settings)
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
-        address = f"{host}:{port}"
-        try:
-            if credentials is None:
-                self._grpc_port = server.add_insecure_port(address)
-            else:
-                self._grpc_port = server.add_secure_port(address, credentials)
-        except RuntimeError as error:
-            raise KeraslineError(f"serve: gRPC cannot listen on {address}; try --grpc-port") from error
-        await server.start()
+        server = GrpcServer(GrpcFace(models, self._gate), self._settings)
+        self._grpc_port = await server.start()
         return server
 
     def _start_task(self, work: Any) -> None:
@@ -172,7 +161,7 @@ class _Server:
         if rest is not None:
             endings.append(rest.cleanup())
         if grpc_server is not None:
-            endings.append(grpc_server.stop(self._settings.drain_seconds))
+            endings.append(grpc_server.stop())
         await asyncio.gather(*endings)
         for task in self._tasks:
             task.cancel()
@@ -216,11 +205,3 @@ def _ssl_context(settings: ServerSettings) -> ssl.SSLContext | None:
     except (OSError, ssl.SSLError) as error:
         raise KeraslineError(f"serve: {settings.certificate}, {settings.key}: {error}") from error
     return context
-
-
-def _grpc_credentials(settings: ServerSettings) -> Any:
-    if settings.certificate is None:
-        return None
-    import grpc
-
-    return grpc.ssl_server_credentials([(settings.key.read_bytes(), settings.certificate.read_bytes())])

@@ -45,7 +45,7 @@ class Limits:
     """Attributes:
     request_bytes: the largest body of a request.
     pending_bytes: the bodies of all requests that are being read or answered, together.
-    connections: the most REST connections at once, and gRPC calls at once.
+    connections: the most at once, of REST and of gRPC each; and the most gRPC calls.
     timeout_seconds: the longest that a request may take; a client can ask for less.
     idle_seconds: how long a connection may take for a TLS handshake, a request's head, or its body, and how long
         it may read nothing of an answer.

@@ -70,7 +70,7 @@ def _request(session: SavedModelSession, recorded: Any) -> tuple[Signature, list
     request = getattr(recorded, kind).request
     signature = find_signature(session, request.model_spec.signature_name)
     if kind == "predict_log":
-        return signature, tensor_codec.predict_inputs(request.inputs, signature)
+        return signature, tensor_codec.predict_arrays(request.inputs, signature)
     given = examples.from_proto(request.input)
     return signature, examples.to_inputs(given, signature, fills_missing=session.fills_missing)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from components.saved_model_session import Signature, TensorSpec
-from components.serving.batching import Batcher
+from components.serving.batching import MOST_SECONDS, Batcher
 from components.serving.errors import RequestError
 from components.serving.settings import BatchSettings
 
@@ -85,7 +85,8 @@ def test_requests_whose_time_is_up_hold_neither_their_inputs_nor_a_place_in_the_
     assert still_held is None and outputs[0].tolist() == [2]
 
 
-def test_what_comes_in_turns_of_the_loop_that_follow_each_other_is_executed_at_once():
+def sizes_of(turns):
+    """The batches of requests one row each, submitted in these turns of the loop."""
     sizes = []
 
     def call(arrays):
@@ -94,10 +95,39 @@ def test_what_comes_in_turns_of_the_loop_that_follow_each_other_is_executed_at_o
 
     async def work(batcher):
         later, futures = time.monotonic() + 60, []
-        for number in range(7):
-            futures.append(batcher.submit(Row(number), later))
-            await asyncio.sleep(0)  # a turn
+        for turn in range(max(turns) + 1):
+            futures += [batcher.submit(Row(number), later) for number, at in enumerate(turns) if at == turn]
+            await asyncio.sleep(0)
         return await asyncio.gather(*futures)
 
-    assert [answer[0].tolist() for answer in batched(work, call)] == [[2 * number] for number in range(7)]
-    assert sizes == [7]
+    answers = batched(work, call)
+    assert [answer[0].tolist() for answer in answers] == [[2 * number] for number in range(len(turns))]
+    return sizes
+
+
+@pytest.mark.parametrize("turns", [[0], [0, 0, 0], [0, 1, 2, 3, 4, 5, 6], [0, 1, 1, 2, 4, 5]])
+def test_what_comes_turn_by_turn_is_one_batch(turns):
+    assert sizes_of(turns) == [len(turns)]
+
+
+def test_nothing_that_comes_later_is_waited_for():
+    assert sizes_of([0, 1, 10, 11])[0] == 2
+
+
+def test_nobody_waits_for_ever_where_each_turn_brings_one_more():
+    sizes = []
+
+    def call(arrays):
+        sizes.append(len(arrays[0]))
+        return [arrays[0]]
+
+    async def work(batcher):
+        futures, end = [batcher.submit(Row(0), time.monotonic() + 60)], time.monotonic() + 20
+        while not futures[0].done() and time.monotonic() < end:
+            time.sleep(10 * MOST_SECONDS / BatchSettings().rows)  # so that the batch's time is up before it is full
+            futures.append(batcher.submit(Row(0), time.monotonic() + 60))
+            await asyncio.sleep(0)
+        await asyncio.gather(*futures)
+
+    batched(work, call)
+    assert sizes[0] < BatchSettings().rows
