@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
+
+log = logging.getLogger(__name__)
+
 # The mapping of google.rpc.Code to HTTP, as TensorFlow Serving applies it.
 HTTP_STATUSES = {
     "CANCELLED": 499,
@@ -43,6 +48,9 @@ CODE_NUMBERS = {
 }
 _CODE_NAMES = {number: name for name, number in CODE_NUMBERS.items()}
 LONGEST_MESSAGE = 1000
+# Faults whose traceback the log has, and how many it takes.
+_TOLD: set[int] = set()
+MOST_TOLD = 1000
 
 
 class RequestError(Exception):
@@ -82,7 +90,17 @@ def from_exception(error: BaseException) -> RequestError:
         return RequestError(_CODE_NAMES.get(number, "UNKNOWN"), _first_lines(getattr(error, "message", "")))
     if isinstance(error, MemoryError):
         return RequestError("RESOURCE_EXHAUSTED", "not enough memory for this request")
+    _tell_once(error)
     return RequestError("INTERNAL", f"{type(error).__name__}: {error}")
+
+
+def _tell_once(error: BaseException) -> None:
+    """Whoever asks in the same way again and again does not fill the log."""
+    stack = "".join(traceback.format_tb(error.__traceback__))
+    place = hash((stack, type(error)))
+    if place not in _TOLD and len(_TOLD) < MOST_TOLD:
+        _TOLD.add(place)
+        log.error("a fault of the server or of the model:\n%s%s: %s", stack, type(error).__name__, error)
 
 
 def _first_lines(message: str) -> str:

@@ -1,0 +1,34 @@
+"""What becomes of an exception that nobody foresaw."""
+
+from __future__ import annotations
+
+import logging
+
+from components.serving.errors import RequestError, from_exception
+
+
+def failed(work) -> RequestError:
+    try:
+        work()
+    except Exception as error:
+        return from_exception(error)
+
+
+def test_a_fault_of_ours_is_internal_and_its_traceback_is_in_the_log_once(caplog):
+    def work():
+        return {}["nothing here"]
+
+    with caplog.at_level(logging.ERROR):
+        answers = [failed(work) for _ in range(3)]
+    assert [(answer.code, answer.http_status) for answer in answers] == [("INTERNAL", 500)] * 3
+    (record,) = caplog.records
+    assert "in work" in record.getMessage() and "KeyError: 'nothing here'" in record.getMessage()
+
+
+def test_what_a_client_did_is_not_in_the_log(caplog):
+    def refuse():
+        raise RequestError("INVALID_ARGUMENT", "no")
+
+    with caplog.at_level(logging.ERROR):
+        assert failed(refuse).code == "INVALID_ARGUMENT"
+    assert not caplog.records
