@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import forking
+from tests.forking import Forked
 from tests.ports import free_port
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -84,8 +86,8 @@ def cli(tmp_path):
     def call(*arguments, wait=True, cwd=tmp_path):
         command = [sys.executable, str(HOUSE / "run_pipeline.py"), *map(str, arguments)]
         if not wait:
-            return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
+            return Forked(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        result = forking.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
         if "--json" in arguments and "-" not in arguments:
             path = Path(arguments[arguments.index("--json") + 1])
             result.summary = json.loads(path.read_text()) if path.exists() else None

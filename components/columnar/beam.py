@@ -26,7 +26,7 @@ _HOUSE = Path(__file__).resolve().parents[2]
 # Beam would run `pip freeze` before each job, to have a list to compare with what workers have: half a second.
 QUICK_START = "--experiments=disable_logging_submission_environment"
 RUNS_A_WORKER = 4
-AN_ENGINES_WORKERS = 16  # where its options do not tell of more
+AN_ENGINES_WORKERS = 16  # where its options do not tell
 RUNS_A_BLOCK = 64  # that one worker merges
 
 Element = TypeVar("Element")
@@ -152,7 +152,7 @@ def _workers(options: Sequence[str]) -> int:
     if runs_here(options):
         return int(PipelineOptions(list(options)).get_all_options()["direct_num_workers"]) or os.cpu_count()
     asked = [option.partition("=")[2] for option in options if option.startswith("--parallelism=")]
-    return max([AN_ENGINES_WORKERS, *map(int, filter(str.isdigit, asked))])
+    return max(map(int, filter(str.isdigit, asked)), default=AN_ENGINES_WORKERS) or AN_ENGINES_WORKERS
 
 
 def _runs(elements: Sequence[Any], workers: int) -> list[_Run]:

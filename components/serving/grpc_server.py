@@ -51,11 +51,14 @@ class GrpcServer:
             await self._server.wait_started()
         except OSError as error:
             await asyncio.gather(self._serving, return_exceptions=True)
+            self._serving = None
             raise KeraslineError(f"serve: gRPC cannot listen on {self._address}; try --grpc-port") from error
         return int(self._server.addresses[0].rpartition(":")[2])
 
     async def stop(self) -> None:
         """Answers the calls under way, for `drain_seconds` at most."""
+        if self._serving is None:
+            return
         self._server.shutdown()
         with contextlib.suppress(RuntimeError):  # the time was over
             await self._serving

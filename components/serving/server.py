@@ -75,9 +75,11 @@ class _Server:
         rest = grpc_server = None
         try:
             rest = await self._start_rest(models)
+            grpc_server = self._new_grpc(models)
             if not await _unless(ended, models.start()):
                 return
-            grpc_server = await self._start_grpc(models)
+            if grpc_server is not None:
+                self._grpc_port = await grpc_server.start()
             self._start_task(models.watch())
             self._start_task(self._flush())
             collector.settle()
@@ -110,15 +112,14 @@ class _Server:
         self._start_task(server.watch())
         return runner
 
-    async def _start_grpc(self, models: Models) -> Any:
+    def _new_grpc(self, models: Models) -> Any:
+        """Before models are loaded, so that what is missing is told at once; it listens when they are."""
         if self._settings.grpc_port is None:
             return None
         from components.serving.grpc_face import GrpcFace
         from components.serving.grpc_server import GrpcServer
 
-        server = GrpcServer(GrpcFace(models, self._gate), self._settings)
-        self._grpc_port = await server.start()
-        return server
+        return GrpcServer(GrpcFace(models, self._gate), self._settings)
 
     def _start_task(self, work: Any) -> None:
         self._tasks.append(asyncio.ensure_future(work))

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.forking import Forked
 from tests.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -89,7 +90,7 @@ def start(folder: Path, *arguments: str, environment: dict[str, str] | None = No
     command = [sys.executable, "run_pipeline.py", "serve", *arguments]
     command += ["--rest-port", str(rest_port), "--grpc-port", str(grpc_port)]
     with log.open("wb") as out:
-        process = subprocess.Popen(
+        process = Forked(
             command,
             cwd=REPOSITORY,
             stdout=out,

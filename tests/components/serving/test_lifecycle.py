@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ import urllib.request
 import grpc
 import pytest
 
+from tests import forking
 from tests.components.serving.saved_models import save_half_plus, save_heavy
 from tests.components.serving.servers import (
     REPOSITORY,
@@ -46,7 +46,7 @@ OBEDIENT = (
 
 def refused(*arguments: str, within: tuple[str, ...] = ()) -> str:
     """What `serve` says, in one line, when it will not start."""
-    done = subprocess.run(
+    done = forking.run(
         [*within, sys.executable, "run_pipeline.py", "serve", *arguments],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
@@ -343,6 +343,13 @@ def test_an_empty_api_key_or_a_bad_certificate_is_one_line(half, tmp_path):
     (tmp_path / "bad.pem").write_text("no certificate")
     bad = ("--tls-certificate", str(tmp_path / "bad.pem"), "--tls-key", str(tmp_path / "bad.pem"))
     assert "bad.pem" in refused(str(half), "--no-rest", *bad)
+
+
+def test_a_python_too_old_for_grpc_is_told_how_to_serve_without(half, tmp_path):
+    """h2corn has no wheel for Python 3.10."""
+    (tmp_path / "h2corn.py").write_text("raise ImportError")
+    error = refused(str(half), "--rest-port", "0", within=("env", f"PYTHONPATH={tmp_path}"))
+    assert "Python 3.11" in error and "--no-grpc" in error
 
 
 def test_each_face_can_be_switched_off(half, tmp_path):

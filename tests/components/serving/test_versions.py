@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -15,6 +14,7 @@ import time
 import pytest
 
 from components.pushing.disk import DiskDestination
+from tests import forking
 from tests.components.serving.saved_models import save_half_plus, write_warm_up
 from tests.components.serving.servers import REPOSITORY, serving, wait_until
 
@@ -127,9 +127,8 @@ def answer_at_zero(server, path: str = "/v1/models/half:predict") -> float:
 
 
 def roll_back(destination, *arguments: str) -> None:
-    subprocess.run(
-        [sys.executable, "run_pipeline.py", "rollback", str(destination), *arguments], cwd=REPOSITORY, check=True
-    )
+    command = [sys.executable, "run_pipeline.py", "rollback", str(destination), *arguments]
+    assert forking.run(command, cwd=REPOSITORY).returncode == 0
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """Runs of `long_training.py` that are cut short, and what must come of them all the same."""
 
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,13 +9,14 @@ import keras
 import numpy as np
 
 from tests.conftest import HOUSE
+from tests.forking import Forked
 
 FILE = HOUSE / "tests" / "components" / "training" / "long_training.py"
 
 
 def start(root, *more):
     command = [sys.executable, HOUSE / "run_pipeline.py", "run", FILE, "--root", root, "--json", f"{root}.json", *more]
-    return subprocess.Popen(list(map(str, command)), stdout=-1, stderr=-1, text=True)
+    return Forked(list(map(str, command)), stdout=-1, stderr=-1, text=True)
 
 
 def ended(process):

@@ -11,6 +11,7 @@ from pathlib import Path
 import html5lib
 import pytest
 
+from tests import forking
 from tests.conftest import HOUSE
 from tests.pipeline.report.builders import build
 
@@ -47,7 +48,7 @@ def said(element) -> str:
 
 def call(*arguments) -> subprocess.CompletedProcess:
     command = [sys.executable, str(HOUSE / "run_pipeline.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+    return forking.run(command, capture_output=True, text=True, timeout=600)
 
 
 def report(root: Path, *arguments) -> Made:

@@ -1,0 +1,190 @@
+"""The command line as a process that does not import TensorFlow anew: forked from one that has.
+
+`Forked` is a `subprocess.Popen` of `run_pipeline.py ARGUMENTS`, and `run` is `subprocess.run`: the same code in a
+process of its own, with its own environment, folder, signals and end, five seconds sooner. What is about starting
+itself, such as what a command imports, is tested by processes from scratch.
+
+The parent of all of them is this file, run as a script, one for each process of the tests: a request over its socket
+has the descriptors for the standard streams, the answer is the process id, and later how it ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+HOUSE = Path(__file__).resolve().parent.parent
+COMMAND = str(HOUSE / "run_pipeline.py")
+IMPORTED = [
+    "tensorflow", "keras", "apache_beam", "pyarrow.parquet", "sqlalchemy.orm", "alembic.command", "pydantic",
+    "aiohttp.web", "h2corn", "simdjson", "orjson", "prometheus_client", "components", "components.serving.server",
+    "components.serving.grpc_face", "components.serving.grpc_server", "components.columnar.beam",
+    "components.adaptation.passes", "components.evaluation.evaluate", "components.inferring.inference",
+    "pipeline.cli", "pipeline.executor",
+]  # fmt: skip
+
+
+def _paths(environment) -> set[str]:
+    """Where modules are looked for first, which a process that has imported them does not do."""
+    return {*environment.get("PYTHONPATH", "").split(os.pathsep)} - {"", str(HOUSE)}
+
+
+_OWN_PATHS = _paths(os.environ)
+
+
+class Forked(subprocess.Popen):
+    """A command line `[sys.executable, run_pipeline.py, ...]`, forked; any other, or with a path of its own for
+    modules, is started as ever."""
+
+    def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *others):
+        words = [os.fspath(word) for word in args]
+        is_ours = words[0] == sys.executable and str(Path(cwd or ".", words[1]).resolve()) == COMMAND
+        is_ours &= _paths(os.environ if env is None else env) == _OWN_PATHS
+        self._line: socket.socket | None = None
+        if not is_ours:
+            super()._execute_child(args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *others)
+            return
+        pipes = others[3:9]  # to the child, from it, and its errors: each an end to read and one to write
+        given = pipes[0], pipes[3], pipes[5]
+        streams = [own if stream == -1 else stream for own, stream in enumerate(given)]
+        request = {"arguments": words[1:], "cwd": os.fspath(cwd or Path.cwd()), "env": dict(env or os.environ)}
+        self._line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._line.connect(_parent())
+        socket.send_fds(self._line, [json.dumps(request).encode() + b"\n"], streams)
+        self._answers = self._line.makefile("r")
+        self.pid = int(self._answers.readline())
+        self._child_created = True
+        self._close_pipe_fds(*pipes)
+
+    def _internal_poll(self, *more, **others):
+        if self._line is None:
+            return super()._internal_poll(*more, **others)
+        return self._ended(0)
+
+    def _wait(self, timeout):
+        if self._line is None:
+            return super()._wait(timeout)
+        if self._ended(timeout) is None:
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return self.returncode
+
+    def _ended(self, seconds):
+        if self.returncode is not None:
+            return self.returncode
+        waiting = select.poll()  # descriptors may be many, which `select` would not take
+        waiting.register(self._line, select.POLLIN)
+        if waiting.poll(None if seconds is None else 1e3 * seconds):
+            self.returncode = os.waitstatus_to_exitcode(int(self._answers.readline()))
+            self._answers.close()
+            self._line.close()
+        return self.returncode
+
+
+def run(command, *, capture_output=False, text=False, timeout=None, cwd=None, env=None):
+    """`subprocess.run`, of a process that may be forked."""
+    pipe = subprocess.PIPE if capture_output else None
+    with Forked(command, stdout=pipe, stderr=pipe, text=text, cwd=cwd, env=env) as process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+@functools.cache
+def _parent() -> str:
+    """The address of the process from which others are forked; it ends with this one, which holds its input open."""
+    address = str(Path(tempfile.mkdtemp(prefix="forking-"), "socket"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.forking", address],
+        cwd=HOUSE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    if process.stdout.readline() != "ready\n":
+        raise RuntimeError("the process to fork from did not start")
+    _kept.append(process)
+    return address
+
+
+_kept: list[subprocess.Popen] = []
+
+
+def main(address: str) -> bool:
+    """Forks a process for each request, until the tests end. True in such a process, False in this one."""
+    import gc
+    import importlib
+
+    for name in IMPORTED:
+        importlib.import_module(name)
+    gc.freeze()
+    if threading.active_count() > 1:
+        raise SystemExit(f"cannot be forked: {threading.enumerate()}")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(address)
+    listener.listen(64)
+    print("ready", flush=True)
+    children: dict[int, socket.socket] = {}
+    awake, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    while True:
+        ready, _, _ = select.select([listener, awake, sys.stdin], [], [])
+        if sys.stdin in ready:
+            return False
+        if awake in ready:
+            os.read(awake, 4096)
+        while children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            with contextlib.suppress(OSError), children.pop(pid) as line:
+                line.sendall(b"%d\n" % status)
+        if listener in ready:
+            line, _ = listener.accept()
+            data, streams, _, _ = socket.recv_fds(line, 1 << 20, 3)
+            while not data.endswith(b"\n"):
+                data += line.recv(1 << 20)
+            pid = os.fork()
+            if not pid:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for held in (listener, line, *children.values()):
+                    held.close()
+                os.close(awake), os.close(wake)
+                _become(json.loads(data), streams)
+                return True
+            children[pid] = line
+            for stream in streams:
+                os.close(stream)
+            line.sendall(b"%d\n" % pid)
+
+
+def _become(request: dict, streams: list[int]) -> None:
+    """Makes this process one that was started with the request's arguments."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    sys.stdin = open(0, closefd=False)
+    sys.stdout = open(1, "w", closefd=False)
+    sys.stderr = open(2, "w", errors="backslashreplace", buffering=1, closefd=False)
+    sys.argv = request["arguments"]
+    sys.path[0] = str(HOUSE)
+
+
+if __name__ == "__main__" and main(sys.argv[1]):
+    runpy.run_path(COMMAND, run_name="__main__")
