@@ -20,10 +20,10 @@ GENUINE_CLIENT := 'tensorflow-serving-api>=2.19,<2.22'
 run: $(VENV)/.installed
 	$(PYTHON) run_pipeline.py run $(RECIPE) $(ARGS)
 
-# Two processes: most tests wait for others, and the machines that we know have two cores. A file stays together, in
+# Three processes for two cores, for many tests wait for processes of their own. A file stays together, in
 # the order of their names: by the number of tests, as xdist would have it, the few long ones come last, one by one.
 # A process that dies ends the run: xdist would start another one, and then wait for ever for the dead one's files.
-PYTEST := $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
+PYTEST := $(PYTHON) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 test: $(VENV)/.installed
 	$(PYTEST) $(ARGS)

@@ -147,6 +147,7 @@ def test_what_is_no_image_is_told(tmp_path):
         MediaExampleGen(str(tmp_path), splits=ALL).execute(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_wide_rows_long_texts_and_bytes_survive(tmp_path):
     random = np.random.default_rng(0)
     table = pa.table(

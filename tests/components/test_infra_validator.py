@@ -178,6 +178,7 @@ def test_a_model_whose_weights_are_cut_off_is_refused(validate, tmp_path):
     assert validate(saved_model=folder).blessing.refusals()[0].startswith("it cannot be loaded: ")
 
 
+@pytest.mark.slow
 def test_a_model_slower_than_its_bound_is_refused_and_tried_again(validate):
     done = validate(latency_p99_ms=0.001, command=bad_server("tells"))
     (why,) = done.blessing.refusals()

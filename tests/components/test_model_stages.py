@@ -112,6 +112,7 @@ def test_exactly_the_steps_asked_for_are_taken(stages, tmp_path, given, steps):
     assert done.trained_model.load().optimizer.iterations.numpy() == steps == done.metrics["steps"]
 
 
+@pytest.mark.slow
 def test_steps_train_as_the_same_number_of_epochs_does(stages, tmp_path):
     epochs = Trainer(stages.examples, stages.prepared, stages.built.model, epochs=2).execute(tmp_path / "a")
     steps = Trainer(stages.examples, stages.prepared, stages.built.model, steps=32).execute(tmp_path / "b")

@@ -70,6 +70,7 @@ def test_one_changed_constant_runs_the_model_and_what_depends_on_it(run, tmp_pat
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_refused_model_is_not_pushed_and_it_is_said(cli, tmp_path):
     arguments = ["run", "--root", tmp_path / "root", "--json", tmp_path / "s.json"]
     arguments += ["--set", "Trainer.epochs=1", "--set", 'Evaluator.thresholds={"accuracy": {"min": 0.999}}']

@@ -39,6 +39,7 @@ def recipe(tmp_path):
     return tmp_path / "small.py"
 
 
+@pytest.mark.slow
 def test_plan_tells_memory_time_and_choices_and_trains_nothing(cli, recipe, tmp_path):
     done = cli("plan", recipe, "--root", "root", "--json", "plan.json")
     assert done.returncode == 0, done.stderr

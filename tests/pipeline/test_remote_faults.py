@@ -87,6 +87,7 @@ def test_a_run_that_died_before_it_told_the_metadata_store_is_taken_up_from_the_
     assert set(run(s3_url).states.values()) == {"cached"} and len(visible(s3_url)) == 4
 
 
+@pytest.mark.slow
 def test_killed_while_it_sends_nothing_half_is_seen_and_what_was_made_is_sent(cli, host, s3_url, tmp_path):
     """Kills at several instants of the sending, each on a host of its own."""
     interrupted = 0
@@ -140,6 +141,7 @@ def test_two_hosts_at_once_both_succeed_and_all_is_whole(cli, s3_url, tmp_path, 
         assert {row[3].removeprefix(f"{s3_url}/artifacts/") for row in rows} <= set(found)
 
 
+@pytest.mark.slow
 def test_a_store_that_goes_away_fails_the_stage_in_one_line_and_the_next_run_sends(host, tmp_path, monkeypatch):
     server, address = start_s3(tmp_path / "s3.log")
     monkeypatch.setenv("AWS_ENDPOINT_URL", address)

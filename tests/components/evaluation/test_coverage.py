@@ -20,6 +20,7 @@ from components.evaluation.metrics.multi_class import Confusion, MultiClassLosse
 from components.evaluation.metrics.regression import RegressionErrors, ResidualQuantiles
 from components.evaluation.resampling import Resampling
 from components.evaluation.slicing import SliceTable
+from tests.marks import slowly
 
 FEW, MANY = 200, 1000
 
@@ -121,7 +122,7 @@ def _drawn(function, rows, how, random):
     return function(rows, random, **how)
 
 
-@pytest.mark.parametrize("how", [{}, {"weighted": True}, {"baseline": True}], ids=["plain", "weighted", "paired"])
+@pytest.mark.parametrize("how", [{}, slowly({"weighted": True}), slowly({"baseline": True})], ids=["plain", "weighted", "paired"])
 def test_of_yes_and_no(how):
     binary_case(700, FEW, **how)
 

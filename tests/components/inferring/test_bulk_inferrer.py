@@ -267,6 +267,7 @@ def predictions_of(summary):
     return Predictions(summary["nodes"][0]["outputs"]["predictions"])
 
 
+@pytest.mark.slow
 def test_a_killed_run_finds_the_shards_that_were_done(many_shards, tmp_path, cli):
     whole = cli("run", many_shards, "--root", tmp_path / "whole", "--json", tmp_path / "whole.json")
     assert whole.returncode == 0, whole.stderr

@@ -19,6 +19,7 @@ from components.pushing.object_store import DEAD_AFTER_SECONDS
 from components.pushing.versions import DIGEST
 from components.remote_folder import RemoteFolder
 from tests.conftest import HOUSE
+from tests.marks import slowly
 
 PUSH = """
 import sys
@@ -162,7 +163,7 @@ def test_pushers_at_once_get_versions_of_their_own(place, tmp_path):
     assert destination(place).latest() in versions
 
 
-@pytest.mark.parametrize("kind", ["path", "s3"])
+@pytest.mark.parametrize("kind", ["path", slowly("s3")])
 def test_a_pusher_killed_at_any_instant_leaves_whole_versions_and_a_latest_that_is_one(kind, tmp_path, request):
     place = str(tmp_path / "d") if kind == "path" else f"{request.getfixturevalue('s3')}/{uuid.uuid4().hex}"
     models = [a_model(tmp_path / f"m{i}", size=4_000_000) for i in range(8)]

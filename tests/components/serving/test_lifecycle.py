@@ -25,6 +25,7 @@ from tests.components.serving.servers import (
     start,
     wait_until,
 )
+from tests.marks import slowly
 from tests.ports import free_port
 
 
@@ -69,7 +70,7 @@ def test_a_folder_with_nothing_to_serve_is_one_line(tmp_path, half):
     assert "two models are named 'half'" in refused(str(half), "--model", f"half={half}")
 
 
-@pytest.mark.parametrize("as_option", [False, True], ids=["MODEL-DIR", "--model"])
+@pytest.mark.parametrize("as_option", [False, slowly(True)], ids=["MODEL-DIR", "--model"])
 def test_a_folder_that_cannot_be_read_is_one_line(tmp_path, as_option):
     def refused_folder(folder) -> str:
         return refused(*(["--model", f"half={folder}"] if as_option else [str(folder)]), within=OBEDIENT)

@@ -44,6 +44,7 @@ def test_workers_of_a_machine_share_its_gpus(worker, own):
             share_of(["a"], addresses, worker)
 
 
+@pytest.mark.slow
 def test_a_deterministic_training_is_the_same_every_time(train):
     settings = {"deterministic": True, "epochs": 3}
     hp = {"dropout": 0.2, "units": 64}

@@ -9,6 +9,7 @@ import pytest
 from components.training.checkpoints import Checkpoints
 from tests.components.training.conftest import BATCH, ROWS
 from tests.components.training.cutting import assert_same_training, checkpoints, ended, start, wait_for
+from tests.marks import slowly
 
 AN_EPOCH = -(-ROWS // BATCH)
 
@@ -29,14 +30,10 @@ def cut_after(lines):
     return report
 
 
-def slowly(*arguments):
-    return pytest.param(*arguments, marks=pytest.mark.slow)
-
-
 @pytest.mark.parametrize(
     ("hp", "settings"),
     [
-        ({"momentum": 0.9}, {"checkpoint_epochs": 1}),
+        slowly({"momentum": 0.9}, {"checkpoint_epochs": 1}),
         ({"optimizer": "adam", "dropout": 0.3, "rate": 0.01}, {"checkpoint_steps": 3}),
         slowly({"rate": 0.5}, {"checkpoint_steps": 7, "ema": 0.9, "accumulate_steps": 2}),
         slowly({"rate": 0.5}, {"checkpoint_steps": 5, "precision": "mixed_float16"}),

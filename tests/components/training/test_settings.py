@@ -10,6 +10,7 @@ from components import ModelBuilder, Trainer
 from components.errors import DataError, ParameterError, UserCodeError
 from components.training.pace import Pace
 from tests.components.training.conftest import BATCH, ROWS, X, Y, build_model
+from tests.marks import slowly
 
 STEPS = 2 * -(-ROWS // BATCH)
 
@@ -32,7 +33,7 @@ def spied(inputs, hp):
     return model
 
 
-@pytest.mark.parametrize(("precision", "inside"), [("mixed_bfloat16", "bfloat16"), ("mixed_float16", "float16")])
+@pytest.mark.parametrize(("precision", "inside"), [("mixed_bfloat16", "bfloat16"), slowly("mixed_float16", "float16")])
 def test_mixed_precision_computes_in_half_and_keeps_float32(train, precision, inside):
     full = train(function=spied, epochs=4)
     Spy.seen.clear()
@@ -54,6 +55,7 @@ def test_the_trained_model_scores_what_the_last_epoch_says(train):
     assert trained.facts["metrics"] == last and trained.facts["epochs"] == 5 and not trained.facts["best_epoch"]
 
 
+@pytest.mark.slow
 def test_rematerialization_changes_memory_and_not_the_result(train):
     plain, again = train({"activation": "gelu"}), train({"activation": "gelu"}, rematerialize=True)
     np.testing.assert_allclose(again.losses, plain.losses, atol=1e-4)
@@ -61,7 +63,7 @@ def test_rematerialization_changes_memory_and_not_the_result(train):
     np.testing.assert_allclose(named.losses, plain.losses, atol=1e-4)
 
 
-@pytest.mark.parametrize("steps_per_execution", [1, 3, 1000])
+@pytest.mark.parametrize("steps_per_execution", [slowly(1), 3, slowly(1000)])
 def test_steps_in_a_call_do_not_change_the_result(train, steps_per_execution):
     one = train({"dropout": 0.2}, steps_per_execution=steps_per_execution)
     np.testing.assert_array_equal(one.losses, train({"dropout": 0.2}).losses)
@@ -150,6 +152,7 @@ def test_a_nan_names_step_and_layer_and_keeps_the_checkpoint(train, tmp_path):
     assert len(list((tmp_path / "state" / "checkpoints").glob("step-*.npz"))) == 2
 
 
+@pytest.mark.slow
 def test_a_nan_rolls_back_and_halves_the_learning_rate_on_request(train):
     """Gradient descent on a squared error diverges where the rate exceeds 2 / the largest eigenvalue."""
     largest = np.linalg.eigvalsh(np.cov(np.c_[X, np.ones(ROWS)].T, bias=True))[-1]

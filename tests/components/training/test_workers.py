@@ -281,6 +281,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_worker_that_lives_but_gets_no_further_is_lost(train, tmp_path):
     (tmp_path / "idle.py").write_text(LIVES_AND_DOES_NOTHING)
     launch = f"{sys.executable} {tmp_path}/idle.py {{command}}"

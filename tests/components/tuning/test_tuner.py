@@ -55,6 +55,7 @@ def test_the_best_is_the_best_and_its_model_scores_it_again(tune, problem, tmp_p
     assert trainer.execute(tmp_path / "t").metrics["val_accuracy"] == told["value"]
 
 
+@pytest.mark.slow
 def test_the_picture_has_a_panel_for_each_hyperparameter(tune):
     done = tune(trials=4)
     root = ElementTree.fromstring((done.trials_report.path / "trials.svg").read_text())
