@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,9 +56,10 @@ def call(*arguments) -> subprocess.CompletedProcess:
 
 def report(root: Path, *arguments) -> Made:
     """Writes a report through the command line."""
-    result = call("report", *arguments, "--root", root, "--json", root / "report.json")
+    summary = root / f"report-{os.getpid()}.json"
+    result = call("report", *arguments, "--root", root, "--json", summary)
     assert result.returncode == 0, result.stderr
-    told = json.loads((root / "report.json").read_text())
+    told = json.loads(summary.read_text())
     page = Path(told["report"])
     assert result.stdout.splitlines() == [told["report"]]
     # Strict: a page that HTML5 calls wrong raises.
@@ -63,22 +67,37 @@ def report(root: Path, *arguments) -> Made:
     return Made(page, Path(told["card"]), told, parser.parse(page.read_text(encoding="utf-8")))
 
 
+def made_once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder that `make` fills: one of the processes that run the tests does so, for all of them."""
+    own = tmp_path_factory.getbasetemp()
+    root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
+    with open(f"{root}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (mark := root.with_suffix(".made")).exists():
+            make(root)
+            mark.touch()
+    return root
+
+
 @pytest.fixture(scope="session")
 def penguins(tmp_path_factory) -> Made:
     """The main job, run for real."""
-    root = tmp_path_factory.mktemp("penguins")
-    arguments = ["--set", "Trainer.epochs=2", "--set", "Evaluator.thresholds={}"]
-    result = call("run", "--root", root, "--run-id", "one", *arguments)
-    assert result.returncode == 0, result.stderr
-    return report(root, "one")
+
+    def make(root: Path) -> None:
+        arguments = ["--set", "Trainer.epochs=2", "--set", "Evaluator.thresholds={}"]
+        result = call("run", "--root", root, "--run-id", "one", *arguments)
+        assert result.returncode == 0, result.stderr
+
+    return report(made_once(tmp_path_factory, "reported-penguins", make), "one")
 
 
 @pytest.fixture(scope="session")
 def rich_root(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("rich")
-    build(root, "rich")
-    build(root, "weaker", strength=0.001, epochs=6)
-    return root
+    def make(root: Path) -> None:
+        build(root, "rich")
+        build(root, "weaker", strength=0.001, epochs=6)
+
+    return made_once(tmp_path_factory, "reported-rich", make)
 
 
 @pytest.fixture(scope="session")
