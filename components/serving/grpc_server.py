@@ -31,10 +31,9 @@ class GrpcServer:
             ) from error
         limits = settings.limits
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        self._address = f"{host}:{settings.grpc_port}"
         config = h2corn.Config(
-            bind=(self._address,), grpc=True, http1=False, lifespan="off", loop="asyncio", access_log=False,
-            certfile=settings.certificate, keyfile=settings.key, runtime_threads=HTTP2_THREADS,
+            bind=(f"{host}:{settings.grpc_port}",), grpc=True, http1=False, lifespan="off", loop="asyncio",
+            access_log=False, certfile=settings.certificate, keyfile=settings.key, runtime_threads=HTTP2_THREADS,
             limit_connections=limits.connections, max_concurrent_streams=limits.connections,
             h2_initial_stream_window_size=WINDOW_BYTES, h2_initial_connection_window_size=WINDOW_BYTES,
             request_policies=(_policy(h2corn, limits.idle_seconds),), timeout_keep_alive=limits.idle_seconds,
@@ -45,14 +44,15 @@ class GrpcServer:
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
-        """The port that it listens on. Raises KeraslineError: it is taken."""
+        """The port that it listens on. Raises KeraslineError: it is taken, or the certificate is of no use."""
         self._serving = asyncio.ensure_future(self._server.serve())
         try:
             await self._server.wait_started()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             await asyncio.gather(self._serving, return_exceptions=True)
             self._serving = None
-            raise KeraslineError(f"serve: gRPC cannot listen on {self._address}; try --grpc-port") from error
+            hint = "; try --grpc-port" if "could not bind" in str(error) else ""
+            raise KeraslineError(f"serve: gRPC cannot listen: {error}{hint}") from error
         return int(self._server.addresses[0].rpartition(":")[2])
 
     async def stop(self) -> None:

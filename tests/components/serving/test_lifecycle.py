@@ -297,6 +297,13 @@ def test_tls_for_both_faces(half, tmp_path):
             assert status(b"\x0a\x06\x0a\x04half", 60)
 
 
+def test_a_key_that_grpcs_engine_cannot_use_is_one_line(half, tmp_path):
+    certificate, key = _self_signed(tmp_path, curve="SECP256K1")
+    given = ("--tls-certificate", str(certificate), "--tls-key", str(key))
+    error = refused(str(half), "--no-rest", "--grpc-port", "0", *given)
+    assert "gRPC cannot listen" in error and "private key" in error and "--grpc-port" not in error
+
+
 def test_only_the_loopback_listens_unless_told(half, tmp_path):
     with serving(tmp_path, str(half)) as server:
         ports = {f"{port:04X}" for port in (server.rest_port, server.grpc_port)}
@@ -363,7 +370,7 @@ def test_each_face_can_be_switched_off(half, tmp_path):
     assert free_port()
 
 
-def _self_signed(folder):
+def _self_signed(folder, curve="SECP256R1"):
     """A certificate for localhost, and its key."""
     x509 = pytest.importorskip("cryptography.x509", reason="cryptography makes the certificate")
     from datetime import datetime, timedelta, timezone
@@ -371,7 +378,7 @@ def _self_signed(folder):
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = ec.generate_private_key(getattr(ec, curve)())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(timezone.utc)
     certificate = (
