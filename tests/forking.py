@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 import os
 import runpy
 import select
@@ -127,6 +128,9 @@ def main(address: str) -> bool:
 
     for name in IMPORTED:
         importlib.import_module(name)
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if type(one) is logging.StreamHandler]:
+        root.removeHandler(handler)  # Beam's import warns, which sets up the root logger for what does not import it
     gc.freeze()
     if threading.active_count() > 1:
         raise SystemExit(f"cannot be forked: {threading.enumerate()}")
