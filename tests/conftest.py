@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from tests import forking
-from tests.forking import Forked
 from tests.ports import free_port
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -86,7 +85,7 @@ def cli(tmp_path):
     def call(*arguments, wait=True, cwd=tmp_path):
         command = [sys.executable, str(HOUSE / "run_pipeline.py"), *map(str, arguments)]
         if not wait:
-            return Forked(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            return forking.Forked(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         result = forking.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
         if "--json" in arguments and "-" not in arguments:
             path = Path(arguments[arguments.index("--json") + 1])

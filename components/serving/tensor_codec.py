@@ -59,12 +59,16 @@ def predict_inputs(inputs: Mapping[str, Any], signature: Signature) -> OneRow | 
     """
     _check_names(inputs, signature)
     values = _single_values(inputs, signature)
-    return predict_arrays(inputs, signature) if values is None else OneRow(values, signature)
+    return _arrays(inputs, signature) if values is None else OneRow(values, signature)
 
 
 def predict_arrays(inputs: Mapping[str, Any], signature: Signature) -> list[np.ndarray]:
     """The arrays of a PredictRequest, in the order of `signature.inputs`. Raises INVALID_ARGUMENT."""
     _check_names(inputs, signature)
+    return _arrays(inputs, signature)
+
+
+def _arrays(inputs: Mapping[str, Any], signature: Signature) -> list[np.ndarray]:
     return [from_proto(inputs[name], name, spec) for name, spec in signature.inputs.items()]
 
 

@@ -122,7 +122,9 @@ def _drawn(function, rows, how, random):
     return function(rows, random, **how)
 
 
-@pytest.mark.parametrize("how", [{}, slowly({"weighted": True}), slowly({"baseline": True})], ids=["plain", "weighted", "paired"])
+@pytest.mark.parametrize(
+    "how", [{}, slowly({"weighted": True}), slowly({"baseline": True})], ids=["plain", "weighted", "paired"]
+)
 def test_of_yes_and_no(how):
     binary_case(700, FEW, **how)
 
