@@ -17,6 +17,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineRunner
 
 from components.base import Context
+from components.columnar import merge_tree
 from components.columnar.runners import runs_here, without_runner
 from components.errors import KeraslineError
 from components.syncing import replaced
@@ -27,7 +28,7 @@ _HOUSE = Path(__file__).resolve().parents[2]
 QUICK_START = "--experiments=disable_logging_submission_environment"
 RUNS_A_WORKER = 4
 AN_ENGINES_WORKERS = 16  # where its options do not tell
-RUNS_A_BLOCK = 64  # that one worker merges
+RUNS_A_PART = 64  # that one worker merges
 
 Element = TypeVar("Element")
 Accumulator = TypeVar("Accumulator")
@@ -80,32 +81,30 @@ def fold(
     if not elements:
         return None
     packed = _Packed.of((accumulate, merge))
-    if here:
-        _, nodes = _guarded((0, (0, elements)), packed)
-        merged = pickle.loads(_Merge(packed).extract_output(nodes))
-    else:
-        merged = _on_beam(elements, packed, context)
-    if isinstance(merged, KeraslineError):
-        raise merged
-    return merged
+    parts = [_accumulated(0, elements, packed)] if here else _on_beam(elements, packed, context)
+    found = _joined(parts, merge)
+    if isinstance(found, KeraslineError):
+        raise found
+    return merge_tree.whole(found, merge)
 
 
-def _on_beam(elements: Sequence[Any], packed: _Packed, context: Context) -> Any:
-    """The merged accumulator, or the user's mistake."""
-    result = context.work_dir / f"fold-{uuid.uuid4().hex}.pickle"
+def _on_beam(elements: Sequence[Any], packed: _Packed, context: Context) -> Iterable[_Found]:
+    """What came of all parts of the elements, in their order.
+
+    Workers leave it in files: to have Beam merge it, and hand it to one worker that writes it, costs a job more
+    time than to read them.
+    """
+    folder = context.work_dir / f"fold-{uuid.uuid4().hex}"
+    folder.mkdir(parents=True)
     pipeline = new_pipeline(context.beam_options)
-    runs = _runs(elements, _workers(context.beam_options))
-    accumulated = pipeline | beam.Create(_in_blocks(runs)) | "Accumulate" >> beam.Map(_guarded, packed)
-    if len(runs) > RUNS_A_BLOCK:  # else one worker's work is no bottleneck, and the shuffle would cost more
-        accumulated |= "Merge blocks" >> beam.CombinePerKey(_MergeBlock(packed))
-    (
-        accumulated
-        | beam.Values()
-        | "Merge" >> beam.CombineGlobally(_Merge(packed)).without_defaults()
-        | "Keep" >> beam.Map(_dump, str(result))
-    )
+    parts = _in_parts(_runs(elements, _workers(context.beam_options)))
+    found = pipeline | beam.Create(parts) | "Accumulate" >> beam.MapTuple(functools.partial(_pickled, packed=packed))
+    numbers = {number for number, _ in parts}
+    if len(numbers) < len(parts):
+        found |= "Merge" >> (beam.GroupByKey() | beam.MapTuple(functools.partial(_merged, packed=packed)))
+    found | "Keep" >> beam.MapTuple(functools.partial(_keep, folder=folder))
     pipeline.run().wait_until_finish()
-    return pickle.loads(result.read_bytes())
+    return (pickle.loads(_file(folder, number).read_bytes()) for number in sorted(numbers))
 
 
 def take(names: Iterable[str], source: Path, target: Path) -> None:
@@ -143,8 +142,9 @@ def _unpacked(packed: _Packed) -> tuple[Callable, Callable]:
 
 # Elements in a row: the place of the first among all, and the elements.
 _Run = tuple[int, Sequence[Any]]
-# An accumulator that stands for 2**level elements, from the place-th such run of them on.
-_Nodes = dict[tuple[int, int], Any]
+# What came of some elements: their accumulators, or the user's mistake that ended it. A mistake is carried as a
+# value: as an exception Beam would change its type and text.
+_Found = merge_tree.Nodes | KeraslineError
 
 
 def _workers(options: Sequence[str]) -> int:
@@ -166,90 +166,52 @@ def _runs(elements: Sequence[Any], workers: int) -> list[_Run]:
     return [(start, elements[start : start + length]) for start in range(0, len(elements), length)]
 
 
-def _in_blocks(runs: Sequence[_Run]) -> list[tuple[int, _Run]]:
-    """Runs by the number of their block: neighbours, a power of two of them, so that a block is a whole subtree."""
-    return [(number // RUNS_A_BLOCK, run) for number, run in enumerate(runs)]
+def _in_parts(runs: Sequence[_Run]) -> list[tuple[int, _Run]]:
+    """Runs by the number of the part whose accumulators are merged by a worker: each by itself where they are few.
 
-
-def _guarded(blocked: tuple[int, _Run], packed: _Packed) -> tuple[int, bytes]:
-    """The block, and the pickled nodes of a run, or the user's mistake that ended it.
-
-    A mistake is carried as a value: as an exception Beam would change its type and text. And all
-    that travels is bytes: Beam's coder of other objects failed at times where two threads used it.
+    Else, of thousands, a power of two of neighbours each, so that a part is a whole subtree.
     """
-    block, (start, elements) = blocked
+    length = RUNS_A_PART if len(runs) > RUNS_A_PART else 1
+    return [(number // length, run) for number, run in enumerate(runs)]
+
+
+def _pickled(part: int, run: _Run, packed: _Packed) -> tuple[int, bytes]:
+    """All that travels is bytes: Beam's coder of other objects failed at times where two threads used it."""
+    return part, pickle.dumps(_accumulated(*run, packed))
+
+
+def _accumulated(start: int, elements: Sequence[Any], packed: _Packed) -> _Found:
     accumulate, merge = packed.functions()
-    nodes: _Nodes = {}
+    nodes: merge_tree.Nodes = {}
     try:
         for number, element in enumerate(elements, start):
-            _insert(nodes, 0, number, accumulate(element), merge)
+            merge_tree.insert(nodes, 0, number, accumulate(element), merge)
     except KeraslineError as error:
-        return block, pickle.dumps(error)
-    return block, pickle.dumps(nodes)
+        return error
+    return nodes
 
 
-def _insert(nodes: _Nodes, level: int, place: int, accumulator: Any, merge: Callable) -> None:
-    """Adds a node and merges it with its neighbour, and so on up the tree, as far as they are there."""
-    while (level, place ^ 1) in nodes:
-        other = nodes.pop((level, place ^ 1))
-        pair = (accumulator, other) if place % 2 == 0 else (other, accumulator)
-        accumulator, level, place = merge(*pair), level + 1, place // 2
-    nodes[level, place] = accumulator
+def _merged(part: int, pickled: Iterable[bytes], packed: _Packed) -> tuple[int, bytes]:
+    _, merge = packed.functions()
+    return part, pickle.dumps(_joined(map(pickle.loads, pickled), merge))
 
 
-class _Merge(beam.CombineFn):
-    """Merges along one fixed binary tree over the elements' numbers, whatever order they come in.
-
-    So the result is the same to the last bit on every runner and with any number of workers,
-    though floating-point sums depend on their order. Only whole subtrees are merged at once; those
-    whose neighbours are still to come wait, a logarithm of them where work is done in order.
-    """
-
-    def __init__(self, packed: _Packed) -> None:
-        self._packed = packed
-
-    def create_accumulator(self) -> _Nodes | KeraslineError:
-        return {}
-
-    def add_input(self, nodes: Any, more: Any) -> _Nodes | KeraslineError:
-        more = _unpickled(more)
-        for part in (nodes, more):
-            if isinstance(part, KeraslineError):
-                return part
-        merge = self._packed.functions()[1]
-        for (level, place), accumulator in more.items():
-            _insert(nodes, level, place, accumulator, merge)
-        return nodes
-
-    def compact(self, nodes: _Nodes | KeraslineError) -> bytes:
-        return pickle.dumps(nodes)
-
-    def merge_accumulators(self, accumulators: Iterable[Any]) -> _Nodes | KeraslineError:
-        return functools.reduce(self.add_input, accumulators, {})
-
-    def extract_output(self, nodes: Any) -> bytes:
-        nodes = _unpickled(nodes)
-        if isinstance(nodes, KeraslineError):
-            return pickle.dumps(nodes)
-        # The subtrees left over, where the number of elements is no power of two, in their order.
-        ordered = [nodes[key] for key in sorted(nodes, key=lambda key: key[1] << key[0])]
-        return pickle.dumps(functools.reduce(self._packed.functions()[1], ordered))
+def _joined(parts: Iterable[_Found], merge: Callable) -> _Found:
+    nodes: merge_tree.Nodes = {}
+    for part in parts:
+        if isinstance(part, KeraslineError):
+            return part
+        merge_tree.add(nodes, part, merge)
+    return nodes
 
 
-class _MergeBlock(_Merge):
-    """Merges a block's runs, for the merge of all to go on with: thousands of accumulators are too much for one."""
-
-    def extract_output(self, nodes: Any) -> bytes:
-        return pickle.dumps(_unpickled(nodes))
-
-
-def _unpickled(nodes: Any) -> _Nodes | KeraslineError:
-    return pickle.loads(nodes) if isinstance(nodes, bytes) else nodes  # runners need not compact
-
-
-def _dump(pickled: bytes, path: str) -> None:
-    with replaced(Path(path)) as aside:  # an engine that lost a worker may do this twice, even at once
+def _keep(part: int, pickled: bytes, folder: Path) -> None:
+    with replaced(_file(folder, part)) as aside:  # an engine that lost a worker may do this twice, even at once
         aside.write_bytes(pickled)
+
+
+def _file(folder: Path, part: int) -> Path:
+    return folder / f"{part}.pickle"
 
 
 def _let_workers_import_us() -> None:
