@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from components import collector, interruption
+from components import collector, heap, interruption
 from components.errors import KeraslineError
 from pipeline.commands.airflow import airflow
 from pipeline.commands.keeping import gc, rollback
@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line; what follows `--` are Beam's options."""
     interruption.install()
     collector.spare_exit()
+    heap.keep_freed()
     given = list(sys.argv[1:] if arguments is None else arguments)
     beam_options: list[str] = []
     if "--" in given:

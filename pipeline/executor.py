@@ -22,7 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from components import collector
+from components import collector, heap
 from components.artifacts import Artifact, Blessing
 from components.base import Component, Context, LastBlessed
 from components.errors import ArtifactError, KeraslineError, RemoteError, StageSkipped, StoreError
@@ -165,7 +165,7 @@ class Executor:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
             shutil.rmtree(work_dir, ignore_errors=True)
-            _give_back_memory()
+            heap.give_back()
         return _with_outputs(blank, work, published, state="ran", message=note)
 
     def _cached(self, work: _Work, blank: Execution) -> Execution | None:
@@ -400,12 +400,6 @@ def _import_libraries(component: Component) -> None:
             for name in wanted:
                 with contextlib.suppress(ModuleNotFoundError):  # the stage tells it
                     importlib.import_module(name)
-
-
-def _give_back_memory() -> None:
-    """Arrow keeps freed memory for its next need; the next stage's need may be TensorFlow's."""
-    if "pyarrow" in sys.modules:
-        sys.modules["pyarrow"].default_memory_pool().release_unused()
 
 
 def _explain(error: OSError) -> str:

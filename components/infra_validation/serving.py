@@ -8,13 +8,14 @@ from pathlib import Path
 
 def main(folder: str, name: str, rest_port: int, grpc_port: int, request_seconds: float) -> None:
     """Serves a SavedModel until it is ended; `grpc_port` 0 switches gRPC off."""
-    from components import collector
+    from components import collector, heap
     from components.errors import KeraslineError
     from components.infra_validation.in_process import without_keras
     from components.serving.settings import Limits, ModelSource, ServerSettings
 
     without_keras()
     collector.spare_exit()
+    heap.keep_freed()
     settings = ServerSettings(
         models=(ModelSource(name, Path(folder)),), rest_port=rest_port, grpc_port=grpc_port or None,
         limits=Limits(timeout_seconds=request_seconds),

@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import collector, errors, interruption
+from components import collector, errors, heap, interruption
 from components.errors import KeraslineError, one_line
 from components.processes import signal_name
 from components.training.job import Job
@@ -279,6 +279,7 @@ def _main(port: int | None) -> None:
     _die_with_parent()
     interruption.install()
     collector.spare_exit()
+    heap.keep_freed()
     parent = _Parent()
     try:
         parent.tell(result=_trained(parent, port))

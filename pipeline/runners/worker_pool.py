@@ -22,7 +22,7 @@ from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from components import collector
+from components import collector, heap
 
 # Imported once, by the process from which workers are forked. None of them starts a thread when imported.
 PRELOADED = [
@@ -98,6 +98,7 @@ class Workers:
 
 def _work(name: str, control: str) -> None:
     collector.keep()
+    heap.keep_freed()
     import grpc
     from apache_beam.runners.worker.sdk_worker import SdkHarness
 
