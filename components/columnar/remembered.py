@@ -47,15 +47,16 @@ class Part:
 
 
 def parts(shards: Sequence[Path]) -> list[Part]:
-    """All rows of some shards, in order."""
+    """All rows of some shards, in order; the parts of a shard are of one length, or nearly, for workers' sake."""
     import pyarrow.parquet as pq
 
-    counts = [(str(shard), pq.read_metadata(shard).num_row_groups) for shard in shards]
-    return [
-        Part(shard, tuple(range(first, min(first + GROUPS, count))))
-        for shard, count in counts
-        for first in range(0, count, GROUPS)
-    ]
+    found = []
+    for shard in map(str, shards):
+        count = pq.read_metadata(shard).num_row_groups
+        number = -(-count // GROUPS)
+        spans = [range(count * part // number, count * (part + 1) // number) for part in range(number)]
+        found += [Part(shard, tuple(span)) for span in spans]
+    return found
 
 
 @dataclass
