@@ -154,7 +154,7 @@ class _Functions:
     def __init__(self, metric: KerasMetric) -> None:
         self._name = metric.name
         self._metric = keras.metrics.deserialize(json.loads(metric.config))
-        self._built = False
+        self._built = self._is_traced = False
 
     def build(self, example: tuple[np.ndarray, ...]) -> None:
         if not self._built:
@@ -171,11 +171,13 @@ class _Functions:
             rows: labels, predictions and, if there are any, weights, (rows, ...).
             starts: of the runs, int64 (runs,).
         """
-        ends = np.append(starts[1:], len(rows[0]))
+        spans = np.stack([starts, np.append(starts[1:], len(rows[0]))], 1)
         with self._told():
-            return self._sums(
-                [tf.constant(array) for array in rows], tf.constant(np.stack([starts, ends], 1))
-            ).numpy()
+            given = [tf.constant(array) for array in rows], tf.constant(spans)
+            if not self._is_traced:  # for any number of rows, else it would be traced for the first number and again
+                self._sums.get_concrete_function(*tf.nest.map_structure(_of_any_length, given))
+                self._is_traced = True
+            return self._sums(*given).numpy()
 
     def results(self, sums: np.ndarray) -> np.ndarray:
         """The metric of each state, float64 (states,); of several numbers their mean."""
@@ -215,3 +217,7 @@ class _Functions:
             yield
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
             raise UserCodeError(f"metric {self._name!r} cannot be computed: {one_line(error, 200)}") from error
+
+
+def _of_any_length(tensor: tf.Tensor) -> tf.TensorSpec:
+    return tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype)
