@@ -47,6 +47,7 @@ def _configuration(settings: Settings) -> str:
 jobmanager: {{rpc: {{address: 127.0.0.1, port: {settings.master_port}}}, bind-host: 127.0.0.1}}
 rest: {{address: 127.0.0.1, bind-address: 127.0.0.1, port: {settings.web_port}}}
 cluster: {{evenly-spread-out-slots: true}}
+slotmanager: {{requirement-check: {{delay: 0 ms}}}} # a job has its slots as soon as it asks
 # A worker that is lost is noticed within seconds, and what it did is done again elsewhere.
 heartbeat: {{interval: 1000, timeout: 10000}}
 restart-strategy: {{type: fixed-delay, fixed-delay: {{attempts: 10, delay: 1 s}}}}
