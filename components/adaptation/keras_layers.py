@@ -150,5 +150,4 @@ def _never_there(layer: Any) -> Any:
 
 
 def _has_vocabulary(layer: Any) -> bool:
-    fresh = type(layer).from_config({**layer.get_config(), "vocabulary": None})
-    return len(layer.get_vocabulary()) > len(fresh.get_vocabulary())
+    return bool(layer.get_vocabulary(include_special_tokens=False))
