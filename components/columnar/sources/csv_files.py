@@ -54,9 +54,11 @@ class CsvSource:
         Of a file in ranges the columns are checked here: the header is in its first range alone.
         """
         if self._columns is None:
-            next(self._batches(files[0]), None)
+            with self._told(files[0]):
+                self._settle_types(files[0])
         found = dividing.divided(sized for file in files for sized in self._ranges(file))
-        for file in {place.file: None for piece in found for place in piece if isinstance(place, Range)}:
+        ranged = {place.file: None for piece in found for place in piece if isinstance(place, Range)}
+        for file in filter(self._first.__ne__, ranged):
             with contextlib.suppress(pa.ArrowInvalid, UnicodeError):  # who reads the range tells it, with the line
                 self._check_columns(file, self._open(file).schema.names)
         return found
@@ -88,17 +90,18 @@ class CsvSource:
 
     def _batches(self, place: Path | Range) -> Iterator[pa.RecordBatch]:
         file = place.file if isinstance(place, Range) else place
-        try:
-            reader = self._open(place)
+        with self._told(file):
             if self._columns is None:
-                self._settle_types(file, reader.schema, reader.read_next_batch())
-                reader = self._open(place)
-            else:
-                self._check_columns(file, reader.schema.names)
-            while True:
-                yield reader.read_next_batch()
-        except StopIteration:
-            return
+                self._settle_types(file)
+            reader = self._open(place)
+            self._check_columns(file, reader.schema.names)
+            yield from reader
+
+    @contextlib.contextmanager
+    def _told(self, file: Path) -> Iterator[None]:
+        """What goes wrong with a file, as what to do about it."""
+        try:
+            yield
         except (pa.ArrowInvalid, UnicodeError, LookupError) as error:
             self._explain(file, str(error))
         except OSError as error:
@@ -121,8 +124,13 @@ class CsvSource:
         if self._columns is not None and names != self._columns:
             raise other_columns(file, names, self._first, self._columns)
 
-    def _settle_types(self, file: Path, schema: pa.Schema, first: pa.RecordBatch) -> None:
-        """Fixes every column's type after the first file's first block, for all that follows."""
+    def _settle_types(self, file: Path) -> None:
+        """Fixes every column's type after the first file's first block, for all that follows; of a header alone none."""
+        reader = self._open(file, threads=False)
+        try:
+            schema, first = reader.schema, reader.read_next_batch()
+        except StopIteration:
+            return
         check_names(file, schema.names, self._types)
         self._columns, self._first = schema.names, file
         for field in schema:
