@@ -117,9 +117,10 @@ def layers(folder: Path, row: dict[str, Any]) -> dict[str, float]:
     import numpy as np
     import tensorflow as tf
 
-    from components.saved_model_session import DEFAULT_SIGNATURE, SavedModelSession
+    from components.saved_model_session import SavedModelSession
     from components.serving import json_codec, tensor_codec, wide_rows
     from components.serving.protos import messages
+    from components.signatures import DEFAULT_SIGNATURE
 
     session = SavedModelSession(folder)
     signature = session.signatures[DEFAULT_SIGNATURE]

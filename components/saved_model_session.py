@@ -12,62 +12,13 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from components.artifacts import SavedModel
-
-DEFAULT_SIGNATURE = "serving_default"
-# Signatures that set a model up and are not for clients.
-INTERNAL = ("__saved_model_init_op", "__saved_model_train_op")
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """A named input or output.
-
-    Attributes:
-        tensor: its name in the graph.
-        data_type: the number of its `tensorflow.DataType`.
-        dtype: NumPy's dtype; `object` for strings.
-        shape: None where a dimension may be any; None as a whole where even the rank may.
-    """
-
-    tensor: str
-    data_type: int
-    dtype: Any
-    shape: tuple[int | None, ...] | None
-
-    @property
-    def is_string(self) -> bool:
-        return self.dtype == object
-
-    @property
-    def is_batched(self) -> bool:
-        return bool(self.shape) and self.shape[0] is None
-
-    def text(self) -> str:
-        if self.shape is None:
-            return "[...]"
-        return "[" + ",".join("?" if size is None else str(size) for size in self.shape) + "]"
-
-
-@dataclass(frozen=True)
-class Signature:
-    """Inputs and outputs by name, in the order of the names; `method` is the SignatureDef's."""
-
-    name: str
-    method: str
-    inputs: dict[str, TensorSpec]
-    outputs: dict[str, TensorSpec]
-
-    @property
-    def is_batchable(self) -> bool:
-        """Whether rows of several requests can be put together and taken apart again."""
-        return all(spec.is_batched for spec in (*self.inputs.values(), *self.outputs.values()))
+from components.signatures import Signature, for_clients, signatures
 
 
 class SavedModelSession:
@@ -95,8 +46,8 @@ class SavedModelSession:
             self._session.close()
             raise
         self._calls: dict[str, Any] = {}
-        self.definitions = {n: d for n, d in graph.signature_def.items() if n not in INTERNAL}
-        self.signatures = {name: _signature(name, d) for name, d in self.definitions.items()}
+        self.definitions = for_clients(graph.signature_def)
+        self.signatures = signatures(self.definitions)
         manifest = _manifest(folder)
         names = manifest.get("class_names")
         self.class_names = [str(name) for name in names] if isinstance(names, list) else None
@@ -140,26 +91,6 @@ def _tensorflow() -> Any:
     import tensorflow as tf
 
     return tf
-
-
-def _signature(name: str, definition: Any) -> Signature:
-    return Signature(
-        name,
-        definition.method_name,
-        {key: _spec(definition.inputs[key]) for key in sorted(definition.inputs)},
-        {key: _spec(definition.outputs[key]) for key in sorted(definition.outputs)},
-    )
-
-
-def _spec(info: Any) -> TensorSpec:
-    import tensorflow as tf
-
-    dtype = tf.as_dtype(info.dtype)
-    shape = None
-    if not info.tensor_shape.unknown_rank:
-        shape = tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
-    numpy_dtype = object if dtype == tf.string else dtype.as_numpy_dtype
-    return TensorSpec(info.name, info.dtype, np.dtype(numpy_dtype), shape)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -20,7 +20,8 @@ import tensorflow as tf
 from components.artifacts import Model, Preprocessing, SavedModel
 from components.errors import ArtifactError, DataError, one_line
 from components.evaluation.compiled import compiled_losses, output_names
-from components.saved_model_session import DEFAULT_SIGNATURE, SavedModelSession, Signature
+from components.saved_model_session import SavedModelSession
+from components.signatures import DEFAULT_SIGNATURE, Signature, read_definitions, signatures
 
 # What TensorFlow says where a label is no class.
 _NO_CLASS = re.compile(r"label value of (-?\d+) which is outside the valid range of (\[[^)]*\))")
@@ -106,7 +107,7 @@ class SavedModelPredictor:
 
     @property
     def _signature(self) -> Signature:
-        found = _session(self.path).signatures
+        found = _signatures(self.path)
         if self.signature not in found:
             raise ArtifactError(
                 f"{self.path}: no signature {self.signature}; it has {', '.join(sorted(found)) or 'none'}"
@@ -154,6 +155,11 @@ def _keras_function(
         }
 
     return answer
+
+
+@functools.lru_cache(maxsize=4)
+def _signatures(path: Path) -> Mapping[str, Signature]:
+    return signatures(read_definitions(path))
 
 
 @functools.lru_cache(maxsize=4)

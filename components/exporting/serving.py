@@ -14,10 +14,10 @@ import tensorflow as tf
 from components.errors import DataError
 from components.evaluation.compiled import compiled_losses, output_names
 from components.exporting.tf_examples import check_parsable, parsed
+from components.signatures import DEFAULT_SIGNATURE
 
-RAW, EXAMPLES, PREPROCESSED, TRANSFORM = (
-    "serving_default", "serve_tf_examples", "predict_preprocessed", "transform_features",
-)  # fmt: skip
+RAW = DEFAULT_SIGNATURE
+EXAMPLES, PREPROCESSED, TRANSFORM = "serve_tf_examples", "predict_preprocessed", "transform_features"
 LABEL = "label"
 
 Tensors = Mapping[str, tf.Tensor]

@@ -18,9 +18,9 @@ from typing import Any
 
 from components import collector
 from components.infra_validation.answer import Answer, Rows
-from components.infra_validation.signature import SIGNATURE
 from components.infra_validation.supervising import Supervised
 from components.infra_validation.verdict import Refused
+from components.signatures import DEFAULT_SIGNATURE
 
 LOADS = "the model loads in a process of its own"
 ANSWERS = "the model answers in a process of its own"
@@ -108,7 +108,7 @@ def _main(saved_model: str, cases: str, pipe: int) -> None:
 
         try:
             loaded = tf.saved_model.load(saved_model)
-            function = loaded.signatures[SIGNATURE]
+            function = loaded.signatures[DEFAULT_SIGNATURE]
         except Exception as error:
             say(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
             return

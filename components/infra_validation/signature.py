@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from components.errors import ArtifactError
 from components.infra_validation.verdict import Refused
+from components.signatures import DEFAULT_SIGNATURE, read_definitions
 
-SIGNATURE = "serving_default"
 READABLE = "the SavedModel can be read"
 
 
@@ -49,11 +50,14 @@ def read_signature(folder: Path) -> Signature:
     Raises:
         Refused: there is none, or the file is damaged.
     """
-    found = _signatures(folder)
-    if SIGNATURE not in found:
-        raise Refused(READABLE, f"it has no signature {SIGNATURE}, which servers answer by; it has "
+    try:
+        found = read_definitions(folder)
+    except ArtifactError as error:
+        raise Refused(READABLE, str(error)) from error
+    if DEFAULT_SIGNATURE not in found:
+        raise Refused(READABLE, f"it has no signature {DEFAULT_SIGNATURE}, which servers answer by; it has "
                                 f"{', '.join(sorted(found)) or 'none'}")  # fmt: skip
-    definition = found[SIGNATURE]
+    definition = found[DEFAULT_SIGNATURE]
     signature = Signature(*({name: _spec(info) for name, info in sorted(side.items())}
                             for side in (definition.inputs, definition.outputs)))  # fmt: skip
     for name, spec in signature.inputs.items():
@@ -69,28 +73,6 @@ def numpy_dtype(spec: Spec) -> Any:
     import ml_dtypes  # noqa: F401  (NumPy learns bfloat16 by it)
 
     return np.dtype(object) if spec.dtype == "string" else np.dtype(spec.dtype)
-
-
-def _signatures(folder: Path) -> Mapping[str, Any]:
-    from google.protobuf import text_format
-    from google.protobuf.message import DecodeError
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    binary, text = folder / "saved_model.pb", folder / "saved_model.pbtxt"
-    saved = saved_model_pb2.SavedModel()
-    try:
-        if binary.is_file():
-            saved.ParseFromString(binary.read_bytes())
-        elif text.is_file():
-            text_format.Parse(text.read_text(encoding="utf-8"), saved)
-        else:
-            raise Refused(READABLE, f"{folder} has no saved_model.pb")
-    except (DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
-        raise Refused(READABLE, f"{binary.name} is damaged: {error}") from error
-    for graph in saved.meta_graphs:
-        if "serve" in graph.meta_info_def.tags:
-            return graph.signature_def
-    raise Refused(READABLE, f"{binary.name} holds no graph with the tag 'serve'")
 
 
 def _spec(info: Any) -> Spec:

@@ -12,8 +12,9 @@ import numpy as np
 
 from components.artifacts import SavedModel
 from components.errors import ParameterError
+from components.signatures import DEFAULT_SIGNATURE
 
-SIGNATURE, TAGS = "serving_default", ["serve"]
+TAGS = ["serve"]
 
 
 def describe(model: Path, folder: Path, *, files: str, run_id: str) -> list[Path]:
@@ -43,7 +44,7 @@ def describe(model: Path, folder: Path, *, files: str, run_id: str) -> list[Path
     described = Model(artifact_path="model", run_id=run_id, signature=_signature(facts))
     described.add_flavor(
         "tensorflow",
-        model_type="tf1-estimator", saved_model_dir=files, meta_graph_tags=TAGS, signature_def_key=SIGNATURE,
+        model_type="tf1-estimator", saved_model_dir=files, meta_graph_tags=TAGS, signature_def_key=DEFAULT_SIGNATURE,
     )  # fmt: skip
     environment = {"virtualenv": "python_env.yaml"}
     described.add_flavor(

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from components.saved_model_session import Signature
 from components.serving.errors import RequestError, from_exception, invalid
 from components.serving.settings import BatchSettings
+from components.signatures import Signature
 
 INLINE_SECONDS = 0.001
 # How much the newest execution counts in the estimate of an execution's time: one that was quicker

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from components.columnar.missing import missing_value
-from components.saved_model_session import SavedModelSession, Signature, TensorSpec
+from components.saved_model_session import SavedModelSession
 from components.serving.errors import RequestError, invalid
 from components.serving.json_codec import decode_base64, is_base64, shown
+from components.signatures import Signature, TensorSpec
 
 CLASSIFY_METHOD, REGRESS_METHOD = "tensorflow/serving/classify", "tensorflow/serving/regress"
 CLASSES, SCORES, REGRESSIONS = "classes", "scores", "outputs"

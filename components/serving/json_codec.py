@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from components.saved_model_session import Signature, TensorSpec
 from components.serving.errors import RequestError, invalid
+from components.signatures import Signature, TensorSpec
 
 SHOWN = 120
 _JSON_KINDS = {dict: "Object", list: "Array", str: "String", bool: "Bool", type(None): "Null"}

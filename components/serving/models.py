@@ -20,7 +20,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from components.saved_model_session import SavedModelSession, Signature
+from components.saved_model_session import SavedModelSession
 from components.serving.batching import Batcher
 from components.serving.errors import (
     RequestError,
@@ -39,6 +39,7 @@ from components.serving.versions import (
     latest_of,
     was_pushed,
 )
+from components.signatures import Signature
 
 log = logging.getLogger(__name__)
 ENDED_REMEMBERED = 10

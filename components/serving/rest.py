@@ -14,7 +14,6 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from components.pushing.versions import HIGHEST
-from components.saved_model_session import DEFAULT_SIGNATURE
 from components.serving import examples, json_codec, wide_rows
 from components.serving.batching import rows_of
 from components.serving.errors import RequestError, from_exception, invalid, not_found
@@ -24,6 +23,7 @@ from components.serving.metrics import Metrics
 from components.serving.models import Models, Version
 from components.serving.openapi import description
 from components.serving.signatures import find_signature
+from components.signatures import DEFAULT_SIGNATURE
 
 JSON = "application/json"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from components.saved_model_session import DEFAULT_SIGNATURE, SavedModelSession, Signature
+from components.saved_model_session import SavedModelSession
 from components.serving.errors import invalid
+from components.signatures import DEFAULT_SIGNATURE, Signature
 
 
 def find_signature(session: SavedModelSession, name: str) -> Signature:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from components.saved_model_session import Signature, TensorSpec
 from components.serving.errors import invalid
 from components.serving.json_codec import check_shape
+from components.signatures import Signature, TensorSpec
 
 # Which field of TensorProto holds the values of a tensorflow.DataType when tensor_content does not.
 _FIELDS = {

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from components.saved_model_session import SavedModelSession, Signature
+from components.saved_model_session import SavedModelSession
 from components.serving import examples, tensor_codec
 from components.serving.errors import RequestError, invalid
 from components.serving.signatures import find_signature
+from components.signatures import Signature
 
 log = logging.getLogger(__name__)
 REQUESTS = Path("assets.extra") / "tf_serving_warmup_requests"

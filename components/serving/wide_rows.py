@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from components.saved_model_session import Signature
+from components.signatures import Signature
 
 WIDE = 16
 # Whole numbers from here on are rounded to a float64 before they are to a float32.

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from components.saved_model_session import Signature, TensorSpec
 from components.serving.batching import MOST_SECONDS, Batcher
 from components.serving.errors import RequestError
 from components.serving.settings import BatchSettings
+from components.signatures import Signature, TensorSpec
 
 FLOATS = TensorSpec("x", 1, np.dtype("float32"), (None,))
 SIGNATURE = Signature("serving_default", "", {"x": FLOATS}, {"y": FLOATS})

@@ -140,8 +140,8 @@ def test_classify_feeds_named_features_from_examples(ours):
 
 def test_what_exporter_says_may_be_missing_may():
     """By the rule of Transform: NaN, -1 and "", and short lists are filled up; lists of any length to the longest."""
-    from components.saved_model_session import Signature, TensorSpec
     from components.serving.examples import to_inputs
+    from components.signatures import Signature, TensorSpec
 
     specs = {
         "number": TensorSpec("a", 1, np.dtype("float32"), (None, 2)),

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.saved_model_session import Signature, TensorSpec
 from components.serving import json_codec, wide_rows
 from components.serving.errors import RequestError
+from components.signatures import Signature, TensorSpec
 
 pytest.importorskip("simdjson", reason="without simdjson all is left to the general parser")
 WIDTH = 16
