@@ -51,7 +51,8 @@ class Evaluator(Component):
         replicates: of the bootstrap.
         seed: of the bootstrap.
         split: the held-out rows.
-        batch_size: rows that the model takes at once.
+        batch_size: rows that the model takes at once; by default up to 4,096, as long as all that its layers give
+            for them is within 64 MB, and 1,024 where that is not known.
 
     Raises:
         ParameterError: a threshold, slice or task names what there is not.
@@ -90,7 +91,7 @@ class Evaluator(Component):
     replicates: Parameter[Annotated[int, Ge(0)]] = 200
     seed: Parameter[int] = 0
     split: Parameter[str] = "test"
-    batch_size: Parameter[Positive] = 1024
+    batch_size: Parameter[Positive | None] = None
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         from types import SimpleNamespace

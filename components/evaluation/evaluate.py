@@ -34,7 +34,7 @@ from components.evaluation.measuring import Measure, Measured, measure
 from components.evaluation.metrics.keras_metrics import KerasMetric, distinct
 from components.evaluation.outputs import outputs_of
 from components.evaluation.predicting import Plan, Predicted, predict
-from components.evaluation.predictors import KerasPredictor, SavedModelPredictor
+from components.evaluation.predictors import KerasPredictor, SavedModelPredictor, rows_at_once
 from components.evaluation.resampling import Resampling
 from components.evaluation.results import VERSION, Result, known, with_tests, write_table
 from components.evaluation.slicing import SliceTable, slice_table, slicers
@@ -105,7 +105,7 @@ class Evaluating:
             summed={o.name: one for o in self._answers if (one := summed(o, settings)) is not None},
             query=settings.query,
             partitions=self._partitions,
-            batch_size=settings.batch_size,
+            batch_size=settings.batch_size or rows_at_once(preprocessing, model),
             folder=self._folder,
         )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from components.evaluation.compiled import compiled_losses, output_names
 from components.saved_model_session import SavedModelSession
 from components.signatures import DEFAULT_SIGNATURE, Signature, read_definitions, signatures
 
+MOST_ROWS, MOST_BYTES, ROWS_OF_ANY_SIZE = 4096, 64 << 20, 1024
 # What TensorFlow says where a label is no class.
 _NO_CLASS = re.compile(r"label value of (-?\d+) which is outside the valid range of (\[[^)]*\))")
 
@@ -113,6 +115,17 @@ class SavedModelPredictor:
                 f"{self.path}: no signature {self.signature}; it has {', '.join(sorted(found)) or 'none'}"
             )
         return found[self.signature]
+
+
+def rows_at_once(*models: keras.Model) -> int:
+    """As many rows, up to 4,096, as leave all that the models' layers give within 64 MB; 1,024 where that is not told."""
+    layers = [layer for model in models for layer in model._flatten_layers(include_self=False)]
+    try:
+        shapes = [tensor.shape[1:] for layer in layers for tensor in tf.nest.flatten(layer.output)]
+        bytes_a_row = 4 * sum(map(math.prod, shapes))
+    except (AttributeError, TypeError, ValueError):  # a layer within another, or a dimension of any size
+        return ROWS_OF_ANY_SIZE
+    return max(1, min(MOST_ROWS, MOST_BYTES // max(bytes_a_row, 1)))
 
 
 @functools.lru_cache(maxsize=2)
