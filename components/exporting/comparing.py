@@ -21,7 +21,7 @@ from components.evaluation.families import RowMean, families_of, summed
 from components.evaluation.measuring import Measure, measure
 from components.evaluation.outputs import outputs_of
 from components.evaluation.predicting import Plan, predict
-from components.evaluation.predictors import KerasPredictor
+from components.evaluation.predictors import KerasPredictor, rows_at_once
 from components.evaluation.resampling import Resampling
 from components.evaluation.slicing import SliceTable
 from components.evaluator import Evaluator
@@ -92,7 +92,7 @@ def compare(
         kept=(), decode=None, reference=None, metrics={},
         summed={o.name: one for o in outputs if (one := summed(o, settings)) is not None},
         query=None, partitions=0,
-        batch_size=settings.batch_size,
+        batch_size=rows_at_once(*ours.load()),
         folder=folder,
     )  # fmt: skip
     predicted = predict(examples, split, plan, context)
