@@ -123,6 +123,25 @@ _kept: list[subprocess.Popen] = []
 
 def main(address: str) -> bool:
     """Forks a process for each request, until the tests end. True in such a process, False in this one."""
+    _import_all()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(address)
+        listener.listen(64)
+        ended = _told_of_ends()
+        print("ready", flush=True)
+        children: dict[int, socket.socket] = {}
+        while True:
+            ready, _, _ = select.select([listener, ended, sys.stdin], [], [])
+            if sys.stdin in ready:
+                return False
+            if ended in ready:
+                ended.recv(4096)
+                _tell_of_ends(children)
+            if listener in ready and _forked(listener, children):
+                return True
+
+
+def _import_all() -> None:
     import gc
     import importlib
 
@@ -134,45 +153,50 @@ def main(address: str) -> bool:
     gc.freeze()
     if threading.active_count() > 1:
         raise SystemExit(f"cannot be forked: {threading.enumerate()}")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(address)
-    listener.listen(64)
-    print("ready", flush=True)
-    children: dict[int, socket.socket] = {}
-    awake, wake = os.pipe()
-    os.set_blocking(wake, False)
+
+
+def _told_of_ends() -> socket.socket:
+    """Something can be read from it when a child has ended."""
+    told, teller = socket.socketpair()
+    teller.setblocking(False)
+    _held.append(teller)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    while True:
-        ready, _, _ = select.select([listener, awake, sys.stdin], [], [])
-        if sys.stdin in ready:
-            return False
-        if awake in ready:
-            os.read(awake, 4096)
-        while children:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if not pid:
-                break
-            with contextlib.suppress(OSError), children.pop(pid) as line:
-                line.sendall(b"%d\n" % status)
-        if listener in ready:
-            line, _ = listener.accept()
-            data, streams, _, _ = socket.recv_fds(line, 1 << 20, 3)
-            while not data.endswith(b"\n"):
-                data += line.recv(1 << 20)
-            pid = os.fork()
-            if not pid:
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                for held in (listener, line, *children.values()):
-                    held.close()
-                os.close(awake), os.close(wake)
-                _become(json.loads(data), streams)
-                return True
-            children[pid] = line
-            for stream in streams:
-                os.close(stream)
-            line.sendall(b"%d\n" % pid)
+    signal.set_wakeup_fd(teller.fileno(), warn_on_full_buffer=False)
+    return told
+
+
+_held: list[socket.socket] = []
+
+
+def _tell_of_ends(children: dict[int, socket.socket]) -> None:
+    """Each child's status to who asked for it."""
+    while children:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        with contextlib.suppress(OSError), children.pop(pid) as line:
+            line.sendall(b"%d\n" % status)
+
+
+def _forked(listener: socket.socket, children: dict[int, socket.socket]) -> bool:
+    """Takes a request and forks a process for it. True in that process."""
+    line, _ = listener.accept()
+    data, streams, _, _ = socket.recv_fds(line, 1 << 20, 3)
+    while not data.endswith(b"\n"):
+        data += line.recv(1 << 20)
+    pid = os.fork()
+    if not pid:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for held in (line, *children.values(), *_held):
+            held.close()
+        _become(json.loads(data), streams)
+        return True
+    children[pid] = line
+    for stream in streams:
+        os.close(stream)
+    line.sendall(b"%d\n" % pid)
+    return False
 
 
 def _become(request: dict, streams: list[int]) -> None:
