@@ -92,7 +92,7 @@ def test_a_compressed_bomb_is_refused_and_takes_no_memory(ours, request_bytes):
     [
         ("snappy", b"abc", "gzip or deflate"),
         ("gzip", b"abc", "cannot be decompressed"),
-        ("gzip", gzip.compress(b"abc" * 100)[:-10], "ends too early"),
+        ("gzip", gzip.compress(b"abc" * 100, mtime=0)[:-10], "ends too early"),
     ],
 )
 def test_what_cannot_be_decompressed_is_refused(ours, encoding, body, words):
