@@ -37,6 +37,11 @@ class TensorSpec:
         return self.dtype == object
 
     @property
+    def dtype_name(self) -> str:
+        """As Keras and TensorFlow call it: `string` for strings."""
+        return "string" if self.is_string else self.dtype.name
+
+    @property
     def is_batched(self) -> bool:
         return bool(self.shape) and self.shape[0] is None
 

@@ -186,6 +186,6 @@ def _session(path: Path) -> SavedModelSession:
 @functools.lru_cache(maxsize=4)
 def _inputs(predictor: SavedModelPredictor) -> dict[str, keras.KerasTensor]:
     return {
-        name: keras.KerasTensor(spec.shape, "string" if spec.is_string else spec.dtype.name)
+        name: keras.KerasTensor(spec.shape, spec.dtype_name)
         for name, spec in predictor._signature.inputs.items()
     }

@@ -11,7 +11,7 @@ import numpy as np
 
 from components.errors import ArtifactError
 from components.infra_validation.verdict import Refused
-from components.signatures import DEFAULT_SIGNATURE, read_definitions
+from components.signatures import DEFAULT_SIGNATURE, read_definitions, signatures
 
 READABLE = "the SavedModel can be read"
 
@@ -57,9 +57,9 @@ def read_signature(folder: Path) -> Signature:
     if DEFAULT_SIGNATURE not in found:
         raise Refused(READABLE, f"it has no signature {DEFAULT_SIGNATURE}, which servers answer by; it has "
                                 f"{', '.join(sorted(found)) or 'none'}")  # fmt: skip
-    definition = found[DEFAULT_SIGNATURE]
-    signature = Signature(*({name: _spec(info) for name, info in sorted(side.items())}
-                            for side in (definition.inputs, definition.outputs)))  # fmt: skip
+    read = signatures({DEFAULT_SIGNATURE: found[DEFAULT_SIGNATURE]})[DEFAULT_SIGNATURE]
+    signature = Signature(*({name: Spec(spec.dtype_name, spec.shape) for name, spec in side.items()}
+                            for side in (read.inputs, read.outputs)))  # fmt: skip
     for name, spec in signature.inputs.items():
         if not spec.takes_any_rows:
             raise Refused(
@@ -73,12 +73,3 @@ def numpy_dtype(spec: Spec) -> Any:
     import ml_dtypes  # noqa: F401  (NumPy learns bfloat16 by it)
 
     return np.dtype(object) if spec.dtype == "string" else np.dtype(spec.dtype)
-
-
-def _spec(info: Any) -> Spec:
-    import tensorflow as tf
-
-    shape = None
-    if not info.tensor_shape.unknown_rank:
-        shape = tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
-    return Spec(tf.as_dtype(info.dtype).name, shape)

@@ -58,7 +58,9 @@ class CsvSource:
                 self._settle_types(files[0])
         found = dividing.divided(sized for file in files for sized in self._ranges(file))
         ranged = {place.file: None for piece in found for place in piece if isinstance(place, Range)}
-        for file in filter(self._first.__ne__, ranged):
+        for file in ranged:
+            if file == self._first:
+                continue
             with contextlib.suppress(pa.ArrowInvalid, UnicodeError):  # who reads the range tells it, with the line
                 self._check_columns(file, self._open(file).schema.names)
         return found
