@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -392,8 +393,19 @@ def parse_value(where: str, kind: Any, value: Any) -> Any:
             return attempt()
         except ValidationError as error:
             first = error.errors()[0]
-    name = getattr(kind, "__name__", str(kind).replace("typing.", ""))
-    raise ParameterError(f"{where}: {value!r} given, {name} wanted ({first['msg']})")
+    raise ParameterError(f"{where}: {value!r} given, {_called(kind)} wanted ({first['msg']})")
+
+
+def _called(kind: Any) -> str:
+    """A type in a word: `int` for one with bounds, `int | None` for an optional one."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return _called(parts[0])
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(map(_called, parts))
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, parts))
+    return "None" if kind is type(None) else getattr(kind, "__name__", str(kind).replace("typing.", ""))
 
 
 @functools.cache

@@ -1,7 +1,11 @@
+import re
+from typing import Annotated, Literal
+
 import pytest
+from annotated_types import Gt
 
 from components.artifacts import Examples, Report, Schema
-from components.base import Component, Input, Output, Parameter, component
+from components.base import Component, Input, Output, Parameter, component, parse_value
 from components.errors import ParameterError, WiringError
 
 
@@ -74,6 +78,23 @@ def test_wrong_parameters_are_one_line(change, told):
     with pytest.raises(ParameterError) as error:
         Source().with_parameters(change)
     assert told in str(error.value) and "\n" not in str(error.value)
+
+
+POSITIVE = Annotated[int, Gt(0)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "called"),
+    [
+        (POSITIVE, "int"),
+        (POSITIVE | None, "int | None"),
+        (float | list[POSITIVE], "float | list"),
+        (Literal["low", "high"], "one of low, high"),
+    ],
+)
+def test_the_type_that_is_wanted_is_told_in_words(kind, called):
+    with pytest.raises(ParameterError, match=f"^Source.x: '-' given, {re.escape(called)} wanted"):
+        parse_value("Source.x", kind, "-")
 
 
 def test_texts_of_a_command_line_become_the_declared_types():
