@@ -8,10 +8,10 @@ PYTHON := $(VENV)/bin/python
 # The GPU build where there is an NVIDIA driver, else the CPU build.
 DEVICE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 # The newest Python that TensorFlow has wheels for and that really starts.
-FIND_PYTHON = for p in python3.13 python3.12 python3.11 python3.10 python3 python; do \
-	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' \
+FIND_PYTHON = for p in python3.13 python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
 	2>/dev/null && { echo $$p; exit 0; }; done; \
-	echo "kerasline needs Python 3.10 to 3.13 with venv; none was found on the PATH" >&2; exit 1
+	echo "kerasline needs Python 3.11 to 3.13 with venv; none was found on the PATH" >&2; exit 1
 
 # TensorFlow Serving's own client, for the tests; it would bring a second TensorFlow along.
 GENUINE_CLIENT := 'tensorflow-serving-api>=2.19,<2.22'

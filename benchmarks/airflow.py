@@ -36,7 +36,7 @@ PARTS = {
 }
 
 # The command line's imports alone, in a process of its own.
-IMPORTS = "import pipeline.cli, pipeline.run, pipeline.loading, pipeline.recipes.penguins, pipeline.screen"
+IMPORTS = "import kerasline.pipeline.commands.app, kerasline.pipeline.run, kerasline.pipeline.loading, kerasline.pipeline.recipes.penguins, kerasline.pipeline.commands.screen"
 
 PARSE = """
 import sys, time
@@ -91,8 +91,10 @@ def print_parse(airflow: Airflow, times: int) -> None:
         told = airflow.python(PARSE, file).stdout
         found.append([float(word) for word in told.partition("RESULT ")[2].split()])
     sdk, sdk_processor, parse, parse_processor = (statistics.median(column) * 1e3 for column in zip(*found))
-    print(f"the DAG file is read in {parse:.0f} ms ({parse_processor:.0f} ms of processor time), "
-          f"airflow.sdk imported in {sdk:.0f} ms ({sdk_processor:.0f} ms)")  # fmt: skip
+    print(
+        f"the DAG file is read in {parse:.0f} ms ({parse_processor:.0f} ms of processor time), "
+        f"airflow.sdk imported in {sdk:.0f} ms ({sdk_processor:.0f} ms)"
+    )
 
 
 def imports() -> float:
@@ -138,9 +140,7 @@ def moment(text: str) -> float:
     return datetime.datetime.fromisoformat(text.replace(" ", "T").replace("Z", "+00:00")).timestamp()
 
 
-def print_table(
-    found: dict[str, dict[str, float]], alone: dict[str, float], whole: float, imported: float
-) -> None:
+def print_table(found: dict[str, dict[str, float]], alone: dict[str, float], whole: float, imported: float) -> None:
     width = max(map(len, PARTS)) + 2
     print(f"\n{'seconds':{width}}{'mean':>8}{'most':>8}  of {len(found)} tasks")
     for part, about in PARTS.items():
@@ -150,10 +150,14 @@ def print_table(
     rest = f"all but the stage, less {imported:.2f} s of interpreter and imports alone"
     print(f"{'added beyond imports':{width}}{statistics.mean(added):8.2f}{max(added):8.2f}  {rest}")
     stages = [(name, one["the stage"], alone[name]) for name, one in found.items()]
-    print("\nstages, under Airflow and in one process: "
-          + ", ".join(f"{name} {ours:.1f} and {theirs:.1f}" for name, ours, theirs in stages))  # fmt: skip
-    print(f"the DAG run took {max(one['until'] for one in found.values()):.1f} s, `run` {whole:.1f} s; "
-          f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")  # fmt: skip
+    print(
+        "\nstages, under Airflow and in one process: "
+        + ", ".join(f"{name} {ours:.1f} and {theirs:.1f}" for name, ours, theirs in stages)
+    )
+    print(
+        f"the DAG run took {max(one['until'] for one in found.values()):.1f} s, `run` {whole:.1f} s; "
+        f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    )
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ def stages(csv: str, folder: str, beam_options: list[str]) -> dict[str, float]:
     sys.path.insert(0, str(HOUSE))
     import apache_beam  # noqa: F401
 
-    import components.columnar.statistics_proto  # noqa: F401
-    from components import CsvExampleGen, ExampleValidator, SchemaGen, StatisticsGen
+    import kerasline.components.statistics_gen.statistics_proto  # noqa: F401
+    from kerasline import CsvExampleGen, ExampleValidator, SchemaGen, StatisticsGen
 
     found = {}
 
@@ -107,9 +107,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="*", default=[15_000, 150_000, 1_500_000, 15_000_000])
     parser.add_argument("--runners", nargs="*", default=list(RUNNERS), choices=list(RUNNERS))
     options = parser.parse_args()
-    print(
-        "| rows | runner | ExampleGen | StatisticsGen | SchemaGen and ExampleValidator | in all | rows/s | peak MB |"
-    )
+    print("| rows | runner | ExampleGen | StatisticsGen | SchemaGen and ExampleValidator | in all | rows/s | peak MB |")
     print("|---:|---|---:|---:|---:|---:|---:|---:|")
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
@@ -119,8 +117,11 @@ def main() -> None:
                 found, peak = in_a_process(what, csv, RUNNERS.get(name, []))
                 total = sum(found.values())
                 rest = total - found["ExampleGen"] - found["StatisticsGen"]
-                print(f"| {rows:,} | {name} | {found['ExampleGen']:.2f} | {found['StatisticsGen']:.2f} | "
-                      f"{rest:.2f} | {total:.2f} | {rows / total:,.0f} | {peak:,.0f} |", flush=True)  # fmt: skip
+                print(
+                    f"| {rows:,} | {name} | {found['ExampleGen']:.2f} | {found['StatisticsGen']:.2f} | "
+                    f"{rest:.2f} | {total:.2f} | {rows / total:,.0f} | {peak:,.0f} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

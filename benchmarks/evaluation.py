@@ -28,12 +28,12 @@ SHARD_ROWS = 8 * 65536
 
 def metrics(rows: int) -> dict[str, Any]:
     """Measuring and estimating of predictions that lie in Parquet files."""
-    from components.base import Context
-    from components.evaluation.estimating import estimate
-    from components.evaluation.measuring import Measure, measure
-    from components.evaluation.metrics.binary import BinaryLosses, BinaryScores, BinaryThresholds
-    from components.evaluation.resampling import Resampling
-    from components.evaluation.slicing import SliceTable
+    from kerasline.components.core.component import Context
+    from kerasline.components.evaluator.estimating import estimate
+    from kerasline.components.evaluator.measuring import Measure, measure
+    from kerasline.components.evaluator.resampling import Resampling
+    from kerasline.components.evaluator.slicing import SliceTable
+    from kerasline.components.metrics.binary import BinaryLosses, BinaryScores, BinaryThresholds
 
     names = tuple(f"slice {number}" for number in range(SLICES))
     with tempfile.TemporaryDirectory() as folder:
@@ -66,10 +66,22 @@ def _write_predictions(folder: Path, rows: int, names: tuple[str, ...]) -> list[
 
 def _taxi(folder: Path, taxi: str, rows: int | None) -> dict[str, Any]:
     """The taxi recipe up to Exporter, and its artifacts; its test rows repeated up to so many."""
-    from components.artifacts import Examples, Model, Preprocessing, SavedModel
+    from kerasline.components.core.artifacts import Examples, Model, Preprocessing, SavedModel
 
-    command = [sys.executable, str(HOUSE / "run_pipeline.py"), "run", "taxi", "--root", str(folder / "root"),
-               "--set", f"ExampleGen.input={taxi}", "--to", "Exporter", "--json", str(folder / "run.json")]  # fmt: skip
+    command = [
+        sys.executable,
+        str(HOUSE / "run_pipeline.py"),
+        "run",
+        "taxi",
+        "--root",
+        str(folder / "root"),
+        "--set",
+        f"ExampleGen.input={taxi}",
+        "--to",
+        "Exporter",
+        "--json",
+        str(folder / "run.json"),
+    ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     nodes = json.loads((folder / "run.json").read_text())["nodes"]
     outputs = {node["name"]: {name: Path(path) for name, path in node["outputs"].items()} for node in nodes}
@@ -83,8 +95,8 @@ def _taxi(folder: Path, taxi: str, rows: int | None) -> dict[str, Any]:
 
 
 def _repeated(examples: Any, folder: Path, rows: int) -> Any:
-    from components.artifacts import Examples
-    from components.columnar.shards import ExamplesWriter
+    from kerasline.components.core.artifacts import Examples
+    from kerasline.components.data.shards import ExamplesWriter
 
     table = examples.read("test").combine_chunks()
     folder.mkdir()
@@ -99,7 +111,7 @@ def inference(taxi: str, rows: int, side: str, batch_size: int) -> dict[str, Any
     """`evaluator`: predictions to Parquet; `predict`: Keras's own, of arrays in memory."""
     import numpy as np
 
-    from components.columnar.feed import feed
+    from kerasline.components.data.feed import feed
 
     with tempfile.TemporaryDirectory() as folder:
         given = _taxi(Path(folder), taxi, rows)
@@ -107,17 +119,19 @@ def inference(taxi: str, rows: int, side: str, batch_size: int) -> dict[str, Any
         if side == "evaluator":
             from types import SimpleNamespace
 
-            from components.artifacts import Blessing, Evaluation
-            from components.base import Context
-            from components.evaluation.evaluate import Evaluating
-            from components.evaluation.predicting import predict
-            from components.evaluation.slicing import SliceTable
-            from components.evaluator import Evaluator
+            from kerasline.components.core.artifacts import Blessing, Evaluation
+            from kerasline.components.core.component import Context
+            from kerasline.components.evaluator.component import Evaluator
+            from kerasline.components.evaluator.evaluate import Evaluating
+            from kerasline.components.evaluator.predicting import predict
+            from kerasline.components.evaluator.slicing import SliceTable
 
             stage = Evaluator(examples, given["preprocessing"], given["model"], batch_size=batch_size)
             outputs = SimpleNamespace(evaluation=Evaluation(Path(folder)), blessing=Blessing(Path(folder)))
             context = Context(Path(folder))
-            work = Evaluating(stage.input_artifacts(stage.inputs), outputs, SimpleNamespace(**stage.parameters), context)
+            work = Evaluating(
+                stage.input_artifacts(stage.inputs), outputs, SimpleNamespace(**stage.parameters), context
+            )
             plan = work.plan([], SliceTable({}, {}))
             with Watch() as watch:
                 predict(examples, "test", plan, context)
@@ -137,8 +151,8 @@ def inference(taxi: str, rows: int, side: str, batch_size: int) -> dict[str, Any
 
 def taxi(taxi: str) -> dict[str, Any]:
     """The Evaluator, whole, in a process that has imported everything and has done nothing yet."""
-    import components.evaluation.evaluate  # noqa: F401
-    from components.evaluator import Evaluator
+    import kerasline.components.evaluator.evaluate  # noqa: F401
+    from kerasline.components.evaluator.component import Evaluator
 
     with tempfile.TemporaryDirectory() as folder:
         given = _taxi(Path(folder), taxi, None)

@@ -22,8 +22,20 @@ from benchmarks.preprocessing import Watch  # noqa: E402
 
 def exported(folder: Path, taxi: str) -> dict[str, str]:
     """The taxi recipe up to Exporter: its examples and its SavedModel."""
-    command = [sys.executable, str(HOUSE / "run_pipeline.py"), "run", "taxi", "--root", str(folder / "root"),
-               "--set", f"ExampleGen.input={taxi}", "--to", "Exporter", "--json", str(folder / "run.json")]  # fmt: skip
+    command = [
+        sys.executable,
+        str(HOUSE / "run_pipeline.py"),
+        "run",
+        "taxi",
+        "--root",
+        str(folder / "root"),
+        "--set",
+        f"ExampleGen.input={taxi}",
+        "--to",
+        "Exporter",
+        "--json",
+        str(folder / "run.json"),
+    ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     nodes = json.loads((folder / "run.json").read_text())["nodes"]
     found = {name: path for node in nodes for name, path in node["outputs"].items()}
@@ -35,8 +47,8 @@ def many(examples: Any, folder: Path, rows: int, spoilt: bool) -> Any:
     import numpy as np
     import pyarrow as pa
 
-    from components.artifacts import Examples
-    from components.columnar.shards import ExamplesWriter
+    from kerasline.components.core.artifacts import Examples
+    from kerasline.components.data.shards import ExamplesWriter
 
     (batch,) = examples.read("train").combine_chunks().to_batches()
     with ExamplesWriter(Examples(folder), ["train"]) as writer:
@@ -55,9 +67,9 @@ def many(examples: Any, folder: Path, rows: int, spoilt: bool) -> Any:
 def measured(folder: Path, rows: int, batch_size: int, processes: int, spoilt: bool) -> dict[str, Any]:
     import apache_beam  # noqa: F401
 
-    import components.inferring.inference  # noqa: F401
-    from components import BulkInferrer
-    from components.artifacts import Examples, SavedModel
+    import kerasline.components.bulk_inferrer.inference  # noqa: F401
+    from kerasline import BulkInferrer
+    from kerasline.components.core.artifacts import Examples, SavedModel
 
     given = json.loads((folder / "exported.json").read_text())
     options = [f"--direct_num_workers={processes}", "--direct_running_mode=multi_processing"] if processes > 1 else []
@@ -72,8 +84,9 @@ def measured(folder: Path, rows: int, batch_size: int, processes: int, spoilt: b
         bad = rows // 1000 if spoilt else 0
         if done.metrics != {"rows": rows - bad, "quarantined": bad}:
             raise SystemExit(f"{done.metrics}: rows were lost")
-    return watch.figures(rows=rows, rows_a_second=round(rows / watch.seconds), batch=batch_size, processes=processes,
-                         spoilt=spoilt)  # fmt: skip
+    return watch.figures(
+        rows=rows, rows_a_second=round(rows / watch.seconds), batch=batch_size, processes=processes, spoilt=spoilt
+    )
 
 
 def main() -> None:
@@ -89,9 +102,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "exported.json").write_text(json.dumps(exported(Path(folder), options.taxi)))
         for case in (
-            (100_000, 4096, 1, 0), (1_000_000, 4096, 1, 0), (1_000_000, 1024, 1, 0), (4_000_000, 4096, 1, 0),
-            (1_000_000, 4096, 2, 0), (1_000_000, 4096, 1, 1),
-        ):  # fmt: skip
+            (100_000, 4096, 1, 0),
+            (1_000_000, 4096, 1, 0),
+            (1_000_000, 1024, 1, 0),
+            (4_000_000, 4096, 1, 0),
+            (1_000_000, 4096, 2, 0),
+            (1_000_000, 4096, 1, 1),
+        ):
             command = [sys.executable, __file__, "--taxi", options.taxi, "--here", folder, *map(str, case)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             print(done.stdout.splitlines()[-1], flush=True)

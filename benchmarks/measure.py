@@ -16,9 +16,9 @@ from pathlib import Path
 
 HOUSE = Path(__file__).resolve().parent.parent
 NOTHING = """
-from components.artifacts import Report
-from components.base import Component, Input, Output, Parameter
-from pipeline.dag import Pipeline
+from kerasline.components.core.artifacts import Report
+from kerasline.components.core.component import Component, Input, Output, Parameter
+from kerasline.pipeline.dag import Pipeline
 
 class Nothing(Component):
     before: Input[Report] = None

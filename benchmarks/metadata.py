@@ -21,7 +21,7 @@ from pathlib import Path
 HOUSE = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(HOUSE))
 
-from pipeline.store import Execution, Run, Store, StoredArtifact, now, sqlite_url  # noqa: E402
+from kerasline.pipeline.metadata.store import Execution, Run, Store, StoredArtifact, now, sqlite_url  # noqa: E402
 
 SECONDS = 5.0
 NODES = 10
@@ -53,7 +53,7 @@ def _records_per_second(writers: int, *, runs: int) -> Callable[[str], str]:
         for run in range(runs):
             store.begin_run(Run(f"{writers}-{runs}-{run}", "p", "p", "/", "running", now()))
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["pipeline.store"])
+        context.set_forkserver_preload(["kerasline.pipeline.metadata.store"])
         started, counts = context.Barrier(writers), context.Queue()
         arguments = [(url, n, f"{writers}-{runs}-{n % runs}", started, counts) for n in range(writers)]
         processes = [context.Process(target=_write, args=each) for each in arguments]
@@ -67,7 +67,7 @@ def _records_per_second(writers: int, *, runs: int) -> Callable[[str], str]:
     return measure
 
 
-def _write(url: str, writer: int, run_id: str, started, counts) -> None:  # noqa: ANN001
+def _write(url: str, writer: int, run_id: str, started, counts) -> None:
     store, count = Store(url), 0
     started.wait()
     end = time.perf_counter() + SECONDS
@@ -76,9 +76,23 @@ def _write(url: str, writer: int, run_id: str, started, counts) -> None:  # noqa
         made, read = StoredArtifact("Report", f"/{name}", "d", 1), StoredArtifact("Report", f"/{run_id}", "d", 1)
         node = f"{writer}-{count % NODES}"
         store.record(
-            Execution(run_id, "p", node, "c", "ran", now(), name, f"/{name}", {"loss": 0.5}, None, now(), 1.0,
-                      {"read": read}, {"made": made})
-        )  # fmt: skip
+            Execution(
+                run_id,
+                "p",
+                node,
+                "c",
+                "ran",
+                now(),
+                name,
+                f"/{name}",
+                {"loss": 0.5},
+                None,
+                now(),
+                1.0,
+                {"read": read},
+                {"made": made},
+            )
+        )
         count += 1
     counts.put(count)
 
@@ -107,9 +121,7 @@ def _in_a_process(code: str) -> Callable[[str], str]:
 
     def measure(url: str) -> str:
         command = [sys.executable, "-c", code, url]
-        taken = [
-            float(subprocess.run(command, cwd=HOUSE, capture_output=True, check=True).stdout) for _ in range(9)
-        ]
+        taken = [float(subprocess.run(command, cwd=HOUSE, capture_output=True, check=True).stdout) for _ in range(9)]
         return f"{statistics.median(taken) * 1000:.0f}"
 
     return measure
@@ -118,7 +130,7 @@ def _in_a_process(code: str) -> Callable[[str], str]:
 OPENING = """
 import sys, time
 clock = time.perf_counter()
-from pipeline.store import Store
+from kerasline.pipeline.metadata.store import Store
 {}
 print(time.perf_counter() - clock)
 """

@@ -35,8 +35,10 @@ def main() -> None:
         raise SystemExit(f"Fashion-MNIST is not at {FASHION} (Debian's package dataset-fashion-mnist)")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     options.work.mkdir(parents=True, exist_ok=True)
-    print(f"| network | weights | batch | 1 process, ms | {options.workers} workers, ms | ratio | "
-          "exchanged a step, MB | of it waiting, ms | losses differ by |")  # fmt: skip
+    print(
+        f"| network | weights | batch | 1 process, ms | {options.workers} workers, ms | ratio | "
+        "exchanged a step, MB | of it waiting, ms | losses differ by |"
+    )
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for network in options.networks:
         for batch_size in options.batch_sizes:
@@ -57,7 +59,7 @@ def _row(network: str, batch_size: int, options: Any) -> str:
 
 
 def _measured(network: str, batch_size: int, options: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    from pipeline.recipes.fashion_mnist import preprocessing
+    from kerasline.pipeline.recipes.fashion_mnist import preprocessing
 
     def build_model(inputs: Any, hp: Any) -> Any:
         """Without kinks: at that of a ReLU a difference of rounding becomes another gradient."""
@@ -72,8 +74,16 @@ def _measured(network: str, batch_size: int, options: Any, settings: Mapping[str
         return model
 
     made = _made(options.work, "fashion", _fashion, preprocessing, build_model)
-    done = _train(made, options.work, batch_size=batch_size, steps=options.steps, eval_split=None, jit_compile="auto",
-                  tensorboard=False, **settings)  # fmt: skip
+    done = _train(
+        made,
+        options.work,
+        batch_size=batch_size,
+        steps=options.steps,
+        eval_split=None,
+        jit_compile="auto",
+        tensorboard=False,
+        **settings,
+    )
     weights = made[2].load().count_params()
     return {"ms": done.facts["step_seconds"] * 1e3, "losses": _losses_of(done).tolist(), "weights": weights}
 

@@ -63,7 +63,7 @@ class Watch:
 
 def taxi_examples(taxi: Path, rows: int, folder: Path) -> Any:
     from benchmarks.data_plane import repeated
-    from components import CsvExampleGen
+    from kerasline import CsvExampleGen
 
     csv = repeated(taxi, rows, str(folder))
     return CsvExampleGen(str(csv), splits={"train": 1}).execute(folder / "examples").examples
@@ -73,8 +73,8 @@ def adapt(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
     import apache_beam  # noqa: F401
     import tensorflow  # noqa: F401
 
-    from components import Transform
-    from pipeline.recipes.taxi import preprocessing
+    from kerasline import Transform
+    from kerasline.pipeline.recipes.taxi import preprocessing
 
     examples = taxi_examples(taxi, rows, folder)
     with Watch() as watch:
@@ -85,10 +85,10 @@ def adapt(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
 def keras_adapt(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
     import tensorflow as tf
 
-    from components.adaptation import new_state
-    from components.adaptation.graph import calls
-    from components.columnar.feed import feed
-    from pipeline.recipes.taxi import preprocessing
+    from kerasline.components.data.feed import feed
+    from kerasline.components.preprocessing.adaptation import new_state
+    from kerasline.components.preprocessing.adaptation.graph import calls
+    from kerasline.pipeline.recipes.taxi import preprocessing
 
     examples = taxi_examples(taxi, rows, folder)
     with Watch() as watch:
@@ -106,14 +106,13 @@ def keras_adapt(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
 
 def span(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
     import apache_beam  # noqa: F401
-    import tensorflow  # noqa: F401
-
     import pyarrow.csv as pc
     import pyarrow.parquet as pq
+    import tensorflow  # noqa: F401
 
     from benchmarks.data_plane import repeated
-    from components import ParquetExampleGen, Transform
-    from pipeline.recipes.taxi import preprocessing
+    from kerasline import ParquetExampleGen, Transform
+    from kerasline.pipeline.recipes.taxi import preprocessing
 
     table = pc.read_csv(repeated(taxi, rows // 10, str(folder)))
     for number in range(10):  # spans that differ in every number of one column at least
@@ -128,9 +127,7 @@ def span(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
             transform = Transform(examples, function=preprocessing, label="big_tipper")
             done = transform.execute(folder / f"{name} out", cache_dir=folder / "cache")
         found[f"{name}, seconds"] = round(watch.seconds, 2)
-    few = ParquetExampleGen(f"{folder}/span-0.parquet", splits={"train": 1, "rest": 10_000}).execute(
-        folder / "few"
-    )
+    few = ParquetExampleGen(f"{folder}/span-0.parquet", splits={"train": 1, "rest": 10_000}).execute(folder / "few")
     with Watch() as watch:
         Transform(few.examples, function=preprocessing, label="big_tipper").execute(folder / "few out")
     found["hardly any rows, seconds"] = round(watch.seconds, 2)
@@ -144,14 +141,12 @@ def span(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
 
 
 def input_rows(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
-    from components import Transform
-    from components.columnar.training_input import dataset
-    from pipeline.recipes.taxi import preprocessing
+    from kerasline import Transform
+    from kerasline.components.data.training_input import dataset
+    from kerasline.pipeline.recipes.taxi import preprocessing
 
     examples = taxi_examples(taxi, rows, folder)
-    prepared = (
-        Transform(examples, function=preprocessing, label="big_tipper").execute(folder / "t").preprocessing
-    )
+    prepared = Transform(examples, function=preprocessing, label="big_tipper").execute(folder / "t").preprocessing
     with Watch() as laying_out:
         data = dataset(examples, "train", prepared, batch_size=1024, work_dir=folder, seed=1, epochs=None)
         next(iter(data))
@@ -176,10 +171,10 @@ def images(_taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
     import pyarrow as pa
     import tensorflow as tf
 
-    from components import InMemoryExampleGen, Transform
-    from components.columnar.training_input import dataset
-    from components.features import Image
-    from pipeline.recipes.fashion_mnist import build_model
+    from kerasline import InMemoryExampleGen, Transform
+    from kerasline.components.data.training_input import dataset
+    from kerasline.components.preprocessing.features import Image
+    from kerasline.pipeline.recipes.fashion_mnist import build_model
 
     with gzip.open(FASHION / "train-images-idx3-ubyte.gz") as file:
         pixels = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28, 1)[:rows]
@@ -199,9 +194,7 @@ def images(_taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
     in_memory = tf.data.Dataset.from_tensor_slices((ready, np.arange(len(pixels)) % 10))
     in_memory = in_memory.batch(64, drop_remainder=True).cache().prefetch(16)
     ways = {
-        name: dataset(
-            examples, "train", way.preprocessing, batch_size=64, work_dir=folder, seed=1, epochs=None
-        )
+        name: dataset(examples, "train", way.preprocessing, batch_size=64, work_dir=folder, seed=1, epochs=None)
         for name, way in (("decoded", prepared), ("materialized", stored))
     }
     model.fit(in_memory, verbose=0)
@@ -225,9 +218,9 @@ def vocabulary(_taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
     import numpy as np
     import pyarrow as pa
 
-    from components import Transform
-    from components.artifacts import Examples
-    from components.columnar.shards import ExamplesWriter
+    from kerasline import Transform
+    from kerasline.components.core.artifacts import Examples
+    from kerasline.components.data.shards import ExamplesWriter
 
     random = np.random.default_rng(1)
     (folder / "examples").mkdir()

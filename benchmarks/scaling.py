@@ -50,13 +50,17 @@ def main() -> None:
 
 def stages(csv: str, folder: str, features: int | None, beam_options: list[str]) -> dict[str, list[float]]:
     """Of each stage: seconds, processor seconds of this process, and of the whole machine."""
-    from pipeline.runners.worker_pool import PRELOADED
+    from kerasline.pipeline.runners.worker_pool import PRELOADED
 
-    for name in [*PRELOADED, "components.columnar.statistics_proto", "apache_beam.runners.portability.portable_runner"]:
+    for name in [
+        *PRELOADED,
+        "kerasline.components.statistics_gen.statistics_proto",
+        "apache_beam.runners.portability.portable_runner",
+    ]:
         importlib.import_module(name)
-    from components import BulkInferrer, CsvExampleGen, Evaluator, Exporter, ModelBuilder, StatisticsGen, Transform
-    from components.features import Number
-    from pipeline.recipes import taxi
+    from kerasline import BulkInferrer, CsvExampleGen, Evaluator, Exporter, ModelBuilder, StatisticsGen, Transform
+    from kerasline.components.preprocessing.features import Number
+    from kerasline.pipeline.recipes import taxi
 
     found = {}
 
@@ -168,8 +172,11 @@ def _print_workers(given: argparse.Namespace) -> None:
             for workers in (1, 2) if turn % 2 == 0 else (2, 1):
                 home = Path(folder, "cluster")
                 call = [sys.executable, str(CLUSTER)]
-                started = subprocess.run([*call, "start", given.engine, "--home", home, f"--workers={workers}"],
-                                         stdout=subprocess.PIPE, text=True)  # fmt: skip
+                started = subprocess.run(
+                    [*call, "start", given.engine, "--home", home, f"--workers={workers}"],
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
                 if started.returncode:
                     raise ClusterError(started.stdout)
                 options = started.stdout.split()
@@ -183,8 +190,7 @@ def _print_workers(given: argparse.Namespace) -> None:
                 load = f"load {os.getloadavg()[0]:.1f}"
                 print(workers, json.dumps(measured), load, file=sys.stderr, flush=True)
     print(
-        "| stage | one worker, s | two, s | times as fast | processor seconds, one / two |\n"
-        "|---|---:|---:|---:|---:|"
+        "| stage | one worker, s | two, s | times as fast | processor seconds, one / two |\n|---|---:|---:|---:|---:|"
     )
     large = [LARGE_EVALUATOR if stage == "Evaluator" else stage for stage in STAGES]
     sums = {"all five": STAGES, f"all five, {LARGE_EVALUATOR}": large}
@@ -193,8 +199,10 @@ def _print_workers(given: argparse.Namespace) -> None:
             [statistics.median(sum(run[stage][which] for stage in taken) for run in found[n]) for n in (1, 2)]
             for which in (0, 2)
         )
-        print(f"| {name} | {seconds[0]:.1f} | {seconds[1]:.1f} | {seconds[0] / seconds[1]:.2f} "
-              f"| {busy[0]:.0f} / {busy[1]:.0f} |")  # fmt: skip
+        print(
+            f"| {name} | {seconds[0]:.1f} | {seconds[1]:.1f} | {seconds[0] / seconds[1]:.2f} "
+            f"| {busy[0]:.0f} / {busy[1]:.0f} |"
+        )
 
 
 def _parsed() -> argparse.Namespace:
@@ -214,9 +222,9 @@ def _parsed() -> argparse.Namespace:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["child"]:
-        from components import heap
+        from kerasline.components.core import malloc
 
-        heap.keep_freed()  # as the command line does
+        malloc.keep_freed()  # as the command line does
         folder, features, options = json.loads(sys.argv[3])
         print(json.dumps(stages(sys.argv[2], folder, features, options)))
     else:

@@ -45,20 +45,22 @@ from benchmarks.serving_loads import (  # noqa: E402
     write_lua,
     write_protoset,
     wrk,
-)  # fmt: skip
+)
 
 PENGUIN = {
-    "island": ["Torgersen"], "sex": ["male"], "bill_length_mm": [39.1], "bill_depth_mm": [18.7],
-    "flipper_length_mm": [181.0], "body_mass_g": [3750.0],
-}  # fmt: skip
+    "island": ["Torgersen"],
+    "sex": ["male"],
+    "bill_length_mm": [39.1],
+    "bill_depth_mm": [18.7],
+    "flipper_length_mm": [181.0],
+    "body_mass_g": [3750.0],
+}
 GRPC_ENGINES = ("grpc.aio", "h2corn")
 API_KEY = "a key of some length"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--penguins", type=Path, help="The folder of versions that Pusher wrote.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--bare", nargs=3, metavar=("KIND", "PORT", "BYTES"), help=argparse.SUPPRESS)
@@ -108,8 +110,11 @@ def measure_layers(folder: Path, row: dict[str, Any]) -> None:
         done = subprocess.run(
             [sys.executable, __file__, "--layers", str(newest(folder)), json.dumps(row)],
             env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": onednn, "TF_CPP_MIN_LOG_LEVEL": "3"},
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            check=True,
+        )
         print(f"in process, oneDNN {'on' if onednn == '1' else 'off'}, microseconds: {done.stdout.strip()}")
 
 
@@ -117,10 +122,11 @@ def layers(folder: Path, row: dict[str, Any]) -> dict[str, float]:
     import numpy as np
     import tensorflow as tf
 
-    from components.saved_model_session import SavedModelSession
-    from components.serving import json_codec, tensor_codec, wide_rows
-    from components.serving.protos import messages
-    from components.signatures import DEFAULT_SIGNATURE
+    from kerasline.components.models.session import SavedModelSession
+    from kerasline.components.models.signatures import DEFAULT_SIGNATURE
+    from kerasline.components.serving.grpc import tensor_codec
+    from kerasline.components.serving.grpc.protos import messages
+    from kerasline.components.serving.http import json_codec, wide_rows
 
     session = SavedModelSession(folder)
     signature = session.signatures[DEFAULT_SIGNATURE]
@@ -156,9 +162,7 @@ def layers(folder: Path, row: dict[str, Any]) -> dict[str, float]:
             "signature call": signature_call,
             "session call": lambda given=arrays: session.call(signature, given),
             "JSON in": decode,
-            "JSON out": lambda given=outputs: json_codec.predict_answer(
-                list(signature.outputs), given, rows=True
-            ),
+            "JSON out": lambda given=outputs: json_codec.predict_answer(list(signature.outputs), given, rows=True),
             "message in": decode_message,
             "message out": encode_message,
         }
@@ -234,10 +238,27 @@ def right_answers(rest: int) -> float:
 def measure_extras(name: str, folder: Path, row: dict[str, Any], rounds: int) -> None:
     """What the access log, the API key and TLS cost a REST request: a server each, in turn."""
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-keyout", "key.pem", "-out", "certificate.pem", "-subj", "/CN=localhost", "-days", "1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-keyout",
+            "key.pem",
+            "-out",
+            "certificate.pem",
+            "-subj",
+            "/CN=localhost",
+            "-days",
+            "1",
+        ],
+        check=True,
+        capture_output=True,
+    )
     here, path = Path.cwd(), f"/v1/models/{name}:predict"
     extras = {
         "neither": [],
@@ -283,10 +304,21 @@ def start_server(
     """Ours, ready."""
     grpc_options = ["--no-grpc"] if grpc_port is None else ["--grpc-port", str(grpc_port)]
     server = subprocess.Popen(
-        [sys.executable, str(HOUSE / "run_pipeline.py"), "serve", "--model", f"{name}={folder}",
-         "--rest-port", str(rest), *grpc_options, *options],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=HOUSE,
-    )  # fmt: skip
+        [
+            sys.executable,
+            str(HOUSE / "run_pipeline.py"),
+            "serve",
+            "--model",
+            f"{name}={folder}",
+            "--rest-port",
+            str(rest),
+            *grpc_options,
+            *options,
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=HOUSE,
+    )
     wait_ready(server, rest, scheme)
     return server
 
@@ -364,9 +396,20 @@ def measure_cold_start(folder: Path, runs: int = 5) -> None:
         rest, grpc_port = free_port(), free_port()
         began = time.perf_counter()
         server = subprocess.Popen(
-            [sys.executable, str(HOUSE / "run_pipeline.py"), "serve", str(folder), "--rest-port", str(rest),
-             "--grpc-port", str(grpc_port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=HOUSE,
-        )  # fmt: skip
+            [
+                sys.executable,
+                str(HOUSE / "run_pipeline.py"),
+                "serve",
+                str(folder),
+                "--rest-port",
+                str(rest),
+                "--grpc-port",
+                str(grpc_port),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=HOUSE,
+        )
         wait_ready(server, rest)
         ready.append(time.perf_counter() - began)
         server.terminate()
@@ -374,8 +417,10 @@ def measure_cold_start(folder: Path, runs: int = 5) -> None:
         began = time.perf_counter()
         subprocess.run([sys.executable, "-c", "import tensorflow"], stderr=subprocess.DEVNULL, check=True)
         imported.append(time.perf_counter() - began)
-    print(f"\ncold start: {statistics.median(ready):.1f} s (slowest {max(ready):.1f}); "
-          f"importing TensorFlow alone {statistics.median(imported):.1f} s")  # fmt: skip
+    print(
+        f"\ncold start: {statistics.median(ready):.1f} s (slowest {max(ready):.1f}); "
+        f"importing TensorFlow alone {statistics.median(imported):.1f} s"
+    )
 
 
 def wait_ready(server: subprocess.Popen, port: int, scheme: str = "http") -> None:

@@ -34,9 +34,20 @@ def write_lua(body: bytes, headers: dict[str, str] | None = None) -> None:
 def wrk(port: int, path: str, scheme: str = "http") -> Load:
     """Fails if anything but 2xx came."""
     done = subprocess.run(
-        ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}", "--latency", "-s", "body.lua",
-         f"{scheme}://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [
+            "wrk",
+            "-t1",
+            f"-c{CONNECTIONS}",
+            f"-d{SECONDS}",
+            "--latency",
+            "-s",
+            "body.lua",
+            f"{scheme}://127.0.0.1:{port}{path}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
         raise SystemExit(done.stdout)
     return Load(
@@ -49,10 +60,26 @@ def wrk(port: int, path: str, scheme: str = "http") -> Load:
 def hey(port: int, path: str, rate: float) -> str:
     workers = 16
     done = subprocess.run(
-        ["hey", "-z", f"{2 * SECONDS}s", "-c", str(workers), "-q", str(max(1, round(rate / workers))),
-         "-m", "POST", "-T", "application/json", "-D", "body.json", f"http://127.0.0.1:{port}{path}"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [
+            "hey",
+            "-z",
+            f"{2 * SECONDS}s",
+            "-c",
+            str(workers),
+            "-q",
+            str(max(1, round(rate / workers))),
+            "-m",
+            "POST",
+            "-T",
+            "application/json",
+            "-D",
+            "body.json",
+            f"http://127.0.0.1:{port}{path}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     got = float(re.search(r"Requests/sec:\s+(\S+)", done.stdout)[1])
     p50, p99 = (float(re.search(rf"{p}% in (\S+) secs", done.stdout)[1]) * 1e3 for p in (50, 99))
     return f"{got:.0f}/s (asked {rate:.0f}), p50 {p50:.2f} ms, p99 {p99:.2f} ms, ratio {p99 / p50:.1f}"
@@ -62,8 +89,10 @@ def h2load(url: str, body: Path, *options: str) -> Load:
     """One generator for both faces: HTTP/1.1 with `--h1`, else HTTP/2. It sees the status of HTTP, not of gRPC."""
     done = subprocess.run(
         ["h2load", "-t1", f"-c{CONNECTIONS}", "-m1", f"-D{SECONDS}", *options, "-d", str(body), url],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     succeeded, failed, wrong = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", done.stdout).groups()
     if int(failed) or int(wrong):
         raise SystemExit(done.stdout)
@@ -83,10 +112,29 @@ def ghz(port: int, request: Path) -> Load:
     if shutil.which("ghz") is None:
         return Load(float("nan"), "ghz is not on the PATH", 0)
     done = subprocess.run(
-        ["ghz", "--insecure", "--protoset", PROTOSET, "--call", f"{PREDICT}/Predict",
-         "-B", str(request), "-c", str(CONNECTIONS), "--connections", "4", "-z", f"{SECONDS}s",
-         "--duration-stop", "wait", f"127.0.0.1:{port}"], capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [
+            "ghz",
+            "--insecure",
+            "--protoset",
+            PROTOSET,
+            "--call",
+            f"{PREDICT}/Predict",
+            "-B",
+            str(request),
+            "-c",
+            str(CONNECTIONS),
+            "--connections",
+            "4",
+            "-z",
+            f"{SECONDS}s",
+            "--duration-stop",
+            "wait",
+            f"127.0.0.1:{port}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     if re.search(r"\[(?!OK)\w+\]\s+\d+ responses", done.stdout):
         raise SystemExit(done.stdout)
     return Load(

@@ -62,9 +62,7 @@ print(json.dumps({"seconds": seconds, "accuracy": accuracy}))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["article", "fit", "models", "precision", "replicas"])
     parser.add_argument("--torch", help="a Python interpreter that has torch")
     parser.add_argument("--rounds", type=int, default=3)
@@ -104,9 +102,7 @@ def article(options: Any) -> None:
     seconds: dict[str, list[float]] = {}
     for _ in range(options.rounds):
         for name, number in threads.items():
-            seconds.setdefault(f"PyTorch, {name}", []).append(
-                min(_torch(options, EPOCHS, number)["seconds"][1:])
-            )
+            seconds.setdefault(f"PyTorch, {name}", []).append(min(_torch(options, EPOCHS, number)["seconds"][1:]))
         seconds.setdefault("Trainer", []).append(min(side("article", options.work)["seconds"][1:]))
     mine = min(seconds["Trainer"])
     for name, times in seconds.items():
@@ -134,9 +130,7 @@ def fit(options: Any) -> None:
     """Trainer's overhead over a `fit` tuned by hand."""
     found = in_turn(["article", "fit"], options)
     trainer, by_hand = (min(min(run["seconds"][1:]) for run in found[name]) for name in ("article", "fit"))
-    print(
-        f"fit {by_hand:.3f} s an epoch ({938 / by_hand:.0f} steps/s), Trainer {trainer:.3f}: {trainer / by_hand:.2f}"
-    )
+    print(f"fit {by_hand:.3f} s an epoch ({938 / by_hand:.0f} steps/s), Trainer {trainer:.3f}: {trainer / by_hand:.2f}")
 
 
 def models(options: Any) -> None:
@@ -145,9 +139,7 @@ def models(options: Any) -> None:
         found = in_turn([f"{name}-trainer", f"{name}-fit"], options)
         trainer, plain = (min(run["step_seconds"] for run in runs) for runs in found.values())
         size = found[f"{name}-fit"][0]["parameters"]
-        print(
-            f"{name}, {size:,} parameters: fit {plain:.3f} s a step, Trainer {trainer:.3f}: {trainer / plain:.2f}"
-        )
+        print(f"{name}, {size:,} parameters: fit {plain:.3f} s a step, Trainer {trainer:.3f}: {trainer / plain:.2f}")
 
 
 def precision(options: Any) -> None:
@@ -159,9 +151,7 @@ def precision(options: Any) -> None:
 def replicas(options: Any) -> None:
     """One device, two parts of the CPU, two processes: losses and seconds a step."""
     for name, figures in side("replicas", options.work).items():
-        print(
-            f"{name}: {figures['step_seconds'] * 1e3:.2f} ms a step, losses differ by {figures['most']:.1e} at most"
-        )
+        print(f"{name}: {figures['step_seconds'] * 1e3:.2f} ms a step, losses differ by {figures['most']:.1e} at most")
 
 
 # One side each
@@ -187,9 +177,9 @@ def _fashion(order: Any = None) -> dict[str, Any]:
 
 def _made(work: Path, name: str, splits: Any, function: Any, build_model: Any) -> tuple[Any, Any, Any]:
     """Examples, Preprocessing and Model; the first two are kept between rounds."""
-    from components import ModelBuilder, Transform
-    from components.artifacts import Examples, Preprocessing
-    from components.columnar import shards
+    from kerasline import ModelBuilder, Transform
+    from kerasline.components.core.artifacts import Examples, Preprocessing
+    from kerasline.components.data import shards
 
     folder = work / name
     if not (folder / "prepared").exists():
@@ -199,23 +189,21 @@ def _made(work: Path, name: str, splits: Any, function: Any, build_model: Any) -
             for split, batch in made.items():
                 for start in range(0, batch.num_rows, 10_000):
                     writer.write(split, batch.slice(start, 10_000))
-        Transform(Examples(folder / "examples"), function=function, label="label").execute(
-            folder / "prepared"
-        )
+        Transform(Examples(folder / "examples"), function=function, label="label").execute(folder / "prepared")
     prepared = Preprocessing(folder / "prepared" / "preprocessing")
     model = ModelBuilder(prepared, function=build_model).execute(tempfile.mkdtemp(dir=work)).model
     return Examples(folder / "examples"), prepared, model
 
 
 def _article_model(inputs: Any, hp: Any) -> Any:
-    from pipeline.recipes.fashion_mnist import build_model
+    from kerasline.pipeline.recipes.fashion_mnist import build_model
 
     return build_model(inputs, {"hidden": [128, 64], "learning_rate": 0.01, "momentum": 0.9})
 
 
 def _train(made: tuple[Any, Any, Any], work: Path, **settings: Any) -> Any:
     """What Trainer leaves, with the seconds of each epoch."""
-    from components import Trainer
+    from kerasline import Trainer
 
     ends = []
 
@@ -244,7 +232,7 @@ def _smooth_model(inputs: Any, hp: Any) -> Any:
 
 
 def _article(work: Path, build_model: Any = _article_model, **settings: Any) -> Any:
-    from pipeline.recipes.fashion_mnist import preprocessing
+    from kerasline.pipeline.recipes.fashion_mnist import preprocessing
 
     made = _made(work, "fashion", _fashion, preprocessing, build_model)
     return _train(made, work, **settings)
@@ -265,7 +253,7 @@ def _side_losses(work: Path) -> Any:
     import keras
     import numpy as np
 
-    from pipeline.recipes.fashion_mnist import preprocessing
+    from kerasline.pipeline.recipes.fashion_mnist import preprocessing
 
     theirs = np.load(work / "torch.npz")
     order = np.random.default_rng(0).permutation(60_000)
@@ -298,8 +286,10 @@ def _side_replicas(work: Path) -> Any:
     }
     found, alone = {}, None
     for name, settings in ways.items():
-        runs = {build: _article(work, build, steps=400, eval_split=None, **settings)
-                for build in (_article_model, _smooth_model)}  # fmt: skip
+        runs = {
+            build: _article(work, build, steps=400, eval_split=None, **settings)
+            for build in (_article_model, _smooth_model)
+        }
         losses = _losses_of(runs[_smooth_model])
         alone = losses if alone is None else alone
         found[name] = {
@@ -358,9 +348,7 @@ def _convolutional(inputs: Any, hp: Any) -> Any:
 
     layers, h = keras.layers, inputs["x"]
     for channels in (64, 128, 256):
-        h = layers.ReLU()(
-            layers.BatchNormalization()(layers.Conv2D(channels, 3, padding="same", use_bias=False)(h))
-        )
+        h = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(channels, 3, padding="same", use_bias=False)(h)))
         h = layers.MaxPooling2D()(layers.Conv2D(channels, 3, padding="same", activation="relu")(h))
     return _classifier(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(h)))
 
@@ -433,10 +421,7 @@ _SIDES = {
         f"{name}-trainer": (lambda work, name=name: _side_trainer(name, work))
         for name in ("transformer", "convolutional")
     },
-    **{
-        f"{name}-fit": (lambda work, name=name: _side_keras(name, work))
-        for name in ("transformer", "convolutional")
-    },
+    **{f"{name}-fit": (lambda work, name=name: _side_keras(name, work)) for name in ("transformer", "convolutional")},
 }
 
 if __name__ == "__main__":

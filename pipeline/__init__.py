@@ -1,0 +1,1 @@
+"""How stages are chained, run and recorded. This package imports `kerasline.components`, never the reverse."""

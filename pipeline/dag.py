@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from components.base import Channel, Component
-from components.errors import ParameterError, WiringError, nearest
+from kerasline.components.core.component import Channel, Component
+from kerasline.components.core.errors import ParameterError, WiringError, nearest
 
 
 class Pipeline:
@@ -93,9 +93,7 @@ class Pipeline:
         for key, value in changes.items():
             node, dot, parameter = key.partition(".")
             if not dot or node not in self.nodes:
-                raise ParameterError(
-                    f"{key}: no such node in pipeline {self.name}; {nearest(node, self.nodes)}"
-                )
+                raise ParameterError(f"{key}: no such node in pipeline {self.name}; {nearest(node, self.nodes)}")
             self.nodes[node].with_parameters({parameter: value})
         return self
 
@@ -145,7 +143,5 @@ def _with_producers(nodes: Iterable[Component]) -> list[Component]:
 
 def _checked_name(what: str, name: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", name):
-        raise WiringError(
-            f"{what} {name!r}: a name begins with a letter and has letters, digits, '_', '-', '.'"
-        )
+        raise WiringError(f"{what} {name!r}: a name begins with a letter and has letters, digits, '_', '-', '.'")
     return name

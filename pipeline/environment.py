@@ -9,9 +9,18 @@ import platform
 from typing import Any
 
 LIBRARIES = (
-    "kerasline", "tensorflow", "tensorflow-cpu", "keras", "apache-beam", "pyarrow", "numpy", "tensorflow-datasets",
-    "tensorflow-metadata", "SQLAlchemy", "optuna",
-)  # fmt: skip
+    "kerasline",
+    "tensorflow",
+    "tensorflow-cpu",
+    "keras",
+    "apache-beam",
+    "pyarrow",
+    "numpy",
+    "tensorflow-datasets",
+    "tensorflow-metadata",
+    "SQLAlchemy",
+    "optuna",
+)
 
 
 @functools.cache

@@ -22,18 +22,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from components import collector, heap
-from components.artifacts import Artifact, Blessing
-from components.base import Component, Context, LastBlessed
-from components.errors import ArtifactError, KeraslineError, RemoteError, StageSkipped, StoreError
-from pipeline import notices
-from pipeline import store as records
-from pipeline.dag import Pipeline
-from pipeline.environment import here
-from pipeline.fingerprint import node_fingerprint
-from pipeline.locks import locked
-from pipeline.publishing import ArtifactRoot, Published, file_digest
-from pipeline.store import Execution, Store, StoredArtifact
+from kerasline.components.core import garbage_collection, malloc
+from kerasline.components.core.artifacts import Artifact, Blessing
+from kerasline.components.core.component import Component, Context, LastBlessed
+from kerasline.components.core.errors import ArtifactError, KeraslineError, RemoteError, StageSkipped, StoreError
+from kerasline.pipeline.dag import Pipeline
+from kerasline.pipeline.environment import here
+from kerasline.pipeline.fingerprint import node_fingerprint
+from kerasline.pipeline.metadata import store as records
+from kerasline.pipeline.metadata.store import Execution, Store, StoredArtifact
+from kerasline.pipeline.observers import notices
+from kerasline.pipeline.storage.locks import locked
+from kerasline.pipeline.storage.publishing import ArtifactRoot, Published, file_digest
 
 LOG = logging.getLogger("kerasline")
 
@@ -165,7 +165,7 @@ class Executor:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
             shutil.rmtree(work_dir, ignore_errors=True)
-            heap.give_back()
+            malloc.give_back()
         return _with_outputs(blank, work, published, state="ran", message=note)
 
     def _cached(self, work: _Work, blank: Execution) -> Execution | None:
@@ -326,9 +326,7 @@ class _Work:
     note: str | None = None
 
 
-def _with_outputs(
-    blank: Execution, work: _Work, published: Published, *, state: str, message: str | None
-) -> Execution:
+def _with_outputs(blank: Execution, work: _Work, published: Published, *, state: str, message: str | None) -> Execution:
     return dataclasses.replace(
         blank,
         state=state,
@@ -345,9 +343,7 @@ def _with_outputs(
 
 def _stored(published: Published) -> dict[str, StoredArtifact]:
     return {
-        name: StoredArtifact(
-            facts["type"], f"{published.place}/{name}", facts["digest"], facts["size_bytes"]
-        )
+        name: StoredArtifact(facts["type"], f"{published.place}/{name}", facts["digest"], facts["size_bytes"])
         for name, facts in published.outputs.items()
     }
 
@@ -396,7 +392,7 @@ def _import_libraries(component: Component) -> None:
     with _IMPORTING:
         # A distribution that is not called as its module is left to the stage.
         wanted = [name for name in component.LIBRARIES if name not in sys.modules and find_spec(name)]
-        with collector.importing() if wanted else contextlib.nullcontext():
+        with garbage_collection.importing() if wanted else contextlib.nullcontext():
             for name in wanted:
                 with contextlib.suppress(ModuleNotFoundError):  # the stage tells it
                     importlib.import_module(name)
@@ -404,7 +400,9 @@ def _import_libraries(component: Component) -> None:
 
 def _explain(error: OSError) -> str:
     where = f": {error.filename}" if error.filename else ""
-    advice = {errno.ENOSPC: "; free some space, or give another --root",
-              errno.EACCES: "; check the permissions, or give another --root",
-              errno.EROFS: "; give another --root"}.get(error.errno or 0, "")  # fmt: skip
+    advice = {
+        errno.ENOSPC: "; free some space, or give another --root",
+        errno.EACCES: "; check the permissions, or give another --root",
+        errno.EROFS: "; give another --root",
+    }.get(error.errno or 0, "")
     return f"{error.strerror or error}{where}{advice}"

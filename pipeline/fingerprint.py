@@ -24,14 +24,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.base import Component
+from kerasline.components.core.component import Component
+from kerasline.components.core.import_path import source_folders
+from kerasline.pipeline import recipes
 
-HOUSE = Path(__file__).resolve().parent.parent
 
-
-def node_fingerprint(
-    component: Component, input_digests: Mapping[str, str], file_digest: Callable[[Path], str]
-) -> str:
+def node_fingerprint(component: Component, input_digests: Mapping[str, str], file_digest: Callable[[Path], str]) -> str:
     """The fingerprint of one stage on given inputs.
 
     Args:
@@ -50,9 +48,7 @@ def node_fingerprint(
         "libraries": {name: library_version(name) for name in component.LIBRARIES},
         "inputs": dict(input_digests),
         "parameters": {k: value_digest(v) for k, v in component.identifying_parameters().items()},
-        "external": [
-            file_digest(item) if isinstance(item, Path) else item for item in component.external_inputs()
-        ],
+        "external": [file_digest(item) if isinstance(item, Path) else item for item in component.external_inputs()],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -240,16 +236,21 @@ def _is_users_file(file: str | None) -> bool:
     if file is None or not file.endswith(".py"):
         return False
     path = Path(file).resolve()
-    if (HOUSE / "pipeline" / "recipes") in path.parents:
+    if Path(recipes.__path__[0]).resolve() in path.parents:
         return True
-    if (HOUSE / "components") in path.parents or (HOUSE / "pipeline") in path.parents:
+    if _is_ours(path):
         return False
     return not any(folder in path.parents for folder in _library_folders())
 
 
 def _may_hold_users_files(origin: str | None) -> bool:
     """Whether a package may be the user's own; one without a file, a mere folder, may be."""
-    return origin is None or _is_users_file(origin) or (HOUSE / "pipeline") in Path(origin).parents
+    return origin is None or _is_users_file(origin) or _is_ours(Path(origin).resolve())
+
+
+@functools.cache
+def _is_ours(path: Path) -> bool:
+    return any(folder in path.parents for folder in source_folders())
 
 
 @functools.cache
@@ -261,4 +262,4 @@ def _library_folders() -> list[Path]:
 
 def _is_house_stage(cls: type) -> bool:
     """Whether the class is one of the project's own stages, whose `VERSION` stands for its code."""
-    return cls.__module__.partition(".")[0] == "components"
+    return cls.__module__.startswith("kerasline.components.")

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.errors import KeraslineError, UserCodeError, WiringError, nearest
-from components.user_code import import_file
-from pipeline import recipes
-from pipeline.dag import Pipeline
+from kerasline.components.core.errors import KeraslineError, UserCodeError, WiringError, nearest
+from kerasline.components.core.user_code import import_file
+from kerasline.pipeline import recipes
+from kerasline.pipeline.dag import Pipeline
 
 MAIN_RECIPE = "penguins"
 
@@ -69,7 +69,7 @@ def _rebuilt(recipe: str, root: str, parameters: tuple[tuple[str, Any], ...]) ->
 def load_recipe(recipe: str) -> types.ModuleType:
     """The module of a recipe by its name, or of a user's file by its path."""
     if recipe in recipe_names():
-        return importlib.import_module(f"pipeline.recipes.{recipe}")
+        return importlib.import_module(f"kerasline.pipeline.recipes.{recipe}")
     path = Path(recipe)
     if path.is_file():
         return _guarded(recipe, import_file, path.resolve())

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from components.base import Component
-from components.errors import KeraslineError, ParameterError
-from components.trainer import Trainer
-from pipeline.dag import Pipeline
-from pipeline.publishing import ArtifactRoot
-from pipeline.run import Summary
-from pipeline.screen import plain_table
+from kerasline.components.core.component import Component
+from kerasline.components.core.errors import KeraslineError, ParameterError
+from kerasline.components.trainer.component import Trainer
+from kerasline.pipeline.commands.screen import plain_table
+from kerasline.pipeline.dag import Pipeline
+from kerasline.pipeline.run import Summary
+from kerasline.pipeline.storage.publishing import ArtifactRoot
 
 if TYPE_CHECKING:
-    from components.planning.devices import Device
-    from components.planning.plan import Choice, Plan
+    from kerasline.components.trainer.planning.devices import Device
+    from kerasline.components.trainer.planning.plan import Choice, Plan
 
 
 def trainer_of(pipeline: Pipeline, name: str | None) -> Trainer:
@@ -50,7 +50,7 @@ def known_device(device: str) -> Device | None:
     Raises:
         ParameterError: none is called so.
     """
-    from components.planning import devices
+    from kerasline.components.trainer.planning import devices
 
     here = device.partition(":")[0].lower() in ("auto", "cpu", "gpu")
     return None if here else devices.named(device)
@@ -69,10 +69,10 @@ def plan_after(summary: Summary, root: ArtifactRoot, trainer: Trainer, device: s
     failed = [e for e in summary.executions if e.state in ("failed", "skipped")]
     if failed:
         raise KeraslineError(f"{failed[0].node}: {failed[0].message}")
-    from components.artifacts import Model, Report
-    from components.planning import devices
-    from components.planning.plan import plan
-    from components.training.job import Job
+    from kerasline.components.core.artifacts import Model, Report
+    from kerasline.components.trainer.job import Job
+    from kerasline.components.trainer.planning import devices
+    from kerasline.components.trainer.planning.plan import plan
 
     settings = SimpleNamespace(**trainer.parameters)
     elsewhere = known_device(device)
@@ -82,8 +82,9 @@ def plan_after(summary: Summary, root: ArtifactRoot, trainer: Trainer, device: s
     with tempfile.TemporaryDirectory(prefix="kerasline-") as folder:
         work = Path(folder)
         inputs = _inputs(summary, root, trainer)
-        return plan(Job(settings, **inputs, trained=Model(work), history=Report(work),
-                        work_dir=work, state_dir=None), chosen)  # fmt: skip
+        return plan(
+            Job(settings, **inputs, trained=Model(work), history=Report(work), work_dir=work, state_dir=None), chosen
+        )
 
 
 def _inputs(summary: Summary, root: ArtifactRoot, trainer: Trainer) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def _inputs(summary: Summary, root: ArtifactRoot, trainer: Trainer) -> dict[str,
 
 def print_plan(screen: Console, plan: Plan) -> None:
     """The plan as tables."""
-    from components.planning.memory import gib
+    from kerasline.components.trainer.planning.memory import gib
 
     device = plan.device
     screen.print(
@@ -124,16 +125,22 @@ def print_plan(screen: Console, plan: Plan) -> None:
     screen.print(
         f"training: {plan.rows:,} rows, {plan.epochs:g} epochs, {plan.steps:,} steps of {plan.batch_size} in "
         f"{plan.precision}: {_flops(plan.flops)}, about {_time(plan.seconds)}"
-        + (f" ({plan.first_seconds:.1f} s to compile, {_time(plan.evaluation_seconds)} to evaluate)"
-           if plan.measured else ", a rough guess: that device is not here"), highlight=False,
-    )  # fmt: skip
-    rows = [(c.name, gib(c.memory_bytes), "yes" if c.fits else "no", _time(c.seconds), _ratio(c, plan))
-            for c in plan.choices]  # fmt: skip
+        + (
+            f" ({plan.first_seconds:.1f} s to compile, {_time(plan.evaluation_seconds)} to evaluate)"
+            if plan.measured
+            else ", a rough guess: that device is not here"
+        ),
+        highlight=False,
+    )
+    rows = [
+        (c.name, gib(c.memory_bytes), "yes" if c.fits else "no", _time(c.seconds), _ratio(c, plan))
+        for c in plan.choices
+    ]
     screen.print(plain_table(("choice", "memory", "fits", "time", "× as it is set"), rows))
 
 
 def _memory_row(choice: Choice) -> tuple[str, ...]:
-    from components.planning.memory import gib
+    from kerasline.components.trainer.planning.memory import gib
 
     costs = choice.need.costs
     parts = (costs.weight_bytes, costs.gradient_bytes, costs.optimizer_bytes, costs.activation_bytes)

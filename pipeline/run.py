@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.columnar.runners import check_runner, runs_here
-from components.errors import KeraslineError
-from pipeline.dag import Pipeline
-from pipeline.executor import LOG, Executor
-from pipeline.liveness import alive
-from pipeline.locks import locked
-from pipeline.notices import noticed
-from pipeline.publishing import ArtifactRoot
-from pipeline.store import Execution, Run, Store, new_run_id, now
+from kerasline.components.core.errors import KeraslineError
+from kerasline.components.data.beam_runners import check_runner, runs_here
+from kerasline.pipeline.dag import Pipeline
+from kerasline.pipeline.executor import LOG, Executor
+from kerasline.pipeline.metadata.liveness import alive
+from kerasline.pipeline.metadata.store import Execution, Run, Store, new_run_id, now
+from kerasline.pipeline.observers.notices import noticed
+from kerasline.pipeline.storage.locks import locked
+from kerasline.pipeline.storage.publishing import ArtifactRoot
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,14 @@ def run_pipeline(request: RunRequest) -> Summary:
     check_runner(request.beam_options)
     selected = list(request.selected) or request.pipeline.order
     executor = Executor(
-        request.pipeline, request.store, request.root, request.run_id, selected,
-        tuple(request.beam_options), request.use_cache,
-    )  # fmt: skip
+        request.pipeline,
+        request.store,
+        request.root,
+        request.run_id,
+        selected,
+        tuple(request.beam_options),
+        request.use_cache,
+    )
     clock, state = time.perf_counter(), "failed"
     root = request.root
     root.check(request.beam_options)
@@ -137,7 +142,7 @@ def _orchestrate(executor: Executor, pending: Sequence[str], options: Sequence[s
         alone.start()
         alone.join()
         return
-    from pipeline.runners import beam
+    from kerasline.pipeline.runners import beam
 
     try:
         beam.run(executor, pending, options)

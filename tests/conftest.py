@@ -29,8 +29,8 @@ def make_examples(tmp_path):
     """Writes an Examples artifact of `{split: {column: values}}`, in shards of `shard_rows`."""
     import pyarrow as pa
 
-    from components.artifacts import Examples
-    from components.columnar import shards
+    from kerasline.components.core.artifacts import Examples
+    from kerasline.components.data import shards
 
     def make(splits, name="examples"):
         folder = tmp_path / name
@@ -128,9 +128,11 @@ def start_s3(log, port=None, **environment):
 def s3(s3_server, request):
     """The URL of an empty bucket of that server, which this process and its children find by the environment."""
     settings = {
-        "AWS_ENDPOINT_URL": s3_server[0], "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
-    }  # fmt: skip
+        "AWS_ENDPOINT_URL": s3_server[0],
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     import s3fs

@@ -28,12 +28,29 @@ from pathlib import Path
 HOUSE = Path(__file__).resolve().parent.parent
 COMMAND = str(HOUSE / "run_pipeline.py")
 IMPORTED = [
-    "tensorflow", "keras", "apache_beam", "pyarrow.parquet", "sqlalchemy.orm", "alembic.command", "pydantic",
-    "aiohttp.web", "h2corn", "simdjson", "orjson", "prometheus_client", "components", "components.serving.server",
-    "components.serving.grpc_face", "components.serving.grpc_server", "components.columnar.beam",
-    "components.adaptation.passes", "components.evaluation.evaluate", "components.inferring.inference",
-    "pipeline.cli", "pipeline.executor",
-]  # fmt: skip
+    "tensorflow",
+    "keras",
+    "apache_beam",
+    "pyarrow.parquet",
+    "sqlalchemy.orm",
+    "alembic.command",
+    "pydantic",
+    "aiohttp.web",
+    "h2corn",
+    "simdjson",
+    "orjson",
+    "prometheus_client",
+    "components",
+    "kerasline.components.serving.server",
+    "kerasline.components.serving.grpc.service",
+    "kerasline.components.serving.grpc.server",
+    "kerasline.components.data.fold",
+    "kerasline.components.preprocessing.adaptation.passes",
+    "kerasline.components.evaluator.evaluate",
+    "kerasline.components.bulk_inferrer.inference",
+    "kerasline.pipeline.commands.app",
+    "kerasline.pipeline.executor",
+]
 
 
 def _paths(environment) -> set[str]:
@@ -110,8 +127,11 @@ def _parent() -> str:
     address = str(Path(tempfile.mkdtemp(prefix="forking-"), "socket"))
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.forking", address],
-        cwd=HOUSE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=HOUSE,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     if process.stdout.readline() != "ready\n":
         raise RuntimeError("the process to fork from did not start")
     _kept.append(process)

@@ -84,9 +84,7 @@ def program(name: str) -> str:
     debian = sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"), key=lambda p: float(p.split("/")[4]))
     found = shutil.which(name) or next(reversed(debian), None)
     if found is None:
-        pytest.skip(
-            f"PostgreSQL's {name} is neither on the PATH nor in /usr/lib/postgresql (apt install postgresql)"
-        )
+        pytest.skip(f"PostgreSQL's {name} is neither on the PATH nor in /usr/lib/postgresql (apt install postgresql)")
     return found
 
 

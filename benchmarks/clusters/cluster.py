@@ -96,8 +96,9 @@ def job_server(engine: str) -> Path:
             shutil.copy(HERE / "pom.xml", folder)
             for sources in filter(Path.is_dir, (HERE / "java" / "both", HERE / "java" / engine)):
                 shutil.copytree(sources, Path(folder, "src", "main", "java"), dirs_exist_ok=True)
-            built = subprocess.run(["mvn", "--batch-mode", "--quiet", "package", "-P", engine], cwd=folder,
-                                   capture_output=True, text=True)  # fmt: skip
+            built = subprocess.run(
+                ["mvn", "--batch-mode", "--quiet", "package", "-P", engine], cwd=folder, capture_output=True, text=True
+            )
             if built.returncode:
                 raise ClusterError(f"Maven could not build the job server: {built.stdout[-1000:]}")
             os.replace(Path(folder, "target", "job-server.jar"), jar)
@@ -106,16 +107,21 @@ def job_server(engine: str) -> Path:
 
 def _worker_pool(settings: Settings) -> Process:
     """SDK workers apart from the process that submits, as on a cluster of many hosts."""
-    command = [sys.executable, "-m", "pipeline.runners.worker_pool", f"--port={settings.pool_port}"]
+    command = [sys.executable, "-m", "kerasline.pipeline.runners.worker_pool", f"--port={settings.pool_port}"]
     return Process("pool", command, {"PYTHONPATH": str(HOUSE)})
 
 
 def _launch(process: Process, home: Path) -> None:
     with open(home / f"{process.name}.log", "w") as log:
         started = subprocess.Popen(
-            process.command, cwd=home, env={**os.environ, **process.environment},
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+            process.command,
+            cwd=home,
+            env={**os.environ, **process.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     (home / f"{process.name}.pid").write_text(str(started.pid))
 
 

@@ -15,11 +15,23 @@ from typing import Any
 OPENED = [
     f"--add-opens=java.base/{package}=ALL-UNNAMED"
     for package in (
-        "java.io", "java.lang", "java.lang.invoke", "java.lang.reflect", "java.net", "java.nio", "java.text",
-        "java.time", "java.util", "java.util.concurrent", "java.util.concurrent.atomic",
-        "java.util.concurrent.locks", "sun.nio.ch", "sun.nio.cs", "sun.security.action",
+        "java.io",
+        "java.lang",
+        "java.lang.invoke",
+        "java.lang.reflect",
+        "java.net",
+        "java.nio",
+        "java.text",
+        "java.time",
+        "java.util",
+        "java.util.concurrent",
+        "java.util.concurrent.atomic",
+        "java.util.concurrent.locks",
+        "sun.nio.ch",
+        "sun.nio.cs",
+        "sun.security.action",
     )
-]  # fmt: skip
+]
 
 
 @dataclass(frozen=True)
@@ -60,9 +72,12 @@ class Settings:
     def job_server_arguments(self, artifacts: str = "artifacts") -> list[str]:
         """What all of Beam's job servers take."""
         return [
-            "--job-host=127.0.0.1", f"--job-port={self.job_port}", "--artifact-port=0", "--expansion-port=0",
+            "--job-host=127.0.0.1",
+            f"--job-port={self.job_port}",
+            "--artifact-port=0",
+            "--expansion-port=0",
             f"--artifacts-dir={self.home / artifacts}",
-        ]  # fmt: skip
+        ]
 
 
 @dataclass(frozen=True)

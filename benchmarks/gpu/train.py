@@ -19,9 +19,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="gpu")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=20)
@@ -29,7 +27,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from training import trained
 
-    from components.errors import ParameterError
+    from kerasline.components.core.errors import ParameterError
 
     settings = {"device": options.device, "batch_size": options.batch_size, "epochs": options.epochs}
     print(
@@ -45,8 +43,11 @@ def main() -> None:
                     sys.exit(2)
                 share = f"{facts['share_of_peak']:.0%}" if "share_of_peak" in facts else ""
                 rate, flops = facts["samples_per_second"], facts.get("flops_per_second", 0) / 1e12
-                print(f"| {name} | {facts['device']}, {facts['devices'][0]} | {precision} | {facts['jit_compile']} | "
-                      f"{rate:,.0f} | {flops:.3f} | {share} |", flush=True)  # fmt: skip
+                print(
+                    f"| {name} | {facts['device']}, {facts['devices'][0]} | {precision} | {facts['jit_compile']} | "
+                    f"{rate:,.0f} | {flops:.3f} | {share} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -5,14 +5,14 @@ variables of `STYLE`, which a page includes once; `standalone` makes a file of c
 Texts are escaped. What is not a finite number (None, NaN, infinities) is left out.
 """
 
-from components.charts.bars import Bar, bar_chart, histogram
-from components.charts.heat_map import heat_map
-from components.charts.intervals import Interval, interval_plot
-from components.charts.lines import Series, line_chart
-from components.charts.numbers import number_text
-from components.charts.scatter import Dot, scatter
-from components.charts.style import STYLE
-from components.charts.svg import standalone
+from kerasline.components.charts.bars import Bar, bar_chart, histogram
+from kerasline.components.charts.heat_map import heat_map
+from kerasline.components.charts.intervals import Interval, interval_plot
+from kerasline.components.charts.lines import Series, line_chart
+from kerasline.components.charts.numbers import number_text
+from kerasline.components.charts.scatter import Dot, scatter
+from kerasline.components.charts.style import STYLE
+from kerasline.components.charts.svg import standalone
 
 __all__ = [
     "STYLE",

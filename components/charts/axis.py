@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.charts.numbers import finite, number_text
+from kerasline.components.charts.numbers import finite, number_text
 
 TINY = 1e-290  # below it, ratios overflow
 
@@ -38,9 +38,14 @@ class Axis:
 
 
 def number_axis(
-    values: Iterable[Any], label: str = "", *, log: bool = False, zero: bool = False,
-    within: tuple[float, float] | None = None, about: int = 5,
-) -> Axis:  # fmt: skip
+    values: Iterable[Any],
+    label: str = "",
+    *,
+    log: bool = False,
+    zero: bool = False,
+    within: tuple[float, float] | None = None,
+    about: int = 5,
+) -> Axis:
     """An axis that holds all the values, with round ends; of whole numbers alone, with ticks on such.
 
     Args:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.charts.axis import Axis, category_axis, number_axis
-from components.charts.numbers import finite, number_text
-from components.charts.plot import WIDTH, Plot
-from components.charts.svg import tag, told
+from kerasline.components.charts.axis import Axis, category_axis, number_axis
+from kerasline.components.charts.numbers import finite, number_text
+from kerasline.components.charts.plot import WIDTH, Plot
+from kerasline.components.charts.svg import tag, told
 
 BAR_ROOM = 22.0
 
@@ -25,9 +25,14 @@ class Bar:
 
 
 def bar_chart(
-    bars: Sequence[Bar], *, title: str, label: str = "", color: int = 1, width: float = WIDTH,
+    bars: Sequence[Bar],
+    *,
+    title: str,
+    label: str = "",
+    color: int = 1,
+    width: float = WIDTH,
     room: float = BAR_ROOM,
-) -> str:  # fmt: skip
+) -> str:
     """Lying bars from zero, the first on top, with their intervals as whiskers.
 
     Args:
@@ -36,8 +41,14 @@ def bar_chart(
     """
     values = [v for bar in bars for v in (bar.value, bar.low, bar.high)]
     across = number_axis(values, label, zero=True, about=4)
-    plot = Plot(title, across, category_axis([bar.name for bar in bars]), width=width, top_down=True,
-                height=len(bars) * room + 28 + (16 if label else 0))  # fmt: skip
+    plot = Plot(
+        title,
+        across,
+        category_axis([bar.name for bar in bars]),
+        width=width,
+        top_down=True,
+        height=len(bars) * room + 28 + (16 if label else 0),
+    )
     zero = plot.x(0.0)
     marks = []
     for number, bar in enumerate(bars):
@@ -64,9 +75,16 @@ def bar_chart(
 
 
 def histogram(
-    buckets: Sequence[tuple[float, float, float]], *, title: str, label: str = "", counts: bool = True,
-    within: tuple[float, float] | None = None, color: int = 1, width: float = WIDTH, height: float = 150.0,
-) -> str:  # fmt: skip
+    buckets: Sequence[tuple[float, float, float]],
+    *,
+    title: str,
+    label: str = "",
+    counts: bool = True,
+    within: tuple[float, float] | None = None,
+    color: int = 1,
+    width: float = WIDTH,
+    height: float = 150.0,
+) -> str:
     """Standing bars over the range of each bucket.
 
     Args:

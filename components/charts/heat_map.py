@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from components.charts.numbers import number_text
-from components.charts.plot import WIDTH
-from components.charts.svg import drawing, shortened, tag, text_width, told, words
+from kerasline.components.charts.numbers import number_text
+from kerasline.components.charts.plot import WIDTH
+from kerasline.components.charts.svg import drawing, shortened, tag, text_width, told, words
 
 LABEL, NUMBERED = 14, 16  # characters of a label; sides up to which numbers are written
 LINE = 16.0
 
 
 def heat_map(
-    rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence[float]], *, title: str,
-    row_label: str = "", column_label: str = "",
-) -> str:  # fmt: skip
+    rows: Sequence[str],
+    columns: Sequence[str],
+    counts: Sequence[Sequence[float]],
+    *,
+    title: str,
+    row_label: str = "",
+    column_label: str = "",
+) -> str:
     """A square a pair, as dark as its share of its row; a row's name at its left, columns below."""
     side = 44.0 if len(rows) <= 6 else 34.0 if len(rows) <= NUMBERED else max(640.0 / len(rows), 6.0)
     every = max(-(-11 // int(side)), 1)  # names that would overlap are left out
@@ -57,5 +62,8 @@ def _cell(x: float, y: float, side: float, count: float, share: float, text: str
 
 
 def _name(name: str, x: float, y: float, anchor: str, **more: str) -> str:
-    return tag("g", told(name) if len(str(name)) > LABEL else "",
-               words(shortened(name, LABEL), x, y, text_anchor=anchor, **more))  # fmt: skip
+    return tag(
+        "g",
+        told(name) if len(str(name)) > LABEL else "",
+        words(shortened(name, LABEL), x, y, text_anchor=anchor, **more),
+    )

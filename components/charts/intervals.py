@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.charts.axis import category_axis, number_axis
-from components.charts.numbers import finite, number_text
-from components.charts.plot import Plot
-from components.charts.svg import tag, told
+from kerasline.components.charts.axis import category_axis, number_axis
+from kerasline.components.charts.numbers import finite, number_text
+from kerasline.components.charts.plot import Plot
+from kerasline.components.charts.svg import tag, told
 
 ROOM = 20.0
 
@@ -27,14 +27,24 @@ class Interval:
 
 
 def interval_plot(
-    intervals: Sequence[Interval], *, title: str, label: str = "", reference: Interval | None = None,
+    intervals: Sequence[Interval],
+    *,
+    title: str,
+    label: str = "",
+    reference: Interval | None = None,
     width: float = 360.0,
-) -> str:  # fmt: skip
+) -> str:
     """A dot and a whisker each, the first on top; the reference's estimate and interval go through all."""
     every = [*intervals, *([reference] if reference else [])]
     across = number_axis([v for i in every for v in (i.value, i.low, i.high)], label, about=4)
-    plot = Plot(title, across, category_axis([i.name for i in intervals]), width=width, top_down=True,
-                height=len(intervals) * ROOM + 28 + (16 if label else 0))  # fmt: skip
+    plot = Plot(
+        title,
+        across,
+        category_axis([i.name for i in intervals]),
+        width=width,
+        top_down=True,
+        height=len(intervals) * ROOM + 28 + (16 if label else 0),
+    )
     marks = _reference(plot, reference) if reference else []
     for number, one in enumerate(intervals):
         if finite(one.value):
@@ -50,8 +60,14 @@ def _reference(plot: Plot, whole: Interval) -> list[str]:
         size = {"x": low, "width": max(high - low, 1.0), "y": plot.top, "height": height}
         marks.append(tag("g", tag("rect", told(_text(whole)), **size, kind="band"), kind="s2"))
     if finite(whole.value):
-        marks.append(tag("path", told(_text(whole)), d=f"M{plot.x(whole.value):.1f} {plot.top:.1f}v{height:.1f}",
-                         kind="reference"))  # fmt: skip
+        marks.append(
+            tag(
+                "path",
+                told(_text(whole)),
+                d=f"M{plot.x(whole.value):.1f} {plot.top:.1f}v{height:.1f}",
+                kind="reference",
+            )
+        )
     return marks
 
 
@@ -64,7 +80,5 @@ def _mark(plot: Plot, one: Interval, y: float) -> list[str]:
 
 
 def _text(one: Interval) -> str:
-    between = (
-        f" ({number_text(one.low)} to {number_text(one.high)})" if finite(one.low) and finite(one.high) else ""
-    )
+    between = f" ({number_text(one.low)} to {number_text(one.high)})" if finite(one.low) and finite(one.high) else ""
     return f"{one.name}: {number_text(one.value)}{between}{', ' + one.note if one.note else ''}"

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.charts.axis import number_axis
-from components.charts.numbers import finite, number_text
-from components.charts.plot import COLOURS, HEIGHT, WIDTH, Key, Plot
-from components.charts.svg import tag, told
+from kerasline.components.charts.axis import number_axis
+from kerasline.components.charts.numbers import finite, number_text
+from kerasline.components.charts.plot import COLOURS, HEIGHT, WIDTH, Key, Plot
+from kerasline.components.charts.svg import tag, told
 
 FEW, HOVERED = 20, 60
 
@@ -35,10 +35,18 @@ class Series:
 
 
 def line_chart(
-    series: Sequence[Series], *, title: str, x_label: str = "", y_label: str = "",
-    x_within: tuple[float, float] | None = None, y_within: tuple[float, float] | None = None,
-    x_log: bool = False, diagonal: bool = False, width: float = WIDTH, height: float = HEIGHT,
-) -> str:  # fmt: skip
+    series: Sequence[Series],
+    *,
+    title: str,
+    x_label: str = "",
+    y_label: str = "",
+    x_within: tuple[float, float] | None = None,
+    y_within: tuple[float, float] | None = None,
+    x_log: bool = False,
+    diagonal: bool = False,
+    width: float = WIDTH,
+    height: float = HEIGHT,
+) -> str:
     """One line a series; a gap where a value is missing.
 
     Args:
@@ -76,8 +84,16 @@ def _marks(plot: Plot, series: Series) -> list[str]:
         seen = len(points) <= FEW or (x, y) in alone
         if seen or number % every == 0:
             text = f"{series.name}: {number_text(y)} at {plot.across.label or 'x'} {number_text(x)}"
-            marks.append(tag("circle", told(text), cx=plot.x(x), cy=plot.y(y), r=3 if seen else 5,
-                             kind="dot" if seen else "hover"))  # fmt: skip
+            marks.append(
+                tag(
+                    "circle",
+                    told(text),
+                    cx=plot.x(x),
+                    cy=plot.y(y),
+                    r=3 if seen else 5,
+                    kind="dot" if seen else "hover",
+                )
+            )
     return marks
 
 

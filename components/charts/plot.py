@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from components.charts.axis import Axis
-from components.charts.svg import drawing, tag, text_width, told, words
+from kerasline.components.charts.axis import Axis
+from kerasline.components.charts.svg import drawing, tag, text_width, told, words
 
 WIDTH, HEIGHT = 320.0, 215.0
 LINE, GAP = 16.0, 8.0
@@ -33,9 +33,16 @@ class Plot:
     """
 
     def __init__(
-        self, title: str, across: Axis, up: Axis, *, width: float = WIDTH, height: float = HEIGHT,
-        legend: Sequence[Key] = (), top_down: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        title: str,
+        across: Axis,
+        up: Axis,
+        *,
+        width: float = WIDTH,
+        height: float = HEIGHT,
+        legend: Sequence[Key] = (),
+        top_down: bool = False,
+    ) -> None:
         self.title, self.across, self.up = title, across, up
         self.width, self.height, self.top_down = width, height, top_down
         self._legend = _legend_rows(legend, width)
@@ -92,19 +99,20 @@ class Plot:
                 room = x + half + GAP / 2
         if self.across.label:
             middle = (self.left + self.right) / 2
-            parts.append(
-                words(self.across.label, middle, self.height - GAP / 2, kind="name", text_anchor="middle")
-            )
+            parts.append(words(self.across.label, middle, self.height - GAP / 2, kind="name", text_anchor="middle"))
         return parts
 
     def _up_texts(self) -> list[str]:
         kind = "name" if self.up.names else None
         names = self.up.names or [None] * len(self.up.ticks)
         parts = [
-            tag("g", told(name) if name != text else "",
-                words(text, self.left - GAP / 2 - 1, self.y(value) + 4, text_anchor="end", kind=kind))
+            tag(
+                "g",
+                told(name) if name != text else "",
+                words(text, self.left - GAP / 2 - 1, self.y(value) + 4, text_anchor="end", kind=kind),
+            )
             for (value, text), name in zip(self.up.ticks, names)
-        ]  # fmt: skip
+        ]
         if self.up.label:
             parts.append(words(self.up.label, 2.0, self.top - GAP - 3, kind="name"))
         return parts

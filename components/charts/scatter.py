@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.charts.axis import category_axis, number_axis
-from components.charts.numbers import finite
-from components.charts.plot import HEIGHT, WIDTH, Plot
-from components.charts.svg import tag, told
+from kerasline.components.charts.axis import category_axis, number_axis
+from kerasline.components.charts.numbers import finite
+from kerasline.components.charts.plot import HEIGHT, WIDTH, Plot
+from kerasline.components.charts.svg import tag, told
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,17 @@ class Dot:
 
 
 def scatter(
-    dots: Sequence[Dot], *, title: str, x_label: str = "", y_label: str = "", x_log: bool = False,
-    choice: bool = False, steps: Sequence[tuple[float, float]] = (), width: float = WIDTH, height: float = HEIGHT,
-) -> str:  # fmt: skip
+    dots: Sequence[Dot],
+    *,
+    title: str,
+    x_label: str = "",
+    y_label: str = "",
+    x_log: bool = False,
+    choice: bool = False,
+    steps: Sequence[tuple[float, float]] = (),
+    width: float = WIDTH,
+    height: float = HEIGHT,
+) -> str:
     """A circle a dot.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from components.charts.style import STYLE
+from kerasline.components.charts.style import STYLE
 
 # Pixels of a character of 11-pixel sans-serif, by the wider ones of the usual fonts.
 NARROW, WIDE, OTHER = 4.0, 8.2, 6.9

@@ -15,17 +15,17 @@ from typing import Any
 
 from aiohttp import web
 
-from components import collector
-from components.errors import KeraslineError
-from components.serving.access_log import AccessLog
-from components.serving.connections import GuardedServer
-from components.serving.errors import RequestError
-from components.serving.gate import Gate
-from components.serving.metrics import Metrics
-from components.serving.models import Models
-from components.serving.rest import RestFace
-from components.serving.settings import ServerSettings
-from components.serving.versions import are_small, check_sources, find_versions
+from kerasline.components.core import garbage_collection
+from kerasline.components.core.errors import KeraslineError
+from kerasline.components.serving.http.access_log import AccessLog
+from kerasline.components.serving.http.connections import GuardedServer
+from kerasline.components.serving.http.gate import Gate
+from kerasline.components.serving.http.rest import RestFace
+from kerasline.components.serving.runtime.errors import RequestError
+from kerasline.components.serving.runtime.metrics import Metrics
+from kerasline.components.serving.runtime.models import Models
+from kerasline.components.serving.runtime.versions import are_small, check_sources, find_versions
+from kerasline.components.serving.settings import ServerSettings
 
 log = logging.getLogger(__name__)
 # While load balancers notice that readiness is gone, requests are still taken.
@@ -82,7 +82,7 @@ class _Server:
                 self._grpc_port = await grpc_server.start()
             self._start_task(models.watch())
             self._start_task(self._flush())
-            collector.settle()
+            garbage_collection.settle()
             self._announce(models)
             await ended.wait()
         finally:
@@ -93,9 +93,7 @@ class _Server:
         port = self._settings.rest_port
         if port is None:
             return None
-        server = GuardedServer(
-            RestFace(models, self._gate, self._metrics), self._settings.limits, self._metrics
-        )
+        server = GuardedServer(RestFace(models, self._gate, self._metrics), self._settings.limits, self._metrics)
         runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain_seconds)
         await runner.setup()
         patience = self._settings.limits.idle_seconds if self._ssl else None
@@ -116,8 +114,8 @@ class _Server:
         """Before models are loaded, so that what is missing is told at once; it listens when they are."""
         if self._settings.grpc_port is None:
             return None
-        from components.serving.grpc_face import GrpcFace
-        from components.serving.grpc_server import GrpcServer
+        from kerasline.components.serving.grpc.server import GrpcServer
+        from kerasline.components.serving.grpc.service import GrpcFace
 
         return GrpcServer(GrpcFace(models, self._gate), self._settings)
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.errors import ParameterError
+from kerasline.components.core.errors import ParameterError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
 MEBIBYTE = 1 << 20
@@ -60,7 +60,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """All that `components.serving.server.run` needs.
+    """All that `kerasline.components.serving.server.run` needs.
 
     Attributes:
         models: what is served, at least one.
@@ -104,13 +104,9 @@ class ServerSettings:
         names = [model.name for model in self.models]
         for name in names:
             if not NAME.fullmatch(name):
-                raise ParameterError(
-                    f"serve: {name!r} cannot be a model's name; letters, digits, _ . + - can"
-                )
+                raise ParameterError(f"serve: {name!r} cannot be a model's name; letters, digits, _ . + - can")
             if names.count(name) > 1:
-                raise ParameterError(
-                    f"serve: two models are named {name!r}; name them with --model NAME=FOLDER"
-                )
+                raise ParameterError(f"serve: two models are named {name!r}; name them with --model NAME=FOLDER")
 
 
 def source_of(folder: Path) -> ModelSource:

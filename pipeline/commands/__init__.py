@@ -1,1 +1,1 @@
-"""The commands of the command line, which `pipeline.cli` puts together: they parse, ask other modules, and print."""
+"""The commands of the command line, which `kerasline.pipeline.commands.app` puts together: they parse, ask other modules, and print."""

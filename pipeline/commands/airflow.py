@@ -5,22 +5,22 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import DEFAULT_ROOT, Root, parsed_settings
-from pipeline.commands.output import write_text
+from kerasline.pipeline.commands.options import DEFAULT_ROOT, Root, parsed_settings
+from kerasline.pipeline.commands.output import write_text
 
 
 def airflow(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE|FILE.py")],
     output: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option("-o", "--output", help="The DAG file; FILE.json for the factory.", show_default="the screen"),
     ] = None,
     schedule: Annotated[
-        Optional[str], typer.Option(help="A cron expression, or such as @daily.", show_default="by hand")
+        str | None, typer.Option(help="A cron expression, or such as @daily.", show_default="by hand")
     ] = None,
     timezone: Annotated[str, typer.Option(help="Of the schedule, and of the days that data are of.")] = "UTC",
     start_date: Annotated[str, typer.Option(help="The first day, YYYY-MM-DD.")] = "2026-01-01",
@@ -29,57 +29,67 @@ def airflow(
     retries: Annotated[int, typer.Option(min=0, help="Further tries of a stage that failed.")] = 1,
     retry_minutes: Annotated[float, typer.Option(min=0, help="The pause before one.")] = 1.0,
     pools: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option("--pool", metavar="[NODE=]POOL", help="Airflow's pool of all stages, or of one."),
     ] = None,
     params: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option("--param", metavar="PATTERN", help="What can be set at a start, as in 'Trainer.*'; all."),
     ] = None,
-    tags: Annotated[Optional[list[str]], typer.Option("--tag", help="Of the DAG.")] = None,
-    dag_id: Annotated[Optional[str], typer.Option(help="The DAG's name.", show_default="the pipeline's")] = None,
+    tags: Annotated[list[str] | None, typer.Option("--tag", help="Of the DAG.")] = None,
+    dag_id: Annotated[str | None, typer.Option(help="The DAG's name.", show_default="the pipeline's")] = None,
     operator: Annotated[
         str, typer.Option(help="What runs stages: command, external-python, docker, kubernetes.")
     ] = "command",
     image: Annotated[str, typer.Option(help="Of containers; kerasline is installed in it.")] = "",
     command: Annotated[
-        Optional[str], typer.Option(help="Calls kerasline where stages run.", show_default="this one")
+        str | None, typer.Option(help="Calls kerasline where stages run.", show_default="this one")
     ] = None,
     reports: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(metavar="URL", help="Where the folder of reports is served.", show_default="its files"),
     ] = None,
     fail_refused: Annotated[
         bool, typer.Option("--fail-refused", help="A refused model fails Pusher instead of skipping it.")
     ] = False,
     settings: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option("--set", metavar="NODE.PARAM=VALUE", help="Set a stage's parameter in every run."),
     ] = None,
     root: Root = DEFAULT_ROOT,
     metadata: Annotated[
-        Optional[str], typer.Option(help="The metadata store's SQLAlchemy URL, without a password.")
+        str | None, typer.Option(help="The metadata store's SQLAlchemy URL, without a password.")
     ] = None,
 ) -> None:
     """Write an Airflow 3 DAG of a pipeline: a task for each stage, run in this environment or in containers."""
-    from pipeline.loading import load_pipeline
-    from pipeline.runners.airflow.dag_file import dag_file
-    from pipeline.runners.airflow.describe import describe, this_command
-    from pipeline.runners.airflow.description import Place, Timing
+    from kerasline.pipeline.loading import load_pipeline
+    from kerasline.pipeline.runners.airflow.dag_file import dag_file
+    from kerasline.pipeline.runners.airflow.describe import describe, this_command
+    from kerasline.pipeline.runners.airflow.description import Place, Timing
 
     fixed, where = parsed_settings(settings or []), root.place
     kept = where if root.shared else f"file://{where}"
     in_image = operator in ("docker", "kubernetes")
     description = describe(
-        load_pipeline(recipe, where, fixed), recipe, fixed=fixed, dag_id=dag_id, wanted=params or ["*"],
-        pools=pools or [], tags=tags or [], fail_refused=fail_refused,
+        load_pipeline(recipe, where, fixed),
+        recipe,
+        fixed=fixed,
+        dag_id=dag_id,
+        wanted=params or ["*"],
+        pools=pools or [],
+        tags=tags or [],
+        fail_refused=fail_refused,
         place=Place(
-            command=command or ("python -m run_pipeline" if in_image else this_command()),
-            folder=str(Path.cwd()), root=where, reports=reports or f"{kept}/reports",
-            metadata=metadata, operator=operator, image=image,
+            command=command or ("python -m kerasline" if in_image else this_command()),
+            folder=str(Path.cwd()),
+            root=where,
+            reports=reports or f"{kept}/reports",
+            metadata=metadata,
+            operator=operator,
+            image=image,
         ),
         timing=Timing(schedule, timezone, start_date, catchup, retries, retry_minutes, runs_at_once),
-    )  # fmt: skip
+    )
     if output is None:
         sys.stdout.write(dag_file(description))
         return

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import DEFAULT_ROOT, Json, Metadata, Root, opened_store
-from pipeline.commands.output import show_table, write_json
+from kerasline.pipeline.commands.options import DEFAULT_ROOT, Json, Metadata, Root, opened_store
+from kerasline.pipeline.commands.output import show_table, write_json
 
 
 def gc(
@@ -18,7 +18,7 @@ def gc(
     json_file: Json = None,
 ) -> None:
     """Remove what dead processes left, and outputs that none of the newest runs uses."""
-    from pipeline.garbage import collect
+    from kerasline.pipeline.storage.garbage import collect
 
     store = opened_store(root, metadata, must_exist=True)
     removed = collect(store, root, keep=keep, dry_run=dry_run)
@@ -29,11 +29,11 @@ def gc(
 
 def rollback(
     destination: Annotated[str, typer.Argument(help="The folder of versions that a Pusher fills: a path or URL.")],
-    to: Annotated[Optional[int], typer.Option(help="The version; by default the one before the latest.")] = None,
+    to: Annotated[int | None, typer.Option(help="The version; by default the one before the latest.")] = None,
     json_file: Json = None,
 ) -> None:
     """Serve an earlier version of a pushed model again: `latest` points to it from one instant to the next."""
-    from pipeline.rollback import rolled_back
+    from kerasline.pipeline.commands.rollback import rolled_back
 
     found = rolled_back(destination, to)
     if json_file:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import DEFAULT_ROOT, Json, Metadata, Root, opened_store, report_file, run_of, state_of
-from pipeline.commands.output import show_table, write_json
+from kerasline.pipeline.commands.options import (
+    DEFAULT_ROOT,
+    Json,
+    Metadata,
+    Root,
+    opened_store,
+    report_file,
+    run_of,
+    state_of,
+)
+from kerasline.pipeline.commands.output import show_table, write_json
 
 
 def recipes(json_file: Json = None) -> None:
     """List the ready pipelines."""
-    from pipeline.loading import recipe_names, recipe_summary
+    from kerasline.pipeline.loading import recipe_names, recipe_summary
 
     rows = [(name, recipe_summary(name)) for name in recipe_names()]
     show_table(json_file, ("recipe", "what it does"), rows, [dict(zip(("name", "about"), r)) for r in rows])
@@ -41,8 +50,8 @@ def show(
 
     RUN: an id, its beginning, or latest.
     """
-    from pipeline.run import Summary
-    from pipeline.screen import figures
+    from kerasline.pipeline.commands.screen import figures
+    from kerasline.pipeline.run import Summary
 
     store = opened_store(root, metadata, must_exist=True)
     item = run_of(store, run_id)
@@ -55,8 +64,8 @@ def show(
         rows.append((e.node, e.state, f"{e.seconds or 0:.1f}", told))
     show_table(json_file, ("stage", "state", "seconds", "figures and outputs"), rows, summary.as_json())
     if not json_file:
-        from pipeline import verdict
-        from pipeline.screen import console
+        from kerasline.pipeline.commands import verdict
+        from kerasline.pipeline.commands.screen import console
 
         for table in verdict.tables(executions, root):
             console().print(table)
@@ -69,13 +78,13 @@ def lineage(
     json_file: Json = None,
 ) -> None:
     """Show what an artifact (its path or id), or each output of a run, was made from and is used by."""
-    from pipeline.lineage import as_tree, trace
+    from kerasline.pipeline.metadata.lineage import as_tree, trace
 
     found = trace(opened_store(root, metadata, must_exist=True), key)
     if json_file:
         write_json(json_file, found)
         return
-    from pipeline.screen import console
+    from kerasline.pipeline.commands.screen import console
 
     for item in found:
         console().print(as_tree(item), soft_wrap=True)
@@ -83,16 +92,16 @@ def lineage(
 
 def report(
     run_id: Annotated[str, typer.Argument(metavar="RUN")],
-    against: Annotated[Optional[str], typer.Option(metavar="RUN", help="Compare with this run.")] = None,
+    against: Annotated[str | None, typer.Option(metavar="RUN", help="Compare with this run.")] = None,
     output: Annotated[
-        Optional[Path], typer.Option("-o", "--output", help="The HTML file.", show_default="in root/reports")
+        Path | None, typer.Option("-o", "--output", help="The HTML file.", show_default="in root/reports")
     ] = None,
     root: Root = DEFAULT_ROOT,
     metadata: Metadata = None,
     json_file: Json = None,
 ) -> None:
     """Write a run's report, one HTML file, and its model card as Markdown. RUN: an id, its beginning, or latest."""
-    from pipeline.report import write_report
+    from kerasline.pipeline.report import write_report
 
     store = opened_store(root, metadata, must_exist=True)
     item, *others = [run_of(store, key) for key in (run_id, against) if key]

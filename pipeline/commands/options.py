@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
-from components.errors import KeraslineError, ParameterError
+from kerasline.components.core.errors import KeraslineError, ParameterError
 
 
 def _root_of(place: Any) -> Any:
-    from pipeline.publishing import root_of
+    from kerasline.pipeline.storage.publishing import root_of
 
     return root_of(str(place))
 
@@ -26,7 +26,7 @@ Root = Annotated[
     ),
 ]
 Metadata = Annotated[
-    Optional[str],
+    str | None,
     typer.Option(
         help="The metadata store's SQLAlchemy URL.",
         show_default="in root",
@@ -34,10 +34,10 @@ Metadata = Annotated[
         show_envvar=True,
     ),
 ]
-Json = Annotated[Optional[Path], typer.Option("--json", help="Write the result there as JSON.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the result there as JSON.")]
 DEFAULT_ROOT: Any = "runs"
 Settings = Annotated[
-    Optional[list[str]],
+    list[str] | None,
     typer.Option("--set", metavar="NODE.PARAM=VALUE", help="Set a stage's parameter."),
 ]
 
@@ -56,9 +56,7 @@ def checked_run_id(run_id: str) -> str:
     import re
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.:+-]{0,99}", run_id):
-        raise ParameterError(
-            f"--run-id {run_id!r}: up to 100 letters, digits, '_', '.', ':', '+' and '-' wanted"
-        )
+        raise ParameterError(f"--run-id {run_id!r}: up to 100 letters, digits, '_', '.', ':', '+' and '-' wanted")
     return run_id
 
 
@@ -71,7 +69,7 @@ def new_log(root: Any, run_id: str) -> Path:
 
 
 def opened_store(root: Any, url: str | None, *, must_exist: bool = False) -> Any:
-    from pipeline.store import Store, sqlite_url
+    from kerasline.pipeline.metadata.store import Store, sqlite_url
 
     path = root.path / "metadata.sqlite"
     if must_exist and url is None and not path.exists():
@@ -93,8 +91,8 @@ def state_of(store: Any, item: Any) -> str:
     """A run's state; one that says it is running, while no process works on it, was killed."""
     if item.state != "running":
         return item.state
-    from pipeline.liveness import is_alive
-    from pipeline.publishing import root_of
+    from kerasline.pipeline.metadata.liveness import is_alive
+    from kerasline.pipeline.storage.publishing import root_of
 
     return "running" if is_alive(store, root_of(item.root), item.id) else "interrupted"
 

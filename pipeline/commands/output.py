@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.errors import KeraslineError
-from components.syncing import replaced
+from kerasline.components.core.durable_files import replaced
+from kerasline.components.core.errors import KeraslineError
 
 
 def show_table(json_file: Path | None, columns: Sequence[str], rows: Sequence[Sequence[str]], value: Any) -> None:
     if json_file:
         write_json(json_file, value)
         return
-    from pipeline.screen import console, plain_table
+    from kerasline.pipeline.commands.screen import console, plain_table
 
     console().print(plain_table(columns, rows))
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
-from components.errors import ParameterError
-from pipeline.commands.options import (
+from kerasline.components.core.errors import ParameterError
+from kerasline.pipeline.commands.options import (
     DEFAULT_ROOT,
     Json,
     Metadata,
@@ -22,26 +22,24 @@ from pipeline.commands.options import (
     report_file,
     run_of,
 )
-from pipeline.commands.output import complain, write_json
+from kerasline.pipeline.commands.output import complain, write_json
 
 FAILED = 1
 
 
 def run(
     context: typer.Context,
-    recipe: Annotated[Optional[str], typer.Argument(metavar="[RECIPE|FILE.py]")] = None,
+    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE|FILE.py]")] = None,
     settings: Settings = None,
     root: Root = DEFAULT_ROOT,
-    run_id: Annotated[Optional[str], typer.Option(help="Name the run, or take one up.")] = None,
-    node: Annotated[Optional[str], typer.Option(help="Run this stage alone.")] = None,
-    start: Annotated[Optional[str], typer.Option("--from", help="Run from this stage.")] = None,
-    stop: Annotated[Optional[str], typer.Option("--to", help="Run up to this stage.")] = None,
+    run_id: Annotated[str | None, typer.Option(help="Name the run, or take one up.")] = None,
+    node: Annotated[str | None, typer.Option(help="Run this stage alone.")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="Run from this stage.")] = None,
+    stop: Annotated[str | None, typer.Option("--to", help="Run up to this stage.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run every stage.")] = False,
     report: Annotated[
-        Optional[bool],
-        typer.Option(
-            "--report/--no-report", help="Write the run's report.", show_default="where a stage did work"
-        ),
+        bool | None,
+        typer.Option("--report/--no-report", help="Write the run's report.", show_default="where a stage did work"),
     ] = None,
     skipped_code: Annotated[
         int, typer.Option(min=0, max=255, help="The exit status where every stage was skipped.")
@@ -49,9 +47,11 @@ def run(
     metadata: Metadata = None,
     json_file: Json = None,
     notify: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(
-            envvar="KERASLINE_WEBHOOK", show_envvar=True, metavar="URL",
+            envvar="KERASLINE_WEBHOOK",
+            show_envvar=True,
+            metavar="URL",
             help="Tell a webhook of a failure or a refused model; best by environment.",
         ),
     ] = None,
@@ -60,10 +60,10 @@ def run(
 
     Options for Beam follow after --, for instance: run taxi -- --direct_num_workers=2
     """
-    from pipeline import screen as screens
-    from pipeline.loading import MAIN_RECIPE, load_pipeline
-    from pipeline.run import RunRequest, run_pipeline
-    from pipeline.store import new_run_id
+    from kerasline.pipeline.commands import screen as screens
+    from kerasline.pipeline.loading import MAIN_RECIPE, load_pipeline
+    from kerasline.pipeline.metadata.store import new_run_id
+    from kerasline.pipeline.run import RunRequest, run_pipeline
 
     if node and (start or stop):
         raise ParameterError("--node runs one stage: give it alone, or --from and --to without it")
@@ -95,12 +95,12 @@ def run(
 
 def plan(
     context: typer.Context,
-    recipe: Annotated[Optional[str], typer.Argument(metavar="[RECIPE|FILE.py]")] = None,
+    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE|FILE.py]")] = None,
     device: Annotated[
         str, typer.Option(help="auto, cpu, gpu, gpu:1, or one that is not here: h100, a100-80gb, t4, ...")
     ] = "auto",
     settings: Settings = None,
-    node: Annotated[Optional[str], typer.Option(help="The Trainer, where there are several.")] = None,
+    node: Annotated[str | None, typer.Option(help="The Trainer, where there are several.")] = None,
     root: Root = DEFAULT_ROOT,
     metadata: Metadata = None,
     json_file: Json = None,
@@ -109,11 +109,11 @@ def plan(
 
     The stages before Trainer are run, or taken from the cache.
     """
-    from pipeline import plan as plans
-    from pipeline import screen as screens
-    from pipeline.loading import MAIN_RECIPE, load_pipeline
-    from pipeline.run import RunRequest, run_pipeline
-    from pipeline.store import new_run_id
+    from kerasline.pipeline import plan as plans
+    from kerasline.pipeline.commands import screen as screens
+    from kerasline.pipeline.loading import MAIN_RECIPE, load_pipeline
+    from kerasline.pipeline.metadata.store import new_run_id
+    from kerasline.pipeline.run import RunRequest, run_pipeline
 
     recipe, changes, run_id = recipe or MAIN_RECIPE, parsed_settings(settings or []), new_run_id()
     pipeline = load_pipeline(recipe, root.place, changes)
@@ -145,7 +145,7 @@ def _report_of(store: Any, root: Any, summary: Any, wanted: bool | None) -> Path
         return None
     import logging
 
-    from pipeline.report import write_report
+    from kerasline.pipeline.report import write_report
 
     try:
         written = write_report(store, run_of(store, summary.run_id), report_file(root, summary.run_id))
@@ -157,7 +157,7 @@ def _report_of(store: Any, root: Any, summary: Any, wanted: bool | None) -> Path
 
 
 def _print_end(screen: Any, summary: Any, root: Any, report: Path | None, log: Path) -> None:
-    from pipeline import verdict
+    from kerasline.pipeline.commands import verdict
 
     for table in verdict.tables(summary.executions, root) if screen.is_terminal else []:
         screen.print(table)

@@ -5,28 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
-from components.errors import KeraslineError, ParameterError, nearest
+from kerasline.components.core.errors import KeraslineError, ParameterError, nearest
 
 KEY_VARIABLE = "KERASLINE_API_KEY"
 
 
 def serve(
     folder: Annotated[
-        Optional[Path],
-        typer.Argument(
-            metavar="[MODEL-DIR]", help="A folder of versions, as Pusher writes it, or a SavedModel."
-        ),
+        Path | None,
+        typer.Argument(metavar="[MODEL-DIR]", help="A folder of versions, as Pusher writes it, or a SavedModel."),
     ] = None,
     models: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option("--model", metavar="NAME=DIR", help="Serve this too, under that name."),
     ] = None,
     labels: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option("--label", metavar="NAME:LABEL=VERSION", help="Name a version and keep it loaded."),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
@@ -36,51 +34,35 @@ def serve(
     grpc: Annotated[bool, typer.Option("--grpc/--no-grpc", help="Answer gRPC.")] = True,
     keep: Annotated[int, typer.Option(min=1, help="Load so many: the one served and the newest others.")] = 1,
     poll: Annotated[float, typer.Option(min=0.05, help="Look for new versions every so many seconds.")] = 1.0,
-    batching: Annotated[
-        bool, typer.Option("--batching/--no-batching", help="Execute requests together.")
-    ] = True,
+    batching: Annotated[bool, typer.Option("--batching/--no-batching", help="Execute requests together.")] = True,
     batch_rows: Annotated[int, typer.Option(min=1, help="The most rows in one execution.")] = 128,
-    batch_delay: Annotated[
-        float, typer.Option(min=0, help="Milliseconds to wait for more; 0 is best.")
-    ] = 0.0,
+    batch_delay: Annotated[float, typer.Option(min=0, help="Milliseconds to wait for more; 0 is best.")] = 0.0,
     queue: Annotated[int, typer.Option(min=1, help="The most requests that may wait; then 429.")] = 1000,
-    request_megabytes: Annotated[
-        float, typer.Option(min=0.001, help="The largest request; above, 413.")
-    ] = 32.0,
-    pending_megabytes: Annotated[
-        float, typer.Option(min=0.001, help="All requests under way together.")
-    ] = 256.0,
+    request_megabytes: Annotated[float, typer.Option(min=0.001, help="The largest request; above, 413.")] = 32.0,
+    pending_megabytes: Annotated[float, typer.Option(min=0.001, help="All requests under way together.")] = 256.0,
     connections: Annotated[int, typer.Option(min=1, help="The most connections at once.")] = 1000,
-    timeout: Annotated[
-        float, typer.Option(min=0.001, help="The most seconds for a request; then 504.")
-    ] = 30.0,
-    idle: Annotated[
-        float, typer.Option(min=0.1, help="Seconds until a silent or slow client is cut off.")
-    ] = 60.0,
+    timeout: Annotated[float, typer.Option(min=0.001, help="The most seconds for a request; then 504.")] = 30.0,
+    idle: Annotated[float, typer.Option(min=0.1, help="Seconds until a silent or slow client is cut off.")] = 60.0,
     drain: Annotated[float, typer.Option(min=0, help="Seconds for requests under way after SIGTERM.")] = 30.0,
-    tls_certificate: Annotated[Optional[Path], typer.Option(help="PEM file; with --tls-key.")] = None,
-    tls_key: Annotated[Optional[Path], typer.Option(help="PEM file.")] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="PEM file; with --tls-key.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file.")] = None,
     api_key: Annotated[
-        Optional[str],
-        typer.Option(
-            envvar=KEY_VARIABLE, show_envvar=True, help="What clients must send; best by environment."
-        ),
+        str | None,
+        typer.Option(envvar=KEY_VARIABLE, show_envvar=True, help="What clients must send; best by environment."),
     ] = None,
-    access_log: Annotated[
-        Optional[str], typer.Option(help="JSON lines to this file; - is the screen.")
-    ] = None,
+    access_log: Annotated[str | None, typer.Option(help="JSON lines to this file; - is the screen.")] = None,
 ) -> None:
     """Serve models by TensorFlow Serving's REST and gRPC interfaces; new versions are taken up as they come."""
     from dataclasses import replace
 
-    from components.serving.settings import (
+    from kerasline.components.serving.settings import (
         MEBIBYTE,
         BatchSettings,
         Limits,
         ModelSource,
         ServerSettings,
         source_of,
-    )  # fmt: skip
+    )
 
     sources = [source_of(folder)] if folder is not None else []
     for text in models or []:
@@ -101,19 +83,17 @@ def serve(
         poll_seconds=poll,
         drain_seconds=drain,
         batch=BatchSettings(batch_rows, batch_delay / 1e3, queue, batching),
-        limits=Limits(
-            int(request_megabytes * MEBIBYTE), int(pending_megabytes * MEBIBYTE), connections, timeout, idle
-        ),
+        limits=Limits(int(request_megabytes * MEBIBYTE), int(pending_megabytes * MEBIBYTE), connections, timeout, idle),
         certificate=tls_certificate,
         key=tls_key,
         api_key=os.environ.get(KEY_VARIABLE) if api_key is None else api_key,  # an empty one is no option's
         access_log=access_log,
     )
-    from components.serving.versions import check_sources
+    from kerasline.components.serving.runtime.versions import check_sources
 
     check_sources(settings.models)  # before anything heavy is imported
     try:
-        from components.serving.server import run as run_server
+        from kerasline.components.serving.server import run as run_server
     except ModuleNotFoundError as error:
         raise KeraslineError(f"serve needs {error.name}: pip install 'kerasline[serve]'") from error
     run_server(settings, lambda line: print(line, flush=True))

@@ -8,10 +8,10 @@ that of Debian's package dataset-fashion-mnist:
 
 from __future__ import annotations
 
-from pathlib import Path
+import importlib.resources
 from typing import TYPE_CHECKING
 
-from components import (
+from kerasline import (
     Evaluator,
     ExampleValidator,
     Explainer,
@@ -25,13 +25,13 @@ from components import (
     TfdsExampleGen,
     Trainer,
     Transform,
-)  # fmt: skip
-from pipeline.dag import Pipeline
+)
+from kerasline.pipeline.dag import Pipeline
 
 if TYPE_CHECKING:
     import keras
 
-SCHEMA = Path(__file__).parents[2] / "schemas" / "fashion_mnist.pbtxt"
+SCHEMA = importlib.resources.files("kerasline.schemas") / "fashion_mnist.pbtxt"
 
 
 def preprocessing() -> keras.Model:
@@ -72,11 +72,13 @@ def pipeline(settings) -> Pipeline:
     trained = Trainer(examples, transform, model, epochs=10, batch_size=64)
     exported = Exporter(transform, trained)
     evaluation = Evaluator(
-        examples, transform, trained,
+        examples,
+        transform,
+        trained,
         baseline=LastBlessed("saved_model"),
         saved_model=exported,
         thresholds={"accuracy": {"min": 0.85}},
-    )  # fmt: skip
+    )
     validated = InfraValidator(exported, examples, schema)
     explained = Explainer(examples, transform, trained)
     destination = str(settings.root / "served" / "fashion_mnist")

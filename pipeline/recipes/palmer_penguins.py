@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from components.errors import DataError
+from kerasline.components.core.errors import DataError
 
 SPECIES = ["Adelie", "Chinstrap", "Gentoo"]
 MEASUREMENTS = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g"]

@@ -5,10 +5,10 @@ The main job. 344 rows through a TFDS builder; some 18 s on two cores; test accu
 
 from __future__ import annotations
 
-from pathlib import Path
+import importlib.resources
 from typing import TYPE_CHECKING
 
-from components import (
+from kerasline import (
     Evaluator,
     ExampleValidator,
     Explainer,
@@ -22,15 +22,15 @@ from components import (
     TfdsExampleGen,
     Trainer,
     Transform,
-)  # fmt: skip
-from pipeline.dag import Pipeline
+)
+from kerasline.pipeline.dag import Pipeline
 
 if TYPE_CHECKING:
     import keras
 
 MEASUREMENTS = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g"]
 CATEGORIES = ["island", "sex"]
-SCHEMA = Path(__file__).parents[2] / "schemas" / "penguins.pbtxt"
+SCHEMA = importlib.resources.files("kerasline.schemas") / "penguins.pbtxt"
 
 
 def preprocessing() -> keras.Model:
@@ -65,25 +65,25 @@ def build_model(inputs: dict[str, keras.KerasTensor], hp: dict) -> keras.Model:
 
 def pipeline(settings) -> Pipeline:
     examples = TfdsExampleGen(
-        "pipeline.recipes.palmer_penguins:PalmerPenguins",
+        "kerasline.pipeline.recipes.palmer_penguins:PalmerPenguins",
         splits={"train": 7, "eval": 1, "test": 2},
     )
     statistics = StatisticsGen(examples)
     schema = ImportSchemaGen(str(SCHEMA))
     validator = ExampleValidator(statistics, schema)
     transform = Transform(examples, schema, function=preprocessing, label="species")
-    model = ModelBuilder(
-        transform, function=build_model, hyperparameters={"units": 16, "learning_rate": 0.01}
-    )
+    model = ModelBuilder(transform, function=build_model, hyperparameters={"units": 16, "learning_rate": 0.01})
     trained = Trainer(examples, transform, model, epochs=30, batch_size=32)
     exported = Exporter(transform, trained)
     evaluation = Evaluator(
-        examples, transform, trained,
+        examples,
+        transform,
+        trained,
         baseline=LastBlessed("saved_model"),
         saved_model=exported,
         thresholds={"accuracy": {"min": 0.9}},
         slices=["island", "sex"],
-    )  # fmt: skip
+    )
     validated = InfraValidator(exported, examples, schema)
     explained = Explainer(examples, transform, trained)
     pushed = Pusher(exported, evaluation, validated, destination=str(settings.root / "served" / "penguins"))

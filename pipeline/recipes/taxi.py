@@ -7,10 +7,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import importlib.resources
 from typing import TYPE_CHECKING
 
-from components import (
+from kerasline import (
     CsvExampleGen,
     Evaluator,
     ExampleValidator,
@@ -24,8 +24,8 @@ from components import (
     StatisticsGen,
     Trainer,
     Transform,
-)  # fmt: skip
-from pipeline.dag import Pipeline
+)
+from kerasline.pipeline.dag import Pipeline
 
 if TYPE_CHECKING:
     import keras
@@ -33,11 +33,16 @@ if TYPE_CHECKING:
 NUMBERS = ["trip_miles", "fare", "trip_seconds"]
 PLACES = ["pickup_latitude", "pickup_longitude", "dropoff_latitude", "dropoff_longitude"]
 CODES = [
-    "trip_start_hour", "trip_start_day", "trip_start_month", "pickup_census_tract",
-    "dropoff_census_tract", "pickup_community_area", "dropoff_community_area",
-]  # fmt: skip
+    "trip_start_hour",
+    "trip_start_day",
+    "trip_start_month",
+    "pickup_census_tract",
+    "dropoff_census_tract",
+    "pickup_community_area",
+    "dropoff_community_area",
+]
 TEXTS = ["payment_type", "company"]
-SCHEMA = Path(__file__).parents[2] / "schemas" / "taxi.pbtxt"
+SCHEMA = importlib.resources.files("kerasline.schemas") / "taxi.pbtxt"
 
 
 def preprocessing() -> keras.Model:
@@ -54,9 +59,7 @@ def preprocessing() -> keras.Model:
     wide = [layers.CategoryEncoding(num_tokens=10, output_mode="one_hot")(place) for place in bins]
     wide += [layers.IntegerLookup(output_mode="one_hot", name=f"{name}_code")(raw[name]) for name in CODES]
     wide += [
-        layers.StringLookup(max_tokens=1000, num_oov_indices=10, output_mode="one_hot", name=f"{name}_word")(
-            raw[name]
-        )
+        layers.StringLookup(max_tokens=1000, num_oov_indices=10, output_mode="one_hot", name=f"{name}_word")(raw[name])
         for name in TEXTS
     ]
     big_tip = keras.ops.cast(raw["tips"] > 0.2 * raw["fare"], "float32")
@@ -98,12 +101,14 @@ def pipeline(settings) -> Pipeline:
     trained = Trainer(examples, transform, model, steps=1000, batch_size=40)
     exported = Exporter(transform, trained)
     evaluation = Evaluator(
-        examples, transform, trained,
+        examples,
+        transform,
+        trained,
         baseline=LastBlessed("saved_model"),
         saved_model=exported,
         thresholds={"accuracy": {"min": 0.7}},
         slices=["payment_type", {"column": "trip_miles", "buckets": 4}],
-    )  # fmt: skip
+    )
     validated = InfraValidator(exported, examples, schema)
     explained = Explainer(examples, transform, trained)
     pushed = Pusher(exported, evaluation, validated, destination=str(settings.root / "served" / "taxi"))

@@ -7,6 +7,6 @@ compare.py   two runs side by side
 render.py    the templates, and the files written
 """
 
-from pipeline.report.render import Written, write_report
+from kerasline.pipeline.report.render import Written, write_report
 
 __all__ = ["Written", "write_report"]

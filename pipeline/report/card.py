@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.charts import number_text
-from pipeline.report.evaluation import Evaluated, evaluations
-from pipeline.report.gather import Gathered
-from pipeline.report.overview import verdicts
+from kerasline.components.charts import number_text
+from kerasline.pipeline.report.evaluation import Evaluated, evaluations
+from kerasline.pipeline.report.gather import Gathered
+from kerasline.pipeline.report.overview import verdicts
 
 MOST_SLICES = 20
 # What people say, by the label that begins a paragraph of the docstring, and what to write there.
@@ -111,9 +111,7 @@ def _details(gathered: Gathered, said: Mapping[str, str]) -> Part:
         if training:
             layers = len(summary.get("layers") or ())
             lines.append(
-                Line(
-                    "Type", f"Keras model of {layers} layers, {number_text(summary.get('parameters'))} parameters"
-                )
+                Line("Type", f"Keras model of {layers} layers, {number_text(summary.get('parameters'))} parameters")
             )
             lines.append(
                 Line(
@@ -136,8 +134,9 @@ def _details(gathered: Gathered, said: Mapping[str, str]) -> Part:
 def _slicings(found: Sequence[Evaluated]) -> list[Line]:
     return [
         Line("Evaluated by", ", ".join(f"{s['name']} ({s['slices']} slices)" for s in evaluated.facts["slicings"]))
-        for evaluated in found if evaluated.facts.get("slicings")
-    ]  # fmt: skip
+        for evaluated in found
+        if evaluated.facts.get("slicings")
+    ]
 
 
 def _metrics(gathered: Gathered, found: Sequence[Evaluated]) -> list[Line]:
@@ -149,9 +148,7 @@ def _metrics(gathered: Gathered, found: Sequence[Evaluated]) -> list[Line]:
         if kinds:
             lines.append(Line("Uncertainty", f"{evaluated.confidence} intervals ({', '.join(kinds)})"))
     for verdict in verdicts(gathered):
-        rules = "; ".join(
-            f"{rule['said']} ({'kept' if rule['kept'] else 'not kept'})" for rule in verdict["rules"]
-        )
+        rules = "; ".join(f"{rule['said']} ({'kept' if rule['kept'] else 'not kept'})" for rule in verdict["rules"])
         lines.append(
             Line("Decision", f"{'blessed' if verdict['blessed'] else 'refused'}{': ' + rules if rules else ''}")
         )
@@ -162,10 +159,13 @@ def _evaluation_data(found: Sequence[Evaluated]) -> list[Line]:
     if not found:
         return [Line("Evaluation", "the run has none")]
     return [
-        Line("Split", f"{e.facts.get('split')}, {number_text(e.facts.get('rows'))} rows held out"
-             + (", weighted" if e.facts.get("weighted") else ""))
+        Line(
+            "Split",
+            f"{e.facts.get('split')}, {number_text(e.facts.get('rows'))} rows held out"
+            + (", weighted" if e.facts.get("weighted") else ""),
+        )
         for e in found
-    ]  # fmt: skip
+    ]
 
 
 def _training_data(gathered: Gathered) -> list[Line]:

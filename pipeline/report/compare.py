@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.report import environment, model
-from pipeline.report.evaluation import evaluations
-from pipeline.report.gather import Gathered
-from pipeline.report.overview import verdicts
+from kerasline.pipeline.report import environment, model
+from kerasline.pipeline.report.evaluation import evaluations
+from kerasline.pipeline.report.gather import Gathered
+from kerasline.pipeline.report.overview import verdicts
 
 
 def comparison(one: Gathered, other: Gathered) -> dict[str, Any]:
@@ -41,10 +41,16 @@ def _metrics(one: Gathered, other: Gathered) -> list[dict[str, Any]]:
         difference = values[0] - values[1] if len(values) == 2 else None
         direction = (a or b)["direction"]
         better = None if not difference or direction is None else (difference > 0) == (direction == "up")
-        rows.append({
-            "title": (a or b)["title"], "one": a, "other": b, "difference": difference,
-            "better": better, "overlap": _overlap(a, b),
-        })  # fmt: skip
+        rows.append(
+            {
+                "title": (a or b)["title"],
+                "one": a,
+                "other": b,
+                "difference": difference,
+                "better": better,
+                "overlap": _overlap(a, b),
+            }
+        )
     return rows
 
 
@@ -88,6 +94,7 @@ def _curves(one: Gathered, other: Gathered) -> list[dict[str, str]]:
     ours, theirs = ({name: epochs for name, epochs, _ in model.learning(run)} for run in (one, other))
     return [
         chart
-        for name in ours if name in theirs
+        for name in ours
+        if name in theirs
         for chart in model.learning_curves({"this run": ours[name], "the other": theirs[name]})
-    ]  # fmt: skip
+    ]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from components.charts import Bar, Series, bar_chart, heat_map, line_chart
+from kerasline.components.charts import Bar, Series, bar_chart, heat_map, line_chart
 
 if TYPE_CHECKING:
-    from pipeline.report.evaluation import Evaluated
+    from kerasline.pipeline.report.evaluation import Evaluated
 
 UNIT = (0.0, 1.0)
 MOST_THRESHOLDS = 40
@@ -41,8 +41,14 @@ def _confusion(facts: Mapping[str, Any], output: str) -> list[dict[str, Any]]:
     if not confusion:
         return []
     classes = [str(name) for name in confusion["classes"]]
-    svg = heat_map(classes, classes, confusion["counts"], title="Confusion matrix: true class by predicted class",
-                   row_label="true", column_label="predicted")  # fmt: skip
+    svg = heat_map(
+        classes,
+        classes,
+        confusion["counts"],
+        title="Confusion matrix: true class by predicted class",
+        row_label="true",
+        column_label="predicted",
+    )
     return [{"svg": svg, "caption": "Confusion matrix; shade: share of the true class"}]
 
 
@@ -114,8 +120,11 @@ def _classes(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     for entry in entries:
         row = rows.setdefault(str(entry["class"]), {"class": entry["class"], "rows": entry.get("rows"), "by": {}})
         row["by"][entry["metric"]] = entry
-    bars = [Bar(name, r["by"]["f1"]["value"], r["by"]["f1"].get("low"), r["by"]["f1"].get("high"))
-            for name, r in rows.items() if "f1" in r["by"]]  # fmt: skip
+    bars = [
+        Bar(name, r["by"]["f1"]["value"], r["by"]["f1"].get("low"), r["by"]["f1"].get("high"))
+        for name, r in rows.items()
+        if "f1" in r["by"]
+    ]
     svg = bar_chart(bars, title="F1 score by class", label="F1 score") if 0 < len(bars) <= 40 else ""
     return {"metrics": metrics, "rows": list(rows.values()), "svg": svg}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from components.charts import Bar, bar_chart, histogram, number_text
-from pipeline.report.gather import Gathered, Output
+from kerasline.components.charts import Bar, bar_chart, histogram, number_text
+from kerasline.pipeline.report.gather import Gathered, Output
 
 # So many features get charts; of more, the table has the figures.
 CHARTED, TOP, FEW_VALUES = 60, 6, 10
@@ -29,7 +29,7 @@ def _grouped(anomalies: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, An
 
 
 def _statistics(output: Output) -> dict[str, Any] | None:
-    from components.artifacts import Statistics
+    from kerasline.components.core.artifacts import Statistics
 
     artifact = Statistics(output.path)
     if not (output.path / Statistics.FILE).exists():

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.environment import here
-from pipeline.report.gather import Gathered
-from pipeline.store import Store
+from kerasline.pipeline.environment import here
+from kerasline.pipeline.metadata.store import Store
+from kerasline.pipeline.report.gather import Gathered
+
 
 def section(gathered: Gathered, store: Store) -> dict[str, Any]:
     return {
@@ -27,9 +28,7 @@ def recorded(gathered: Gathered) -> dict[str, str]:
     for _, output in gathered.outputs("Model"):
         training = output.json("training.json") or {}
         facts |= {
-            name: str(training[name])
-            for name in ("tensorflow", "keras", "device", "precision")
-            if training.get(name)
+            name: str(training[name]) for name in ("tensorflow", "keras", "device", "precision") if training.get(name)
         }
     return facts
 
@@ -41,7 +40,7 @@ def _flat(facts: Mapping[str, Any]) -> dict[str, str]:
 
 def _lineage(gathered: Gathered, store: Store) -> list[dict[str, Any]]:
     """The trees of what nothing in the run was made from: upwards they hold all else."""
-    from pipeline.lineage import trace
+    from kerasline.pipeline.metadata.lineage import trace
 
     used = {source for stage in gathered.stages for source in stage.sources}
     ends = [s for s in gathered.stages if s.name not in used and s.run_id == gathered.run.id]

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report import curves, slices
-from pipeline.report.gather import Gathered, Stage
+from kerasline.pipeline.report import curves, slices
+from kerasline.pipeline.report.gather import Gathered, Stage
 
 VERSION = 1
 
@@ -31,9 +31,10 @@ class Evaluated:
         """Of the whole set, or of the slices; main metrics first."""
         order = {name: place for place, name in enumerate(self.facts["outputs"][output].get("metrics") or ())}
         found = [
-            entry for entry in self.facts.get("metrics") or ()
+            entry
+            for entry in self.facts.get("metrics") or ()
             if entry["output"] == output and (not entry.get("slicing")) == whole
-        ]  # fmt: skip
+        ]
         return sorted(found, key=lambda entry: order.get(entry["metric"], len(order)))
 
     def title(self, entry: Mapping[str, Any]) -> str:

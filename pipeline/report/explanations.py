@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.charts import Bar, Interval, Series, bar_chart, interval_plot, line_chart
-from pipeline.report.gather import Gathered
+from kerasline.components.charts import Bar, Interval, Series, bar_chart, interval_plot, line_chart
+from kerasline.pipeline.report.gather import Gathered
 
 MOST_FEATURES, MOST_PANELS, MOST_WORST = 30, 24, 40
 MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".wav": "audio/wav"}
@@ -48,8 +48,12 @@ def _gradients(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     features = sorted(found["features"], key=lambda f: -(f.get("mean_absolute") or 0))
     bars = [Bar(f["feature"], f["mean_absolute"]) for f in features[:MOST_FEATURES]]
-    figures = [{"svg": bar_chart(bars, title="Integrated gradients", label="mean absolute attribution", width=420),
-                "caption": "Mean absolute attribution by input"}]  # fmt: skip
+    figures = [
+        {
+            "svg": bar_chart(bars, title="Integrated gradients", label="mean absolute attribution", width=420),
+            "caption": "Mean absolute attribution by input",
+        }
+    ]
     for feature in features[:MOST_PANELS]:
         places = feature.get("places") or []
         if len(places) > 1:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.publishing import ArtifactRoot, root_of
-from pipeline.store import Execution, Run, Store, StoredArtifact
+from kerasline.pipeline.metadata.store import Execution, Run, Store, StoredArtifact
+from kerasline.pipeline.storage.publishing import ArtifactRoot, root_of
 
 EARLIER = "earlier"
 
@@ -110,8 +110,7 @@ def gather(store: Store, run: Run) -> Gathered:
     makers = {artifact.id: e.node for e in everything for artifact in e.outputs.values()}
     known = {e.node for e in everything}
     stages = [
-        _stage(root, e, EARLIER if e in earlier else e.state, _sources(store, e, makers, known))
-        for e in everything
+        _stage(root, e, EARLIER if e in earlier else e.state, _sources(store, e, makers, known)) for e in everything
     ]
     return Gathered(run, stages, _docstring(run.recipe))
 
@@ -166,22 +165,37 @@ def _node_of(artifact: StoredArtifact) -> str:
 def _stage(root: ArtifactRoot, execution: Execution, state: str, sources: tuple[str, ...]) -> Stage:
     manifest = root.manifest(execution.folder) if execution.folder else None
     return Stage(
-        execution.node, execution.component, state, execution.seconds, execution.started, execution.metrics,
-        execution.message, execution.fingerprint, execution.run_id, sources,
-        {name: _output(root, name, artifact) for name, artifact in execution.outputs.items()}, manifest or {},
-    )  # fmt: skip
+        execution.node,
+        execution.component,
+        state,
+        execution.seconds,
+        execution.started,
+        execution.metrics,
+        execution.message,
+        execution.fingerprint,
+        execution.run_id,
+        sources,
+        {name: _output(root, name, artifact) for name, artifact in execution.outputs.items()},
+        manifest or {},
+    )
 
 
 def _output(root: ArtifactRoot, name: str, artifact: StoredArtifact) -> Output:
     return Output(
-        name, artifact.type, artifact.path, artifact.id, artifact.digest, artifact.size_bytes,
-        root.holds(artifact.path), root,
-    )  # fmt: skip
+        name,
+        artifact.type,
+        artifact.path,
+        artifact.id,
+        artifact.digest,
+        artifact.size_bytes,
+        root.holds(artifact.path),
+        root,
+    )
 
 
 def _docstring(recipe: str) -> str:
     """Of a ready recipe, by its name, or of a user's file."""
-    from pipeline import recipes
+    from kerasline.pipeline import recipes
 
     file = Path(recipe) if recipe.endswith(".py") else Path(recipes.__path__[0], f"{recipe}.py")
     try:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from components.charts.svg import drawing, shortened, tag, told, words
-from pipeline.report.gather import Gathered, Stage
+from kerasline.components.charts.svg import drawing, shortened, tag, told, words
+from kerasline.pipeline.report.gather import Gathered, Stage
 
 BOX, PASSAGE, HEIGHT = 156.0, 18.0, 44.0
 GAP_X, GAP_Y, MARGIN = 22.0, 34.0, 6.0
@@ -50,9 +50,7 @@ def picture(gathered: Gathered) -> str:
         place.x -= left
     width = max(place.x + place.width / 2 for rank in ranks for place in rank) + MARGIN
     implied = {(source, name) for name in stages for source in sources[name] if _longer_way(source, name, sources)}
-    edges = [
-        tag("path", d=_edge(way), kind="edge faint" if ends in implied else "edge") for ends, way in ways.items()
-    ]
+    edges = [tag("path", d=_edge(way), kind="edge faint" if ends in implied else "edge") for ends, way in ways.items()]
     boxes = [_box(place) for rank in ranks for place in rank if place.stage]
     height = len(ranks) * (HEIGHT + GAP_Y) - GAP_Y + 2 * MARGIN
     return drawing(f"The stages of {gathered.run.pipeline}", width, height, *edges, *boxes)

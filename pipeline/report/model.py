@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.charts import Series, line_chart
-from pipeline.report.gather import Gathered, Output, read_json
+from kerasline.components.charts import Series, line_chart
+from kerasline.pipeline.report.gather import Gathered, Output, read_json
 
 POINTS = 200  # of a line; more cannot be seen
 HIDDEN = ("epoch", "steps", "rows")
@@ -22,10 +22,15 @@ def section(gathered: Gathered) -> dict[str, Any] | None:
     drawn = [model for model in models if model["graph"]]
     trained = [model for model in models if model["training"]]
     curves = [{"stage": name, **shown} for name, _, shown in learning(gathered)]
-    trials = [{"stage": stage.name, **_trials(output)} for stage, output in gathered.outputs("Report")
-              if (output.path / "trials.parquet").exists()]  # fmt: skip
-    best = [{"stage": stage.name, "facts": output.json("hyperparameters.json") or {}}
-            for stage, output in gathered.outputs("Hyperparameters")]  # fmt: skip
+    trials = [
+        {"stage": stage.name, **_trials(output)}
+        for stage, output in gathered.outputs("Report")
+        if (output.path / "trials.parquet").exists()
+    ]
+    best = [
+        {"stage": stage.name, "facts": output.json("hyperparameters.json") or {}}
+        for stage, output in gathered.outputs("Hyperparameters")
+    ]
     if not (models or curves or trials):
         return None
     return {"models": drawn or models[:1], "trained": trained, "curves": curves, "trials": trials, "best": best}

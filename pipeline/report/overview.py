@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from components.charts import number_text
-from pipeline.report.evaluation import Evaluated, evaluations
-from pipeline.report.gather import Gathered, Stage
+from kerasline.components.charts import number_text
+from kerasline.pipeline.report.evaluation import Evaluated, evaluations
+from kerasline.pipeline.report.gather import Gathered, Stage
 
 KEY_FIGURES = 4
 # Of what only waited for a stage that failed, the table of the stages tells.
@@ -21,9 +21,7 @@ def overview(gathered: Gathered) -> dict[str, Any]:
         "about": gathered.docstring.partition("\n\n")[0],
         "stages": len([stage for stage in gathered.stages if stage.run_id == run.id]),
         "failed": gathered.failed,
-        "skipped": [
-            s for s in gathered.stages if s.state == "skipped" and not (s.message or "").startswith(NOT_RUN)
-        ],
+        "skipped": [s for s in gathered.stages if s.state == "skipped" and not (s.message or "").startswith(NOT_RUN)],
         "verdicts": verdicts(gathered),
         "figures": [figure for found in evaluations(gathered) for figure in key_figures(found)],
     }

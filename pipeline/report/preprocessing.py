@@ -6,8 +6,8 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from components.charts import Bar, bar_chart, number_text
-from pipeline.report.gather import Gathered, Output, read_json
+from kerasline.components.charts import Bar, bar_chart, number_text
+from kerasline.pipeline.report.gather import Gathered, Output, read_json
 
 TOP, LONGEST = 15, 12
 
@@ -31,9 +31,7 @@ def _layer(output: Output, state: dict[str, Any]) -> dict[str, Any]:
         svg = _vocabulary(file, str(state.get("layer")))
     elif file is not None:
         known = {**(read_json(file) or {}), **known}
-    figures = {
-        name: _cut(value) for name, value in known.items() if value not in (None, [], 0) or name != "too_low_by"
-    }
+    figures = {name: _cut(value) for name, value in known.items() if value not in (None, [], 0) or name != "too_low_by"}
     return {"layer": state.get("layer"), "kind": state.get("kind"), "figures": figures, "svg": svg}
 
 

@@ -10,15 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.charts import STYLE, number_text
-from components.errors import KeraslineError
-from components.syncing import replaced
-from pipeline.report import (
-    card, compare, data, environment, evaluation, explanations, graph, model, preprocessing, validation,
-)  # fmt: skip
-from pipeline.report.gather import Gathered, gather
-from pipeline.report.overview import overview, stage_table, verdicts
-from pipeline.store import Run, Store, now
+from kerasline.components.charts import STYLE, number_text
+from kerasline.components.core.durable_files import replaced
+from kerasline.components.core.errors import KeraslineError
+from kerasline.pipeline.metadata.store import Run, Store, now
+from kerasline.pipeline.report import (
+    card,
+    compare,
+    data,
+    environment,
+    evaluation,
+    explanations,
+    graph,
+    model,
+    preprocessing,
+    validation,
+)
+from kerasline.pipeline.report.gather import Gathered, gather
+from kerasline.pipeline.report.overview import overview, stage_table, verdicts
 
 HERE = Path(__file__).parent
 
@@ -68,9 +77,15 @@ def write_report(store: Store, run: Run, path: Path, against: Run | None = None)
     _write(card_path, card.as_markdown(gathered, parts))
     head = sections[0].context
     return Written(
-        run.id, path, card_path, len(html.encode()), [section.name for section in sections],
-        verdicts(gathered), head["figures"], compared,
-    )  # fmt: skip
+        run.id,
+        path,
+        card_path,
+        len(html.encode()),
+        [section.name for section in sections],
+        verdicts(gathered),
+        head["figures"],
+        compared,
+    )
 
 
 @dataclass(frozen=True)

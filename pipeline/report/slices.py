@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from components.charts import Interval, interval_plot
+from kerasline.components.charts import Interval, interval_plot
 
 if TYPE_CHECKING:
-    from pipeline.report.evaluation import Evaluated
+    from kerasline.pipeline.report.evaluation import Evaluated
 
 # A page of thousands of rows is slow on a phone: of many metrics, the main ones are kept.
 MOST_ROWS, MOST_PLOTTED, MOST_METRICS = 1500, 30, 6
@@ -42,8 +42,11 @@ def _plots(found: Evaluated, output: str) -> list[dict[str, Any]]:
     for entry in found.entries(output, whole=False):
         groups.setdefault((entry["metric"], entry["slicing"]), []).append(entry)
     main = list(dict.fromkeys(metric for metric, _ in groups))[:MOST_METRICS]
-    return [_plot(found, slicing, entries, wholes.get(metric))
-            for (metric, slicing), entries in groups.items() if metric in main]  # fmt: skip
+    return [
+        _plot(found, slicing, entries, wholes.get(metric))
+        for (metric, slicing), entries in groups.items()
+        if metric in main
+    ]
 
 
 def _plot(
@@ -56,8 +59,10 @@ def _plot(
     worst = sorted(known, key=lambda entry: sign * entry["value"])[:MOST_PLOTTED]
     svg = interval_plot(
         [_interval(entry, entry["slice"]) for entry in worst],
-        title=f"{title} by {slicing}", label=title, reference=_interval(whole, "all rows") if whole else None,
-    )  # fmt: skip
+        title=f"{title} by {slicing}",
+        label=title,
+        reference=_interval(whole, "all rows") if whole else None,
+    )
     few = f", the worst {len(worst)} of {len(known)}" if len(worst) < len(known) else ""
     return {"metric": title, "svg": svg, "caption": f"{title} by {slicing}{few}"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.report.gather import Gathered
+from kerasline.pipeline.report.gather import Gathered
 
 VERSION = 1
 

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import apache_beam as beam
 
-from components.columnar.beam import new_pipeline
-from pipeline.executor import Executor
-from pipeline.store import Execution
+from kerasline.components.data.fold import new_pipeline
+from kerasline.pipeline.executor import Executor
+from kerasline.pipeline.metadata.store import Execution
 
 
 def run(executor: Executor, nodes: Sequence[str], beam_options: Sequence[str]) -> None:

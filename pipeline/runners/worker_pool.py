@@ -1,6 +1,6 @@
 """Python workers for Beam's engines: one pool on each host, for `--environment_type=EXTERNAL`.
 
-    python -m pipeline.runners.worker_pool --port 50000
+    python -m kerasline.pipeline.runners.worker_pool --port 50000
 
 As Beam's own `apache_beam.runners.worker.worker_pool_main`, but for what a job's start costs: workers are forked
 from a process that has imported Beam, pyarrow, TensorFlow and Keras, so they are there in a tenth of a second
@@ -22,7 +22,7 @@ from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from components import collector, heap
+from kerasline.components.core import garbage_collection, malloc
 
 # Imported once, by the process from which workers are forked. None of them starts a thread when imported.
 PRELOADED = [
@@ -30,14 +30,14 @@ PRELOADED = [
     "pyarrow.parquet",
     "tensorflow",
     "keras",
-    "components.columnar.beam",
-    "components.columnar.sources.csv_files",
-    "components.columnar.sources.csv_ranges",
-    "components.columnar.statistics",
-    "components.columnar.row_groups",
-    "components.adaptation.passes",
-    "components.evaluation.evaluate",
-    "components.inferring.inference",
+    "kerasline.components.data.fold",
+    "kerasline.components.data.sources.csv_files",
+    "kerasline.components.data.sources.csv_ranges",
+    "kerasline.components.statistics_gen.statistics",
+    "kerasline.components.data.row_groups",
+    "kerasline.components.preprocessing.adaptation.passes",
+    "kerasline.components.evaluator.evaluate",
+    "kerasline.components.bulk_inferrer.inference",
 ]
 # What OpenBLAS and Arrow (the first), and TensorFlow heed when they are imported.
 THREADS = ["OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"]
@@ -47,12 +47,10 @@ PATIENCE_SECONDS = 10.0
 def main(arguments: list[str] | None = None) -> None:
     """Serves until SIGTERM or SIGINT, and ends its workers then."""
     parser = argparse.ArgumentParser(
-        prog="python -m pipeline.runners.worker_pool", description=__doc__.splitlines()[0]
+        prog="python -m kerasline.pipeline.runners.worker_pool", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--port", type=int, default=50000, help="0 for any that is free")
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="the address to listen at; the engine is on the same host"
-    )
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen at; the engine is on the same host")
     parser.add_argument("--threads", type=int, default=1, help="of a worker, for NumPy, Arrow and TensorFlow")
     given = parser.parse_args(arguments)
     os.environ |= dict.fromkeys(THREADS, str(given.threads))
@@ -97,8 +95,8 @@ class Workers:
 
 
 def _work(name: str, control: str) -> None:
-    collector.keep()
-    heap.keep_freed()
+    garbage_collection.keep()
+    malloc.keep_freed()
     import grpc
     from apache_beam.runners.worker.sdk_worker import SdkHarness
 

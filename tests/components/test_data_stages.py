@@ -7,17 +7,11 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
-from components import (
-    CsvExampleGen,
-    ExampleValidator,
-    ImportSchemaGen,
-    SchemaGen,
-    StatisticsGen,
-)
-from components.artifacts import Schema
-from components.columnar import shards
-from components.columnar.accumulators.value_counts import HLL_LG_REGISTERS, KEPT
-from components.errors import ArtifactError, DataError, ParameterError
+from kerasline import CsvExampleGen, ExampleValidator, ImportSchemaGen, SchemaGen, StatisticsGen
+from kerasline.components.core.artifacts import Schema
+from kerasline.components.core.errors import ArtifactError, DataError, ParameterError
+from kerasline.components.data import shards
+from kerasline.components.data.accumulators.value_counts import HLL_LG_REGISTERS, KEPT
 
 ROWS = 400
 RANDOM = np.random.default_rng(0)
@@ -152,13 +146,16 @@ def test_the_inferred_schema_accepts_what_it_was_inferred_from(statistics_of, tm
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"kind": ["dog"] * 390 + ["unicorn"] * 10}, "feature 'kind': 2.5% of the values are not in its domain: 'unicorn' (10 rows)"),
+        (
+            {"kind": ["dog"] * 390 + ["unicorn"] * 10},
+            "feature 'kind': 2.5% of the values are not in its domain: 'unicorn' (10 rows)",
+        ),
         ({"kind": None}, "feature 'kind': the column is missing"),
         ({"weight": ["heavy"] * ROWS}, "feature 'weight': FLOAT wanted, STRING found (such as 'heavy')"),
         ({"legs": [None] * 100 + [4] * 300}, "feature 'legs': missing in 100 of 400 rows (25.0%)"),
         ({"legs": [4] * 399 + [40]}, "the greatest value is 40, at most 8 wanted"),
     ],
-)  # fmt: skip
+)
 def test_a_violation_stops_the_run_naming_feature_and_values(statistics_of, tmp_path, change, told):
     schema = """
       feature { name: "weight" type: FLOAT }

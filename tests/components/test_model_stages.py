@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import pytest
 
-from components import Evaluator, Exporter, ModelBuilder, Pusher, Trainer, Transform
-from components.artifacts import Blessing, SavedModel
-from components.errors import DataError, ParameterError, StageSkipped, UserCodeError
+from kerasline import Evaluator, Exporter, ModelBuilder, Pusher, Trainer, Transform
+from kerasline.components.core.artifacts import Blessing, SavedModel
+from kerasline.components.core.errors import DataError, ParameterError, StageSkipped, UserCodeError
 from tests.conftest import HOUSE
 
 RANDOM = np.random.default_rng(2)
@@ -65,8 +65,8 @@ def stages(tmp_path_factory):
     """Everything from raw rows to an exported model, once for all tests here."""
     import pyarrow as pa
 
-    from components.artifacts import Examples
-    from components.columnar.shards import ExamplesWriter
+    from kerasline.components.core.artifacts import Examples
+    from kerasline.components.data.shards import ExamplesWriter
 
     folder = tmp_path_factory.mktemp("stages")
     (folder / "examples").mkdir()
@@ -126,7 +126,9 @@ def test_a_loss_that_is_no_number_is_told_with_its_step_and_layer(stages, tmp_pa
         .execute(tmp_path / "m")
         .model
     )
-    with pytest.raises(DataError, match=r"the loss became (nan|inf) in step \d+ .*: layer .*scores.* Lower the learning rate"):
+    with pytest.raises(
+        DataError, match=r"the loss became (nan|inf) in step \d+ .*: layer .*scores.* Lower the learning rate"
+    ):
         Trainer(stages.examples, stages.prepared, model, epochs=50).execute(tmp_path / "t")
 
 
@@ -170,8 +172,9 @@ def test_a_model_below_its_threshold_is_refused_and_not_pushed(stages, tmp_path)
 
 def test_a_threshold_on_an_unknown_metric_gets_the_nearest(stages, tmp_path):
     with pytest.raises(ParameterError, match="no metric 'acuracy'; did you mean 'accuracy'"):
-        Evaluator(stages.examples, stages.prepared, stages.trained.trained_model,
-                  thresholds={"acuracy": {"min": 1}}).execute(tmp_path)  # fmt: skip
+        Evaluator(
+            stages.examples, stages.prepared, stages.trained.trained_model, thresholds={"acuracy": {"min": 1}}
+        ).execute(tmp_path)
 
 
 def test_the_exported_model_needs_nothing_else_and_answers_the_same(stages, tmp_path):
@@ -218,7 +221,7 @@ def test_a_refusal_of_the_destination_is_one_line(tmp_path):
         Pusher(fake_model(tmp_path / "m"), destination=str(tmp_path / "file" / "d")).execute(tmp_path / "p")
 
 
-PUSH = "import sys; from pathlib import Path; from components.pushing import destination; print(destination(sys.argv[2]).push(Path(sys.argv[1])))"
+PUSH = "import sys; from pathlib import Path; from kerasline.components.pusher import destination; print(destination(sys.argv[2]).push(Path(sys.argv[1])))"
 
 
 def test_pushers_at_once_each_get_a_version_of_their_own(tmp_path):

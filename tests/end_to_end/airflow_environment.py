@@ -102,10 +102,16 @@ class Airflow:
         try:
             for name in ("api-server", "scheduler", "dag-processor"):
                 with (self.home / f"{name}.log").open("w") as log:
-                    started.append(subprocess.Popen(
-                        [str(self.programs / "airflow"), name], env=self.environment, cwd=self.home,
-                        stdout=log, stderr=log, start_new_session=True,
-                    ))  # fmt: skip
+                    started.append(
+                        subprocess.Popen(
+                            [str(self.programs / "airflow"), name],
+                            env=self.environment,
+                            cwd=self.home,
+                            stdout=log,
+                            stderr=log,
+                            start_new_session=True,
+                        )
+                    )
             wait(lambda: self._is_up(started), "the API server")
             yield self
         finally:

@@ -6,18 +6,22 @@ A pipeline of quick stages that reads a file a day. For tests of what runs it.
 import time
 from pathlib import Path
 
-from components import CsvExampleGen, StatisticsGen
-from components.artifacts import Examples, Report
-from components.base import Input, Output, component
-from components.errors import StageSkipped
-from pipeline.dag import Pipeline
+from kerasline import CsvExampleGen, StatisticsGen
+from kerasline.components.core.artifacts import Examples, Report
+from kerasline.components.core.component import Input, Output, component
+from kerasline.components.core.errors import StageSkipped
+from kerasline.pipeline.dag import Pipeline
 
 
 @component
 def Total(
-    examples: Input[Examples], total: Output[Report], word: str = "plain", seconds: float = 0.0, marks: str = "",
+    examples: Input[Examples],
+    total: Output[Report],
+    word: str = "plain",
+    seconds: float = 0.0,
+    marks: str = "",
     note: str = "{{ no template }} {% nor this",
-):  # fmt: skip
+):
     """Adds the numbers up, after some seconds, and notes each time that it does."""
     time.sleep(seconds)
     if marks:

@@ -40,7 +40,7 @@ print("RESULT" + json.dumps({"errors": bag.import_errors, "dags": {
 LARGER = """
 from airflow.sdk import DAG, task
 from days import group
-from pipeline.runners.airflow.factory import pipeline_dag, pipeline_group, pipeline_params
+from kerasline.pipeline.runners.airflow.factory import pipeline_dag, pipeline_group, pipeline_params
 
 made = pipeline_dag("{folder}/days.json", dag_id="made", schedule=None, tags=["mine"])
 
@@ -100,9 +100,7 @@ def write(place):
 @pytest.fixture(scope="module")
 def airflow(installed, place, write):
     """An Airflow with all DAG files of these tests; kerasline is on its path, but not what that needs."""
-    airflow = Airflow(
-        place / "home", PYTHONPATH=str(HOUSE), AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="30"
-    )
+    airflow = Airflow(place / "home", PYTHONPATH=str(HOUSE), AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="30")
     daily = ("--schedule", "@daily", "--start-date", DATES[0])
     write(airflow.dags / "days.py", DAYS, *daily, "--pool", "Total=default_pool")
     write(place / "days.json", DAYS, *daily)
@@ -173,8 +171,16 @@ def word(place, run_id):
 def test_airflow_reads_every_file_and_finds_the_pipelines_own_graph(look):
     assert look["errors"] == {}
     assert set(look["dags"]) == {
-        "days", "refusing", "failing", "elsewhere", "docker", "pods", "penguins", "made", "larger"
-    }  # fmt: skip
+        "days",
+        "refusing",
+        "failing",
+        "elsewhere",
+        "docker",
+        "pods",
+        "penguins",
+        "made",
+        "larger",
+    }
     graph = [["ExampleGen", "StatisticsGen"], ["ExampleGen", "Total"], ["Total", "Publish"]]
     for name in ("days", "refusing", "elsewhere", "docker", "pods", "made"):
         assert look["dags"][name]["edges"] == graph
@@ -187,9 +193,11 @@ def test_airflow_reads_every_file_and_finds_the_pipelines_own_graph(look):
     assert ["Transform", "Trainer"] in penguins["edges"] and len(penguins["tasks"]) == 12
     operators = {name: look["dags"][name]["operators"] for name in ("days", "elsewhere", "docker", "pods")}
     assert operators == {
-        "days": ["_BashDecoratedOperator"], "elsewhere": ["_PythonExternalDecoratedOperator"],
-        "docker": ["_DockerDecoratedOperator"], "pods": ["_KubernetesCmdDecoratedOperator"],
-    }  # fmt: skip
+        "days": ["_BashDecoratedOperator"],
+        "elsewhere": ["_PythonExternalDecoratedOperator"],
+        "docker": ["_DockerDecoratedOperator"],
+        "pods": ["_KubernetesCmdDecoratedOperator"],
+    }
 
 
 @pytest.mark.slow
@@ -244,9 +252,26 @@ words = task.python_callable("Total", **known)
 print("RESULT", [task.render_template(word, {}) for word in words], task.image)
 """
     told = airflow.python(code, airflow.dags).stdout.partition("RESULT ")[2].strip()
-    words = ["python", "-m", "run_pipeline", "run", str(DAYS), "--node", "Total", "--root", str(place / "root"),
-             "--run-id", "pods.one", "--set", "ExampleGen.span=2026-11-01", "--set", "Total.word={{ 6 * 7 }}",
-             "--skipped-code", "99", "--report"]  # fmt: skip
+    words = [
+        "python",
+        "-m",
+        "run_pipeline",
+        "run",
+        str(DAYS),
+        "--node",
+        "Total",
+        "--root",
+        str(place / "root"),
+        "--run-id",
+        "pods.one",
+        "--set",
+        "ExampleGen.span=2026-11-01",
+        "--set",
+        "Total.word={{ 6 * 7 }}",
+        "--skipped-code",
+        "99",
+        "--report",
+    ]
     assert told == f"{words} kerasline:1"
 
 
@@ -263,8 +288,18 @@ def test_a_triggered_run_of_the_penguins_succeeds_and_is_cached_for_whoever_runs
     links = running.api("GET", f"dags/penguins/dagRuns/{run_id}/taskInstances/Evaluator/links")["extra_links"]
     assert links == {"Report": f"file://{place}/root/reports/{ours}.html"}
     assert (place / "root" / "reports" / f"{ours}.html").exists()
-    command = [sys.executable, HOUSE / "run_pipeline.py", "run", "penguins", "--set", "Trainer.epochs=20",
-               "--root", place / "root", "--json", place / "again.json"]  # fmt: skip
+    command = [
+        sys.executable,
+        HOUSE / "run_pipeline.py",
+        "run",
+        "penguins",
+        "--set",
+        "Trainer.epochs=20",
+        "--root",
+        place / "root",
+        "--json",
+        place / "again.json",
+    ]
     assert subprocess.run(list(map(str, command)), cwd=place).returncode == 0
     assert {node["state"] for node in json.loads((place / "again.json").read_text())["nodes"]} == {"cached"}
 
@@ -278,18 +313,14 @@ def test_training_killed_half_way_is_retried_and_takes_up_its_checkpoint(running
     wait(lambda: list((place / "root" / "state").glob(written)), "a checkpoint", 600)
     (stage,) = processes("--node Trainer")
     os.killpg(os.getpgid(stage), signal.SIGKILL)
-    done_before = rows(
-        place, "SELECT node, id FROM executions WHERE run_id = 'penguins.killed' AND state != 'running'"
-    )
+    done_before = rows(place, "SELECT node, id FROM executions WHERE run_id = 'penguins.killed' AND state != 'running'")
     tasks = running.finished("penguins", run_id)
     assert {one["state"] for one in tasks.values()} == {"success"}
     tries = {name: one["try_number"] for name, one in tasks.items()}
     assert tries == dict.fromkeys(tries, 1) | {"Trainer": 2}
     after = dict(rows(place, "SELECT node, id FROM executions WHERE run_id = 'penguins.killed'"))
     assert len(done_before) >= 5 and all(after[node] == execution for node, execution in done_before)
-    ((folder,),) = rows(
-        place, "SELECT folder FROM executions WHERE run_id = 'penguins.killed' AND node = 'Trainer'"
-    )
+    ((folder,),) = rows(place, "SELECT folder FROM executions WHERE run_id = 'penguins.killed' AND node = 'Trainer'")
     assert json.loads(Path(folder, "trained_model", "training.json").read_text())["resumed_at_step"] > 0
 
 
@@ -323,8 +354,11 @@ def test_a_task_that_a_person_stops_stops_its_command(running, place):
 def test_a_refused_model_is_skipped_and_fails_where_that_is_asked_for(running, place):
     refusing = running.finished("refusing", running.trigger("refusing", "one"))
     assert {name: one["state"] for name, one in refusing.items()} == {
-        "ExampleGen": "success", "StatisticsGen": "success", "Total": "success", "Publish": "skipped"
-    }  # fmt: skip
+        "ExampleGen": "success",
+        "StatisticsGen": "success",
+        "Total": "success",
+        "Publish": "skipped",
+    }
     assert running.state("refusing", "one") == "success"
     assert rows(place, "SELECT state FROM runs WHERE id = 'refusing.one'") == [("succeeded",)]
     assert running.finished("failing", running.trigger("failing", "one"))["Publish"]["state"] == "failed"
@@ -411,9 +445,7 @@ def processes(*texts):
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             line = (folder / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
-            if all(text in line for text in ("run_pipeline.py run", *texts)) and not line.startswith(
-                "/usr/bin/bash"
-            ):
+            if all(text in line for text in ("run_pipeline.py run", *texts)) and not line.startswith("/usr/bin/bash"):
                 found.append(int(folder.name))
     return found
 

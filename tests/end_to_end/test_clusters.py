@@ -65,9 +65,7 @@ class Cluster:
         self.home, self.engine = home, engine
         home.mkdir()
         ports = [f"{name}={port}" for name, port in free_ports().items()]
-        self.options = shlex.split(
-            called([sys.executable, CLUSTER, "start", engine, "--home", home, *ports], home)
-        )
+        self.options = shlex.split(called([sys.executable, CLUSTER, "start", engine, "--home", home, *ports], home))
 
     def pid(self, name):
         return int((self.home / f"{name}.pid").read_text())
@@ -213,9 +211,7 @@ def test_the_guide_gives_the_same_statistics_on_every_runner(tmp_path):
     """The commands of docs/RUNNERS.md, one after the other; of engines that can be had."""
     skip_without("flink")
     (tmp_path / "trips.csv").symlink_to(TAXI)
-    lines = [
-        line for block in re.findall(r"```bash\n(.*?)```", GUIDE.read_text(), re.S) for line in block.splitlines()
-    ]
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", GUIDE.read_text(), re.S) for line in block.splitlines()]
     ports, found = free_ports(), []
     stages = tmp_path / "runs" / "artifacts" / "taxi" / "StatisticsGen"
     started = None

@@ -12,9 +12,20 @@ from tests.conftest import FASHION, HOUSE
 
 README = HOUSE / "README.md"
 GUIDES = [
-    "COMPONENTS.md", "DATA.md", "EVALUATION.md", "EXPLAINING.md", "EXPORT.md", "MODELS.md", "MONITORING.md",
-    "PIPELINES.md", "PREPROCESSING.md", "REPORT.md", "TRAINING.md", "TUNING.md", "VALIDATING.md",
-]  # fmt: skip
+    "COMPONENTS.md",
+    "DATA.md",
+    "EVALUATION.md",
+    "EXPLAINING.md",
+    "EXPORT.md",
+    "MODELS.md",
+    "MONITORING.md",
+    "PIPELINES.md",
+    "PREPROCESSING.md",
+    "REPORT.md",
+    "TRAINING.md",
+    "TUNING.md",
+    "VALIDATING.md",
+]
 
 
 def blocks(path, language):
@@ -81,9 +92,12 @@ def test_the_programs_of_the_guides_run(tmp_path, taxi_csv, name):
         if "def pipeline" not in program:
             command = [sys.executable, str(file)]
         result = subprocess.run(
-            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HOUSE)},
-            capture_output=True, text=True,
-        )  # fmt: skip
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(HOUSE)},
+            capture_output=True,
+            text=True,
+        )
         assert result.returncode == 0, result.stderr
 
 

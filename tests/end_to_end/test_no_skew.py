@@ -8,24 +8,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components import (
-    CsvExampleGen,
-    Exporter,
-    InMemoryExampleGen,
-    ModelBuilder,
-    TfdsExampleGen,
-    Transform,
-)
-from components.columnar.feed import feed
-from components.columnar.training_input import dataset
-from components.layers import BucketIds, FrequencyLookup, Imputation, MissingIndicator
+from kerasline import CsvExampleGen, Exporter, InMemoryExampleGen, ModelBuilder, TfdsExampleGen, Transform
+from kerasline.components.data.feed import feed
+from kerasline.components.data.training_input import dataset
+from kerasline.components.preprocessing.layers import BucketIds, FrequencyLookup, Imputation, MissingIndicator
 
 ROWS = 1000
 
 
 @pytest.fixture
 def penguins(tmp_path, request):
-    source = "pipeline.recipes.palmer_penguins:PalmerPenguins"
+    source = "kerasline.pipeline.recipes.palmer_penguins:PalmerPenguins"
     return TfdsExampleGen(source, splits={"train": 1}).execute(tmp_path / "examples").examples
 
 
@@ -72,7 +65,7 @@ def check(examples, split, preprocessing, model, exported, work_dir, rows):
 )
 def test_all_three_give_the_same_tensors(recipe, label, request, tmp_path):
     examples = request.getfixturevalue(recipe)
-    module = importlib.import_module(f"pipeline.recipes.{recipe}")
+    module = importlib.import_module(f"kerasline.pipeline.recipes.{recipe}")
     preprocessing = (
         Transform(examples, function=module.preprocessing, label=label).execute(tmp_path / "t").preprocessing
     )
@@ -101,8 +94,14 @@ HOLES = {
 
 
 def of_holes():
-    forms = {"size": ((1,), "float32"), "count": ((1,), "int64"), "word": ((1,), "string"), "bytes": ((1,), "string"),
-             "words": ((None,), "string"), "numbers": ((2,), "float32")}  # fmt: skip
+    forms = {
+        "size": ((1,), "float32"),
+        "count": ((1,), "int64"),
+        "word": ((1,), "string"),
+        "bytes": ((1,), "string"),
+        "words": ((None,), "string"),
+        "numbers": ((2,), "float32"),
+    }
     raw = {name: keras.Input(shape, name=name, dtype=dtype) for name, (shape, dtype) in forms.items()}
     lookup = keras.layers.StringLookup
     size = keras.layers.Normalization()(raw["size"])

@@ -10,13 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.publishing import read_published
+from kerasline.pipeline.storage.publishing import read_published
 from tests.conftest import HOUSE
 
 STAGES = [
-    "ExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform", "ModelBuilder",
-    "Trainer", "Exporter", "Evaluator", "Explainer", "InfraValidator", "Pusher",
-]  # fmt: skip
+    "ExampleGen",
+    "StatisticsGen",
+    "SchemaGen",
+    "ExampleValidator",
+    "Transform",
+    "ModelBuilder",
+    "Trainer",
+    "Exporter",
+    "Evaluator",
+    "Explainer",
+    "InfraValidator",
+    "Pusher",
+]
 
 
 def states(summary):
@@ -60,14 +70,18 @@ def test_the_main_job_trains_evaluates_exports_and_pushes_penguins(run, tmp_path
 def test_one_changed_constant_runs_the_model_and_what_depends_on_it(run, tmp_path):
     source = (HOUSE / "pipeline" / "recipes" / "penguins.py").read_text()
     file = tmp_path / "mine.py"
-    curated = ("--set", f"SchemaGen.schema_file={HOUSE}/schemas/penguins.pbtxt", "--set", "Trainer.epochs=2",
-               "--set", "Evaluator.thresholds={}")  # fmt: skip
+    curated = (
+        "--set",
+        f"SchemaGen.schema_file={HOUSE}/schemas/penguins.pbtxt",
+        "--set",
+        "Trainer.epochs=2",
+        "--set",
+        "Evaluator.thresholds={}",
+    )
     file.write_text(source)
     run(file, *curated)
     file.write_text(source.replace('activation="relu"', 'activation="tanh"'))
-    assert states(run(file, *curated)) == {
-        **dict.fromkeys(STAGES[:5], "cached"), **dict.fromkeys(STAGES[5:], "ran")
-    }  # fmt: skip
+    assert states(run(file, *curated)) == {**dict.fromkeys(STAGES[:5], "cached"), **dict.fromkeys(STAGES[5:], "ran")}
 
 
 @pytest.mark.slow
@@ -109,8 +123,18 @@ def test_a_missing_label_column_stops_at_the_validator(cli, tmp_path, taxi_csv):
 @pytest.mark.slow
 def test_beam_options_reach_the_stages(cli, tmp_path):
     """Two worker processes of Beam's do the stages' own pipelines."""
-    result = cli("run", "--root", tmp_path / "root", "--set", "Trainer.epochs=1", "--set", "Evaluator.thresholds={}",
-                 "--", "--direct_num_workers=2", "--direct_running_mode=multi_processing")  # fmt: skip
+    result = cli(
+        "run",
+        "--root",
+        tmp_path / "root",
+        "--set",
+        "Trainer.epochs=1",
+        "--set",
+        "Evaluator.thresholds={}",
+        "--",
+        "--direct_num_workers=2",
+        "--direct_running_mode=multi_processing",
+    )
     assert result.returncode == 0, result.stderr
 
 

@@ -1,8 +1,8 @@
 """A pipeline that judges a number, and is told which one it blessed last."""
 
-from components.artifacts import Blessing, Report
-from components.base import Component, Input, LastBlessed, Output, Parameter
-from pipeline.dag import Pipeline
+from kerasline.components.core.artifacts import Blessing, Report
+from kerasline.components.core.component import Component, Input, LastBlessed, Output, Parameter
+from kerasline.pipeline.dag import Pipeline
 
 
 class Make(Component):

@@ -3,9 +3,9 @@
 import hashlib
 import os
 
-from components.artifacts import Report
-from components.base import Component, Input, Output, Parameter
-from pipeline.dag import Pipeline
+from kerasline.components.core.artifacts import Report
+from kerasline.components.core.component import Component, Input, Output, Parameter
+from kerasline.pipeline.dag import Pipeline
 
 
 class Make(Component):

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.loading import load_pipeline
-from pipeline.publishing import root_of
-from pipeline.run import RunRequest, run_pipeline
-from pipeline.store import Store, sqlite_url
+from kerasline.pipeline.loading import load_pipeline
+from kerasline.pipeline.metadata.store import Store, sqlite_url
+from kerasline.pipeline.run import RunRequest, run_pipeline
+from kerasline.pipeline.storage.publishing import root_of
 from tests.pipeline.remote import QUICK
 
 
@@ -39,10 +39,13 @@ def host(tmp_path, monkeypatch):
             summary = run_pipeline(request)
             by_name = {e.node: e for e in summary.executions}
             return SimpleNamespace(
-                root=root, store=store, summary=summary, nodes=by_name,
+                root=root,
+                store=store,
+                summary=summary,
+                nodes=by_name,
                 states={name: e.state for name, e in by_name.items()},
                 output=lambda node, output: by_name[node].outputs[output].path,
-            )  # fmt: skip
+            )
 
         return run
 

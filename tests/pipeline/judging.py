@@ -1,9 +1,9 @@
 """A pipeline that judges a model and pushes it unless it was refused, without TensorFlow."""
 
-from components.artifacts import Blessing, Report
-from components.base import Component, Input, Output, Parameter
-from components.errors import DataError, StageSkipped
-from pipeline.dag import Pipeline
+from kerasline.components.core.artifacts import Blessing, Report
+from kerasline.components.core.component import Component, Input, Output, Parameter
+from kerasline.components.core.errors import DataError, StageSkipped
+from kerasline.pipeline.dag import Pipeline
 
 
 class Judge(Component):

@@ -2,10 +2,10 @@
 
 import time
 
-from components.artifacts import Report
-from components.base import Component, Input, Output, Parameter, component
-from components.errors import DataError
-from pipeline.dag import Pipeline
+from kerasline.components.core.artifacts import Report
+from kerasline.components.core.component import Component, Input, Output, Parameter, component
+from kerasline.components.core.errors import DataError
+from kerasline.pipeline.dag import Pipeline
 
 FACTOR = 3
 

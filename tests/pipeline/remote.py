@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 
-from pipeline.publishing import MANIFEST
+from kerasline.pipeline.storage.publishing import MANIFEST
 from tests.conftest import HOUSE
 
 QUICK = HOUSE / "tests" / "pipeline" / "quick.py"

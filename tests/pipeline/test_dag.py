@@ -1,9 +1,9 @@
 import pytest
 
-from components.artifacts import Report
-from components.base import Component, Input, Output
-from components.errors import WiringError
-from pipeline.dag import Pipeline
+from kerasline.components.core.artifacts import Report
+from kerasline.components.core.component import Component, Input, Output
+from kerasline.components.core.errors import WiringError
+from kerasline.pipeline.dag import Pipeline
 
 
 class Step(Component):

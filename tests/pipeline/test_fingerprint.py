@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from pipeline.fingerprint import code_digest, value_digest
+from kerasline.pipeline.fingerprint import code_digest, value_digest
 
 MAIN = """
 import helper

@@ -2,12 +2,12 @@
 
 import pytest
 
-from components.base import LastBlessed
-from components.errors import WiringError
-from pipeline.garbage import collect
-from pipeline.publishing import ArtifactRoot
-from pipeline.run import RunRequest, run_pipeline
-from pipeline.store import Store
+from kerasline.components.core.component import LastBlessed
+from kerasline.components.core.errors import WiringError
+from kerasline.pipeline.metadata.store import Store
+from kerasline.pipeline.run import RunRequest, run_pipeline
+from kerasline.pipeline.storage.garbage import collect
+from kerasline.pipeline.storage.publishing import ArtifactRoot
 from tests.pipeline.blessing import Judge, Make, judged
 
 

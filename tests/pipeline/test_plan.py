@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-RECIPE = '''
+RECIPE = """
 import keras
 import numpy as np
-from components import InMemoryExampleGen, ModelBuilder, Trainer, Transform
-from pipeline.dag import Pipeline
+from kerasline import InMemoryExampleGen, ModelBuilder, Trainer, Transform
+from kerasline.pipeline.dag import Pipeline
 
 def columns():
     x = np.random.default_rng(0).normal(size=(3000, 16)).astype("float32")
@@ -30,7 +30,7 @@ def pipeline(settings):
     model = ModelBuilder(prepared, function=build_model)
     trained = Trainer(examples, prepared, model, epochs=4, batch_size=32)
     return Pipeline("small", [trained])
-'''
+"""
 
 
 @pytest.fixture

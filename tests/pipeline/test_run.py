@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from components.errors import StoreError
-from pipeline.database import Database
-from pipeline.store import Store
+from kerasline.components.core.errors import StoreError
+from kerasline.pipeline.metadata.database import Database
+from kerasline.pipeline.metadata.store import Store
 from tests.conftest import HOUSE
 
 QUICK = HOUSE / "tests" / "pipeline" / "quick.py"
@@ -81,8 +81,11 @@ def test_only_what_depends_on_a_changed_parameter_runs_again(run):
     run()
     assert states(run("--set", "Start.number=5")) == dict.fromkeys(["Start", "Left", "Right", "Join"], "ran")
     assert states(run("--set", "Right.seconds=0.01")) == {
-        "Start": "cached", "Left": "cached", "Right": "ran", "Join": "cached",  # the same content
-    }  # fmt: skip
+        "Start": "cached",
+        "Left": "cached",
+        "Right": "ran",
+        "Join": "cached",  # the same content
+    }
 
 
 def test_touching_a_file_keeps_the_cache_and_a_changed_constant_does_not(run, tmp_path):
@@ -246,7 +249,7 @@ def test_one_stage_alone_wants_no_orchestrator(run, metadata, tmp_path):
     run()
     code = """
 import sys
-from pipeline.cli import main
+from kerasline.pipeline.commands.app import main
 try: main(sys.argv[1:])
 except SystemExit as stop: assert stop.code == 0, stop.code
 assert "apache_beam" not in sys.modules
@@ -310,10 +313,12 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("no right to mount a small file system")
     file = tmp_path / "big.py"
-    file.write_text(QUICK.read_text().replace(
-        "write(outputs.report, self.number)",
-        "(outputs.report.path / 'big').write_bytes(bytes(10**6))",
-    ))  # fmt: skip
+    file.write_text(
+        QUICK.read_text().replace(
+            "write(outputs.report, self.number)",
+            "(outputs.report.path / 'big').write_bytes(bytes(10**6))",
+        )
+    )
     try:
         command = [sys.executable, HOUSE / "run_pipeline.py", "run", file, "--root", disk / "root"]
         command += ["--metadata", f"sqlite:///{tmp_path}/m.sqlite"]
@@ -417,7 +422,7 @@ def test_help_listings_and_cached_runs_import_nothing_heavy(run, tmp_path, metad
     run()
     code = """
 import sys
-from pipeline.cli import main
+from kerasline.pipeline.commands.app import main
 try: main(sys.argv[1:])
 except SystemExit as stop: assert stop.code == 0, stop.code
 heavy = {"tensorflow", "keras", "apache_beam", "pandas", "tensorflow_datasets", "alembic"} & set(sys.modules)
@@ -441,7 +446,7 @@ def test_json_on_the_screen_is_json(cli):
     assert json.loads(cli("recipes", "--json", "-").stdout)
 
 
-SETTER = '''
+SETTER = """
 import builtins, time
 original = builtins.__import__
 def lazily(name, *more, **named):
@@ -449,12 +454,12 @@ def lazily(name, *more, **named):
 builtins.__import__ = lazily
 time.sleep(1)
 builtins.__import__ = original
-'''
-ALONE = '''
+"""
+ALONE = """
 import time
-from components.artifacts import Report
-from components.base import Component, Output
-from pipeline.dag import Pipeline
+from kerasline.components.core.artifacts import Report
+from kerasline.components.core.component import Component, Output
+from kerasline.pipeline.dag import Pipeline
 
 class Changing(Component):
     IMPORTED_ALONE = ("changes_imports",)
@@ -474,7 +479,7 @@ class Importing(Component):
 
 def pipeline(settings):
     return Pipeline("alone", [Importing(), Changing()])
-'''
+"""
 
 
 def test_what_changes_pythons_import_is_imported_before_any_stage_runs(run, tmp_path, monkeypatch):

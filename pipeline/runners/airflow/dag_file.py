@@ -7,10 +7,10 @@ import keyword
 import re
 from collections.abc import Sequence
 
-from pipeline.runners.airflow import operators
-from pipeline.runners.airflow.code import below_root, call, enclosed, literal, shorten, text
-from pipeline.runners.airflow.description import Description, Setting, Stage
-from pipeline.runners.airflow.stage import SKIPPED
+from kerasline.pipeline.runners.airflow import operators
+from kerasline.pipeline.runners.airflow.code import below_root, call, enclosed, literal, shorten, text
+from kerasline.pipeline.runners.airflow.description import Description, Setting, Stage
+from kerasline.pipeline.runners.airflow.stage import SKIPPED
 
 _MODULES = ("copy", "datetime", "hashlib", "json", "os", "re", "shlex", "urllib.parse", "zoneinfo")
 _SDK = ("BaseOperatorLink", "CronDataIntervalTimetable", "Param", "dag", "task", "task_group")
@@ -53,9 +53,7 @@ kerasline's pipeline `{description.pipeline}` on Airflow 3: a task for each stag
 environment. Airflow needs nothing but this file, which `run_pipeline.py airflow` wrote; write it anew when stages
 or edges change. A larger DAG embeds the pipeline: `from {module_name(description.dag_id)} import group`.
 """
-    return f'"""{about}\n\n{note}"""\n\nfrom __future__ import annotations'.replace(
-        '"""\n\nkerasline', '"""kerasline'
-    )
+    return f'"""{about}\n\n{note}"""\n\nfrom __future__ import annotations'.replace('"""\n\nkerasline', '"""kerasline')
 
 
 def _imports(code: str) -> str:
@@ -83,14 +81,16 @@ def _constants(description: Description) -> str:
     if description.dated:
         names = [text(node) for node in description.dated]
         lines += ["# These read the days of a run's data interval.", enclosed("DATED = [", names, "]")]
-    return "\n".join([
-        *lines,
-        f"TIMEZONE = {text(timing.timezone)}",
-        f"RETRIES = {timing.retries}",
-        f"RETRY_DELAY = datetime.timedelta(minutes={timing.retry_minutes:g})",
-        "# A stage with nothing to do, as the Pusher of a refused model, is skipped; with 1 it fails.",
-        f"SKIPPED = {1 if description.fail_refused else SKIPPED}",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            *lines,
+            f"TIMEZONE = {text(timing.timezone)}",
+            f"RETRIES = {timing.retries}",
+            f"RETRY_DELAY = datetime.timedelta(minutes={timing.retry_minutes:g})",
+            "# A stage with nothing to do, as the Pusher of a refused model, is skipped; with 1 it fails.",
+            f"SKIPPED = {1 if description.fail_refused else SKIPPED}",
+        ]
+    )
 
 
 def _stages(description: Description) -> str:
@@ -103,9 +103,7 @@ def _stages(description: Description) -> str:
     for one in description.stages:
         before = [names[node] for node in one.after]
         if before:
-            lines.append(
-                f"    {before[0] if len(before) == 1 else '[' + ', '.join(before) + ']'} >> {names[one.node]}"
-            )
+            lines.append(f"    {before[0] if len(before) == 1 else '[' + ', '.join(before) + ']'} >> {names[one.node]}")
     return "\n".join(lines).rstrip()
 
 
@@ -143,31 +141,33 @@ def _dag(description: Description) -> str:
         # A plain expression gives Airflow 3's runs no interval, only an instant.
         schedule = f"CronDataIntervalTimetable({schedule}, timezone=TIMEZONE)"
     day = datetime.date.fromisoformat(timing.start)
-    return "\n".join([
-        "",
-        f"@task_group(group_id={text(description.group)})",
-        "def group() -> None:",
-        "    stages()",
-        "",
-        "",
-        "@dag(",
-        f"    dag_id={text(description.dag_id)},",
-        f"    schedule={schedule},",
-        f"    start_date=datetime.datetime({day.year}, {day.month}, {day.day}, tzinfo=zoneinfo.ZoneInfo(TIMEZONE)),",
-        f"    catchup={timing.catchup},",
-        f"    max_active_runs={timing.most_runs},",
-        f"    tags={literal(description.tags)},",
-        "    doc_md=__doc__,",
-        "    auto_register=False,  # a DAG file that imports this one does not make the DAG its own",
-        ")",
-        "def whole() -> None:",
-        "    stages()",
-        "",
-        "",
-        "pipeline_dag = whole()",
-        "# When its tasks are made: Airflow would copy all of them for each, four times. And a copy: a run changes them.",
-        "pipeline_dag.params.update(copy.deepcopy(PARAMS))",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "",
+            f"@task_group(group_id={text(description.group)})",
+            "def group() -> None:",
+            "    stages()",
+            "",
+            "",
+            "@dag(",
+            f"    dag_id={text(description.dag_id)},",
+            f"    schedule={schedule},",
+            f"    start_date=datetime.datetime({day.year}, {day.month}, {day.day}, tzinfo=zoneinfo.ZoneInfo(TIMEZONE)),",
+            f"    catchup={timing.catchup},",
+            f"    max_active_runs={timing.most_runs},",
+            f"    tags={literal(description.tags)},",
+            "    doc_md=__doc__,",
+            "    auto_register=False,  # a DAG file that imports this one does not make the DAG its own",
+            ")",
+            "def whole() -> None:",
+            "    stages()",
+            "",
+            "",
+            "pipeline_dag = whole()",
+            "# When its tasks are made: Airflow would copy all of them for each, four times. And a copy: a run changes them.",
+            "pipeline_dag.params.update(copy.deepcopy(PARAMS))",
+        ]
+    )
 
 
 def _variables(stages: Sequence[Stage]) -> dict[str, str]:

@@ -7,23 +7,27 @@ import dataclasses
 import re
 import shlex
 import sys
-import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.base import Component, about
-from components.errors import ParameterError, nearest
-from pipeline.dag import Pipeline
-from pipeline.runners.airflow.description import OPERATORS, Description, Place, Stage, Timing
-from pipeline.runners.airflow.settings import has_password, settings_of
+from kerasline.components.core.component import Component, about
+from kerasline.components.core.errors import ParameterError, nearest
+from kerasline.components.core.import_path import package_root
+from kerasline.pipeline.dag import Pipeline
+from kerasline.pipeline.runners.airflow.description import OPERATORS, Description, Place, Stage, Timing
+from kerasline.pipeline.runners.airflow.settings import has_password, settings_of
 
 PRESETS = ("@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
 # The fields of a cron expression; Airflow takes seconds as a sixth.
 CRON = (
-    ("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("day of the week", 0, 7),
+    ("minute", 0, 59),
+    ("hour", 0, 23),
+    ("day", 1, 31),
+    ("month", 1, 12),
+    ("day of the week", 0, 7),
     ("second", 0, 59),
-)  # fmt: skip
+)
 # What cron has no words for; of data intervals they have none.
 _ONCE = ("@once", "@continuous")
 
@@ -54,9 +58,7 @@ def describe(
     pool_of = _pools(pools, pipeline)
     # In the files' own order where it is right, so that a DAG file reads like the pipeline's.
     stages = tuple(
-        Stage(
-            node, about(pipeline.nodes[node]), tuple(pipeline.upstream(node)), pool_of.get(node, pool_of.get(""))
-        )
+        Stage(node, about(pipeline.nodes[node]), tuple(pipeline.upstream(node)), pool_of.get(node, pool_of.get("")))
         for node in pipeline.order
     )
     timing = dataclasses.replace(timing, start=_date(timing.start).isoformat())
@@ -78,11 +80,10 @@ def describe(
 
 def this_command() -> str:
     """How a shell calls this very kerasline: with the Python that runs now."""
-    import run_pipeline
-
-    script = Path(run_pipeline.__file__).resolve()
-    installed = script.parent in {Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib")}
-    return shlex.join([sys.executable, *(["-m", "run_pipeline"] if installed else [str(script)])])
+    root = package_root()
+    return shlex.join(
+        [sys.executable, *(["-m", "kerasline"] if root is None else [str(Path(root, "run_pipeline.py"))])]
+    )
 
 
 def _check(place: Place, timing: Timing, fixed: Mapping[str, str]) -> None:
@@ -90,17 +91,14 @@ def _check(place: Place, timing: Timing, fixed: Mapping[str, str]) -> None:
         raise ParameterError(f"--operator {place.operator}: {nearest(place.operator, OPERATORS)}")
     if place.operator in ("docker", "kubernetes") and not place.image:
         raise ParameterError(f"--operator {place.operator}: give the --image that kerasline is installed in")
-    if place.operator == "external-python" and not re.search(
-        r"( -m run_pipeline|/run_pipeline\.py'?)$", place.command
-    ):
+    if place.operator == "external-python" and not re.search(r"( -m kerasline|/run_pipeline\.py'?)$", place.command):
         raise ParameterError(
-            f"--command {place.command!r}: PYTHON -m run_pipeline, or PYTHON FOLDER/run_pipeline.py, "
+            f"--command {place.command!r}: PYTHON -m kerasline, or PYTHON FOLDER/run_pipeline.py, "
             "wanted with external-python"
         )
     if has_password(place.metadata):
         raise ParameterError(
-            "--metadata: a password would be written into the DAG file; "
-            "set KERASLINE_METADATA where tasks run instead"
+            "--metadata: a password would be written into the DAG file; set KERASLINE_METADATA where tasks run instead"
         )
     for key, value in fixed.items():
         if has_password(value):
@@ -164,14 +162,14 @@ def _checked_id(dag_id: str) -> str:
 
 def _docstring(recipe: str) -> str:
     """The recipe's, read without running it."""
-    from pipeline import recipes
+    from kerasline.pipeline import recipes
 
     file = Path(recipes.__path__[0], f"{recipe}.py") if _is_name(recipe) else Path(recipe)
     return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
 
 
 def _is_name(recipe: str) -> bool:
-    from pipeline.loading import recipe_names
+    from kerasline.pipeline.loading import recipe_names
 
     return recipe in recipe_names()
 

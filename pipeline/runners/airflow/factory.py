@@ -2,7 +2,7 @@
 
 Runs in Airflow's environment, where kerasline's dependencies are not: airflow.sdk and the standard library. ::
 
-    from pipeline.runners.airflow.factory import pipeline_dag
+    from kerasline.pipeline.runners.airflow.factory import pipeline_dag
 
     nightly = pipeline_dag("/pipelines/penguins.json", dag_id="nightly", schedule="0 3 * * *")
 """
@@ -20,8 +20,8 @@ from typing import Any
 
 from airflow.sdk import DAG, BaseOperatorLink, CronDataIntervalTimetable, Param, TaskGroup, task
 
-from pipeline.runners.airflow.description import Description, read
-from pipeline.runners.airflow.stage import FACTS, SKIPPED, arguments, run_name, untemplated
+from kerasline.pipeline.runners.airflow.description import Description, read
+from kerasline.pipeline.runners.airflow.stage import FACTS, SKIPPED, arguments, run_name, untemplated
 
 
 def pipeline_dag(description: str | Path | Description, **options: Any) -> DAG:
@@ -49,9 +49,7 @@ def pipeline_dag(description: str | Path | Description, **options: Any) -> DAG:
     return dag
 
 
-def pipeline_group(
-    description: str | Path | Description, group_id: str | None = None, **options: Any
-) -> TaskGroup:
+def pipeline_group(description: str | Path | Description, group_id: str | None = None, **options: Any) -> TaskGroup:
     """A task group with the stages of a pipeline, inside a DAG: `load >> pipeline_group("penguins.json") >> tell`.
 
     Args:
@@ -141,18 +139,22 @@ def _decorator(known: Description) -> Any:
         return task.kubernetes_cmd(image=place.image, pod_template_file=pod, **common)(kubernetes)
     if place.operator == "docker":
         return task.docker(
-            image=place.image, python_command="python", expect_airflow=False, mount_tmp_dir=False,
-            auto_remove="force", mounts=[{"source": place.root, "target": place.root, "type": "bind"}],
+            image=place.image,
+            python_command="python",
+            expect_airflow=False,
+            mount_tmp_dir=False,
+            auto_remove="force",
+            mounts=[{"source": place.root, "target": place.root, "type": "bind"}],
             private_environment={key: os.environ[key] for key in ["KERASLINE_METADATA"] if key in os.environ},
             **common,
-        )(_carried)  # fmt: skip
+        )(_carried)
     python, *rest = shlex.split(place.command)
     paths = {} if rest[:1] == ["-m"] else {"env_vars": {"PYTHONPATH": str(Path(rest[0]).parent)}}
     return task.external_python(python=python, expect_airflow=False, **paths, **common)(_carried)
 
 
 def _carried(node: str, facts: dict[str, str], plan: str) -> None:
-    from pipeline.runners.airflow.stage import run
+    from kerasline.pipeline.runners.airflow.stage import run
 
     run(node, facts, plan)
 

@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.runners.airflow import stage
-from pipeline.runners.airflow.code import call, enclosed, text
-from pipeline.runners.airflow.description import Description
+from kerasline.pipeline.runners.airflow import stage
+from kerasline.pipeline.runners.airflow.code import call, enclosed, text
+from kerasline.pipeline.runners.airflow.description import Description
 
 _RETRIED = ("retries=RETRIES", "retry_delay=RETRY_DELAY")
 
@@ -33,8 +33,11 @@ def constants(description: Description) -> list[str]:
 def task_of_a_stage(description: Description) -> str:
     """The decorated function `run_stage`."""
     return {
-        "command": _bash, "external-python": _external_python, "docker": _docker, "kubernetes": _kubernetes,
-    }[description.place.operator](description)  # fmt: skip
+        "command": _bash,
+        "external-python": _external_python,
+        "docker": _docker,
+        "kubernetes": _kubernetes,
+    }[description.place.operator](description)
 
 
 def takes_facts(description: Description) -> bool:
@@ -86,24 +89,28 @@ def python_and_home(command: str) -> tuple[str, str | None]:
 
 def _bash(description: Description) -> str:
     """The command is made in Airflow's own process, which knows the run."""
-    return "\n".join([
-        call("@task.bash", ["cwd=FOLDER", f"skip_on_exit_code={stage.SKIPPED}", *_RETRIED]),
-        "def run_stage(node: str, **airflow: Any) -> str:",
-        '    """The shell\'s command for a stage; Airflow calls this with what it knows of the run."""',
-        *_words(description),
-        "    return untemplated(shlex.join(words))",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            call("@task.bash", ["cwd=FOLDER", f"skip_on_exit_code={stage.SKIPPED}", *_RETRIED]),
+            "def run_stage(node: str, **airflow: Any) -> str:",
+            '    """The shell\'s command for a stage; Airflow calls this with what it knows of the run."""',
+            *_words(description),
+            "    return untemplated(shlex.join(words))",
+        ]
+    )
 
 
 def _kubernetes(description: Description) -> str:
     arguments = ["image=IMAGE", "pod_template_file=POD", f"skip_on_exit_code={stage.SKIPPED}", *_RETRIED]
-    return "\n".join([
-        call("@task.kubernetes_cmd", arguments),
-        "def run_stage(node: str, **airflow: Any) -> list[str]:",
-        '    """The container\'s command for a stage; Airflow calls this with what it knows of the run."""',
-        *_words(description),
-        "    return [untemplated(word) for word in words]",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            call("@task.kubernetes_cmd", arguments),
+            "def run_stage(node: str, **airflow: Any) -> list[str]:",
+            '    """The container\'s command for a stage; Airflow calls this with what it knows of the run."""',
+            *_words(description),
+            "    return [untemplated(word) for word in words]",
+        ]
+    )
 
 
 def _words(description: Description) -> list[str]:
@@ -137,27 +144,32 @@ def _docker(description: Description) -> str:
     names = ["ROOT", "FOLDER"] if _is_file(description) else ["ROOT"]
     mounts = [f'{{"source": {name}, "target": {name}, "type": "bind"}}' for name in names]
     passed = '{key: os.environ[key] for key in ["KERASLINE_METADATA"] if key in os.environ}'
-    return _carried("docker", [
-        "image=IMAGE",
-        *(["working_dir=FOLDER"] if _is_file(description) else []),
-        'python_command="python"',
-        enclosed("    mounts=[", mounts, "],").strip(" ,"),
-        "mount_tmp_dir=False",
-        'auto_remove="force"',
-        f"private_environment={passed}",
-    ])  # fmt: skip
+    return _carried(
+        "docker",
+        [
+            "image=IMAGE",
+            *(["working_dir=FOLDER"] if _is_file(description) else []),
+            'python_command="python"',
+            enclosed("    mounts=[", mounts, "],").strip(" ,"),
+            "mount_tmp_dir=False",
+            'auto_remove="force"',
+            f"private_environment={passed}",
+        ],
+    )
 
 
 def _carried(decorator: str, arguments: list[str]) -> str:
     arguments = [*arguments, "expect_airflow=False", f"skip_on_exit_code={stage.SKIPPED}", *_RETRIED]
-    return "\n".join([
-        call(f"@task.{decorator}", arguments),
-        "def run_stage(node: str, facts: dict[str, str], plan: str) -> None:",
-        '    """Runs a stage: this function is carried to where kerasline is."""',
-        "    from pipeline.runners.airflow.stage import run",
-        "",
-        "    run(node, facts, plan)",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            call(f"@task.{decorator}", arguments),
+            "def run_stage(node: str, facts: dict[str, str], plan: str) -> None:",
+            '    """Runs a stage: this function is carried to where kerasline is."""',
+            "    from kerasline.pipeline.runners.airflow.stage import run",
+            "",
+            "    run(node, facts, plan)",
+        ]
+    )
 
 
 def _folder(description: Description) -> list[str]:

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from components.base import Component
-from pipeline.dag import Pipeline
-from pipeline.runners.airflow.description import Setting
+from kerasline.components.core.component import Component
+from kerasline.pipeline.dag import Pipeline
+from kerasline.pipeline.runners.airflow.description import Setting
 
 # Numbers, texts and choices have fields in Airflow's form; lists and objects are the pipeline's file's.
 _SIMPLE = ("boolean", "integer", "number", "string", "null")

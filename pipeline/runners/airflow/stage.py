@@ -83,7 +83,7 @@ def run(node: str, facts: Mapping[str, str], plan: str) -> None:
         plan: recipe, root, folder, metadata, defaults, fixed, dated, timezone, skipped, as a DAG file has them, in
             JSON.
     """
-    from pipeline.cli import main
+    from kerasline.pipeline.commands.app import main
 
     known = json.loads(plan)
     if known["folder"]:
@@ -99,12 +99,21 @@ def arguments(node: str, facts: Mapping[str, str], plan: Mapping[str, Any]) -> l
     """What kerasline's command line is given for a stage of a DAG run."""
     run_id = run_name(facts["dag_id"], facts["task_id"].removesuffix(node).rstrip("."), facts["run_id"])
     settings = {**plan["fixed"], **changed(json.loads(facts["params"]), plan["defaults"])}
-    interval = tuple(
-        datetime.datetime.fromisoformat(facts[end]) if facts[end] else None for end in ("start", "end")
-    )
+    interval = tuple(datetime.datetime.fromisoformat(facts[end]) if facts[end] else None for end in ("start", "end"))
     settings = {**spans(plan["dated"], settings, interval, plan["timezone"]), **settings}
     metadata = ["--metadata", plan["metadata"]] if plan["metadata"] else []
     return [
-        "run", plan["recipe"], "--node", node, "--root", plan["root"], "--run-id", run_id,
-        *options(settings), *metadata, "--skipped-code", str(plan["skipped"]), "--report",
-    ]  # fmt: skip
+        "run",
+        plan["recipe"],
+        "--node",
+        node,
+        "--root",
+        plan["root"],
+        "--run-id",
+        run_id,
+        *options(settings),
+        *metadata,
+        "--skipped-code",
+        str(plan["skipped"]),
+        "--report",
+    ]

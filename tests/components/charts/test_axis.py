@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.charts.axis import category_axis, number_axis, round_step
-from components.charts.numbers import number_text
+from kerasline.components.charts.axis import category_axis, number_axis, round_step
+from kerasline.components.charts.numbers import number_text
 
 numbers = st.floats(-1e12, 1e12, allow_subnormal=False).filter(lambda x: x == 0 or abs(x) > 1e-9)
 
@@ -19,8 +19,7 @@ def test_all_values_lie_on_the_axis_and_its_ticks_are_round(values):
     assert axis.low - slack <= min(values) and max(values) <= axis.high + slack
     assert 2 <= len(axis.ticks) <= 12
     steps = {
-        round((b - a) / (axis.ticks[1][0] - axis.ticks[0][0]), 6)
-        for (a, _), (b, _) in zip(axis.ticks, axis.ticks[1:])
+        round((b - a) / (axis.ticks[1][0] - axis.ticks[0][0]), 6) for (a, _), (b, _) in zip(axis.ticks, axis.ticks[1:])
     }
     assert steps == {1.0}
     step = axis.ticks[1][0] - axis.ticks[0][0]
@@ -82,8 +81,19 @@ def test_categories_lie_in_the_middle_of_their_places():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1234, "1,234"), (0.92537, "0.9254"), (1.2e-7, "1.2e-7"), (0.0, "0"), (None, "–"), (float("nan"), "–"),
-     (True, "yes"),     (-1234567.8, "-1,234,568"), (3e12, "3e12"), ("text", "text"), (0.5, "0.5")],
-)  # fmt: skip
+    [
+        (1234, "1,234"),
+        (0.92537, "0.9254"),
+        (1.2e-7, "1.2e-7"),
+        (0.0, "0"),
+        (None, "–"),
+        (float("nan"), "–"),
+        (True, "yes"),
+        (-1234567.8, "-1,234,568"),
+        (3e12, "3e12"),
+        ("text", "text"),
+        (0.5, "0.5"),
+    ],
+)
 def test_numbers_are_written_for_people(value, text):
     assert number_text(value) == text

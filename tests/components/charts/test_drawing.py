@@ -8,15 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import charts
+from kerasline.components import charts
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = '<script>alert("1")</script>&\'"'
 
 anything = st.one_of(st.none(), st.floats(), st.integers(-(10**9), 10**9))
-texts = st.text(max_size=30).filter(
-    lambda text: not re.search("[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]", text)
-)
+texts = st.text(max_size=30).filter(lambda text: not re.search("[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]", text))
 
 
 def parsed(svg):
@@ -34,9 +32,7 @@ def marks(root, tag, kind):
 
 def every_kind(name, a, b, c):
     """A chart of each kind, of the same name and values."""
-    yield charts.line_chart(
-        [charts.Series(name, [a, b, c], [c, a, b], [a, a, a], [b, b, b])], title=name, x_label=name
-    )
+    yield charts.line_chart([charts.Series(name, [a, b, c], [c, a, b], [a, a, a], [b, b, b])], title=name, x_label=name)
     yield charts.line_chart(
         [charts.Series(name, [a, b], [b, c], steps=True)] * 2, title=name, diagonal=True, x_log=True
     )
@@ -149,9 +145,7 @@ def test_the_reference_of_intervals_is_a_band_of_its_interval():
 
 def test_cells_are_as_dark_as_their_share_of_the_row():
     root = parsed(
-        charts.heat_map(
-            ["a", "b"], ["a", "b"], [[3, 1], [0, 8]], title="t", row_label="true", column_label="predicted"
-        )
+        charts.heat_map(["a", "b"], ["a", "b"], [[3, 1], [0, 8]], title="t", row_label="true", column_label="predicted")
     )
     shades = [float(e.get("fill-opacity")) for e in marks(root, "rect", "cell")]
     assert shades == pytest.approx([0.04 + 0.96 * share for share in (0.75, 0.25, 0, 1)], abs=1e-3)
@@ -160,9 +154,7 @@ def test_cells_are_as_dark_as_their_share_of_the_row():
 
 def test_a_large_confusion_matrix_has_no_numbers_and_stays_within_its_box():
     names = [f"class {n}" for n in range(100)]
-    root = parsed(
-        charts.heat_map(names, names, [[int(r == c) for c in range(100)] for r in range(100)], title="t")
-    )
+    root = parsed(charts.heat_map(names, names, [[int(r == c) for c in range(100)] for r in range(100)], title="t"))
     assert len(marks(root, "rect", "cell")) == 10_000
     assert {text.text for text in root.iter(f"{SVG}text")} <= set(names)
     width = float(root.get("width"))

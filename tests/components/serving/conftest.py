@@ -23,9 +23,15 @@ def ours(model_folders, tmp_path_factory):
     """Our server, with both versions of half, 1 labelled `stable`."""
     with servers.serving(
         tmp_path_factory.mktemp("server"),
-        "--model", f"half={model_folders['half']}", "--model", f"mixed={model_folders['mixed']}",
-        "--label", "half:stable=1", "--request-megabytes", "4",
-    ) as server:  # fmt: skip
+        "--model",
+        f"half={model_folders['half']}",
+        "--model",
+        f"mixed={model_folders['mixed']}",
+        "--label",
+        "half:stable=1",
+        "--request-megabytes",
+        "4",
+    ) as server:
         yield server
 
 

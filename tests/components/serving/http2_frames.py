@@ -24,8 +24,14 @@ def field(name: str, value: str) -> bytes:
 
 def call(stream: int, path: str = PREDICT, **more: str) -> bytes:
     """The HEADERS of a gRPC call; `more` by names with `_` for `-`."""
-    fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "a", "te": "trailers",
-              "content-type": "application/grpc"}  # fmt: skip
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": path,
+        ":authority": "a",
+        "te": "trailers",
+        "content-type": "application/grpc",
+    }
     fields |= {name.replace("_", "-"): value for name, value in more.items()}
     block = b"".join(field(name, value) for name, value in fields.items())
     return frame(HEADERS, END_HEADERS, stream, block)

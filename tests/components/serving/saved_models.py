@@ -81,9 +81,7 @@ def save_mixed(folder: Path) -> Path:
         def shapes(self, values):
             return {"sum": tf.reduce_sum(values, axis=1), "values": tf.identity(values)}
 
-        @tf.function(
-            input_signature=[tf.TensorSpec([], tf.float64, name="a"), tf.TensorSpec([2], tf.int32, name="b")]
-        )
+        @tf.function(input_signature=[tf.TensorSpec([], tf.float64, name="a"), tf.TensorSpec([2], tf.int32, name="b")])
         def scalars(self, a, b):
             return {"product": a * tf.cast(tf.reduce_sum(b), tf.float64)}
 

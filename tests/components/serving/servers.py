@@ -114,15 +114,14 @@ def serving_genuinely(folder: Path, models: dict[str, Path]) -> Iterator[Server]
     with log.open("wb") as out:
         process = subprocess.Popen(
             [GENUINE, f"--rest_api_port={rest_port}", f"--port={grpc_port}", f"--model_config_file={config}"],
-            stdout=out, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
     server = Server(process, rest_port, grpc_port, log)
 
     def is_up() -> bool:
         try:
-            states = [
-                server.get(f"/v1/models/{name}")[1]["model_version_status"][0]["state"] for name in models
-            ]
+            states = [server.get(f"/v1/models/{name}")[1]["model_version_status"][0]["state"] for name in models]
         except (OSError, KeyError, ValueError):
             return False
         return states == ["AVAILABLE"] * len(models)

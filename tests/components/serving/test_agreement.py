@@ -11,9 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip(
-    "tensorflow_serving", reason="the genuine client stubs, tensorflow-serving-api, are needed"
-)
+pytest.importorskip("tensorflow_serving", reason="the genuine client stubs, tensorflow-serving-api, are needed")
 
 MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 floats = st.floats(width=32, allow_nan=True, allow_infinity=True, allow_subnormal=False)
@@ -83,9 +81,7 @@ def test_named_inputs(ours, predict, in_process, values):
     }
     wanted = {
         name: value.numpy()
-        for name, value in in_process["serving_default"](
-            **{k: tf.constant(v) for k, v in inputs.items()}
-        ).items()
+        for name, value in in_process["serving_default"](**{k: tf.constant(v) for k, v in inputs.items()}).items()
     }
     told = by_grpc(predict, "serving_default", inputs)
     assert_float32(told["scores"], wanted["scores"])

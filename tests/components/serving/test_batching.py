@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from components.serving.batching import MOST_SECONDS, Batcher
-from components.serving.errors import RequestError
-from components.serving.settings import BatchSettings
-from components.signatures import Signature, TensorSpec
+from kerasline.components.models.signatures import Signature, TensorSpec
+from kerasline.components.serving.runtime.batching import MOST_SECONDS, Batcher
+from kerasline.components.serving.runtime.errors import RequestError
+from kerasline.components.serving.settings import BatchSettings
 
 FLOATS = TensorSpec("x", 1, np.dtype("float32"), (None,))
 SIGNATURE = Signature("serving_default", "", {"x": FLOATS}, {"y": FLOATS})

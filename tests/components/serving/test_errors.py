@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from components.serving.errors import RequestError, from_exception
+from kerasline.components.serving.runtime.errors import RequestError, from_exception
 
 
 def failed(work) -> RequestError:

@@ -16,7 +16,7 @@ def test_nothing_breaks_the_server(ours):
         content_type_conformance,
         response_schema_conformance,
         status_code_conformance,
-    )  # fmt: skip
+    )
 
     checks = [
         not_a_server_error,
@@ -24,9 +24,7 @@ def test_nothing_breaks_the_server(ours):
         content_type_conformance,
         response_schema_conformance,
     ]
-    operations = [
-        found.ok() for found in schemathesis.openapi.from_url(ours.url("/openapi.json")).get_all_operations()
-    ]
+    operations = [found.ok() for found in schemathesis.openapi.from_url(ours.url("/openapi.json")).get_all_operations()]
     assert len(operations) == 18
     for operation in operations:
 

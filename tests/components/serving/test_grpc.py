@@ -6,9 +6,7 @@ import grpc
 import numpy as np
 import pytest
 
-pytest.importorskip(
-    "tensorflow_serving", reason="the genuine client stubs, tensorflow-serving-api, are needed"
-)
+pytest.importorskip("tensorflow_serving", reason="the genuine client stubs, tensorflow-serving-api, are needed")
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +75,7 @@ def test_predict_takes_values_in_typed_fields_and_fills_up(stubs):
 
 
 def test_output_filter_chooses_outputs(stubs):
-    request = predict_request(
-        "mixed", number=floats(1).reshape(1, 1), count=np.array([[7]], np.int64), word=[[b"a"]]
-    )
+    request = predict_request("mixed", number=floats(1).reshape(1, 1), count=np.array([[7]], np.int64), word=[[b"a"]])
     request.output_filter.append("scores")
     assert list(stubs[0].Predict(request, 60).outputs) == ["scores"]
     request.output_filter.append("nothing")
@@ -97,9 +93,7 @@ def test_regress_takes_examples(stubs):
     request.model_spec.name, request.model_spec.signature_name = "half", "tensorflow/serving/regress"
     for x in (1.0, 2.0):
         feature = tf.train.Feature(float_list=tf.train.FloatList(value=[x]))
-        request.input.example_list.examples.append(
-            tf.train.Example(features=tf.train.Features(feature={"x": feature}))
-        )
+        request.input.example_list.examples.append(tf.train.Example(features=tf.train.Features(feature={"x": feature})))
     response = stubs[0].Regress(request, 60)
     assert [one.value for one in response.result.regressions] == [3.5, 4.0]
     assert response.model_spec.version.value == 3
@@ -121,8 +115,11 @@ def classification_request(model: str, signature: str, examples: list[dict], con
 def as_example(features: dict):
     import tensorflow as tf
 
-    lists = {float: ("float_list", tf.train.FloatList), int: ("int64_list", tf.train.Int64List),
-             bytes: ("bytes_list", tf.train.BytesList)}  # fmt: skip
+    lists = {
+        float: ("float_list", tf.train.FloatList),
+        int: ("int64_list", tf.train.Int64List),
+        bytes: ("bytes_list", tf.train.BytesList),
+    }
     made = {}
     for name, value in features.items():
         field, kind = lists[type(value)]

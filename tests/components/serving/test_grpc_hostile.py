@@ -233,8 +233,15 @@ def test_calls_that_are_cancelled_are_let_go(ours, request_bytes):
 
 def test_slow_and_many_clients_are_cut_off(model_folders, tmp_path, request_bytes):
     with serving(
-        tmp_path, str(model_folders["half"]), "--idle", "1", "--connections", "8", "--pending-megabytes", "2",
-    ) as server:  # fmt: skip
+        tmp_path,
+        str(model_folders["half"]),
+        "--idle",
+        "1",
+        "--connections",
+        "8",
+        "--pending-megabytes",
+        "2",
+    ) as server:
         port = server.grpc_port
         with Connection(port) as silent, Connection(port).begin() as headless, Connection(port).begin() as slow:
             headless.send(frame(HEADERS, 0, 1, field(":method", "POST")))

@@ -161,11 +161,9 @@ def test_other_methods_are_refused(ours):
         b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"".join(b"H%d: a\r\n" % n for n in range(5000)) + b"\r\n",
         b"POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
-        b"POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
-        b"Content-Length: 6\r\n\r\nabcdef",
+        b"POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
         b"POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc",
-        b"POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\n"
-        b"Content-Length: 5\r\n\r\nabcde",
+        b"POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nabcde",
     ],
     ids=lambda data: data[:30].decode("latin-1"),
 )
@@ -179,12 +177,9 @@ def test_a_body_that_is_too_large_is_413_and_not_kept(ours):
     before = ours.resident_bytes()
     for _ in range(5):
         answer = exchange(ours, post_bytes(b" " * (16 << 20)))
-        assert (
-            not answer or int(answer.split()[1]) == 413
-        )  # hung up on while it sends, a client may see nothing
+        assert not answer or int(answer.split()[1]) == 413  # hung up on while it sends, a client may see nothing
     chunked = (
-        b"POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
-        b"Transfer-Encoding: chunked\r\n\r\n"
+        b"POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
     answer = exchange(ours, chunked + (b"100000\r\n" + b" " * (1 << 20) + b"\r\n") * 8 + b"0\r\n\r\n")
     assert not answer or int(answer.split()[1]) == 413

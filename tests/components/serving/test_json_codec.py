@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from components.serving.json_codec import predict_answer
+from kerasline.components.serving.http.json_codec import predict_answer
 
 ODD = [float("nan"), float("inf"), float("-inf")]
 SHAPES = st.sampled_from([(3,), (3, 2), (3, 1, 2)])
@@ -18,7 +18,7 @@ NUMBERS = SHAPES.flatmap(
         arrays.arrays(np.float64, shape, elements=st.one_of(st.sampled_from(ODD), st.floats())),
     )
 )
-TEXTS = st.lists(st.one_of(st.sampled_from(['null', ',null,"', '\\"null', "NaN"]), st.text()), min_size=3, max_size=3)
+TEXTS = st.lists(st.one_of(st.sampled_from(["null", ',null,"', '\\"null', "NaN"]), st.text()), min_size=3, max_size=3)
 
 
 @given(NUMBERS, NUMBERS, TEXTS, st.booleans())

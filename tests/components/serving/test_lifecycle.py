@@ -13,18 +13,14 @@ import sys
 import threading
 import time
 import urllib.request
+from datetime import UTC
 
 import grpc
 import pytest
 
 from tests import forking
 from tests.components.serving.saved_models import save_half_plus, save_heavy
-from tests.components.serving.servers import (
-    REPOSITORY,
-    serving,
-    start,
-    wait_until,
-)
+from tests.components.serving.servers import REPOSITORY, serving, start, wait_until
 from tests.marks import slowly
 from tests.ports import free_port
 
@@ -49,8 +45,11 @@ def refused(*arguments: str, within: tuple[str, ...] = ()) -> str:
     """What `serve` says, in one line, when it will not start."""
     done = forking.run(
         [*within, sys.executable, "run_pipeline.py", "serve", *arguments],
-        cwd=REPOSITORY, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 2, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1 and "Traceback" not in done.stderr
@@ -102,9 +101,7 @@ def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path):
     folder = tmp_path / "broken" / "1"
     folder.mkdir(parents=True)
     (folder / "saved_model.pb").write_bytes(b"nonsense")
-    assert "broken: cannot be loaded: version 1" in refused(
-        str(folder.parent), "--rest-port", "0", "--grpc-port", "0"
-    )
+    assert "broken: cannot be loaded: version 1" in refused(str(folder.parent), "--rest-port", "0", "--grpc-port", "0")
 
 
 def test_a_port_that_is_taken_is_one_line(half):
@@ -125,9 +122,7 @@ def test_ready_after_alive(half, tmp_path):
         def ready() -> bool:
             try:
                 health, readiness = server.get("/healthz")[0], server.get("/readyz")[0]
-                state = server.get("/v1/models/half")[1].get("model_version_status", [{"state": "NONE"}])[0][
-                    "state"
-                ]
+                state = server.get("/v1/models/half")[1].get("model_version_status", [{"state": "NONE"}])[0]["state"]
                 server.get("/v1/models/half/metadata")
                 predicted = server.post("/v1/models/half:predict", {"instances": [2.0]})[0]
                 server.metric("kerasline_rest_connections")
@@ -233,7 +228,7 @@ def test_deadlines_are_kept(tmp_path):
 
 
 def _heavy_request() -> bytes:
-    from components.serving.protos import messages
+    from kerasline.components.serving.grpc.protos import messages
 
     request = messages().PredictRequest()
     request.model_spec.name = "heavy"
@@ -251,9 +246,9 @@ def test_a_full_queue_is_429_not_a_collapse(tmp_path):
     save_heavy(folder / "1", 1500)
     with serving(tmp_path / "log", str(folder), "--queue", "4", "--no-batching") as server:
         with ThreadPoolExecutor(24) as threads:
-            answers = list(threads.map(
-                lambda _: server.post("/v1/models/heavy:predict", {"instances": [1.0] * 3}), range(24)
-            ))  # fmt: skip
+            answers = list(
+                threads.map(lambda _: server.post("/v1/models/heavy:predict", {"instances": [1.0] * 3}), range(24))
+            )
         statuses = sorted({status for status, _body in answers})
         assert statuses == [200, 429]
         assert all("queue" in body["error"] for status, body in answers if status == 429)
@@ -371,24 +366,28 @@ def test_each_face_can_be_switched_off(half, tmp_path):
 def _self_signed(folder, curve="SECP256R1"):
     """A certificate for localhost, and its key."""
     x509 = pytest.importorskip("cryptography.x509", reason="cryptography makes the certificate")
-    from datetime import datetime, timedelta, timezone
+    from datetime import datetime, timedelta
 
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
     key = ec.generate_private_key(getattr(ec, curve)())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     certificate = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
-    )  # fmt: skip
+    )
     (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ))  # fmt: skip
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
     return folder / "certificate.pem", folder / "key.pem"

@@ -8,9 +8,16 @@ import pytest
 
 pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is needed to compare with")
 MODULES = (
-    "model", "predict", "input", "classification", "regression", "get_model_metadata", "get_model_status",
-    "prediction_log", "status",
-)  # fmt: skip
+    "model",
+    "predict",
+    "input",
+    "classification",
+    "regression",
+    "get_model_metadata",
+    "get_model_status",
+    "prediction_log",
+    "status",
+)
 
 
 def genuine_messages() -> dict:
@@ -28,7 +35,7 @@ def shape(field) -> tuple:
 
 
 def test_every_field_is_as_in_tensorflow_serving():
-    from components.serving.protos import _HEALTH, messages
+    from kerasline.components.serving.grpc.protos import _HEALTH, messages
 
     genuine = genuine_messages()
     ours = {name: one.DESCRIPTOR for name, one in vars(messages()).items() if name not in _HEALTH}
@@ -41,6 +48,6 @@ def test_every_field_is_as_in_tensorflow_serving():
 def test_states_are_as_in_tensorflow_serving():
     from tensorflow_serving.apis import get_model_status_pb2
 
-    from components.serving.protos import STATES
+    from kerasline.components.serving.grpc.protos import STATES
 
     assert dict(get_model_status_pb2.ModelVersionStatus.State.items()) == STATES

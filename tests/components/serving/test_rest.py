@@ -12,7 +12,7 @@ import urllib.request
 import numpy as np
 import pytest
 
-from components.serving.errors import RequestError
+from kerasline.components.serving.runtime.errors import RequestError
 
 ROW = {"number": [1.5], "count": [7], "word": ["héron"]}
 
@@ -29,8 +29,9 @@ def test_status_of_a_model(server):
 
 def test_predict_in_row_form(server):
     assert server.post("/v1/models/half:predict", {"instances": [1.0, 2.0, 5.0]}) == (
-        200, {"predictions": [3.5, 4.0, 5.5]},
-    )  # fmt: skip
+        200,
+        {"predictions": [3.5, 4.0, 5.5]},
+    )
 
 
 def test_predict_in_column_form(server):
@@ -115,8 +116,9 @@ def test_regress_takes_examples(server):
 def test_classify_gives_labels_and_scores(server):
     body = {"signature_name": "tensorflow/serving/classify", "examples": [{"x": 1.0}, {"x": 2.0}]}
     assert server.post("/v1/models/half:classify", body) == (
-        200, {"results": [[["low", 3.5], ["high", -3.5]], [["low", 4.0], ["high", -4.0]]]},
-    )  # fmt: skip
+        200,
+        {"results": [[["low", 3.5], ["high", -3.5]], [["low", 4.0], ["high", -4.0]]]},
+    )
 
 
 def test_context_is_shared_by_examples(server):
@@ -130,18 +132,17 @@ def test_context_is_shared_by_examples(server):
 
 def test_classify_feeds_named_features_from_examples(ours):
     """Where TensorFlow Serving refuses: the signature takes features by name, as Exporter's does."""
-    body = {
-        "examples": [{"number": 1.5, "count": 7, "word": "abc"}, {"number": [2], "count": [0], "word": [""]}]
-    }
+    body = {"examples": [{"number": 1.5, "count": 7, "word": "abc"}, {"number": [2], "count": [0], "word": [""]}]}
     assert ours.post("/v1/models/mixed:classify", body) == (
-        200, {"results": [[["", 1.5], ["", 7.0], ["", 3.0]], [["", 2.0], ["", 0.0], ["", 0.0]]]},
-    )  # fmt: skip
+        200,
+        {"results": [[["", 1.5], ["", 7.0], ["", 3.0]], [["", 2.0], ["", 0.0], ["", 0.0]]]},
+    )
 
 
 def test_what_exporter_says_may_be_missing_may():
     """By the rule of Transform: NaN, -1 and "", and short lists are filled up; lists of any length to the longest."""
-    from components.serving.examples import to_inputs
-    from components.signatures import Signature, TensorSpec
+    from kerasline.components.models.signatures import Signature, TensorSpec
+    from kerasline.components.serving.runtime.examples import to_inputs
 
     specs = {
         "number": TensorSpec("a", 1, np.dtype("float32"), (None, 2)),
@@ -177,7 +178,7 @@ def test_metadata_has_the_signatures(server):
         ("/v1/models/half:explain", 400, "Malformed request: POST /v1/models/half:explain"),
         ("/v1/models/half", 400, "Malformed request: POST /v1/models/half"),
     ],
-)  # fmt: skip
+)
 def test_errors_of_paths(server, path, status, words):
     assert server.post(path, {"instances": [1]}) == (status, {"error": words})
 

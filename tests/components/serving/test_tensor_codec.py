@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from components.serving import tensor_codec
-from components.serving.errors import RequestError
-from components.signatures import TensorSpec
+from kerasline.components.models.signatures import TensorSpec
+from kerasline.components.serving.grpc import tensor_codec
+from kerasline.components.serving.runtime.errors import RequestError
 
 FIELDS = {np.float32: (1, "float_val"), np.float64: (2, "double_val")}
 

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from components.pushing.disk import DiskDestination
+from kerasline.components.pusher.disk import DiskDestination
 from tests import forking
 from tests.components.serving.saved_models import save_half_plus, write_warm_up
 from tests.components.serving.servers import REPOSITORY, serving, wait_until
@@ -98,9 +98,7 @@ def test_several_versions_stay_when_asked(half, tmp_path):
         save_half_plus(half / str(number), float(number))
     with serving(tmp_path / "log", str(half), "--keep", "2", "--label", "old=1") as server:
         assert states(server) == {"1": "AVAILABLE", "3": "AVAILABLE", "4": "AVAILABLE"}
-        assert server.post("/v1/models/half/labels/old:predict", {"instances": [0]})[1] == {
-            "predictions": [1.0]
-        }
+        assert server.post("/v1/models/half/labels/old:predict", {"instances": [0]})[1] == {"predictions": [1.0]}
         assert server.post("/v1/models/half:predict", {"instances": [0]})[1] == {"predictions": [4.0]}
 
 

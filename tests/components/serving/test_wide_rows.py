@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.serving import json_codec, wide_rows
-from components.serving.errors import RequestError
-from components.signatures import Signature, TensorSpec
+from kerasline.components.models.signatures import Signature, TensorSpec
+from kerasline.components.serving.http import json_codec, wide_rows
+from kerasline.components.serving.runtime.errors import RequestError
 
 pytest.importorskip("simdjson", reason="without simdjson all is left to the general parser")
 WIDTH = 16
@@ -49,24 +49,27 @@ def test_a_plain_list_is_a_row_of_the_only_input():
     assert wide_rows.read(body, signature("a", "b")) is None
 
 
-@pytest.mark.parametrize("text", [
-    '{"instances": []}',
-    '{"instances": [[%s]], "instances": [[%s]]}',
-    '{"instances": [[%s]], "signature_name": "other"}',
-    '{"inputs": [[%s]]}',
-    '{"instances": [[%s]], "inputs": 1}',
-    '{"instances": [{"a": [%s], "a": [%s]}]}',
-    '{"instances": [{"a": [%s], "b": 1}]}',
-    '{"instances": [{"b": [%s]}]}',
-    '{"instances": [[%s, 1]]}',
-    '{"instances": [[[%s]]]}',
-    '{"instances": [[%s], 5]}',
-    '{"instances": {"a": [%s]}}',
-    '[[%s]]',
-    '{"instances": [[%s]]} x',
-    '{"instances": [[%s]]',
-    '',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"instances": []}',
+        '{"instances": [[%s]], "instances": [[%s]]}',
+        '{"instances": [[%s]], "signature_name": "other"}',
+        '{"inputs": [[%s]]}',
+        '{"instances": [[%s]], "inputs": 1}',
+        '{"instances": [{"a": [%s], "a": [%s]}]}',
+        '{"instances": [{"a": [%s], "b": 1}]}',
+        '{"instances": [{"b": [%s]}]}',
+        '{"instances": [[%s, 1]]}',
+        '{"instances": [[[%s]]]}',
+        '{"instances": [[%s], 5]}',
+        '{"instances": {"a": [%s]}}',
+        "[[%s]]",
+        '{"instances": [[%s]]} x',
+        '{"instances": [[%s]]',
+        "",
+    ],
+)
 def test_what_is_not_plainly_rows_of_numbers_is_left_alone(text):
     body = text.replace("%s", ", ".join(map(str, numbers()))).encode()
     assert wide_rows.read(body, signature("a")) is None
@@ -93,9 +96,13 @@ def test_other_inputs_are_left_alone():
 
 
 value = st.one_of(
-    st.integers(-(2**70), 2**70), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), st.none(),
-    st.text(max_size=2), st.lists(st.integers(0, 9), max_size=2),
-)  # fmt: skip
+    st.integers(-(2**70), 2**70),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.booleans(),
+    st.none(),
+    st.text(max_size=2),
+    st.lists(st.integers(0, 9), max_size=2),
+)
 ordinary = st.one_of(st.integers(-100, 100), st.floats(-1e6, 1e6))
 row = st.lists(ordinary, min_size=WIDTH - 1, max_size=WIDTH + 1) | st.lists(value, min_size=WIDTH, max_size=WIDTH)
 key = st.sampled_from(["instances", "inputs", "signature_name", "a", "b"])

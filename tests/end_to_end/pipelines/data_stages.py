@@ -10,7 +10,7 @@ import json
 import time
 from pathlib import Path
 
-from components import (
+from kerasline import (
     BulkInferrer,
     Evaluator,
     Exporter,
@@ -19,10 +19,10 @@ from components import (
     SchemaGen,
     StatisticsGen,
     Transform,
-)  # fmt: skip
-from components.inferring import inference
-from pipeline.dag import Pipeline
-from pipeline.recipes import taxi
+)
+from kerasline.components.bulk_inferrer import inference
+from kerasline.pipeline.dag import Pipeline
+from kerasline.pipeline.recipes import taxi
 
 TOLD = json.loads(Path(__file__).with_name("told.json").read_text())
 _infer_shard = inference.infer_shard

@@ -86,9 +86,7 @@ class Page:
             if message["method"] == "Network.requestWillBeSent":
                 asked.append(message["params"]["request"]["url"])
         return [
-            url
-            for url in asked
-            if not url.startswith("data:") and url != self.driver.current_url.partition("#")[0]
+            url for url in asked if not url.startswith("data:") and url != self.driver.current_url.partition("#")[0]
         ]
 
     def screenshot(self, path: Path, height: int | None = None) -> None:

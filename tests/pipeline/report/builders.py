@@ -20,10 +20,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from components.artifacts import Statistics
-from components.charts import Dot, scatter, standalone
-from components.infra_validation.verdict import Account, Check, Tally
-from pipeline.store import Execution, Run, Store, StoredArtifact, sqlite_url
+from kerasline.components.charts import Dot, scatter, standalone
+from kerasline.components.core.artifacts import Statistics
+from kerasline.components.infra_validator.verdict import Account, Check, Tally
+from kerasline.pipeline.metadata.store import Execution, Run, Store, StoredArtifact, sqlite_url
 from tests.pipeline.report.evaluations import cancer_artifacts, explanation_artifacts, two_outputs_artifacts
 from tests.pipeline.report.models import HOSTILE, cancer, write_json
 
@@ -86,20 +86,27 @@ def build(root: Path, run_id: str = "rich", strength: float = 1.0, epochs: int =
         inputs = {source: next(iter(done[source].outputs.values())) for source in EDGES.get(node, ())}
         state = "cached" if number < 3 else "ran"
         done[node] = Execution(
-            run_id, "cells", node, f"components.{node}", state, STARTED + datetime.timedelta(seconds=number),
-            f"{number:064d}", str(folder), {"rows": 569} if node == "ExampleGen" else {}, None,
-            STARTED, 0.0 if state == "cached" else 1.5 * number, inputs, outputs,
-        )  # fmt: skip
+            run_id,
+            "cells",
+            node,
+            f"components.{node}",
+            state,
+            STARTED + datetime.timedelta(seconds=number),
+            f"{number:064d}",
+            str(folder),
+            {"rows": 569} if node == "ExampleGen" else {},
+            None,
+            STARTED,
+            0.0 if state == "cached" else 1.5 * number,
+            inputs,
+            outputs,
+        )
         if state == "cached":
-            store.record(
-                dataclasses.replace(done[node], run_id=f"{run_id}-before", state="ran", id=f"{run_id}-{node}")
-            )
+            store.record(dataclasses.replace(done[node], run_id=f"{run_id}-before", state="ran", id=f"{run_id}-{node}"))
         store.record(done[node])
         # What the store already knew by its path keeps its id.
         done[node] = next(e for e in store.executions(run_id) if e.node == node)
-    blank = Execution(
-        run_id, "cells", "Pusher", "components.Pusher", "skipped", STARTED + datetime.timedelta(minutes=1)
-    )
+    blank = Execution(run_id, "cells", "Pusher", "kerasline.Pusher", "skipped", STARTED + datetime.timedelta(minutes=1))
     inputs = {source: next(iter(done[source].outputs.values())) for source in EDGES["Pusher"]}
     store.record(
         dataclasses.replace(blank, message="model refused: recall is 0.93, at least 0.99 wanted", inputs=inputs)
@@ -142,9 +149,7 @@ def _statistics(folder: Path) -> dict[str, str]:
         text.string_stats.common_stats.num_missing = 7
         text.string_stats.unique = 2
         for rank, (label, count) in enumerate((("benign", 357), (HOSTILE, 205))):
-            text.string_stats.rank_histogram.buckets.add(
-                low_rank=rank, high_rank=rank, label=label, sample_count=count
-            )
+            text.string_stats.rank_histogram.buckets.add(low_rank=rank, high_rank=rank, label=label, sample_count=count)
     (folder / "statistics").mkdir(parents=True)
     Statistics(folder / "statistics").write(proto, statistics_pb2.DatasetFeatureStatisticsList())
     return {"statistics": "Statistics"}

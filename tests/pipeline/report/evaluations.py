@@ -36,9 +36,7 @@ def cancer_artifacts(folder: Path, strength: float) -> dict[str, str]:
     entries = [_entry("malignant", metric, y, p, before) for metric in BINARY]
     for slicing, parts in slicings.items():
         for metric in BINARY:
-            found = [
-                _entry("malignant", metric, y, p, before, slicing, name, part) for name, part in parts.items()
-            ]
+            found = [_entry("malignant", metric, y, p, before, slicing, name, part) for name, part in parts.items()]
             _correct([e for e in found if e["p_value"] is not None])
             entries += found
     false, true, _ = metrics.roc_curve(y, p)
@@ -104,9 +102,7 @@ def two_outputs_artifacts(folder: Path) -> dict[str, str]:
     entries = [
         _plain("digit", "accuracy", "up", metrics.accuracy_score(y, predicted), len(y)),
         _plain("digit", "log_loss", "down", metrics.log_loss(y, p), len(y)),
-        _plain(
-            "progression", "root_mean_squared_error", "down", float(np.sqrt((residuals**2).mean())), len(residuals)
-        ),
+        _plain("progression", "root_mean_squared_error", "down", float(np.sqrt((residuals**2).mean())), len(residuals)),
         _plain(
             "progression",
             "r2",
@@ -136,9 +132,7 @@ def two_outputs_artifacts(folder: Path) -> dict[str, str]:
             for metric, values in (("precision", precision), ("recall", recall), ("f1", f1))
         ],
         "confusion": {"digit": {"classes": classes, "counts": metrics.confusion_matrix(y, predicted).tolist()}},
-        "residuals": {
-            "progression": {"quantiles": shares.tolist(), "values": np.quantile(residuals, shares).tolist()}
-        },
+        "residuals": {"progression": {"quantiles": shares.tolist(), "values": np.quantile(residuals, shares).tolist()}},
     }
     _write_evaluation(folder / "evaluation", rows=len(y), **facts)
     return {"evaluation": "Evaluation"}
@@ -155,8 +149,16 @@ def explanation_artifacts(folder: Path) -> dict[str, str]:
     for feature in order[:3]:
         found = partial_dependence(model, x, [feature], kind="both", grid_resolution=30)
         low, high = np.quantile(found["individual"][0], [0.1, 0.9], axis=0)
-        parts.append({"feature": names[feature], "kind": "number", "x": list(found["grid_values"][0]),
-                      "y": list(found["average"][0]), "low": list(low), "high": list(high)})  # fmt: skip
+        parts.append(
+            {
+                "feature": names[feature],
+                "kind": "number",
+                "x": list(found["grid_values"][0]),
+                "y": list(found["average"][0]),
+                "low": list(low),
+                "high": list(high),
+            }
+        )
     parts.append({**parts[0], "feature": "by class", "class": "benign"})
     parts.append({**parts[0], "feature": "by class", "class": "malignant", "y": [1 - y for y in parts[0]["y"]]})
     parts.append(
@@ -231,10 +233,27 @@ def _write_evaluation(folder: Path, *, rows: int, **facts) -> None:
 
 
 def _plain(output, metric, direction, value, rows) -> dict:
-    return {"output": output, "slicing": "", "slice": "", "rows": rows, "weight": float(rows), "small": False,
-            "metric": metric, "direction": direction, "value": value, "low": None, "high": None, "interval": None,
-            "difference": None, "p_value": None, "p_corrected": None, "baseline": None, "change": None,
-            "change_low": None, "change_high": None}  # fmt: skip
+    return {
+        "output": output,
+        "slicing": "",
+        "slice": "",
+        "rows": rows,
+        "weight": float(rows),
+        "small": False,
+        "metric": metric,
+        "direction": direction,
+        "value": value,
+        "low": None,
+        "high": None,
+        "interval": None,
+        "difference": None,
+        "p_value": None,
+        "p_corrected": None,
+        "baseline": None,
+        "change": None,
+        "change_low": None,
+        "change_high": None,
+    }
 
 
 def _entry(output, metric, y, p, before, slicing="", name="", part=None) -> dict:
@@ -247,9 +266,7 @@ def _entry(output, metric, y, p, before, slicing="", name="", part=None) -> dict
     drawn = [(measure(yi[k], pi[k]), measure(yi[k], bi[k])) for k in picks]
     drawn = np.array([pair for pair in drawn if None not in pair]) if value is not None else np.zeros((0, 2))
     low, high = np.quantile(drawn[:, 0], [0.025, 0.975]) if len(drawn) else (None, None)
-    change_low, change_high = (
-        np.quantile(drawn[:, 0] - drawn[:, 1], [0.025, 0.975]) if len(drawn) else (None, None)
-    )
+    change_low, change_high = np.quantile(drawn[:, 0] - drawn[:, 1], [0.025, 0.975]) if len(drawn) else (None, None)
     rest = None if part is None else measure(y[~inside], p[~inside])
     p_value = None
     if part is not None and metric == "accuracy":
@@ -258,12 +275,20 @@ def _entry(output, metric, y, p, before, slicing="", name="", part=None) -> dict
         p_value = float(stats.fisher_exact(table)[1])
     known = value is not None
     return {
-        **_plain(output, metric, direction, value, int(inside.sum())), "slicing": slicing, "slice": name,
-        "small": int(inside.sum()) < 50, "low": low, "high": high, "interval": "bootstrap",
-        "difference": value - rest if known and rest is not None else None, "p_value": p_value,
-        "baseline": baseline, "change": value - baseline if known else None, "change_low": change_low,
+        **_plain(output, metric, direction, value, int(inside.sum())),
+        "slicing": slicing,
+        "slice": name,
+        "small": int(inside.sum()) < 50,
+        "low": low,
+        "high": high,
+        "interval": "bootstrap",
+        "difference": value - rest if known and rest is not None else None,
+        "p_value": p_value,
+        "baseline": baseline,
+        "change": value - baseline if known else None,
+        "change_low": change_low,
         "change_high": change_high,
-    }  # fmt: skip
+    }
 
 
 def _correct(entries: list[dict]) -> None:
@@ -297,8 +322,13 @@ def _threshold(y, p, threshold: float) -> dict:
     (true_negatives, false_positives), (false_negatives, true_positives) = metrics.confusion_matrix(
         y, p >= threshold, labels=[0, 1]
     )
-    return {"threshold": threshold, "true_positives": true_positives, "false_positives": false_positives,
-            "true_negatives": true_negatives, "false_negatives": false_negatives}  # fmt: skip
+    return {
+        "threshold": threshold,
+        "true_positives": true_positives,
+        "false_positives": false_positives,
+        "true_negatives": true_negatives,
+        "false_negatives": false_negatives,
+    }
 
 
 def _worst_digits(folder: Path) -> list[dict]:

@@ -2,7 +2,7 @@
 
 from markdown_it import MarkdownIt
 
-from pipeline.report.card import TO_SAY, labelled
+from kerasline.pipeline.report.card import TO_SAY, labelled
 from tests.conftest import HOUSE
 from tests.pipeline.report.conftest import call, report
 from tests.pipeline.report.models import HOSTILE
@@ -27,9 +27,7 @@ def parsed(made):
 
 def headings(tokens):
     return [
-        after.content
-        for token, after in zip(tokens, tokens[1:])
-        if token.type == "heading_open" and token.tag == "h2"
+        after.content for token, after in zip(tokens, tokens[1:]) if token.type == "heading_open" and token.tag == "h2"
     ]
 
 

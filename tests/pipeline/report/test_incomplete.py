@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from pipeline.report.gather import gather
-from pipeline.store import Execution, Run, Store, StoredArtifact, now, sqlite_url
+from kerasline.pipeline.metadata.store import Execution, Run, Store, StoredArtifact, now, sqlite_url
+from kerasline.pipeline.report.gather import gather
 from tests.pipeline.report.conftest import QUICK, call, report, said
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from pipeline.report.render import write_report
-from pipeline.store import Store, sqlite_url
+from kerasline.pipeline.metadata.store import Store, sqlite_url
+from kerasline.pipeline.report.render import write_report
 from tests.conftest import HOUSE
 from tests.pipeline.report.builders import EDGES
 from tests.pipeline.report.conftest import report, said
@@ -39,9 +39,7 @@ def figure(value, digits=4):
 
 def test_sections_come_in_the_order_of_their_importance(rich):
     assert [e.get("id") for e in rich.tree.iter("section")] == SECTIONS == rich.told["sections"]
-    assert [a.get("href") for nav in rich.tree.iter("nav") for a in nav.iter("a")] == [
-        f"#{name}" for name in SECTIONS
-    ]
+    assert [a.get("href") for nav in rich.tree.iter("nav") for a in nav.iter("a")] == [f"#{name}" for name in SECTIONS]
 
 
 def test_the_head_has_state_verdict_rules_and_key_figures(rich):
@@ -70,8 +68,7 @@ def test_the_metrics_are_scikit_learns(rich):
 def test_thresholds_tell_rates_that_follow_from_their_counts(rich):
     _, _, y, _, p, _ = cancer(1.0)
     rows = [
-        list(map(lambda t: float(t.replace(",", "")) if t != "–" else None, row))
-        for row in rich.table("Thresholds")
+        list(map(lambda t: float(t.replace(",", "")) if t != "–" else None, row)) for row in rich.table("Thresholds")
     ]
     assert len(rows) == 40 and rows[0][0] == 0 and rows[-1][0] == 1
     for threshold, precision, recall, *_ in rows:
@@ -98,8 +95,9 @@ def test_slices_are_marked_and_plotted_by_metric(rich):
 
 def test_the_trial_behind_a_server_is_told(rich):
     assert rich.table("Requests") == [
-        ["edge cases", "REST rows", "12", "9", "3", "0"], ["edge cases", "gRPC", "12", "8", "3", "1"],
-    ]  # fmt: skip
+        ["edge cases", "REST rows", "12", "9", "3", "0"],
+        ["edge cases", "gRPC", "12", "8", "3", "1"],
+    ]
     assert [row[0] for row in rich.table("Checks")] == ["kept", "not kept"]
     assert rich.table("Wrong answers")[0][2:] == [f"{' '.join(HOSTILE.split())}: missing", "y: 1 served"]
     text = rich.text("validation")
@@ -181,9 +179,7 @@ def test_explanations_show_importance_dependence_and_the_worst(rich):
     for what in ("Permutation importance", "Integrated gradients", "Partial dependence", "Worst examples"):
         assert what in text, what
     drawn = [
-        e
-        for e in rich.section("explanations").iter(f"{SVG}svg")
-        if e.get("aria-label").startswith("Prediction by ")
+        e for e in rich.section("explanations").iter(f"{SVG}svg") if e.get("aria-label").startswith("Prediction by ")
     ]
     assert len(drawn) == 5  # three features, one of two classes, one of categories
     (by_class,) = [e for e in drawn if e.get("aria-label") == "Prediction by by class"]
@@ -236,9 +232,7 @@ def test_names_from_the_data_never_become_markup(rich):
         assert not [name for name in element.attrib if str(name).startswith("on")]
     assert all(img.get("src").startswith("data:") for img in rich.tree.iter("img"))
     assert said(rich.section("data")).count(HOSTILE) >= 3  # shown as what it is
-    policy = next(
-        m.get("content") for m in rich.tree.iter("meta") if m.get("http-equiv") == "Content-Security-Policy"
-    )
+    policy = next(m.get("content") for m in rich.tree.iter("meta") if m.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in policy and "script-src 'sha256-" in policy
 
 
@@ -271,18 +265,23 @@ def test_tables_have_captions_or_headings_and_charts_have_names(rich):
 
 def test_the_main_job_is_reported_whole(penguins):
     assert penguins.told["sections"] == [
-        "overview", "stages", "data", "preprocessing", "model", "metrics",
+        "overview",
+        "stages",
+        "data",
+        "preprocessing",
+        "model",
+        "metrics",
         *(["explanations"] if "explanations" in penguins.told["sections"] else []),
-        "validation", "environment", "card",
-    ]  # fmt: skip
+        "validation",
+        "environment",
+        "card",
+    ]
     assert penguins.told["verdicts"][0]["blessed"] and "Blessed" in penguins.text("overview")
     assert "Palmer penguins: which species is it?" in penguins.text("overview")
     assert "island_one_hot" in penguins.text("preprocessing") and "Torgersen" in penguins.text("data")
     assert len(list(penguins.section("model").iter("img"))) == 1
     assert penguins.html.stat().st_size < 3_000_000
-    assert "Trainer.epochs 2" in penguins.text("environment") and "made by ExampleGen" in penguins.text(
-        "environment"
-    )
+    assert "Trainer.epochs 2" in penguins.text("environment") and "made by ExampleGen" in penguins.text("environment")
     accuracy = [f for f in penguins.told["figures"] if f["metric"] == "accuracy"]
     assert (
         accuracy
@@ -294,7 +293,7 @@ def test_the_main_job_is_reported_whole(penguins):
 def test_a_report_imports_nothing_heavy(rich_root):
     code = """
 import sys
-from pipeline.cli import main
+from kerasline.pipeline.commands.app import main
 try: main(sys.argv[1:])
 except SystemExit as stop: assert stop.code == 0, stop.code
 heavy = {"tensorflow", "keras", "apache_beam", "pandas", "tensorflow_datasets", "sklearn"} & set(sys.modules)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from components.base import Context
+from kerasline.components.core.component import Context
 from tests.conftest import HOUSE
 
 
@@ -19,7 +19,7 @@ def threads(request):
 
 @pytest.fixture
 def pool(threads):
-    command = [sys.executable, "-m", "pipeline.runners.worker_pool", "--port=0"]
+    command = [sys.executable, "-m", "kerasline.pipeline.runners.worker_pool", "--port=0"]
     command += [f"--threads={threads}"] if threads != 1 else []
     process = subprocess.Popen(command, cwd=HOUSE, stdout=subprocess.PIPE, text=True)
     yield process
@@ -35,7 +35,7 @@ def process_and_threads(_element):
 
 @pytest.mark.slow
 def test_work_is_done_in_processes_of_the_pool_which_end_with_it(pool, threads, tmp_path):
-    from components.columnar.beam import fold
+    from kerasline.components.data.fold import fold
 
     said = pool.stdout.readline()
     place = next(word for word in said.split() if word.startswith("--environment_config="))

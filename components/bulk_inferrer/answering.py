@@ -1,0 +1,205 @@
+"""What a model says of a batch of rows, and which rows it cannot take.
+
+Most rows that cannot be fed are told by their columns, all at once. What else fails, in the feeding or in the
+model, is looked for by halves: a batch of which k rows fail takes some 2 k log2(rows) calls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+
+from kerasline.components.core.errors import ArtifactError, DataError, one_line
+from kerasline.components.data.feed import feed
+from kerasline.components.data.missing import missing_value
+from kerasline.components.data.unify import is_list
+from kerasline.components.models.predictors import SavedModelPredictor
+from kerasline.components.preprocessing.materialized import as_arrow
+
+Failed = list[tuple[int, str]]  # the place of a row in its batch, and the reason
+Answers = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A batch that was answered.
+
+    Attributes:
+        columns: by output, without the rows that failed.
+        places: of the rows that are answered, int64.
+        failed: in their order.
+    """
+
+    columns: dict[str, pa.Array]
+    places: np.ndarray
+    failed: Failed
+
+    @property
+    def rows(self) -> int:
+        return len(self.places)
+
+
+def check_feedable(schema: pa.Schema, predictor: SavedModelPredictor) -> None:
+    """Raises a DataError where a column is missing, or its type fits no row."""
+    # Arrow's own `empty_table` refuses tensors whose axes were moved.
+    columns = [
+        pa.ExtensionArray.from_storage(field.type, pa.array([], field.type.storage_type))
+        if isinstance(field.type, pa.BaseExtensionType)
+        else pa.array([], field.type)
+        for field in schema
+    ]
+    feed(pa.RecordBatch.from_arrays(columns, schema=schema), predictor.inputs)
+
+
+def answered(batch: pa.RecordBatch, job: Any) -> Answered:
+    """Answers the rows of a batch, as an `inference.Job` says."""
+    inputs = job.predictor.inputs
+    failed: Failed = unfeedable(batch, inputs)
+    places = np.delete(np.arange(batch.num_rows), [place for place, _ in failed])
+    good = batch.take(pa.array(places)) if failed else batch
+    parts: list[tuple[np.ndarray, Answers]] = []
+
+    def ask(part: pa.RecordBatch, where: np.ndarray) -> None:
+        parts.append((where, _answer(part, job.predictor)))
+
+    for start in range(0, good.num_rows, job.batch_size):
+        part, where = good.slice(start, job.batch_size), places[start : start + job.batch_size]
+        failed += [(int(where[place]), reason) for place, reason in _by_halves(ask, part, where)]
+    answered_places = np.concatenate([where for where, _ in parts]) if parts else np.zeros(0, np.int64)
+    return Answered(_columns([answers for _, answers in parts], job), answered_places, sorted(failed))
+
+
+def unfeedable(batch: pa.RecordBatch, inputs: Mapping[str, Any]) -> Failed:
+    """The rows that the columns tell cannot be fed, each with its first reason."""
+    found: dict[int, str] = {}
+    for name, tensor in inputs.items():
+        for wrong, reason in _wrong(batch.column(name), str(tensor.dtype), tuple(tensor.shape[1:])):
+            for place in np.flatnonzero(wrong):
+                found.setdefault(int(place), f"column {name!r}: {reason(int(place))}")
+    return sorted(found.items())
+
+
+def _wrong(
+    column: pa.Array, dtype: str, shape: tuple[int | None, ...]
+) -> Iterator[tuple[np.ndarray, Callable[[int], str]]]:
+    """Of each thing that may be wrong, the rows of which it is, a mask, and how to say it."""
+    if isinstance(column, pa.ExtensionArray):
+        return
+    if is_list(column.type):
+        if len(shape) == 1 and shape[0] is not None:
+            lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+            yield lengths > shape[0], lambda place: f"a list of {lengths[place]} values, {shape[0]} are taken"
+        return
+    if not _has_missing(dtype):
+        missing = column.is_null().to_numpy(zero_copy_only=False)
+        yield missing, lambda place: f"it is missing, and a {dtype} has no value that says so"
+    if dtype.startswith(("int", "uint")) and pa.types.is_integer(column.type):
+        bounds = np.iinfo(dtype)
+        held = np.iinfo(column.type.to_pandas_dtype())
+        if held.min < bounds.min or held.max > bounds.max:
+            low, high = max(held.min, bounds.min), min(held.max, bounds.max)
+            low, high = pa.scalar(low, column.type), pa.scalar(high, column.type)
+            outside = pc.or_(pc.less(column, low), pc.greater(column, high))
+            mask = pc.fill_null(outside, False).to_numpy(zero_copy_only=False)
+            yield mask, lambda place: f"{column[place].as_py()} is out of the bounds of {dtype}"
+    if dtype.startswith(("int", "uint")) and pa.types.is_floating(column.type):
+        values = column.to_numpy(zero_copy_only=False)
+        valid = column.is_valid().to_numpy(zero_copy_only=False)
+        whole = np.isfinite(values) & (np.trunc(values) == values)
+        yield valid & ~whole, lambda place: f"{values[place]} is no whole number, and a {dtype} is taken"
+
+
+def _has_missing(dtype: str) -> bool:
+    try:
+        missing_value(dtype)
+        return True
+    except ValueError:
+        return False
+
+
+def _by_halves(ask: Callable[[pa.RecordBatch, np.ndarray], None], part: pa.RecordBatch, where: np.ndarray) -> Failed:
+    """Asks about all rows that can be answered, in as few calls as there must be; gives those that cannot."""
+    failed: Failed = []
+    waiting = [(0, part.num_rows)]
+    while waiting:
+        start, stop = waiting.pop()
+        try:
+            ask(part.slice(start, stop - start), where[start:stop])
+        except (DataError, tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError, ValueError) as error:
+            if stop - start == 1:
+                failed.append((start, _reason(error)))
+            else:
+                middle = (start + stop) // 2
+                waiting += [(middle, stop), (start, middle)]  # the first half is the next to be tried
+    return failed
+
+
+def _reason(error: Exception) -> str:
+    """Of TensorFlow's many lines the one that says what is wrong."""
+    if not isinstance(error, tf.errors.OpError):
+        return one_line(error, 300)
+    lines = [line.strip() for line in str(error.message).splitlines() if line.strip()]
+    told = [
+        line
+        for line in lines
+        if not line.startswith(("Graph execution error", "Detected at node", "<stack traces", "[[{{", "File "))
+    ]
+    return " ".join((told or lines)[0].split())[:300]
+
+
+def _answer(part: pa.RecordBatch, predictor: SavedModelPredictor) -> Answers:
+    answers = predictor(feed(part, predictor.inputs))
+    for name, values in answers.items():
+        if values.shape[:1] != (part.num_rows,):
+            shape = "x".join(map(str, values.shape)) or "a single value"
+            raise ArtifactError(
+                f"{predictor.path}: the output {name!r} of {part.num_rows} rows is {shape}; a model wanted that "
+                "answers each row"
+            )
+    return answers
+
+
+def _columns(parts: list[Answers], job: Any) -> dict[str, pa.Array]:
+    """The answers as columns; a number a row as a plain one."""
+    if not parts:  # of no rows, so that every file has its columns
+        empty = job.predictor(
+            {
+                name: np.zeros((0, *(n or 1 for n in t.shape[1:])), object if t.dtype == "string" else t.dtype)
+                for name, t in job.predictor.inputs.items()
+            }
+        )
+        parts = [empty]
+    found, shapes = {}, job.predictor.output_shapes
+    for name in job.outputs:
+        arrays = [answers[name] for answers in parts]
+        if shapes[name] is None or None in shapes[name][1:]:  # as wide as each batch wants
+            column = pa.concat_arrays([_as_lists(values) for values in arrays])
+        else:
+            values = np.concatenate(arrays)
+            column = _as_arrow(values[:, 0] if values.shape[1:] == (1,) else values)
+        found[name] = column.cast(pa.string()) if name in job.labels else column
+    return found
+
+
+def _as_lists(values: np.ndarray) -> pa.Array:
+    """An array (rows, ...) as a column of lists, of lists of lists and so on."""
+    column = _as_arrow(values.reshape(-1))
+    for axis in range(values.ndim - 1, 0, -1):
+        offsets = np.arange(math.prod(values.shape[:axis]) + 1, dtype=np.int32) * values.shape[axis]
+        column = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), column)
+    return column
+
+
+def _as_arrow(values: np.ndarray) -> pa.Array:
+    """As `as_arrow`, of no rows too."""
+    if len(values):
+        return as_arrow(values)
+    nothing = b"" if values.dtype == object else 0
+    return as_arrow(np.full((1, *values.shape[1:]), nothing, values.dtype)).slice(0, 0)

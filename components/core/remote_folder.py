@@ -1,0 +1,288 @@
+"""A folder on a file system that fsspec reaches, such as an object store: its files, sent and fetched whole.
+
+An object appears whole or not at all, but of several none waits for another and nothing is renamed. So who
+publishes a folder sends its files first and then, with `write`, the one file that says that it is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kerasline.components.core.errors import KeraslineError, ParameterError, RemoteError, one_line
+
+# Files on their way at once. s3fs holds up to 2 parts of 50 MB in memory for each.
+AT_ONCE = 4
+S3_OPTIONS = {"max_concurrency": 2}
+EXTRAS = {"s3": "s3", "s3a": "s3"}
+
+# What the libraries of object stores call these; none of them is imported for their errors alone.
+NO_CREDENTIALS = {
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "CredentialRetrievalError",
+    "TokenRetrievalError",
+    "DefaultCredentialsError",
+    "ProfileNotFound",
+}
+UNREACHABLE = {
+    "EndpointConnectionError",
+    "ConnectTimeoutError",
+    "ReadTimeoutError",
+    "ConnectionClosedError",
+    "ClientConnectorError",
+    "ServerDisconnectedError",
+    "FSTimeoutError",
+    "ProxyConnectionError",
+    "HTTPClientError",
+    "ServiceRequestError",
+}
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file as a listing has it.
+
+    Attributes:
+        version: what changes whenever the file is written, such as S3's ETag; None where there is nothing such.
+        modified: when it was written, in seconds since 1970; None where the listing does not say.
+    """
+
+    size: int
+    version: str | None
+    modified: float | None
+
+
+@dataclass(frozen=True)
+class RemoteFolder:
+    """Opens an URL of fsspec's; keys, addresses and the like its library takes from the environment.
+
+    Each method raises a RemoteError, one line, where the file system cannot be reached or does not let us.
+    It can be pickled, and used by several threads and after a fork.
+
+    Args:
+        url: such as `s3://bucket/prefix`.
+
+    Raises:
+        ParameterError: there is no such kind of URL, or its library is not installed.
+    """
+
+    url: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", self.url.rstrip("/"))
+        try:
+            self._opened()
+        except ImportError as error:
+            raise ParameterError(f"{self.url}: {_missing_library(self.url, error)}") from error
+        except (ValueError, TypeError) as error:
+            raise ParameterError(f"{self.url}: {one_line(error)}") from error
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def files(self) -> Any:
+        """fsspec's file system, which it keeps for each process."""
+        return self._opened()[0]
+
+    @property
+    def root(self) -> str:
+        """The folder's path in the file system."""
+        return self._opened()[1].rstrip("/")
+
+    def names(self, folder: str = "") -> list[str]:
+        """What lies directly in a folder below this one; nothing where there is none."""
+        with self._told():
+            try:
+                found = self.files.ls(self._path(folder), detail=False)
+            except FileNotFoundError as error:
+                _raise_if_bucket_is_missing(error)
+                return []
+        return [path.rstrip("/").rsplit("/", 1)[-1] for path in found]
+
+    def found(self, folder: str = "", prefix: str = "") -> dict[str, RemoteFile]:
+        """Every file below a folder, however deep, whose name in it begins with `prefix`.
+
+        One request for a thousand files where the store itself filters, as S3 does.
+        """
+        with self._told():
+            try:
+                entries = self._find(self._path(folder), prefix)
+            except FileNotFoundError as error:
+                _raise_if_bucket_is_missing(error)
+                return {}
+        skip = len(self.root) + 1
+        files = {path: entry for path, entry in entries.items() if entry.get("type") == "file"}
+        return {path[skip:]: _file(entry) for path, entry in files.items() if not path.endswith("/")}
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file; None where there is none."""
+        with self._told():
+            try:
+                return self.files.cat_file(self._path(name))
+            except FileNotFoundError:
+                return None
+
+    def digest(self, name: str) -> str:
+        """The SHA-256 of a file's content, in hexadecimal; memory stays flat."""
+        digest = hashlib.sha256()
+        with self._told(), self.files.open(self._path(name), "rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def write(self, name: str, content: bytes) -> None:
+        with self._told():
+            self._in_folder(name, lambda path: self.files.pipe_file(path, content))
+
+    def send(self, folder: Path, names: Iterable[str], to: str, *, again: bool = False) -> dict[str, RemoteFile]:
+        """Sends files of a local folder to one that nobody else writes to, several at once.
+
+        Args:
+            again: an earlier attempt may have sent some; these are not sent once more.
+
+        Returns:
+            What the store then has of them, by the names given.
+
+        Raises:
+            RemoteError: it has not all of them, each of its size.
+        """
+        sizes = {name: (folder / name).stat().st_size for name in names}
+        there = self.found(to) if again else {}
+        lacking = [n for n, size in sizes.items() if f"{to}/{n}" not in there or there[f"{to}/{n}"].size != size]
+
+        def put(name: str) -> None:
+            self._in_folder(f"{to}/{name}", lambda path: self.files.put_file(str(folder / name), path))
+
+        self._all(put, lacking)
+        found = self.found(to) if lacking else there
+        sent = {name: found.get(f"{to}/{name}") for name in sizes}
+        for name, size in sizes.items():
+            file = sent[name]
+            if file is None or file.size != size:
+                has = "is not there" if file is None else f"has {file.size} bytes instead of {size}"
+                raise RemoteError(f"{self}/{to}/{name} was sent and {has}")
+        return sent
+
+    def fetch(self, targets: Mapping[str, Path]) -> None:
+        """Fetches files, by name, to local paths, several at once; a file that is half there is the caller's."""
+        self._all(lambda name: self.files.get_file(self._path(name), str(targets[name])), list(targets))
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Removes files; those that are gone already do not matter."""
+        paths = [self._path(name) for name in names]
+        odd = [path for path in paths if set(path) & set("*?[")]  # `rm` takes them for patterns
+        with self._told():
+            for path in odd:
+                with contextlib.suppress(FileNotFoundError):
+                    self.files.rm_file(path)
+            with contextlib.suppress(FileNotFoundError):
+                if len(odd) < len(paths):
+                    self.files.rm([path for path in paths if path not in odd])
+
+    def _all(self, call: Callable[[str], None], names: list[str]) -> None:
+        with self._told(), ThreadPoolExecutor(AT_ONCE, thread_name_prefix="remote") as pool:
+            calls = [pool.submit(call, name) for name in names]
+            try:
+                for done in calls:
+                    done.result()
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _find(self, path: str, prefix: str) -> Mapping[str, Any]:
+        if not prefix or set(_protocols(self.files)) & {"s3", "s3a", "gs", "gcs"}:
+            return self.files.find(path, detail=True, **({"prefix": prefix} if prefix else {}))
+        found = {}
+        for inner in self.files.ls(path, detail=False):
+            if inner.rstrip("/").rsplit("/", 1)[-1].startswith(prefix):
+                found |= self.files.find(inner, detail=True)
+        return found
+
+    def _in_folder(self, name: str, write: Callable[[str], Any]) -> None:
+        """Object stores have no folders; elsewhere one is made where there is none. A bucket never is."""
+        path = self._path(name)
+        try:
+            write(path)
+        except FileNotFoundError:
+            above = self.root.rpartition("/")[0]
+            if not above or not self.files.exists(above):
+                raise
+            self.files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            write(path)
+
+    def _path(self, name: str) -> str:
+        return f"{self.root}/{name}" if name else self.root
+
+    def _opened(self) -> tuple[Any, str]:
+        import fsspec
+
+        options = S3_OPTIONS if self.url.startswith(("s3://", "s3a://")) else {}
+        return fsspec.core.url_to_fs(self.url, use_listings_cache=False, **options)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """What goes wrong, in one line: each store has errors of its own."""
+        try:
+            yield
+        except (KeraslineError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            raise RemoteError(f"{self}: {_explained(error)}") from error
+
+
+def _raise_if_bucket_is_missing(error: FileNotFoundError) -> None:
+    """A folder that is not there is empty; of a bucket S3's answer says that it is none."""
+    answer = getattr(error.__cause__, "response", None) or {}
+    if answer.get("Error", {}).get("Code") == "NoSuchBucket":
+        raise error
+
+
+def _explained(error: Exception) -> str:
+    kinds = {kind.__name__ for link in _causes(error) for kind in type(link).__mro__}
+    if isinstance(error, FileNotFoundError):
+        return f"no such bucket or folder ({one_line(error)})"
+    if isinstance(error, PermissionError):
+        return f"not permitted ({one_line(error)}); check the keys and what they are allowed to do there"
+    if kinds & NO_CREDENTIALS:
+        return f"no credentials ({one_line(error)}); see its library for where it looks for them"
+    if kinds & UNREACHABLE or isinstance(error, (ConnectionError, TimeoutError)):
+        return f"cannot be reached ({one_line(error)}); check the network and the address, then try again"
+    return f"{type(error).__name__}: {one_line(error)}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _missing_library(url: str, error: ImportError) -> str:
+    scheme = url.partition("://")[0]
+    if scheme in EXTRAS:
+        return f"its library is not installed: pip install 'kerasline[{EXTRAS[scheme]}]'"
+    return one_line(error)
+
+
+def _protocols(files: Any) -> tuple[str, ...]:
+    return (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
+
+
+def _file(entry: Mapping[str, Any]) -> RemoteFile:
+    """fsspec leaves it to each store how the facts beside the size are called."""
+    version = next((entry[key] for key in ("ETag", "etag", "content_md5") if entry.get(key)), None)
+    modified = next(
+        (entry[key] for key in ("LastModified", "last_modified", "mtime", "updated", "created") if entry.get(key)), None
+    )
+    seconds = modified.timestamp() if hasattr(modified, "timestamp") else modified
+    return RemoteFile(
+        int(entry["size"] or 0),
+        None if version is None else str(version).strip('"'),
+        float(seconds) if isinstance(seconds, (int, float)) else None,
+    )

@@ -1,0 +1,59 @@
+"""The most frequent value of each feature."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kerasline.components.data.accumulators.value_counts import ValueCounts
+from kerasline.components.data.accumulators.vocabulary import BYTES_A_VALUE
+
+
+class MostFrequent:
+    """The most frequent value of each place of the last axis, of equally frequent ones the smallest.
+
+    Args:
+        features: how many places there are; 1 takes all values together.
+    """
+
+    def __init__(self, features: int) -> None:
+        self._counts = [ValueCounts(most=None, estimates_distinct=False) for _ in range(features)]
+
+    def limit(self, values: int) -> None:
+        """Counts no more than so many values of each feature at once."""
+        for counts in self._counts:
+            counts.limit(values, values * BYTES_A_VALUE)
+
+    @property
+    def error(self) -> int:
+        """By how much a count may be too low."""
+        return max(counts.error for counts in self._counts)
+
+    def add(self, values: np.ndarray) -> None:
+        columns = np.asarray(values).reshape(-1, len(self._counts)).T
+        for counts, column in zip(self._counts, columns):
+            if column.dtype == object:
+                column = pa.array(column).cast(pa.large_binary())
+                counts.add(column.filter(pc.not_equal(column, b"")))
+            else:
+                known = column[column != -1] if column.dtype.kind == "i" else column[np.isfinite(column)]
+                counts.add(pa.array(known))
+
+    def merge(self, other: MostFrequent) -> None:
+        for ours, theirs in zip(self._counts, other._counts):
+            ours.merge(theirs)
+
+    def values(self) -> list[Any]:
+        """The value of each feature; None where none was seen."""
+        return [value for value, _ in self.readable()]
+
+    def readable(self) -> list[tuple[Any, int]]:
+        tops = [counts.top(1) for counts in self._counts]
+        return [(_text(*top[0]) if top else (None, 0)) for top in tops]
+
+
+def _text(value: Any, count: int) -> tuple[Any, int]:
+    return (value.decode(errors="replace") if isinstance(value, bytes) else value), count

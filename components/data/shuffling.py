@@ -1,0 +1,76 @@
+"""A shuffled order that is computed, not kept: the row at any place, for any number of rows.
+
+A Feistel network on pairs (row // side, row % side), whose round function is a mixed hash; pairs that
+are no row are walked past (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002).
+"""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+_FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+ROUNDS = 6  # four make it a pseudo-random permutation (Luby and Rackoff, 1988), more for short orders
+
+
+def shuffled(places: tf.Tensor, rows: int, seed: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+    """The rows that stand at some places of an order.
+
+    Args:
+        places: int64 (n,), each from 0 to rows - 1.
+        rows: how many there are: all places together give each row once.
+        seed, epoch: int64; each pair has an order of its own, the same on every machine.
+
+    Returns:
+        int64 (n,).
+    """
+    side = math.isqrt(max(rows - 1, 0)) + 1
+    keys = _keys(seed, epoch)
+
+    def outside(found: tf.Tensor) -> tf.Tensor:
+        return tf.where(found >= rows)
+
+    def walk(found: tf.Tensor) -> tuple[tf.Tensor]:
+        where = outside(found)
+        return (tf.tensor_scatter_nd_update(found, where, _permuted(tf.gather_nd(found, where), side, keys)),)
+
+    (found,) = tf.while_loop(lambda found: tf.size(outside(found)) > 0, walk, (_permuted(places, side, keys),))
+    return found
+
+
+def _permuted(row: tf.Tensor, side: int, keys: tf.Tensor) -> tf.Tensor:
+    high = row // side
+    low = row - high * side
+    for number in range(ROUNDS):
+        if number % 2:
+            high = _moved(high, low, keys[number], side)
+        else:
+            low = _moved(low, high, keys[number], side)
+    return high * side + low
+
+
+def _moved(half: tf.Tensor, other: tf.Tensor, key: tf.Tensor, side: int) -> tf.Tensor:
+    """(half + a hash of the other) modulo side, without a division."""
+    mixed = tf.cast(other, tf.uint64) * tf.constant(_FACTORS[0], tf.uint64) + key
+    mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, tf.constant(32, tf.uint64)))
+    mixed = mixed * tf.constant(_FACTORS[1], tf.uint64)
+    mixed = tf.bitwise.right_shift(mixed, tf.constant(11, tf.uint64))
+    step = tf.cast(tf.cast(mixed, tf.float64) * (side / 2**53), tf.int64)  # 0 to side - 1
+    total = half + step
+    return tf.where(total >= side, total - side, total)
+
+
+def _keys(seed: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+    """A key for each round, uint64 (ROUNDS,)."""
+    start = _mix(_mix(tf.cast(seed, tf.uint64)) + tf.cast(epoch, tf.uint64))
+    return _mix(start + tf.cast(tf.range(1, ROUNDS + 1), tf.uint64))
+
+
+def _mix(values: tf.Tensor) -> tf.Tensor:
+    """SplitMix64's step and finaliser (Steele, Lea and Flood, OOPSLA 2014)."""
+    values = values + tf.constant(0x9E3779B97F4A7C15, tf.uint64)
+    for shift, factor in zip((30, 27), _FACTORS):
+        values = tf.bitwise.bitwise_xor(values, tf.bitwise.right_shift(values, tf.constant(shift, tf.uint64)))
+        values = values * tf.constant(factor, tf.uint64)
+    return tf.bitwise.bitwise_xor(values, tf.bitwise.right_shift(values, tf.constant(31, tf.uint64)))

@@ -1,0 +1,58 @@
+"""Reading what a SQL query gives into Arrow batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from kerasline.components.core.errors import DataError
+from kerasline.components.data.unify import UnifiedSource
+
+ROWS = 8192
+
+
+class SqlSource(UnifiedSource):
+    """The rows of queries, streamed through SQLAlchemy.
+
+    Args:
+        url: of the database, as SQLAlchemy has them (`sqlite:///trips.db`,
+            `postgresql+psycopg://user@host/name`).
+    """
+
+    def __init__(self, url: str) -> None:
+        import sqlalchemy
+        from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+        super().__init__()
+        try:
+            self._engine = sqlalchemy.create_engine(url)
+        except (ArgumentError, NoSuchModuleError, ImportError) as error:
+            raise DataError(f"ExampleGen.input: {_short(error)}; give SQLAlchemy's URL of a database") from error
+
+    def _read(self, query: str) -> Iterator[tuple[str, pa.RecordBatch]]:
+        from sqlalchemy import text
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            with self._engine.connect().execution_options(yield_per=ROWS) as connection:
+                result = connection.execute(text(query))
+                names = list(result.keys())
+                for rows in result.partitions():
+                    where = f"{self._engine.url!r}, from row {self.rows_read}"
+                    self.rows_read += len(rows)
+                    arrays = [_array(where, name, v) for name, v in zip(names, zip(*rows))]
+                    yield where, pa.RecordBatch.from_arrays(arrays, names=names)
+        except SQLAlchemyError as error:
+            raise DataError(f"{self._engine.url!r}: {_short(error)}; see ExampleGen.query") from error
+
+
+def _array(where: str, name: str, values: tuple) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(f"{where}: column {name!r}: {_short(error)}; cast it in ExampleGen.query") from error
+
+
+def _short(error: Exception) -> str:
+    return str(error).splitlines()[0][:200]

@@ -1,0 +1,232 @@
+"""Decoding tf.Example messages into Arrow columns, all rows at once.
+
+The decoder walks protobuf's wire format (protobuf.dev/programming-guides/encoding) in lockstep:
+every row has a position, and one step of NumPy reads the next field of all of them. A batch takes
+as many steps as its fullest row has features. The messages are those of
+tensorflow/core/example/example.proto and feature.proto::
+
+    Example { Features features = 1; }
+    Features { map<string, Feature> feature = 1; }      // entries { string key = 1; Feature value = 2; }
+    Feature { oneof { BytesList bytes_list = 1; FloatList float_list = 2; Int64List int64_list = 3; } }
+    BytesList { repeated bytes value = 1; }  FloatList, Int64List { repeated ... value = 1 [packed]; }
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+_BYTES, _FLOATS, _INTS = 1, 2, 3
+_KINDS = {_BYTES: "bytes", _FLOATS: "float", _INTS: "int64"}
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+
+
+@dataclass
+class _Fields:
+    """Fields found in the wire format, in the order of their owners.
+
+    owner: the index of the message that a field stands in. start, end: the range of its payload.
+    """
+
+    owner: np.ndarray
+    number: np.ndarray
+    wire: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+
+    def where(self, chosen: np.ndarray) -> _Fields:
+        return _Fields(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
+
+    def last_of_each_owner(self) -> _Fields:
+        """Of a field that stands several times in a message the last one counts."""
+        return self.where(np.append(self.owner[1:] != self.owner[:-1], True)[: len(self.owner)])
+
+
+def decode(data: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[pa.RecordBatch, np.ndarray]:
+    """Columns of serialised tf.Examples.
+
+    Args:
+        data: uint8, the bytes that hold the messages.
+        start, end: int64, shape (rows,): where each message begins and ends.
+
+    Returns:
+        The rows as one column a feature, sorted by name: int64, float32, string (binary where not
+        UTF-8), or lists of these where a row has more than one value; null where a row lacks the
+        feature. And, shape (rows,), whether each message was well-formed; a row that was not is
+        null throughout.
+    """
+    reader = _Reader(data, len(start))
+    features = reader.fields(np.arange(len(start)), start, end)
+    reader.refuse(features.owner[(features.number != 1) | (features.wire != _LENGTH)])
+    entries = reader.fields(features.owner, features.start, features.end)
+    reader.refuse(entries.owner[(entries.number != 1) | (entries.wire != _LENGTH)])
+    places = np.arange(len(entries.owner))
+    parts = reader.fields(places, entries.start, entries.end, rows=entries.owner)
+    keys = parts.where(parts.number == 1).last_of_each_owner()
+    values = parts.where(parts.number == 2).last_of_each_owner()
+    both = np.intersect1d(keys.owner, values.owner, assume_unique=True)
+    keys = keys.where(np.isin(keys.owner, both, assume_unique=True))
+    values = values.where(np.isin(values.owner, both, assume_unique=True))
+    rows = entries.owner[values.owner]
+    names = reader.texts(keys.start, keys.end)
+    encoded = names.dictionary_encode()
+    codes = encoded.indices.to_numpy()
+    columns = {}
+    for code, name in enumerate(encoded.dictionary.to_pylist()):
+        mine = codes == code
+        columns[name.decode("utf-8", "replace")] = (rows[mine], values.where(mine))
+    arrays = {name: _column(reader, *columns[name], len(start)) for name in sorted(columns)}
+    batch = pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
+    if not arrays:
+        batch = pa.RecordBatch.from_struct_array(pa.array([{}] * len(start), pa.struct([])))
+    return batch, reader.good
+
+
+def _column(reader: _Reader, rows: np.ndarray, values: _Fields, count: int) -> pa.Array:
+    """The column of one feature: of which rows, and the ranges of their Feature messages."""
+    last = np.append(rows[1:] != rows[:-1], True)  # of a key that stands twice the last one counts
+    rows, values = rows[last], values.where(last)
+    lists = reader.fields(np.arange(len(rows)), values.start, values.end, rows=rows)
+    reader.refuse(rows[lists.owner[(lists.number > 3) | (lists.wire != _LENGTH)]])
+    lists = lists.last_of_each_owner()
+    kinds = np.unique(lists.number[reader.good[rows[lists.owner]]])
+    if len(kinds) > 1:  # the rarer kind's rows are at fault
+        sizes = [(lists.number == kind).sum() for kind in kinds]
+        for kind in np.delete(kinds, np.argmax(sizes)):
+            reader.refuse(rows[lists.owner[lists.number == kind]])
+        kinds = kinds[[np.argmax(sizes)]]
+    if not len(kinds):
+        return pa.nulls(count)
+    lists = lists.where(lists.number == kinds[0])
+    owners = rows[lists.owner]
+    chunks = reader.fields(owners, lists.start, lists.end)
+    read = {_BYTES: reader.byte_values, _FLOATS: reader.float_values, _INTS: reader.int_values}
+    owner, flat = read[kinds[0]](chunks)
+    return _assembled(owner, flat, count)
+
+
+def _assembled(owner: np.ndarray, flat: pa.Array, count: int) -> pa.Array:
+    """Values with their rows as a column: plain where no row has two, else lists."""
+    order = np.argsort(owner, kind="stable")
+    if not (order == np.arange(len(order))).all():
+        owner, flat = owner[order], flat.take(pa.array(order))
+    lengths = np.bincount(owner, minlength=count)
+    if len(lengths) and lengths.max() > 1:
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        mask = pa.array(lengths == 0)
+        return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat, mask=mask)
+    places = np.full(count, -1)
+    places[owner] = np.arange(len(owner))
+    return flat.take(pa.array(places, mask=places < 0))
+
+
+class _Reader:
+    """The bytes, and which rows turned out well so far."""
+
+    def __init__(self, data: np.ndarray, rows: int) -> None:
+        self._data = np.concatenate([data, np.zeros(16, np.uint8)])  # room to look beyond the end
+        self.good = np.ones(rows, bool)
+
+    def refuse(self, rows: np.ndarray) -> None:
+        self.good[rows] = False
+
+    def fields(self, owner: np.ndarray, start: np.ndarray, end: np.ndarray, rows: np.ndarray | None = None) -> _Fields:
+        """The fields of messages: one of each message a step, until all are read.
+
+        Args:
+            owner, start, end: the messages.
+            rows: the row of each message; `owner` itself by default. A broken message refuses it.
+        """
+        rows = owner if rows is None else rows
+        found: list[tuple[np.ndarray, ...]] = []
+        position = start.copy()
+        active = np.flatnonzero((position < end) & self.good[rows])
+        while len(active):
+            tag, at = self._varints(position[active])
+            wire, number = tag & 7, tag >> 3
+            size, after = self._varints(at)
+            begin = np.where(wire == _LENGTH, after, at)
+            stop = np.select(
+                [wire == _LENGTH, wire == _VARINT, wire == _FIXED32, wire == _FIXED64],
+                [after + size, after, at + 4, at + 8],
+                -1,
+            )
+            fits = (stop >= begin) & (stop <= end[active]) & (number > 0)
+            self.refuse(rows[active[~fits]])
+            active, wire, number = active[fits], wire[fits], number[fits]
+            begin, stop = begin[fits], stop[fits]
+            found.append((active, number, wire, begin, stop))
+            position[active] = stop
+            active = active[stop < end[active]]
+        if not found:
+            return _Fields(*(np.empty(0, np.int64) for _ in range(5)))
+        place, number, wire, begin, stop = (np.concatenate(column) for column in zip(*found))
+        order = np.argsort(place, kind="stable")
+        return _Fields(owner[place[order]], number[order], wire[order], begin[order], stop[order])
+
+    def texts(self, start: np.ndarray, end: np.ndarray) -> pa.Array:
+        """Byte strings of ranges: a large_binary array."""
+        lengths = end - start
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        data = self._data[self._places(start, lengths)]
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+        return pa.Array.from_buffers(pa.large_binary(), len(start), buffers)
+
+    def byte_values(self, chunks: _Fields) -> tuple[np.ndarray, pa.Array]:
+        self.refuse(chunks.owner[(chunks.number != 1) | (chunks.wire != _LENGTH)])
+        values = self.texts(chunks.start, chunks.end).cast(pa.binary())
+        try:
+            return chunks.owner, values.cast(pa.string())
+        except pa.ArrowInvalid:
+            return chunks.owner, values
+
+    def float_values(self, chunks: _Fields) -> tuple[np.ndarray, pa.Array]:
+        lengths = chunks.end - chunks.start
+        wrong = (chunks.number != 1) | (lengths % 4 != 0)
+        wrong |= (chunks.wire != _LENGTH) & (chunks.wire != _FIXED32)
+        self.refuse(chunks.owner[wrong])
+        chunks, lengths = chunks.where(~wrong), lengths[~wrong]
+        data = self._data[self._places(chunks.start, lengths)]
+        return np.repeat(chunks.owner, lengths // 4), pa.array(data.view("<f4"))
+
+    def int_values(self, chunks: _Fields) -> tuple[np.ndarray, pa.Array]:
+        wrong = (chunks.number != 1) | ((chunks.wire != _LENGTH) & (chunks.wire != _VARINT))
+        last = self._data[np.maximum(chunks.end - 1, 0)]
+        wrong |= (chunks.end > chunks.start) & (last >= 0x80)  # ends within a number
+        self.refuse(chunks.owner[wrong])
+        chunks = chunks.where(~wrong)
+        lengths = chunks.end - chunks.start
+        data = self._data[self._places(chunks.start, lengths)]
+        owner = np.repeat(chunks.owner, lengths)
+        ends = np.flatnonzero(data < 0x80)
+        if not len(ends):
+            return np.empty(0, np.int64), pa.array([], pa.int64())
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        shift = np.arange(len(data)) - np.repeat(starts, ends - starts + 1)
+        self.refuse(owner[shift > 9])
+        parts = (data & np.uint64(0x7F)) << np.minimum(7 * shift, 63).astype(np.uint64)
+        values = np.bitwise_or.reduceat(parts, starts)
+        return owner[ends], pa.array(values.view(np.int64))
+
+    def _varints(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The number at each position, int64, and the position after it; -1 where there is none."""
+        byte = self._data[np.minimum(position, len(self._data) - 1)].astype(np.int64)
+        value, after = byte & 0x7F, position + 1
+        more = np.flatnonzero(byte >= 0x80)
+        for shift in range(7, 63, 7):
+            if not len(more):
+                return value, after
+            byte = self._data[np.minimum(after[more], len(self._data) - 1)].astype(np.int64)
+            value[more] |= (byte & 0x7F) << shift
+            after[more] += 1
+            more = more[byte >= 0x80]
+        value[more] = -1
+        return value, after
+
+    @staticmethod
+    def _places(start: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """The indices of all bytes of ranges, one range after the other."""
+        before = np.cumsum(lengths) - lengths
+        return np.repeat(start - before, lengths) + np.arange(int(lengths.sum()))

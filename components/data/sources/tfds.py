@@ -1,0 +1,185 @@
+"""Reading TensorFlow Datasets into Arrow batches."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from kerasline.components.core.errors import DataError
+from kerasline.components.data.shards import ROW_GROUP_ROWS
+
+
+class TfdsSource:
+    """A prepared TFDS builder.
+
+    A missing value is what TFDS has for it: NaN in a float, empty bytes in a text; both become
+    nulls. A `ClassLabel` keeps its names as the field's `class_names`.
+
+    Args:
+        input: a TFDS name, `package.module:BuilderClass`, a folder that TFDS prepared, or, where
+            `dataset` is given, a folder with the files that its builder would download.
+        dataset: the TFDS name whose source files `input` may hold.
+        data_dir: where TFDS prepares the data; TFDS's own default if None.
+        beam_options: for builders that prepare their data with Beam.
+
+    Raises:
+        DataError: no such dataset, or it cannot be prepared.
+    """
+
+    def __init__(self, input: str, dataset: str | None, data_dir: str | None, beam_options: Sequence[str] = ()) -> None:
+        import tensorflow_datasets as tfds
+
+        tfds.disable_progress_bar()
+        self._tfds = tfds
+        self._builder, config = _builder(tfds, input, dataset, data_dir)
+        _prepare(self._builder, config, beam_options)
+        self._features = self._builder.info.features
+        self.rows_read = 0
+        if not isinstance(self._features, tfds.features.FeaturesDict):
+            raise DataError(f"{input}: its features are not named columns; kerasline needs a FeaturesDict")
+
+    @property
+    def splits(self) -> list[str]:
+        return list(self._builder.info.splits)
+
+    def batches(self, split: str) -> Iterator[pa.RecordBatch]:
+        """The rows of a split, or of a slice such as `train[:90%]`, in a fixed order."""
+        import tensorflow as tf
+
+        config = self._tfds.ReadConfig(try_autocache=False, add_tfds_id=False)
+        try:
+            data = self._builder.as_dataset(split=split, shuffle_files=False, read_config=config)
+        except ValueError as error:
+            raise DataError(f"split {split!r}: {error}") from error
+        schema = None
+        for batch in data.ragged_batch(ROW_GROUP_ROWS // 8).prefetch(tf.data.AUTOTUNE):
+            arrays = {name: _to_arrow(name, value) for name, value in _flat(batch)}
+            self.rows_read += len(next(iter(arrays.values())))
+            schema = schema or self._schema(arrays)
+            yield pa.RecordBatch.from_arrays(list(arrays.values()), schema=schema)
+
+    def _schema(self, arrays: Mapping[str, pa.Array]) -> pa.Schema:
+        fields = []
+        for name, array in arrays.items():
+            names = getattr(_feature(self._features, name), "names", None)
+            metadata = {"class_names": json.dumps(names)} if names else None
+            fields.append(pa.field(name, array.type, metadata=metadata))
+        return pa.schema(fields)
+
+
+def _builder(tfds: Any, input: str, dataset: str | None, data_dir: str | None) -> tuple[Any, Any]:
+    """The builder, and how it gets its source files."""
+    config = tfds.download.DownloadConfig
+    if ":" in input and "." in input.partition(":")[0]:
+        import importlib
+
+        module, _, name = input.partition(":")
+        builder = getattr(importlib.import_module(module), name)(data_dir=data_dir)
+        return builder, config(try_download_gcs=False)
+    folder = Path(input)
+    if folder.is_dir():
+        if any(folder.rglob("dataset_info.json")):
+            return tfds.builder_from_directory(input), config()
+        if dataset is None:
+            raise DataError(f"{input}: not a folder that TFDS prepared (no dataset_info.json)")
+        return _from_folder(tfds, folder, dataset, data_dir), config(manual_dir=str(folder))
+    try:
+        builder = tfds.builder(input, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        close = difflib.get_close_matches(input, tfds.list_builders(), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "see tfds.list_builders()"
+        raise DataError(f"{input!r}: neither a path nor a TFDS name; {hint}") from None
+    return builder, config()
+
+
+def _from_folder(tfds: Any, folder: Path, dataset: str, data_dir: str | None) -> Any:
+    """A builder that finds its downloads in a folder.
+
+    TFDS checks a file against the checksum that it has on record. The files here are the user's
+    own (Debian's Fashion-MNIST, for one, is compressed anew, with another header), so the record
+    is made of them; their content is part of the stage's fingerprint.
+    """
+    from tensorflow_datasets.core.download import checksums
+
+    parent = tfds.builder_cls(dataset)
+    infos = {}
+    for url, info in parent.url_infos.items():
+        name = url.rsplit("/", 1)[-1]
+        if not (folder / name).is_file():
+            raise DataError(f"{folder}: {name} is missing, which {dataset} is made of")
+        found = checksums.compute_url_info(folder / name)
+        infos[url] = checksums.UrlInfo(found.size, found.checksum, name)
+    facts = {"url_infos": infos, "name": parent.name, "__module__": parent.__module__}
+    with tfds.core.registered.skip_registration():
+        cls = type(parent.__name__, (parent,), facts)
+    return cls(data_dir=data_dir)
+
+
+def _prepare(builder: Any, config: Any, beam_options: Sequence[str]) -> None:
+    from kerasline.components.data.fold import runner_and_options
+
+    config.beam_runner, config.beam_options = runner_and_options(beam_options)
+    try:
+        builder.download_and_prepare(download_config=config)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DataError(
+            f"TFDS could not prepare {builder.name} ({reason}); without a network, name a folder "
+            "with the files in ExampleGen.input"
+        ) from error
+
+
+def _flat(batch: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The columns of nested features, named `outer.inner`."""
+    for name, value in batch.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _feature(features: Any, path: str) -> Any:
+    """The feature of a column, None where lists of features lie on the way to it."""
+    for name in path.split("."):
+        features = features[name] if hasattr(features, "keys") and name in features else None
+    return features
+
+
+def _to_arrow(name: str, value: Any) -> pa.Array:
+    import tensorflow as tf
+
+    if isinstance(value, tf.RaggedTensor):
+        values = _to_arrow(name, value.values)
+        if isinstance(values, pa.ExtensionArray):
+            raise DataError(f"feature {name!r}: lists of tensors are not supported; flatten them")
+        return pa.LargeListArray.from_arrays(pa.array(value.row_splits.numpy(), pa.int64()), values)
+    if not isinstance(value, tf.Tensor):
+        raise DataError(f"feature {name!r}: {type(value).__name__} is not supported")
+    array = value.numpy()
+    if array.dtype == object:
+        if array.ndim == 1:
+            return _text(pa.array(array, pa.binary()))
+        texts = _text(pa.array(array.reshape(-1), pa.binary()))
+        step = int(np.prod(array.shape[1:]))
+        offsets = np.arange(len(array) + 1, dtype=np.int64) * step
+        return pa.LargeListArray.from_arrays(pa.array(offsets), texts)
+    if array.ndim == 1:
+        return pa.array(array, from_pandas=True)  # NaN becomes null
+    return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(array))
+
+
+def _text(values: pa.Array) -> pa.Array:
+    """Bytes as text where they are text; empty ones as nulls."""
+    import pyarrow.compute as pc
+
+    values = pc.if_else(pc.equal(pc.binary_length(values), 0), None, values)
+    try:
+        return values.cast(pa.string())
+    except pa.ArrowInvalid:
+        return values

@@ -1,0 +1,115 @@
+"""What an evaluation finds beyond figures: confusion, curves, thresholds, classes, residuals, fairness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kerasline.components.evaluator.estimates import Estimate
+from kerasline.components.evaluator.fairness import gaps
+from kerasline.components.evaluator.measuring import Measure, Measured, SumTally
+from kerasline.components.metrics.base import Metrics
+from kerasline.components.metrics.binary import BinaryScores, BinaryThresholds
+from kerasline.components.metrics.cell_counts import CellCounts
+from kerasline.components.metrics.multi_class import Confusion
+from kerasline.components.metrics.multi_label import MultiLabelMetrics
+from kerasline.components.metrics.regression import ResidualQuantiles, residual_table
+from kerasline.components.models.task import Output
+
+MOST_CLASSES_SHOWN = 100
+
+
+def details(outputs: Sequence[Output], measured: Measured, wanted: Measure, settings: Any) -> dict[str, Any]:
+    """Tables and curves by part of the artifact; see `metrics.json` in docs/EVALUATION.md.
+
+    Args:
+        settings: the Evaluator's parameters.
+    """
+    parts: dict[str, Any] = {
+        "confusion": {},
+        "thresholds": {},
+        "curves": {},
+        "residuals": {},
+        "per_class": [],
+        "fairness": [],
+    }
+    for output in outputs:
+        for family in wanted.families[output.name]:
+            tally = measured.tallies.get((output.name, family.key, wanted.answers))
+            told = _of_family(output, family, tally, settings, wanted.weighted)
+            if isinstance(family, (BinaryThresholds, Confusion)):
+                told["fairness"] = _gaps(family, tally, measured, wanted, settings)
+            for name, part in told.items():
+                if isinstance(parts[name], list):
+                    parts[name] += [{"output": output.name, **entry} for entry in part]
+                else:
+                    parts[name][output.name] = part
+    return parts
+
+
+def _of_family(output: Output, family: Metrics, tally: Any, settings: Any, weighted: bool) -> dict[str, Any]:
+    if isinstance(family, BinaryThresholds):
+        cells, sums = tally.of(0)
+        return {"thresholds": family.table(cells, sums[1])}
+    if isinstance(family, Confusion):
+        return _of_classes(output, family, tally, settings.confidence, weighted)
+    if isinstance(family, BinaryScores):
+        cells, sums = tally.of(0)
+        return {"curves": family.curves(cells, sums[1])}
+    if isinstance(family, MultiLabelMetrics):
+        return {"per_class": _per_label(family, tally, output.classes, settings.confidence)}
+    if isinstance(family, ResidualQuantiles) and tally:
+        return {"residuals": residual_table(family.estimates(tally[0], 0))}
+    return {}
+
+
+def _of_classes(
+    output: Output, family: Confusion, counts: CellCounts, confidence: float, weighted: bool
+) -> dict[str, Any]:
+    if family.classes > MOST_CLASSES_SHOWN:
+        return {}
+    cells, sums = counts.of(0)
+    classes = family.per_class(cells, sums[1], weighted, confidence)
+    return {
+        "confusion": {"classes": output.classes, "counts": family.matrix(cells, sums[1])},
+        "per_class": [{**entry, "class": output.classes[entry["class"]]} for entry in classes],
+    }
+
+
+def _per_label(
+    family: MultiLabelMetrics, tally: SumTally, classes: Sequence[str], confidence: float
+) -> list[dict[str, Any]]:
+    """Precision, recall and F1 of each label, with bootstrapped intervals."""
+    values, spreads = (family.per_class(sums, classes) for sums in (tally.sums[0], tally.replicates[0]))
+    found = []
+    for label, figures in values.items():
+        for metric in ("precision", "recall", "f1"):
+            one = Estimate(float(figures[metric]), replicates=spreads[label][metric])
+            low, high = one.interval(confidence)
+            found.append(
+                {
+                    "class": label,
+                    "metric": metric,
+                    "value": one.value,
+                    "low": low,
+                    "high": high,
+                    "rows": float(figures["rows"]),
+                }
+            )
+    return found
+
+
+def _gaps(
+    family: BinaryThresholds | Confusion, counts: CellCounts, measured: Measured, wanted: Measure, settings: Any
+) -> list[dict[str, Any]]:
+    """Of each slicing, between the slices that are not small."""
+    found = []
+    for slicing in wanted.slices.slices:
+        slices = {
+            group: label
+            for group, (of, label) in enumerate(wanted.slices.names)
+            if of == slicing and measured.rows[group][0] >= settings.small_slice_rows
+        }
+        told = gaps(counts, family, slices, wanted.resampling, settings.confidence)
+        found += [{"slicing": slicing, **gap} for gap in told]
+    return found

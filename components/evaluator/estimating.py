@@ -1,0 +1,213 @@
+"""From what was added up to figures: each metric of each group with what its interval is told by."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from kerasline.components.evaluator.estimates import Estimate
+from kerasline.components.evaluator.measuring import Measure, Measured, SumTally
+from kerasline.components.evaluator.resampling import Resampling
+from kerasline.components.metrics.base import CellMetrics, Metrics, SumMetrics
+from kerasline.components.metrics.cell_counts import CellCounts
+
+# With more cells than these, spreads are told by fewer.
+MOST_RESAMPLED = 512
+MOST_RESAMPLED_A_SIDE = 128
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One metric of one group.
+
+    Attributes:
+        estimate: its value.
+        difference: the value less that of all other rows, with its standard error; None for all rows, and
+            where it is not told.
+        baseline: the other model's value; None where there is none.
+        change: the value less the baseline's, resampled row by row; None likewise.
+    """
+
+    estimate: Estimate
+    difference: tuple[float, float] | None = None
+    baseline: float | None = None
+    change: Estimate | None = None
+
+
+def estimate(
+    measured: Measured, wanted: Measure, output: str, group: int, *, compared: bool = False
+) -> dict[str, Figures]:
+    """The metrics of an output for a group of rows, by name; the first family to have a name gives it.
+
+    Args:
+        compared: whether the group's difference from all other rows is told.
+    """
+    found: dict[str, Figures] = {}
+    for family in wanted.families[output]:
+        key = (output, family.key)
+        tallies = [measured.tallies.get((*key, side)) for side in wanted.sides]
+        if isinstance(family, SumMetrics):
+            figures = _of_sums(family, tallies, wanted, group, compared)
+        elif isinstance(family, CellMetrics):
+            pairs = measured.pairs.get(key)
+            figures = _of_cells(family, tallies, pairs, wanted, group, compared, "/".join(key))
+        else:
+            figures = _of_states(family, tallies, wanted, group)
+        found = {**figures, **found}
+    return {name: found[name] for family in wanted.families[output] for name in family.directions if name in found}
+
+
+def _of_sums(family: SumMetrics, tallies: list[Any], wanted: Measure, group: int, compared: bool) -> dict[str, Figures]:
+    ours: SumTally = tallies[0]
+    values = family.values(ours.sums[group])
+    spread = family.values(ours.replicates[group])
+    rest = family.values(ours.sums[0] - ours.sums[group]) if compared else {}
+    rest_spread = family.values(ours.replicates[0] - ours.replicates[group]) if compared else {}
+    shares = {} if wanted.weighted else family.shares
+    found = {}
+    for name, value in values.items():
+        share = tuple(ours.plain[group][k] for k in shares[name]) if name in shares else None
+        figures = Figures(Estimate(float(value), share, replicates=spread[name]))
+        if compared:
+            figures = replace(figures, difference=_difference(value, spread[name], rest[name], rest_spread[name]))
+        found[name] = figures
+    if len(tallies) > 1:
+        theirs = family.values(tallies[1].sums[group])
+        theirs_spread = family.values(tallies[1].replicates[group])
+        for name, value in values.items():
+            found[name] = _changed(found[name], value, theirs[name], spread[name] - theirs_spread[name])
+    return found
+
+
+def _of_cells(
+    family: CellMetrics,
+    tallies: list[Any],
+    pairs: CellCounts | None,
+    wanted: Measure,
+    group: int,
+    compared: bool,
+    key: str,
+) -> dict[str, Figures]:
+    cells, sums = tallies[0].of(group)
+    values = family.values(cells, sums[1])
+    shares = {} if wanted.weighted else family.shares(cells, sums[0])
+    spread = _cell_spread(family, cells, sums, wanted.resampling, f"{key}/{group}")
+    found = {
+        name: Figures(Estimate(float(value), shares.get(name), replicates=spread[name]))
+        for name, value in values.items()
+    }
+    if compared:
+        rest_cells, rest_sums = tallies[0].of_others(group)
+        rest = family.values(rest_cells, rest_sums[1])
+        rest_spread = _cell_spread(family, rest_cells, rest_sums, wanted.resampling, f"{key}/rest {group}")
+        for name, value in values.items():
+            told = _difference(value, spread[name], rest[name], rest_spread[name])
+            found[name] = replace(found[name], difference=told)
+    if pairs is not None:
+        theirs = family.values(*_values_of(tallies[1], group))
+        change = _paired_spread(family, pairs, group, wanted.resampling, f"{key}/pair {group}")
+        for name, value in values.items():
+            about = change[name][0]
+            spread_of_change = change[name][1:] - about + (float(value) - float(theirs[name]))
+            found[name] = _changed(found[name], value, theirs[name], spread_of_change)
+    return found
+
+
+def _of_states(family: Metrics, tallies: list[Any], wanted: Measure, group: int) -> dict[str, Figures]:
+    states = tallies[0] or {}
+    if group not in states:
+        return {name: Figures(Estimate(np.nan)) for name in family.directions}
+    estimates = family.estimates(states[group], wanted.resampling.seed)
+    found = {name: Figures(one) for name, one in estimates.items()}
+    if len(tallies) > 1 and group in (tallies[1] or {}):
+        for name, other in family.estimates(tallies[1][group], wanted.resampling.seed).items():
+            change = Estimate(found[name].estimate.value - other.value)
+            found[name] = replace(found[name], baseline=other.value, change=change)
+    return found
+
+
+def _changed(figures: Figures, value: Any, theirs: Any, spread: np.ndarray) -> Figures:
+    change = Estimate(float(value) - float(theirs), replicates=spread)
+    return replace(figures, baseline=float(theirs), change=change)
+
+
+def _difference(value: Any, spread: np.ndarray, rest: Any, rest_spread: np.ndarray) -> tuple[float, float]:
+    """A slice less the other rows, which are independent of it."""
+    errors = [_deviation(side) for side in (spread, rest_spread)]
+    return float(value) - float(rest), float(np.hypot(*errors))
+
+
+def _deviation(replicates: np.ndarray) -> float:
+    known = replicates[~np.isnan(replicates)]
+    return float(np.std(known, ddof=1)) if len(known) > 1 else np.nan
+
+
+def _values_of(counts: CellCounts, group: int) -> tuple[np.ndarray, np.ndarray]:
+    cells, sums = counts.of(group)
+    return cells, sums[1]
+
+
+def _cell_spread(
+    family: CellMetrics, cells: np.ndarray, sums: np.ndarray, resampling: Resampling, key: str
+) -> dict[str, np.ndarray]:
+    """The metrics of each replicate, float64 (replicates,), about the values of the exact cells."""
+    exact = None
+    if len(cells) > MOST_RESAMPLED:
+        exact = family.values(cells, sums[1])
+        cells, sums = _grouped(family.few(cells, sums[1], MOST_RESAMPLED), sums)
+    spread = _replicates(functools.partial(family.values, cells), sums, resampling, key)
+    if exact is None:
+        return spread
+    rough = family.values(cells, sums[1])
+    return {name: values + (exact[name] - rough[name]) for name, values in spread.items()}
+
+
+def _paired_spread(
+    family: CellMetrics, pairs: CellCounts, group: int, resampling: Resampling, key: str
+) -> dict[str, np.ndarray]:
+    """The change of each metric: as counted, and then of each replicate: float64 (1 + replicates,)."""
+    cells, sums = pairs.of(group)
+    cells = cells.reshape(-1, 2)
+    if len(cells) > MOST_RESAMPLED:
+        cells, sums = _few_pairs(family, cells, sums)
+
+    def change(drawn: np.ndarray) -> dict[str, np.ndarray]:
+        ours, theirs = (family.values(*_grouped(cells[:, side], drawn)) for side in (0, 1))
+        return {name: ours[name] - theirs[name] for name in ours}
+
+    counted = change(sums[1:2])
+    spread = _replicates(change, sums, resampling, key)
+    return {name: np.concatenate([counted[name], spread[name]]) for name in counted}
+
+
+def _replicates(
+    values: Callable[[np.ndarray], dict[str, np.ndarray]], sums: np.ndarray, resampling: Resampling, key: str
+) -> dict[str, np.ndarray]:
+    """The metrics of each replicate by name, float64 (replicates,), of the sums of `CellCounts.of`."""
+    parts = [values(drawn) for drawn in resampling.of_counts(sums[1], sums[2], key)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _few_pairs(family: CellMetrics, cells: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of cells (n, 2) as fewer ones, and their sums."""
+    sides = []
+    for side in cells.T:
+        own, places = np.unique(side, return_inverse=True)
+        counts = np.bincount(places, sums[1])
+        sides.append(family.few(own, counts, MOST_RESAMPLED_A_SIDE)[places])
+    pairs, places = np.unique(np.stack(sides, axis=1), axis=0, return_inverse=True)
+    return pairs, np.stack([np.bincount(places.ravel(), one) for one in sums])
+
+
+def _grouped(cells: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Equal cells as one: ascending (m,), and the sums (..., n) of each (..., m)."""
+    if not len(cells):
+        return cells, sums
+    order = np.argsort(cells, kind="stable")
+    ordered = cells[order]
+    starts = np.flatnonzero(np.append(True, np.diff(ordered) != 0))
+    return ordered[starts], np.add.reduceat(sums[..., order], starts, axis=-1)

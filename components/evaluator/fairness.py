@@ -1,0 +1,120 @@
+"""Gaps between slices, by the usual definitions of fairness.
+
+- Demographic parity: how often a class is predicted (Dwork et al., "Fairness Through Awareness", 2012).
+- Equal opportunity: how often those of the class are recognised; equalised odds: that, and how often others
+  are taken for it, whichever gap is larger (Hardt, Price and Srebro, "Equality of Opportunity in Supervised
+  Learning", 2016).
+
+Of several classes the gap is that of the class where it is largest. Small slices are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kerasline.components.evaluator.resampling import Resampling
+from kerasline.components.metrics.base import divided
+from kerasline.components.metrics.binary import BinaryThresholds
+from kerasline.components.metrics.cell_counts import CellCounts
+from kerasline.components.metrics.multi_class import Confusion
+
+DEMOGRAPHIC_PARITY, EQUAL_OPPORTUNITY, EQUALISED_ODDS = (
+    "demographic parity",
+    "equal opportunity",
+    "equalised odds",
+)
+
+
+def gaps(
+    counts: CellCounts,
+    family: BinaryThresholds | Confusion,
+    slices: Mapping[int, str],
+    resampling: Resampling,
+    confidence: float,
+) -> list[dict[str, Any]]:
+    """The gaps of one slicing.
+
+    Args:
+        counts: by group, of the family's cells. Of two classes the second alone is looked at.
+        slices: the groups that are compared, and their names.
+
+    Returns:
+        A dict for each definition that has a gap: see `kerasline.components.core.artifacts.Evaluation`.
+    """
+    if len(slices) < 2:
+        return []
+    classes = family.classes
+    rates = [_rates(*_sides(counts, group, family, resampling)) for group in slices]
+    names, found = list(slices.values()), []
+    for definition in (DEMOGRAPHIC_PARITY, EQUAL_OPPORTUNITY, EQUALISED_ODDS):
+        # (slices, rates of the definition, 1 + replicates, classes)
+        stacked = np.stack([np.stack([side[name] for name in _RATES[definition]]) for side in rates])
+        if classes == 2:
+            stacked = stacked[..., 1:]
+        spans = _span(stacked)
+        if np.isnan(spans[:, 0]).all():
+            continue
+        rate, kind = np.unravel_index(np.nanargmax(spans[:, 0]), spans[:, 0].shape)
+        largest = np.where(np.isnan(spans).all(axis=(0, 2)), np.nan, np.nan_to_num(spans).max(axis=(0, 2)))
+        tail = (1 - confidence) / 2
+        spread = largest[1:][~np.isnan(largest[1:])]
+        low, high = np.quantile(spread, [tail, 1 - tail]) if len(spread) > 1 else (np.nan, np.nan)
+        values = stacked[:, rate, 0, kind]
+        found.append(
+            {
+                "definition": definition,
+                "gap": float(largest[0]),
+                "low": float(low),
+                "high": float(high),
+                "most": names[int(np.nanargmax(values))],
+                "least": names[int(np.nanargmin(values))],
+                "slices": len(slices),
+            }
+        )
+    return found
+
+
+_RATES: Mapping[str, Sequence[str]] = {
+    DEMOGRAPHIC_PARITY: ("selected",),
+    EQUAL_OPPORTUNITY: ("true positive",),
+    EQUALISED_ODDS: ("true positive", "false positive"),
+}
+
+
+def _span(values: np.ndarray) -> np.ndarray:
+    """The largest less the smallest over the slices, of those that have one."""
+    none = np.isnan(values).all(axis=0)
+    span = np.where(np.isnan(values), -np.inf, values).max(axis=0) - np.where(np.isnan(values), np.inf, values).min(
+        axis=0
+    )
+    return np.where(none, np.nan, span)
+
+
+def _sides(
+    counts: CellCounts, group: int, family: BinaryThresholds | Confusion, resampling: Resampling
+) -> tuple[np.ndarray, ...]:
+    """How many rows of each class are taken for it rightly, taken for it, and truly of it; as counted, and in
+    each replicate: (1 + replicates, classes) each."""
+    cells, sums = counts.of(group)
+    true, predicted = family.pairs(cells)
+    parts = []
+    for drawn in (sums[1:2], *resampling.of_counts(sums[1], sums[2], f"fairness/{group}")):
+        sides = np.zeros((3, family.classes, len(drawn)))
+        np.add.at(sides[0], true[true == predicted], drawn.T[true == predicted])
+        np.add.at(sides[1], predicted, drawn.T)
+        np.add.at(sides[2], true, drawn.T)
+        parts.append(sides.swapaxes(1, 2))
+    return tuple(np.concatenate(parts, axis=1))
+
+
+def _rates(right: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
+    """Of each class (1 + replicates, classes)."""
+    rows = true.sum(axis=1, keepdims=True)
+    return {
+        "selected": divided(predicted, rows),
+        "true positive": divided(right, true),
+        "false positive": divided(predicted - right, rows - true),
+    }

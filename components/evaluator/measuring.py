@@ -1,0 +1,345 @@
+"""One pass over the predictions: all metrics, for all rows and every slice at once, with their replicates."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kerasline.components.core.component import Context
+from kerasline.components.data.fold import fold
+from kerasline.components.data.partial_results import parts
+from kerasline.components.evaluator.resampling import Resampling
+from kerasline.components.evaluator.slicing import SliceTable
+from kerasline.components.metrics.base import CellMetrics, Metrics, Rows, StateMetrics, SumMetrics
+from kerasline.components.metrics.cell_counts import CellCounts
+
+# Rows that are resampled at a time: their counts stay in the processor's cache.
+ROWS_AT_ONCE = 8192
+# Up to so many rows it takes less than a second, and an engine as long to begin.
+MEASURED_HERE = 1 << 18
+# Pairs of cells of two models, beyond which they are made coarser; and then cells of each: spreads alone are
+# told by them.
+MOST_PAIRS, MOST_A_SIDE = 1 << 14, 1 << 9
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is measured.
+
+    Attributes:
+        families: the metrics, by output.
+        slices: into what the rows are cut.
+        resampling: how spreads are told.
+        weighted: whether rows have a weight.
+        answers: the prefix of the columns that are judged: `prediction`, or another model's name.
+        baseline: that of the columns which are judged beside, for differences row by row; or None.
+        kept: raw columns that metrics need.
+        partitions: how many sets of files there are that belong together (see `predicting.Plan.query`);
+            0 where rows are measured one by one.
+    """
+
+    families: Mapping[str, tuple[Metrics, ...]]
+    slices: SliceTable
+    resampling: Resampling
+    weighted: bool
+    answers: str = "prediction"
+    baseline: str | None = None
+    kept: tuple[str, ...] = ()
+    partitions: int = 0
+
+    @property
+    def sides(self) -> list[str]:
+        return [self.answers, *([self.baseline] if self.baseline else [])]
+
+
+@dataclass
+class Measured:
+    """What was added up; `None` inside where there were no rows.
+
+    Attributes:
+        rows: float64 (groups, 2): rows and weight of each group.
+        tallies: by output, family and side.
+        pairs: of families of cells, counts of the cells of both sides together, by output and family.
+    """
+
+    rows: np.ndarray
+    tallies: dict[tuple[str, str, str], SumTally | CellCounts | dict[int, Any]]
+    pairs: dict[tuple[str, str], CellCounts]
+
+    def merge(self, other: Measured) -> Measured:
+        self.rows += other.rows
+        for mine, theirs in ((self.tallies, other.tallies), (self.pairs, other.pairs)):
+            for key, tally in theirs.items():
+                if key not in mine:
+                    mine[key] = tally
+                elif isinstance(tally, dict):
+                    for group, state in tally.items():
+                        if group in mine[key]:
+                            mine[key][group].merge(state)
+                        else:
+                            mine[key][group] = state
+                else:
+                    mine[key].merge(tally)
+        return self
+
+
+class SumTally:
+    """Sums of a `SumMetrics`, in float64.
+
+    Attributes:
+        sums: (groups, k), weighted.
+        plain: (groups, k), each unit counting once.
+        replicates: (groups, replicates, k), weighted.
+    """
+
+    def __init__(self, groups: int, width: int, replicates: int) -> None:
+        self.sums = np.zeros((groups, width))
+        self.plain = np.zeros((groups, width))
+        self.replicates = np.zeros((groups, replicates, width))
+
+    def merge(self, other: SumTally) -> None:
+        self.sums += other.sums
+        self.plain += other.plain
+        self.replicates += other.replicates
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What is measured at a time: some row groups of a file, or all of some files as one batch."""
+
+    files: tuple[str, ...]
+    row_groups: tuple[int, ...] = ()
+
+
+def measure(folder: Path, files: Sequence[str], wanted: Measure, context: Context) -> Measured:
+    """Measures the predictions in some files of a folder.
+
+    Raises:
+        DataError: a metric cannot be computed of the values.
+    """
+    paths = [folder / file for file in files]
+    if wanted.partitions:
+        ends = [f"-{part}.parquet" for part in range(wanted.partitions)]
+        sets = [tuple(str(path) for path in paths if path.name.endswith(end)) for end in ends]
+        pieces = [_Piece(found) for found in sets if found]
+    else:
+        pieces = [_Piece((part.shard,), part.groups) for part in parts(paths)]
+    here = _are_few(paths)
+    return fold(pieces, functools.partial(measure_piece, wanted=wanted), Measured.merge, context, here=here)
+
+
+def _are_few(paths: Sequence[Path]) -> bool:
+    """Whether there are at most `MEASURED_HERE` rows; no more files are opened than it takes to tell."""
+    left = MEASURED_HERE
+    for path in paths:
+        left -= pq.read_metadata(path).num_rows
+        if left < 0:
+            return False
+    return True
+
+
+def measure_piece(piece: _Piece, wanted: Measure) -> Measured:
+    found = Measured(np.zeros((len(wanted.slices.names), 2)), {}, {})
+    for batch in _batches(piece):
+        _measure_batch(batch, wanted, found)
+    return found
+
+
+def _batches(piece: _Piece) -> Iterator[pa.RecordBatch]:
+    if not piece.row_groups:
+        table = pa.concat_tables([pq.read_table(file) for file in piece.files], promote_options="default")
+        yield from table.unify_dictionaries().combine_chunks().to_batches()
+        return
+    with pq.ParquetFile(piece.files[0]) as file:
+        yield from file.iter_batches(ROWS_AT_ONCE, row_groups=list(piece.row_groups), use_threads=False)
+
+
+def _measure_batch(batch: pa.RecordBatch, wanted: Measure, found: Measured) -> None:
+    number = batch.column("row").to_numpy()
+    weight = batch.column("weight").to_numpy() if wanted.weighted else None
+    labels = {name: batch.column(f"slice.{name}") for name in wanted.slices.slices}
+    labels = {name: column.cast(column.type.value_type) for name, column in labels.items()}
+    cuts = [_Cut.of(group) for group in wanted.slices.groups(labels, batch.num_rows)]
+    for cut in cuts:
+        for group, places in cut.parts:
+            found.rows[group] += len(places), len(places) if weight is None else weight[places].sum()
+    columns = {name: batch.column(f"column.{name}") for name in wanted.kept}
+    resampled = _Resampled(wanted.resampling, number)
+    for output, families in wanted.families.items():
+        sides = {}
+        for side in wanted.sides:
+            sides[side] = _rows_of(batch, output, side, weight, columns)
+        for family in families:
+            _add(family, output, sides, cuts, resampled, wanted, found)
+
+
+def _rows_of(
+    batch: pa.RecordBatch, output: str, side: str, weight: np.ndarray | None, columns: Mapping[str, pa.Array]
+) -> Rows:
+    """The rows of one output and one model."""
+    names, number = batch.schema.names, batch.column("row").to_numpy()
+    label = as_array(batch.column(f"label.{output}")) if f"label.{output}" in names else number
+    loss = f"loss.{output}" if side == "prediction" else f"loss.{side}.{output}"
+    further = {"loss": batch.column(loss)} if loss in names else {}
+    answer = batch.column(f"{side}.{output}")
+    if isinstance(answer, pa.StructArray):  # an answer of several columns
+        further |= {answer.type.field(k).name: answer.field(k) for k in range(answer.type.num_fields)}
+        return Rows(label, number, weight, number, {**columns, **further})
+    return Rows(label, as_array(answer), weight, number, {**columns, **further})
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """The rows of a batch by group of one slicing.
+
+    Attributes:
+        group: int64 (rows,).
+        parts: the groups that have rows, and where they are.
+    """
+
+    group: np.ndarray
+    parts: list[tuple[int, np.ndarray]]
+
+    @classmethod
+    def of(cls, group: np.ndarray) -> _Cut:
+        if not group.any():
+            return cls(group, [(0, np.arange(len(group)))])
+        order = np.argsort(group, kind="stable")
+        found, starts = np.unique(group[order], return_index=True)
+        parts = zip(found.tolist(), np.split(order, starts[1:]))
+        return cls(group, [(one, places) for one, places in parts if one >= 0])
+
+
+class _Resampled:
+    """How often the rows of a batch count in each replicate, made when first asked for."""
+
+    def __init__(self, resampling: Resampling, number: np.ndarray) -> None:
+        self._resampling, self._number = resampling, number
+
+    @functools.cached_property
+    def rows(self) -> np.ndarray:
+        return self._resampling.counts(self._number).astype(np.float32)
+
+    def of(self, places: np.ndarray | None) -> np.ndarray:
+        """float32 (units, replicates), of the units that these rows stand for."""
+        return self.rows if places is None else self.rows[places]
+
+
+def _add(
+    family: Metrics,
+    output: str,
+    sides: Mapping[str, Rows],
+    cuts: Sequence[_Cut],
+    resampled: _Resampled,
+    wanted: Measure,
+    found: Measured,
+) -> None:
+    groups = len(wanted.slices.names)
+    cells = {}
+    for side, rows in sides.items():
+        key = (output, family.key, side)
+        if isinstance(family, SumMetrics):
+            sums = family.sums(rows)
+            if key not in found.tallies:
+                found.tallies[key] = SumTally(groups, sums.shape[1], wanted.resampling.replicates)
+            _add_sums(found.tallies[key], sums, family.places(rows), rows, cuts, resampled, wanted)
+        elif isinstance(family, CellMetrics):
+            cells[side] = family.cells(rows)
+            counts = found.tallies.setdefault(key, CellCounts(groups, family.most_exact, family.coarse, family.levels))
+            _add_cells(counts, cells[side].reshape(-1, 1), rows.weight, cuts)
+        else:
+            _add_states(found.tallies.setdefault(key, {}), family, rows, cuts)
+    if cells and wanted.baseline:
+        both = np.stack([cells[side].reshape(-1) for side in wanted.sides], axis=1)
+        made = CellCounts(groups, MOST_PAIRS, family.coarse, family.levels, sides=MOST_A_SIDE)
+        counts = found.pairs.setdefault((output, family.key), made)
+        _add_cells(counts, both, sides[wanted.answers].weight, cuts)
+
+
+def _add_sums(
+    tally: SumTally,
+    sums: np.ndarray,
+    places: np.ndarray | None,
+    rows: Rows,
+    cuts: Sequence[_Cut],
+    resampled: _Resampled,
+    wanted: Measure,
+) -> None:
+    weight = rows.weight if places is None or rows.weight is None else rows.weight[places]
+    counts = resampled.of(places) if wanted.resampling.replicates else None
+    for cut in cuts:
+        parts = cut.parts if places is None else _Cut.of(cut.group[places]).parts
+        for group, units in parts:
+            mine = (
+                _Units(sums, weight, counts)
+                if len(units) == len(sums)
+                else _Units(
+                    sums[units],
+                    None if weight is None else weight[units],
+                    None if counts is None else counts[units],
+                )
+            )
+            tally.plain[group] += mine.sums.sum(axis=0)
+            tally.sums[group] += mine.weighted()
+            if counts is not None:
+                tally.replicates[group] += mine.resampled()
+
+
+class _Units(NamedTuple):
+    """Some units: float64 (units, k), float64 (units,) or None, float32 (units, replicates) or None."""
+
+    sums: np.ndarray
+    weight: np.ndarray | None
+    counts: np.ndarray | None
+
+    def weighted(self) -> np.ndarray:
+        return self.sums.sum(axis=0) if self.weight is None else self.weight @ self.sums
+
+    def resampled(self) -> np.ndarray:
+        """The weighted sums of each replicate, float64 (replicates, k).
+
+        In float32 for speed, but about the mean of each column: so its digits are spent on what varies, and
+        differences of large sums, such as R² has, are not lost.
+        """
+        middle = self.sums.mean(axis=0)
+        weight = np.ones(len(self.sums)) if self.weight is None else self.weight
+        about = (self.sums - middle) * weight[:, np.newaxis]
+        both = self.counts.T @ np.column_stack([weight, about]).astype(np.float32)
+        both = both.astype(np.float64)
+        return both[:, 1:] + both[:, :1] * middle
+
+
+def _add_cells(counts: CellCounts, cells: np.ndarray, weight: np.ndarray | None, cuts: Sequence[_Cut]) -> None:
+    """Counts cells (rows * m, numbers), m of each row."""
+    for cut in cuts:
+        each = len(cells) // max(len(cut.group), 1)
+        group, weights = (
+            (values if each == 1 or values is None else np.repeat(values, each)) for values in (cut.group, weight)
+        )
+        counts.add(group, cells, weights)
+
+
+def _add_states(states: dict[int, Any], family: StateMetrics, rows: Rows, cuts: Sequence[_Cut]) -> None:
+    for cut in cuts:
+        for group, places in cut.parts:
+            if group not in states:
+                states[group] = family.new_state()
+            states[group].add(rows if len(places) == len(rows) else rows.taken(places))
+
+
+def as_array(column: pa.Array) -> np.ndarray:
+    """A column as metrics take it: (rows, ...); texts and lists as objects."""
+    if isinstance(column, pa.FixedShapeTensorArray):
+        return column.to_numpy_ndarray()
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_struct(column.type):
+        values = np.empty(len(column), object)
+        values[:] = column.to_pylist()
+        return values
+    return column.to_numpy(zero_copy_only=False)

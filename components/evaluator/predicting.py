@@ -1,0 +1,363 @@
+"""What a model says of every row of a split, as Parquet beside what is true, through Beam.
+
+A row group of examples becomes a file of predictions: what needs TensorFlow is done here, once, and all
+else is computed of these files. The columns, for an output `o` and another model `m`:
+
+| column | holds |
+|---|---|
+| `row` | the place of the row in the split |
+| `label.o`, `prediction.o` | what is true and what the model says, as metrics take them |
+| `loss.o` | the loss that the model was compiled with |
+| `m.o` | what another model says |
+| `loss.m.o` | the same loss of that, of the model that is compared |
+| `weight` | how much the row counts, where rows have a weight |
+| `slice.s` | the slice of the slicing `s` |
+| `column.c` | the raw column `c`, where a metric needs it |
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from kerasline.components.core.artifacts import Examples
+from kerasline.components.core.component import Context
+from kerasline.components.core.errors import ArtifactError, DataError, ParameterError, UserCodeError, nearest
+from kerasline.components.core.user_code import call, name_of
+from kerasline.components.data.accumulators.moments import Moments
+from kerasline.components.data.feed import feed, rows_a_batch
+from kerasline.components.data.fold import fold, take
+from kerasline.components.data.hashing import row_hashes
+from kerasline.components.data.row_groups import RowGroup, row_groups
+from kerasline.components.data.targets import check_complete
+from kerasline.components.evaluator.measuring import as_array
+from kerasline.components.evaluator.slicing import Slicer, SliceTable
+from kerasline.components.metrics.base import Rows, SumMetrics
+from kerasline.components.metrics.binary import checked_probabilities
+from kerasline.components.metrics.keras_metrics import KerasMetric, KerasStates
+from kerasline.components.models.predictors import KerasPredictor, SavedModelPredictor
+from kerasline.components.models.task import Output
+from kerasline.components.preprocessing.materialized import as_arrow
+
+# Rows of a group in a file of predictions: what is measured at a time.
+GROUP_ROWS = 65536
+GROUP_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is predicted, and what is kept beside it.
+
+    Attributes:
+        model: whose answers are `prediction.*`.
+        beside: labels and weight that are raw columns, as they are fed.
+        others: further models by name.
+        outputs: of the model.
+        slicers, slices: by which rows are cut, and into what.
+        kept: raw columns that metrics need.
+        decode: the user's function from raw answers and raw columns to what metrics take, or None.
+        reference: the raw column that is true, instead of the label; or None.
+        metrics: Keras's own that are computed on the way, by output.
+        baseline: the other model that is compared in all metrics; or None.
+        summed: of outputs too large to be kept, such as probabilities of tokens, whose sums are kept instead.
+        query: the column whose equal rows are kept together, in one of `partitions` sets of files; or None.
+        batch_size: rows that the model takes at once.
+    """
+
+    model: KerasPredictor
+    beside: Mapping[str, keras.KerasTensor]
+    others: Mapping[str, SavedModelPredictor]
+    outputs: tuple[Output, ...]
+    slicers: tuple[Slicer, ...]
+    slices: SliceTable
+    kept: tuple[str, ...]
+    decode: Callable | None
+    reference: str | None
+    metrics: Mapping[str, tuple[KerasMetric, ...]]
+    baseline: str | None
+    summed: Mapping[str, SumMetrics]
+    query: str | None
+    partitions: int
+    batch_size: int
+    folder: Path
+
+
+@dataclass
+class Predicted:
+    """What came of some shards.
+
+    Attributes:
+        files: the names of the files written.
+        labels: moments of the labels that are numbers, by output.
+        keras: states of Keras's own metrics, by output, metric and whose answers.
+        differences: the largest difference of any number from the model's answer, by other model.
+    """
+
+    files: list[str] = field(default_factory=list)
+    labels: dict[str, Moments] = field(default_factory=dict)
+    keras: dict[tuple[str, str, str], KerasStates] = field(default_factory=dict)
+    differences: dict[str, float] = field(default_factory=dict)
+
+    def merge(self, other: Predicted) -> Predicted:
+        self.files += other.files
+        for mine, theirs in ((self.labels, other.labels), (self.keras, other.keras)):
+            for key, state in theirs.items():
+                if key in mine:
+                    mine[key].merge(state)
+                else:
+                    mine[key] = state
+        for name, difference in other.differences.items():
+            self.differences[name] = max(self.differences.get(name, 0.0), difference)
+        return self
+
+
+def predict(examples: Examples, split: str, plan: Plan, context: Context) -> Predicted:
+    """Writes the predictions of all rows of a split.
+
+    Raises:
+        DataError: the split has no rows; a column is missing or of the wrong kind.
+        UserCodeError: the user's function raised, or gave something else than a value a row.
+    """
+    if not examples.rows(split):
+        raise DataError(f"{examples.path}: split {split!r} has no rows to evaluate on")
+    work = context.work_dir / f"predictions-{uuid.uuid4().hex}"
+    work.mkdir(parents=True)
+    predict_here = functools.partial(predict_group, plan=replace(plan, folder=work))
+    found: Predicted = fold(row_groups(examples, split), predict_here, Predicted.merge, context)
+    take(found.files, work, plan.folder)
+    return found
+
+
+def predict_group(group: RowGroup, plan: Plan) -> Predicted:
+    """Predicts the rows of a group."""
+    preprocessing, model = plan.model.load()
+    inputs = dict(preprocessing.input)
+    for other in plan.others.values():
+        inputs |= other.inputs
+    answers = {f"answer {number}": tensor for number, tensor in enumerate(model.outputs)}
+    rows = min(GROUP_ROWS, rows_a_batch({**inputs, **plan.beside, **answers}))
+    found, done = Predicted(), 0
+    with pq.ParquetFile(group.shard) as file, _Files(plan, group.first) as files:
+        columns = _columns(plan, inputs, file.schema_arrow)
+        for batch in file.iter_batches(rows, row_groups=[group.number], columns=columns):
+            check_complete(batch, plan.beside)
+            files.write(_answered(batch, group.first + done, plan, preprocessing.input, found))
+            done += batch.num_rows
+    found.files = files.written
+    return found
+
+
+class _Files:
+    """The predictions of a row group: one file, or one a partition; they appear whole."""
+
+    def __init__(self, plan: Plan, first: int) -> None:
+        ends = [f"-{part}" for part in range(plan.partitions)] or [""]
+        self._names = [f"{first:012d}{end}.parquet" for end in ends]
+        self._plan, self._mark = plan, uuid.uuid4().hex  # a runner may do an element twice
+        self._writers: dict[str, pq.ParquetWriter] = {}
+        self._waiting: list[pa.Table] = []
+        self.written: list[str] = []
+
+    def __enter__(self) -> _Files:
+        return self
+
+    def write(self, table: pa.Table) -> None:
+        self._waiting.append(table)
+        if sum(map(len, self._waiting)) >= GROUP_ROWS or sum(t.nbytes for t in self._waiting) >= GROUP_BYTES:
+            self._write_waiting()
+
+    def __exit__(self, kind: Any, *_error: Any) -> None:
+        if kind is None:
+            self._write_waiting()
+        for name, writer in self._writers.items():
+            writer.close()
+            if kind is None:
+                os.replace(self._aside(name), self._plan.folder / name)
+                self.written.append(name)
+            else:
+                self._aside(name).unlink()
+
+    def _write_waiting(self) -> None:
+        if not self._waiting:
+            return
+        table = pa.concat_tables(self._waiting)
+        self._waiting = []
+        for name, part in zip(self._names, self._parts(table)):
+            if len(part):
+                if name not in self._writers:
+                    made = pq.ParquetWriter(self._aside(name), part.schema, compression="zstd", compression_level=1)
+                    self._writers[name] = made
+                self._writers[name].write_table(part, row_group_size=GROUP_ROWS)
+
+    def _parts(self, table: pa.Table) -> list[pa.Table]:
+        if not self._plan.partitions:
+            return [table]
+        queries = pa.RecordBatch.from_arrays([table[f"column.{self._plan.query}"].combine_chunks()], ["query"])
+        part = row_hashes(queries) % np.uint64(self._plan.partitions)
+        return [table.filter(pa.array(part == number)) for number in range(self._plan.partitions)]
+
+    def _aside(self, name: str) -> Path:
+        return self._plan.folder / f".{name}.{self._mark}"
+
+
+def _columns(plan: Plan, inputs: Mapping[str, Any], schema: pa.Schema) -> list[str] | None:
+    """What is read of a shard; None for all, since a function may want any."""
+    if plan.decode is not None or any(slicer.function for slicer in plan.slicers):
+        return None
+    asked = [*inputs, *plan.beside, *plan.kept, *(c for s in plan.slicers for c in s.columns)]
+    asked += [plan.reference] if plan.reference else []
+    return [name for name in dict.fromkeys(asked) if name in schema.names]
+
+
+def _answered(
+    batch: pa.RecordBatch, first: int, plan: Plan, model_inputs: Mapping[str, Any], found: Predicted
+) -> pa.Table:
+    answers = _in_parts(batch, plan, model_inputs)
+    columns: dict[str, Any] = {"row": np.arange(first, first + batch.num_rows)}
+    weight = answers.get("weight")
+    if weight is not None:
+        columns["weight"] = _weights(weight, batch.num_rows)
+    slices = {slicer.name: slicer.labels(batch) for slicer in plan.slicers}
+    groups = plan.slices.groups(slices, batch.num_rows)
+    for output in plan.outputs:
+        columns |= _of_output(output, batch, answers, plan, found)
+        sides = ["raw", *([plan.baseline] if f"loss.{plan.baseline}.{output.name}" in columns else [])]
+        metrics = plan.metrics.get(output.name, ()) if f"raw label.{output.name}" in answers else ()
+        for metric, side in itertools.product(metrics, sides):
+            states = found.keras.setdefault((output.name, metric.name, side), KerasStates(metric))
+            raw_label, raw_answer = (answers[f"{of}.{output.name}"] for of in ("raw label", side))
+            states.add(raw_label, raw_answer, columns.get("weight"), columns["row"], groups)
+    arrays = {name: v if isinstance(v, pa.Array) else as_arrow(v) for name, v in columns.items()}
+    arrays |= {f"slice.{name}": labels.dictionary_encode() for name, labels in slices.items()}
+    arrays |= {f"column.{name}": batch.column(name) for name in plan.kept}
+    return pa.table(arrays)
+
+
+def _weights(values: np.ndarray, rows: int) -> np.ndarray:
+    """float64 (rows,)."""
+    if values.size != rows:
+        raise DataError(f"the weight has the shape {values.shape[1:]} a row, where one number is wanted")
+    weights = values.reshape(rows).astype(np.float64)
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        wrong = weights[~(np.isfinite(weights) & (weights >= 0))][0]
+        raise DataError(f"the weight of a row is {wrong:g}; weights are 0 or more")
+    return weights
+
+
+def _of_output(
+    output: Output, batch: pa.RecordBatch, answers: Mapping[str, np.ndarray], plan: Plan, found: Predicted
+) -> dict[str, Any]:
+    """The columns of one output."""
+    name, columns = output.name, {}
+    label = _label(output, batch, answers, plan)
+    if label is not None:
+        columns[f"label.{name}"] = label
+        if isinstance(label, np.ndarray) and label.dtype.kind == "f":
+            found.labels.setdefault(name, Moments()).add(label)
+    own = _decoded(output, answers[f"raw.{name}"], label, batch, plan)
+    columns[f"prediction.{name}"] = own
+    if f"loss.{name}" in answers:
+        columns[f"loss.{name}"] = answers[f"loss.{name}"]
+    for other, predictor in plan.others.items():
+        raw = answers[f"{other}.{name}"]
+        if raw.shape[1:] != answers[f"raw.{name}"].shape[1:]:
+            raise ArtifactError(
+                f"{predictor.path}: output {name!r} is of shape {raw.shape[1:]} a row, the model's of "
+                f"{answers[f'raw.{name}'].shape[1:]}"
+            )
+        theirs = replace(output, from_logits=predictor.from_logits(name, output.from_logits))
+        columns[f"{other}.{name}"] = _decoded(theirs, raw, label, batch, plan)
+        # Scores on another scale have no such loss.
+        if other == plan.baseline and f"loss.{name}" in answers and theirs.from_logits == output.from_logits:
+            columns[f"loss.{other}.{name}"] = plan.model.losses(name, answers[f"raw label.{name}"], raw)
+        if raw.dtype.kind == "f" and len(raw):
+            largest = float(np.max(np.abs(answers[f"raw.{name}"].astype(np.float64) - raw)))
+            found.differences[other] = max(found.differences.get(other, 0.0), largest)
+    return columns
+
+
+def _label(output: Output, batch: pa.RecordBatch, answers: Mapping[str, np.ndarray], plan: Plan) -> Any:
+    """What is true, as metrics take it; None where there is nothing, or columns of their own tell it."""
+    if plan.reference is not None:
+        if plan.reference not in batch.schema.names:
+            raise ParameterError(
+                f"Evaluator.reference: no column {plan.reference!r}; {nearest(plan.reference, batch.schema.names)}"
+            )
+        column = batch.column(plan.reference)
+        return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    raw = answers.get(f"raw label.{output.name}")
+    return None if raw is None or output.task == "detection" else output.label(raw)
+
+
+def _decoded(output: Output, raw: np.ndarray, label: Any, batch: pa.RecordBatch, plan: Plan) -> Any:
+    """An answer as it is kept: as metrics take it, or, where that is too large, as what they add up."""
+    if plan.decode is None:
+        values = output.prediction(raw)
+        if output.task in ("binary", "multi_class", "multi_label"):
+            checked_probabilities(values, output.name)
+    else:
+        values = _users(plan.decode, raw, batch)
+    if output.name in plan.summed:
+        rows = Rows(
+            as_array(label) if isinstance(label, pa.Array) else label,
+            as_array(values) if isinstance(values, pa.Array) else values,
+            None,
+            np.arange(batch.num_rows),
+        )
+        return plan.summed[output.name].sums(rows)
+    return values.astype(np.float32) if isinstance(values, np.ndarray) and values.dtype.kind == "f" else values
+
+
+def _users(decode: Callable, raw: np.ndarray, batch: pa.RecordBatch) -> Any:
+    """What the user's function makes of answers: an array of NumPy's or Arrow's; several columns as a struct."""
+    given = call(decode, raw, batch)
+    try:
+        if isinstance(given, Mapping):
+            values = pa.StructArray.from_arrays([pa.array(v) for v in given.values()], list(given))
+        else:
+            values = given if isinstance(given, (np.ndarray, pa.Array)) else pa.array(given)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError) as error:
+        raise UserCodeError(f"{name_of(decode)} must give a value a row: {error}") from error
+    if len(values) != batch.num_rows:
+        raise UserCodeError(f"{name_of(decode)} gave {len(values)} values for {batch.num_rows} rows")
+    return pa.array(values) if isinstance(values, np.ndarray) and values.dtype.kind in "OU" else values
+
+
+def _in_parts(batch: pa.RecordBatch, plan: Plan, model_inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The answers of all models, some rows at a time; by what they are and output: `raw.o`, `loss.o`."""
+    found: dict[str, list[np.ndarray]] = {}
+    for start in range(0, batch.num_rows, plan.batch_size):
+        part = batch.slice(start, plan.batch_size)
+        made = plan.model(feed(part, model_inputs), feed(part, plan.beside))
+        answers = {f"raw.{name}": value for name, value in made["predictions"].items()}
+        answers |= {f"raw label.{name}": value for name, value in made["labels"].items()}
+        answers |= {f"loss.{name}": value for name, value in made["losses"].items()}
+        if made["weight"] is not None:
+            answers["weight"] = made["weight"]
+        for other, predictor in plan.others.items():
+            given = predictor(feed(part, predictor.inputs))
+            for output in plan.outputs:
+                if output.name not in given:
+                    raise ArtifactError(f"{predictor.path}: no output {output.name!r}; it gives {', '.join(given)}")
+                answers[f"{other}.{output.name}"] = given[output.name]
+        for name, values in answers.items():
+            found.setdefault(name, []).append(_in_numpy(values))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _in_numpy(values: tf.Tensor | np.ndarray) -> np.ndarray:
+    """Numbers of half precision as float32, which all else is made for."""
+    array = values if isinstance(values, np.ndarray) else values.numpy()
+    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array

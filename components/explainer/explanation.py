@@ -1,0 +1,254 @@
+"""The whole explanation of a model, one kind after the other, into its artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from kerasline.components.core.artifacts import Examples, Explanation
+from kerasline.components.core.component import Context
+from kerasline.components.core.errors import ParameterError
+from kerasline.components.data.row_groups import rows_at
+from kerasline.components.explainer.dependence import Grid, dependences, grids, units_of
+from kerasline.components.explainer.gradients import Attributions, Baseline, IntegratedGradients, MeanAttributions
+from kerasline.components.explainer.intervals import CONFIDENCE
+from kerasline.components.explainer.permutation import Importance, importances
+from kerasline.components.explainer.sample import Sample, draw, opened_sample
+from kerasline.components.explainer.showing import attribution_pictures, plain, shown
+from kerasline.components.explainer.subject import Question, Subject, opened
+from kerasline.components.explainer.worst import Worst, worst_rows
+
+# Integrated gradients ask the model, forward and backward, `steps` times a row: a few hundred rows tell the
+# mean, and a heavy model gets as many as take some 2e12 operations, a minute or two of two cores.
+MOST_ROWS_INTEGRATED, LEAST_ROWS_INTEGRATED = 256, 16
+MOST_FLOPS_INTEGRATED = 2e12
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The Explainer's parameters, by their names."""
+
+    split: str
+    most_rows: int
+    seed: int
+    repeats: int
+    features: Sequence[str] | None
+    classes: Sequence[int | str] | None
+    points: int
+    integrated_gradients: str
+    steps: int
+    baseline: Baseline
+    worst: int
+
+
+def explain(
+    question: Question, settings: Settings, examples: Examples, explanation: Explanation, context: Context
+) -> dict[str, Any]:
+    """Explains, and writes `explanation.json` and the files beside it.
+
+    Returns:
+        The figures worth showing.
+    """
+    try:
+        return _Explaining(question, settings, examples, explanation, context).run()
+    finally:
+        opened.cache_clear()
+        opened_sample.cache_clear()
+
+
+class _Explaining:
+    def __init__(
+        self,
+        question: Question,
+        settings: Settings,
+        examples: Examples,
+        explanation: Explanation,
+        context: Context,
+    ) -> None:
+        self._question, self._settings, self._examples = question, settings, examples
+        self._explanation, self._context = explanation, context
+        context.report("loading the model")
+        self._subject: Subject = opened(question)
+        self._folder = context.work_dir / "sample"
+        self._sample: Sample = draw(
+            self._subject,
+            examples,
+            settings.split,
+            most=settings.most_rows,
+            seed=settings.seed,
+            folder=self._folder,
+        )
+
+    def run(self) -> dict[str, Any]:
+        asked = self._settings
+        # What was asked for and is not there is told before the work, not after it.
+        gradients, units = self._gradients(), self._units()
+        chosen = None if asked.features is None else self._grids(asked.features)
+        ranked = importances(
+            self._question, self._folder, repeats=asked.repeats, seed=asked.seed, context=self._context
+        )
+        chosen = self._grids([one.feature for one in ranked]) if chosen is None else chosen
+        curves = dependences(self._question, self._folder, chosen, units, self._context)
+        integrated = self._integrated(gradients)
+        worst = worst_rows(self._question, self._examples, asked.split, asked.worst, self._context)
+        measure = self._subject.metric
+        split_rows = self._examples.rows(asked.split)
+        found = {
+            "version": 1,
+            "split": asked.split,
+            "rows": self._sample.rows,
+            "split_rows": split_rows,
+            "sampled": self._sample.rows < split_rows,
+            "seed": asked.seed,
+            "confidence": CONFIDENCE,
+            "output": self._subject.output,
+            "permutation": {
+                "metric": measure.name,
+                "direction": measure.direction,
+                "value": self._value(),
+                "repeats": asked.repeats,
+                "features": [importance.as_json() for importance in ranked],
+            },
+            "integrated_gradients": integrated,
+            "partial_dependence": curves,
+            "worst": {
+                "by": self._subject.errors.name,
+                "searched": split_rows,
+                "rows": self._shown(worst, gradients),
+            },
+        }
+        self._explanation.write_json(Explanation.FILE, _finite(found))
+        return self._told(ranked, worst)
+
+    def _told(self, ranked: Sequence[Importance], worst: Worst) -> dict[str, Any]:
+        told: dict[str, Any] = {"rows": self._sample.rows}
+        if ranked:
+            told["most_important"] = f"{ranked[0].feature} ({ranked[0].importance:.2g})"
+        if len(worst.losses):
+            told[f"worst_{self._subject.errors.name}"] = self._error(worst.losses[0])
+        return told
+
+    def _error(self, loss: float) -> float:
+        """The figure of one of the worst rows, as its measure has it."""
+        return float(loss if self._subject.errors.less else 0 - loss)
+
+    def _value(self) -> float:
+        given = self._sample.given
+        return float((given.measured * given.weight).sum() / given.weight.sum())
+
+    def _grids(self, columns: Sequence[str]) -> list[Grid]:
+        """Of the columns asked for, or of those that count most."""
+        asked = self._settings
+        return grids(self._subject, self._sample, asked.features, columns, asked.points)
+
+    def _units(self) -> list[int]:
+        """The classes, or numbers, whose partial dependence is shown."""
+        subject, sample = self._subject, self._sample
+        scores = [subject.scores(sample.raw(subject, chunk)) for chunk in sample.chunks(subject)]
+        return units_of(subject.answers, self._settings.classes, np.concatenate(scores))
+
+    def _gradients(self) -> IntegratedGradients | None:
+        asked, subject = self._settings, self._subject
+        if asked.integrated_gradients == "off":
+            return None
+        first = self._sample.raw(subject, self._sample.chunks(subject)[0])
+        gradients = IntegratedGradients(subject, steps=asked.steps, baseline=asked.baseline, first=first)
+        if gradients.features:
+            return gradients
+        if asked.integrated_gradients == "on":
+            raise ParameterError(
+                "Explainer.integrated_gradients: nothing that enters the model has a gradient: no "
+                "float input and no Embedding layer"
+            )
+        return None
+
+    def _integrated(self, gradients: IntegratedGradients | None) -> dict[str, Any] | None:
+        if gradients is None:
+            return None
+        parts = self._parts_integrated()
+        if self._settings.baseline == "mean":
+            gradients.set_means(parts)
+        means = MeanAttributions()
+        for number, (raw, weight) in enumerate(parts, 1):
+            self._context.report(f"integrated gradients, part {number} of {len(parts)}")
+            means.add(gradients.attribute(raw), weight)
+        named = isinstance(self._settings.baseline, str)
+        return {
+            "steps": self._settings.steps,
+            "baseline": self._settings.baseline if named else "given",
+            "rows": sum(len(weight) for _, weight in parts),
+            "features": means.as_json(),
+            "completeness_error": means.completeness_error,
+        }
+
+    def _parts_integrated(self) -> list[tuple[Mapping[str, Any], np.ndarray]]:
+        """Rows of the sample, evenly spread, fed, and how much each counts."""
+        subject, sample = self._subject, self._sample
+        most, flops = MOST_ROWS_INTEGRATED, subject.training_flops
+        if flops:
+            affordable = int(MOST_FLOPS_INTEGRATED / (flops * self._settings.steps))
+            most = min(most, max(affordable, LEAST_ROWS_INTEGRATED))
+        places = np.unique(np.linspace(0, sample.rows - 1, min(most, sample.rows)).round().astype(np.int64))
+        at_once = subject.rows_at_once
+        groups = [places[start : start + at_once] for start in range(0, len(places), at_once)]
+        return [(subject.raw(sample.table.take(pa.array(rows))), sample.given.weight[rows]) for rows in groups]
+
+    def _shown(self, worst: Worst, gradients: IntegratedGradients | None) -> list[dict[str, Any]]:
+        (self._explanation.path / "worst").mkdir()
+        if not len(worst.places):
+            return []
+        ordered = np.sort(worst.places)
+        tables = list(rows_at(self._examples, self._settings.split, ordered))
+        table = pa.concat_tables(tables).combine_chunks()
+        found = self._rows(table, ordered.tolist())
+        if gradients is not None and any(gradients.image_of(name) for row in found for name in row["media"]):
+            self._add_pictures(found, table, gradients)
+        by_place = {row["place"]: row for row in found}
+        return [{**by_place[int(place)], "loss": self._error(loss)} for loss, place in zip(worst.losses, worst.places)]
+
+    def _rows(self, table: pa.Table, places: Sequence[int]) -> list[dict[str, Any]]:
+        """The worst rows, in the order of their places; the loss is still to be told."""
+        subject, found = self._subject, []
+        for start in range(0, table.num_rows, subject.rows_at_once):
+            part = table.slice(start, subject.rows_at_once)
+            (labels, _), scores = subject.given(part), subject.scores(subject.raw(part))
+            for number, (label, score) in enumerate(zip(labels, scores)):
+                place = places[start + number]
+                columns, media = shown(part.slice(number, 1), place, self._explanation.path)
+                prediction, certain = subject.answers.prediction_in_words(score)
+                found.append(
+                    {
+                        "place": place,
+                        "loss": None,
+                        "label": subject.answers.label_in_words(label),
+                        "prediction": prediction,
+                        "score": certain,
+                        "columns": columns,
+                        "media": media,
+                        "attribution": {},
+                    }
+                )
+        return found
+
+    def _add_pictures(self, found: Sequence[dict[str, Any]], table: pa.Table, gradients: IntegratedGradients) -> None:
+        for start in range(0, len(found), self._subject.rows_at_once):
+            self._context.report("pictures of the worst rows")
+            part = found[start : start + self._subject.rows_at_once]
+            attributions: Attributions = gradients.attribute(self._subject.raw(table.slice(start, len(part))))
+            for number, row in enumerate(part):
+                row["attribution"] = attribution_pictures(
+                    row["media"], gradients, attributions, number, self._explanation.path
+                )
+
+
+def _finite(value: Any) -> Any:
+    """The value as JSON has it: NaN and infinities are null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return plain(value) if isinstance(value, float) else value

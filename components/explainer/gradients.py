@@ -1,0 +1,216 @@
+"""Integrated gradients: how much of a score each number of a model's input brings about.
+
+Sundararajan, Taly and Yan, "Axiomatic attribution for deep networks", 2017: (x - x') times the mean gradient
+of the score along the straight line from a baseline x' to x, so that all attributions of a row sum to the
+difference of its scores. The mean is taken by Gauss-Legendre quadrature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Union
+
+import numpy as np
+import tensorflow as tf
+
+from kerasline.components.core.artifacts import needed_inputs
+from kerasline.components.core.errors import ParameterError, nearest
+from kerasline.components.explainer.embeddings import Embeddings
+from kerasline.components.explainer.raw_images import RawImages, is_image
+from kerasline.components.explainer.subject import Raw, Subject
+
+Tensors = dict[str, tf.Tensor]
+Baseline = Union[str, Mapping[str, Any]]
+MOST_PLACES = 1000
+
+
+@dataclass(frozen=True)
+class Attributions:
+    """Of some rows.
+
+    Attributes:
+        values: float32 (rows, ...) by feature; of an embedding, summed over its numbers.
+        points: what they are attributed to, float32 (rows, ...) by feature.
+        missing: by how much the sum of each row's differs from the difference of its scores, float32 (rows,).
+    """
+
+    values: dict[str, np.ndarray]
+    points: dict[str, np.ndarray]
+    missing: np.ndarray
+
+
+class IntegratedGradients:
+    """Attributes the score of the predicted class, or the only score, to what enters the model.
+
+    What enters: its float inputs; what its Embedding layers give, by their names; and, where an input is made
+    of a raw image alone and is none itself (flattened pixels), that image.
+
+    Args:
+        steps: points of the quadrature.
+        baseline: "zeros", "mean" (see `set_means`), or numbers by feature, as NumPy broadcasts them; a
+            feature without has zeros.
+        first: some fed rows, to see what can be differentiated.
+
+    Raises:
+        ParameterError: a baseline for what does not enter.
+    """
+
+    def __init__(self, subject: Subject, *, steps: int, baseline: Baseline, first: Raw) -> None:
+        self._subject = subject
+        self._raw_images = RawImages(subject.features, first)
+        used, outputs = subject.model.input, subject.features.output
+        self._inputs = [
+            name
+            for name, tensor in outputs.items()
+            if name not in self._raw_images.made
+            and "float" in str(tensor.dtype)
+            and (not isinstance(used, dict) or name in used)
+        ]
+        self._embeddings = Embeddings(subject.model)
+        self._quadrature = _gauss_legendre(steps)
+        self._baseline = {} if isinstance(baseline, str) else self._checked(baseline)
+        self._entering = tf.function(self._points_of, input_signature=[subject.signature], autograph=False)
+        self._integrated = tf.function(self._integrate, input_signature=[subject.signature], autograph=False)
+
+    @property
+    def features(self) -> list[str]:
+        """What scores are attributed to; where there is nothing, there are no gradients."""
+        return [*self._raw_images.columns, *self._inputs, *self._embeddings.names]
+
+    def set_means(self, parts: Iterable[tuple[Raw, np.ndarray]]) -> None:
+        """Makes the mean of some rows the baseline: over axes that vary in length, and embedded places, too.
+
+        Args:
+            parts: fed rows, and how much each counts.
+        """
+        sums: dict[str, Any] = {}
+        total = 0.0
+        for raw, weight in parts:
+            total += weight.sum()
+            for name, point in self._entering(raw).items():
+                values = self._over_places(name, point.numpy().astype(np.float64))
+                sums[name] = sums.get(name, 0) + np.tensordot(weight, values, 1)
+        self._baseline = {name: (value / total).astype(np.float32) for name, value in sums.items()}
+
+    def attribute(self, raw: Raw) -> Attributions:
+        """The attributions of some rows, in one call of TensorFlow."""
+        values, points, missing = self._integrated(raw)
+        arrays = {name: value.numpy() for name, value in values.items()}
+        for name in set(arrays) - {*self._raw_images.columns, *self._inputs}:
+            arrays[name] = arrays[name].sum(-1)
+        return Attributions(arrays, {name: point.numpy() for name, point in points.items()}, missing.numpy())
+
+    def image_of(self, column: str) -> str | None:
+        """The feature whose attributions are a picture of a raw column: itself, or what is made of it."""
+        if column in self._raw_images.columns:
+            return column
+        for name in self._inputs:
+            tensor = self._subject.features.output[name]
+            if is_image(tensor.shape) and column in needed_inputs(self._subject.features.input, {name: tensor}):
+                return name
+        return None
+
+    def _checked(self, baseline: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        for name in baseline:
+            if name not in self.features:
+                raise ParameterError(
+                    f"Explainer.baseline: nothing enters the model by the name {name!r}; {nearest(name, self.features)}"
+                )
+        return {name: np.asarray(value, np.float32) for name, value in baseline.items()}
+
+    def _over_places(self, name: str, values: np.ndarray) -> np.ndarray:
+        """The mean over what differs from batch to batch in length."""
+        if name not in self._raw_images.columns and name not in self._inputs:
+            return values.mean(axis=tuple(range(1, values.ndim - 1)))
+        form = self._subject.features.output.get(name, self._subject.features.input.get(name))
+        return values.mean(axis=tuple(axis for axis, size in enumerate(form.shape) if axis and size is None))
+
+    def _points_of(self, raw: Raw) -> Tensors:
+        return self._points(raw, self._subject.features(raw, training=False))
+
+    def _points(self, raw: Raw, features: Tensors) -> Tensors:
+        """What enters, each float32 (rows, ...)."""
+        found = {name: raw[name] for name in self._raw_images.columns}
+        found |= {name: features[name] for name in self._inputs}
+        if self._embeddings.names:
+            with self._embeddings.passing(found.setdefault):
+                self._subject.answered(features)
+        return {name: tf.cast(value, tf.float32) for name, value in found.items()}
+
+    def _integrate(self, raw: Raw) -> tuple[Tensors, Tensors, tf.Tensor]:
+        """Attributions, what they are of, and what is missing in their sums."""
+        features = self._subject.features(raw, training=False)
+        points = self._points(raw, features)
+        starts = {name: self._start(name, point) for name, point in points.items()}
+        scores = self._scores(raw, features, points)
+        target = tf.argmax(scores, axis=1)
+        places, weights = self._quadrature
+
+        def body(number: tf.Tensor, sums: Tensors) -> tuple[tf.Tensor, Tensors]:
+            at = {name: starts[name] + places[number] * (points[name] - starts[name]) for name in points}
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(at)
+                chosen = tf.gather(self._scores(raw, features, at), target, batch_dims=1)
+            slopes = tape.gradient(chosen, at, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            return number + 1, {name: sums[name] + weights[number] * slopes[name] for name in points}
+
+        zeros = {name: tf.zeros_like(point) for name, point in points.items()}
+        _, slopes = tf.while_loop(
+            lambda number, _: number < len(places),
+            body,
+            (0, zeros),
+            parallel_iterations=1,
+            shape_invariants=(tf.TensorShape([]), {name: point.shape for name, point in points.items()}),
+        )
+        values = {name: (points[name] - starts[name]) * slopes[name] for name in points}
+        differences = scores - self._scores(raw, features, starts)
+        rows = tf.shape(scores)[0]
+        sums = [tf.reduce_sum(tf.reshape(value, [rows, -1]), axis=1) for value in values.values()]
+        return values, points, tf.add_n(sums) - tf.gather(differences, target, batch_dims=1)
+
+    def _start(self, name: str, point: tf.Tensor) -> tf.Tensor:
+        start = self._baseline.get(name)
+        return tf.zeros_like(point) if start is None else tf.broadcast_to(tf.constant(start), tf.shape(point))
+
+    def _scores(self, raw: Raw, features: Mapping[str, tf.Tensor], points: Tensors) -> tf.Tensor:
+        """The scores where these points enter, and all else is as it is."""
+        features = {**features, **self._raw_images.features({**raw, **points})}
+        features |= {name: tf.cast(points[name], features[name].dtype) for name in self._inputs}
+        with self._embeddings.passing(lambda name, value: tf.cast(points[name], value.dtype)):
+            return self._subject.answers.by_unit(self._subject.answered(features))
+
+
+class MeanAttributions:
+    """How much the scores of rows move by each feature, on average."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, np.ndarray] = {}
+        self._weight = 0.0
+        self.completeness_error = 0.0
+
+    def add(self, found: Attributions, weight: np.ndarray) -> None:
+        """Takes in rows."""
+        self._weight += float(weight.sum())
+        self.completeness_error = max(self.completeness_error, float(np.abs(found.missing).max(initial=0)))
+        for name, values in found.values.items():
+            # By row, over all axes but the last; rows of one number have one place.
+            by_place = np.abs(values).reshape(len(values), -1, values.shape[-1] if values.ndim > 1 else 1).sum(1)
+            more, known = weight @ by_place, self._sums.get(name, np.zeros(0))
+            size = max(len(more), len(known))
+            self._sums[name] = np.pad(known, (0, size - len(known))) + np.pad(more, (0, size - len(more)))
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """`mean_absolute`: the sum of a row's absolute attributions; `places`: its parts along the last axis."""
+        means = {name: values / self._weight for name, values in self._sums.items()}
+        ranked = sorted(means.items(), key=lambda item: (-item[1].sum(), item[0]))
+        return [
+            {"feature": name, "mean_absolute": float(values.sum()), "places": values[:MOST_PLACES].tolist()}
+            for name, values in ranked
+        ]
+
+
+def _gauss_legendre(steps: int) -> Sequence[tf.Tensor]:
+    """Points in (0, 1) and their weights, float32 (steps,): exact for polynomials up to degree 2 steps - 1."""
+    places, weights = np.polynomial.legendre.leggauss(steps)
+    return tf.constant((places + 1) / 2, tf.float32), tf.constant(weights / 2, tf.float32)

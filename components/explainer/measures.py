@@ -1,0 +1,157 @@
+"""How well a row is answered: the compiled loss, accuracy, a loss of Keras's by name, or the user's function."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasline.components.core.errors import ParameterError, UserCodeError, nearest
+from kerasline.components.core.user_code import call, name_of
+from kerasline.components.explainer.answers import Answers
+from kerasline.components.trainer.metric_direction import less_is_better
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure of each row, whose weighted mean is that of all rows.
+
+    Attributes:
+        name: what people call it.
+        less: whether less of it is better.
+        function: of label and prediction, gives (rows,).
+        in_graph: whether it takes and gives tensors; else NumPy's arrays.
+    """
+
+    name: str
+    less: bool
+    function: Callable[[Any, Any], Any]
+    in_graph: bool = True
+
+    @property
+    def direction(self) -> str:
+        return "down" if self.less else "up"
+
+    def of_arrays(self, label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+        """The user's function, float64 (rows,).
+
+        Raises:
+            UserCodeError: it raised, or did not give a number a row.
+        """
+        values = np.asarray(call(self.function, label, prediction))
+        if values.shape[:1] != label.shape[:1] or values.size != len(label) or values.dtype.kind not in "biuf":
+            raise UserCodeError(
+                f"{name_of(self.function)} must give a number for each of {len(label)} rows; it gave "
+                f"{values.dtype} of shape {values.shape}"
+            )
+        return values.astype(np.float64).reshape(-1)
+
+
+def measure_of(metric: str | Callable | None, direction: str | None, answers: Answers) -> Measure:
+    """A measure by what the user calls it.
+
+    Args:
+        metric: None or "loss" for the compiled loss, "accuracy", a loss function of Keras's, or the user's own.
+        direction: "minimize" or "maximize"; by the name where None.
+
+    Raises:
+        ParameterError: there is none, or the output has no such.
+    """
+    if callable(metric):
+        return _of_user(metric, direction)
+    if metric in (None, "loss"):
+        if answers.loss is None:
+            raise ParameterError(
+                "Explainer.metric: the model was compiled without a loss for this output; name a metric"
+            )
+        return Measure("loss", True, lambda label, prediction: _row_losses(answers.loss.loss, label, prediction))
+    if metric == "accuracy":
+        if answers.task == "regression":
+            raise ParameterError(
+                "Explainer.metric: accuracy is for classes, and this output gives numbers; try 'mean_absolute_error'"
+            )
+        return Measure("accuracy", False, lambda label, prediction: _row_accuracy(answers, label, prediction))
+    known = _keras_functions()
+    if metric not in known:
+        raise ParameterError(f"Explainer.metric: no metric {metric!r}; {nearest(metric, [*known, 'loss', 'accuracy'])}")
+    less = direction != "maximize"
+    return Measure(
+        metric, less, lambda label, output: _row_losses(_of_floats(known[metric]), label, answers.scores(output))
+    )
+
+
+def gives_rows(loss: Callable[[Any, Any], Any], label: Any, output: Any) -> bool:
+    """Whether a loss that is not reduced gives a figure a row, or one for a batch.
+
+    Args:
+        label, output: symbolic tensors (rows, ...).
+    """
+    forms = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in (label, output)]
+    return tf.function(loss, autograph=False).get_concrete_function(*forms).structured_outputs.shape.rank != 0
+
+
+def _row_losses(loss: Callable[[Any, Any], Any], label: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
+    """The loss of each row, float32 (rows,): the mean over any further axes.
+
+    Raises:
+        ParameterError: it gives one number for a batch.
+    """
+    losses = loss(label, prediction)
+    if losses.shape.rank == 0:
+        raise ParameterError(
+            "Explainer.metric: the compiled loss gives one number for a batch, not one a row; name a metric"
+        )
+    return _mean_of_row(tf.cast(losses, tf.float32))
+
+
+def _mean_of_row(values: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(tf.reshape(values, [tf.shape(values)[0], -1]), axis=1)
+
+
+def _of_floats(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda label, scores: function(*_of_one_rank(tf.cast(label, tf.float32), scores))
+
+
+def _of_one_rank(label: tf.Tensor, prediction: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """(rows,) beside (rows, 1) would broadcast to a square; Keras adds the axis, and so do we."""
+    if label.shape.rank == prediction.shape.rank - 1 and prediction.shape[-1] == 1:
+        return label[..., None], prediction
+    if prediction.shape.rank == label.shape.rank - 1 and label.shape[-1] == 1:
+        return label, prediction[..., None]
+    return label, prediction
+
+
+def _row_accuracy(answers: Answers, label: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
+    scores = answers.scores(prediction)
+    if answers.task != "multi_class":
+        label, scores = _of_one_rank(tf.cast(label, tf.float32), scores)
+        return _mean_of_row(tf.cast((label > 0.5) == (scores > 0.5), tf.float32))
+    one_hot = label.shape.rank == scores.shape.rank and label.shape[-1] == answers.units
+    held = tf.argmax(label, -1) if one_hot else tf.cast(label, tf.int64)
+    best = tf.argmax(scores, -1)
+    return _mean_of_row(tf.cast(tf.reshape(held, tf.shape(best)) == best, tf.float32))
+
+
+def _keras_functions() -> dict[str, Callable]:
+    others = ("get", "serialize", "deserialize")
+    found = {name: getattr(keras.losses, name) for name in dir(keras.losses) if name not in others}
+    return {name: function for name, function in found.items() if inspect.isfunction(function) and name[0] != "_"}
+
+
+def _of_user(function: Callable, direction: str | None) -> Measure:
+    name = getattr(function, "__name__", type(function).__name__)
+    try:
+        pickle.dumps(function)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        raise ParameterError(
+            f"Explainer.metric: {name_of(function)} must stand at the top level of its file, where "
+            "Beam's workers find it"
+        ) from None
+    less = less_is_better(name) if direction is None else direction == "minimize"
+    return Measure(name, less, function, in_graph=False)

@@ -1,0 +1,110 @@
+"""The rows that are explained: drawn from a split by a seed, in a file that workers map into memory."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from kerasline.components.core.artifacts import Examples
+from kerasline.components.core.errors import DataError
+from kerasline.components.data.feed import feed
+from kerasline.components.data.row_groups import rows_at
+from kerasline.components.explainer.subject import Raw, Subject
+
+ROWS, GIVEN = "rows.arrow", "given.npz"
+# What is fed again and again is kept as tensors if it takes no more than this.
+MOST_BYTES_KEPT = 64 << 20
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is known of the sample's rows, each (rows, ...).
+
+    Attributes:
+        label: as training has it.
+        weight: float64 (rows,).
+        measured: the metric of each row, float64 (rows,).
+    """
+
+    label: np.ndarray
+    weight: np.ndarray
+    measured: np.ndarray
+
+
+class Sample:
+    """Rows in a folder that `draw` has filled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.table = pa.ipc.open_file(pa.memory_map(str(folder / ROWS))).read_all()
+        self.rows = self.table.num_rows
+        with np.load(folder / GIVEN) as arrays:
+            self.given = Given(**arrays)
+        self._kept: dict[tuple[int, int], Raw] = {}
+
+    def chunks(self, subject: Subject) -> list[tuple[int, int]]:
+        """First row and end of what is answered at once."""
+        return _chunks(self.rows, subject.rows_at_once)
+
+    def raw(self, subject: Subject, chunk: tuple[int, int], replaced: Mapping[str, pa.Array] = {}) -> Raw:
+        """The rows of a chunk, fed, some columns replaced."""
+        known = self._kept.get(chunk)
+        if known is None:
+            known = subject.raw(self.table.slice(chunk[0], chunk[1] - chunk[0]))
+            if self.table.nbytes <= MOST_BYTES_KEPT:
+                self._kept[chunk] = known
+        if not replaced:
+            return known
+        inputs = {name: subject.features.input[name] for name in replaced}
+        return {**known, **subject.tensors(feed(pa.table(dict(replaced)), inputs))}
+
+    def measured(self, subject: Subject) -> np.ndarray:
+        """The metric of every row."""
+        label = self.given.label
+        parts = [subject.measured(subject.metric, self.raw(subject, c), label[slice(*c)]) for c in self.chunks(subject)]
+        return np.concatenate(parts)
+
+
+@functools.lru_cache(maxsize=4)
+def opened_sample(folder: Path) -> Sample:
+    """The sample of a folder, opened once in a process."""
+    return Sample(folder)
+
+
+def draw(subject: Subject, examples: Examples, split: str, *, most: int, seed: int, folder: Path) -> Sample:
+    """Draws rows without replacement, in the order of the split; all where there are no more.
+
+    Raises:
+        ArtifactError: there is no such split.
+        DataError: it has no rows.
+    """
+    rows = examples.rows(split)
+    if not rows:
+        raise DataError(f"{examples.path}: split {split!r} has no rows")
+    random = np.random.RandomState(seed)
+    places = np.arange(rows) if rows <= most else np.sort(random.choice(rows, most, replace=False))
+    folder.mkdir(parents=True)
+    writer, labels, weights = None, [], []
+    for table in rows_at(examples, split, places, subject.columns):
+        writer = writer or pa.ipc.new_file(str(folder / ROWS), table.schema)
+        writer.write_table(table)
+        for start in range(0, table.num_rows, subject.rows_at_once):
+            label, weight = subject.given(table.slice(start, subject.rows_at_once))
+            labels.append(label)
+            weights.append(weight)
+    writer.close()
+    weight = np.concatenate(weights)
+    if not weight.sum() > 0:
+        raise DataError(f"{examples.path}: the rows of split {split!r} have no weight")
+    given = {"label": np.concatenate(labels), "weight": weight, "measured": np.zeros(0)}
+    np.savez(folder / GIVEN, **given)
+    np.savez(folder / GIVEN, **{**given, "measured": Sample(folder).measured(subject)})
+    return opened_sample(folder)
+
+
+def _chunks(rows: int, at_once: int) -> list[tuple[int, int]]:
+    return [(start, min(start + at_once, rows)) for start in range(0, rows, at_once)]

@@ -1,0 +1,223 @@
+"""The model that is explained, from raw columns to what it answers, and what it should have answered."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from kerasline.components.core.artifacts import Examples, Model, Preprocessing, needed_inputs
+from kerasline.components.core.errors import DataError, ParameterError, nearest
+from kerasline.components.data.feed import feed, rows_a_batch
+from kerasline.components.data.targets import check_complete, columns_beside
+from kerasline.components.evaluator.compiled import compiled_losses, output_names
+from kerasline.components.explainer.answers import Answers
+from kerasline.components.explainer.measures import Measure, gives_rows, measure_of
+
+MOST_ROWS_AT_ONCE = 8192
+MOST_ACTIVATION_BYTES = 256 << 20
+
+Raw = dict[str, tf.Tensor]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is explained, in a form that other processes can take.
+
+    Attributes:
+        model, preprocessing, examples: folders of the artifacts.
+        output: which output of the model; None for the first that has a label.
+        metric: by what rows are judged, see `measure_of`.
+        direction: whether less or more of it is better; by its name where None.
+    """
+
+    model: Path
+    preprocessing: Path
+    examples: Path
+    output: str | None = None
+    metric: str | Callable | None = None
+    direction: Literal["minimize", "maximize", None] = None
+
+
+@functools.lru_cache(maxsize=4)
+def opened(question: Question) -> Subject:
+    """The subject of a question, loaded once in a process."""
+    return Subject(question)
+
+
+class Subject:
+    """The model with its preprocessing.
+
+    Attributes:
+        features: from raw columns to the model's inputs, both by name.
+        model: the model itself.
+        output: the name of the output that is explained.
+        answers: what the numbers of that output mean.
+        metric: by what rows are judged.
+        errors: by what the worst rows are found: the compiled loss, or the metric where it gives no figure a row.
+        columns: all raw columns that answers, labels and weights need.
+        rows_at_once: so many fit into memory with all that a gradient keeps.
+
+    Raises:
+        ParameterError: the output or the metric is not there.
+        DataError: there is no label.
+    """
+
+    def __init__(self, question: Question) -> None:
+        prepared, examples = Preprocessing(question.preprocessing), Examples(question.examples)
+        artifact = Model(question.model)
+        self.model, whole = artifact.load(), prepared.load()
+        self._label, self._weight, self.output = _wanted(prepared, self.model, question.output)
+        taken = [*prepared.labels, prepared.facts["sample_weight"]]
+        given = {name: t for name, t in whole.output.items() if name not in taken}
+        self.features = keras.Model(needed_inputs(whole.input, given), given)
+        self._beside = _beside(prepared, whole, examples, [name for name in (self._label, self._weight) if name])
+        self.columns = list({**self.features.input, **self._beside.inputs})
+        self.answers = Answers.of(
+            compiled_losses(self.model).get(self.output),
+            self._beside.form(self._label),
+            _outputs(self.model, self.model.output)[self.output],
+            _class_names(prepared, self._label),
+        )
+        self.metric = measure_of(question.metric, question.direction, self.answers)
+        self.errors = self.metric
+        if self.metric.name != "loss" and self._has_row_losses():
+            self.errors = measure_of("loss", None, self.answers)
+        self.training_flops: int | None = (artifact.summary.get("flops") or {}).get("training")
+        self.rows_at_once = _rows_at_once(self.features, artifact.summary)
+        self.signature = {
+            name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for name, tensor in self.features.input.items()
+        }
+        self._predicted = self._compiled(self.call)
+        self._scored = self._compiled(lambda raw: self.answers.by_unit(self.call(raw)))
+        self._measuring: dict[str, Callable] = {}
+
+    def raw(self, batch: pa.RecordBatch | pa.Table) -> Raw:
+        """The columns of some rows, as the preprocessing takes them."""
+        return self.tensors(feed(batch, self.features.input))
+
+    def tensors(self, fed: Mapping[str, np.ndarray]) -> Raw:
+        specs = self.signature
+        return {name: tf.cast(values, specs[name].dtype) for name, values in fed.items()}
+
+    def given(self, batch: pa.RecordBatch | pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """The label of some rows, and how much each counts, float64 (rows,): 1 where there are no weights.
+
+        Raises:
+            DataError: one is missing in some rows.
+        """
+        found = self._beside.values(batch)
+        weight = np.ones(batch.num_rows) if self._weight is None else found[self._weight]
+        return found[self._label], weight.astype(np.float64).reshape(-1)
+
+    def call(self, raw: Raw) -> tf.Tensor:
+        """What the model gives at the output."""
+        return self.answered(self.features(raw, training=False))
+
+    def answered(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """The same, of what the preprocessing made."""
+        wanted = self.model.input
+        if isinstance(wanted, dict):
+            features = {name: features[name] for name in wanted}
+        return _outputs(self.model, self.model(features, training=False))[self.output]
+
+    def scores(self, raw: Raw) -> np.ndarray:
+        """A score for each class, or the numbers themselves; float64 (rows, units)."""
+        return self._scored(raw).numpy().astype(np.float64)
+
+    def measured(self, measure: Measure, raw: Raw, label: np.ndarray) -> np.ndarray:
+        """How well each row is answered; float64 (rows,)."""
+        if not measure.in_graph:
+            return measure.of_arrays(label, self._predicted(raw).numpy())
+        if measure.name not in self._measuring:
+            form = tf.TensorSpec((None, *label.shape[1:]), label.dtype)
+            function = lambda raw, label: measure.function(label, self.call(raw))  # noqa: E731
+            self._measuring[measure.name] = self._compiled(function, form)
+        return self._measuring[measure.name](raw, label).numpy().astype(np.float64)
+
+    def _has_row_losses(self) -> bool:
+        loss, output = self.answers.loss, _outputs(self.model, self.model.output)[self.output]
+        return loss is not None and gives_rows(loss.loss, self._beside.form(self._label), output)
+
+    def _compiled(self, function: Callable, *forms: tf.TensorSpec) -> Callable:
+        """One graph for any number of rows. As in Keras's own loops and exports, nothing is converted."""
+        return tf.function(function, input_signature=[self.signature, *forms], autograph=False)
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """Labels and weights: by a part of the preprocessing, or raw columns as they are.
+
+    The rule is the training input's.
+    """
+
+    model: keras.Model | None
+    columns: Mapping[str, Any]
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        return {**(self.model.input if self.model else {}), **self.columns}
+
+    def form(self, name: str) -> Any:
+        """The symbolic tensor of one of them."""
+        return self.columns[name] if name in self.columns else self.model.output[name]
+
+    def values(self, batch: pa.RecordBatch | pa.Table) -> dict[str, np.ndarray]:
+        check_complete(batch, self.columns)
+        found = feed(batch, self.columns)
+        if self.model is not None:
+            fed = feed(batch, self.model.input)
+            casts = {name: tf.cast(fed[name], tensor.dtype) for name, tensor in self.model.input.items()}
+            computed = self.model(casts, training=False)
+            found |= {name: tensor.numpy() for name, tensor in computed.items()}
+        return found
+
+
+def _beside(prepared: Preprocessing, whole: keras.Model, examples: Examples, names: list[str]) -> _Beside:
+    columns = columns_beside(prepared, whole, examples)
+    computed = {name: whole.output[name] for name in names if name not in columns}
+    model = keras.Model(needed_inputs(whole.input, computed), computed) if computed else None
+    return _Beside(model, {name: columns[name] for name in names if name in columns})
+
+
+def _wanted(prepared: Preprocessing, model: keras.Model, asked: str | None) -> tuple[str, str | None, str]:
+    """The names of label, weight and output."""
+    labels, weight = prepared.labels, prepared.facts["sample_weight"]
+    if not labels:
+        raise DataError("there is no label to explain errors by: name an output or a column as Transform.label")
+    names = output_names(model)
+    if asked is not None and asked not in names:
+        raise ParameterError(f"Explainer.output: the model has no output {asked!r}; {nearest(asked, names)}")
+    if len(labels) == 1:
+        return labels[0], weight, asked or names[0]
+    output = asked or next((name for name in names if name in labels), names[0])
+    if output not in labels:
+        raise DataError(f"output {output!r} has no label of its name; Transform.label names {', '.join(labels)}")
+    return output, weight, output
+
+
+def _outputs(model: keras.Model, values: Any) -> dict[str, Any]:
+    """What the model gives, by output."""
+    return dict(zip(output_names(model), tf.nest.flatten(values)))
+
+
+def _class_names(prepared: Preprocessing, label: str) -> list[str] | None:
+    names = prepared.facts["class_names"]
+    return names.get(label) if isinstance(names, dict) else names
+
+
+def _rows_at_once(features: keras.Model, summary: Mapping[str, Any]) -> int:
+    tensors = {**features.input, **{f"output {name}": tensor for name, tensor in features.output.items()}}
+    rows = min(rows_a_batch(tensors), MOST_ROWS_AT_ONCE)
+    sizes = {int(batch): size for batch, size in (summary.get("activation_bytes") or {}).items()}
+    if sizes:
+        largest = max(sizes)
+        rows = min(rows, int(MOST_ACTIVATION_BYTES / max(sizes[largest] / largest, 1)))
+    return max(rows, 1)

@@ -1,0 +1,77 @@
+"""What the forms that are no SavedModels answer, of raw features: their preprocessing goes before."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasline.components.core.artifacts import Preprocessing
+from kerasline.components.exporter.forms import LITERT_FILE, ONNX_FILE
+from kerasline.components.exporter.serving import PREPROCESSED
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class PreprocessedPredictor:
+    """A LiteRT or ONNX file behind the preprocessing; like `SavedModelPredictor`, a few paths that travel."""
+
+    path: Path
+    preprocessing: Path
+
+    @property
+    def inputs(self) -> dict[str, keras.KerasTensor]:
+        """The raw columns that are read."""
+        return _features(self.preprocessing).input
+
+    def from_logits(self, output: str, default: bool) -> bool:
+        return default
+
+    def __call__(self, raw: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The answers by output of raw columns by name, arrays (rows, ...)."""
+        tensors = {name: tf.constant(array) for name, array in raw.items()}
+        made = _features(self.preprocessing)(tensors, training=False)
+        return self.answer({name: tensor.numpy() for name, tensor in made.items()})
+
+    def answer(self, made: Arrays) -> dict[str, np.ndarray]:
+        """The same of preprocessed features; those that the model does not take are left alone."""
+        return _runner(self.path)(made)
+
+
+@functools.lru_cache(maxsize=2)
+def _features(preprocessing: Path) -> keras.Model:
+    return Preprocessing(preprocessing).load_features()
+
+
+@functools.lru_cache(maxsize=4)
+def _runner(folder: Path) -> Callable[[Arrays], dict[str, np.ndarray]]:
+    if (folder / LITERT_FILE).exists():
+        return _litert(folder / LITERT_FILE)
+    return _onnx(folder / ONNX_FILE)
+
+
+def _litert(file: Path) -> Callable[[Arrays], dict[str, np.ndarray]]:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:  # TensorFlow's own, which it will drop some day
+        Interpreter = tf.lite.Interpreter
+    interpreter = Interpreter(model_path=str(file))
+    run = interpreter.get_signature_runner(PREPROCESSED)
+    wanted = list(run.get_input_details())
+    return lambda made: run(**{name: made[name] for name in wanted})
+
+
+def _onnx(file: Path) -> Callable[[Arrays], dict[str, np.ndarray]]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    wanted = [tensor.name for tensor in session.get_inputs()]
+    given = [tensor.name for tensor in session.get_outputs()]
+    return lambda made: dict(zip(given, session.run(given, {name: made[name] for name in wanted})))

@@ -1,0 +1,147 @@
+"""The signatures of an exported model: what it takes, and how it answers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kerasline.components.core.errors import DataError
+from kerasline.components.evaluator.compiled import compiled_losses, output_names
+from kerasline.components.exporter.tf_examples import check_parsable, parsed
+from kerasline.components.models.signatures import DEFAULT_SIGNATURE
+
+RAW = DEFAULT_SIGNATURE
+EXAMPLES, PREPROCESSED, TRANSFORM = "serve_tf_examples", "predict_preprocessed", "transform_features"
+LABEL = "label"
+
+Tensors = Mapping[str, tf.Tensor]
+Specs = dict[str, tf.TensorSpec]
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A model behind its preprocessing, as it is served.
+
+    Attributes:
+        features: from raw features to the model's inputs, both by name.
+        class_names: of the label; by label where there are several; or None.
+    """
+
+    features: keras.Model
+    model: keras.Model
+    class_names: list[str] | dict[str, list[str] | None] | None
+
+    @functools.cached_property
+    def outputs(self) -> dict[str, keras.KerasTensor]:
+        """The model's outputs by name."""
+        output = self.model.output
+        flat = [output[name] for name in sorted(output)] if isinstance(output, dict) else self.model.outputs
+        return dict(zip(output_names(self.model), flat))
+
+    @property
+    def answers(self) -> list[str]:
+        """The names of all that the model answers: its outputs, and what is made of them."""
+        return [*self.outputs, *([LABEL] if self.labelled else [])]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the highest score of the only output can be told by the name of its class."""
+        scores = list(self.outputs.values())
+        names = self.class_names
+        return isinstance(names, list) and len(scores) == 1 and scores[0].shape[-1] == len(names)
+
+    @property
+    def raw_specs(self) -> Specs:
+        return _specs(self.features.input)
+
+    @property
+    def preprocessed_specs(self) -> Specs:
+        """Of those of the preprocessed features that the model takes."""
+        wanted = self.model.input
+        return _specs(
+            {
+                name: tensor
+                for name, tensor in self.features.output.items()
+                if not isinstance(wanted, dict) or name in wanted
+            }
+        )
+
+    @property
+    def from_logits(self) -> dict[str, bool]:
+        return {name: loss.from_logits for name, loss in compiled_losses(self.model).items()}
+
+    def serve(self, raw: Tensors) -> dict[str, tf.Tensor]:
+        return self.predict(self.transform(raw))
+
+    def serve_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self.serve(parsed(examples, self.raw_specs))
+
+    def predict(self, made: Tensors) -> dict[str, tf.Tensor]:
+        result = tf.nest.flatten(self.model(dict(made), training=False))
+        answers = {name: _told(tensor) for name, tensor in zip(self.outputs, result)}
+        if self.labelled:
+            (scores,) = answers.values()
+            answers[LABEL] = tf.gather(tf.constant(self.class_names), tf.argmax(scores, axis=-1))
+        return answers
+
+    def transform(self, raw: Tensors) -> dict[str, tf.Tensor]:
+        return dict(self.features(dict(raw), training=False))
+
+
+@dataclass(frozen=True)
+class Written:
+    """A SavedModel that was written.
+
+    Attributes:
+        signatures: by name the function that answers, and the specs of what it takes.
+        left_out: by name why a signature is not among them.
+    """
+
+    signatures: Mapping[str, tuple[Callable[..., Any], Specs]]
+    left_out: Mapping[str, str]
+
+
+def write_saved_model(serving: Serving, folder: Path) -> Written:
+    """Writes a SavedModel with all signatures that the model can have."""
+    archive = keras.export.ExportArchive()
+    archive.track(serving.features)
+    archive.track(serving.model)
+    wanted: dict[str, tuple[Callable[..., Any], Specs]] = {
+        RAW: (serving.serve, serving.raw_specs),
+        PREPROCESSED: (serving.predict, serving.preprocessed_specs),
+        TRANSFORM: (serving.transform, serving.raw_specs),
+    }
+    left_out = {}
+    try:
+        check_parsable(serving.raw_specs)
+        wanted[EXAMPLES] = (serving.serve_examples, {"examples": tf.TensorSpec((None,), tf.string, "examples")})
+    except DataError as error:
+        left_out[EXAMPLES] = str(error)
+    signatures = {}
+    for name, (function, specs) in wanted.items():
+        taken = [specs["examples"]] if name == EXAMPLES else [specs]
+        signatures[name] = (archive.add_endpoint(name, function, input_signature=taken), specs)
+    archive.write_out(str(folder), verbose=False)
+    return Written(signatures, left_out)
+
+
+def described(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Specs or symbolic tensors as JSON has them: dtype and shape, None for any size."""
+    return {
+        name: {"dtype": tf.as_dtype(tensor.dtype).name, "shape": list(tensor.shape)} for name, tensor in tensors.items()
+    }
+
+
+def _specs(tensors: Mapping[str, keras.KerasTensor]) -> Specs:
+    return {name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name) for name, tensor in tensors.items()}
+
+
+def _told(answer: tf.Tensor) -> tf.Tensor:
+    """Half precision is no dtype of JSON's, and bfloat16 none of NumPy's: clients get float32."""
+    return tf.cast(answer, tf.float32) if answer.dtype in (tf.float16, tf.bfloat16) else answer

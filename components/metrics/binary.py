@@ -1,0 +1,291 @@
+"""Yes or no: metrics of a probability and a label that is 0 or 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kerasline.components.metrics.base import CellMetrics, Direction, Rows, SumMetrics, divided
+
+# Probabilities are kept this far from 0 and 1 where a logarithm is taken: float32's epsilon, as Keras's and
+# scikit-learn's losses do.
+EPSILON = float(np.finfo(np.float32).eps)
+# With more different scores than these in a slice, scores are rounded, no more than is needed.
+MOST_EXACT_SCORES = 1 << 14
+# Scores nearer to 0 than this count as 0: float32 has next to none of them.
+LEAST_SCORE = 2.0**-127
+CALIBRATION_BINS = 10
+MOST_POINTS = 200
+
+
+class BinaryLosses(SumMetrics):
+    """Log loss and Brier score (Brier, Monthly Weather Review 78, 1950), and the means of both sides."""
+
+    directions: Mapping[str, Direction] = {
+        "log_loss": "down",
+        "brier": "down",
+        "mean_prediction": None,
+        "mean_label": None,
+    }
+    shares = {"mean_label": (4, 0)}
+
+    def sums(self, rows: Rows) -> np.ndarray:
+        y, p = rows.label.astype(np.float64), rows.prediction.astype(np.float64)
+        kept = np.clip(p, EPSILON, 1 - EPSILON)
+        loss = -(y * np.log(kept) + (1 - y) * np.log1p(-kept))
+        return np.stack([np.ones_like(p), loss, np.square(p - y), p, y], axis=1)
+
+    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: divided(sums[..., k], sums[..., 0]) for k, name in enumerate(self.directions, 1)}
+
+
+class BinaryThresholds(CellMetrics):
+    """Whatever follows from the four counts of right and wrong at a threshold.
+
+    A row is predicted positive where its probability is above the threshold, as Keras has it.
+
+    Args:
+        thresholds: the first is that of the metrics; at all of them counts are told.
+        beta: of F-beta: recall counts beta times as much as precision (van Rijsbergen, 1979).
+    """
+
+    directions: Mapping[str, Direction] = {
+        "accuracy": "up",
+        "balanced_accuracy": "up",
+        "precision": "up",
+        "recall": "up",
+        "specificity": "up",
+        "f1": "up",
+        "false_positive_rate": "down",
+        "selection_rate": None,
+    }
+
+    classes = 2
+
+    def __init__(self, thresholds: Sequence[float] = (0.5,), beta: float = 1.0) -> None:
+        self._first = thresholds[0]
+        self._thresholds = np.array(sorted(set(thresholds)))
+        self._beta = beta
+        if beta != 1:
+            self.directions = {**self.directions, f"f{beta:g}": "up"}
+
+    def cells(self, rows: Rows) -> np.ndarray:
+        above = np.searchsorted(self._thresholds.astype(rows.prediction.dtype), rows.prediction, side="left")
+        return above * 2 + rows.label
+
+    def values(self, cells: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
+        tp, fp, tn, fn = self._four(cells, counts, self._first)
+        recall, specificity = divided(tp, tp + fn), divided(tn, tn + fp)
+        found = {
+            "accuracy": divided(tp + tn, tp + fp + tn + fn),
+            "balanced_accuracy": (recall + specificity) / 2,
+            # Of nothing that was predicted, or that is true, nothing was found: 0, as scikit-learn has it.
+            "precision": _zero_where(divided(tp, tp + fp), tp + fp, tp + fn + tn),
+            "recall": recall,
+            "specificity": specificity,
+            "f1": _f(tp, fp, fn, 1.0),
+            "false_positive_rate": divided(fp, fp + tn),
+            "selection_rate": divided(tp + fp, tp + fp + tn + fn),
+        }
+        return found if self._beta == 1 else {**found, f"f{self._beta:g}": _f(tp, fp, fn, self._beta)}
+
+    def shares(self, cells: np.ndarray, counts: np.ndarray) -> dict[str, tuple[float, float]]:
+        tp, fp, tn, fn = (float(part) for part in self._four(cells, counts, self._first))
+        rows = tp + fp + tn + fn
+        return {
+            "accuracy": (tp + tn, rows),
+            "precision": (tp, tp + fp),
+            "recall": (tp, tp + fn),
+            "specificity": (tn, tn + fp),
+            "false_positive_rate": (fp, fp + tn),
+            "selection_rate": (tp + fp, rows),
+        }
+
+    def table(self, cells: np.ndarray, counts: np.ndarray) -> list[dict[str, float]]:
+        """The four counts at each threshold, of counts (n,)."""
+        names = ("true_positives", "false_positives", "true_negatives", "false_negatives")
+        return [
+            {"threshold": float(t), **dict(zip(names, map(float, self._four(cells, counts, t))))}
+            for t in self._thresholds
+        ]
+
+    def pairs(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The true and the predicted class of each cell, 0 or 1, int64 (n,)."""
+        return cells % 2, (cells // 2 > np.searchsorted(self._thresholds, self._first)).astype(np.int64)
+
+    def _four(self, cells: np.ndarray, counts: np.ndarray, threshold: float) -> tuple[np.ndarray, ...]:
+        above = cells // 2 > np.searchsorted(self._thresholds, threshold)
+        positive = cells % 2 == 1
+        wanted = (above & positive, above & ~positive, ~above & ~positive, ~above & positive)
+        return tuple(counts @ mask.astype(np.float64) for mask in wanted)
+
+
+class BinaryScores(CellMetrics):
+    """What follows from the order of the scores: areas under curves; and how well they are calibrated.
+
+    - `roc_auc`: the chance that a positive row has the higher score, ties half (Hanley and McNeil, 1982).
+    - `pr_auc`: average precision, the sum of precision times the steps of recall, as scikit-learn has it.
+    - `calibration_error`: the mean distance of predicted and observed in bins of equal width, weighted by rows
+      (Naeini, Cooper and Hauskrecht, AAAI 2015).
+
+    Exact up to `MOST_EXACT_SCORES` different scores in a slice. With more, scores lose binary digits of their
+    distance to 0 or 1, whichever is nearer, until there are few enough: wherever the scores crowd, order is
+    lost among some ten thousandths of them at most.
+    """
+
+    directions: Mapping[str, Direction] = {"roc_auc": "up", "pr_auc": "up", "calibration_error": "down"}
+    most_exact = 2 * MOST_EXACT_SCORES
+    levels = 52
+
+    def cells(self, rows: Rows) -> np.ndarray:
+        return score_keys(rows.prediction) << 1 | rows.label
+
+    def values(self, cells: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
+        scores, positive, negative = self._by_score(cells, counts)
+        return {
+            "roc_auc": _roc_auc(positive, negative),
+            "pr_auc": _average_precision(positive, negative),
+            "calibration_error": _calibration_error(scores, positive, negative),
+        }
+
+    def coarse(self, cells: np.ndarray, level: int) -> np.ndarray:
+        return rounded_keys(cells >> 1, level) << 1 | cells & 1
+
+    def few(self, cells: np.ndarray, counts: np.ndarray, most: int) -> np.ndarray:
+        # Of as many rows each, both labels weighing alike: where positive rows are rare, they count.
+        share = np.zeros(len(cells))
+        for side in (0, 1):
+            mine = counts * (cells & 1 == side)
+            share += np.cumsum(mine) / max(mine.sum(), EPSILON) / 2
+        part = np.minimum((share * (most // 2)).astype(np.int64), most // 2 - 1)
+        _, keys = np.unique(cells >> 1, return_inverse=True)
+        part = part[np.searchsorted(keys, keys)]  # rows of one score stay together
+        return cells[np.searchsorted(part, part)] >> 1 << 1 | cells & 1
+
+    def curves(self, cells: np.ndarray, counts: np.ndarray) -> dict[str, dict[str, list[float]]]:
+        """The points of the ROC, precision-recall and calibration curves, of counts (n,)."""
+        scores, positive, negative = self._by_score(cells, counts)
+        true, false = (np.append(0, np.cumsum(side[::-1])) for side in (positive, negative))
+        found = {"calibration": _calibration(scores, positive, negative)}
+        if true[-1] and false[-1]:
+            found["roc"] = _points(divided(false, false[-1]), divided(true, true[-1]))
+        if true[-1]:
+            found["precision_recall"] = _points(divided(true, true[-1])[1:], divided(true, true + false)[1:])
+        return found
+
+    def _by_score(self, cells: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The different scores, ascending (m,), and the counts of both labels at each (..., m)."""
+        if not len(cells):
+            return np.empty(0), *(np.zeros((*counts.shape[:-1], 0)) for _ in range(2))
+        keys, label = cells >> 1, cells & 1
+        starts = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))
+        sides = (np.add.reduceat(counts * (label == side), starts, axis=-1) for side in (1, 0))
+        return scores_of(keys[starts]), *sides
+
+
+def score_keys(scores: np.ndarray) -> np.ndarray:
+    """Scores in [0, 1] as whole numbers in the same order, int64, from 0 to `_LAST`.
+
+    Up to one half they are the bits of the score, beyond it those of 1 - score counted from the end: both
+    ends are told apart as finely as floating point does it near 0.
+    """
+    scores = np.clip(np.ascontiguousarray(scores, np.float64), 0, 1)
+    bits = np.maximum(_bits(np.minimum(scores, 1 - scores)) - _FIRST, 0)
+    return np.where(scores <= 0.5, bits, _LAST - bits)
+
+
+def scores_of(keys: np.ndarray) -> np.ndarray:
+    """The scores of `score_keys`, float64."""
+    near = np.minimum(keys, _LAST - keys)
+    scores = np.where(near > 0, (near + _FIRST).view(np.float64), 0.0)
+    return np.where(keys <= _LAST // 2, scores, 1 - scores)
+
+
+def rounded_keys(keys: np.ndarray, digits: int) -> np.ndarray:
+    """Of `score_keys` the middle of those that differ in the last binary digits only; 0 and 1 stay."""
+    if not digits:
+        return keys
+    return np.where((keys > 0) & (keys < _LAST), keys >> digits << digits | 1 << digits - 1, keys)
+
+
+def _bits(scores: np.ndarray) -> np.ndarray:
+    """Those of numbers that are not negative are in the order of the numbers."""
+    return (scores + 0.0).view(np.int64)  # -0.0 becomes 0.0
+
+
+_FIRST = int(_bits(np.array(LEAST_SCORE)))
+_LAST = 2 * (int(_bits(np.array(0.5))) - _FIRST)
+
+
+def _zero_where(values: np.ndarray, denominator: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """0 instead of NaN where the denominator alone is 0."""
+    return np.where((denominator == 0) & (others > 0), 0.0, values)
+
+
+def _f(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, beta: float) -> np.ndarray:
+    square = beta * beta
+    return divided((1 + square) * tp, (1 + square) * tp + square * fn + fp)
+
+
+def _roc_auc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    below = np.cumsum(negative, axis=-1) - negative
+    pairs = positive.sum(axis=-1) * negative.sum(axis=-1)
+    return divided((positive * (below + negative / 2)).sum(axis=-1), pairs)
+
+
+def _average_precision(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    true = np.cumsum(positive[..., ::-1], axis=-1)
+    chosen = np.cumsum((positive + negative)[..., ::-1], axis=-1)
+    precision = np.divide(true, chosen, out=np.zeros_like(true), where=chosen > 0)
+    return divided((precision * positive[..., ::-1]).sum(axis=-1), positive.sum(axis=-1))
+
+
+def _calibration_error(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    rows, true, predicted = _binned(scores, positive, negative)
+    return divided(np.abs(true - predicted).sum(axis=-1), rows.sum(axis=-1))
+
+
+def _calibration(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> dict[str, list[float]]:
+    rows, true, predicted = _binned(scores, positive, negative)
+    filled = rows > 0
+    return {
+        "x": (predicted[filled] / rows[filled]).tolist(),
+        "y": (true[filled] / rows[filled]).tolist(),
+        "rows": rows[filled].tolist(),
+    }
+
+
+def _binned(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Rows, positive ones and the sum of scores in each bin (..., bins)."""
+    place = np.minimum((scores * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    inside = (place[:, np.newaxis] == np.arange(CALIBRATION_BINS)).astype(np.float64)
+    both = positive + negative
+    return both @ inside, positive @ inside, (both * scores) @ inside
+
+
+def _points(x: np.ndarray, y: np.ndarray) -> dict[str, list[float]]:
+    """A curve in no more points than a picture needs."""
+    if len(x) > MOST_POINTS:
+        wanted = np.linspace(0, 1, MOST_POINTS)
+        spread = np.append(0, np.cumsum(np.hypot(np.diff(x), np.diff(y))))
+        place = np.unique(np.searchsorted(spread / spread[-1], wanted).clip(0, len(x) - 1))
+        x, y = x[place], y[place]
+    return {"x": x.tolist(), "y": y.tolist()}
+
+
+def checked_probabilities(values: Any, name: str) -> None:
+    """Raises a DataError where scores that should be probabilities are not."""
+    from kerasline.components.core.errors import DataError
+
+    if not np.size(values):
+        return
+    least, most = np.min(values), np.max(values)
+    if np.isnan(least):
+        raise DataError(f"output {name!r} gives NaN for some rows; look for NaN among its inputs and weights")
+    if not (least >= 0 and most <= 1 + 1e-6):
+        raise DataError(
+            f"output {name!r} gives {least:.4g} to {most:.4g} where probabilities "
+            "are wanted; end the model in a sigmoid or softmax, or compile it with from_logits=True"
+        )

@@ -1,0 +1,214 @@
+"""Objects found in images: average precision and recall as COCO defines them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kerasline.components.core.errors import DataError, ParameterError, nearest
+from kerasline.components.data.unify import is_list
+from kerasline.components.evaluator.estimates import Estimate
+from kerasline.components.metrics.average_precision import precision_and_recall
+from kerasline.components.metrics.base import Direction, Rows, StateMetrics
+from kerasline.components.metrics.box_matching import Matches, Objects, matched
+
+# The names of the columns by what they hold; `OPTIONAL` ones may be missing.
+COLUMNS: Mapping[str, str] = MappingProxyType(
+    {
+        "boxes": "boxes",
+        "classes": "classes",
+        "crowd": "crowd",
+        "area": "area",
+        "predicted_boxes": "predicted_boxes",
+        "predicted_classes": "predicted_classes",
+        "scores": "scores",
+    }
+)
+TRUE, PREDICTED = tuple(COLUMNS)[:4], tuple(COLUMNS)[4:]
+OPTIONAL = ("crowd", "area")
+# Numbers at once when replicates are drawn: 32 MB.
+MOST_NUMBERS = 1 << 22
+
+
+class DetectionMetrics(StateMetrics):
+    """Mean average precision and recall of boxes, exactly as pycocotools' COCOeval tells them.
+
+    In each image and class the detections, the highest score first, take the free true box that they overlap
+    most, if by the threshold (intersection over union; of a crowd, the share of the detection in it). Over all
+    images, average precision is the mean of the best precision at recall r or more, r = 0, 0.01, ..., 1; recall
+    that of the 1, 10 or 100 best detections an image. Both are means over classes that are there, and over
+    overlaps 0.5, 0.55, ..., 0.95 but where one is named (Lin et al., ECCV 2014; cocodataset.org/#detection-eval).
+
+    - `ap`, `ap_50`, `ap_75`; `ap_small`, `ap_medium`, `ap_large`: of boxes of less than 32^2 pixels, 96^2, more;
+    - `ar_1`, `ar_10`, `ar_100`; `ar_small`, `ar_medium`, `ar_large`.
+
+    Intervals are by a bootstrap of whole images, each counted Poisson(1) times. A row is an image; its number
+    takes the place of COCO's image id, which tells the order of equal scores. Weights are of images. What is kept
+    of an image grows with its detections, 72 bytes each, of which the 100 best of each class count.
+
+    The columns (`rows.columns`), lists with an entry an object: `boxes`, lists of 4 numbers in absolute pixels;
+    `classes`, whole numbers; and where they are there, `crowd`, whether a box is of a crowd and no error when
+    missed, and `area`, of what is in the box, else that of the box; `predicted_boxes`, `predicted_classes`,
+    `scores`. A class below 0 is padding.
+
+    Args:
+        columns: the names of the columns where they are others, by the names above.
+        boxes: `xyxy`, left, top, right and bottom; or `xywh`, left, top, width and height.
+        replicates: how many times images are drawn; 0 for no intervals.
+
+    Raises:
+        ParameterError: a parameter is not known; when adding rows: pycocotools is not installed.
+        DataError: when adding rows: a column is missing, or lists of an image differ in length.
+    """
+
+    directions: dict[str, Direction] = dict.fromkeys(
+        ["ap", "ap_50", "ap_75", "ap_small", "ap_medium", "ap_large"]
+        + ["ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large"],
+        "up",
+    )
+
+    def __init__(
+        self,
+        columns: Mapping[str, str] = MappingProxyType({}),
+        *,
+        boxes: Literal["xyxy", "xywh"] = "xyxy",
+        replicates: int = 199,
+    ):
+        for name in columns:
+            if name not in COLUMNS:
+                raise ParameterError(f"columns: detections have no {name!r}; {nearest(name, COLUMNS)}")
+        if boxes not in ("xyxy", "xywh"):
+            raise ParameterError(f"boxes={boxes!r}: boxes are told as 'xyxy' or 'xywh'")
+        self.columns, self.boxes, self.replicates = {**COLUMNS, **columns}, boxes, replicates
+
+    def new_state(self) -> DetectionState:
+        return DetectionState(self.columns, self.boxes)
+
+    def estimates(self, state: DetectionState, seed: int) -> dict[str, Estimate]:
+        matches = state.matches()
+        value = precision_and_recall(matches, matches.weight[:, np.newaxis])
+        drawn = self._drawn(matches, seed)
+        return {
+            name: Estimate(float(value[name][0]), replicates=drawn[name] if self.replicates else None)
+            for name in self.directions
+        }
+
+    def per_class(self, state: DetectionState) -> dict[int, dict[str, float]]:
+        """By class, those metrics of its boxes alone."""
+        found = {}
+        for one, of_one in state.matches().by_class():
+            values = precision_and_recall(of_one, of_one.weight[:, np.newaxis])
+            found[int(one)] = {name: float(value[0]) for name, value in values.items()}
+        return found
+
+    def _drawn(self, matches: Matches, seed: int) -> dict[str, np.ndarray]:
+        """The metrics of each replicate; some at once, as many as fit into memory."""
+        random = np.random.default_rng(seed)
+        at_once = max(1, MOST_NUMBERS // max(len(matches.score), len(matches.number), 1))
+        parts = []
+        for first in range(0, self.replicates, at_once):
+            # One replicate after the other, so that how many are drawn at once does not matter.
+            times = random.poisson(1.0, (min(at_once, self.replicates - first), len(matches.number)))
+            weight = np.ascontiguousarray(times.T) * matches.weight[:, np.newaxis]
+            parts.append(precision_and_recall(matches, weight))
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.directions} if parts else {}
+
+
+class DetectionState:
+    """Images whose detections have been matched; each image by itself, so that states merge in any order."""
+
+    def __init__(self, columns: Mapping[str, str], boxes: str):
+        self._columns, self._boxes = columns, boxes
+        self._parts: list[Matches] = []
+
+    def add(self, rows: Rows) -> None:
+        true, predicted = self._objects(rows, predicted=False), self._objects(rows, predicted=True)
+        if len(rows):
+            self._parts.append(matched(rows, true, predicted))
+
+    def merge(self, other: DetectionState) -> None:
+        self._parts += other._parts
+
+    def matches(self) -> Matches:
+        """Of all images."""
+        return Matches.joined(self._parts)
+
+    def _objects(self, rows: Rows, *, predicted: bool) -> Objects:
+        names = PREDICTED if predicted else TRUE
+        columns = {name: self._column(rows, name) for name in names}
+        held = {name: _entries(column) for name, column in columns.items() if column is not None}
+        image, boxes = held[names[0]]
+        for name in held:
+            self._check_lengths(rows, image, held[name][0], names=(names[0], name))
+        boxes = self._as_xywh(boxes, names[0])
+        values = {name: entries for name, (_, entries) in held.items()}
+        objects = Objects(
+            image,
+            values[names[1]].astype(np.int64),
+            boxes,
+            values.get("area", boxes[:, 2] * boxes[:, 3]).astype(np.float64),
+            values.get("crowd", np.zeros(len(boxes))).astype(bool),
+            values.get("scores", np.zeros(len(boxes))).astype(np.float64),
+        )
+        return objects.taken(objects.kind >= 0)
+
+    def _column(self, rows: Rows, name: str) -> pa.Array | None:
+        column = self._columns[name]
+        if column in rows.columns:
+            held = rows.columns[column]
+            if is_list(held.type) or isinstance(held, pa.FixedShapeTensorArray):
+                return held
+            raise DataError(
+                f"detection: the column {column!r} is of type {held.type}, not a list with an entry an object"
+            )
+        if name in OPTIONAL:
+            return None
+        raise DataError(
+            f"detection: the data has no column {column!r}, which holds the {name.replace('_', ' ')}; "
+            f"{nearest(column, rows.columns)}"
+        )
+
+    def _check_lengths(self, rows: Rows, boxes: np.ndarray, others: np.ndarray, *, names: tuple[str, str]) -> None:
+        counts, others_counts = (np.bincount(image, minlength=len(rows)) for image in (boxes, others))
+        if (differs := np.flatnonzero(counts != others_counts)).size:
+            row = differs[0]
+            raise DataError(
+                f"detection: of row {rows.number[row]}, the columns {self._columns[names[0]]!r} and "
+                f"{self._columns[names[1]]!r} hold {counts[row]} boxes and {others_counts[row]} entries; "
+                "they need one entry a box"
+            )
+
+    def _as_xywh(self, boxes: np.ndarray, name: str) -> np.ndarray:
+        """float64 (n, 4)."""
+        if not len(boxes):
+            return np.zeros((0, 4))
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            raise DataError(f"detection: the column {self._columns[name]!r} does not hold lists of 4 numbers")
+        boxes = boxes.astype(np.float64)
+        return boxes if self._boxes == "xywh" else np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
+
+
+def _entries(lists: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """The row of each entry of the lists, int64 (n,), and the entries, (n,) or (n, m)."""
+    if isinstance(lists, pa.FixedShapeTensorArray):
+        values = lists.to_numpy_ndarray()
+        return np.repeat(np.arange(len(values)), values.shape[1]), values.reshape(-1, *values.shape[2:])
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    row, entries = np.repeat(np.arange(len(lists)), lengths), lists.flatten()
+    if not is_list(entries.type):
+        return row, _numbers(entries)
+    inner = pc.fill_null(pc.list_value_length(entries), 0).to_numpy(zero_copy_only=False)
+    numbers = _numbers(entries.flatten())
+    is_square = len(inner) and inner[0] and (inner == inner[0]).all()
+    return row, numbers.reshape(-1, inner[0]) if is_square else numbers
+
+
+def _numbers(entries: pa.Array) -> np.ndarray:
+    if entries.null_count:
+        raise DataError(f"detection: {entries.null_count} entries in lists of objects are null")
+    return entries.to_numpy(zero_copy_only=False)

@@ -1,0 +1,223 @@
+"""Keras's own metrics, by slice and with intervals: their variables are sums, and so add up.
+
+Every metric of Keras keeps sums (a mean's total and count, an AUC's counts at thresholds, a confusion
+matrix); they are added over batches, whichever worker had them. The interval is the delete-a-group
+jackknife (Kott, "The Delete-a-Group Jackknife", Journal of Official Statistics 17, 2001): rows fall
+into groups at random, and each group is left out once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasline.components.core.errors import UserCodeError, one_line
+from kerasline.components.data.hashing import mix
+from kerasline.components.evaluator.estimates import Estimate
+
+JACKKNIFE_GROUPS = 20
+_NONE = np.array([np.nan])
+
+
+@dataclass(frozen=True)
+class KerasMetric:
+    """A metric by its configuration.
+
+    Attributes:
+        name: as it is called.
+        config: of `keras.metrics.serialize`, as JSON.
+    """
+
+    name: str
+    config: str
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> KerasMetric:
+        return cls(keras.metrics.deserialize(dict(config)).name, json.dumps(config))
+
+
+def distinct(metrics: Iterable[KerasMetric]) -> tuple[KerasMetric, ...]:
+    """Each metric once; others of the same name numbered, as Keras does it: `auc`, `auc_1`."""
+    found: dict[str, KerasMetric] = {}
+    for metric in metrics:
+        names = itertools.chain([metric.name], (f"{metric.name}_{number}" for number in itertools.count(1)))
+        name = next(n for n in names if n not in found or found[n].config == metric.config)
+        found[name] = replace(metric, name=name)
+    return tuple(found.values())
+
+
+class KerasStates:
+    """The variables of a metric, summed by group of rows and jackknife group."""
+
+    def __init__(self, metric: KerasMetric) -> None:
+        self._metric = metric
+        # float64 (JACKKNIFE_GROUPS, 1 + numbers), by group: how many rows there are, and their sums
+        self._sums: dict[int, np.ndarray] = {}
+        self._example: tuple[np.ndarray, ...] = ()  # a row, of which some metrics make their variables
+
+    def add(
+        self,
+        label: np.ndarray,
+        prediction: np.ndarray,
+        weight: np.ndarray | None,
+        numbers: np.ndarray,
+        groups: Sequence[np.ndarray],
+    ) -> None:
+        """Takes in rows.
+
+        Args:
+            label, prediction: as the model has them, (rows, ...).
+            weight: float64 (rows,), or None.
+            numbers: int64 (rows,), which tell the rows apart.
+            groups: of each slicing the group of each row, int64 (rows,); -1 for none.
+        """
+        if label.ndim == prediction.ndim - 1 and prediction.shape[-1] == 1:
+            label = label[..., np.newaxis]
+        self._example = self._example or (label[:1], prediction[:1])
+        chance = (mix(numbers.astype(np.uint64)) % np.uint64(JACKKNIFE_GROUPS)).astype(np.int64)
+        for group in groups:
+            inside = np.flatnonzero(group >= 0)
+            cells = group[inside] * JACKKNIFE_GROUPS + chance[inside]
+            order = np.argsort(cells, kind="stable")
+            found, starts = np.unique(cells[order], return_index=True)
+            if not len(inside):
+                continue
+            rows = [array[inside[order]] for array in (label, prediction, weight) if array is not None]
+            counts = np.diff(starts, append=len(inside))
+            for cell, count, sums in zip(found.tolist(), counts, self._functions.sums(rows, starts)):
+                place, part = divmod(cell, JACKKNIFE_GROUPS)
+                if place not in self._sums:
+                    self._sums[place] = np.zeros((JACKKNIFE_GROUPS, 1 + len(sums)))
+                self._sums[place][part] += np.append(count, sums)
+
+    def merge(self, other: KerasStates) -> None:
+        self._example = self._example or other._example
+        for group, sums in other._sums.items():
+            self._sums[group] = self._sums[group] + sums if group in self._sums else sums
+
+    def estimates(self, groups: int) -> list[Estimate]:
+        """The metric of each of the groups 0 to `groups`; NaN where one has no rows."""
+        results = self._results()
+        return [_jackknifed(results.get(group, _NONE)) for group in range(groups)]
+
+    def changes(self, others: KerasStates, groups: int) -> list[Estimate]:
+        """The metric less that of other answers to the same rows, likewise."""
+        ours, theirs = self._results(), others._results()
+        return [_jackknifed(ours.get(group, _NONE) - theirs.get(group, _NONE)) for group in range(groups)]
+
+    def _results(self) -> dict[int, np.ndarray]:
+        """By group the metric, and that without each jackknife group that has rows, float64 (1 + n,)."""
+        wanted, parts = [], {}
+        for group, sums in self._sums.items():
+            filled = np.flatnonzero(sums[:, 0])
+            total = sums.sum(axis=0)
+            parts[group] = slice(len(wanted), len(wanted) + 1 + len(filled))
+            wanted += [total, *(total - sums[one] for one in filled)]
+        results = self._functions.results(np.array(wanted)[:, 1:]) if wanted else np.empty(0)
+        return {group: results[part] for group, part in parts.items()}
+
+    @property
+    def _functions(self) -> _Functions:
+        functions = _functions(self._metric)
+        functions.build(self._example)
+        return functions
+
+
+def _jackknifed(results: np.ndarray) -> Estimate:
+    """The estimate, of the value and those without each group."""
+    value, without = float(results[0]), results[1:]
+    n = len(without)
+    if n < 2:
+        return Estimate(value)
+    error = math.sqrt((n - 1) / n * float(np.sum((without - without.mean()) ** 2)))
+    return Estimate(value, error=(error, n - 1))
+
+
+@functools.lru_cache(maxsize=32)
+def _functions(metric: KerasMetric) -> _Functions:
+    return _Functions(metric)
+
+
+class _Functions:
+    """A metric's two functions, each one call of TensorFlow for however many groups of rows."""
+
+    def __init__(self, metric: KerasMetric) -> None:
+        self._name = metric.name
+        self._metric = keras.metrics.deserialize(json.loads(metric.config))
+        self._built = self._is_traced = False
+
+    def build(self, example: tuple[np.ndarray, ...]) -> None:
+        if not self._built:
+            with self._told():
+                self._metric.update_state(*map(tf.constant, example))
+            self._metric.reset_state()
+            self._zero = [tf.constant(variable.numpy()) for variable in self._metric.variables]
+            self._built = True
+
+    def sums(self, rows: Sequence[np.ndarray], starts: np.ndarray) -> np.ndarray:
+        """The variables after each run of rows alone, float64 (runs, numbers).
+
+        Args:
+            rows: labels, predictions and, if there are any, weights, (rows, ...).
+            starts: of the runs, int64 (runs,).
+        """
+        spans = np.stack([starts, np.append(starts[1:], len(rows[0]))], 1)
+        with self._told():
+            given = [tf.constant(array) for array in rows], tf.constant(spans)
+            if not self._is_traced:  # for any number of rows, else it would be traced for the first number and again
+                self._sums.get_concrete_function(*tf.nest.map_structure(_of_any_length, given))
+                self._is_traced = True
+            return self._sums(*given).numpy()
+
+    def results(self, sums: np.ndarray) -> np.ndarray:
+        """The metric of each state, float64 (states,); of several numbers their mean."""
+        return self._results(tf.constant(sums)).numpy()
+
+    @functools.cached_property
+    def _sums(self) -> Any:
+        @tf.function(reduce_retracing=True, autograph=False)
+        def sums(rows: list[tf.Tensor], spans: tf.Tensor) -> tf.Tensor:
+            def of_span(span: tf.Tensor) -> tf.Tensor:
+                part = [array[span[0] : span[1]] for array in rows]
+                variables = self._metric.stateless_update_state(self._zero, *part)
+                return tf.concat([tf.reshape(tf.cast(v, tf.float64), [-1]) for v in variables], 0)
+
+            return tf.map_fn(of_span, spans, fn_output_signature=tf.float64)
+
+        return sums
+
+    @functools.cached_property
+    def _results(self) -> Any:
+        sizes = [math.prod(zero.shape) for zero in self._zero]
+
+        @tf.function(reduce_retracing=True, autograph=False)
+        def results(states: tf.Tensor) -> tf.Tensor:
+            def of_state(state: tf.Tensor) -> tf.Tensor:
+                parts = tf.split(state, sizes)
+                variables = [tf.cast(tf.reshape(p, z.shape), z.dtype) for p, z in zip(parts, self._zero)]
+                return tf.reduce_mean(tf.cast(self._metric.stateless_result(variables), tf.float64))
+
+            return tf.map_fn(of_state, states, fn_output_signature=tf.float64)
+
+        return results
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+            raise UserCodeError(f"metric {self._name!r} cannot be computed: {one_line(error, 200)}") from error
+
+
+def _of_any_length(tensor: tf.Tensor) -> tf.TensorSpec:
+    return tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype)

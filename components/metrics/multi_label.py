@@ -1,0 +1,129 @@
+"""Several labels a row, each of them there or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kerasline.components.core.errors import DataError
+from kerasline.components.metrics.base import Direction, Rows, SumMetrics, divided
+from kerasline.components.metrics.binary import EPSILON
+
+RATIOS = ("precision", "recall", "f1")
+
+
+class MultiLabelMetrics(SumMetrics):
+    """Subset accuracy, Hamming loss, precision, recall and F1 over labels, and log loss.
+
+    - `subset_accuracy`: the share of rows all of whose labels are right.
+    - `hamming_loss`: the share of labels, over all rows, that are wrong.
+    - precision = TP / (TP + FP), recall = TP / (TP + FN), F1 = 2 TP / (2 TP + FP + FN). `micro_...` of the counts
+      of all labels together; `macro_...` the mean over labels; `weighted_...` that mean by the rows that have
+      the label. A ratio of 0 to 0 counts as 0, as in scikit-learn with `zero_division=0`. (Tsoumakas, Katakis and
+      Vlahavas, Mining Multi-label Data, 2010.)
+    - `log_loss`: the mean over rows and labels of -ln p, p the probability of what is true, kept `EPSILON` off
+      0 and 1.
+
+    The label is 0 or 1, (rows, labels), the prediction probabilities of the same shape. What is summed up takes
+    3 + 3 labels numbers a row.
+
+    Args:
+        classes: how many labels there are.
+        threshold: a label is predicted where its probability is above this, as in Keras.
+
+    Raises:
+        DataError: when computing: labels or predictions are of another shape, or a label is neither 0 nor 1.
+    """
+
+    directions: dict[str, Direction] = {
+        "subset_accuracy": "up",
+        "hamming_loss": "down",
+        **{f"{kind}_{name}": "up" for kind in ("micro", "macro", "weighted") for name in RATIOS},
+        "log_loss": "down",
+    }
+    shares = {"subset_accuracy": (1, 0)}
+
+    def __init__(self, classes: int, *, threshold: float = 0.5) -> None:
+        self.classes, self.threshold = classes, threshold
+
+    def sums(self, rows: Rows) -> np.ndarray:
+        label, probability = rows.label, rows.prediction
+        for what, values in (("labels", label), ("predictions", probability)):
+            if values.shape[1:] != (self.classes,):
+                raise DataError(
+                    f"{what} of several labels a row have the shape ({self.classes},) a row, but they "
+                    f"have {values.shape[1:]}"
+                )
+        if not ((label == 0) | (label == 1)).all():
+            raise DataError("labels of several labels a row are 0 or 1, but some are neither")
+        true, predicted = label == 1, probability > self.threshold
+        return np.concatenate(
+            [
+                np.ones((len(rows), 1)),
+                (true == predicted).all(axis=1, keepdims=True),
+                _log_loss(true, probability),
+                true & predicted,
+                predicted,
+                true,
+            ],
+            axis=1,
+            dtype=np.float64,
+        )
+
+    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        count = sums[..., 0]
+        hits, predicted, true = _counts(sums)
+        of_labels = _ratios(hits, predicted, true)
+        of_all = _ratios(hits.sum(axis=-1), predicted.sum(axis=-1), true.sum(axis=-1))
+        wrong = (predicted + true - 2 * hits).mean(axis=-1)
+        averages = {f"micro_{name}": ratio for name, ratio in of_all.items()}
+        averages |= {f"macro_{name}": ratio.mean(axis=-1) for name, ratio in of_labels.items()}
+        averages |= {
+            f"weighted_{name}": _or_zero((ratio * true).sum(axis=-1), true.sum(axis=-1))
+            for name, ratio in of_labels.items()
+        }
+        return {
+            "subset_accuracy": divided(sums[..., 1], count),
+            "hamming_loss": divided(wrong, count),
+            **{name: np.where(count > 0, value, np.nan) for name, value in averages.items()},
+            "log_loss": divided(sums[..., 2], count),
+        }
+
+    def per_class(self, sums: np.ndarray, classes: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+        """Precision, recall and F1 of each label, and the (weighted) rows that have it.
+
+        Args:
+            sums: float64 (..., k), weighted.
+            classes: the labels' names, in their order.
+
+        Returns:
+            By class and by `precision`, `recall`, `f1` and `rows`, float64 (...). A ratio of 0 to 0 is 0, so that
+            the macro average is the mean of what is told here.
+        """
+        hits, predicted, true = _counts(sums)
+        told = {**_ratios(hits, predicted, true), "rows": true}
+        return {
+            str(one): {name: value[..., place] for name, value in told.items()} for place, one in enumerate(classes)
+        }
+
+
+def _counts(sums: np.ndarray) -> tuple[np.ndarray, ...]:
+    """True positives, predicted and true ones by label: each (..., labels)."""
+    return tuple(np.split(sums[..., 3:], 3, axis=-1))
+
+
+def _ratios(hits: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
+    ratios = ((hits, predicted), (hits, true), (2 * hits, predicted + true))
+    return {name: _or_zero(*ratio) for name, ratio in zip(RATIOS, ratios)}
+
+
+def _or_zero(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(divided(numerator, denominator))
+
+
+def _log_loss(true: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """The mean over labels: float64 (rows, 1)."""
+    probability = probability.astype(np.float64)
+    of_true = np.where(true, probability, 1 - probability)
+    return -np.log(np.clip(of_true, EPSILON, 1 - EPSILON)).mean(axis=1, keepdims=True)

@@ -1,0 +1,127 @@
+"""Sequences of tokens: how well the next ones, or each one's label, are told."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kerasline.components.core.errors import DataError
+from kerasline.components.metrics.base import Direction, Rows, SumMetrics, divided
+from kerasline.components.metrics.binary import EPSILON
+
+
+class TokenMetrics(SumMetrics):
+    """Accuracy of tokens and of whole sequences, cross entropy and perplexity.
+
+    - `token_accuracy`: the share of tokens whose likeliest class is right; of equal ones the first counts.
+    - `sequence_accuracy`: the share of rows all of whose tokens are right; rows without tokens are left out.
+    - `cross_entropy`: the mean over tokens of -ln p, p the probability of the right class, kept `EPSILON` off 0
+      and 1.
+    - `perplexity`: exp(cross_entropy) (Jelinek et al., Journal of the Acoustical Society of America 62, 1977).
+
+    The means are over the tokens of all rows; a row's weight is that of each of its tokens. The label is whole
+    numbers (rows, length), or lists as an array of objects (rows,); the prediction probabilities
+    (rows, length, classes), or arrays and lists of such as objects (rows,). Shorter lists are filled up with
+    padding to the longest prediction.
+
+    Args:
+        ignore: the label of what is no token but padding. Labels below 0 never count: no class has such a
+            number, and it is what shorter lists are filled up with.
+
+    Raises:
+        DataError: when computing: the shapes do not fit together, or a label is not among the classes.
+    """
+
+    directions: dict[str, Direction] = {
+        "token_accuracy": "up",
+        "sequence_accuracy": "up",
+        "cross_entropy": "down",
+        "perplexity": "down",
+    }
+    # Tokens of a row are not independent of each other, rows are.
+    shares = {"sequence_accuracy": (4, 3)}
+
+    def __init__(self, ignore: int = -1):
+        self.ignore = ignore
+
+    def sums(self, rows: Rows) -> np.ndarray:
+        if not len(rows):
+            return np.zeros((0, 6))
+        probability, label = _probabilities(rows.prediction), _labels(rows.label)
+        label = _fitted(label, probability.shape[:2], ragged=rows.label.dtype == object)
+        there = (label >= 0) & (label != self.ignore)
+        if (label[there] >= probability.shape[2]).any():
+            raise DataError(
+                f"a label is {label[there].max()}, but the predictions are of the "
+                f"{probability.shape[2]} classes from 0 on"
+            )
+        right = (probability.argmax(axis=2) == label) & there
+        of_label = np.take_along_axis(probability, np.where(there, label, 0)[..., np.newaxis], axis=2)[..., 0]
+        surprise = -np.log(np.clip(of_label.astype(np.float64), EPSILON, 1 - EPSILON))
+        tokens, right_tokens = there.sum(axis=1), right.sum(axis=1)
+        return np.column_stack(
+            [
+                np.ones(len(rows)),
+                tokens,
+                right_tokens,
+                tokens > 0,
+                (tokens > 0) & (right_tokens == tokens),
+                np.where(there, surprise, 0).sum(axis=1),
+            ]
+        )
+
+    def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        _, tokens, right_tokens, sequences, right_sequences, surprise = np.moveaxis(sums, -1, 0)
+        cross_entropy = divided(surprise, tokens)
+        return {
+            "token_accuracy": divided(right_tokens, tokens),
+            "sequence_accuracy": divided(right_sequences, sequences),
+            "cross_entropy": cross_entropy,
+            "perplexity": np.exp(cross_entropy),
+        }
+
+
+def _probabilities(prediction: np.ndarray) -> np.ndarray:
+    """Floats (rows, length, classes)."""
+    if prediction.dtype == object:
+        prediction = _stacked([np.asarray(row, np.float64) for row in prediction])
+    if prediction.ndim != 3 or not prediction.shape[2]:
+        raise DataError(
+            "predictions of tokens are probabilities (length, classes) a row, but have the shape "
+            f"{prediction.shape[1:]}"
+        )
+    return prediction
+
+
+def _stacked(rows: list[np.ndarray]) -> np.ndarray:
+    """Rows of several lengths as one array; what no row fills is 0."""
+    shapes = {row.shape[1:] for row in rows if row.size}
+    if len(shapes) > 1:
+        raise DataError(f"predictions of tokens have different shapes: {sorted(shapes)} a token")
+    filled = np.zeros((len(rows), max(map(len, rows)), *(shapes.pop() if shapes else (1,))))
+    for place, row in enumerate(rows):
+        if row.size:
+            filled[place, : len(row)] = row
+    return filled
+
+
+def _labels(label: np.ndarray) -> np.ndarray:
+    """int64 (rows, length); lists filled up with -1."""
+    if label.dtype != object:
+        if label.ndim != 2:
+            raise DataError(f"labels of tokens are (length,) a row, but have the shape {label.shape[1:]}")
+        return label.astype(np.int64)
+    lengths = np.array([0 if row is None else len(row) for row in label])
+    filled = np.full((len(label), lengths.max(initial=0)), -1)
+    values = [np.asarray(row) for row, length in zip(label, lengths) if length]
+    if values:
+        filled[np.arange(filled.shape[1]) < lengths[:, np.newaxis]] = np.concatenate(values)
+    return filled
+
+
+def _fitted(label: np.ndarray, shape: tuple[int, ...], *, ragged: bool) -> np.ndarray:
+    """The labels with as many places as the predictions have."""
+    if ragged and label.shape[1] < shape[1]:
+        label = np.pad(label, ((0, 0), (0, shape[1] - label.shape[1])), constant_values=-1)
+    if label.shape != shape:
+        raise DataError(f"labels of {label.shape[1]} tokens a row do not fit predictions of {shape[1]}")
+    return label

@@ -1,0 +1,1 @@
+"""How a model is made: what `kerasline.components.model_builder.component` is made of."""

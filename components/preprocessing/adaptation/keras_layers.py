@@ -1,0 +1,153 @@
+"""The states of Keras's own preprocessing layers.
+
+They are what the layer's `adapt()` computes, except that what is missing (NaN; "" and -1 in
+vocabularies) and what is infinite is left out, and that bin boundaries are values of the data, each
+once. Vocabularies are in Keras's order: by count, ties by value, both descending.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+from keras import layers
+
+from kerasline.components.data.accumulators import Accumulator
+from kerasline.components.data.accumulators.moments import Moments
+from kerasline.components.data.accumulators.quantiles import Quantiles
+from kerasline.components.data.accumulators.vocabulary import Vocabulary
+
+
+class Adapter(Protocol):
+    """The protocol of `kerasline.components.preprocessing.adaptation`, for layers that lack it."""
+
+    @staticmethod
+    def new_state(layer: Any) -> Accumulator | None: ...
+
+    @staticmethod
+    def set_state(layer: Any, state: Any) -> None: ...
+
+
+class _Normalization:
+    @staticmethod
+    def new_state(layer: layers.Normalization) -> Moments | None:
+        return None if _has_mean(layer) else Moments(_reduced_axes(layer))
+
+    @staticmethod
+    def set_state(layer: layers.Normalization, state: Moments) -> None:
+        seen = np.asarray(state.count) > 0  # of nothing, the state of a fresh layer
+        layer.adapt_mean.assign(np.reshape(state.mean, layer.adapt_mean.shape))
+        variance = np.where(seen, state.variance, 1.0)
+        layer.adapt_variance.assign(np.reshape(variance, layer.adapt_variance.shape))
+        layer.finalize_state()
+
+
+class _Discretization:
+    @staticmethod
+    def new_state(layer: layers.Discretization) -> BinBoundaries | None:
+        return None if layer.bin_boundaries else BinBoundaries(layer.num_bins)
+
+    @staticmethod
+    def set_state(layer: layers.Discretization, state: BinBoundaries) -> None:
+        layer.bin_boundaries = state.boundaries.tolist()
+        layer.summary = np.array([[], []], dtype="float32")
+
+
+class BinBoundaries(Quantiles):
+    """Boundaries of so many bins at equal ranks; fewer where a value fills several bins."""
+
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        self._bins = bins
+
+    @property
+    def boundaries(self) -> np.ndarray:
+        return np.unique(self.at(np.arange(1, self._bins) / self._bins))
+
+    def readable(self) -> dict[str, Any]:
+        return {"bin_boundaries": self.boundaries.tolist(), "count": self.count}
+
+
+class _Lookup:
+    @staticmethod
+    def new_state(layer: Any) -> Vocabulary | None:
+        return None if _has_vocabulary(layer) else Vocabulary(**_vocabulary_options(layer))
+
+    @staticmethod
+    def set_state(layer: Any, state: Vocabulary) -> None:
+        words, documents = state.values(), state.documents()
+        if not words:  # which Keras refuses
+            words, documents = [_never_there(layer)], None if documents is None else np.zeros(1)
+        if documents is None:
+            layer.set_vocabulary(words)
+        else:  # Keras's formula: log(1 + rows / (1 + rows with the value))
+            layer.set_vocabulary(words, idf_weights=np.log(1 + state.rows / (1 + documents)))
+
+
+class _TextVectorization(_Lookup):
+    @staticmethod
+    def new_state(layer: layers.TextVectorization) -> Tokens | None:
+        lookup = layer._lookup_layer
+        if _has_vocabulary(lookup):
+            return None
+        config = {**layer.get_config(), "name": None}  # names count up within a process
+        return Tokens(config, **_vocabulary_options(lookup))
+
+
+class Tokens(Vocabulary):
+    """The vocabulary of the tokens into which a TextVectorization splits its texts."""
+
+    def __init__(self, config: dict[str, Any], **options: Any) -> None:
+        super().__init__(**options)
+        self._config = config
+
+    def add(self, texts: np.ndarray) -> None:
+        splitter = layers.TextVectorization.from_config(self._config)
+        super().add(splitter._preprocess(np.asarray(texts)))
+
+
+_ADAPTERS: dict[type, type[Adapter]] = {
+    layers.Normalization: _Normalization,
+    layers.Discretization: _Discretization,
+    layers.TextVectorization: _TextVectorization,
+    layers.StringLookup: _Lookup,
+    layers.IntegerLookup: _Lookup,
+}
+
+
+def adapter(layer: keras.layers.Layer) -> type[Adapter] | None:
+    """How a layer of Keras's is adapted; None for one that needs no data."""
+    return next((how for kind, how in _ADAPTERS.items() if isinstance(layer, kind)), None)
+
+
+def _reduced_axes(layer: layers.Normalization) -> tuple[int, ...]:
+    kept = layer._keep_axis if layer.built else ()
+    return tuple(axis for axis in range(len(layer._build_input_shape or ())) if axis not in kept)
+
+
+def _has_mean(layer: layers.Normalization) -> bool:
+    """Whether its mean was given or computed; a fresh layer has 0, and 1 for the variance."""
+    if layer.input_mean is not None or not layer.built:
+        return layer.input_mean is not None
+    mean, variance = np.asarray(layer.adapt_mean), np.asarray(layer.adapt_variance)
+    return bool(mean.any() or (variance != 1).any())
+
+
+def _vocabulary_options(layer: Any) -> dict[str, Any]:
+    room = None if layer.max_tokens is None else layer.max_tokens - len(layer.get_vocabulary())
+    return {
+        "most": room,
+        "left_out": ("", -1, layer.mask_token, layer.oov_token),
+        "as_lines": True,
+        "counts_documents": layer.output_mode == "tf_idf",
+    }
+
+
+def _never_there(layer: Any) -> Any:
+    """A value for the vocabulary of a column that has none, so that all is out of it."""
+    return int(np.iinfo(np.int64).min) if isinstance(layer, layers.IntegerLookup) else "[no value]"
+
+
+def _has_vocabulary(layer: Any) -> bool:
+    return bool(layer.get_vocabulary(include_special_tokens=False))

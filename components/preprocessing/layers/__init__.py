@@ -1,0 +1,45 @@
+"""Keras layers of our own, for preprocessing that Keras lacks; see docs/PREPROCESSING.md.
+
+Each is registered, keeps its state in what is saved, and works inside a SavedModel.
+"""
+
+from __future__ import annotations
+
+from kerasline.components.preprocessing.layers.audio import AudioDecoding, Resampling
+from kerasline.components.preprocessing.layers.buckets import BucketIds
+from kerasline.components.preprocessing.layers.categories import Cross, FrequencyLookup
+from kerasline.components.preprocessing.layers.date_time import DateTimeParts
+from kerasline.components.preprocessing.layers.image import ImageDecoding
+from kerasline.components.preprocessing.layers.missing import Imputation, MissingIndicator
+from kerasline.components.preprocessing.layers.per_key import ScalingPerKey
+from kerasline.components.preprocessing.layers.projection import PrincipalComponents, Whitening
+from kerasline.components.preprocessing.layers.scaling import (
+    MinMaxScaling,
+    QuantileClipping,
+    QuantileTransform,
+    RobustScaling,
+    SignedLog1p,
+)
+from kerasline.components.preprocessing.layers.text import BagOfWords, TfIdf
+
+__all__ = [
+    "AudioDecoding",
+    "BagOfWords",
+    "BucketIds",
+    "Cross",
+    "DateTimeParts",
+    "FrequencyLookup",
+    "ImageDecoding",
+    "Imputation",
+    "MinMaxScaling",
+    "MissingIndicator",
+    "PrincipalComponents",
+    "QuantileClipping",
+    "QuantileTransform",
+    "Resampling",
+    "RobustScaling",
+    "ScalingPerKey",
+    "SignedLog1p",
+    "TfIdf",
+    "Whitening",
+]

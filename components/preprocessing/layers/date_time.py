@@ -1,0 +1,277 @@
+"""Moments as numbers: the year, the month, the day of the week, the hour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# The parts that come round: the first value, and how many values there are. Months have 31 days and
+# years 366 and 53 weeks, so that each value has its angle in every month and year.
+CYCLES = {
+    "quarter": (1, 4),
+    "month": (1, 12),
+    "week": (1, 53),
+    "day": (1, 31),
+    "day_of_year": (1, 366),
+    "weekday": (0, 7),
+    "hour": (0, 24),
+    "minute": (0, 60),
+    "second": (0, 60),
+}
+PARTS = ("year", *CYCLES, "is_weekend", "epoch_days", "epoch_seconds")
+DAY_SECONDS = 86_400
+MONTH_DAYS = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])  # but for the leap day
+# How many of a unit make a second; a day is longer.
+UNITS_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+SOURCES = ("iso", *UNITS_A_SECOND, "days")
+# 0001-01-01 and 9999-12-31, of those that ISO 8601 writes with four digits of the year, 0000 aside.
+FIRST_DAY, LAST_DAY = -719_162, 2_932_896
+ISO_8601 = r"\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}([.,]\d{1,9})?)?([Zz]|[+-]\d{2}(:?\d{2})?)?)?"
+LONGEST = len("2026-11-24T01:38:35.123456789+01:00")
+
+
+@keras.saving.register_keras_serializable("kerasline")
+class DateTimeParts(keras.layers.Layer):
+    """Gives a column for each part of a moment, in the proleptic Gregorian calendar and UTC.
+
+    Input: (rows,) or (rows, 1). Texts are ISO 8601: a date, or a date, `T` or a blank, hours and minutes,
+    with or without seconds and up to nine digits of their fraction, and without a zone (then UTC), with
+    `Z` or with an offset, which is taken off: `2026-11-24`, `2026-11-24 01:38:35.5+01:00`. Numbers
+    count from 1970, in `source`'s unit, floats of days to the nearest second.
+
+    Output: (rows, columns) of the layer's dtype (float32). All parts are whole numbers: fractions of a
+    second, or of a day, are cut off downwards. A row is NaN where the moment is missing ("", -1 in
+    integers, NaN), or unreadable: another form, no such day or time (a leap second is none), not in the
+    years 1 to 9999.
+
+    Args:
+        parts: `year`, `quarter` (1 to 4), `month`, `week` (of ISO 8601, 1 to 53), `day`, `day_of_year`
+            (1 to 366), `weekday` (Monday is 0), `hour`, `minute`, `second`, `is_weekend` (1 on Saturdays
+            and Sundays), `epoch_days` and `epoch_seconds` (since 1970). A float32 has `epoch_days`
+            exactly, but of `epoch_seconds` in our days multiples of 128: where that is too coarse,
+            give the layer `dtype="float64"`.
+        source: `iso` for texts, or the unit of numbers: `s`, `ms`, `us`, `ns` or `days`.
+        cyclic: gives two columns, sine and cosine of 2 pi (part - its first value) / its period, for
+            each part that comes round; periods: quarter 4, month 12, week 53, day 31, day_of_year 366,
+            weekday 7, hour 24, minute and second 60.
+
+    Attributes:
+        columns: the names of the columns: the part's, or with `_sin` and `_cos` behind it.
+
+    Raises:
+        ValueError: an argument or the input is not among what is possible.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[str] = ("month", "day", "weekday", "hour"),
+        source: str = "iso",
+        cyclic: bool = False,
+        **options: Any,
+    ) -> None:
+        # Moments as float64 are not to become float32 on their way in.
+        super().__init__(**{"autocast": False, **options})
+        self.supports_jit = False  # XLA has no texts
+        parts = [parts] if isinstance(parts, str) else list(parts)
+        if not parts or any(part not in PARTS for part in parts):
+            raise ValueError(f"DateTimeParts: parts is {parts}; possible: one or more of {', '.join(PARTS)}")
+        if source not in SOURCES:
+            raise ValueError(f"DateTimeParts: source is {source!r}; possible: {', '.join(SOURCES)}")
+        self._parts, self._source, self._cyclic = tuple(parts), source, bool(cyclic)
+
+    @property
+    def columns(self) -> list[str]:
+        angles = CYCLES if self._cyclic else ()
+        ends = {part: ("_sin", "_cos") if part in angles else ("",) for part in self._parts}
+        return [part + end for part in self._parts for end in ends[part]]
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        shape = tuple(input_shape)
+        if not shape or shape[1:] not in ((), (1,)):
+            raise ValueError(f"DateTimeParts: inputs are of shape {shape}; possible: (rows,) and (rows, 1)")
+
+    def call(self, moments: Any) -> tf.Tensor:
+        moments = tf.convert_to_tensor(moments)
+        _check_dtype(moments.dtype.name, self._source)
+        known_rows, moments = moments.shape[0], tf.reshape(moments, [-1])
+        if self._source == "iso":
+            seconds, known = _seconds_of_texts(moments)
+        else:
+            seconds, known = _seconds_of_numbers(moments, self._source)
+        moment = _Moment(seconds)
+        table = tf.concat([self._columns_of(part, moment) for part in self._parts], axis=1)
+        missing = tf.constant(np.nan, table.dtype)
+        return tf.ensure_shape(tf.where(known[:, None], table, missing), [known_rows, len(self.columns)])
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, int]:
+        return input_shape[0], len(self.columns)
+
+    def compute_output_spec(self, moments: Any) -> keras.KerasTensor:
+        _check_dtype(moments.dtype, self._source)
+        return keras.KerasTensor(self.compute_output_shape(moments.shape), self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        config = {"parts": list(self._parts), "source": self._source, "cyclic": self._cyclic}
+        return {**super().get_config(), **config}
+
+    def _columns_of(self, part: str, moment: _Moment) -> tf.Tensor:
+        """The columns of one part, (rows, 1) or (rows, 2)."""
+        values = getattr(moment, part)()
+        if not self._cyclic or part not in CYCLES:
+            return tf.cast(values, self.compute_dtype)[:, None]
+        first, period = CYCLES[part]
+        angles = 2 * np.pi * np.arange(period) / period
+        # A table of all angles is exact, and the same on every device.
+        circle = tf.constant(np.stack([np.sin(angles), np.cos(angles)], axis=1), self.compute_dtype)
+        return tf.gather(circle, values - first)
+
+
+class _Moment:
+    """The parts of moments, each int64 (rows,), from seconds since 1970 in UTC: int64 (rows,)."""
+
+    def __init__(self, seconds: tf.Tensor) -> None:
+        self._seconds = seconds
+        self._days = seconds // DAY_SECONDS
+        self._of_day = seconds - self._days * DAY_SECONDS
+        self._year, self._month, self._day = _civil_from_days(self._days)
+
+    def year(self) -> tf.Tensor:
+        return self._year
+
+    def quarter(self) -> tf.Tensor:
+        return (self._month + 2) // 3
+
+    def month(self) -> tf.Tensor:
+        return self._month
+
+    def week(self) -> tf.Tensor:
+        # A week belongs to the year that its Thursday is in (ISO 8601, 2.2.10).
+        thursday = self._days - self.weekday() + 3
+        year, _, _ = _civil_from_days(thursday)
+        return (thursday - _days_from_civil(year, 1, 1)) // 7 + 1
+
+    def day(self) -> tf.Tensor:
+        return self._day
+
+    def day_of_year(self) -> tf.Tensor:
+        return self._days - _days_from_civil(self._year, 1, 1) + 1
+
+    def weekday(self) -> tf.Tensor:
+        return (self._days + 3) % 7  # 1970-01-01 was a Thursday
+
+    def hour(self) -> tf.Tensor:
+        return self._of_day // 3600
+
+    def minute(self) -> tf.Tensor:
+        return self._of_day // 60 % 60
+
+    def second(self) -> tf.Tensor:
+        return self._of_day % 60
+
+    def is_weekend(self) -> tf.Tensor:
+        return tf.cast(self.weekday() >= 5, tf.int64)
+
+    def epoch_days(self) -> tf.Tensor:
+        return self._days
+
+    def epoch_seconds(self) -> tf.Tensor:
+        return self._seconds
+
+
+def _seconds_of_numbers(numbers: tf.Tensor, unit: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """Seconds since 1970, and where they are known; elsewhere they are some moment's."""
+    if numbers.dtype.is_floating:
+        numbers = tf.cast(numbers, tf.float64)
+        # A third of a day is 28,799.999999999996 seconds.
+        seconds = tf.round(numbers * DAY_SECONDS) if unit == "days" else numbers / UNITS_A_SECOND[unit]
+        return _within(tf.floor(seconds), FIRST_DAY * DAY_SECONDS, (LAST_DAY + 1) * DAY_SECONDS - 1)
+    missing = numbers == -1 if numbers.dtype.min else tf.zeros_like(numbers, tf.bool)
+    numbers = tf.cast(numbers, tf.int64)
+    if unit == "days":
+        days, known = _within(numbers, FIRST_DAY, LAST_DAY)
+        seconds = days * DAY_SECONDS
+    else:
+        seconds = numbers // UNITS_A_SECOND[unit]
+        seconds, known = _within(seconds, FIRST_DAY * DAY_SECONDS, (LAST_DAY + 1) * DAY_SECONDS - 1)
+    return seconds, known & ~missing
+
+
+def _seconds_of_texts(texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Seconds since 1970, and where they are known; elsewhere they are some moment's."""
+    readable = tf.strings.regex_full_match(texts, ISO_8601)
+    texts = tf.where(readable, texts, "1970-01-01")
+    characters = tf.cast(tf.io.decode_raw(texts, tf.uint8, fixed_length=LONGEST), tf.int64)
+    length = tf.cast(tf.strings.length(texts), tf.int64)
+
+    def two_digits(place: int | tf.Tensor) -> tf.Tensor:
+        if isinstance(place, int):
+            pair = characters[:, place : place + 2]
+        else:
+            pair = tf.gather(characters, place[:, None] + [0, 1], axis=1, batch_dims=1)
+        return 10 * pair[:, 0] + pair[:, 1] - 11 * ord("0")
+
+    def where(condition: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        return tf.where(condition, number, tf.zeros_like(number))
+
+    year, month, day = 100 * two_digits(0) + two_digits(2), two_digits(5), two_digits(8)
+    has_time = length >= len("2026-11-24T01:38")
+    hour, minute = where(has_time, two_digits(11)), where(has_time, two_digits(14))
+    second = where(characters[:, 16] == ord(":"), two_digits(17))
+    # After the minutes only a zone has a sign; its minutes, if it has any, are the last two characters.
+    tail = characters[:, 16:]
+    signs = tf.cast(tail == ord("+"), tf.int64) - tf.cast(tail == ord("-"), tf.int64)
+    sign, place = tf.reduce_sum(signs, axis=1), 16 + tf.argmax(tf.abs(signs), axis=1)
+    has_zone_minutes = (sign != 0) & (length - place > len("+01"))
+    zone_hour = where(sign != 0, two_digits(tf.minimum(place + 1, LONGEST - 2)))
+    zone_minute = where(has_zone_minutes, two_digits(length - 2))
+
+    month_days = tf.gather(MONTH_DAYS, tf.clip_by_value(month, 1, 12) - 1)
+    leap = (month == 2) & (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
+    known = readable & (month >= 1) & (month <= 12) & (day >= 1)
+    known &= day <= month_days + tf.cast(leap, tf.int64)
+    known &= (hour < 24) & (minute < 60) & (second < 60) & (zone_hour < 24) & (zone_minute < 60)
+    offset = sign * (zone_hour * 3600 + zone_minute * 60)
+    seconds = _days_from_civil(year, month, day) * DAY_SECONDS + hour * 3600 + minute * 60 + second - offset
+    seconds, within = _within(seconds, FIRST_DAY * DAY_SECONDS, (LAST_DAY + 1) * DAY_SECONDS - 1)
+    return seconds, known & within
+
+
+def _within(numbers: tf.Tensor, first: int, last: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """As int64, and where they are in the range; 0 elsewhere."""
+    known = (numbers >= first) & (numbers <= last)
+    return tf.cast(tf.where(known, numbers, tf.zeros_like(numbers)), tf.int64), known
+
+
+# Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", days_from_civil and civil_from_days
+# (https://howardhinnant.github.io/date_algorithms.html). Years begin in March, so that the leap day is
+# the last; eras are the 400 years after which the calendar repeats, of 146,097 days.
+def _days_from_civil(year: tf.Tensor, month: tf.Tensor | int, day: tf.Tensor | int) -> tf.Tensor:
+    """Days since 1970-01-01."""
+    year = year - tf.cast(tf.less_equal(month, 2), tf.int64)
+    era = year // 400
+    of_era = year - era * 400
+    of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1
+    return era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468
+
+
+def _civil_from_days(days: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Year, month and day of the days since 1970-01-01."""
+    days = days + 719_468
+    era = days // 146_097
+    of_era = days - era * 146_097
+    year_of_era = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
+    of_year = of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    month_from_march = (5 * of_year + 2) // 153
+    day = of_year - (153 * month_from_march + 2) // 5 + 1
+    month = (month_from_march + 2) % 12 + 1
+    return year_of_era + era * 400 + tf.cast(month <= 2, tf.int64), month, day
+
+
+def _check_dtype(dtype: str, source: str) -> None:
+    if (dtype == "string") != (source == "iso") or dtype == "bool":
+        possible = "texts" if source == "iso" else "integers and floats"
+        raise ValueError(f"DateTimeParts: inputs are {dtype}; possible with source {source!r}: {possible}")

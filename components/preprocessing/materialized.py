@@ -1,0 +1,104 @@
+"""Preprocessed rows, stored once: shards of what the preprocessing gives."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kerasline.components.core.artifacts import Examples, Preprocessing
+from kerasline.components.core.component import Context
+from kerasline.components.core.errors import ParameterError
+from kerasline.components.data.feed import feed, rows_a_batch
+from kerasline.components.data.fold import fold, take
+
+Written = list[tuple[str, dict[str, Any]]]  # the split, and what the manifest says of a shard
+
+
+def materialize(preprocessing: Preprocessing, examples: Examples, context: Context) -> int:
+    """Stores the preprocessed rows of all splits in the artifact, a shard for each of theirs.
+
+    Returns:
+        How many rows.
+
+    Raises:
+        ParameterError: an output varies in length, or is random in training.
+        DataError: a column cannot be fed to the preprocessing.
+    """
+    _check(preprocessing)
+    stored = Examples(preprocessing.path / Preprocessing.MATERIALIZED)
+    shards = [(split, str(shard)) for split in examples.splits for shard in examples.whole_shards(split)]
+    work = context.work_dir / f"materialized-{uuid.uuid4().hex}"
+    write = functools.partial(_write, preprocessing=preprocessing, folder=work)
+    for split in examples.splits:
+        (work / split).mkdir(parents=True)
+        (stored.path / split).mkdir(parents=True)
+    written: Written = fold(shards, write, operator.add, context) or []
+    take((shard["path"] for _, shard in written), work, stored.path)
+    splits = {split: [shard for name, shard in written if name == split] for split in examples.splits}
+    stored.write_json(Examples.MANIFEST, {"splits": splits, "made_from": examples.digest()})
+    return sum(shard["rows"] for _, shard in written)
+
+
+def _check(preprocessing: Preprocessing) -> None:
+    from kerasline.components.preprocessing.random_layers import is_random
+
+    model = preprocessing.load()
+    if is_random(model):
+        raise ParameterError(
+            "Transform.materialize: the preprocessing augments at random, which stored rows would not be; "
+            "leave it out, or move the random layers into the model"
+        )
+    for name, tensor in model.output.items():
+        if None in tensor.shape[1:]:
+            raise ParameterError(
+                f"Transform.materialize: output {name!r} has no fixed shape, {tuple(tensor.shape[1:])}; "
+                "give one, for instance with output_sequence_length"
+            )
+
+
+def _write(element: tuple[str, str], preprocessing: Preprocessing, folder: Path) -> Written:
+    split, shard = element
+    model, facts = _loaded(preprocessing.path), preprocessing.facts
+    rows = rows_a_batch({**model.input, **{f"output {name}": t for name, t in model.output.items()}})
+    path = f"{split}/{Path(shard).name}"
+    unfinished = folder / f"{path}.{uuid.uuid4().hex}"  # a runner may do an element twice
+    count, writer = 0, None
+    beside = [*preprocessing.labels, *([facts["sample_weight"]] if facts["sample_weight"] else [])]
+    beside = [name for name in beside if name not in model.output]
+    with pq.ParquetFile(shard) as file:
+        for batch in file.iter_batches(rows, columns=list({**model.input, **dict.fromkeys(beside)})):
+            outputs = model(feed(batch, model.input), training=False)
+            columns = {name: as_arrow(tensor.numpy()) for name, tensor in outputs.items()}
+            columns |= {name: batch.column(name) for name in beside}
+            table = pa.table(columns)
+            writer = writer or pq.ParquetWriter(unfinished, table.schema, compression="zstd")
+            writer.write_table(table)
+            count += len(table)
+    writer.close()
+    os.replace(unfinished, folder / path)
+    return [(split, {"path": path, "rows": count})]
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(path: Path) -> Any:
+    return Preprocessing(path).load()
+
+
+def as_arrow(values: np.ndarray) -> pa.Array:
+    """An array (rows, ...) as a column."""
+    if values.dtype == object:
+        texts = pa.array(values.reshape(-1), pa.binary())
+        return texts if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(texts, values[0].size)
+    if values.dtype.name == "bfloat16":
+        values = values.astype(np.float32)
+    if values.ndim == 1:
+        return pa.array(values)
+    return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(values))

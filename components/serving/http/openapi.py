@@ -1,0 +1,101 @@
+"""An OpenAPI description of the REST face."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_VALUE: dict[str, Any] = {"description": "A value, a nested list of values, or an object of them by input name."}
+_ROWS = {"signature_name": {"type": "string"}, "instances": {"type": "array", "minItems": 1, "items": _VALUE}}
+_COLUMNS = {"signature_name": {"type": "string"}, "inputs": _VALUE}
+_EXAMPLE = {"type": "object", "additionalProperties": _VALUE}
+_EXAMPLES = {
+    "signature_name": {"type": "string"},
+    "context": _EXAMPLE,
+    "examples": {"type": "array", "minItems": 1, "items": _EXAMPLE},
+}
+_REFUSALS = {
+    "400": "The request is malformed, or the model refuses it.",
+    "401": "An API key is needed.",
+    "404": "There is no such model or version.",
+    "408": "The body did not come in time.",
+    "413": "The body is too large.",
+    "429": "Too much waits already; try again.",
+    "500": "The server or the model failed.",
+    "501": "The model's data type has no form in JSON.",
+    "503": "Not ready, or draining.",
+    "504": "The request's time was up.",
+}
+
+
+def description() -> dict[str, Any]:
+    """The document, as OpenAPI 3.1."""
+    paths: dict[str, Any] = {}
+    places = {
+        "": (),
+        "/versions/{version}": (_path("version", "integer"),),
+        "/labels/{label}": (_path("label"),),
+    }
+    for place, more in places.items():
+        base, parameters = f"/v1/models/{{model}}{place}", [_path("model"), *more]
+        paths[f"{base}:predict"] = _post(
+            parameters,
+            {"oneOf": [_object(_ROWS, "instances"), _object(_COLUMNS, "inputs")]},
+            {
+                "oneOf": [
+                    _object({"predictions": _VALUE}, "predictions"),
+                    _object({"outputs": _VALUE}, "outputs"),
+                ]
+            },
+        )
+        for method in ("classify", "regress"):
+            answer = _object({"results": {"type": "array"}}, "results")
+            paths[f"{base}:{method}"] = _post(parameters, _object(_EXAMPLES, "examples"), answer)
+        status = _object({"model_version_status": {"type": "array"}}, "model_version_status")
+        paths[base] = _get(status, parameters)
+        metadata = _object({"model_spec": {"type": "object"}, "metadata": {"type": "object"}}, "metadata")
+        paths[f"{base}/metadata"] = _get(metadata, parameters)
+    paths["/v1/models"] = _get(_object({"models": {"type": "object"}}, "models"))
+    paths["/healthz"] = paths["/readyz"] = _get(_object({"status": {"type": "string"}}, "status"))
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "kerasline serve", "version": "1", "description": "TensorFlow Serving's REST API."},
+        "paths": paths,
+    }
+
+
+def _path(name: str, kind: str = "string") -> dict[str, Any]:
+    schema = {"type": kind, **({"minimum": 0} if kind == "integer" else {"minLength": 1})}
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _object(properties: dict[str, Any], required: str) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": [required]}
+
+
+def _post(parameters: list[Any], body: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    content = {"application/json": {"schema": body}}
+    timeout = {
+        "name": "X-Request-Timeout",
+        "in": "header",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+    }
+    return {
+        "post": {
+            "parameters": [*parameters, timeout],
+            "requestBody": {"required": True, "content": content},
+            "responses": _responses(answer),
+        }
+    }
+
+
+def _get(answer: dict[str, Any], parameters: list[Any] | None = None) -> dict[str, Any]:
+    return {"get": {"parameters": parameters or [], "responses": _responses(answer)}}
+
+
+def _responses(answer: dict[str, Any]) -> dict[str, Any]:
+    error = {"application/json": {"schema": _object({"error": {"type": "string"}}, "error")}}
+    refused = {status: {"description": about, "content": error} for status, about in _REFUSALS.items()}
+    return {
+        "200": {"description": "The answer.", "content": {"application/json": {"schema": answer}}},
+        **refused,
+    }

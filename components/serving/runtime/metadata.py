@@ -1,0 +1,67 @@
+"""Status and metadata of models, as TensorFlow Serving's messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from kerasline.components.serving.grpc.protos import STATES, messages
+from kerasline.components.serving.runtime.errors import CODE_NUMBERS, invalid
+from kerasline.components.serving.runtime.models import Version
+
+SIGNATURES = "signature_def"
+
+
+def status_message(versions: Iterable[Version]) -> Any:
+    """A GetModelStatusResponse."""
+    response = messages().GetModelStatusResponse()
+    for version in versions:
+        one = response.model_version_status.add(version=version.number, state=STATES[version.state])
+        one.status.SetInParent()
+        if version.error is not None:
+            one.status.error_code = CODE_NUMBERS[version.error.code]
+            one.status.error_message = str(version.error)
+    return response
+
+
+def metadata_message(version: Version, fields: Sequence[str]) -> Any:
+    """A GetModelMetadataResponse. Raises INVALID_ARGUMENT for fields other than `signature_def`."""
+    if not fields:
+        raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
+    for field in fields:
+        if field != SIGNATURES:
+            raise invalid(f"Metadata field {field} is not supported")
+    response = messages().GetModelMetadataResponse()
+    response.model_spec.name = version.model
+    response.model_spec.version.value = version.number
+    response.metadata[SIGNATURES].Pack(_signatures(version))
+    return response
+
+
+def status_json(versions: Iterable[Version]) -> dict[str, Any]:
+    """What `status_message` is in JSON. It needs no message, and so no TensorFlow, which is imported meanwhile."""
+    entries = []
+    for version in versions:
+        code, message = ("OK", "") if version.error is None else (version.error.code, str(version.error))
+        status = {"error_code": code, "error_message": message}
+        entries.append({"version": str(version.number), "state": version.state, "status": status})
+    return {"model_version_status": entries}
+
+
+def metadata_json(version: Version) -> dict[str, Any]:
+    from google.protobuf import json_format
+
+    signatures = json_format.MessageToDict(
+        _signatures(version), preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return {
+        "model_spec": {"name": version.model, "signature_name": "", "version": str(version.number)},
+        "metadata": {SIGNATURES: signatures},
+    }
+
+
+def _signatures(version: Version) -> Any:
+    made = messages().SignatureDefMap()
+    for name, definition in version.session.definitions.items():
+        made.signature_def[name].ParseFromString(definition.SerializeToString())
+    return made

@@ -1,0 +1,91 @@
+"""Warming a version before it answers: the first execution of a graph is many times slower than the next."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerasline.components.models.session import SavedModelSession
+from kerasline.components.models.signatures import Signature
+from kerasline.components.serving.grpc import tensor_codec
+from kerasline.components.serving.runtime import examples
+from kerasline.components.serving.runtime.errors import RequestError, invalid
+from kerasline.components.serving.runtime.signatures import find_signature
+
+log = logging.getLogger(__name__)
+REQUESTS = Path("assets.extra") / "tf_serving_warmup_requests"
+MOST_REQUESTS = 1000  # TensorFlow Serving's bound
+
+
+def warm(session: SavedModelSession, folder: Path) -> dict[str, float]:
+    """Executes the recorded requests of `assets.extra/tf_serving_warmup_requests`, a TFRecord of PredictionLog.
+
+    Every signature that those leave cold is executed with one row of zeros and empty texts.
+
+    Returns:
+        The time in seconds of the last execution of each signature.
+
+    Raises:
+        RequestError: a recorded request is broken, or the model refuses it.
+    """
+    seconds = {}
+    file = folder / REQUESTS
+    if file.is_file():
+        for signature, arrays in _recorded(session, file):
+            seconds[signature.name] = _timed(session, signature, arrays)
+    for name, signature in session.signatures.items():
+        if name not in seconds:
+            try:
+                arrays = _zeros(signature)
+                _timed(session, signature, arrays)
+                seconds[name] = _timed(session, signature, arrays)
+            except Exception as error:  # a made-up row may well be one that the model cannot take
+                log.debug("%s: signature %s is not warmed: %s", folder, name, error)
+    return seconds
+
+
+def _recorded(session: SavedModelSession, file: Path) -> Any:
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    from kerasline.components.serving.grpc.protos import messages
+
+    for number, record in enumerate(tf.data.TFRecordDataset(str(file)).as_numpy_iterator()):
+        if number >= MOST_REQUESTS:
+            raise invalid(f"{file}: more than {MOST_REQUESTS} warm-up requests")
+        try:
+            yield _request(session, messages().PredictionLog.FromString(record))
+        except DecodeError as error:
+            raise invalid(f"{file}: record {number} is no PredictionLog") from error
+        except RequestError as error:
+            raise RequestError(error.code, f"{file}: record {number}: {error}") from error
+
+
+def _request(session: SavedModelSession, recorded: Any) -> tuple[Signature, list[np.ndarray]]:
+    kind = recorded.WhichOneof("log_type")
+    if kind is None:
+        raise invalid("only Predict, Classify and Regress can be warmed up with")
+    request = getattr(recorded, kind).request
+    signature = find_signature(session, request.model_spec.signature_name)
+    if kind == "predict_log":
+        return signature, tensor_codec.predict_arrays(request.inputs, signature)
+    given = examples.from_proto(request.input)
+    return signature, examples.to_inputs(given, signature, fills_missing=session.fills_missing)
+
+
+def _zeros(signature: Signature) -> list[np.ndarray]:
+    made = []
+    for spec in signature.inputs.values():
+        shape = [1 if size is None else size for size in spec.shape or ()]
+        made.append(np.full(shape, b"", object) if spec.is_string else np.zeros(shape, spec.dtype))
+    return made
+
+
+def _timed(session: SavedModelSession, signature: Signature, arrays: list[np.ndarray]) -> float:
+    started = time.monotonic()
+    session.call(signature, arrays)
+    return time.monotonic() - started

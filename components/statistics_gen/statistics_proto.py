@@ -1,0 +1,164 @@
+"""Summaries in the forms that people and other tools read: tensorflow-metadata's, and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+from tensorflow_metadata.proto.v0 import statistics_pb2
+
+from kerasline.components.statistics_gen.statistics import ColumnSummary, MediaSummary, NumberSummary
+
+BUCKETS = 10
+TOP_VALUES = 20
+RANKED_VALUES = 1000
+
+
+def as_dataset(name: str, rows: int, summaries: Mapping[str, ColumnSummary]) -> Any:
+    """A `DatasetFeatureStatistics`, whose fields mean what statistics.proto says of them.
+
+    What that has no field for is in `custom_stats`: `unique` and `top_values` of numbers,
+    `min_length` and `max_length` of texts, in bytes, `formats`, `unknown_format`, and sizes
+    (`height`, `width`, `sample_rate`, `channels`, `frames`: a histogram each) of images and audio.
+    """
+    dataset = statistics_pb2.DatasetFeatureStatistics(name=name, num_examples=rows)
+    for feature, summary in summaries.items():
+        _fill(dataset.features.add(), feature, summary)
+    return dataset
+
+
+def as_table(datasets: Mapping[str, Mapping[str, ColumnSummary]]) -> pa.Table:
+    """A row a feature of a data set: the figures that fit in a cell."""
+    rows = []
+    for dataset, summaries in datasets.items():
+        for name, summary in summaries.items():
+            numbers, counted = summary.numbers, summary.kind != "NONE" and not summary.media
+            known = numbers.moments.count > 0
+            quartiles = numbers.at([0.25, 0.5, 0.75]) or [None] * 3
+            top = summary.counts.top(1)
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "feature": name,
+                    "type": summary.kind,
+                    "rows": summary.rows,
+                    "missing": summary.missing,
+                    "values": summary.values,
+                    "zeros": numbers.zeros if known else None,
+                    "non_finite": numbers.non_finite if summary.kind == "FLOAT" else None,
+                    "mean": float(numbers.moments.mean) if known else None,
+                    "std_dev": float(numbers.moments.std) if known else None,
+                    "min": numbers.minimum if known else None,
+                    "quartile_1": quartiles[0],
+                    "median": quartiles[1],
+                    "quartile_3": quartiles[2],
+                    "max": numbers.maximum if known else None,
+                    "unique": summary.counts.distinct if counted else None,
+                    "top": _label(top[0][0]) if top else None,
+                    "top_count": top[0][1] if top else None,
+                    "mean_length": summary.lengths.moments.mean if summary.lengths else None,
+                    "min_values": summary.least_values,
+                    "max_values": summary.most_values,
+                    "invalid_utf8": summary.invalid_utf8 if summary.kind == "STRING" else None,
+                    "formats": ", ".join(summary.media.formats) if summary.media else None,
+                }
+            )
+    return pa.Table.from_pylist(rows)
+
+
+def _fill(feature: Any, name: str, summary: ColumnSummary) -> None:
+    feature.path.step.append(name)
+    kind = "STRING" if summary.kind == "NONE" else summary.kind
+    feature.type = statistics_pb2.FeatureNameStatistics.Type.Value(kind)
+    side = feature.string_stats if kind == "STRING" else feature.num_stats
+    _fill_common(side.common_stats, summary)
+    if kind == "STRING":
+        _fill_text(feature, side, summary)
+    else:
+        _fill_numbers(side, summary)
+        feature.custom_stats.add(name="unique", num=summary.counts.distinct)
+        if kind == "INT":
+            _rank(feature.custom_stats.add(name="top_values").rank_histogram, summary, RANKED_VALUES)
+
+
+def _fill_common(common: Any, summary: ColumnSummary) -> None:
+    present = summary.rows - summary.missing
+    common.num_non_missing, common.num_missing = present, summary.missing
+    common.tot_num_values = summary.values
+    common.min_num_values, common.max_num_values = summary.least_values, summary.most_values
+    common.avg_num_values = summary.values / present if present else 0.0
+    if summary.valency is not None:
+        _quantiles(common.num_values_histogram, summary.valency)
+
+
+def _fill_text(feature: Any, stats: Any, summary: ColumnSummary) -> None:
+    stats.invalid_utf8_count = summary.invalid_utf8
+    if summary.lengths is not None:
+        stats.avg_length = summary.lengths.moments.mean
+        feature.custom_stats.add(name="min_length", num=summary.lengths.minimum)
+        feature.custom_stats.add(name="max_length", num=summary.lengths.maximum)
+    if summary.media is not None:
+        _fill_media(feature, summary.media)
+        return
+    stats.unique = summary.counts.distinct
+    for value, count in summary.counts.top(TOP_VALUES):
+        stats.top_values.add(value=_label(value), frequency=count)
+    _rank(stats.rank_histogram, summary, RANKED_VALUES)
+
+
+def _fill_media(feature: Any, media: MediaSummary) -> None:
+    formats = feature.custom_stats.add(name="formats").rank_histogram
+    for rank, (name, count) in enumerate(media.formats.most_common()):
+        formats.buckets.add(low_rank=rank, high_rank=rank, label=name, sample_count=count)
+    feature.custom_stats.add(name="unknown_format", num=media.unknown)
+    for name, sizes in media.sizes.items():
+        _quantiles(feature.custom_stats.add(name=name).histogram, sizes)
+
+
+def _fill_numbers(stats: Any, summary: ColumnSummary) -> None:
+    numbers = summary.numbers
+    stats.num_zeros = numbers.zeros
+    if numbers.moments.count:
+        stats.mean, stats.std_dev = numbers.moments.mean, numbers.moments.std
+        stats.min, stats.max = numbers.minimum, numbers.maximum
+        stats.median = numbers.at([0.5])[0]
+    _widths(stats.histograms.add(), numbers)
+    _quantiles(stats.histograms.add(), numbers)
+    for histogram in stats.histograms:
+        histogram.num_nan, histogram.num_undefined = summary.nan, numbers.non_finite
+
+
+def _widths(histogram: Any, numbers: NumberSummary) -> None:
+    """Buckets of equal width; all in the first where there is but one value."""
+    histogram.type = statistics_pb2.Histogram.STANDARD
+    count = numbers.moments.count
+    if not count:
+        return
+    width = (numbers.maximum - numbers.minimum) / BUCKETS
+    bounds = [numbers.minimum + width * i for i in range(1, BUCKETS)]
+    below = [0.0, *numbers.shares_up_to(bounds), 1.0]
+    edges = [numbers.minimum, *bounds, numbers.maximum]
+    for i in range(BUCKETS):
+        share = below[i + 1] - below[i]
+        histogram.buckets.add(low_value=edges[i], high_value=edges[i + 1], sample_count=share * count)
+
+
+def _quantiles(histogram: Any, numbers: NumberSummary) -> None:
+    """Buckets of equal counts."""
+    histogram.type = statistics_pb2.Histogram.QUANTILES
+    count = numbers.moments.count
+    if not count:
+        return
+    edges = [numbers.minimum, *numbers.at([i / BUCKETS for i in range(1, BUCKETS)]), numbers.maximum]
+    for low, high in zip(edges, edges[1:]):
+        histogram.buckets.add(low_value=low, high_value=high, sample_count=count / BUCKETS)
+
+
+def _rank(histogram: Any, summary: ColumnSummary, most: int) -> None:
+    for rank, (value, count) in enumerate(summary.counts.top(most)):
+        histogram.buckets.add(low_rank=rank, high_rank=rank, label=_label(value), sample_count=count)
+
+
+def _label(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

@@ -1,4 +1,0 @@
-"""How a built model is trained: what `components.trainer` is made of.
-
-`job` says what is to be done, `training` does it; each other file is one setting or one duty.
-"""

@@ -1,1 +1,0 @@
-"""How hyperparameters are searched: what `components.tuner` is made of."""

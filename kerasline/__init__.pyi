@@ -1,0 +1,56 @@
+"""The public names of kerasline, for type checkers, editors and `__init__.py`, which imports them lazily."""
+
+from . import features as features
+from . import layers as layers
+from . import metrics as metrics
+from .components.bulk_inferrer.component import BulkInferrer as BulkInferrer
+from .components.core.artifacts import Anomalies as Anomalies
+from .components.core.artifacts import Artifact as Artifact
+from .components.core.artifacts import Blessing as Blessing
+from .components.core.artifacts import Evaluation as Evaluation
+from .components.core.artifacts import Examples as Examples
+from .components.core.artifacts import Explanation as Explanation
+from .components.core.artifacts import Hyperparameters as Hyperparameters
+from .components.core.artifacts import InfraValidation as InfraValidation
+from .components.core.artifacts import Model as Model
+from .components.core.artifacts import ModelForms as ModelForms
+from .components.core.artifacts import Predictions as Predictions
+from .components.core.artifacts import Preprocessing as Preprocessing
+from .components.core.artifacts import PushedModel as PushedModel
+from .components.core.artifacts import Report as Report
+from .components.core.artifacts import SavedModel as SavedModel
+from .components.core.artifacts import Schema as Schema
+from .components.core.artifacts import Statistics as Statistics
+from .components.core.component import Component as Component
+from .components.core.component import Context as Context
+from .components.core.component import Input as Input
+from .components.core.component import LastBlessed as LastBlessed
+from .components.core.component import Output as Output
+from .components.core.component import Parameter as Parameter
+from .components.core.component import component as component
+from .components.core.errors import KeraslineError as KeraslineError
+from .components.evaluator.component import Evaluator as Evaluator
+from .components.example_gen.component import CsvExampleGen as CsvExampleGen
+from .components.example_gen.component import InMemoryExampleGen as InMemoryExampleGen
+from .components.example_gen.component import JsonExampleGen as JsonExampleGen
+from .components.example_gen.component import MediaExampleGen as MediaExampleGen
+from .components.example_gen.component import ParquetExampleGen as ParquetExampleGen
+from .components.example_gen.component import SqlExampleGen as SqlExampleGen
+from .components.example_gen.component import TfdsExampleGen as TfdsExampleGen
+from .components.example_gen.component import TfRecordExampleGen as TfRecordExampleGen
+from .components.example_validator.component import ExampleValidator as ExampleValidator
+from .components.explainer.component import Explainer as Explainer
+from .components.exporter.component import Exporter as Exporter
+from .components.infra_validator.component import InfraValidator as InfraValidator
+from .components.model_builder.component import ModelBuilder as ModelBuilder
+from .components.pusher.component import Pusher as Pusher
+from .components.schema_gen.component import ImportSchemaGen as ImportSchemaGen
+from .components.schema_gen.component import SchemaGen as SchemaGen
+from .components.statistics_gen.component import StatisticsGen as StatisticsGen
+from .components.trainer.component import Trainer as Trainer
+from .components.transform.component import Transform as Transform
+from .components.tuner.component import Tuner as Tuner
+from .pipeline.dag import Pipeline as Pipeline
+from .pipeline.run import run as run
+
+__all__: list[str]

@@ -1,0 +1,251 @@
+"""A database, SQLite or PostgreSQL: how it is opened, its transactions, its locks, its errors in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import sqlite3
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from kerasline.components.core.errors import StoreError
+
+LOCK_TIMEOUT_SECONDS = 60
+CONNECT_TIMEOUT_SECONDS = 15
+# A host that vanished without a word (power, network) loses its locks after about this time.
+DEAD_AFTER_SECONDS = 120
+
+# Part of what PostgreSQL says, and what to do then.
+_ADVICE = {
+    "password authentication failed": "check user and password, in the URL, PGPASSWORD or ~/.pgpass",
+    "no password supplied": "give it in the URL, PGPASSWORD or ~/.pgpass",
+    "Connection refused": "start the server, or correct host and port",
+    "permission denied for schema": "let the user own the database (createdb --owner)",
+    "locked": f"waited {LOCK_TIMEOUT_SECONDS} s for another program to let go of it",
+}
+
+
+class Database:
+    """Opens a database by its SQLAlchemy URL; a connection is made when it is first needed.
+
+    PostgreSQL is spoken to by psycopg 3, whatever driver the URL names.
+
+    Raises:
+        StoreError: the URL cannot be understood, or the driver is missing.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = _engine_of(url)
+        reading, writing = {}, {"write": True}
+        if self._engine.dialect.name == "postgresql":
+            # Several queries of one reading see one state; SQLite's transactions are so by themselves.
+            reading = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+            writing = {"isolation_level": "READ COMMITTED"}
+        self._reading = self._engine.execution_options(**reading)
+        self._writing = self._engine.execution_options(**writing)
+
+    @contextlib.contextmanager
+    def transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
+        """A transaction, committed at the end; `write` says that it will write.
+
+        One writer at a time on SQLite. On PostgreSQL writers work side by side, each statement sees what
+        was committed before it began (READ COMMITTED), and who must not be disturbed locks a row.
+
+        Raises:
+            StoreError: whatever the database refuses.
+        """
+        with self._told(), (self._writing if write else self._reading).begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def alone(self, name: str) -> Iterator[sa.Connection]:
+        """A writing transaction that no other of the same name runs beside."""
+        with self.transaction(write=True) as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_key(name))))
+            yield connection
+
+    @contextlib.contextmanager
+    def held(self, name: str, *, shared: bool = False) -> Iterator[None]:
+        """Holds a name against every other process on every host, waiting as long as another has it.
+
+        Those that hold it `shared` do not wait for each other.
+
+        The lock is a PostgreSQL session's: it goes when the holder's connection does, so a dead process
+        holds none. Should the connection break while the holder lives, the holder is not told and works on:
+        the work may then be done twice, and whatever is published is published whole all the same.
+
+        SQLite is for one host, where the kernel's locks serve (`kerasline.pipeline.storage.locks`): there nothing is done.
+        """
+        if self._engine.dialect.name == "sqlite":
+            yield
+            return
+        lock = sa.func.pg_advisory_lock_shared if shared else sa.func.pg_advisory_lock
+        with self._told():
+            connection = self._engine.execution_options(isolation_level="AUTOCOMMIT").connect()
+        try:
+            with self._told():
+                connection.detach()  # from the pool: the lock must not return there with it
+                connection.execute(sa.text(_LASTING_SESSION))
+                connection.execute(sa.select(lock(_key(name))))
+            yield
+        finally:
+            with contextlib.suppress(sa.exc.DBAPIError):
+                connection.close()
+
+    def is_held(self, name: str) -> bool | None:
+        """Whether somebody holds a name now, shared or not; None on SQLite, which cannot tell."""
+        if self._engine.dialect.name == "sqlite":
+            return None
+        with self.transaction() as connection:
+            free = connection.execute(sa.select(sa.func.pg_try_advisory_xact_lock(_key(name)))).scalar()
+        return not free
+
+    def __str__(self) -> str:
+        return _without_password(self._engine.url.render_as_string(hide_password=True))
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            raise StoreError(f"metadata store {self}: {_explained(error.orig)}") from error
+
+
+def sqlite_url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+# A lock is waited for and held for hours, without a word: only what this server's version has is set.
+_LASTING_SESSION = f"""
+    SELECT set_config(name, CASE WHEN name LIKE 'tcp%idle' THEN '{DEAD_AFTER_SECONDS // 2}'
+        WHEN name LIKE 'tcp%interval' THEN '{DEAD_AFTER_SECONDS // 12}' WHEN name LIKE 'tcp%count' THEN '6'
+        WHEN name LIKE 'tcp%timeout' THEN '{DEAD_AFTER_SECONDS * 1000}' ELSE '0' END, false)
+    FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_session_timeout',
+        'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count', 'tcp_user_timeout')
+"""
+
+
+def _key(name: str) -> int:
+    """PostgreSQL's locks are named by 64 bits."""
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big", signed=True)
+
+
+def _engine_of(url: str) -> sa.Engine:
+    try:
+        parsed = sa.make_url(url)
+        if parsed.drivername.partition("+")[0] in ("postgresql", "postgres"):
+            return _postgresql_engine(parsed.set(drivername="postgresql+psycopg"))
+        if parsed.get_backend_name() == "sqlite":
+            return _sqlite_engine(parsed)
+    except ModuleNotFoundError as error:
+        hint = "; pip install 'kerasline[postgres]'" if error.name == "psycopg" else ""
+        raise StoreError(f"metadata store {_without_password(url)}: {error}{hint}") from error
+    except (sa.exc.ArgumentError, ImportError, ValueError) as error:
+        raise StoreError(f"metadata store {_without_password(url)!r}: {_without_password(str(error))}") from None
+    except OSError as error:
+        raise StoreError(f"metadata store {url!r}: {error.strerror}: {error.filename}") from error
+    raise StoreError(f"metadata store {_without_password(url)!r}: a URL of sqlite or postgresql is wanted")
+
+
+def _sqlite_engine(url: sa.URL) -> sa.Engine:
+    if url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    # No pool: a connection a transaction, so that threads and forks never share one.
+    engine = sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args={"timeout": LOCK_TIMEOUT_SECONDS})
+    sa.event.listen(engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _postgresql_engine(url: sa.URL) -> sa.Engine:
+    if "@" in (url.host or ""):
+        raise ValueError("write an '@' in the password as %40")
+    arguments = {
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "keepalives_idle": DEAD_AFTER_SECONDS // 2,
+        "keepalives_interval": DEAD_AFTER_SECONDS // 12,
+        "keepalives_count": 6,
+    }
+    arguments = {name: value for name, value in arguments.items() if name not in url.query}
+    # A pool: to connect costs ten times what a transaction does. No thread ever waits for another's.
+    engine = sa.create_engine(url, connect_args=arguments, pool_size=2, max_overflow=-1, pool_pre_ping=True)
+    _leave_to_parent(engine)
+    return engine
+
+
+def _leave_to_parent(engine: sa.Engine) -> None:
+    """Gives a forked child connections of its own.
+
+    Two processes on one socket would read each other's answers; and a lock's connection that a child
+    kept open would outlive the parent which holds the lock.
+    """
+    connections: weakref.WeakSet[Any] = weakref.WeakSet()
+    sa.event.listen(engine, "connect", lambda connection, _record: connections.add(connection))
+    reference = weakref.ref(engine)
+
+    def in_child() -> None:
+        for connection in list(connections):
+            with contextlib.suppress(Exception):  # closed already: it has no socket
+                os.close(connection.fileno())
+        known = reference()
+        if known is not None:
+            known.dispose(close=False)
+
+    os.register_at_fork(after_in_child=in_child)
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    """Write-ahead log, so that readers and one writer do not wait for each other.
+
+    With `synchronous=NORMAL` a power cut may lose the last transactions but never the database;
+    the manifests beside the artifacts bring them back.
+    """
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    _patiently(lambda: cursor.execute("PRAGMA journal_mode=WAL"))
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    """A writer locks at once: two writers queue, where the second would fail to upgrade its lock."""
+    write = connection.get_execution_options().get("write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _patiently(call: Callable[[], Any]) -> None:
+    """Calls again while the database is locked: when two programs turn a new database to
+    write-ahead logging at once, SQLite refuses one of them without waiting its timeout.
+    """
+    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
+    while True:
+        try:
+            call()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
+
+
+def _explained(error: BaseException | None) -> str:
+    text = str(error)
+    if missing := re.search(r'database "(.+?)" does not exist', text):
+        return f"{text}; make it: createdb {missing[1]}"
+    hints = [hint for told, hint in _ADVICE.items() if told in text]
+    return f"{text} ({hints[0]})" if hints else text
+
+
+def _without_password(text: str) -> str:
+    """A URL, even one that cannot be parsed, to show."""
+    text = re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", text)
+    return re.sub(r"(password=)[^&\s]*", r"\1***", text)

@@ -1,0 +1,73 @@
+"""What the metadata store keeps, as values: runs, executions, artifacts."""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StoredArtifact:
+    """An artifact as the store knows it; `id` is a name for people too, by its first digits."""
+
+    type: str
+    path: str
+    digest: str
+    size_bytes: int
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: datetime.datetime = field(default_factory=lambda: now())
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What became of one node in one run.
+
+    Attributes:
+        state: running, ran, cached, skipped or failed.
+        folder: the published folder that holds a sub-folder for each output, and its manifest.
+        message: why it was skipped or failed, or what is worth telling besides.
+    """
+
+    run_id: str
+    pipeline: str
+    node: str
+    component: str
+    state: str
+    started: datetime.datetime
+    fingerprint: str | None = None
+    folder: str | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    message: str | None = None
+    finished: datetime.datetime | None = None
+    seconds: float | None = None
+    inputs: Mapping[str, StoredArtifact] = field(default_factory=dict)
+    outputs: Mapping[str, StoredArtifact] = field(default_factory=dict)
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a pipeline. `state`: running, succeeded or failed."""
+
+    id: str
+    pipeline: str
+    recipe: str
+    root: str
+    state: str
+    started: datetime.datetime
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    finished: datetime.datetime | None = None
+    seconds: float | None = None
+
+
+def now() -> datetime.datetime:
+    """The time in UTC, without a zone, as the store keeps it."""
+    return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+
+
+def new_run_id() -> str:
+    """A name for a run that sorts by time and never comes twice."""
+    return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"

@@ -1,0 +1,289 @@
+"""The metadata store: which runs there were, what they executed, what came of it, and from what.
+
+Tables: `runs`; `executions`, one a node and run; `artifacts`, one an output folder; `events`, which
+tie executions to the artifacts that they read and wrote. `file_digests` remembers the content
+digests of outside files, so that a large file is hashed once and not at every run.
+
+SQLite lets one writer in at a time. On PostgreSQL writers work side by side, and what is written here
+is right because of three rules: what is replaced is replaced by one statement (INSERT ... ON CONFLICT),
+or with the row of its run locked; a row that two may add at once is added by ON CONFLICT DO NOTHING;
+and rows of one table are locked in one order, so that two writers never wait for each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from kerasline.components.core.errors import StoreError, nearest
+from kerasline.pipeline.metadata.database import Database, sqlite_url
+from kerasline.pipeline.metadata.migrations import bring_up_to_date
+from kerasline.pipeline.metadata.records import Execution, Run, StoredArtifact, new_run_id, now
+from kerasline.pipeline.metadata.tables import artifacts as _artifacts
+from kerasline.pipeline.metadata.tables import events as _events
+from kerasline.pipeline.metadata.tables import executions as _executions
+from kerasline.pipeline.metadata.tables import file_digests as _file_digests
+from kerasline.pipeline.metadata.tables import runs as _runs
+
+__all__ = ["Execution", "Run", "Store", "StoredArtifact", "new_run_id", "now", "sqlite_url"]
+
+# So many executions of a node are looked through for an earlier one.
+MOST_HISTORY = 200
+
+# PostgreSQL's indexes take 2,700 bytes; the digest of a file with a longer path is not remembered.
+MOST_PATH_BYTES = 2000
+
+
+class Store:
+    """Opens a metadata store; makes its tables where they are missing, and upgrades older ones.
+
+    Args:
+        url: SQLAlchemy's form, such as `sqlite:///folder/metadata.sqlite` or
+            `postgresql://user:password@host:port/database`.
+
+    Raises:
+        StoreError: it cannot be opened, is not a database, or was made by a newer kerasline.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._database = Database(url)
+        bring_up_to_date(self._database)
+
+    def __reduce__(self) -> Any:
+        return _opened_once, (self.url,)
+
+    # What happens
+
+    def begin_run(self, run: Run) -> None:
+        """Records a run, or that one is taken up again; its earlier executions stay.
+
+        Raises:
+            StoreError: another pipeline's run has that id.
+        """
+        changed = {"state": run.state, "finished": None, "settings": run.settings}
+        with self._transaction(write=True) as connection:
+            begun = _insert(connection, _runs).values(**vars(run))
+            connection.execute(begun.on_conflict_do_update(index_elements=["id"], set_=changed))
+            whose = connection.execute(sa.select(_runs.c.pipeline).where(_runs.c.id == run.id)).scalar()
+            if whose != run.pipeline:  # what was written is taken back
+                raise StoreError(f"run {run.id!r} is one of the pipeline {whose!r}; give another id")
+
+    def finish_run(self, run_id: str, state: str, seconds: float) -> None:
+        with self._transaction(write=True) as connection:
+            values = {"state": state, "finished": now(), "seconds": seconds}
+            connection.execute(_runs.update().where(_runs.c.id == run_id).values(values))
+
+    def record(self, execution: Execution) -> None:
+        """Writes an execution, its artifacts and its events in one transaction.
+
+        A node has one execution in a run: what was recorded for it before is replaced.
+        """
+        columns = {c.name: getattr(execution, c.name) for c in _executions.c}
+        sides = (("in", execution.inputs), ("out", execution.outputs))
+        ties = [(side, name, artifact) for side, named in sides for name, artifact in named.items()]
+        with self._transaction(write=True) as connection:
+            # Those that record in one run queue here, so that no two replace a node's execution at once.
+            run = sa.select(_runs.c.id).where(_runs.c.id == execution.run_id)
+            connection.execute(run.with_for_update(key_share=True))
+            _forget(connection, execution.run_id, execution.node)
+            connection.execute(_executions.insert().values(columns))
+            ids = _made_known(connection, [artifact for _, _, artifact in ties])
+            tied = [
+                {"execution_id": execution.id, "artifact_id": ids[artifact.path], "direction": side, "name": name}
+                for side, name, artifact in ties
+            ]
+            if tied:
+                connection.execute(_events.insert(), tied)
+
+    def progress(self, execution_id: str, message: str) -> None:
+        """Says how far a running execution is."""
+        with self._transaction(write=True) as connection:
+            row = _executions.c.id == execution_id
+            connection.execute(_executions.update().where(row).values(message=message))
+
+    def remember_digest(self, path: str, size: int, mtime_ns: int, digest: str) -> None:
+        if len(path.encode("utf-8", "surrogatepass")) > MOST_PATH_BYTES:
+            return
+        facts = {"size": size, "mtime_ns": mtime_ns, "digest": digest}
+        with self._transaction(write=True) as connection:
+            row = _insert(connection, _file_digests).values(path=path, **facts)
+            connection.execute(row.on_conflict_do_update(index_elements=["path"], set_=facts))
+
+    def forget_artifacts(self, paths: Sequence[str]) -> None:
+        """Marks executions whose folders were removed, so that the cache no longer offers them."""
+        with self._transaction(write=True) as connection:
+            t = _executions.c
+            gone = sa.select(t.id).where(t.folder.in_(list(paths))).order_by(t.id).with_for_update(key_share=True)
+            ids = connection.execute(gone).scalars().all()
+            connection.execute(_executions.update().where(t.id.in_(ids)).values(fingerprint=None))
+
+    def held(self, name: str, *, shared: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Holds a name against every other host that has this store open, until the end of the `with`.
+
+        See `Database.held`: on SQLite it is nothing.
+        """
+        return self._database.held(name, shared=shared)
+
+    def is_held(self, name: str) -> bool | None:
+        """Whether somebody holds a name now, on whatever host; None on SQLite, which cannot tell."""
+        return self._database.is_held(name)
+
+    # What is known
+
+    def known_digest(self, path: str, size: int, mtime_ns: int) -> str | None:
+        """The digest of a file that has not been touched since it was last hashed."""
+        t = _file_digests.c
+        query = sa.select(t.digest).where(t.path == path, t.size == size, t.mtime_ns == mtime_ns)
+        return self._scalar(query)
+
+    def runs(self) -> list[Run]:
+        """Every run, the newest first."""
+        with self._transaction() as connection:
+            rows = connection.execute(sa.select(_runs).order_by(_runs.c.started.desc()))
+            return [Run(**row._mapping) for row in rows]
+
+    def run(self, run_id: str) -> Run:
+        """A run by its id or the beginning of it.
+
+        Raises:
+            StoreError: there is none, or several begin so.
+        """
+        every = self.runs()
+        found = [r for r in every if r.id == run_id] or [r for r in every if r.id.startswith(run_id)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise StoreError(f"run {run_id!r}: {len(found)} runs begin so; give more of the id")
+        raise StoreError(f"run {run_id!r}: no such run; {nearest(run_id, [r.id for r in every[:20]])}")
+
+    def executions(self, run_id: str) -> list[Execution]:
+        """The executions of a run in the order in which they began, with inputs and outputs."""
+        query = sa.select(_executions).where(_executions.c.run_id == run_id)
+        return self._executions(query.order_by(_executions.c.started))
+
+    def published(self, fingerprint: str) -> Execution | None:
+        """The newest execution that did the work of a fingerprint: ran it, or found it void."""
+        t = _executions.c
+        query = sa.select(_executions).where(t.fingerprint == fingerprint)
+        query = query.where(t.state.in_(["ran", "cached", "skipped"]))
+        found = self._executions(query.order_by(t.finished.desc()).limit(1))
+        return found[0] if found else None
+
+    def latest(self, pipeline: str, node: str, run_id: str) -> Execution | None:
+        """The execution whose outputs stand for a node that is not run: this run's, or the newest."""
+        every = self._fruitful(pipeline, node)
+        ours = self._executions(every.where(_executions.c.run_id == run_id))
+        found = ours or self._executions(every.order_by(_executions.c.finished.desc()).limit(1))
+        return found[0] if found else None
+
+    def history(self, pipeline: str, node: str) -> list[Execution]:
+        """The executions of a node that gave outputs, in all runs, the newest first."""
+        query = self._fruitful(pipeline, node).order_by(_executions.c.finished.desc())
+        return self._executions(query.limit(MOST_HISTORY))
+
+    def artifact(self, key: str) -> StoredArtifact | None:
+        """An artifact by its id, the beginning of it, or its path or URL."""
+        t = _artifacts.c
+        path = key.rstrip("/") if "://" in key else str(Path(key).absolute())
+        query = sa.select(_artifacts).where(t.id.startswith(key, autoescape=True) | (t.path == path))
+        with self._transaction() as connection:
+            rows = connection.execute(query.limit(2)).all()
+        if len(rows) > 1:
+            raise StoreError(f"artifact {key!r}: several begin so; give more of the id")
+        return StoredArtifact(**rows[0]._mapping) if rows else None
+
+    def writer(self, artifact_id: str) -> Execution | None:
+        """The execution that wrote an artifact, as opposed to those that found it in the cache."""
+        found = self._works(artifact_id, "out")
+        return found[0] if found else None
+
+    def readers(self, artifact_id: str) -> list[Execution]:
+        """The executions that read an artifact and did work."""
+        return self._works(artifact_id, "in")
+
+    def _fruitful(self, pipeline: str, node: str) -> sa.Select:
+        t = _executions.c
+        query = sa.select(_executions).where(t.pipeline == pipeline, t.node == node)
+        return query.where(t.state.in_(["ran", "cached"]), t.folder.is_not(None))
+
+    def _works(self, artifact_id: str, direction: str) -> list[Execution]:
+        """Those that read or wrote an artifact, one for each folder that was made: the one that made it.
+
+        Where no record says who that was, as after a run that was taken up again by its id, the first to find it.
+        """
+        t = _executions.c
+        query = sa.select(_executions).join(_events, _events.c.execution_id == t.id)
+        query = query.where(_events.c.artifact_id == artifact_id, _events.c.direction == direction)
+        query = query.where(t.state.in_(["ran", "cached"])).order_by(t.state != "ran", t.finished)
+        made: dict[str | None, Execution] = {}
+        for execution in self._executions(query):
+            made.setdefault(execution.folder, execution)
+        return sorted(made.values(), key=lambda execution: execution.finished)
+
+    def _executions(self, query: sa.Select) -> list[Execution]:
+        with self._transaction() as connection:
+            rows = connection.execute(query).all()
+            ties: dict[str, dict[str, dict[str, StoredArtifact]]] = {}
+            joined = sa.select(_events, _artifacts).join(_artifacts)
+            ids = [row.id for row in rows]
+            for event in connection.execute(joined.where(_events.c.execution_id.in_(ids))):
+                artifact = StoredArtifact(**{c.name: event._mapping[c] for c in _artifacts.c})
+                sides = ties.setdefault(event.execution_id, {"in": {}, "out": {}})
+                sides[event.direction][event.name] = artifact
+        none: dict[str, dict[str, StoredArtifact]] = {"in": {}, "out": {}}
+        return [
+            Execution(
+                **row._mapping,
+                inputs=ties.get(row.id, none)["in"],
+                outputs=ties.get(row.id, none)["out"],
+            )
+            for row in rows
+        ]
+
+    def _scalar(self, query: sa.Select) -> Any:
+        with self._transaction() as connection:
+            return connection.execute(query).scalar()
+
+    def _transaction(self, *, write: bool = False) -> contextlib.AbstractContextManager[sa.Connection]:
+        return self._database.transaction(write=write)
+
+
+@functools.cache
+def _opened_once(url: str) -> Store:
+    """The store in a worker, opened once in a process, however many steps unpickle it."""
+    return Store(url)
+
+
+def _insert(connection: sa.Connection, table: sa.Table) -> Any:
+    """The database's own INSERT, which knows ON CONFLICT: SQLite's and PostgreSQL's are alike."""
+    dialect = importlib.import_module(f"sqlalchemy.dialects.{connection.dialect.name}")
+    return dialect.insert(table)
+
+
+def _forget(connection: sa.Connection, run_id: str, node: str) -> None:
+    t = _executions.c
+    old = connection.execute(sa.select(t.id).where(t.run_id == run_id, t.node == node)).scalar()
+    if old is not None:
+        connection.execute(_events.delete().where(_events.c.execution_id == old))
+        connection.execute(_executions.delete().where(t.id == old))
+
+
+def _made_known(connection: sa.Connection, artifacts: Iterable[StoredArtifact]) -> dict[str, str]:
+    """By path, the ids under which artifacts are known; those that are not are made known.
+
+    Two writers that make the same ones known wait for each other path by path, in one order.
+    """
+    by_path = {artifact.path: artifact for artifact in artifacts}
+    if not by_path:
+        return {}
+    rows = [vars(by_path[path]) for path in sorted(by_path)]
+    connection.execute(_insert(connection, _artifacts).values(rows).on_conflict_do_nothing())
+    known = sa.select(_artifacts.c.path, _artifacts.c.id).where(_artifacts.c.path.in_(list(by_path)))
+    return {path: key for path, key in connection.execute(known)}

@@ -1,0 +1,119 @@
+"""What a pipeline root no longer needs, and its removal."""
+
+from __future__ import annotations
+
+import collections
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kerasline.components.core.errors import KeraslineError
+from kerasline.pipeline.executor import was_blessed
+from kerasline.pipeline.metadata.liveness import is_alive
+from kerasline.pipeline.metadata.store import Execution, Store
+from kerasline.pipeline.storage.locks import removed_if_free
+from kerasline.pipeline.storage.publishing import ArtifactRoot, size_of
+
+# Partial results are kept so long after their last use.
+CACHE_DAYS = 30
+# Other hosts may be at work on a root that is shared: what is younger than this may be in use, or being sent.
+SHARED_DAYS = 1
+DAY_SECONDS = 86_400
+
+
+@dataclass(frozen=True)
+class Removed:
+    """`path`: a folder's path, or its URL."""
+
+    path: str
+    why: str
+    size_bytes: int
+
+
+def collect(
+    store: Store, root: ArtifactRoot, *, keep: int, dry_run: bool, time_now: float | None = None
+) -> list[Removed]:
+    """Removes staging folders of dead processes and outputs that no kept run uses.
+
+    Of a root that is shared, only outputs that the store knows and that are a day old, so that nothing goes
+    that a run of another host, with this store or another, is about to read.
+
+    Args:
+        keep: how many of the newest runs of each pipeline keep all their outputs.
+        dry_run: tells what would go, and removes nothing.
+        time_now: the time by which ages are told, in seconds since 1970; now by default.
+
+    Raises:
+        KeraslineError: a run is going on in this root.
+    """
+    with removed_if_free(_made(root.use_lock_file)) as free:
+        if not free:
+            raise KeraslineError(f"{root.place}: a run is going on there; collect when it has ended")
+        time_now = time.time() if time_now is None else time_now
+        found = [*_leftovers(root), *_published(store, root, keep, time_now), *_forgotten(root, time_now)]
+        if not dry_run:
+            # The store first: killed in between, folders are left that the next collection finds.
+            store.forget_artifacts([item.path for item in found])
+            for item in found:
+                root.remove(item.path)
+    return found
+
+
+def _made(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def _leftovers(root: ArtifactRoot) -> Iterator[Removed]:
+    for path in sorted(root.staging.glob("*")):
+        yield Removed(str(path), "left by a process that died", size_of(path))
+
+
+def _published(store: Store, root: ArtifactRoot, keep: int, time_now: float) -> Iterator[Removed]:
+    used, known = _used(store, root, keep)
+    for folder in root.folders():
+        if root.shared and not (folder.modified and time_now - folder.modified > SHARED_DAYS * DAY_SECONDS):
+            continue
+        if not folder.whole:
+            yield Removed(folder.place, "left by a process that died", folder.size_bytes)
+        elif folder.place not in used and (folder.place in known or not root.shared):
+            yield Removed(folder.place, f"not used by the newest {keep} runs", folder.size_bytes)
+    for place, path in root.copies():
+        if place not in used:
+            yield Removed(str(path), f"a copy, not used by the newest {keep} runs", size_of(path))
+
+
+def _used(store: Store, root: ArtifactRoot, keep: int) -> tuple[set[str | None], set[str | None]]:
+    """The folders that stay, and all that the store knows of a root that is shared."""
+    used: set[str | None] = set()
+    known: set[str | None] = set()
+    seen: collections.Counter[str] = collections.Counter()
+    blessed: set[tuple[str, str]] = set()
+    for run in store.runs():
+        seen[run.pipeline] += 1
+        kept = seen[run.pipeline] <= keep or (run.state == "running" and is_alive(store, root, run.id))
+        executions = store.executions(run.id)
+        known |= {execution.folder for execution in executions}
+        if kept:
+            used |= {execution.folder for execution in executions}
+        # What a stage blessed last is what the next model will be held against there.
+        for execution in executions:
+            judge = (run.pipeline, execution.node)
+            if judge not in blessed and was_blessed(execution, root):
+                blessed.add(judge)
+                used |= _with_inputs(execution)
+    return used, known
+
+
+def _with_inputs(execution: Execution) -> set[str | None]:
+    return {execution.folder} | {artifact.path.rpartition("/")[0] for artifact in execution.inputs.values()}
+
+
+def _forgotten(root: ArtifactRoot, time_now: float) -> Iterator[Removed]:
+    waiting = root.path.glob("outbox/*/*/*")  # of a remote root: made, and never sent
+    for path in sorted([*root.cache.glob("*/*"), *root.states.glob("*"), *waiting]):
+        used = max((part.stat().st_mtime for part in path.rglob("*")), default=0)
+        if time_now - used > CACHE_DAYS * DAY_SECONDS:
+            yield Removed(str(path), f"not used for {CACHE_DAYS} days", size_of(path))

@@ -1,0 +1,306 @@
+"""A pipeline root on a file system that fsspec reaches, such as an object store, and its folder on this machine.
+
+    URL/artifacts/PIPELINE/NODE/FINGERPRINT-ID/     published: the files first, execution.json last
+    URL/reports/RUN.html
+
+    WORK/NAME/                                      as a root on a disk, but
+        outbox/PIPELINE/NODE/FINGERPRINT-ID/        made, and being sent
+        artifacts/PIPELINE/NODE/FINGERPRINT-ID/     copies of what is published, fetched when it is read
+
+Where there is no rename, the manifest makes an execution visible: a folder without it is no execution, and an
+object store shows an object whole or not at all. Each publication has a folder of its own, so that nobody
+writes over another's. Stages read and write local folders alone. WORK is the environment's KERASLINE_WORK, or
+`~/.cache/kerasline`; what lies there can be deleted while no run is going on, at the cost of fetching it again,
+and of the metadata store where none was named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kerasline.components.core.component import Component
+from kerasline.components.core.durable_files import replaced, sync
+from kerasline.components.core.errors import ArtifactError, ParameterError, RemoteError
+from kerasline.components.core.remote_folder import RemoteFile, RemoteFolder
+from kerasline.components.data.beam_runners import runner_name, runs_here
+from kerasline.pipeline.storage.locks import is_held, locked
+from kerasline.pipeline.storage.publishing import (
+    MANIFEST,
+    ArtifactRoot,
+    Folder,
+    Published,
+    file_digest,
+    manifest_text,
+    move,
+    new_folder_name,
+    published_in,
+    read_manifest,
+    read_published,
+)
+
+WORK = "KERASLINE_WORK"
+
+
+@dataclass(frozen=True)
+class RemotePublished(Published):
+    """A published execution as a listing has it; `folder` is where its copy is, or would be.
+
+    Attributes:
+        name: its folder below the root.
+        files: all that is there, by name in that folder.
+    """
+
+    remote: RemoteFolder
+    name: str
+    files: Mapping[str, RemoteFile]
+
+    @property
+    def place(self) -> str:
+        return f"{self.remote}/{self.name}"
+
+    def faults(self, output: str, names: Iterable[str] | None = None) -> Iterator[tuple[str, str]]:
+        """As of files on a disk: one of unchanged size and version is taken as unchanged, any other is read."""
+        files = self.outputs[output]["files"]
+        for name in files if names is None else names:
+            where, file, there = f"{output}/{name}", files[name], self.files.get(f"{output}/{name}")
+            if there is None:
+                yield name, f"{self.place}/{where} is missing"
+            elif there.size != file["size"]:
+                yield name, f"{self.place}/{where} has {there.size} bytes instead of {file['size']}"
+            elif there.version != file.get("version") and self._digest(where) != file["sha256"]:
+                yield name, f"{self.place}/{where} was changed"
+
+    def _digest(self, file: str) -> str:
+        return self.remote.digest(f"{self.name}/{file}")
+
+
+class RemoteRoot(ArtifactRoot):
+    """See the module.
+
+    Args:
+        url: any that fsspec knows.
+
+    Raises:
+        ParameterError: there is no such kind of URL, or its library is not installed.
+    """
+
+    shared = True
+
+    def __init__(self, url: str) -> None:
+        self.remote = RemoteFolder(url)
+        super().__init__(work_folder(self.remote.url))
+
+    def __str__(self) -> str:
+        return self.remote.url
+
+    @property
+    def place(self) -> str:
+        return self.remote.url
+
+    def check(self, beam_options: Sequence[str]) -> None:
+        """One request, so that what cannot work is told before anything is done."""
+        in_loop = any(option.endswith("LOOPBACK") for option in beam_options)  # alone or after --environment_type=
+        if not runs_here(beam_options) and not in_loop:
+            raise ParameterError(
+                f"--runner={runner_name(beam_options)}: its workers write and read shards in a folder that all of them "
+                f"see, and {self} is none; give such a folder as --root, or --environment_type=LOOPBACK"
+            )
+        self.remote.names("artifacts")
+
+    def is_run_alive(self, run_id: str) -> bool | None:
+        lock = self.run_lock_file(run_id)
+        return is_held(lock) if lock.exists() else None
+
+    @property
+    def outbox(self) -> Path:
+        return self.path / "outbox"
+
+    def candidates(self, pipeline: str, node: str, fingerprint: str) -> list[Published]:
+        above = f"artifacts/{pipeline}/{node}"
+        folders = _by_folder(self.remote.found(above, f"{fingerprint[:12]}-"))
+        whole = [(name, files) for name, files in folders.items() if MANIFEST in files]
+        whole.sort(key=lambda item: item[1][MANIFEST].modified or 0, reverse=True)
+        found = [self._published(name, files) for name, files in whole]
+        return [p for p in found if p is not None and p.fingerprint == fingerprint]
+
+    def publish(
+        self, staging: Path, pipeline: str, component: Component, fingerprint: str, facts: Mapping[str, Any]
+    ) -> Published:
+        """As on a disk; where it cannot be sent, what was made stays in the outbox for the next run."""
+        self._prepared(staging, pipeline, component, fingerprint, facts)
+        box = self.outbox / pipeline / component.name / new_folder_name(fingerprint)
+        move(staging, box)
+        try:
+            return self._send(box)
+        except RemoteError as error:
+            raise RemoteError(f"{error} (the outputs are made, and kept: the same command sends them)") from error
+
+    def finish(self, pipeline: str, node: str, fingerprint: str) -> None:
+        for box in sorted((self.outbox / pipeline / node).glob(f"{fingerprint[:12]}-*")):
+            made = read_published(box)
+            if made is None or made.broken():
+                shutil.rmtree(box)
+            elif made.fingerprint == fingerprint:
+                self._send(box, again=True)
+                shutil.rmtree(self.state(node, fingerprint), ignore_errors=True)
+
+    def local(self, place: str, *names: str) -> Path:
+        """Fetches what is not there, or not as it was published; nothing is asked where all is."""
+        if not self._owns(place):
+            return super().local(place, *names)
+        name, _, output = place.removeprefix(f"{self.place}/").rpartition("/")
+        manifest = self._manifest(name)
+        if manifest is None or output not in manifest["outputs"]:
+            raise ArtifactError(f"{place}: it is gone; run the stage that makes it again")
+        copy = published_in(self.path / name, manifest)
+        files = copy.outputs[output]["files"]
+        wanted = [file for file in names if file in files] if names else list(files)
+        if any(copy.faults(output, wanted)):
+            with locked(self.path / "locks" / f"fetch-{copy.folder.name}.lock"):
+                self._fetch(copy, name, output, wanted)
+        (copy.folder / output).mkdir(parents=True, exist_ok=True)
+        return copy.folder / output
+
+    def holds(self, place: str) -> bool:
+        if not self._owns(place):
+            return super().holds(place)
+        name, _, output = place.removeprefix(f"{self.place}/").rpartition("/")
+        kept = read_published(self.path / name)
+        if kept is not None and output in kept.outputs and not any(kept.faults(output)):
+            return True
+        return f"{name}/{MANIFEST}" in self.remote.found(name)
+
+    def manifest(self, place: str) -> dict[str, Any] | None:
+        if not self._owns(place):
+            return super().manifest(place)
+        return self._manifest(place.removeprefix(f"{self.place}/"))
+
+    def folders(self) -> Iterator[Folder]:
+        for name, files in _by_folder(self.remote.found("artifacts")).items():
+            times = [file.modified for file in files.values()]
+            yield Folder(
+                f"{self.place}/{name}",
+                sum(file.size for file in files.values()),
+                MANIFEST in files,
+                None if None in times else max(times),
+            )
+
+    def copies(self) -> Iterator[tuple[str, Path]]:
+        for path in sorted(self.artifacts.glob("*/*/*")):
+            yield f"{self.place}/{path.relative_to(self.path).as_posix()}", path
+
+    def remove(self, place: str) -> None:
+        """From its first object on, a published folder is none."""
+        if not self._owns(place):
+            return super().remove(place)
+        name = place.removeprefix(f"{self.place}/")
+        self.remote.remove([f"{name}/{MANIFEST}"])
+        self.remote.remove(self.remote.found(name))
+
+    def keep_report(self, *files: Path) -> None:
+        for file in files:
+            self.remote.write(f"reports/{file.name}", file.read_bytes())
+
+    def _send(self, box: Path, *, again: bool = False) -> Published:
+        """Files, then manifest: sent again, a folder is what it was to be."""
+        name = f"artifacts/{box.relative_to(self.outbox).as_posix()}"
+        manifest = json.loads((box / MANIFEST).read_text(encoding="utf-8"))
+        files = {
+            f"{output}/{file}": known
+            for output, facts in manifest["outputs"].items()
+            for file, known in facts["files"].items()
+        }
+        sent = self.remote.send(box, files, name, again=again)
+        for file, known in files.items():
+            if sent[file].version is not None:
+                known["version"] = sent[file].version
+        text = manifest_text(manifest)
+        _write(box / MANIFEST, text)
+        self.remote.write(f"{name}/{MANIFEST}", text.encode())
+        if (self.path / name).exists():  # somebody has looked at it, between an earlier attempt and this one
+            shutil.rmtree(box)
+        else:
+            move(box, self.path / name)
+        known = vars(published_in(self.path / name, manifest))
+        return RemotePublished(**known, remote=self.remote, name=name, files=sent)
+
+    def _published(self, name: str, files: Mapping[str, RemoteFile]) -> Published | None:
+        manifest = self._manifest(name, files[MANIFEST].size)
+        try:
+            known = None if manifest is None else published_in(self.path / name, manifest)
+        except (KeyError, TypeError):
+            return None
+        return known and RemotePublished(**vars(known), remote=self.remote, name=name, files=files)
+
+    def _manifest(self, name: str, size: int | None = None) -> dict[str, Any] | None:
+        """From the copy here, where there is one (of the size given); it is written once, and never changed."""
+        kept = self.path / name / MANIFEST
+        manifest = read_manifest(kept.parent)
+        if manifest is not None and size in (None, kept.stat().st_size):
+            return manifest
+        content = self.remote.read(f"{name}/{MANIFEST}")
+        if content is None:
+            return None
+        _write(kept, content.decode())
+        return read_manifest(kept.parent)
+
+    def _fetch(self, copy: Published, name: str, output: str, wanted: Iterable[str]) -> None:
+        """Each file aside first; of many who want it one fetches it, the others wait and find it."""
+        facts = copy.outputs[output]["files"]
+        aside = self.staging / f"fetch-{copy.folder.name}"
+        shutil.rmtree(aside, ignore_errors=True)
+        lacking = {file: aside / file for file, _ in copy.faults(output, wanted)}
+        try:
+            for path in lacking.values():
+                if ".." in path.parts:  # not of our writing
+                    raise ArtifactError(f"{self}/{name}/{MANIFEST} names a file outside its folder: {path}")
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self.remote.fetch({f"{name}/{output}/{file}": path for file, path in lacking.items()})
+            for file, path in lacking.items():
+                if file_digest(path) != facts[file]["sha256"]:
+                    raise ArtifactError(
+                        f"{self}/{name}/{output}/{file} was changed since it was published; "
+                        "run the stage that made it again"
+                    )
+                os.utime(path, ns=(facts[file]["mtime_ns"],) * 2)
+                sync(path)
+                (copy.folder / output / file).parent.mkdir(parents=True, exist_ok=True)
+                path.replace(copy.folder / output / file)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _owns(self, place: str) -> bool:
+        return place.startswith(f"{self.place}/")
+
+
+def work_folder(url: str) -> Path:
+    """Where the folder of a remote root is on this machine."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    above = Path(os.environ.get(WORK) or home / "kerasline")
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", url.partition("://")[2]).strip("-")[-40:]
+    return above / f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+
+
+def _by_folder(files: Mapping[str, RemoteFile]) -> dict[str, dict[str, RemoteFile]]:
+    """Files by their execution's folder: artifacts/PIPELINE/NODE/FINGERPRINT-ID."""
+    folders: dict[str, dict[str, RemoteFile]] = {}
+    for path, file in files.items():
+        *above, rest = path.split("/", 4)
+        if len(above) == 4:
+            folders.setdefault("/".join(above), {})[rest] = file
+    return folders
+
+
+def _write(path: Path, text: str) -> None:
+    """Aside and renamed, so that a reader never meets half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(path, synced=True) as aside:
+        aside.write_text(text, encoding="utf-8")

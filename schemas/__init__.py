@@ -1,0 +1,1 @@
+"""Curated data schemas, one a recipe, in protobuf's text format."""

@@ -1,0 +1,117 @@
+"""Any partition of the rows, merged in any order, is one pass; and one pass is NumPy's."""
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from kerasline.components.data.accumulators.covariance import Covariance
+from kerasline.components.data.accumulators.extremes import Extremes
+from kerasline.components.data.accumulators.feature_quantiles import FeatureQuantiles
+from kerasline.components.data.accumulators.moments import FeatureMoments
+from kerasline.components.data.accumulators.most_frequent import MostFrequent
+from kerasline.components.preprocessing.layers.per_key import KeyFigures
+
+NUMBERS = st.floats(-1e5, 1e5, width=32) | st.sampled_from([float("nan"), float("inf"), -float("inf")])
+TABLES = arrays("float32", st.tuples(st.integers(1, 40), st.just(2)), elements=NUMBERS)
+
+
+def merged(make, data, *arrays):
+    size = len(arrays[0])
+    cuts = sorted(data.draw(st.lists(st.integers(0, size), max_size=4)))
+    pieces = data.draw(st.permutations(list(zip(*(np.split(one, cuts) for one in arrays)))))
+    whole = make()
+    for piece in pieces:
+        one = make()
+        one.add(*piece)
+        whole.merge(pickle.loads(pickle.dumps(one)))
+    return whole
+
+
+def finite(column):
+    return column[np.isfinite(column)].astype("float64")
+
+
+@settings(deadline=None)
+@given(st.data(), TABLES)
+def test_moments_and_extremes(data, table):
+    moments, extremes = merged(lambda: FeatureMoments(2), data, table), merged(lambda: Extremes(2), data, table)
+    for place in range(2):
+        known = finite(table[:, place])
+        assert moments.count[place] == len(known)
+        if len(known):
+            np.testing.assert_allclose(moments.mean[place], known.mean(), rtol=1e-9, atol=1e-7)
+            np.testing.assert_allclose(moments.variance[place], known.var(), rtol=1e-6, atol=1e-4)
+            assert (extremes.minimum[place], extremes.maximum[place]) == (known.min(), known.max())
+
+
+@settings(deadline=None)
+@given(st.data(), TABLES)
+def test_covariance(data, table):
+    state = merged(lambda: Covariance(2), data, table)
+    known = table[np.isfinite(table).all(axis=1)].astype("float64")
+    assert state.count == len(known)
+    if len(known) > 1:
+        np.testing.assert_allclose(state.covariance, np.cov(known.T), rtol=1e-6, atol=1e-3)
+
+
+@settings(deadline=None)
+@given(st.data(), TABLES, st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_quantiles_are_those_of_numpy(data, table, shares):
+    state = merged(lambda: FeatureQuantiles(2), data, table)
+    for ours, column in zip(state.at(shares), table.T):
+        known = column[~np.isnan(column)].astype("float64")
+        known = np.clip(known, -1e30, 1e30)  # NumPy gives NaN between infinities
+        ours = np.clip(ours, -1e30, 1e30)
+        expected = np.quantile(known, shares) if len(known) else np.full(len(shares), np.nan)
+        near = np.abs(known).max(initial=0) < 1e29
+        if near or not len(known):
+            np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([1, 2, np.inf], [1, 2, np.inf]), ([-np.inf, 1, 2], [-np.inf, 1, 2]), ([1, np.inf], [1, np.inf, np.inf])],
+)
+def test_quantiles_beside_infinite_numbers(values, expected):
+    state = FeatureQuantiles()
+    state.add(np.array(values))
+    assert state.at([0, 0.5, 1])[0].tolist() == expected
+
+
+@settings(deadline=None)
+@given(
+    st.data(), arrays("float32", st.tuples(st.integers(1, 30), st.just(2)), elements=st.sampled_from([1, 2, 3, np.nan]))
+)
+def test_most_frequent(data, table):
+    state = merged(lambda: MostFrequent(2), data, table)
+    for value, column in zip(state.values(), table.T):
+        known = finite(column)
+        counts = {one: int((known == one).sum()) for one in sorted(set(known))}
+        assert value == (max(counts, key=counts.get) if counts else None)
+
+
+@settings(deadline=None)
+@given(st.data(), arrays("float32", st.integers(1, 40), elements=NUMBERS))
+def test_figures_of_keys(data, values):
+    keys = np.array(
+        data.draw(st.lists(st.sampled_from([b"a", b"b", b"", b"\xff"]), min_size=len(values), max_size=len(values))),
+        object,
+    )
+    readable = merged(KeyFigures, data, values, keys).readable()
+    for key in ("a", "b"):
+        known = finite(values[keys == key.encode()])
+        if len(known):
+            assert readable[key]["count"] == len(known) and readable[key]["maximum"] == known.max()
+            np.testing.assert_allclose(readable[key]["mean"], known.mean(), rtol=1e-9, atol=1e-7)
+    assert set(readable) <= {"a", "b"}
+
+
+@pytest.mark.parametrize("features", [1, 64, 5000])
+def test_quantiles_of_many_features_are_bounded_in_memory(features):
+    state = FeatureQuantiles(features)
+    state.add(np.zeros((3, features)))
+    assert state._features[0]._most * features <= 64 << 16 or state._features[0]._most == 1024

@@ -1,0 +1,135 @@
+"""Raw columns as a Keras model's inputs."""
+
+import keras
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from kerasline.components.core.errors import DataError
+from kerasline.components.data.feed import feed, rows_a_batch
+
+PIXELS = np.arange(24, dtype="uint8").reshape(6, 2, 2)
+IMAGES = pa.FixedShapeTensorArray.from_numpy_ndarray(PIXELS)
+
+
+def fed(column, shape, dtype):
+    batch = pa.RecordBatch.from_arrays([column], ["column"])
+    return feed(batch, {"column": keras.KerasTensor((None, *shape), dtype)})["column"]
+
+
+@pytest.mark.parametrize(
+    ("column", "shape", "dtype", "expected"),
+    [
+        (pa.array([1, 2]), (), "int64", [1, 2]),
+        (pa.array([1, 2]), (1,), "int64", [[1], [2]]),
+        (pa.array([1.5, None]), (1,), "float32", [[1.5], [np.nan]]),
+        (pa.array([1, None], pa.uint8()), (), "float32", [1, np.nan]),
+        (pa.array([7, None]), (1,), "int32", [[7], [-1]]),
+        (pa.array([2.0, None]), (), "int64", [2, -1]),
+        (pa.array([True, None]), (), "float32", [1, np.nan]),
+        (pa.array([True, False]), (), "bool", [True, False]),
+        (pa.array([None, None]), (), "float32", [np.nan, np.nan]),
+        (pa.array([[1, 2], [3, None]]), (2,), "float32", [[1, 2], [3, np.nan]]),
+        (pa.array([[[1, 2], [3, 4]]]), (2, 2), "int64", [[[1, 2], [3, 4]]]),
+        (pa.array([[1, 2], [3, 4], [5, 6]], pa.list_(pa.int64(), 2)).slice(1), (2,), "int64", [[3, 4], [5, 6]]),
+        (
+            pa.array([[1.0, 2.0], None, [], [3.0]]),
+            (2,),
+            "float32",
+            [[1, 2], [np.nan, np.nan], [np.nan, np.nan], [3, np.nan]],
+        ),
+        (pa.array([[1, 2], None, [], [3]]), (2,), "int32", [[1, 2], [-1, -1], [-1, -1], [3, -1]]),
+        (
+            pa.array([[1, 2], None, [], [3, None, 5]]),
+            (None,),
+            "int64",
+            [[1, 2, -1], [-1, -1, -1], [-1, -1, -1], [3, -1, 5]],
+        ),
+        (pa.array([1, None]), (None,), "float32", [[1], [np.nan]]),
+        (pa.array([[[1, 2], [3, 4]], [[5, 6]]]), (2, 2), "float32", [[[1, 2], [3, 4]], [[5, 6], [np.nan, np.nan]]]),
+        (pa.array([[], []], pa.list_(pa.int64())), (None,), "int64", np.empty((2, 0))),
+        (IMAGES, (2, 2), "uint8", PIXELS),
+        (
+            pa.ExtensionArray.from_storage(IMAGES.type, pa.array([[1, 2, 3, 4], None], pa.list_(pa.uint8(), 4))),
+            (2, 2),
+            "float32",
+            [[[1, 2], [3, 4]], [[np.nan] * 2] * 2],
+        ),
+        (IMAGES, (2, 2, 1), "float32", PIXELS[..., None]),
+        (IMAGES.slice(2, 3), (2, 2), "uint8", PIXELS[2:5]),
+    ],
+)
+def test_a_number_keeps_its_value_and_takes_the_inputs_form(column, shape, dtype, expected):
+    ours = fed(column, shape, dtype)
+    assert ours.dtype == dtype
+    np.testing.assert_array_equal(ours, np.array(expected, dtype))
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (pa.array(["a", None]), [b"a", b""]),
+        (pa.array(["a", None]).dictionary_encode(), [b"a", b""]),
+        (pa.array([b"a\xff", None]), [b"a\xff", b""]),
+        (pa.array([3, None]), [b"3", b""]),
+        (pa.array([None, None]), [b"", b""]),
+    ],
+)
+def test_a_missing_text_is_empty(column, expected):
+    assert fed(column, (), "string").tolist() == expected
+
+
+def test_lists_of_texts_are_filled_up_with_empty_ones():
+    texts = pa.array([["a", None, "b"], None, [], ["c"]])
+    expected = [[b"a", b"", b"b"], [b"", b"", b""], [b"", b"", b""], [b"c", b"", b""]]
+    assert fed(texts, (None,), "string").tolist() == expected
+    assert fed(texts, (3,), "string").tolist() == expected
+
+
+def test_pixels_are_not_copied():
+    assert np.shares_memory(fed(IMAGES, (2, 2), "uint8"), IMAGES.storage.flatten().to_numpy())
+
+
+@pytest.mark.parametrize(
+    ("column", "shape", "dtype", "told"),
+    [
+        (pa.array([[1], [2, 3, 4]]), (2,), "int64", r"dtype int64 and shape \(2,\): it has lists of up to 3 values"),
+        (pa.array([[[1], [2]], [[3]]]), (None, 1), "int64", "its lists vary in length, from 1 to 2"),
+        (pa.array([[[1]]]), (None,), "int64", "its lists hold lists"),
+        (pa.array([1.0]), (2,), "float32", r"and shape \(2,\): its values are of shape \(\)"),
+        (pa.array([1 << 40]), (1,), "int32", "type int64 cannot be fed to an input of dtype int32 .* not in range"),
+        (pa.array([1.5]), (1,), "int64", "type double cannot be fed to an input of dtype int64"),
+        (pa.array([1, None]), (1,), "uint8", "values are missing, and a uint8 has none"),
+        (pa.array([[1], [2, 3]]), (2,), "uint8", "values are missing, and a uint8 has none"),
+        (pa.array([True, None]), (1,), "bool", "values are missing"),
+        (pa.array(["1.5"]), (1,), "float32", "text where numbers are wanted"),
+        (pa.array(["1"]), (1,), "int64", "text where numbers are wanted"),
+        (pa.array([{"a": 1}]), (1,), "float32", "type struct"),
+        (
+            pa.ExtensionArray.from_storage(IMAGES.type, pa.array([[1, 2, 3, 4], None], pa.list_(pa.uint8(), 4))),
+            (2, 2),
+            "uint8",
+            "values are missing, and a uint8 has none",
+        ),
+    ],
+)
+def test_what_cannot_be_fed_is_told_with_its_column(column, shape, dtype, told):
+    with pytest.raises(DataError, match=f"^column 'column' .*{told}"):
+        fed(column, shape, dtype)
+
+
+def test_a_missing_column_gets_the_nearest_name():
+    batch = pa.RecordBatch.from_pydict({"fare": [1.0]})
+    with pytest.raises(DataError, match="no column 'fair', .*did you mean 'fare'"):
+        feed(batch, {"fair": keras.KerasTensor((None,), "float32")})
+
+
+def test_a_table_of_many_chunks_is_fed_as_one():
+    table = pa.table({"column": pa.chunked_array([IMAGES.slice(0, 2), IMAGES.slice(2)])})
+    np.testing.assert_array_equal(feed(table, {"column": keras.KerasTensor((None, 2, 2), "uint8")})["column"], PIXELS)
+
+
+def test_wide_rows_are_taken_in_smaller_batches():
+    assert rows_a_batch({"a": keras.KerasTensor((None, 1))}) == 65536
+    assert rows_a_batch({"a": keras.KerasTensor((None, 28, 28, 1))}) == (1 << 22) // 784
+    assert rows_a_batch({"a": keras.KerasTensor((None, 1024, 1024, 3))}) == 64

@@ -1,0 +1,644 @@
+"""The Evaluator on real small models, against Keras and scikit-learn."""
+
+import math
+
+import keras
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn import metrics as theirs
+
+from kerasline import Exporter
+from kerasline.components.core.errors import ArtifactError, DataError, KeraslineError, ParameterError, UserCodeError
+from kerasline.components.metrics.base import SumMetrics, divided
+from tests.components.evaluator.conftest import dense
+from tests.components.evaluator.problems import evaluated, predictions, problem
+
+
+def sigmoid(logits):
+    return 1 / (1 + np.exp(-logits.astype(np.float64)))
+
+
+def recompiled(given, folder, model, label="label", columns=None, **how):
+    """The same rows with another model."""
+    return problem(folder, {**given.columns, **(columns or {})}, model, label, **how)
+
+
+# Yes and no
+
+
+def test_logits_and_a_sigmoid_give_the_same_figures(cancer, tmp_path):
+    x = keras.Input((6,), name="x")
+    sure = keras.Model({"x": x}, keras.layers.Activation("sigmoid", name="scores")(cancer.keras_model({"x": x})))
+    sure.compile(loss="binary_crossentropy")
+    ours = evaluated(cancer, tmp_path / "logits").values
+    same = evaluated(recompiled(cancer, tmp_path / "p", sure), tmp_path / "sigmoid").values
+    scores, label = sigmoid(cancer.answers[:, 0]), cancer.columns["label"]
+    expected = {
+        "accuracy": theirs.accuracy_score(label, scores > 0.5),
+        "roc_auc": theirs.roc_auc_score(label, scores),
+        "pr_auc": theirs.average_precision_score(label, scores),
+        "log_loss": theirs.log_loss(label, scores),
+        "brier": theirs.brier_score_loss(label, scores),
+        "loss": theirs.log_loss(label, scores),
+    }
+    for name, value in expected.items():
+        assert ours[name] == pytest.approx(value, rel=1e-5), name
+    for name, value in same.items():
+        assert ours[name] == pytest.approx(value, rel=1e-4), name
+
+
+def test_kerass_metrics_are_those_of_evaluating_the_whole_split(cancer, tmp_path):
+    told = evaluated(cancer, tmp_path, metrics=["Precision", {"name": "AUC", "curve": "PR", "from_logits": True}])
+    whole = cancer.keras_model.evaluate(
+        {"x": cancer.columns["x"]}, cancer.columns["label"], verbose=0, return_dict=True
+    )
+    scores, label = sigmoid(cancer.answers[:, 0]), cancer.columns["label"]
+    assert told.values["auc"] == pytest.approx(whole["auc"], rel=1e-5)
+    # The second of a name is numbered. Keras's area under the curve is of 200 thresholds.
+    assert told.values["auc_1"] == pytest.approx(theirs.average_precision_score(label, scores), abs=0.01)
+    assert told.values["precision"] == pytest.approx(theirs.precision_score(label, scores > 0.5))
+    assert told.values["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+    entry = told.entries["", "", "auc"]
+    assert entry["interval"] == "jackknife" and entry["low"] < entry["value"] < entry["high"]
+    assert told.told["outputs"]["scores"]["metrics"][0] == "accuracy"
+
+
+def test_slices_are_as_their_rows_alone(cancer, tmp_path):
+    told = evaluated(cancer, tmp_path, slices=["site", {"column": "size", "buckets": 3}])
+    site = np.array([s or "(missing)" for s in cancer.columns["site"]])
+    scores, label = sigmoid(cancer.answers[:, 0]), cancer.columns["label"]
+    for one in ("north", "south", "(missing)"):
+        inside = site == one
+        entry = told.entries["site", one, "roc_auc"]
+        assert entry["value"] == pytest.approx(theirs.roc_auc_score(label[inside], scores[inside]))
+        assert entry["rows"] == inside.sum() and entry["small"] == (inside.sum() < 100)
+        if entry["small"]:
+            assert entry["difference"] is None and entry["p_value"] is None
+        else:
+            rest = theirs.roc_auc_score(label[~inside], scores[~inside])
+            assert entry["difference"] == pytest.approx(entry["value"] - rest)
+            assert 0 <= entry["p_value"] <= entry["p_corrected"] <= 1
+        auc = keras.metrics.AUC(from_logits=True)
+        auc.update_state(label[inside][:, None], cancer.answers[inside])
+        assert told.entries["site", one, "auc"]["value"] == pytest.approx(float(auc.result()), rel=1e-5)
+    assert told.told["slicings"] == [
+        {"name": "site", "slices": 3, "left_out": 0},
+        {"name": "size", "slices": 3, "left_out": 0},
+    ]
+    assert {gap["slicing"] for gap in told.told["fairness"]} == {"size", "site"}
+    assert {gap["slices"] for gap in told.told["fairness"] if gap["slicing"] == "site"} == {2}  # the small one is not
+
+
+def nobody(batch):
+    return [None] * batch.num_rows
+
+
+def first_rows(batch):
+    return ["positive" if one else None for one in batch.column("label").to_pylist()]
+
+
+def test_slices_of_no_rows_and_of_one_class_do_no_harm(cancer, tmp_path):
+    told = evaluated(cancer, tmp_path, slices=[nobody, first_rows], small_slice_rows=1)
+    assert told.told["slicings"][0] == {"name": "nobody", "slices": 0, "left_out": 0}
+    assert told.entries["first_rows", "positive", "roc_auc"]["value"] is None
+    assert told.entries["first_rows", "positive", "recall"]["value"] == pytest.approx(told.values["recall"])
+
+
+def test_weights_count_as_in_scikit_learn_and_keras(cancer, tmp_path):
+    model = keras.models.clone_model(cancer.keras_model)
+    model.set_weights(cancer.keras_model.get_weights())
+    model.compile(
+        loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        weighted_metrics=[
+            keras.metrics.AUC(from_logits=True, name="auc"),
+            keras.metrics.MeanSquaredError(name="mse"),
+        ],
+    )
+    weighed = recompiled(cancer, tmp_path / "p", model, weight="weight")
+    told = evaluated(weighed, tmp_path / "e", slices=["site"])
+    label, weight = cancer.columns["label"], cancer.columns["weight"]
+    scores = sigmoid(cancer.answers[:, 0])
+    for rows, where in (
+        (np.full(len(label), True), ("", "")),
+        (np.array(cancer.columns["site"]) == "north", ("site", "north")),
+    ):
+        given = {"y_true": label[rows], "sample_weight": weight[rows]}
+        expected = {
+            "accuracy": theirs.accuracy_score(y_pred=scores[rows] > 0.5, **given),
+            "f1": theirs.f1_score(y_pred=scores[rows] > 0.5, **given),
+            "roc_auc": theirs.roc_auc_score(y_score=scores[rows], **given),
+            "log_loss": theirs.log_loss(y_pred=scores[rows], **given),
+        }
+        for name, value in expected.items():
+            assert told.entries[*where, name]["value"] == pytest.approx(value, rel=1e-5), name
+        assert told.entries[*where, "accuracy"]["interval"] == "bootstrap"
+        assert told.entries[*where, "accuracy"]["weight"] == pytest.approx(weight[rows].sum(), rel=1e-6)
+    whole = model.evaluate(
+        {"x": cancer.columns["x"]}, label, sample_weight=weight, verbose=0, return_dict=True, batch_size=569
+    )
+    for name in ("auc", "mse"):
+        assert told.values[name] == pytest.approx(whole[name], rel=1e-4)
+    # Keras divides the weighted loss by the number of rows, we by their weight.
+    assert told.values["loss"] * weight.sum() / len(weight) == pytest.approx(whole["loss"], rel=1e-4)
+    assert told.told["weighted"] is True
+
+
+# Several classes
+
+
+def test_several_classes_with_a_softmax_with_logits_and_one_hot_labels(digits, tmp_path):
+    x = keras.Input((64,), name="x")
+    inner, last = digits.keras_model.layers[-2], digits.keras_model.layers[-1]
+    logits = keras.layers.Dense(10, name="scores")
+    raw = keras.Model({"x": x}, logits(inner(x)))
+    logits.set_weights(last.get_weights())
+    raw.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    hot = keras.models.clone_model(digits.keras_model)
+    hot.set_weights(digits.keras_model.get_weights())
+    hot.compile(
+        loss="categorical_crossentropy", metrics=["accuracy", keras.metrics.F1Score(average="macro", name="f1")]
+    )
+    label = digits.columns["label"]
+    one_hot = {"hot": np.eye(10, dtype="float32")[label]}
+    ours = evaluated(digits, tmp_path / "a", top_k=3)
+    others = [
+        evaluated(recompiled(digits, tmp_path / "p1", raw), tmp_path / "b", top_k=3),
+        evaluated(recompiled(digits, tmp_path / "p2", hot, "hot", one_hot), tmp_path / "c", top_k=3),
+    ]
+    scores = digits.answers.astype(np.float64)
+    scores /= scores.sum(1, keepdims=True)
+    predicted = scores.argmax(1)
+    expected = {
+        "accuracy": theirs.accuracy_score(label, predicted),
+        "macro_f1": theirs.f1_score(label, predicted, average="macro"),
+        "top_3_accuracy": theirs.top_k_accuracy_score(label, scores, k=3),
+        "log_loss": theirs.log_loss(label, scores),
+        "balanced_accuracy": theirs.balanced_accuracy_score(label, predicted),
+    }
+    whole = digits.keras_model.evaluate({"x": digits.columns["x"]}, label, verbose=0, return_dict=True)
+    assert whole["accuracy"] == pytest.approx(expected["accuracy"], rel=1e-6)
+    assert ours.values["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+    for done in (ours, *others):
+        for name, value in expected.items():
+            assert done.values[name] == pytest.approx(value, rel=1e-5), name
+        confusion = done.told["confusion"]["scores"]
+        assert confusion["classes"] == [str(k) for k in range(10)]
+        np.testing.assert_array_equal(confusion["counts"], theirs.confusion_matrix(label, predicted))
+    assert others[1].values["f1"] == pytest.approx(expected["macro_f1"], rel=1e-5)
+
+
+def test_a_label_that_is_no_class_is_told(digits, tmp_path):
+    label = digits.columns["label"].copy()
+    label[5] = -1
+    with pytest.raises(DataError, match=r"a label is -1, where classes are those of \[0, 10\)"):
+        evaluated(recompiled(digits, tmp_path / "p", digits.keras_model, columns={"label": label}), tmp_path / "e")
+
+
+# Several labels, numbers, outputs
+
+
+def test_several_labels_a_row(digits, tmp_path):
+    digit = digits.columns["label"]
+    labels = np.stack([digit % 2, digit > 4, np.isin(digit, [2, 3, 5, 7])], 1).astype("float32")
+    model = dense(64, 3, "sigmoid")
+    model.compile("adam", "binary_crossentropy")
+    model.fit({"x": digits.columns["x"]}, labels, epochs=3, verbose=0)
+    given = recompiled(
+        digits, tmp_path / "p", model, "labels", {"labels": labels}, class_names=["odd", "large", "prime"]
+    )
+    told = evaluated(given, tmp_path / "e", decision_thresholds=[0.4])
+    scores = given.answers
+    assert told.told["outputs"]["scores"]["task"] == "multi_label"
+    expected = {
+        "subset_accuracy": theirs.accuracy_score(labels, scores > 0.4),
+        "hamming_loss": theirs.hamming_loss(labels, scores > 0.4),
+        "micro_f1": theirs.f1_score(labels, scores > 0.4, average="micro"),
+        "macro_recall": theirs.recall_score(labels, scores > 0.4, average="macro"),
+    }
+    for name, value in expected.items():
+        assert told.values[name] == pytest.approx(value, rel=1e-6), name
+    each = {(e["class"], e["metric"]): e for e in told.told["per_class"]}
+    precision = theirs.precision_score(labels, scores > 0.4, average=None)
+    for place, name in enumerate(("odd", "large", "prime")):
+        entry = each[name, "precision"]
+        assert entry["value"] == pytest.approx(precision[place]) and entry["rows"] == labels[:, place].sum()
+        assert entry["low"] <= entry["value"] <= entry["high"]
+
+
+def test_several_numbers_a_row_and_far_from_0(digits, tmp_path):
+    ink = digits.columns["x"].reshape(-1, 8, 8).sum(2)[:, :3] + [0, 1e3, 1e4]
+    model = dense(64, 3, hidden=0)
+    model.compile("adam", "mse", metrics=["mae"])
+    model.layers[-1].set_weights([np.full((64, 3), 0.1, "float32"), np.float32([0, 1e3, 1e4])])
+    given = recompiled(digits, tmp_path / "p", model, "ink", {"ink": ink.astype("float32")})
+    told = evaluated(given, tmp_path / "e")
+    label, answers = ink.astype("float32").astype(float), given.answers.astype(float)
+    expected = {
+        "mean_squared_error": theirs.mean_squared_error(label, answers),
+        "r2": theirs.r2_score(label, answers),
+        "root_mean_squared_error": theirs.root_mean_squared_error(label, answers),
+        "mean_absolute_percentage_error": theirs.mean_absolute_percentage_error(label, answers),
+        "quantile_loss_0.9": theirs.mean_pinball_loss(label, answers, alpha=0.9),
+        "residual_q50": np.quantile(answers - label, 0.5, method="inverted_cdf"),
+        "loss": theirs.mean_squared_error(label, answers),
+    }
+    for name, value in expected.items():
+        assert told.values[name] == pytest.approx(value, rel=1e-4, abs=1e-4), name
+    assert told.told["residuals"]["scores"]["quantiles"] == [0.05, 0.25, 0.5, 0.75, 0.95]
+    assert "mae" in told.values or "mean_absolute_error" in told.values
+
+
+def two_outputs(digits, folder, loss=("sparse_categorical_crossentropy", "mse"), **how):
+    x = keras.Input((64,), name="x")
+    outputs = {
+        "digit": keras.layers.Dense(10, activation="softmax", name="digit")(x),
+        "ink": keras.layers.Dense(1, name="ink")(x),
+    }
+    model = keras.Model({"x": x}, outputs)
+    model.compile("adam", {n: one for n, one in zip(outputs, loss) if one}, metrics={"ink": ["mae"]})
+    columns = {"digit": digits.columns["label"], "ink": digits.columns["x"].sum(1)}
+    if all(loss):
+        model.fit({"x": digits.columns["x"]}, columns, epochs=2, verbose=0)
+    return recompiled(digits, folder, model, ["digit", "ink"], columns, **how)
+
+
+def test_each_of_two_outputs_has_its_own_figures(digits, tmp_path):
+    given = two_outputs(digits, tmp_path / "p")
+    told = evaluated(given, tmp_path / "e", thresholds={"digit/accuracy": {"min": 0.01}, "ink/r2": {"min": 2}})
+    answers = given.answers
+    accuracy = theirs.accuracy_score(given.columns["digit"], answers["digit"].argmax(1))
+    assert told.entries["digit", "", "", "accuracy"]["value"] == pytest.approx(accuracy)
+    error = theirs.mean_absolute_error(given.columns["ink"], answers["ink"][:, 0])
+    assert told.entries["ink", "", "", "mean_absolute_error"]["value"] == pytest.approx(error, rel=1e-5)
+    assert told.metrics["digit/accuracy"] == pytest.approx(accuracy)
+    assert "ink/r2 is" in told.metrics["blessed"] and "digit" not in told.metrics["blessed"]
+
+
+def test_an_output_without_a_loss_is_not_judged(digits, tmp_path):
+    told = evaluated(two_outputs(digits, tmp_path / "p", loss=(None, "mse")), tmp_path / "e")
+    assert list(told.told["outputs"]) == ["ink"]
+
+
+def test_half_precision_answers_are_taken(digits, tmp_path):
+    x = keras.Input((64,), name="x")
+    model = keras.Model(
+        {"x": x}, keras.layers.Dense(10, activation="softmax", name="scores", dtype="mixed_bfloat16")(x)
+    )
+    model.compile(loss="sparse_categorical_crossentropy")
+    given = recompiled(digits, tmp_path / "p", model)
+    told = evaluated(given, tmp_path / "e")
+    predicted = np.asarray(given.answers, np.float32).argmax(1)
+    assert told.values["accuracy"] == pytest.approx(theirs.accuracy_score(digits.columns["label"], predicted), abs=0.01)
+
+
+# The user's own
+
+
+def surprise(label, prediction):
+    return np.abs(label - prediction)
+
+
+class LogOdds(SumMetrics):
+    """The mean of the log odds of the answers."""
+
+    directions = {"mean_log_odds": None}
+
+    def sums(self, rows):
+        kept = np.clip(rows.prediction.astype(np.float64), 1e-7, 1 - 1e-7)
+        return np.stack([np.ones(len(rows)), np.log(kept) - np.log1p(-kept)], axis=1)
+
+    def values(self, sums):
+        return {"mean_log_odds": divided(sums[..., 1], sums[..., 0])}
+
+
+def accuracy(label, prediction):
+    return label == prediction
+
+
+def one_number(label, prediction):
+    return 3.0
+
+
+def divides(label, prediction):
+    raise ValueError("no such thing")
+
+
+def test_the_users_functions_and_metrics_are_computed(cancer, tmp_path):
+    told = evaluated(cancer, tmp_path, metrics=[surprise, LogOdds()], slices=["site"])
+    logits, label = cancer.answers[:, 0], cancer.columns["label"]
+    assert told.values["surprise"] == pytest.approx(np.abs(label - sigmoid(logits)).mean(), rel=1e-5)
+    assert told.values["mean_log_odds"] == pytest.approx(logits.mean(), rel=1e-3)
+    north = np.array(cancer.columns["site"]) == "north"
+    entry = told.entries["site", "north", "surprise"]
+    assert entry["value"] == pytest.approx(np.abs(label - sigmoid(logits))[north].mean(), rel=1e-5)
+    assert entry["interval"] == "bootstrap" and entry["low"] < entry["value"] < entry["high"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "error", "told"),
+    [
+        ([one_number], UserCodeError, r"one_number\(\) must give a number for each of \d+ rows"),
+        (
+            [divides],
+            UserCodeError,
+            r"divides\(\) raised ValueError: no such thing \(.*test_evaluator.py, line \d+\)",
+        ),
+        ([accuracy], ParameterError, "there is a 'accuracy' already"),
+        ([LogOdds(), LogOdds()], ParameterError, "there is a 'LogOdds' already"),
+        (["Precisoin"], KeraslineError, "Evaluator.metrics.*Precision"),
+    ],
+)
+def test_mistakes_in_the_users_metrics_are_one_line(cancer, tmp_path, metrics, error, told):
+    with pytest.raises(error, match=told) as raised:
+        evaluated(cancer, tmp_path, metrics=metrics)
+    assert "\n" not in str(raised.value)
+
+
+# Rankings, texts, tokens, objects
+
+
+def test_queries_over_several_shards_are_ranked_whole_whatever_their_column_is_called(digits, tmp_path):
+    random = np.random.default_rng(0)
+    label = digits.columns["label"]
+    query = random.permutation(np.arange(len(label)) % 120)
+    model = dense(64, 1)
+    model.compile("adam", "mse")
+    model.fit({"x": digits.columns["x"]}, label, epochs=2, verbose=0)
+    # Predictions have a column of that name too.
+    given = recompiled(digits, tmp_path / "p", model, columns={"row": [f"q{q}" for q in query]}, shards=4)
+    told = evaluated(given, tmp_path / "e", query="row", ndcg_at=[3])
+    score = given.answers[:, 0]
+    for name, at in (("ndcg", None), ("ndcg_at_3", 3)):
+        each = [theirs.ndcg_score([label[query == q]], [score[query == q]], k=at) for q in range(120)]
+        assert told.values[name] == pytest.approx(np.mean(each), rel=1e-6)
+    assert told.told["outputs"]["scores"]["task"] == "ranking" and told.told["rows"] == len(label)
+
+
+def as_text(raw, batch):
+    return [f"the number {k}" for k in raw.argmax(1)]
+
+
+def test_texts_are_decoded_and_held_against_a_reference(digits, tmp_path):
+    label = digits.columns["label"]
+    given = recompiled(digits, tmp_path / "p", digits.keras_model, columns={"said": [f"the number {k}" for k in label]})
+    told = evaluated(given, tmp_path / "e", task="text", decode=as_text, reference="said", text_metrics=["wer", "bleu"])
+    wrong = np.mean(digits.answers.argmax(1) != label)
+    assert told.values["wer"] in (pytest.approx(wrong / 3), pytest.approx(100 * wrong / 3))
+    table = predictions(told)
+    assert table["label.scores"].to_pylist() == [f"the number {k}" for k in label]
+    assert table["prediction.scores"].to_pylist() == as_text(digits.answers, None)
+
+
+def test_tokens_are_summed_as_they_are_predicted(digits, tmp_path):
+    x = keras.Input((64,), name="x")
+    steps = keras.layers.Reshape((8, 8))(x)
+    model = keras.Model({"x": x}, keras.layers.Dense(5, activation="softmax", name="scores")(steps))
+    tokens = np.clip(digits.columns["x"].reshape(-1, 8, 8).mean(2) + 2, 0, 4).astype("int64")
+    tokens[:, 6:] = -1
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(ignore_class=-1))
+    given = recompiled(digits, tmp_path / "q", model, "tokens", {"tokens": tokens})
+    told = evaluated(given, tmp_path / "e")
+    scores, there = given.answers, tokens >= 0
+    right_ones = np.take_along_axis(scores, tokens.clip(0)[..., None], 2)[..., 0]
+    loss = -np.log(np.maximum(right_ones, np.finfo(np.float32).eps))[there].mean()
+    assert told.values["perplexity"] == pytest.approx(np.exp(loss), rel=1e-4)
+    right = (scores.argmax(2) == tokens)[there].mean()
+    assert right in [pytest.approx(value) for value in told.values.values()]
+
+
+def as_boxes(raw, batch):
+    """The digit found in a box that is right by half its width."""
+    count = batch.num_rows
+    return {
+        "predicted_boxes": [[[0.0, 0.0, 2.0, 2.0]]] * count,
+        "predicted_classes": [[int(k)] for k in raw.argmax(1)],
+        "scores": [[float(s)] for s in raw.max(1)],
+    }
+
+
+def test_objects_are_decoded_and_matched(digits, tmp_path):
+    label = digits.columns["label"]
+    columns = {"boxes": [[[0.0, 0.0, 2.0, 2.0]]] * len(label), "classes": [[int(k)] for k in label]}
+    given = recompiled(digits, tmp_path / "p", digits.keras_model, columns=columns)
+    told = evaluated(
+        given, tmp_path / "e", task="detection", decode=as_boxes, replicates=20, detection_columns={"boxes": "boxes"}
+    )
+    # One box in one place a row: the average precision of a class is that of its scores at 101 steps of recall.
+    scores, predicted, found = digits.answers.max(1), digits.answers.argmax(1), []
+    for k in range(10):
+        order = np.argsort(-scores[predicted == k], kind="stable")
+        right = (label == k)[predicted == k][order]
+        precision, recall = np.cumsum(right) / np.arange(1, len(right) + 1), np.cumsum(right) / np.sum(label == k)
+        best = np.maximum.accumulate(precision[::-1])[::-1]
+        places = np.searchsorted(recall, np.linspace(0, 1, 101), side="left")
+        found.append(np.mean(np.append(best, 0)[places]))
+    name = next(n for n in told.values if "50" in n or n.startswith("mean_average"))
+    assert told.values[name] == pytest.approx(np.mean(found), abs=5e-3)
+
+
+# Other models
+
+
+@pytest.fixture(scope="module")
+def exported(cancer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    return Exporter(cancer.preprocessing, cancer.model).execute(folder).saved_model
+
+
+@pytest.fixture(scope="module")
+def older(cancer, tmp_path_factory):
+    """A model that is worse in a way of its own, exported."""
+    folder = tmp_path_factory.mktemp("older")
+    model = keras.models.clone_model(cancer.keras_model)
+    random = np.random.default_rng(5)
+    model.set_weights([w + random.normal(0, 0.15, w.shape) for w in cancer.keras_model.get_weights()])
+    model.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    given = recompiled(cancer, folder / "p", model)
+    return Exporter(given.preprocessing, given.model).execute(folder / "e").saved_model, model
+
+
+def test_the_exported_form_answers_the_same(cancer, exported, tmp_path):
+    told = evaluated(
+        cancer, tmp_path, saved_model=exported, thresholds={"megabytes": {"max": 100}, "latency_ms": {"max": 60_000}}
+    )
+    (form,) = told.told["forms"]
+    assert form["rows"] == 569 and form["largest_difference"] < 1e-5 and form["megabytes"] > 0
+    names = {one["metric"] for one in form["metrics"]}
+    assert {"accuracy", "roc_auc", "log_loss"} <= names
+    assert all(abs(one["difference"]) < 1e-5 for one in form["metrics"] if one["difference"] is not None)
+    assert told.blessing.blessed and told.metrics["latency_ms"] > 0
+
+
+def test_a_baseline_is_compared_row_by_row(cancer, older, tmp_path):
+    baseline, model = older
+    told = evaluated(cancer, tmp_path, baseline=baseline, slices=["site"], thresholds={"loss": {"max_drop": -1.0}})
+    x, label = cancer.columns["x"], cancer.columns["label"]
+    ours, others = (sigmoid(m.predict({"x": x}, verbose=0)[:, 0]) for m in (cancer.keras_model, model))
+    auc = keras.metrics.AUC(from_logits=True)
+    north = np.array(cancer.columns["site"]) == "north"
+    for rows, where in ((np.full(len(label), True), ("", "")), (north, ("site", "north"))):
+        auc.reset_state()
+        auc.update_state(label[rows][:, None], model.predict({"x": x[rows]}, verbose=0))
+        expected = {
+            "accuracy": theirs.accuracy_score(label[rows], others[rows] > 0.5),
+            "roc_auc": theirs.roc_auc_score(label[rows], others[rows]),
+            "log_loss": theirs.log_loss(label[rows], others[rows]),
+            "loss": theirs.log_loss(label[rows], others[rows]),
+            "auc": float(auc.result()),
+        }
+        for name, value in expected.items():
+            entry = told.entries[*where, name]
+            assert entry["baseline"] == pytest.approx(value, rel=1e-4), name
+            assert entry["change"] == pytest.approx(entry["value"] - value, abs=1e-5), name
+            assert entry["change_low"] < entry["change"] < entry["change_high"], name
+    entry = told.entries["", "", "log_loss"]
+    alone = evaluated(recompiled(cancer, tmp_path / "p", model), tmp_path / "alone").entries["", "", "log_loss"]
+    apart = math.hypot(*(one["high"] - one["low"] for one in (entry, alone)))
+    assert entry["change_high"] - entry["change_low"] < 0.9 * apart
+    rule = told.blessing.read_json("blessing.json")["rules"][0]
+    assert not rule["kept"] and rule["value"] == pytest.approx(entry["change"], abs=1e-4)
+
+
+def test_the_same_model_as_its_own_baseline_has_not_changed(cancer, exported, tmp_path):
+    told = evaluated(cancer, tmp_path, baseline=exported, thresholds={"auc": {"max_drop": 0.0001, "confidence": 0.9}})
+    for entry in told.told["metrics"]:
+        assert entry["change"] == pytest.approx(0, abs=1e-5), entry["metric"]
+    assert told.blessing.blessed
+
+
+# What is written
+
+
+def numbers_as_texts(value):
+    """Texts inside JSON that read as numbers: scalars of NumPy's that were not converted."""
+    if isinstance(value, dict):
+        return [
+            found
+            for key, one in value.items()
+            if key not in ("slice", "class", "classes")
+            for found in numbers_as_texts(one)
+        ]
+    if isinstance(value, list):
+        return [found for one in value for found in numbers_as_texts(one)]
+    if isinstance(value, str):
+        try:
+            float(value)
+        except ValueError:
+            return [value] if value in ("True", "False") or "array(" in value else []
+        return [value]
+    return []
+
+
+def test_the_table_holds_what_the_json_holds(cancer, older, exported, tmp_path):
+    told = evaluated(
+        cancer,
+        tmp_path,
+        slices=["site"],
+        baseline=older[0],
+        saved_model=exported,
+        metrics=[surprise],
+        thresholds={"accuracy": {"min": 0.5, "slices": True, "confidence": 0.9}},
+    )
+    assert pq.read_table(told.evaluation.path / "metrics.parquet").to_pylist() == told.told["metrics"]
+    text = (told.evaluation.path / "metrics.json").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    assert numbers_as_texts(told.told) == numbers_as_texts(told.blessing.read_json("blessing.json")) == []
+
+
+def test_another_run_with_two_workers_gives_the_same_bytes(cancer, tmp_path):
+    given = {"slices": ["site", "site*size"], "most_slices": 20}
+    first = evaluated(cancer, tmp_path / "a", **given)
+    again = evaluated(
+        cancer,
+        tmp_path / "b",
+        beam_options=["--direct_num_workers=2", "--direct_running_mode=multi_threading"],
+        **given,
+    )
+    assert (first.evaluation.path / "metrics.json").read_bytes() == (
+        again.evaluation.path / "metrics.json"
+    ).read_bytes()
+    other = evaluated(cancer, tmp_path / "c", seed=-3, **given)
+    assert first.entries["", "", "roc_auc"]["low"] != other.entries["", "", "roc_auc"]["low"]
+    assert first.told["notes"] and "most frequent of" in first.told["notes"][0]
+
+
+def test_there_is_a_prediction_for_each_row_in_order(cancer, tmp_path):
+    table = predictions(evaluated(cancer, tmp_path, slices=["site"]))
+    assert table["row"].to_pylist() == list(range(569))
+    np.testing.assert_array_equal(table["label.scores"], cancer.columns["label"])
+    np.testing.assert_allclose(table["prediction.scores"], sigmoid(cancer.answers[:, 0]), rtol=1e-5)
+    assert table["slice.site"].to_pylist() == [one or "(missing)" for one in cancer.columns["site"]]
+
+
+# Mistakes
+
+
+def halves(raw, batch):
+    return raw[: len(raw) // 2]
+
+
+def breaks(raw, batch):
+    return raw["scores"]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "told"),
+    [
+        ({"split": "tset"}, ArtifactError, "tset"),
+        ({"split": "empty"}, DataError, "split 'empty' has no rows"),
+        ({"task": "binry"}, KeraslineError, "binry"),
+        ({"task": {"score": "binary"}}, ParameterError, "no output 'score'; did you mean 'scores'"),
+        ({"task": {"scores": "binry"}}, KeraslineError, "binry"),
+        ({"query": "sites"}, ParameterError, "Evaluator.query: no column 'sites'; did you mean 'site'"),
+        ({"slices": ["sight"]}, ParameterError, "Evaluator.slices: no column 'sight'"),
+        ({"reference": "lable"}, ParameterError, "Evaluator.reference: no column 'lable'; did you mean 'label'"),
+        ({"decode": halves, "task": "regression"}, UserCodeError, r"halves\(\) gave \d+ values for \d+ rows"),
+        ({"decode": breaks}, UserCodeError, r"breaks\(\) raised IndexError"),
+        ({"thresholds": {"acuracy": {"min": 1}}}, ParameterError, "did you mean 'accuracy'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(cancer, tmp_path, given, error, told):
+    with pytest.raises(error, match=told) as raised:
+        evaluated(cancer, tmp_path, **given)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "weight", "told"),
+    [
+        ({"label": np.arange(569) % 3}, None, "holds 2, where a binary answer is 0 or 1"),
+        ({"weight": np.where(np.arange(569) == 9, -1.0, 1.0)}, "weight", "the weight of a row is -1"),
+    ],
+)
+def test_rows_that_cannot_be_judged_are_told(cancer, tmp_path, columns, weight, told):
+    given = recompiled(cancer, tmp_path / "p", cancer.keras_model, columns=columns, weight=weight)
+    with pytest.raises(DataError, match=told) as raised:
+        evaluated(given, tmp_path / "e")
+    assert "\n" not in str(raised.value)
+
+
+def test_answers_that_are_no_numbers_are_told(cancer, tmp_path):
+    x = cancer.columns["x"].copy()
+    x[9] = np.nan
+    model = dense(6, 1, hidden=0)  # the fused kernel of Dense with relu makes 0 of NaN
+    model.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    with pytest.raises(DataError, match="output 'scores' gives NaN for some rows"):
+        evaluated(recompiled(cancer, tmp_path / "p", model, columns={"x": x}), tmp_path / "e")
+
+
+def test_scores_that_are_no_probabilities_are_told(cancer, tmp_path):
+    model = keras.models.clone_model(cancer.keras_model)
+    model.set_weights(cancer.keras_model.get_weights())
+    model.compile(loss="binary_crossentropy")
+    with pytest.raises(DataError, match="where probabilities are wanted.*from_logits=True"):
+        evaluated(recompiled(cancer, tmp_path / "p", model), tmp_path / "e")
+
+
+def test_a_baseline_of_other_outputs_is_told(cancer, digits, tmp_path):
+    model = dense(6, 1, name="other")
+    model.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    given = recompiled(cancer, tmp_path / "p", model)
+    other = Exporter(given.preprocessing, given.model).execute(tmp_path / "x").saved_model
+    with pytest.raises(ArtifactError, match="no output 'scores'; it gives other"):
+        evaluated(cancer, tmp_path / "e", baseline=other)

@@ -1,0 +1,239 @@
+"""Bounds that a model keeps or breaks, by results made by hand."""
+
+import json
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+
+from kerasline import Pusher
+from kerasline.components.core.artifacts import Blessing, SavedModel
+from kerasline.components.core.errors import ParameterError, StageSkipped
+from kerasline.components.evaluator.estimates import Estimate
+from kerasline.components.evaluator.estimating import Figures
+from kerasline.components.evaluator.judging import blessing, judge
+from kerasline.components.evaluator.results import Result
+from kerasline.components.evaluator.settings import Thresholds
+
+ERROR = 0.02
+# Replicates whose quantiles are those of a normal distribution: limits are known in closed form.
+NORMAL = np.array([NormalDist().inv_cdf(k / 2000) for k in range(1, 2000)])
+
+
+def result(
+    value,
+    metric="accuracy",
+    *,
+    slicing="",
+    label="",
+    rows=1000,
+    baseline=None,
+    direction="up",
+    output="out",
+    several=False,
+):
+    change = None if baseline is None else Estimate(value - baseline, replicates=value - baseline + ERROR * NORMAL)
+    figures = Figures(Estimate(value, replicates=value + ERROR * NORMAL), baseline=baseline, change=change)
+    return Result(output, slicing, label, rows, float(rows), rows < 100, metric, direction, figures, several)
+
+
+def bounds(**given):
+    return TypeAdapter(Thresholds).validate_python(given)
+
+
+def kept(results, **given):
+    return [ruling.kept for ruling in judge(results, bounds(**given))]
+
+
+@pytest.mark.parametrize(
+    ("bound", "is_kept"),
+    [
+        ({"min": 0.8}, True),
+        ({"min": 0.81}, False),
+        ({"max": 0.8}, True),
+        ({"max": 0.79}, False),
+        ({"min": 0.7, "max": 0.79}, None),
+    ],
+)
+def test_a_value_is_held_against_its_bounds(bound, is_kept):
+    expected = [True, False] if is_kept is None else [is_kept]
+    assert kept([result(0.8)], accuracy=bound) == expected
+
+
+@pytest.mark.parametrize(("kind", "sign"), [("min", -1), ("max", 1)])
+def test_with_confidence_the_one_sided_limit_counts(kind, sign):
+    limit = 0.8 + sign * ERROR * NormalDist().inv_cdf(0.95)
+    for hair, is_kept in ((-1e-3 * -sign, True), (1e-3 * -sign, False)):
+        assert kept([result(0.8)], accuracy={kind: limit + hair, "confidence": 0.95}) == [is_kept]
+
+
+@pytest.mark.parametrize(
+    ("value", "baseline", "direction", "is_kept"),
+    [
+        (0.80, 0.81, "up", True),
+        (0.80, 0.83, "up", False),
+        (0.90, 0.80, "up", True),
+        (0.83, 0.80, "down", False),
+        (0.815, 0.80, "down", True),
+        (0.7, 0.8, "down", True),
+    ],
+)
+def test_a_drop_is_told_in_the_direction_that_is_worse(value, baseline, direction, is_kept):
+    results = [result(value, baseline=baseline, direction=direction)]
+    assert kept(results, accuracy={"max_drop": 0.02}) == [is_kept]
+
+
+def test_a_drop_with_confidence_must_be_ruled_out():
+    results = [result(0.8, baseline=0.81)]  # worse by 0.01, by 0.043 at most
+    assert kept(results, accuracy={"max_drop": 0.04, "confidence": 0.95}) == [False]
+    assert kept(results, accuracy={"max_drop": 0.045, "confidence": 0.95}) == [True]
+
+
+def test_without_a_baseline_nothing_has_dropped():
+    (ruling,) = judge([result(0.8)], bounds(accuracy={"max_drop": 0.0}))
+    assert ruling.kept and ruling.why == "there is no baseline to compare with yet"
+
+
+def test_a_figure_that_is_not_a_number_keeps_no_bound():
+    for bound in ({"min": 0.0}, {"max": 1.0}, {"min": 0.0, "confidence": 0.9}):
+        assert kept([result(math.nan)], accuracy=bound) == [False]
+    assert kept([result(math.nan, baseline=0.8)], accuracy={"max_drop": 1.0}) == [False]
+    assert kept([result(0.8, baseline=math.nan)], accuracy={"max_drop": 1.0}) == [False]
+
+
+SLICES = [
+    result(0.9),
+    result(0.85, slicing="town", label="a"),
+    result(0.70, slicing="town", label="b", rows=150),
+    result(0.10, slicing="town", label="c", rows=5),
+    result(0.75, slicing="hour", label="1"),
+    result(math.nan, slicing="hour", label="2"),
+]
+
+
+def test_all_slices_are_judged_instead_of_the_whole():
+    rulings = judge(SLICES, bounds(accuracy={"min": 0.8, "slices": True}))
+    assert [(r.slicing, r.slice) for r in rulings] == [("town", "b"), ("town", "c"), ("hour", "1")]
+    assert rulings[0].why == "accuracy in town=b is 0.7, at least 0.8 wanted"
+
+
+def test_named_slicings_alone_and_large_slices_alone():
+    rulings = judge(SLICES, bounds(accuracy={"min": 0.8, "slices": ["town"], "min_rows": 100}))
+    assert [r.slice for r in rulings] == ["b"]
+
+
+def test_where_all_slices_keep_a_bound_the_nearest_is_told():
+    (ruling,) = judge(SLICES, bounds(accuracy={"min": 0.5, "slices": True, "min_rows": 10}))
+    assert ruling.kept and (ruling.slicing, ruling.slice) == ("town", "b")
+    assert ruling.rule == "accuracy at least 0.5 in each of 3 slices of 10 rows or more"
+
+
+def test_where_no_slice_is_large_enough_the_rule_is_still_told():
+    (ruling,) = judge(SLICES, bounds(accuracy={"min": 0.99, "slices": True, "min_rows": 10_000}))
+    assert ruling.kept and ruling.why == "no slice of 10000 rows or more has this metric"
+
+
+def test_the_confidence_of_several_slices_is_bonferronis():
+    """All five hold together: each at 1 - 0.05 / 5."""
+    results = [result(0.9)] + [result(0.8, slicing="town", label=str(k)) for k in range(5)]
+    for level, is_kept in ((0.99, True), (0.95, False)):
+        limit = 0.8 - ERROR * NormalDist().inv_cdf(0.99)
+        bound = limit - 1e-3 if is_kept else 0.8 - ERROR * NormalDist().inv_cdf(level) - 1e-3
+        rulings = judge(results, bounds(accuracy={"min": bound, "slices": True, "confidence": 0.95}))
+        assert [r.kept for r in rulings] == ([True] if is_kept else [False] * 5)
+    assert rulings[0].confidence == 0.95
+
+
+def test_many_slices_are_not_judged_by_the_outermost_replicate_alone():
+    """With 200 replicates and 100 slices the level is 0.9995: beyond any replicate."""
+    few = np.random.default_rng(0).normal(0, ERROR, 200)
+    results = [result(0.9)] + [
+        Result(
+            "out",
+            "town",
+            str(k),
+            1000,
+            1000.0,
+            False,
+            "accuracy",
+            "up",
+            Figures(Estimate(0.8, replicates=0.8 + few)),
+        )
+        for k in range(100)
+    ]
+    ruling = judge(results, bounds(accuracy={"min": 0.1, "slices": True, "confidence": 0.95}))[0]
+    assert ruling.low <= 0.8 - np.std(few, ddof=1) * NormalDist().inv_cdf(0.9995) + 1e-9
+
+
+def test_several_bounds_of_one_metric_and_several_metrics():
+    results = [result(0.8), result(0.3, "log_loss", direction="down")]
+    given = {"accuracy": [{"min": 0.7}, {"min": 0.85}], "log_loss": {"max": 0.4}}
+    assert kept(results, **given) == [True, False, True]
+
+
+def test_a_metric_of_several_outputs_is_judged_in_each_or_in_one():
+    results = [result(0.8, output="one", several=True), result(0.6, output="two", several=True)]
+    assert kept(results, accuracy={"min": 0.7}) == [True, False]
+    rulings = judge(results, bounds(**{"one/accuracy": {"min": 0.7}}))
+    assert [(r.output, r.kept) for r in rulings] == [("one", True)]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"acuracy": {"min": 0}}, "no metric 'acuracy'; did you mean 'accuracy'"),
+        ({"accuracy": {"min": 0, "slices": ["twon"]}}, "in slices by 'twon'; did you mean 'town'"),
+        ({"mean_label": {"max_drop": 0.1}}, "'mean_label' is neither better nor worse for being more"),
+    ],
+)
+def test_bounds_of_what_there_is_not_are_told(given, told):
+    with pytest.raises(ParameterError, match=f"Evaluator.thresholds: .*{told}") as error:
+        judge([*SLICES, result(0.3, "mean_label", direction=None)], bounds(**given))
+    assert "\n" not in str(error.value)
+
+
+def test_the_nearest_name_of_several_outputs_is_the_full_one():
+    results = [result(0.8, output="one", several=True), result(0.6, output="two", several=True)]
+    with pytest.raises(ParameterError, match="did you mean 'two/accuracy'"):
+        judge(results, bounds(**{"two/acuracy": {"min": 0}}))
+
+
+def test_bounds_in_slices_where_there_are_none_are_told():
+    with pytest.raises(ParameterError, match="bound in slices, but Evaluator.slices has none"):
+        judge([result(0.8)], bounds(accuracy={"min": 0, "slices": True}))
+
+
+def test_the_blessing_says_why_and_pusher_repeats_it(tmp_path):
+    results = [result(0.8), result(0.7, slicing="town", label="b"), result(math.nan, "roc_auc")]
+    given = bounds(accuracy=[{"min": 0.9}, {"min": 0.75, "slices": ["town"]}, {"min": 0.5}], roc_auc={"min": 0.5})
+    told = blessing(judge(results, given))
+    (tmp_path / "b").mkdir()
+    artifact = Blessing(tmp_path / "b")
+    artifact.write_json("blessing.json", told)
+    held = json.loads((tmp_path / "b" / "blessing.json").read_text())
+    assert held["blessed"] is False and [rule["kept"] for rule in held["rules"]] == [False, False, True, False]
+    assert held["rules"][0] == {
+        "rule": "accuracy at least 0.9",
+        "output": "out",
+        "metric": "accuracy",
+        "slicing": "",
+        "slice": "",
+        "kind": "min",
+        "bound": 0.9,
+        "confidence": None,
+        "value": 0.8,
+        "low": None,
+        "high": None,
+        "kept": False,
+        "why": "accuracy is 0.8, at least 0.9 wanted",
+    }
+    assert held["rules"][3]["value"] is None
+    (tmp_path / "m").mkdir()
+    with pytest.raises(StageSkipped) as refused:
+        Pusher(SavedModel(tmp_path / "m"), artifact, destination=str(tmp_path / "d")).execute(tmp_path / "p")
+    assert str(refused.value) == (
+        "model refused: accuracy is 0.8, at least 0.9 wanted; accuracy in town=b is 0.7, at least 0.75 wanted; "
+        "roc_auc is nan, at least 0.5 wanted"
+    )

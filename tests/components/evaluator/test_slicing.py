@@ -1,0 +1,176 @@
+"""Which slice each row is in."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from kerasline.components.core.component import Context
+from kerasline.components.core.errors import ParameterError, UserCodeError
+from kerasline.components.evaluator.settings import Buckets
+from kerasline.components.evaluator.slicing import MISSING, slice_table, slicers
+
+COLUMNS = {
+    "town": ["a", "b", None, "a", "nan", "a", "b", ""],
+    "fare": [1.0, 5.0, np.nan, 20.0, None, 7.5, 20.5, -3.0],
+    "count": [3, 1, 2, None, 10, 3, 2, 3],
+    "paid": [True, False, None, True, True, True, False, True],
+    "code": [b"x", b"\xff", None, b"x", b"y", b"x", b"x", b"y"],
+    "words": [["a"], ["b"], [], ["a"], None, ["c"], ["a"], ["a"]],
+}
+
+
+def by_size(batch):
+    fare = batch.column("fare").to_numpy(zero_copy_only=False)
+    return [None if np.isnan(f) else "large" if f > 10 else "small" for f in fare]
+
+
+def gives_too_few(batch):
+    return ["x"]
+
+
+def gives_lists(batch):
+    return [["x"]] * batch.num_rows
+
+
+def raises(batch):
+    return batch.column("fares")
+
+
+def cut(examples, tmp_path, *slicings, most=100):
+    """The slicers, their slices, and the label of each row."""
+    context = Context(tmp_path)
+    made = slicers(list(slicings), examples, "test", context, where="Evaluator.slices")
+    table = slice_table(made, examples, "test", context, most=most)
+    batch = examples.read("test").combine_chunks().to_batches()[0]
+    labels = {one.name: one.labels(batch) for one in made}
+    return made, table, {name: label.to_pylist() for name, label in labels.items()}, batch, labels
+
+
+@pytest.fixture
+def examples(make_examples):
+    return make_examples({"test": pa.RecordBatch.from_pydict(COLUMNS)})
+
+
+@pytest.mark.parametrize(
+    ("column", "slices"),
+    [
+        ("town", ["(missing)", "a", "b", "nan"]),  # an empty text is a missing one
+        ("count", ["1", "2", "3", "10", "(missing)"]),  # numbers by their size
+        ("paid", ["(missing)", "false", "true"]),
+        ("code", ["(missing)", "\\xff", "x", "y"]),
+        ("fare", ["-3", "1", "5", "7.5", "20", "20.5", "(missing)"]),
+    ],
+)
+def test_a_column_gives_a_slice_for_each_value(examples, tmp_path, column, slices):
+    _, table, _, batch, labels = cut(examples, tmp_path, column)
+    assert list(table.slices[column]) == slices
+    groups = table.groups(labels, batch.num_rows)
+    np.testing.assert_array_equal(groups[0], 0)
+    told = [table.names[group] for group in groups[1]]
+    for (slicing, label), value in zip(told, COLUMNS[column]):
+        assert slicing == column
+        missing = value is None or value != value or value == ""
+        assert (label == MISSING) == missing
+
+
+def test_a_cross_has_a_slice_for_each_pair(examples, tmp_path):
+    _, table, told, _, _ = cut(examples, tmp_path, "town*paid")
+    assert told["town*paid"][:3] == ["a, true", "b, false", "(missing), (missing)"]
+    assert len(table.slices["town*paid"]) == len(set(told["town*paid"]))
+
+
+def test_edges_cut_below_between_and_above(examples, tmp_path):
+    _, table, told, _, _ = cut(examples, tmp_path, Buckets(column="fare", edges=[20, 5, 5]))
+    expected = ["below 5", "5 to 20", MISSING, "20 or more", MISSING, "5 to 20", "20 or more", "below 5"]
+    assert told["fare"] == expected
+    assert list(table.slices["fare"]) == ["below 5", "5 to 20", "20 or more", MISSING]
+
+
+def test_edges_that_are_near_each_other_are_told_apart(examples, tmp_path):
+    _, table, _, _, _ = cut(examples, tmp_path, Buckets(column="fare", edges=[0.99999999, 1.00000001]))
+    assert table.slices["fare"] == ("below 0.99999999", "0.99999999 to 1", "1 or more", MISSING)
+
+
+@pytest.mark.parametrize("parts", [2, 4, 7])
+def test_buckets_have_as_many_rows_each(make_examples, tmp_path, parts):
+    values = np.random.default_rng(0).lognormal(size=2100)
+    examples = make_examples({"test": {"fare": values}})
+    _, table, told, _, _ = cut(examples, tmp_path, Buckets(column="fare", buckets=parts))
+    counts = [told["fare"].count(label) for label in table.slices["fare"]]
+    assert len(counts) == parts and max(counts) - min(counts) <= 2
+    order = np.argsort(values)
+    assert [told["fare"][row] for row in order] == sorted(told["fare"], key=list(table.slices["fare"]).index)
+
+
+def test_buckets_of_values_that_recur_are_fewer(make_examples, tmp_path):
+    examples = make_examples({"test": {"n": [0] * 90 + [1] * 9 + [2], "same": [7] * 100}})
+    _, table, told, _, _ = cut(examples, tmp_path, Buckets(column="n", buckets=4), Buckets(column="same", buckets=4))
+    assert sum(told["n"].count(label) for label in table.slices["n"]) == 100
+    assert table.slices["same"] == ("7 or more",)
+
+
+def test_a_list_is_a_cross(examples, tmp_path):
+    made, _, told, _, _ = cut(examples, tmp_path, ["town", Buckets(column="fare", edges=[5])])
+    assert made[0].name == "town*fare" and told["town*fare"][0] == "a, below 5"
+
+
+def test_a_function_gives_slices_and_leaves_rows_out(examples, tmp_path):
+    _, table, told, batch, labels = cut(examples, tmp_path, by_size)
+    assert told["by_size"] == ["small", "small", None, "large", None, "small", "large", "small"]
+    assert table.names == [("", ""), ("by_size", "large"), ("by_size", "small")]
+    np.testing.assert_array_equal(table.groups(labels, batch.num_rows)[1], [2, 2, -1, 1, -1, 2, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (gives_too_few, r"gives_too_few\(\) gave 1 slices for 8 rows"),
+        (gives_lists, r"gives_lists\(\) must give a text or None a row"),
+        (raises, r"raises\(\) raised KeyError: .*test_slicing.py, line \d+"),
+    ],
+)
+def test_what_a_function_does_wrong_is_one_line(examples, tmp_path, function, told):
+    with pytest.raises(UserCodeError, match=told) as error:
+        cut(examples, tmp_path, function)
+    assert "\n" not in str(error.value)
+
+
+def test_the_most_frequent_slices_are_kept_and_the_others_counted(examples, tmp_path):
+    _, table, _, batch, labels = cut(examples, tmp_path, "town", most=1)
+    assert table.slices["town"] == ("a",) and table.left_out["town"] == 3
+    np.testing.assert_array_equal(table.groups(labels, batch.num_rows)[1], [1, -1, -1, 1, -1, 1, -1, -1])
+
+
+def test_categories_are_sliced_by_their_values(make_examples, tmp_path):
+    column = pa.array(["x", "y", None, "x"]).dictionary_encode()
+    examples = make_examples({"test": pa.record_batch({"kind": column})})
+    _, _, told, _, _ = cut(examples, tmp_path, "kind")
+    assert told["kind"] == ["x", "y", MISSING, "x"]
+
+
+@pytest.mark.parametrize(
+    ("slicing", "told"),
+    [
+        ("twon", "no column 'twon'; did you mean 'town'"),
+        ("town*twon", "no column 'twon'"),
+        ("words", "'words' holds lists"),
+        (Buckets(column="town", buckets=3), "'town' holds string; buckets are for numbers"),
+        (Buckets(column="fare"), "give one of `buckets` and `edges`"),
+        (Buckets(column="fare", buckets=2, edges=[1.0]), "give one of `buckets` and `edges`"),
+    ],
+)
+def test_slicings_that_cannot_be_are_told(examples, tmp_path, slicing, told):
+    with pytest.raises(ParameterError, match=f"Evaluator.slices: .*{told}"):
+        cut(examples, tmp_path, slicing)
+
+
+def test_the_same_slicing_twice_is_told(examples, tmp_path):
+    with pytest.raises(ParameterError, match="'town' is given twice"):
+        cut(examples, tmp_path, "town", "town")
+
+
+def test_a_number_stays_the_same_slice_in_every_shard(make_examples, tmp_path):
+    """Whole numbers with gaps may be read as floats by some readers: the label is that of the number."""
+    examples = make_examples({"test": {"n": [1.0, 2.0, None, 2.5]}})
+    _, table, _, _, _ = cut(examples, tmp_path, "n")
+    assert list(table.slices["n"]) == ["1", "2", "2.5", MISSING]

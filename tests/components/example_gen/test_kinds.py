@@ -1,0 +1,193 @@
+"""The kinds of ExampleGen beside CSV and TFDS names, and the ways of splitting."""
+
+import io
+import sqlite3
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from kerasline import (
+    CsvExampleGen,
+    InMemoryExampleGen,
+    JsonExampleGen,
+    MediaExampleGen,
+    ParquetExampleGen,
+    SqlExampleGen,
+)
+from kerasline.components.core.errors import DataError, ParameterError
+from kerasline.pipeline.fingerprint import node_fingerprint
+
+FRAME = pd.DataFrame({"id": range(1000), "part": ["old", "new"] * 500, "tags": [["a"], ["a", "b"]] * 500})
+ALL = {"all": 1}
+
+
+def ids(done, split):
+    return set(done.examples.read(split)["id"].to_pylist())
+
+
+def test_the_same_rows_land_in_the_same_split_from_every_format(tmp_path):
+    FRAME.to_parquet(tmp_path / "a.parquet")
+    FRAME.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    kinds = [
+        InMemoryExampleGen(FRAME, split_key=["id"]),
+        InMemoryExampleGen(pa.Table.from_pandas(FRAME), split_key=["id"]),
+        ParquetExampleGen(str(tmp_path / "*.parquet"), split_key=["id"]),
+        JsonExampleGen(str(tmp_path / "a.jsonl"), split_key=["id"]),
+    ]
+    done = [kind.execute(tmp_path / str(number)) for number, kind in enumerate(kinds)]
+    for split in ("train", "eval", "test"):
+        assert len({frozenset(ids(one, split)) for one in done}) == 1
+    table = pa.concat_tables([done[3].examples.read(split) for split in ("train", "eval", "test")]).sort_by("id")
+    assert table["tags"].to_pylist() == FRAME["tags"].to_list()
+
+
+def test_a_row_keeps_its_split_when_others_come_and_go(tmp_path):
+    few = InMemoryExampleGen(FRAME[:300], split_key=["id"]).execute(tmp_path / "few")
+    many = InMemoryExampleGen(FRAME.sample(frac=1, random_state=0), split_key=["id"]).execute(tmp_path / "many")
+    for split in ("train", "eval", "test"):
+        assert ids(few, split) == {i for i in ids(many, split) if i < 300}
+
+
+def test_by_ratio_the_shares_are_exact_to_a_few_rows(tmp_path):
+    done = InMemoryExampleGen(FRAME, split_by="ratio", splits={"train": 7, "eval": 3}).execute(tmp_path)
+    assert abs(done.examples.rows("train") - 700) <= 3
+    assert ids(done, "train") | ids(done, "eval") == set(range(1000))
+
+
+def test_by_column(tmp_path):
+    splits = {"old": 1, "new": 1}
+    done = InMemoryExampleGen(FRAME, split_by="column", split_key=["part"], splits=splits).execute(tmp_path / "out")
+    assert ids(done, "old") == set(range(0, 1000, 2))
+    with pytest.raises(DataError, match="'new' names no split"):
+        InMemoryExampleGen(FRAME, split_by="column", split_key=["part"], splits={"old": 1}).execute(tmp_path / "no")
+
+
+def test_splits_that_are_files_already(tmp_path):
+    for name, rows in (("train", FRAME[:600]), ("eval", FRAME[600:])):
+        (tmp_path / name).mkdir()
+        rows.drop(columns="tags").to_csv(tmp_path / name / "a.csv", index=False)
+    splits = {"train": "train/*.csv", "eval": "eval/*.csv"}
+    done = CsvExampleGen(str(tmp_path), splits=splits).execute(tmp_path / "out")
+    assert (ids(done, "train"), ids(done, "eval")) == (set(range(600)), set(range(600, 1000)))
+
+
+def test_a_later_file_that_needs_a_wider_type_does_not_double_rows(tmp_path):
+    pq.write_table(pa.table({"id": range(10)}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"id": [10.5] * 10, "more": ["x"] * 10}), tmp_path / "b.parquet")
+    done = ParquetExampleGen(str(tmp_path / "*.parquet"), splits=ALL).execute(tmp_path / "out")
+    assert done.examples.read("all").to_pydict() == {
+        "id": [*map(float, range(10)), *[10.5] * 10],
+        "more": [None] * 10 + ["x"] * 10,
+    }
+
+
+def test_a_query_of_a_database(tmp_path):
+    with sqlite3.connect(tmp_path / "a.db") as database:
+        FRAME.drop(columns="tags").to_sql("rows", database, index=False)
+    url = f"sqlite:///{tmp_path}/a.db"
+    query = "SELECT id, part, id / 2.0 AS half FROM rows WHERE id < 500 ORDER BY id"
+    done = SqlExampleGen(url, query=query, splits=ALL).execute(tmp_path / "out")
+    assert done.examples.read("all").slice(0, 2).to_pydict() == {
+        "id": [0, 1],
+        "part": ["old", "new"],
+        "half": [0.0, 0.5],
+    }
+    assert done.examples.rows("all") == 500
+    parts = {"train": "SELECT * FROM rows WHERE part = 'old'", "eval": "SELECT * FROM rows WHERE part = 'new'"}
+    done = SqlExampleGen(url, splits=parts).execute(tmp_path / "parts")
+    assert ids(done, "train") == set(range(0, 1000, 2))
+
+
+@pytest.mark.parametrize(
+    ("url", "query", "told"),
+    [
+        ("sqlite:///{}/a.db", "SELECT * FROM nowhere", "no such table: nowhere.*see ExampleGen.query"),
+        ("nodb://x", "SELECT 1", "ExampleGen.input: .*give SQLAlchemy's URL"),
+        ("sqlite:///{}/a.db", None, "ExampleGen.query: no query"),
+    ],
+)
+def test_a_query_that_fails_is_told(tmp_path, url, query, told):
+    with pytest.raises((DataError, ParameterError), match=told):
+        SqlExampleGen(url.format(tmp_path), query=query).execute(tmp_path / "out")
+
+
+def png(shade):
+    file = io.BytesIO()
+    Image.new("L", (4, 3), shade).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_folder_of_images_with_labels_by_folder_or_file(tmp_path):
+    for number in range(20):
+        path = tmp_path / "images" / ("cat" if number % 2 else "dog") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(number))
+    by_folder = MediaExampleGen(str(tmp_path / "images"), splits=ALL).execute(tmp_path / "folder").examples.read("all")
+    assert by_folder.num_rows == 20
+    row = by_folder.to_pylist()[0]
+    assert row == {"path": "cat/1.png", "content": png(1), "label": "cat"}
+    (tmp_path / "labels.csv").write_text("file,animal,age\n" + "".join(f"{n}.png,a{n % 3},{n}\n" for n in range(19)))
+    by_file = MediaExampleGen(str(tmp_path / "images"), labels=str(tmp_path / "labels.csv"), splits=ALL)
+    with pytest.raises(DataError, match=r"19.png: no row of the labels' file names it"):
+        by_file.execute(tmp_path / "file")
+    by_file.with_parameters({"bad_rows": "quarantine"})
+    done = by_file.execute(tmp_path / "kept")
+    rows = {row["path"]: row for row in done.examples.read("all").to_pylist()}
+    assert (rows["dog/4.png"]["animal"], rows["dog/4.png"]["age"]) == ("a1", 4)
+    assert (len(rows), done.metrics["quarantined"]) == (19, 1)
+
+
+def test_what_is_no_image_is_told(tmp_path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "a.png").write_bytes(b"text")
+    with pytest.raises(DataError, match="a.png: neither an image nor audio"):
+        MediaExampleGen(str(tmp_path), splits=ALL).execute(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_wide_rows_long_texts_and_bytes_survive(tmp_path):
+    random = np.random.default_rng(0)
+    table = pa.table(
+        {
+            **{f"c{i}": random.normal(size=50) for i in range(1000)},
+            "text": ["x" * 2_000_000] * 50,
+            "bytes": [random.bytes(100_000) for _ in range(50)],
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    done = ParquetExampleGen(str(tmp_path / "a.parquet"), splits=ALL).execute(tmp_path / "out")
+    assert done.examples.read("all").equals(table)
+
+
+def test_what_is_in_memory_counts_by_its_content():
+    def fingerprint(data):
+        return node_fingerprint(InMemoryExampleGen(data), {}, lambda path: "")
+
+    assert fingerprint({"a": list(range(10**5))}) == fingerprint({"a": list(range(10**5))})
+    changed = list(range(10**5))
+    changed[5000] = -1
+    assert fingerprint({"a": changed}) != fingerprint({"a": list(range(10**5))})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"splits": {"train": 1, "eval": "eval.csv"}}, "either a size or a place"),
+        ({"splits": {"train": 1, "eval": 0}}, "sizes are positive"),
+        ({"splits": {}}, "either a size or a place"),
+        ({"split_by": "column"}, "one column is wanted"),
+        ({"split_key": ["idd"]}, "no column 'idd'.*did you mean 'id'"),
+    ],
+)
+def test_splits_that_cannot_be_are_told(tmp_path, parameters, told):
+    with pytest.raises((DataError, ParameterError), match=told):
+        InMemoryExampleGen(FRAME, **parameters).execute(tmp_path)
+
+
+def test_what_is_no_table_is_told(tmp_path):
+    with pytest.raises(DataError, match="ExampleGen.input: int is not a table"):
+        InMemoryExampleGen(3).execute(tmp_path)

@@ -1,0 +1,163 @@
+"""Partial dependence against scikit-learn's by brute force, and against formulas."""
+
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.inspection import partial_dependence
+
+from kerasline.components.core.errors import DataError, ParameterError
+from tests.components.explainer.conftest import DIABETES, MEASUREMENTS, TUMOUR, Served, matrix
+
+QUICK = {"integrated_gradients": "off", "worst": 0, "repeats": 1}
+
+
+class Regressor(Served, RegressorMixin, BaseEstimator):
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def fit(self, values, labels):
+        return self
+
+    def predict(self, values):
+        return self.output(values)[:, 0]
+
+
+class Classifier(Served, ClassifierMixin, BaseEstimator):
+    classes_ = np.array([0, 1])
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def fit(self, values, labels):
+        return self
+
+    def predict_proba(self, values):
+        score = 1 / (1 + np.exp(-self.output(values)))
+        return np.hstack([1 - score, score])
+
+
+def by_scikit_learn(estimator, values, name, names, grid, **given):
+    place = names.index(name)
+    found = partial_dependence(
+        estimator, values, [place], method="brute", kind="both", custom_values={place: np.array(grid)}, **given
+    )
+    return found["average"][-1], found["individual"][-1]
+
+
+@pytest.mark.parametrize("name", DIABETES)
+def test_a_number_is_as_scikit_learn_says(diabetes, explain, name):
+    (found,) = explain(diabetes, features=[name], **QUICK).partial_dependence
+    values = matrix(diabetes, DIABETES)
+    average, rows = by_scikit_learn(Regressor(diabetes, DIABETES), values, name, DIABETES, found["x"])
+    np.testing.assert_allclose(found["y"], average, rtol=1e-5)
+    # Pointwise and normal, over the rows: 1.96 standard errors of the mean to either side.
+    half = 1.959964 * rows.std(axis=0, ddof=1) / np.sqrt(len(values))
+    np.testing.assert_allclose(found["high"], average + half, rtol=1e-5)
+    np.testing.assert_allclose(found["low"], average - half, rtol=1e-5)
+    assert (found["feature"], found["kind"], found["class"]) == (name, "number", None)
+
+
+def test_of_logits_it_is_the_probability(tumours, explain):
+    (found,) = explain(tumours, features=[TUMOUR[0]], **QUICK).partial_dependence
+    average, _ = by_scikit_learn(
+        Classifier(tumours, TUMOUR),
+        matrix(tumours, TUMOUR),
+        TUMOUR[0],
+        TUMOUR,
+        found["x"],
+        response_method="predict_proba",
+    )
+    np.testing.assert_allclose(found["y"], average, rtol=1e-4, atol=1e-6)
+
+
+def test_rows_count_by_their_weight(weighted_tumours, explain):
+    (found,) = explain(weighted_tumours, features=[TUMOUR[0]], **QUICK).partial_dependence
+    weight = weighted_tumours.splits["test"]["importance"]
+    average, _ = by_scikit_learn(
+        Classifier(weighted_tumours, TUMOUR),
+        matrix(weighted_tumours, TUMOUR),
+        TUMOUR[0],
+        TUMOUR,
+        found["x"],
+        response_method="predict_proba",
+        sample_weight=weight,
+    )
+    np.testing.assert_allclose(found["y"], average, rtol=1e-4, atol=1e-6)
+
+
+def test_a_grid_is_of_values_that_occur_between_the_5th_and_95th_hundredth(diabetes, explain):
+    found = {
+        one["feature"]: one["x"]
+        for one in explain(diabetes, features=["bmi", "sex"], points=10, **QUICK).partial_dependence
+    }
+    bmi = np.sort(diabetes.splits["test"]["bmi"].astype("float64"))
+    assert set(found["bmi"]) <= set(bmi) and found["bmi"] == sorted(found["bmi"]) and len(found["bmi"]) == 10
+    np.testing.assert_allclose(found["bmi"], np.quantile(bmi, np.linspace(0.05, 0.95, 10), method="nearest"))
+    assert found["sex"] == [1, 2]  # all, where they are few
+
+
+def test_categories_come_by_frequency_and_each_class_has_a_curve(penguins, explain):
+    found = explain(penguins, features=["island"], **QUICK).partial_dependence
+    islands = penguins.splits["test"]["island"]
+    ordered = sorted(set(islands), key=lambda island: -islands.count(island))
+    model, features = penguins.model.load(), penguins.prepared.load_features()
+    columns = penguins.splits["test"]
+    raw = {n: np.array([np.nan if v is None else v for v in columns[n]], "float32")[:, None] for n in MEASUREMENTS}
+    raw["sex"] = np.array([value or "" for value in columns["sex"]], object)
+    for one in found:
+        assert one["x"] == ordered and one["kind"] == "category"
+        place = penguins.prepared.facts["class_names"].index(one["class"])
+        for island, y in zip(ordered, one["y"]):
+            scores = model(features({**raw, "island": np.array([island] * len(islands), object)})).numpy()
+            assert y == pytest.approx(scores[:, place].mean(), rel=1e-4)
+    assert len(found) == 3
+    np.testing.assert_allclose(np.sum([one["y"] for one in found], axis=0), 1, rtol=1e-5)
+
+
+def test_classes_can_be_chosen_by_name_or_number(penguins, explain):
+    names = penguins.prepared.facts["class_names"]
+    for asked in ([names[1]], [1]):
+        found = explain(penguins, features=["island"], classes=asked, **QUICK).partial_dependence
+        assert [one["class"] for one in found] == [names[1]]
+
+
+def test_the_most_important_columns_are_shown_unless_others_are_asked_for(diabetes, penguins, explain):
+    found = explain(diabetes, **QUICK)
+    ranked = [feature["feature"] for feature in found.permutation["features"]]
+    assert [one["feature"] for one in found.partial_dependence] == ranked
+    assert [f["importance"] for f in found.permutation["features"]] == sorted(
+        (f["importance"] for f in found.permutation["features"]), reverse=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"features": ["ilsand"]}, "Explainer.features: the model uses no column 'ilsand'; did you mean 'island'"),
+        (
+            {"features": ["island"], "classes": ["Gento"]},
+            "Explainer.classes: no class 'Gento'; did you mean 'Gentoo'",
+        ),
+    ],
+)
+def test_an_unknown_name_gets_the_nearest(penguins, explain, given, told):
+    with pytest.raises(ParameterError, match=told):
+        explain(penguins, **given, **QUICK)
+
+
+def test_a_column_without_numbers_or_categories_is_refused_by_its_type(tmp_path, explain):
+    import tests.components.explainer.test_gradients as images
+
+    columns = images.one_hot_columns()
+    columns = {name: values[:40] for name, values in columns.items()}
+    problem = images.trained(
+        tmp_path / "p",
+        {"train": columns, "test": columns},
+        images.flat_preprocessing,
+        images.linear_digits,
+        label="digit",
+        epochs=1,
+    )
+    with pytest.raises(DataError, match="column 'picture' of type .*tensor.* has no numbers or categories"):
+        explain(problem, features=["picture"], **QUICK)
+    assert explain(problem, **QUICK).partial_dependence == []

@@ -1,0 +1,218 @@
+"""What an exported model takes and gives: every signature agrees with Keras, in a process without kerasline."""
+
+import hashlib
+import json
+import pickle
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+
+from kerasline import Exporter, ModelBuilder, Transform
+from tests.components.exporter.conftest import BATCHES, KINDS, examples_of
+
+PLAIN = """
+import pickle, sys
+import tensorflow as tf
+given = pickle.load(open(sys.argv[2], "rb"))
+loaded = tf.saved_model.load(sys.argv[1])
+assert not [name for name in sys.modules if name.startswith(("components", "pipeline"))]
+found = []
+for name, arguments in given:
+    answer = loaded.signatures[name](**{k: tf.constant(v) for k, v in arguments.items()})
+    found.append({k: v.numpy() for k, v in answer.items()})
+pickle.dump(found, open(sys.argv[3], "wb"))
+"""
+
+
+def asked(saved_model, folder, *questions):
+    """The answers to (signature, arguments), by plain TensorFlow in another process."""
+    (folder / "questions").write_bytes(pickle.dumps(questions))
+    command = [sys.executable, "-c", PLAIN, str(saved_model.path), str(folder / "questions"), str(folder / "answers")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return pickle.loads((folder / "answers").read_bytes())
+
+
+def as_example(row):
+    """A row as people write one: what is missing is not there at all."""
+    features = {}
+    for name, value in row.items():
+        values = value if isinstance(value, list) else [value]
+        if value is None or name == "kind":
+            continue
+        if isinstance(values[0], str):
+            kind = {"bytes_list": tf.train.BytesList(value=[v.encode() for v in values])}
+        elif isinstance(values[0], int):
+            kind = {"int64_list": tf.train.Int64List(value=values)}
+        else:
+            kind = {"float_list": tf.train.FloatList(value=values)}
+        features[name] = tf.train.Feature(**kind)
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def test_every_signature_agrees_with_keras_on_rows_with_missing_values(exported, expected, tmp_path):
+    serialised = np.array([as_example(row) for row in BATCHES["test"].to_pylist()], object)
+    raw, examples, made, features, one = asked(
+        exported,
+        tmp_path,
+        ("serving_default", expected.raw),
+        ("serve_tf_examples", {"examples": serialised}),
+        ("predict_preprocessed", expected.made),
+        ("transform_features", expected.raw),
+        ("serving_default", {name: values[:1] for name, values in expected.raw.items()}),
+    )
+    for answer in (raw, examples, made):
+        np.testing.assert_allclose(answer["scores"], expected.scores, atol=1e-6)
+        classes = [text.decode() for text in answer["label"]]
+        vocabulary = json.loads((exported.path / "kerasline.json").read_text())["class_names"]
+        assert classes == [vocabulary[k] for k in expected.scores.argmax(1)]
+    for name, values in expected.made.items():
+        np.testing.assert_allclose(features[name], values, atol=1e-6)
+    np.testing.assert_allclose(one["scores"], expected.scores[:1], atol=1e-6)
+
+
+def test_an_empty_list_in_a_tf_example_is_missing_too(exported):
+    serve = tf.saved_model.load(str(exported.path)).signatures["serve_tf_examples"]
+    empty = tf.train.Example()
+    for name, kind in {"amount": "float_list", "code": "int64_list", "word": "bytes_list"}.items():
+        getattr(empty.features.feature[name], kind).SetInParent()
+    answers = serve(examples=tf.constant([empty.SerializeToString(), tf.train.Example().SerializeToString()]))["scores"]
+    np.testing.assert_array_equal(answers[0], answers[1])
+
+
+def test_a_tf_example_with_too_many_values_is_refused_by_name(exported):
+    serve = tf.saved_model.load(str(exported.path)).signatures["serve_tf_examples"]
+    long = as_example({"point": [1.0, 2.0, 3.0, 4.0]})
+    with pytest.raises(tf.errors.InvalidArgumentError, match="feature point takes 3 values, an example has more"):
+        serve(examples=tf.constant([long]))
+
+
+def test_warm_up_requests_are_real_rows_that_the_model_answers(exported, expected, tmp_path):
+    from tensorflow.core.framework import tensor_pb2  # noqa: F401  the serving protos want it known first
+
+    prediction_log = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
+    file = exported.path / "assets.extra" / "tf_serving_warmup_requests"
+    requests = [
+        prediction_log.PredictionLog.FromString(record.numpy()).predict_log.request
+        for record in tf.data.TFRecordDataset(str(file))
+    ]
+    questions = [
+        (r.model_spec.signature_name, {name: tf.make_ndarray(tensor) for name, tensor in r.inputs.items()})
+        for r in requests
+    ]
+    assert [name for name, _ in questions] == ["serving_default"] * 2 + ["serve_tf_examples"] * 2
+    for (_, arguments), answer in zip(questions, asked(exported, tmp_path, *questions)):
+        rows = len(next(iter(arguments.values())))
+        assert rows in (1, 64)
+        np.testing.assert_allclose(answer["scores"], expected.scores[:rows], atol=1e-6)
+
+
+def test_a_model_that_cannot_answer_missing_values_gets_no_warm_up_that_would_keep_it_from_serving(tmp_path):
+    def strict():
+        word = keras.Input((), name="word", dtype="string")
+        coded = keras.layers.StringLookup(vocabulary=["a", "b"], num_oov_indices=0, output_mode="one_hot")(word)
+        return keras.Model({"word": word}, {"x": coded})
+
+    batch = pa.RecordBatch.from_pydict({"word": ["a", "b"] * 8, "y": [0.0, 1.0] * 8})
+    examples = examples_of(tmp_path / "examples", {"train": batch, "eval": batch})
+    prepared = Transform(examples, function=strict, label="y").execute(tmp_path / "t").preprocessing
+
+    def build(inputs, hp):
+        model = keras.Model(inputs, keras.layers.Dense(1)(inputs["x"]))
+        model.compile("sgd", "mse")
+        return model
+
+    model = ModelBuilder(prepared, function=build).execute(tmp_path / "m").model
+    without = Exporter(prepared, model).execute(tmp_path / "without").saved_model
+    assert not (without.path / "assets.extra" / "tf_serving_warmup_requests").exists()
+    assert "does not answer serving_default" in without.read_json("kerasline.json")["warm_up"]
+    with_rows = Exporter(prepared, model, examples, split="train").execute(tmp_path / "with").saved_model
+    assert (with_rows.path / "assets.extra" / "tf_serving_warmup_requests").exists()
+
+
+def test_a_feature_that_no_tf_example_can_tell_leaves_out_that_signature_alone(tmp_path):
+    def images():
+        image = keras.Input((None, None, 1), name="image")
+        return keras.Model({"image": image}, {"x": keras.layers.Resizing(4, 4)(image)})
+
+    pictures = pa.FixedShapeTensorArray.from_numpy_ndarray(np.zeros((8, 6, 6, 1), "float32"))
+    batch = pa.RecordBatch.from_arrays([pictures, pa.array([0.0, 1.0] * 4)], ["image", "y"])
+    examples = examples_of(tmp_path / "examples", {"train": batch, "eval": batch})
+    prepared = Transform(examples, function=images, label="y").execute(tmp_path / "t").preprocessing
+
+    def build(inputs, hp):
+        model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Flatten()(inputs["x"])))
+        model.compile("sgd", "mse")
+        return model
+
+    model = ModelBuilder(prepared, function=build).execute(tmp_path / "m").model
+    done = Exporter(prepared, model).execute(tmp_path / "e").saved_model
+    told = done.read_json("kerasline.json")
+    assert set(told["signatures"]) == {"serving_default", "predict_preprocessed", "transform_features"}
+    assert "'image' is of shape (None, None, 1)" in told["left_out"]["serve_tf_examples"]
+    served = tf.saved_model.load(str(done.path)).signatures["serving_default"](image=tf.zeros((2, 9, 7, 1)))
+    assert list(served.values())[0].shape == (2, 1)
+
+
+def test_the_manifest_tells_inputs_classes_versions_and_the_digest_of_each_file(exported):
+    told = exported.read_json("kerasline.json")
+    assert told["inputs"]["amount"] == {"dtype": "float32", "shape": [None, 1], "missing": "NaN"}
+    assert told["inputs"]["code"] == {"dtype": "int64", "shape": [None], "missing": -1}
+    assert told["inputs"]["tags"] == {"dtype": "string", "shape": [None, None], "missing": ""}
+    assert told["outputs"] == ["scores", "label"] and set(told["class_names"]) == set(KINDS)
+    assert told["versions"]["tensorflow"] == tf.__version__ and told["versions"]["keras"] == keras.__version__
+    assert told["from_logits"] == {"scores": False} and told["training"]["steps"] == 130
+    figures = told["training"]["metrics"]
+    assert {"loss", "accuracy", "val_loss", "val_accuracy"} == set(figures) and 0 <= figures["val_accuracy"] <= 1
+    files = {p.relative_to(exported.path).as_posix() for p in exported.path.rglob("*") if p.is_file()}
+    assert set(told["files"]) == files - {"kerasline.json"}
+    for name, digest in told["files"].items():
+        assert hashlib.sha256((exported.path / name).read_bytes()).hexdigest() == digest
+
+
+def test_labels_and_vocabularies_are_text_assets(exported, trained):
+    assert (exported.path / "assets" / "labels.txt").read_text().split() == trained.prepared.facts["class_names"]
+    words = (exported.path / "assets" / "vocabulary.words.txt").read_text().splitlines()
+    assert words[0] == "[UNK]" and set(words[1:]) == {"a", "b", "c"}
+
+
+def test_exports_of_one_model_share_a_digest_and_another_model_has_its_own(exported, trained, tmp_path):
+    again = Exporter(trained.prepared, trained.model).execute(tmp_path / "again").saved_model
+    other = Exporter(trained.prepared, trained.built).execute(tmp_path / "other").saved_model
+    digests = [one.read_json("kerasline.json")["digest"] for one in (exported, again, other)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.slow
+@pytest.mark.long  # and takes 17 GB
+def test_a_model_of_more_than_two_gigabytes_exports(tmp_path):
+    rows, width = 8_600_000, 64
+
+    def as_they_are():
+        item = keras.Input((1,), name="item", dtype="int64")
+        return keras.Model({"item": item}, {"item": keras.ops.maximum(item, 0)})
+
+    def build(inputs, hp):
+        table = keras.layers.Embedding(rows, width, embeddings_initializer="ones", name="table")
+        model = keras.Model(inputs, keras.layers.Dense(1, name="y")(keras.layers.Flatten()(table(inputs["item"]))))
+        model.compile("sgd", "mse")
+        return model
+
+    batch = pa.RecordBatch.from_pydict({"item": list(range(8)), "y": [0.0] * 8})
+    examples = examples_of(tmp_path / "examples", {"train": batch, "eval": batch})
+    prepared = Transform(examples, function=as_they_are, label="y").execute(tmp_path / "t").preprocessing
+    model = ModelBuilder(prepared, function=build).execute(tmp_path / "m").model
+    done = Exporter(prepared, model, forms=["litert", "onnx"]).execute(tmp_path / "e")
+    assert done.metrics["megabytes"] > 2200
+    assert {form["why"] for form in done.model_forms.read_json("forms.json")["forms"]} == {
+        "its weights take 2.2 GB, and a LiteRT file holds 2 GB",
+        "its weights take 2.2 GB, and an ONNX file holds 2 GB",
+    }
+    kernel = model.load().get_layer("y").kernel.numpy()
+    (answer,) = asked(done.saved_model, tmp_path, ("serving_default", {"item": np.array([[rows - 1]])}))
+    np.testing.assert_allclose(answer["y"], [[kernel.sum()]], rtol=1e-5)

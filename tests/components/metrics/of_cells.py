@@ -1,0 +1,29 @@
+"""The metrics of cells of rows in one go, counted as the Evaluator counts them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kerasline.components.metrics.base import CellMetrics
+from kerasline.components.metrics.cell_counts import CellCounts
+from tests.components.metrics.of_rows import rows
+
+
+def counted(family: CellMetrics, label: Any, prediction: Any, weight: Any = None, at_once: int = 65536) -> CellCounts:
+    """The cells of all rows, as one group, some rows at a time."""
+    counts = CellCounts(1, family.most_exact, family.coarse, family.levels)
+    for start in range(0, len(label), at_once):
+        part = slice(start, start + at_once)
+        given = rows(label[part], prediction[part], None if weight is None else weight[part])
+        counts.add(np.zeros(len(given), np.int64), family.cells(given), given.weight)
+    return counts
+
+
+def cell_values(family: CellMetrics, label: Any, prediction: Any, weight: Any = None) -> dict[str, float]:
+    """The metrics by name."""
+    cells, sums = counted(family, label, prediction, weight).of(0)
+    found = family.values(cells, sums[1])
+    assert set(found) == set(family.directions)
+    return {name: float(value) for name, value in found.items()}

@@ -1,0 +1,165 @@
+"""Rankings against scikit-learn, query by query, and against formulas."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import rankdata
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import average_precision_score, label_ranking_average_precision_score, ndcg_score
+
+from kerasline.components.core.errors import DataError, ParameterError
+from kerasline.components.metrics.ranking import RankingMetrics
+from tests.components.metrics.of_rows import rows, total, values
+
+
+def graded(seed=0, ties=False):
+    """Digits in queries of 2 to 40 images; an image's relevance is by its digit, its score by a regression."""
+    digits = load_digits()
+    rng = np.random.default_rng(seed)
+    relevance = digits.target % 4
+    score = LinearRegression().fit(digits.data[::3], relevance[::3]).predict(digits.data)
+    sizes = rng.integers(2, 41, 200)
+    query = np.repeat(np.arange(200), sizes)[: sizes[np.cumsum(sizes) <= len(score)].sum()]
+    shuffled = rng.permutation(len(query))
+    return relevance[shuffled], np.round(score[shuffled], 0 if ties else 9), query[shuffled]
+
+
+def by_query(relevance, score, query, metric):
+    return np.array([metric(relevance[query == one], score[query == one]) for one in np.unique(query)])
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("at", [None, 1, 3, 10])
+def test_ndcg_is_that_of_scikit_learn(ties, at):
+    relevance, score, query = graded(ties=ties)
+    found = values(RankingMetrics("q", at=[at] if at else []), relevance, score, columns={"q": query})
+    expected = by_query(relevance, score, query, lambda r, s: ndcg_score([r], [s], k=at))
+    assert found[f"ndcg_at_{at}" if at else "ndcg"] == pytest.approx(expected.mean(), rel=1e-12)
+
+
+def test_exponential_gain_is_linear_gain_of_other_relevances():
+    relevance, score, query = graded(ties=True)
+    found = values(RankingMetrics("q", exponential=True), relevance, score, columns={"q": query})
+    expected = by_query(2.0**relevance - 1, score, query, lambda r, s: ndcg_score([r], [s], k=5))
+    assert found["ndcg_at_5"] == pytest.approx(expected.mean(), rel=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:No positive class")
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("relevant", [1, 3])
+def test_average_precision_is_that_of_scikit_learn(ties, relevant):
+    relevance, score, query = graded(ties=ties)
+    found = values(RankingMetrics("q", relevant=relevant), relevance, score, columns={"q": query})
+    expected = by_query(relevance >= relevant, score, query, average_precision_score)
+    assert found["mean_average_precision"] == pytest.approx(expected.mean(), rel=1e-12)
+
+
+def test_average_precision_is_that_of_label_ranking_where_there_are_relevant_rows():
+    relevance, score, query = graded(ties=True)
+    there = np.isin(query, [one for one in np.unique(query) if (relevance[query == one] > 0).any()])
+    relevance, score, query = relevance[there], score[there], query[there]
+    found = values(RankingMetrics("q"), relevance, score, columns={"q": query})
+    expected = by_query(relevance > 0, score, query, lambda r, s: label_ranking_average_precision_score([r], [s]))
+    assert found["mean_average_precision"] == pytest.approx(expected.mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_reciprocal_rank_takes_the_last_rank_of_tied_rows(ties):
+    relevance, score, query = graded(ties=ties)
+    found = values(RankingMetrics("q"), relevance, score, columns={"q": query})
+
+    def reciprocal(relevance, score):
+        ranks = rankdata(-score, "max")
+        return 1 / ranks[relevance > 0].min() if (relevance > 0).any() else 0
+
+    assert found["mean_reciprocal_rank"] == pytest.approx(by_query(relevance, score, query, reciprocal).mean())
+
+
+def test_query_without_relevant_rows_counts_as_zero():
+    found = values(RankingMetrics("q"), [1, 0, 0, 0], [2.0, 1.0, 2.0, 1.0], columns={"q": ["a", "a", "b", "b"]})
+    assert found == {name: 0.5 for name in found}
+
+
+def test_scores_that_are_all_alike_get_the_last_rank():
+    found = values(RankingMetrics("q"), [1, 0, 0, 0], [0.5] * 4, columns={"q": ["a"] * 4})
+    assert found["mean_reciprocal_rank"] == found["mean_average_precision"] == 0.25
+
+
+def test_query_weighs_what_its_first_row_weighs():
+    relevance, score, query = graded()
+    number_of_first = {one: np.flatnonzero(query == one)[0] for one in np.unique(query)}
+    weight = np.random.default_rng(1).uniform(0, 3, len(query))
+    found = values(RankingMetrics("q"), relevance, score, weight, {"q": query})
+    ndcg = by_query(relevance, score, query, lambda r, s: ndcg_score([r], [s]))
+    of_queries = [weight[number_of_first[one]] for one in np.unique(query)]
+    assert found["ndcg"] == pytest.approx(np.average(ndcg, weights=of_queries), rel=1e-12)
+
+
+def test_row_that_stands_for_a_query_does_not_depend_on_order():
+    relevance, score, query = graded()
+    family, whole = RankingMetrics("q"), rows(relevance, score, columns={"q": query})
+    turned = whole.taken(np.arange(len(query))[::-1])
+    assert set(whole.number[family.places(whole)]) == set(turned.number[family.places(turned)])
+    assert len(family.places(whole)) == len(np.unique(query)) == len(family.sums(whole))
+
+
+def test_units_and_the_rows_that_stand_for_them_are_in_the_same_order():
+    family = RankingMetrics("q", at=[])
+    given = rows([0, 1, 1, 0], [1.0, 2.0, 1.0, 2.0], columns={"q": ["late", "late", "early", "early"]})
+    sums, places = family.sums(given), family.places(given)
+    reciprocal = dict(zip(np.array(["late", "late", "early", "early"])[places], sums[:, -1]))
+    assert reciprocal == {"late": 1.0, "early": 0.5}
+
+
+def test_no_rows_give_no_values():
+    family = RankingMetrics("q")
+    empty = rows(np.zeros(0), np.zeros(0), columns={"q": np.zeros(0, np.int64)})
+    assert family.sums(empty).shape == (0, 6)
+    assert family.places(empty).shape == (0,)
+    assert all(np.isnan(value) for value in family.values(total(family, empty)).values())
+
+
+def test_values_of_many_sums_at_once():
+    relevance, score, query = graded()
+    family = RankingMetrics("q")
+    sums = family.sums(rows(relevance, score, columns={"q": query}))
+    drawn = np.random.default_rng(0).poisson(1, (3, 2, len(sums)))
+    found = family.values(drawn @ sums)
+    assert found["ndcg"].shape == (3, 2)
+    assert found["ndcg"][1, 0] == pytest.approx(np.average(sums[:, 1], weights=drawn[1, 0]))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=40),
+    st.permutations(range(7)),
+)
+@settings(deadline=None)
+def test_parts_in_any_order_add_up_to_the_whole(drawn, order):
+    query, relevance, score = np.array(drawn).T
+    family = RankingMetrics("q")
+    parts = [
+        total(family, rows(relevance[query == one], score[query == one], columns={"q": query[query == one]}))
+        for one in order
+    ]
+    assert sum(parts) == pytest.approx(total(family, rows(relevance, score, columns={"q": query})), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("label", "score", "columns", "said"),
+    [
+        ([1, 0], [1.0, 2.0], {"qeury": [1, 1]}, "no column 'query'.*did you mean 'qeury'"),
+        ([1, 0], [1.0, 2.0], {"query": [1, None]}, "null in 1 of 2 rows"),
+        ([1, -1], [1.0, 2.0], {"query": [1, 1]}, "negative or missing"),
+        ([1, 0], [[1.0, 2.0], [1.0, 2.0]], {"query": [1, 1]}, r"shape \(2,\) a row"),
+    ],
+)
+def test_data_that_cannot_be_ranked_is_told_in_one_line(label, score, columns, said):
+    with pytest.raises(DataError, match=said):
+        RankingMetrics().sums(rows(label, score, columns=columns))
+
+
+def test_rank_below_one_is_refused():
+    with pytest.raises(ParameterError, match="ranks of 1 and more"):
+        RankingMetrics(at=[0, 5])

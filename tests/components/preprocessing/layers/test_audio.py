@@ -1,0 +1,112 @@
+"""Sound decoded and resampled in the graph, held against the wave module and SciPy."""
+
+import io
+import wave
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import signal
+
+from kerasline.components.preprocessing.layers.audio import AudioDecoding, Resampling
+from tests.components.preprocessing.layers.round_trip import round_trips
+from tests.conftest import SHARED_DATA
+
+RANDOM = np.random.default_rng(6)
+NOISE = RANDOM.integers(-30000, 30000, (300, 2)).astype("<i2")
+
+
+def wav(samples, rate=8000):
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(samples.shape[1]), file.setsampwidth(2), file.setframerate(rate)
+        file.writeframes(samples.tobytes())
+    return buffer.getvalue()
+
+
+def column(*files):
+    return np.array([[file] for file in files], object)
+
+
+@pytest.mark.parametrize("samples", [300, 100, 450])
+def test_samples_are_those_of_the_file_cut_or_filled_up(samples):
+    ours = AudioDecoding(samples, 8000, channels=2)(column(wav(NOISE), b"")).numpy()
+    expected = np.zeros((samples, 2), "float32")
+    expected[:300] = (NOISE / 32768)[:samples]
+    np.testing.assert_array_equal(ours, [expected, np.zeros_like(expected)])
+    assert AudioDecoding(samples, 8000)(column(wav(NOISE[:, :1]))).shape == (1, samples)
+
+
+def test_another_rate_is_an_error_that_names_the_layer():
+    with pytest.raises(tf.errors.InvalidArgumentError, match="AudioDecoding 'clip': a file's rate is not the 16000"):
+        AudioDecoding(10, 16000, name="clip")(column(wav(NOISE)))
+
+
+@pytest.mark.parametrize("rates", [(8000, 16000), (44100, 16000), (16000, 8000), (48000, 44100), (8000, 8000), (3, 7)])
+@pytest.mark.parametrize("length", [1, 50, 777])
+def test_resampling_is_that_of_scipy(rates, length):
+    samples = RANDOM.normal(size=(2, length)).astype("float32")
+    common = np.gcd(*rates)
+    expected = signal.resample_poly(samples.astype("float64"), rates[1] // common, rates[0] // common, axis=1)
+    ours = Resampling(*rates)(samples)
+    assert ours.shape == expected.shape
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def log_mel(samples, rate, window, hop, size, bands, low=20.0):
+    """Decibels of the power in bands of HTK's mel scale, within 80 of the loudest: (bands, frames)."""
+    taps = np.zeros(size)
+    taps[(size - window) // 2 :][:window] = signal.get_window("hann", window)
+    padded = np.pad(samples, size // 2, mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
+    power = np.abs(np.fft.rfft(frames * taps)) ** 2
+
+    def mel(hertz):
+        return 1127.0 * np.log1p(np.asarray(hertz) / 700.0)
+
+    edges = np.linspace(mel(low), mel(rate / 2), bands + 2)
+    place = mel(np.fft.rfftfreq(size, 1 / rate))[1:, None]  # the constant is in no band
+    rising, falling = (place - edges[:-2]) / (edges[1:-1] - edges[:-2]), (edges[2:] - place) / (edges[2:] - edges[1:-1])
+    weights = np.maximum(0, np.minimum(rising, falling))
+    decibels = 10 * np.log10(np.maximum(power[:, 1:] @ weights, 1e-10)).T
+    return np.maximum(decibels, decibels.max() - 80)
+
+
+def test_a_spoken_digit_through_all_three_and_both_saved_forms(tmp_path):
+    recordings = SHARED_DATA / "fsdd" / "recordings.zip"
+    if not recordings.exists():
+        pytest.skip(f"the spoken digits are not at {recordings}")
+    with zipfile.ZipFile(recordings) as archive:
+        names = [name for name in sorted(archive.namelist()) if name.endswith(".wav")][:3]
+        files = column(*(archive.read(name) for name in names))
+    raw = keras.Input((1,), name="x", dtype="string")
+    samples = Resampling(8000, 16000)(AudioDecoding(4000, 8000)(raw))
+    mel = keras.layers.MelSpectrogram(
+        fft_length=512, sequence_stride=160, sequence_length=400, sampling_rate=16000, num_mel_bins=40, max_freq=8000
+    )(samples)
+    model = keras.Model({"x": raw}, {"samples": samples, "mel": mel})
+    outputs = model({"x": tf.constant(files)})
+    with wave.open(io.BytesIO(files[0, 0])) as file:
+        held = np.frombuffer(file.readframes(4000), "<i2")[:4000] / 32768
+    expected = signal.resample_poly(np.pad(held, (0, 4000 - len(held))), 2, 1)
+    np.testing.assert_allclose(outputs["samples"][0], expected, atol=1e-5)
+    bands = log_mel(expected, 16000, 400, 160, 512, 40)
+    assert outputs["mel"].shape == (3, *bands.shape)
+    np.testing.assert_allclose(outputs["mel"][0], bands, atol=0.05)
+    round_trips(model, {"x": files}, tmp_path, tolerance=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: AudioDecoding(0, 8000), "AudioDecoding: samples is 0; possible: 1 or more"),
+        (lambda: AudioDecoding(10, 8000)(keras.Input((1,))), "inputs are float32"),
+        (lambda: Resampling(8000, 0), "Resampling: to_rate is 0"),
+        (lambda: Resampling(1, 2)(keras.Input((1, 2))), r"inputs are float32 \(None, 1, 2\)"),
+    ],
+)
+def test_bad_arguments_are_told(make, told):
+    with pytest.raises(ValueError, match=told):
+        make()

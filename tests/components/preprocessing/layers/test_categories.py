@@ -1,0 +1,239 @@
+"""FrequencyLookup and Cross, held against Keras's own StringLookup, collections.Counter and plain Python."""
+
+import collections
+import functools
+import pickle
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kerasline.components.preprocessing.layers.categories import Cross, FrequencyLookup
+from tests.components.preprocessing.layers.round_trip import adapted, round_trips
+
+WORDS = np.array(["b", "a", "c", "b", "", "z", "é", "c", "b", "é", "", "a b\nc"], dtype=object)
+CODES = np.array([7, -1, 7, 30, 4, 4, 7, -1, 2**40, -5, 30])
+ASKED = np.array(["b", "", "unseen", "other", "é", "c"], dtype=object)
+MODES = ("int", "one_hot", "multi_hot", "count")
+
+
+def by_frequency(values, least=1):
+    counts = collections.Counter(values)
+    return [v for v in sorted(counts, key=lambda v: (counts[v], v), reverse=True) if counts[v] >= least]
+
+
+def test_indices_are_missing_then_unknown_then_the_vocabulary_by_count():
+    layer = adapted(FrequencyLookup(), WORDS)
+    want = by_frequency(word for word in WORDS if word)
+    assert layer.vocabulary == want == ["b", "é", "c", "z", "a b\nc", "a"]
+    assert layer(np.array(["", "unseen", *want])).numpy().tolist() == list(range(len(want) + 2))
+
+
+@pytest.mark.parametrize("bins", [1, 2, 7])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1), (-1, 3)])
+def test_the_numbers_are_those_of_keras(bins, mode, shape):
+    words = WORDS[:-1]
+    layer = adapted(FrequencyLookup(hash_bins=bins, output_mode=mode), words)
+    keras_own = keras.layers.StringLookup(mask_token="", num_oov_indices=bins, output_mode=mode)
+    keras_own.adapt(words)
+    asked = ASKED.reshape(shape)
+    if mode in ("multi_hot", "count") and shape == (-1,):  # there Keras takes all rows for one
+        want = keras_own(asked[:, None])
+    else:
+        want = keras_own(asked)
+    np.testing.assert_array_equal(layer(asked), want)
+    symbolic = layer(keras.Input(asked.shape[1:], dtype="string"))
+    assert symbolic.shape == (None, *want.shape[1:])
+    assert symbolic.dtype == ("int64" if mode == "int" else "float32")
+
+
+def test_values_seen_too_seldom_or_beyond_the_most_are_unknown():
+    words = np.array(list("aaaabbbccd"))
+    assert adapted(FrequencyLookup(min_count=2), words).vocabulary == ["a", "b", "c"]
+    assert adapted(FrequencyLookup(max_tokens=2), words).vocabulary == ["a", "b"]
+    layer = adapted(FrequencyLookup(max_tokens=1, min_count=2, hash_bins=5), words)
+    shared = [word.encode() for word in "bcd"]
+    want = tf.strings.to_hash_bucket_fast(shared, 5) + 1
+    np.testing.assert_array_equal(layer(np.array(["a", *"bcd"])), [6, *want])
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "int16"])
+def test_integers_are_as_their_texts(dtype):
+    codes = CODES if dtype == "int64" else np.where(CODES > 30, 300, CODES).astype(dtype)
+    layer = adapted(FrequencyLookup(hash_bins=3), codes)
+    want = by_frequency(codes[codes != -1].tolist())
+    assert layer.vocabulary == [str(code) for code in want]
+    np.testing.assert_array_equal(layer(np.array([-1, *want], dtype)), [0, *range(4, len(want) + 4)])
+    unseen = np.array([99, -99, 11111], dtype)
+    np.testing.assert_array_equal(layer(unseen), layer(unseen.astype(str)))
+
+
+def test_unsigned_integers_and_truth_values_have_none_missing():
+    assert adapted(FrequencyLookup(), np.array([255, 1, 255], "uint8")).vocabulary == ["255", "1"]
+    layer = adapted(FrequencyLookup(), np.array([True, False, True]))
+    assert layer.vocabulary == ["1", "0"] and layer(np.array([False, True])).numpy().tolist() == [3, 2]
+
+
+def test_minus_one_as_a_text_is_a_value():
+    assert adapted(FrequencyLookup(), np.array(["-1", "-1", "x"])).vocabulary == ["-1", "x"]
+
+
+def test_what_fills_up_a_list_is_in_no_column():
+    rows = np.array([["a", "b", "a"], ["b", "", ""], ["", "", ""]])
+    layer = adapted(FrequencyLookup(output_mode="count"), rows)
+    np.testing.assert_array_equal(layer(rows), [[0, 1, 2], [0, 1, 0], [0, 0, 0]])
+    codes = np.array([[3, 3, -1], [4, -1, -1]])
+    layer = adapted(FrequencyLookup(output_mode="multi_hot"), codes)
+    np.testing.assert_array_equal(layer(codes), [[0, 1, 0], [0, 0, 1]])
+
+
+def test_higher_ranks_are_counted_along_the_last_axis():
+    cube = np.array([[["a", "b"], ["b", "b"]]])
+    layer = adapted(FrequencyLookup(output_mode="count"), cube, parts=1)
+    np.testing.assert_array_equal(layer(cube), [[[0, 1, 1], [0, 2, 0]]])
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("values", [np.array(["", ""], dtype=object), np.array([-1, -1]), np.array([], "U1")])
+def test_over_no_values_all_is_unknown(mode, values, tmp_path):
+    layer = adapted(FrequencyLookup(output_mode=mode), values, parts=2)
+    assert layer.vocabulary == []
+    want = [0, 1] if mode == "int" else [[0.0], [1.0]]
+    np.testing.assert_array_equal(layer(np.array(["", "x"])), want)
+    word = keras.Input((1,), name="word", dtype="string")
+    model = keras.Model({"word": word}, {"out": layer(word)})
+    round_trips(model, {"word": np.array([["x"], [""]])}, tmp_path)
+
+
+def test_one_row_and_a_column_of_one_value_are_enough():
+    for words in (np.array(["x"]), np.array(["x"] * 9)):
+        assert adapted(FrequencyLookup(), words, parts=1)(words[:1]).numpy() == [2]
+
+
+def test_bytes_that_are_no_utf_8_are_unknown():
+    words = np.array([b"\xff", b"\xff", b"a"], dtype=object)
+    layer = adapted(FrequencyLookup(), words)
+    assert layer.vocabulary == ["a"] and layer(words).numpy().tolist() == [1, 1, 2]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.lists(st.text(max_size=2), max_size=6), min_size=1, max_size=5), st.randoms())
+def test_any_partition_merged_in_any_order_equals_one_pass(parts, random):
+    layer, states = FrequencyLookup(max_tokens=6, min_count=2), []
+    for part in [*parts, sum(parts, [])]:
+        states.append(layer.new_state())
+        states[-1].add(np.array([text.encode() for text in part], dtype=object))
+    whole = states.pop()
+    states = pickle.loads(pickle.dumps(states))
+    random.shuffle(states)
+    merged = functools.reduce(lambda one, other: one.merge(other) or one, states)
+    counts = collections.Counter(filter(None, sum(parts, [])))
+    assert merged.readable() == whole.readable() == [(v, counts[v]) for v in by_bytes(counts)]
+
+
+def by_bytes(counts):
+    """As UTF-8, which orders as the texts' code points."""
+    kept = [value for value in counts if counts[value] >= 2]
+    return sorted(kept, key=lambda value: (counts[value], value.encode()), reverse=True)[:6]
+
+
+def test_crossed_texts_are_joined_and_empty_where_one_is_missing():
+    left, right = np.array(["a", "", "c", "d"]), np.array([1, 2, -1, -20])
+    joined = Cross()([left, right])
+    assert joined.numpy().tolist() == [b"a_X_1", b"", b"", b"d_X_-20"]
+    third = np.array([b"\xff", b"x", b"y", b"z"], dtype=object)
+    assert Cross("|")([left, right, third]).numpy().tolist() == [b"a|1|\xff", b"", b"", b"d|-20|z"]
+
+
+def test_a_cross_is_hashed_or_looked_up():
+    left, right = (keras.Input((1,), dtype=dtype) for dtype in ("string", "int64"))
+    joined = Cross(name="joined")([left, right])
+    assert joined.shape == (None, 1) and joined.dtype == "string"
+    lookup = FrequencyLookup(name="index")
+    hashing = keras.layers.Hashing(50, mask_value="", name="bucket")
+    model = keras.Model([left, right], [lookup(joined), hashing(joined)])
+    state = lookup.new_state()
+    state.add(Cross()([WORDS[:11, None], CODES[:, None]]).numpy())
+    lookup.set_state(state)
+    pairs = [f"{word}_X_{code}" for word, code in zip(WORDS, CODES) if word and code != -1]
+    assert lookup.vocabulary == by_frequency(pairs)
+    index, bucket = model([tf.constant([["b"], ["b"], [""]]), tf.constant([[7], [-1], [7]], tf.int64)])
+    assert index.numpy().ravel().tolist() == [2 + lookup.vocabulary.index("b_X_7"), 0, 0]
+    want = keras.layers.Hashing(50, mask_value="")(np.array(["b_X_7"])).numpy()
+    assert bucket.numpy().ravel().tolist() == [want[0], 0, 0]
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,)])
+def test_a_model_gives_the_same_when_saved_and_loaded(tmp_path, shape):
+    word, code = np.tile(WORDS, 3), np.tile(np.append(CODES, 8), 3)
+    inputs = {"word": word.reshape(-1, *shape), "code": code.reshape(-1, *shape)}
+    raw = {n: keras.Input(shape, name=n, dtype="string" if n == "word" else "int64") for n in inputs}
+    layers = {mode: FrequencyLookup(4, hash_bins=2, output_mode=mode, name=mode) for mode in MODES}
+    outputs = {mode: adapted(layer, inputs["word"])(raw["word"]) for mode, layer in layers.items()}
+    outputs["code"] = adapted(FrequencyLookup(min_count=2, name="codes"), inputs["code"])(raw["code"])
+    outputs["both"] = keras.layers.Hashing(20, mask_value="")(Cross("&")([raw["word"], raw["code"]]))
+    round_trips(keras.Model(raw, outputs), inputs, tmp_path)
+
+
+def test_a_loaded_layer_knows_its_vocabulary_and_needs_no_data(tmp_path):
+    word = keras.Input((1,), name="word", dtype="string")
+    layer = FrequencyLookup(output_mode="one_hot", name="index")
+    model = keras.Model({"word": word}, {"out": layer(word)})
+    assert model.output["out"].shape == (None, None)
+    state = layer.new_state()
+    state.add(WORDS)
+    layer.set_state(state)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.get_layer("index").vocabulary == layer.vocabulary
+    assert loaded.get_layer("index").new_state() is None and loaded.output["out"].shape == (None, 7)
+
+
+def test_it_runs_in_tf_data_and_on_no_rows():
+    for mode in MODES:
+        layer = adapted(FrequencyLookup(output_mode=mode), WORDS)
+        batches = list(tf.data.Dataset.from_tensor_slices(WORDS).batch(5).map(layer))
+        np.testing.assert_array_equal(np.concatenate(batches), layer(WORDS))
+        assert layer(WORDS[:0]).shape == (0, 7)[: 1 if mode == "int" else 2]
+        assert len(layer(np.empty((0, 0), dtype="U1"))) == 0
+
+
+def test_a_given_vocabulary_may_be_integers():
+    layer = FrequencyLookup(vocabulary=[30, 7])
+    assert layer(np.array([7, 30, 8, -1])).numpy().tolist() == [3, 2, 1, 0] and layer.new_state() is None
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"max_tokens": 0}, "FrequencyLookup: max_tokens is 0; possible: None, 1 or more"),
+        ({"min_count": 0}, "min_count is 0"),
+        ({"hash_bins": -1}, "hash_bins is -1; possible: 0 or more"),
+        ({"output_mode": "index"}, "output_mode is 'index'; possible: 'int', 'one_hot', 'multi"),
+        ({"vocabulary": ["a", ""]}, "vocabulary is"),
+        ({"vocabulary": [1, "1"]}, "vocabulary is"),
+    ],
+)
+def test_bad_arguments_are_named(options, told):
+    with pytest.raises(ValueError, match=told):
+        FrequencyLookup(**options)
+
+
+def test_inputs_of_another_kind_and_a_missing_vocabulary_are_refused():
+    word, code = keras.Input((1,), dtype="string"), keras.Input((1,), dtype="int64")
+    pair, scalar = keras.Input((2,), dtype="string"), keras.Input((), dtype="string")
+    with pytest.raises(ValueError, match="FrequencyLookup: inputs are float32; possible: texts and integers"):
+        FrequencyLookup()(keras.Input((1,)))
+    with pytest.raises(ValueError, match="'mine' has no vocabulary yet"):
+        FrequencyLookup(name="mine")(np.array(["a"]))
+    with pytest.raises(ValueError, match="Cross: inputs are float32"):
+        Cross()([word, keras.Input((1,))])
+    for wrong in ([word], word, [word, pair], [code, scalar]):
+        with pytest.raises(ValueError, match="Cross: inputs are of shape .* two or more of one shape"):
+            Cross()(wrong)
+    with pytest.raises(ValueError, match="Cross: separator is 3; possible: a text"):
+        Cross(separator=3)

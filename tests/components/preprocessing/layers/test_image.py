@@ -1,0 +1,98 @@
+"""Images decoded in the graph, held against Pillow."""
+
+import io
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from kerasline.components.preprocessing.layers.image import ImageDecoding
+from tests.components.preprocessing.layers.round_trip import round_trips
+
+RANDOM = np.random.default_rng(2)
+SMOOTH = np.asarray(Image.fromarray(RANDOM.integers(0, 256, (4, 5, 3), "uint8")).resize((40, 30), Image.BICUBIC))
+
+
+def encoded(pixels, kind="PNG"):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.squeeze()).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def column(*files):
+    return np.array([[file] for file in files], object)
+
+
+@pytest.mark.parametrize("rows", [1, 15, 16, 33])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_of_the_size_keeps_its_pixels(rows, channels):
+    pixels = RANDOM.integers(0, 256, (rows, 7, 9, channels), "uint8")
+    files = column(*map(encoded, pixels))
+    np.testing.assert_array_equal(ImageDecoding((7, 9), channels)(files), pixels)
+    np.testing.assert_array_equal(ImageDecoding((7, 9), channels)(files[:, 0]), pixels)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "JPEG"])
+def test_every_format(kind):
+    file = encoded(SMOOTH, kind)
+    expected = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+    ours = ImageDecoding((30, 40))(column(file)).numpy()[0]
+    assert np.abs(ours.astype(int) - expected).max() <= (3 if kind == "JPEG" else 0)  # decoders of JPEG round
+
+
+def test_grey_and_colour_become_each_other():
+    grey = RANDOM.integers(0, 256, (5, 5), "uint8")
+    np.testing.assert_array_equal(ImageDecoding((5, 5), 3)(column(encoded(grey)))[0, ..., 1], grey)
+    assert ImageDecoding((30, 40), 1)(column(encoded(SMOOTH))).shape == (1, 30, 40, 1)
+
+
+@pytest.mark.parametrize("size", [(15, 20), (60, 80), (10, 33)])
+def test_another_size_is_resized_as_pillow_does(size):
+    ours = ImageDecoding(size)(column(encoded(SMOOTH))).numpy()[0]
+    expected = np.asarray(Image.fromarray(SMOOTH).resize(size[::-1], Image.BILINEAR))
+    assert np.abs(ours.astype(int) - expected).max() <= 2
+
+
+def test_another_aspect_ratio_is_cropped_or_padded():
+    wide = np.zeros((10, 30, 3), "uint8")
+    wide[:, 10:20] = 255  # white in the middle third
+    files = column(encoded(wide))
+    assert (ImageDecoding((10, 10), fit="crop")(files).numpy() == 255).all()
+    padded = ImageDecoding((30, 30), fit="pad")(files).numpy()[0]
+    assert (padded[:9] == 0).all() and (padded[11:19, 12:18] == 255).all() and (padded[21:] == 0).all()
+
+
+def test_a_missing_image_is_black_and_no_rows_are_none():
+    files = column(b"", encoded(SMOOTH))
+    assert ImageDecoding((30, 40))(files).numpy()[0].max() == 0
+    assert ImageDecoding((30, 40))(np.empty((0, 1), "S1")).shape == (0, 30, 40, 3)
+
+
+def test_what_is_no_image_is_an_error_of_tensorflow():
+    with pytest.raises(tf.errors.InvalidArgumentError, match="[Uu]nknown image|format"):
+        ImageDecoding((3, 3))(column(b"no image"))
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+def test_saved_forms_give_the_same(fit, tmp_path):
+    raw = keras.Input((1,), name="x", dtype="string")
+    model = keras.Model({"x": raw}, {"y": ImageDecoding((8, 8), fit=fit)(raw)})
+    assert model.output["y"].shape == (None, 8, 8, 3)
+    round_trips(model, {"x": column(encoded(SMOOTH), b"", encoded(SMOOTH[:8, :8]))}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: ImageDecoding((3,)), r"ImageDecoding: size is \(3,\); possible: height and width"),
+        (lambda: ImageDecoding((3, 3), channels=2), "channels is 2; possible: 1, 3, 4"),
+        (lambda: ImageDecoding((3, 3), fit="squeeze"), "fit is 'squeeze'"),
+        (lambda: ImageDecoding((3, 3))(keras.Input((1,))), "inputs are float32; possible: texts"),
+        (lambda: ImageDecoding((3, 3))(keras.Input((2,), dtype="string")), r"inputs are of shape \(None, 2\)"),
+    ],
+)
+def test_bad_arguments_are_told(make, told):
+    with pytest.raises(ValueError, match=told):
+        make()

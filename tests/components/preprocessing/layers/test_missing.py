@@ -1,0 +1,116 @@
+"""Missing values, filled as scikit-learn does; each kind of value has one that says "missing"."""
+
+import keras
+import numpy as np
+import pytest
+from sklearn.impute import SimpleImputer
+
+from kerasline.components.preprocessing.layers.missing import Imputation, MissingIndicator
+from tests.components.preprocessing.layers.round_trip import adapted, in_tf_data, round_trips
+
+RANDOM = np.random.default_rng(3)
+NUMBERS = RANDOM.integers(0, 6, (301, 3)).astype("float32") + [0, 10, -20]
+HOLES = np.where(RANDOM.random(NUMBERS.shape) < 0.2, np.nan, NUMBERS).astype("float32")
+WORDS = np.array([[b"b"], [b"a"], [b""], [b"a"], [b"b"], [b""], [b""], [b""]], object)
+CODES = np.array([[7], [-1], [5], [5], [-1], [-1]])
+
+
+@pytest.mark.parametrize("strategy", ["mean", "median", "most_frequent", "constant"])
+@pytest.mark.parametrize("parts", [1, 4])
+def test_numbers_as_scikit_learn(strategy, parts):
+    layer = Imputation(strategy)
+    layer = adapted(layer, HOLES, parts=parts) if strategy != "constant" else layer
+    expected = SimpleImputer(strategy=strategy, fill_value=0).fit(HOLES.astype("float64")).transform(HOLES)
+    np.testing.assert_allclose(layer(HOLES), expected, rtol=1e-6)
+
+
+def test_an_even_number_has_its_median_in_the_middle():
+    layer = adapted(Imputation("median"), np.array([1.0, 2.0, 5.0, 100.0, np.nan], "float32"))
+    assert layer(np.array([np.nan], "float32")).numpy().tolist() == [3.5]
+
+
+def test_a_median_beside_infinite_numbers_is_finite():
+    layer = adapted(Imputation("median"), np.array([1.0, 2.0, np.inf, np.nan], "float32"))
+    assert layer(np.array([np.nan], "float32")).numpy().tolist() == [2]
+
+
+@pytest.mark.parametrize(("values", "filled"), [(WORDS, [b"a"]), (CODES, [5])])
+def test_texts_and_whole_numbers_get_the_most_frequent_of_ties_the_smallest(values, filled):
+    assert adapted(Imputation("most_frequent"), values)(values[-1:]).numpy().tolist() == [filled]
+
+
+def test_a_constant_needs_no_data():
+    assert Imputation("constant", fill_value=2.5).new_state() is None
+    assert Imputation("constant", fill_value="none")(WORDS[-1:]).numpy().tolist() == [[b"none"]]
+    assert Imputation("constant")(CODES).numpy().tolist() == [[7], [0], [5], [5], [0], [0]]
+    assert Imputation("constant", fill_value=2.0)(CODES[:2]).numpy().tolist() == [[7], [2]]
+
+
+def test_booleans_and_unsigned_numbers_are_never_missing():
+    for values in (np.array([True, False]), np.array([3, 255], "uint8")):
+        filled, told = Imputation("constant", indicator=True)(values)
+        assert filled.numpy().tolist() == values.tolist() and told.numpy().tolist() == [0, 0]
+
+
+def test_the_global_policy_does_not_make_numbers_infinite():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        assert Imputation("constant")(np.array([1e6, np.nan], "float32")).numpy().tolist() == [1e6, 0]
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize(("values", "missing"), [(HOLES, np.isnan(HOLES)), (WORDS, WORDS == b""), (CODES, CODES == -1)])
+def test_where_values_were_missing(values, missing):
+    np.testing.assert_array_equal(MissingIndicator()(values), missing.astype("float32"))
+    _, told = Imputation("constant", indicator=True)(values)
+    np.testing.assert_array_equal(told, missing.astype("float32"))
+
+
+@pytest.mark.parametrize("strategy", ["mean", "median", "most_frequent"])
+def test_of_nothing_zeros_fill(strategy):
+    for rows in (0, 1, 5):
+        nothing = np.full((rows, 2), np.nan, "float32")
+        assert adapted(Imputation(strategy), nothing)(nothing).numpy().tolist() == [[0, 0]] * rows
+    if strategy == "most_frequent":
+        assert adapted(Imputation(strategy), WORDS[-1:])(WORDS[-1:]).numpy().tolist() == [[b""]]
+
+
+@pytest.mark.parametrize("indicator", [False, True])
+@pytest.mark.parametrize(
+    ("values", "strategy"),
+    [
+        (HOLES, "mean"),
+        (HOLES, "median"),
+        (HOLES, "most_frequent"),
+        (WORDS, "most_frequent"),
+        (CODES, "most_frequent"),
+        (HOLES[:, 0], "mean"),
+    ],
+)
+def test_saved_forms_give_the_same(values, strategy, indicator, tmp_path):
+    layer = adapted(Imputation(strategy, indicator=indicator), values)
+    dtype = "string" if values.dtype == object else str(values.dtype)
+    raw = keras.Input(values.shape[1:], name="x", dtype=dtype)
+    outputs = layer(raw)
+    outputs = {"filled": outputs[0], "missing": outputs[1]} if indicator else {"filled": outputs}
+    round_trips(keras.Model({"x": raw}, outputs), {"x": values}, tmp_path)
+    in_tf_data(keras.Model({"x": raw}, outputs), {"x": values})
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Imputation("mode"), "Imputation: strategy is 'mode'; possible: mean, median"),
+        (lambda: Imputation("mean")(keras.Input((1,), dtype="string")), "strategy is 'mean', inputs are string"),
+        (lambda: Imputation("constant", "x")(keras.Input((1,))), "fill_value is 'x', inputs are float32"),
+        (
+            lambda: Imputation("constant", 2.5)(keras.Input((1,), dtype="int64")),
+            "2.5, inputs are int64; possible: a whole",
+        ),
+        (lambda: Imputation("mean")(np.array(["a"])), "strategy is 'mean', inputs are string"),
+    ],
+)
+def test_bad_arguments_are_told(make, told):
+    with pytest.raises(ValueError, match=told):
+        make()

@@ -1,0 +1,103 @@
+"""Numbers on the scale of their key, held against pandas' groups."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from kerasline.components.preprocessing.layers.per_key import ScalingPerKey
+from tests.components.preprocessing.layers.round_trip import adapted, in_tf_data, round_trips
+
+RANDOM = np.random.default_rng(4)
+KEYS = RANDOM.choice(np.array([b"a", b"b", "é".encode(), b"c", b""], object), 400)
+VALUES = (RANDOM.normal(size=400) * 3 + np.array([len(key) * 10 for key in KEYS])).astype("float32")
+VALUES[::17] = np.nan
+VALUES[KEYS == b"c"] = 5.0
+
+
+def expected(method, keys=KEYS, values=VALUES):
+    frame = pd.DataFrame({"key": keys, "value": values.astype("float64")})
+    groups = frame.groupby("key").value
+    if method == "z_score":
+        offset, scale = groups.transform("mean"), groups.transform(lambda x: x.std(ddof=0))
+        whole = frame.value.mean(), frame.value.std(ddof=0)
+    else:
+        offset, scale = groups.transform("min"), groups.transform("max") - groups.transform("min")
+        whole = frame.value.min(), frame.value.max() - frame.value.min()
+    missing = frame.key.isin([b"", -1])
+    offset, scale = offset.mask(missing, whole[0]), scale.mask(missing, whole[1])
+    return ((frame.value - offset) / scale.mask(scale == 0, 1)).to_numpy()
+
+
+@pytest.mark.parametrize("method", ["z_score", "min_max"])
+@pytest.mark.parametrize("parts", [1, 5])
+def test_each_key_has_a_scale_of_its_own(method, parts):
+    layer = adapted(ScalingPerKey(method), VALUES, KEYS, parts=parts)
+    np.testing.assert_allclose(layer([VALUES, KEYS]), expected(method), rtol=1e-4, atol=1e-5)
+
+
+def test_whole_numbers_are_keys_too():
+    codes = RANDOM.choice([3, -1, 7], 400)
+    layer = adapted(ScalingPerKey(), VALUES[:, None], codes[:, None])
+    np.testing.assert_allclose(
+        layer([VALUES[:, None], codes[:, None]])[:, 0], expected("z_score", codes), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_an_unseen_key_takes_the_figures_of_all_rows():
+    layer = adapted(ScalingPerKey("min_max"), VALUES, KEYS)
+    low, high = np.nanmin(VALUES), np.nanmax(VALUES)
+    found = layer([np.array([high, low], "float32"), np.array([b"new", b""], object)])
+    np.testing.assert_allclose(found, [1, 0], atol=1e-6)
+
+
+def test_the_keys_with_the_most_numbers_are_kept():
+    layer = adapted(ScalingPerKey(max_keys=2), VALUES, KEYS)
+    known = pd.Series([key.decode() for key in KEYS[~np.isnan(VALUES)] if key]).value_counts()
+    assert list(layer.figures) == ["", *known.index[:2]]
+
+
+@pytest.mark.parametrize("method", ["z_score", "min_max"])
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_of_nothing_numbers_stay(method, rows):
+    layer = adapted(ScalingPerKey(method), np.full(rows, np.nan, "float32"), np.array([b"\xff"] * rows, object))
+    assert layer([np.array([4.0], "float32"), np.array([b"a"], object)]).numpy().tolist() == [4]
+
+
+def test_saved_forms_give_the_same(tmp_path):
+    layer = adapted(ScalingPerKey(), VALUES[:, None], KEYS[:, None])
+    value, key = keras.Input((1,), name="value"), keras.Input((1,), name="key", dtype="string")
+    model = keras.Model({"value": value, "key": key}, {"y": layer([value, key])})
+    round_trips(model, {"value": VALUES[:, None], "key": KEYS[:, None]}, tmp_path)
+    in_tf_data(model, {"value": VALUES[:, None], "key": KEYS[:, None].astype(bytes)})
+
+
+def test_a_key_of_alike_numbers_keeps_differences_as_they_are():
+    values, keys = np.array([0.1] * 7 + [0.3] * 3), np.array([b"a"] * 7 + [b"b"] * 3, object)
+    layer = adapted(ScalingPerKey(), values, keys, parts=2)  # in float64, seven times 0.1 is not 0.7
+    found = layer([np.array([0.1, 0.2], "float32"), np.array([b"a", b"a"], object)])
+    np.testing.assert_allclose(found, [0, 0.1], atol=1e-6)
+
+
+@pytest.mark.parametrize("codes", [np.array([1, 1, 255], "uint8"), np.array([True, True, False])])
+def test_unsigned_numbers_and_booleans_are_keys(codes):
+    values = np.array([0, 2, 5], "float32")
+    assert adapted(ScalingPerKey(), values, codes)([values, codes]).numpy().tolist() == [-1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: ScalingPerKey("mean"), "method is 'mean'; possible: 'z_score' or 'min_max'"),
+        (lambda: ScalingPerKey(max_keys=0), "max_keys is 0"),
+        (lambda: ScalingPerKey()([keras.Input((1,)), keras.Input((1,))]), "inputs are float32 and float32"),
+        (
+            lambda: ScalingPerKey()([keras.Input((1,)), keras.Input((), dtype="string")]),
+            r"inputs are of shapes \(None, 1\) and \(None,\); possible: two of the same",
+        ),
+        (lambda: ScalingPerKey()([np.zeros(1), np.array(["a"])]), "has no figures yet; adapt it first"),
+    ],
+)
+def test_bad_arguments_are_told(make, told):
+    with pytest.raises(ValueError, match=told):
+        make()

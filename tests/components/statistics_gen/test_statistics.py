@@ -1,0 +1,127 @@
+import functools
+import io
+import pickle
+import wave
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from kerasline.components.data.accumulators.value_counts import HLL_LG_REGISTERS, KEPT, ValueCounts
+from kerasline.components.statistics_gen.statistics import ColumnSummary
+
+FLOATS = st.floats(-1e6, 1e6, allow_nan=False)
+
+
+LISTS = st.lists(st.one_of(st.none(), FLOATS), max_size=20)
+
+
+def merged_by(data, summaries):
+    """Merges neighbours in an order that hypothesis draws: any tree over the parts."""
+    while len(summaries) > 1:
+        place = data.draw(st.integers(0, len(summaries) - 2))
+        summaries[place : place + 2] = [summaries[place].merge(summaries[place + 1])]
+    return summaries[0]
+
+
+@given(st.lists(LISTS, min_size=1, max_size=6), st.data())
+def test_numbers_merged_along_any_tree_equal_one_pass(parts, data):
+    every = [v for part in parts for v in part]
+    parts = data.draw(st.permutations(parts))
+    merged = merged_by(data, [ColumnSummary.of(pa.array(part, pa.float64())) for part in parts])
+    known = np.array([v for v in every if v is not None])
+    assert (merged.rows, merged.missing) == (len(every), len(every) - len(known))
+    if len(known):
+        numbers = merged.numbers
+        assert numbers.moments.mean == pytest.approx(known.mean(), rel=1e-9, abs=1e-6)
+        assert numbers.moments.std == pytest.approx(known.std(), rel=1e-6, abs=1e-5)
+        assert (numbers.minimum, numbers.maximum) == (known.min(), known.max())
+        assert numbers.zeros == (known == 0).sum()
+        ranks = [0.1, 0.25, 0.5, 0.9, 1.0]
+        assert numbers.at(ranks) == np.quantile(known, ranks, method="inverted_cdf").tolist()
+        bounds = [-5.0, 0.0, 7.5]
+        assert numbers.shares_up_to(bounds) == pytest.approx([(known <= b).mean() for b in bounds])
+        assert merged.counts.distinct == len(np.unique(known))
+
+
+@given(
+    st.lists(st.lists(st.one_of(st.none(), st.text("aé", max_size=2)), max_size=20), min_size=1, max_size=6), st.data()
+)
+def test_texts_merged_along_any_tree_equal_one_pass(parts, data):
+    merged = merged_by(data, [ColumnSummary.of(pa.array(part, pa.string())) for part in parts])
+    every = [v for part in parts for v in part if v is not None]
+    counts = sorted(((v, every.count(v)) for v in set(every)), key=lambda item: (-item[1], item[0]))
+    assert merged.counts.exact and merged.counts.top(100) == counts
+    if every:
+        lengths = [len(v.encode()) for v in every]
+        assert merged.lengths.moments.mean == pytest.approx(np.mean(lengths))
+        assert (merged.lengths.minimum, merged.lengths.maximum) == (min(lengths), max(lengths))
+
+
+@given(
+    st.lists(st.lists(st.one_of(st.none(), st.lists(FLOATS, max_size=4)), max_size=8), min_size=1, max_size=4),
+    st.data(),
+)
+def test_lists_merged_along_any_tree_equal_one_pass(parts, data):
+    kind = pa.list_(pa.float64())
+    merged = merged_by(data, [ColumnSummary.of(pa.array(part, kind)) for part in parts])
+    every = [v for part in parts for v in part]
+    present = [v for v in every if v is not None]
+    assert (merged.rows, merged.missing, merged.values) == (
+        len(every),
+        len(every) - len(present),
+        sum(map(len, present)),
+    )
+    if present:
+        assert (merged.least_values, merged.most_values) == (min(map(len, present)), max(map(len, present)))
+    flat = [x for v in present for x in v]
+    if flat:
+        assert merged.numbers.moments.mean == pytest.approx(np.mean(flat), rel=1e-9, abs=1e-6)
+
+
+def test_many_values_keep_the_frequent_within_the_stated_error():
+    random = np.random.default_rng(0)
+    rows = np.concatenate([np.repeat(np.arange(50), 2000), random.integers(50, 10**6, 200_000)])
+    random.shuffle(rows)
+    merged = functools.reduce(
+        ValueCounts.merge,
+        [ValueCounts().add(pa.array(p.astype(str))) for p in np.array_split(rows, 7)],
+    )
+    merged = pickle.loads(pickle.dumps(merged))
+    assert not merged.exact
+    true = {str(v): c for v, c in zip(*np.unique(rows, return_counts=True))}
+    top = dict(merged.top(50))
+    assert set(top) == {str(v) for v in range(50)}
+    assert all(0 <= true[v] - count <= len(rows) / KEPT for v, count in top.items())
+    assert merged.distinct == pytest.approx(len(true), rel=4 * 1.04 / 2 ** (HLL_LG_REGISTERS / 2))
+
+
+def test_bytes_that_are_no_text_are_counted():
+    column = pa.array([b"good", b"\xff", b"\xff", b"\xc3\x28", None])
+    assert ColumnSummary.of(column).invalid_utf8 == 3
+
+
+def test_images_and_audio_are_told_by_their_heads():
+    def png(height, width):
+        file = io.BytesIO()
+        Image.new("RGB", (width, height)).save(file, "PNG")
+        return file.getvalue()
+
+    def wav(frames):
+        file = io.BytesIO()
+        with wave.open(file, "wb") as clip:
+            clip.setparams((2, 2, 16000, 0, "NONE", "not compressed"))
+            clip.writeframes(b"\0" * 4 * frames)
+        return file.getvalue()
+
+    images = ColumnSummary.of(pa.array([png(10, 20), png(30, 40), b"no image"], pa.binary())).media
+    assert (dict(images.formats), images.unknown) == ({"PNG": 2}, 1)
+    assert (images.sizes["height"].minimum, images.sizes["height"].maximum) == (10, 30)
+    assert images.sizes["width"].moments.mean == 30
+    clips = ColumnSummary.of(pa.array([wav(8000), wav(100)], pa.binary())).media
+    assert dict(clips.formats) == {"WAV": 2}
+    assert (clips.sizes["sample_rate"].minimum, clips.sizes["frames"].maximum) == (16000, 8000)
+    assert clips.sizes["channels"].moments.mean == 2

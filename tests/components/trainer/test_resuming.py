@@ -1,0 +1,103 @@
+"""Training that is cut short goes on as if nothing had been, bit by bit."""
+
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from kerasline.components.trainer.checkpoints import Checkpoints
+from tests.components.trainer.conftest import BATCH, ROWS
+from tests.components.trainer.cutting import assert_same_training, checkpoints, ended, start, wait_for
+from tests.marks import slowly
+
+AN_EPOCH = -(-ROWS // BATCH)
+
+
+class Cut(Exception):
+    pass
+
+
+def cut_after(lines):
+    """A report that raises after so many lines, as a failing disk or a kill would end the process."""
+    left = [lines]
+
+    def report(text):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Cut
+
+    return report
+
+
+@pytest.mark.parametrize(
+    ("hp", "settings"),
+    [
+        slowly({"momentum": 0.9}, {"checkpoint_epochs": 1}),
+        ({"optimizer": "adam", "dropout": 0.3, "rate": 0.01}, {"checkpoint_steps": 3}),
+        slowly({"rate": 0.5}, {"checkpoint_steps": 7, "ema": 0.9, "accumulate_steps": 2}),
+        slowly({"rate": 0.5}, {"checkpoint_steps": 5, "precision": "mixed_float16"}),
+        slowly({"rate": 0.5}, {"checkpoint_steps": 5, "precision": "mixed_bfloat16", "clip_norm": 1.0}),
+        slowly({"rate": 0.5}, {"checkpoint_epochs": 1, "early_stopping": {"patience": 1, "min_delta": 0.01}}),
+        slowly({}, {"checkpoint_steps": 4, "steps": 3 * AN_EPOCH + 5}),
+    ],
+)
+def test_what_was_cut_ends_with_the_same_weights_and_figures(train, tmp_path, hp, settings):
+    settings = {"epochs": 6, **settings}
+    whole = train(hp, **settings)
+    for lines in (2, 4):
+        state = tmp_path / f"state{lines}"
+        with pytest.raises(Cut):
+            train(hp, **settings, state_dir=state, report=cut_after(lines))
+        resumed = train(hp, **settings, state_dir=state)
+        assert resumed.facts["resumed_at_step"] > 0
+        for ours, theirs in zip(resumed.weights, whole.weights):
+            np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(resumed.losses, whole.losses)
+        assert resumed.epochs == whole.epochs
+
+
+def test_the_newest_that_can_be_read_counts_and_old_ones_go(train, tmp_path):
+    with pytest.raises(Cut):
+        train(epochs=6, checkpoint_steps=2, keep_checkpoints=3, state_dir=tmp_path, report=cut_after(3))
+    files = sorted((tmp_path / "checkpoints").iterdir())
+    assert [file.name for file in files] == [f"step-{step:012d}.npz" for step in range(*_last_three(files))]
+    files[-1].write_bytes(files[-1].read_bytes()[:-100])
+    said = []
+    whole, resumed = train(epochs=6), train(epochs=6, checkpoint_steps=2, state_dir=tmp_path, report=said.append)
+    assert resumed.facts["resumed_at_step"] == int(files[-2].stem[5:])
+    assert said[0] == f"goes on after step {int(files[-2].stem[5:])} of {6 * AN_EPOCH}"
+    np.testing.assert_array_equal(resumed.losses, whole.losses)
+
+
+def _last_three(files):
+    last = int(files[-1].stem[5:])
+    return last - 4, last + 1, 2
+
+
+def test_bfloat16_survives_a_checkpoint(tmp_path):
+    import keras
+
+    variable = keras.Variable(np.arange(5) / 3, dtype="bfloat16")
+    before = keras.ops.convert_to_numpy(variable).astype("float32")
+    Checkpoints(tmp_path, 1).save(1, [variable], {"step": 1})
+    variable.assign(np.zeros(5))
+    assert Checkpoints(tmp_path, 1).restore([variable])["step"] == 1
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable).astype("float32"), before)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_run_goes_on_with_the_same_command(tmp_path, number):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    ended(start(whole))
+    for _ in range(3):
+        before = checkpoints(cut)
+        killed = start(cut)
+        wait_for(lambda before=before: checkpoints(cut) - before)
+        killed.send_signal(number)
+        assert killed.wait(60) == (143 if number == signal.SIGTERM else -9)
+        time.sleep(1)
+    ended(start(cut))
+    assert_same_training(whole, cut)

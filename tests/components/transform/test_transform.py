@@ -1,0 +1,368 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasline import Transform
+from kerasline.components.core.errors import DataError, UserCodeError
+from kerasline.components.data.feed import feed
+from kerasline.components.data.training_input import dataset, steps_per_epoch
+
+ROWS = 500
+RANDOM = np.random.default_rng(1)
+SIZE = RANDOM.normal(5, 2, ROWS).astype("float32")
+WORD = RANDOM.choice(["a", "b", "b", "c", "c", "c", "rare"], ROWS).tolist()
+CODE = RANDOM.choice([3, 5, 5, 8, 8, 8], ROWS)
+TEXT = RANDOM.choice(["the cat", "the dog", "a cat"], ROWS).tolist()
+COLUMNS = {"size": SIZE, "word": WORD, "code": CODE, "text": TEXT, "target": RANDOM.integers(0, 3, ROWS)}
+
+
+def preprocessing():
+    raw = {
+        "size": keras.Input((1,), name="size"),
+        "word": keras.Input((1,), name="word", dtype="string"),
+        "code": keras.Input((1,), name="code", dtype="int64"),
+        "text": keras.Input((1,), name="text", dtype="string"),
+    }
+    return keras.Model(
+        raw,
+        {
+            "size": keras.layers.Normalization(name="size_scaled")(raw["size"]),
+            "size_bin": keras.layers.Discretization(num_bins=4, name="size_bin")(raw["size"]),
+            "word": keras.layers.StringLookup(name="word_index")(raw["word"]),
+            "code": keras.layers.IntegerLookup(name="code_index")(raw["code"]),
+            "text": keras.layers.TextVectorization(output_sequence_length=3, name="tokens")(raw["text"]),
+        },
+    )
+
+
+def chained():
+    """A Discretization of a normalised size: the second needs the first's real output."""
+    size = keras.Input((1,), name="size")
+    scaled = keras.layers.Normalization(name="scaled")(size)
+    return keras.Model({"size": size}, {"bin": keras.layers.Discretization(num_bins=4, name="bin")(scaled)})
+
+
+def with_label():
+    size, word = keras.Input((1,), name="size"), keras.Input((), name="word", dtype="string")
+    outputs = {
+        "size": keras.layers.Normalization()(size),
+        "answer": keras.layers.StringLookup(num_oov_indices=0)(word),
+    }
+    return keras.Model({"size": size, "word": word}, outputs)
+
+
+def test_states_are_those_of_keras_adapt(make_examples, tmp_path):
+    done = Transform(make_examples({"train": COLUMNS}), function=preprocessing).execute(tmp_path / "out")
+    ours = done.preprocessing.load()
+    assert done.metrics == {"adapted_layers": 5, "passes": 1}
+    normal = keras.layers.Normalization()
+    normal.adapt(SIZE[:, None])
+    np.testing.assert_allclose(ours.get_layer("size_scaled").mean, normal.mean, rtol=1e-6)
+    np.testing.assert_allclose(ours.get_layer("size_scaled").variance, normal.variance, rtol=1e-5)
+    for name, layer, values in (
+        ("word_index", keras.layers.StringLookup(), np.array(WORD)),
+        ("code_index", keras.layers.IntegerLookup(), CODE),
+        ("tokens", keras.layers.TextVectorization(), np.array(TEXT)),
+    ):
+        layer.adapt(values)
+        assert ours.get_layer(name).get_vocabulary() == layer.get_vocabulary()
+    expected = np.quantile(SIZE, [0.25, 0.5, 0.75], method="inverted_cdf")
+    np.testing.assert_allclose(ours.get_layer("size_bin").bin_boundaries, expected, rtol=1e-6)
+
+
+def test_vocabularies_are_readable_with_counts(make_examples, tmp_path):
+    done = Transform(make_examples({"train": COLUMNS}), function=preprocessing).execute(tmp_path / "out")
+    lines = (done.preprocessing.path / "state" / "word_index.txt").read_text().splitlines()
+    assert dict(line.split("\t") for line in lines) == {w: str(WORD.count(w)) for w in set(WORD)}
+
+
+def test_missing_values_do_not_count(make_examples, tmp_path):
+    holes = {
+        **COLUMNS,
+        "size": [None if i % 5 == 0 else float(v) for i, v in enumerate(SIZE)],
+        "word": [None if i % 5 == 0 else v for i, v in enumerate(WORD)],
+    }
+    done = Transform(make_examples({"train": holes}), function=preprocessing).execute(tmp_path / "out")
+    known = [v for v in holes["size"] if v is not None]
+    model = done.preprocessing.load()
+    np.testing.assert_allclose(model.get_layer("size_scaled").mean, [[np.mean(known)]], rtol=1e-6)
+    assert set(model.get_layer("word_index").get_vocabulary()) == {"[UNK]", *WORD}
+
+
+def test_a_layer_is_adapted_on_the_real_output_of_the_one_before(make_examples, tmp_path):
+    done = Transform(make_examples({"train": COLUMNS}), function=chained).execute(tmp_path / "out")
+    assert done.metrics["passes"] == 2
+    scaled = (SIZE - SIZE.mean()) / SIZE.std()
+    expected = np.quantile(scaled, [0.25, 0.5, 0.75], method="inverted_cdf")
+    np.testing.assert_allclose(done.preprocessing.load().get_layer("bin").bin_boundaries, expected, atol=1e-5)
+
+
+def test_serving_needs_no_column_that_only_the_label_needs(make_examples, tmp_path):
+    done = Transform(make_examples({"train": COLUMNS}), function=with_label, label="answer").execute(tmp_path / "out")
+    features = done.preprocessing.load_features()
+    assert list(features.input) == ["size"] and list(features.output) == ["size"]
+    by_count = sorted(set(WORD), key=lambda word: (WORD.count(word), word), reverse=True)
+    assert done.preprocessing.facts["class_names"] == by_count
+
+
+def adapted(examples, tmp_path, layer, name="word", dtype="string", shape=(1,)):
+    """The layer as Transform adapts it on one column."""
+
+    def function():
+        raw = keras.Input(shape, name=name, dtype=dtype)
+        return keras.Model({name: raw}, {"out": layer(raw)})
+
+    done = Transform(examples, function=function).execute(tmp_path / "out")
+    return done.preprocessing.load().get_layer(layer.name)
+
+
+OLD_KERAS = tuple(int(part) for part in keras.__version__.split(".")[:2]) < (3, 14)
+needs_tf_idf = pytest.mark.skipif(OLD_KERAS, reason="Keras before 3.14 cannot load TF-IDF lookups")
+
+
+def tf_idf(**options):
+    return pytest.param({"output_mode": "tf_idf", **options}, marks=needs_tf_idf)
+
+
+LOOKUPS = [
+    {},
+    {"max_tokens": 3},
+    {"mask_token": ""},
+    {"mask_token": "b", "num_oov_indices": 2},
+    {"num_oov_indices": 0},
+    tf_idf(),
+    {"output_mode": "multi_hot", "max_tokens": 5},
+]
+TEXTS = ["the cat sat", "the, dog", "a cat", "the THE", "dog"]
+
+
+@pytest.mark.parametrize("options", LOOKUPS)
+def test_a_lookup_is_that_of_keras_with_ties_and_reserved_tokens(make_examples, tmp_path, options):
+    words = ["a", "b", "[UNK]", "c", "b", "é", "z", "Z", "é", "aa"]
+    ours = adapted(make_examples({"train": {"word": words}}), tmp_path, keras.layers.StringLookup(**options))
+    keras_own = keras.layers.StringLookup(**options)
+    keras_own.adapt(np.array(words)[:, None])
+    assert ours.get_vocabulary() == keras_own.get_vocabulary()
+    known = np.array([[word] for word in words if word != "[UNK]"])
+    np.testing.assert_allclose(ours(known), keras_own(known), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ngrams": 2},
+        {"split": "character"},
+        {"split": None},
+        {"ragged": True},
+        {"max_tokens": 4},
+        {"output_mode": "multi_hot"},
+        {"output_mode": "count", "max_tokens": 4, "pad_to_max_tokens": True},
+        tf_idf(),
+        tf_idf(ngrams=2),
+    ],
+)
+def test_text_vectorization_is_that_of_keras(make_examples, tmp_path, options):
+    ours = adapted(make_examples({"train": {"word": TEXTS}}), tmp_path, keras.layers.TextVectorization(**options))
+    keras_own = keras.layers.TextVectorization(**options)
+    keras_own.adapt(np.array(TEXTS))
+    assert ours.get_vocabulary() == keras_own.get_vocabulary()
+    if "tf_idf" in options.values():
+        np.testing.assert_allclose(ours(np.array(TEXTS)), keras_own(np.array(TEXTS)), rtol=1e-6)
+
+
+@pytest.mark.skipif(not OLD_KERAS, reason="Keras from 3.14 on loads TF-IDF lookups")
+def test_tf_idf_is_refused_where_keras_could_not_load_it(make_examples, tmp_path):
+    with pytest.raises(UserCodeError, match="Keras 3.14 can"):
+        adapted(make_examples({"train": {"word": TEXTS}}), tmp_path, keras.layers.StringLookup(output_mode="tf_idf"))
+
+
+def test_a_layer_called_twice_is_adapted_on_both(make_examples, tmp_path):
+    def function():
+        raw = {name: keras.Input((1,), name=name) for name in ("left", "right")}
+        layer = keras.layers.Normalization(name="both")
+        return keras.Model(raw, {name: layer(tensor) for name, tensor in raw.items()})
+
+    examples = make_examples({"train": {"left": [1.0, 2.0], "right": [5.0, 8.0]}})
+    layer = Transform(examples, function=function).execute(tmp_path / "out").preprocessing.load().get_layer("both")
+    np.testing.assert_allclose([layer.mean, layer.variance], [[[4.0]], [[7.5]]], rtol=1e-6)
+
+
+def test_a_layer_that_the_user_adapted_stays_as_it_is(make_examples, tmp_path):
+    layer = keras.layers.Normalization()
+    layer.adapt(np.array([[10.0], [20.0]]))
+    ours = adapted(make_examples({"train": COLUMNS}), tmp_path, layer, "size", "float32")
+    np.testing.assert_allclose(ours.mean, [[15.0]])
+
+
+@pytest.mark.parametrize("axis", [None, -1, (1, 2)])
+def test_normalization_keeps_the_axes_that_keras_keeps(make_examples, tmp_path, axis):
+    import pyarrow as pa
+
+    pixels = RANDOM.integers(0, 256, (50, 3, 2), dtype="uint8")
+    batch = pa.RecordBatch.from_arrays([pa.FixedShapeTensorArray.from_numpy_ndarray(pixels)], ["image"])
+    layer = keras.layers.Normalization(axis=axis)
+    ours = adapted(make_examples({"train": batch}), tmp_path, layer, "image", "uint8", (3, 2))
+    keras_own = keras.layers.Normalization(axis=axis)
+    keras_own.adapt(pixels.astype("float32"))
+    np.testing.assert_allclose(ours.mean, keras_own.mean, rtol=1e-6)
+    np.testing.assert_allclose(ours.variance, keras_own.variance, rtol=1e-5)
+
+
+def test_bin_boundaries_are_the_same_in_every_run(make_examples, tmp_path):
+    examples = make_examples({"train": {"size": np.random.default_rng(6).normal(size=200_000)}})
+    first, second = (
+        adapted(examples, tmp_path / part, keras.layers.Discretization(num_bins=9), "size", "float32").bin_boundaries
+        for part in ("a", "b")
+    )
+    assert first == second and len(first) == 8
+
+
+@keras.saving.register_keras_serializable("test_transform")
+class Largest(keras.layers.Layer):
+    """A layer with a state of its own: what it is given, as a share of the largest seen."""
+
+    def build(self, shape):
+        self.largest = self.add_weight(shape=(), initializer="zeros", trainable=False, name="largest")
+
+    def call(self, values):
+        return values / self.largest
+
+    def new_state(self):
+        return LargestSeen()
+
+    def set_state(self, state):
+        self.largest.assign(state.largest)
+
+
+class LargestSeen:
+    largest = 0.0
+
+    def add(self, values):
+        self.largest = max(self.largest, float(values.max()))
+
+    def merge(self, other):
+        self.largest = max(self.largest, other.largest)
+
+    def readable(self):
+        return {"largest": self.largest}
+
+
+def test_a_layer_of_the_users_own_is_adapted(make_examples, tmp_path):
+    ours = adapted(make_examples({"train": COLUMNS}), tmp_path, Largest(), "size", "float32")
+    np.testing.assert_allclose(ours.largest, SIZE.max())
+
+
+def raises():
+    raise RuntimeError("no luck")
+
+
+def wants_more():
+    size = keras.Input((1,), name="sise")
+    return keras.Model({"sise": size}, {"x": keras.layers.Rescaling(1.0)(size)})
+
+
+@keras.saving.register_keras_serializable("test_transform")
+class Hiding(keras.layers.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.inside = keras.layers.Normalization(name="scaled")
+
+    def call(self, values):
+        return self.inside(values)
+
+
+def hides():
+    size = keras.Input((1,), name="size")
+    return keras.Model({"size": size}, {"x": Hiding(name="part")(size)})
+
+
+@pytest.mark.parametrize(
+    ("function", "label", "error", "told"),
+    [
+        (raises, None, UserCodeError, r"raises\(\) raised RuntimeError: no luck \(.*test_transform.py, line \d+\)"),
+        (
+            lambda: 3,
+            None,
+            UserCodeError,
+            "must return a functional keras.Model .* or a keras.utils.FeatureSpace, it returned int",
+        ),
+        (wants_more, None, DataError, r"no column 'sise', which wants_more\(\) wants; did you mean 'size'\?"),
+        (hides, None, UserCodeError, r"hides\(\): layer 'scaled' wants adapting but lies inside layer 'part'"),
+        (chained, "targte", DataError, "'targte' is neither an output .* did you mean 'target'"),
+    ],
+)
+def test_mistakes_in_user_code_are_one_line(make_examples, tmp_path, function, label, error, told):
+    with pytest.raises(error, match=told):
+        Transform(make_examples({"train": COLUMNS}), function=function, label=label).execute(tmp_path / "out")
+
+
+@pytest.fixture
+def prepared(make_examples, tmp_path):
+    examples = make_examples({"train": {**COLUMNS, "target": np.arange(ROWS)}})
+    return examples, Transform(examples, function=chained, label="target").execute(tmp_path / "out").preprocessing
+
+
+def order_of(prepared, tmp_path, **options):
+    data = dataset(prepared[0], "train", prepared[1], batch_size=64, work_dir=tmp_path, **options)
+    return [label.numpy().tolist() for _, label in data]
+
+
+def test_every_epoch_has_every_row_once_in_an_order_of_its_own(prepared, tmp_path):
+    batches = order_of(prepared, tmp_path, seed=7, epochs=2)
+    assert steps_per_epoch(prepared[0], "train", 64) == 8
+    assert [len(b) for b in batches] == ([64] * 7 + [52]) * 2
+    first, second = sum(batches[:8], []), sum(batches[8:], [])
+    assert sorted(first) == sorted(second) == list(range(ROWS)) and first != second
+
+
+def test_the_seed_decides_the_order(prepared, tmp_path):
+    same = [order_of(prepared, tmp_path, seed=7), order_of(prepared, tmp_path, seed=7)]
+    assert same[0] == same[1] != order_of(prepared, tmp_path, seed=8)
+    assert sum(order_of(prepared, tmp_path), []) == list(range(ROWS))
+    assert order_of(prepared, tmp_path, seed=7, epochs=2)[8:] == order_of(prepared, tmp_path, seed=7, first_epoch=1)
+
+
+EDGES = {
+    "one row": {"size": [2.5], "word": ["a"], "code": [3], "text": ["the cat"]},
+    "constant": {"size": [2.5] * 9, "word": ["a"] * 9, "code": [3] * 9, "text": ["the cat"] * 9},
+    "nulls": {"size": [None, 2.5], "word": [None, "a"], "code": [None, 3], "text": [None, "the cat"]},
+    "nothing but nulls": {"size": [None] * 3, "word": [None] * 3, "code": [None] * 3, "text": ["the cat"] * 3},
+    "not finite": {
+        "size": [float("inf"), -float("inf"), float("nan"), 1.0],
+        "word": ["", "a", "a", ""],
+        "code": [-1, 3, 3, 4],
+        "text": ["", "a", "...", "\x00 b"],
+    },
+    "no UTF-8": {"size": [1.0, 2.0], "word": [b"\xff\xfe", b"a"], "code": [1, 2], "text": [b"\xff cat", b"dog"]},
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_rows_at_the_edge_are_adapted_on_and_fed(make_examples, tmp_path, name):
+    import pyarrow as pa
+
+    kinds = {"size": pa.float64(), "code": pa.int64()}
+    batch = pa.RecordBatch.from_pydict({n: pa.array(v, kinds.get(n)) for n, v in EDGES[name].items()})
+    if name == "nothing but nulls":
+        batch = batch.set_column(1, "word", pa.array([None] * 3, pa.string()))
+    done = Transform(make_examples({"train": batch}), function=preprocessing).execute(tmp_path / "out")
+    model = done.preprocessing.load()
+    outputs = model({n: tf.convert_to_tensor(v) for n, v in feed(batch, model.input).items()})
+    known = np.isfinite(np.array([np.nan if v is None else v for v in EDGES[name]["size"]]))
+    assert np.isfinite(outputs["size"][:, 0].numpy()[known]).all()
+    unseen = model(
+        {
+            "size": tf.constant([[9.0]]),
+            "word": tf.constant([["new"]]),
+            "code": tf.constant([[99]], tf.int64),
+            "text": tf.constant([["new"]]),
+        }
+    )
+    assert unseen["word"].numpy() == 0 and unseen["code"].numpy() == 0 and unseen["text"].numpy()[0, 0] == 1
+
+
+def test_a_split_without_rows_is_told(make_examples, tmp_path):
+    examples = make_examples({"train": {"size": [1.0]}, "eval": {"size": []}})
+    with pytest.raises(DataError, match="Transform.split: 'eval' has no rows to adapt layers on"):
+        Transform(examples, function=chained, split="eval").execute(tmp_path / "out")

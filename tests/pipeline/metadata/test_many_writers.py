@@ -1,0 +1,121 @@
+"""Sixteen processes that publish at once into one root and one store, some of them killed in the middle."""
+
+import collections
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from kerasline.pipeline.executor import Executor
+from kerasline.pipeline.metadata.database import Database
+from kerasline.pipeline.metadata.store import Run, Store, now
+from kerasline.pipeline.storage.publishing import ArtifactRoot
+from tests.pipeline import quick
+
+WRITERS = 16
+KILLED = 4
+# So few that several processes often come to the same work at once.
+NUMBERS = 50
+
+
+class _Telling(Store):
+    """A store that writes down, in a file of its own, what it has said is written."""
+
+    def __init__(self, url, told):
+        super().__init__(url)
+        self._told = told
+
+    def record(self, execution):
+        super().record(execution)
+        if execution.state != "running":
+            paths = [artifact.path for artifact in execution.outputs.values()]
+            line = " ".join([execution.run_id, execution.node, execution.id, execution.state, *paths])
+            os.write(self._told, f"{line}\n".encode())  # in the kernel's hands: a kill does not take it back
+
+
+def _publish(url, folder, writer, started, ends):
+    """Runs the quick pipeline again and again, with numbers that the other processes use too."""
+    told = os.open(folder / f"{writer}.told", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    store, root, chance = _Telling(url, told), ArtifactRoot(folder / "root"), random.Random(writer)
+    started.wait(timeout=300)
+    turn = 0
+    while turn == 0 or time.time() < ends.value:
+        pipeline = quick.pipeline(None).with_parameters({"Start.number": str(chance.randrange(NUMBERS))})
+        run_id = f"w{writer}-{turn}"
+        store.begin_run(Run(run_id, "quick", "quick", str(root.path), "running", now()))
+        executor = Executor(pipeline, store, root, run_id, pipeline.order)
+        executions = [executor.execute(node) for node in pipeline.order]
+        assert all(e.state in ("ran", "cached") for e in executions), executions
+        store.remember_digest(f"/shared/{turn}", 1, 1, run_id)
+        store.finish_run(run_id, "succeeded", 0.1)
+        turn += 1
+    os.close(told)
+
+
+@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.long])])
+def test_what_sixteen_processes_were_told_is_written_is_there_once(store_url, tmp_path, seconds):
+    Store(store_url)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["kerasline.pipeline.metadata.store", "kerasline.pipeline.executor", "tests.pipeline.quick"]
+    )
+    started, ends = context.Barrier(WRITERS + 1), context.Value("d", float("inf"))
+    writers = [context.Process(target=_publish, args=(store_url, tmp_path, n, started, ends)) for n in range(WRITERS)]
+    for writer in writers:
+        writer.start()
+    started.wait(timeout=300)
+    ends.value = time.time() + seconds
+    for writer in writers[:KILLED]:
+        time.sleep(seconds / 2 / KILLED)
+        os.kill(writer.pid, signal.SIGKILL)
+    for writer in writers:
+        writer.join()
+    assert [w.exitcode for w in writers] == [-signal.SIGKILL] * KILLED + [0] * (WRITERS - KILLED)
+
+    told = [line.split() for n in range(WRITERS) for line in (tmp_path / f"{n}.told").read_text().splitlines()]
+    assert len(told) >= (WRITERS - KILLED) * 4
+    _check_what_is_there(store_url, tmp_path / "root", told)
+
+
+def _check_what_is_there(url, root, told):
+    rows = _rows(url, "SELECT run_id, node, id, state, fingerprint, folder FROM executions")
+    places = collections.Counter((row.run_id, row.node) for row in rows)
+    assert set(places.values()) == {1}
+    written = {row.id: row for row in rows}
+    for run_id, node, key, state, *_ in told:
+        assert (written[key].run_id, written[key].node, written[key].state) == (run_id, node, state)
+    # What is there and was not told was under way in a process that was killed.
+    unfinished = [row for row in rows if row.id not in {line[2] for line in told}]
+    assert len(unfinished) <= KILLED and all(row.run_id.startswith(killed_runs()) for row in unfinished)
+
+    paths = collections.Counter(row.path for row in _rows(url, "SELECT path FROM artifacts"))
+    assert set(paths.values()) == {1}
+    outputs = _rows(
+        url,
+        "SELECT execution_id, path FROM events JOIN artifacts ON artifact_id = artifacts.id WHERE direction = 'out'",
+    )
+    tied = collections.defaultdict(list)
+    for row in outputs:
+        tied[row.execution_id].append(row.path)
+    assert all(sorted(tied[key]) == sorted(published) for _, _, key, _, *published in told)
+    assert all(Path(path, "number.txt").is_file() for path in paths)
+
+    # One worker on a fingerprint at a time: the work was done once, and its folder is the one there is.
+    ran = collections.Counter(row.fingerprint for row in rows if row.state == "ran")
+    assert set(ran.values()) == {1}
+    folders = collections.Counter(path.name.partition("-")[0] for path in root.glob("artifacts/*/*/*"))
+    assert set(folders.values()) == {1}
+
+
+def killed_runs():
+    return tuple(f"w{n}-" for n in range(KILLED))
+
+
+def _rows(url, query):
+    with Database(url).transaction() as connection:
+        return connection.execute(sa.text(query)).all()
