@@ -16,7 +16,7 @@ FIND_PYTHON = for p in python3.13 python3.12 python3.11 python3 python; do \
 # TensorFlow Serving's own client, for the tests; it would bring a second TensorFlow along.
 GENUINE_CLIENT := 'tensorflow-serving-api>=2.19,<2.22'
 
-.PHONY: run test test-all install clean
+.PHONY: run test test-all check install clean
 run: $(VENV)/.installed
 	$(PYTHON) run_pipeline.py run $(RECIPE) $(ARGS)
 
@@ -30,6 +30,15 @@ test: $(VENV)/.installed
 
 test-all: $(VENV)/.installed
 	$(PYTEST) -m "" $(ARGS)
+
+# Formatting, lint and types. mypy knows no `package_dir`, so it is given the tree that an installed kerasline has.
+TYPED := build/types/kerasline
+check: $(VENV)/.installed
+	$(VENV)/bin/ruff format --check --quiet .
+	$(VENV)/bin/ruff check --quiet .
+	@rm -rf $(TYPED) && mkdir -p $(TYPED) \
+	&& ln -s $(CURDIR)/kerasline/* $(CURDIR)/components $(CURDIR)/pipeline $(CURDIR)/schemas $(TYPED)
+	cd $(TYPED)/.. && $(abspath $(VENV))/bin/mypy --config-file $(CURDIR)/setup.cfg --package kerasline
 
 install: $(VENV)/.installed
 

@@ -21,6 +21,7 @@ node of a pipeline, where its input is another component: `RowCount(CsvExampleGe
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import types
@@ -29,27 +30,33 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from kerasline.components.core.artifacts import Artifact
 from kerasline.components.core.errors import ParameterError, WiringError, nearest
+from kerasline.components.core.parameters import (
+    REQUIRED,
+    ParameterSpec,
+    check_parameter,
+    fields_as_parameters,
+    json_or_text,
+)
 
 T = TypeVar("T")
 
+_INPUT, _OUTPUT, _PARAMETER, _PARAMETERS = "input", "output", "parameter", "parameters"
 
-class Input(Generic[T]):
-    """Annotation: an artifact that the component reads. `= None` makes it optional."""
+Input = Annotated[T | None, _INPUT]
+"""Annotation: an artifact that the component reads. `= None` makes it optional."""
 
+Output = Annotated[T, _OUTPUT]
+"""Annotation: an artifact that the component writes."""
 
-class Output(Generic[T]):
-    """Annotation: an artifact that the component writes."""
+Parameter = Annotated[T, _PARAMETER]
+"""Annotation: a value that shapes what the component does; part of its fingerprint."""
 
-
-class Parameter(Generic[T]):
-    """Annotation: a value that shapes what the component does; part of its fingerprint."""
-
-
-REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "<required>"})()
+Parameters = Annotated[T, _PARAMETERS]
+"""Annotation: a frozen dataclass, each field of which is a parameter of the component."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +66,17 @@ class InputSpec:
 
 
 @dataclass(frozen=True)
-class ParameterSpec:
-    type: Any
-    default: Any
-
-
-@dataclass(frozen=True)
 class Spec:
-    """What a component class declares, each dict in the order of declaration."""
+    """What a component class declares, each dict in the order of declaration.
+
+    Attributes:
+        settings: the attribute and the class of the `Parameters`; None where there are none.
+    """
 
     inputs: dict[str, InputSpec]
     outputs: dict[str, type[Artifact]]
     parameters: dict[str, ParameterSpec]
+    settings: tuple[str, type] | None
 
 
 @dataclass(frozen=True)
@@ -153,30 +159,51 @@ class Component:
             elif not input_spec.optional:
                 raise WiringError(f"{self.name}.{field_name}: no input given, {input_spec.type.__name__} wanted")
         self.outputs = {key: Channel(self, key, kind) for key, kind in spec.outputs.items()}
-        for field_name, parameter in spec.parameters.items():
-            value = given.get(field_name, parameter.default)
-            setattr(self, field_name, self._check_parameter(field_name, parameter, value))
+        self._set(
+            {
+                key: check_parameter(f"{self.name}.{key}", parameter, given.get(key, parameter.default))
+                for key, parameter in spec.parameters.items()
+            }
+        )
 
     @classmethod
     @functools.cache
     def spec(cls) -> Spec:
-        """The inputs, outputs and parameters that this class declares by its annotations."""
-        inputs, outputs, parameters = {}, {}, {}
-        for name, hint in _annotations(cls):
-            kind, (inner,) = typing.get_origin(hint), typing.get_args(hint)
+        """The inputs, outputs and parameters that this class declares by its annotations.
+
+        Raises:
+            WiringError: `Parameters` of what is no frozen dataclass.
+        """
+        inputs, outputs, parameters, settings = {}, {}, {}, None
+        for name, kind, inner in _declarations(cls):
             default = inspect.getattr_static(cls, name, REQUIRED)
-            if kind is Input:
+            if kind is _INPUT:
                 inputs[name] = InputSpec(inner, optional=default is None)
-            elif kind is Output:
+            elif kind is _OUTPUT:
                 outputs[name] = inner
-            else:
+            elif kind is _PARAMETER:
                 parameters[name] = ParameterSpec(inner, default)
-        return Spec(inputs, outputs, parameters)
+            else:
+                parameters |= fields_as_parameters(f"{cls.__name__}.{name}", inner)
+                settings = (name, inner)
+        return Spec(inputs, outputs, parameters, settings)
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The parameters' values by name, in the order of their declaration."""
-        return {name: getattr(self, name) for name in type(self).spec().parameters}
+        return dict(self._parameters)
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        self._parameters = dict(values)
+        spec = type(self).spec()
+        in_settings: dict[str, Any] = {}
+        if spec.settings:
+            attribute, settings = spec.settings
+            in_settings = {field.name: values[field.name] for field in dataclasses.fields(settings)}
+            setattr(self, attribute, settings(**in_settings))
+        for name, value in values.items():
+            if name not in in_settings:
+                setattr(self, name, value)
 
     def identifying_parameters(self) -> dict[str, Any]:
         """The parameters that decide the outputs, for the fingerprint: all, unless a component knows of some that
@@ -259,13 +286,15 @@ class Component:
             ParameterError: an unknown name (with the nearest right one) or a wrong value.
         """
         known = type(self).spec().parameters
+        values = self.parameters
         for key, value in changes.items():
             name, _, inner = key.partition(".")
             if name not in known:
                 raise ParameterError(f"{self.name}.{key}: no such parameter; {nearest(name, known)}")
             if inner:
-                value = {**(getattr(self, name) or {}), inner: _literal(value)}
-            setattr(self, name, self._check_parameter(name, known[name], value))
+                value = {**(values[name] or {}), inner: json_or_text(value)}
+            values[name] = check_parameter(f"{self.name}.{name}", known[name], value)
+        self._set(values)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
@@ -315,13 +344,6 @@ class Component:
             raise WiringError(f"{self.name}.{name}: {wanted.__name__} wanted, {value} may be none or {came.__name__}")
         return value
 
-    def _check_parameter(self, name: str, spec: ParameterSpec, value: Any) -> Any:
-        if value is REQUIRED:
-            raise ParameterError(f"{self.name}.{name}: no value given, and it has no default")
-        if value is spec.default:
-            return value
-        return parse_value(f"{self.name}.{name}", spec.type, value)
-
 
 def component(function: Callable[..., Any]) -> type[Component]:
     """Makes a component class of a plain function.
@@ -343,7 +365,7 @@ def component(function: Callable[..., Any]) -> type[Component]:
         if argument.annotation is argument.empty:
             raise WiringError(f"{function.__name__}: argument {name!r} has no annotation")
         hint = argument.annotation
-        declared = typing.get_origin(hint) in (Input, Output, Parameter)
+        declared = _marker(hint) is not None
         annotations[name] = hint if declared else Parameter[hint]
         if argument.default is not argument.empty:
             defaults[name] = argument.default
@@ -369,60 +391,21 @@ def about(node: Component) -> str:
     return " ".join(paragraph.replace("`", "").split())
 
 
-def parse_value(where: str, kind: Any, value: Any) -> Any:
-    """Checks `value` against the type `kind`; a text is read as that type where it can be.
-
-    Raises:
-        ParameterError: naming `where`, the value and the type.
-    """
-    from pydantic import ValidationError
-
-    adapter = _adapter(kind)
-    attempts: list[Callable[[], Any]] = [lambda: adapter.validate_python(value)]
-    if isinstance(value, str):
-        attempts.append(lambda: adapter.validate_json(value))
-    for attempt in attempts:
-        try:
-            return attempt()
-        except ValidationError as error:
-            first = error.errors()[0]
-    raise ParameterError(f"{where}: {value!r} given, {_called(kind)} wanted ({first['msg']})")
+def _declarations(cls: type) -> Iterator[tuple[str, str, Any]]:
+    """Each annotation that declares something: its name, what it declares, and the type inside."""
+    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+        kind = _marker(hint)
+        if kind is not None:
+            inner, *others = typing.get_args(hint)
+            if kind is _INPUT:  # `Input[T]` is `T | None`
+                (inner,) = (part for part in typing.get_args(inner) if part is not types.NoneType)
+            bounds = [one for one in others if one is not kind]
+            yield name, kind, typing.Annotated[(inner, *bounds)] if bounds else inner
 
 
-def _called(kind: Any) -> str:
-    """A type in a word: `int` for one with bounds, `int | None` for an optional one."""
-    origin, parts = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Annotated:
-        return _called(parts[0])
-    if origin in (typing.Union, types.UnionType):
-        return " | ".join(map(_called, parts))
-    if origin is typing.Literal:
-        return "one of " + ", ".join(map(str, parts))
-    return "None" if kind is type(None) else getattr(kind, "__name__", str(kind).replace("typing.", ""))
-
-
-@functools.cache
-def _adapter(kind: Any) -> Any:
-    from pydantic import ConfigDict, PydanticUserError, TypeAdapter
-
-    try:
-        return TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticUserError:  # the type carries its own configuration
-        return TypeAdapter(kind)
-
-
-def _literal(value: Any) -> Any:
-    """A command line's text as the JSON value that it spells, or itself."""
-    import json
-
-    try:
-        return json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-def _annotations(cls: type) -> Iterator[tuple[str, Any]]:
-    hints = typing.get_type_hints(cls, include_extras=True)
-    for name, hint in hints.items():
-        if typing.get_origin(hint) in (Input, Output, Parameter):
-            yield name, hint
+def _marker(hint: Any) -> str | None:
+    """What an annotation declares; None if nothing of a component's."""
+    markers = (_INPUT, _OUTPUT, _PARAMETER, _PARAMETERS)
+    if typing.get_origin(hint) is not typing.Annotated:
+        return None
+    return next((one for one in hint.__metadata__ if any(one is marker for marker in markers)), None)

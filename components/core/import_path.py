@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -29,8 +30,5 @@ def search_path() -> list[str]:
 
 def source_folders() -> tuple[Path, ...]:
     """The folders that hold kerasline's own source files."""
-    import kerasline.components
-    import kerasline.pipeline
-
-    packages = (kerasline, kerasline.components, kerasline.pipeline)
-    return tuple(Path(package.__path__[0]).resolve() for package in packages)
+    specs = (importlib.util.find_spec(f"kerasline{part}") for part in ("", ".components", ".pipeline"))
+    return tuple(Path(spec.submodule_search_locations[0]).resolve() for spec in specs if spec is not None)

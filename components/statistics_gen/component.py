@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kerasline.components.core.artifacts import Examples, Statistics
-from kerasline.components.core.component import Component, Context, Input, Output, Parameter
+from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import DataError, ParameterError, nearest
 
 if TYPE_CHECKING:
@@ -22,6 +23,13 @@ Piece = tuple[str, str, range]
 # By data set and column. A data set is a split, or a slice of one: (split, "column=value").
 DatasetKey = tuple[str, str]
 Summaries = dict[DatasetKey, dict[str, "ColumnSummary"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsGenSettings:
+    """The parameters of StatisticsGen, which documents them."""
+
+    slices: list[str] = field(default_factory=list)
 
 
 class StatisticsGen(Component):
@@ -44,13 +52,13 @@ class StatisticsGen(Component):
 
     examples: Input[Examples]
     statistics: Output[Statistics]
-    slices: Parameter[list[str]] = []
+    settings: Parameters[StatisticsGenSettings]
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         from kerasline.components.data.fold import fold
 
         examples: Examples = inputs.examples
-        slices = [_columns_of(text, examples.schema()) for text in self.slices]
+        slices = [_columns_of(text, examples.schema()) for text in self.settings.slices]
         pieces = list(_pieces(examples))
         summarise = functools.partial(summarise_piece, slices=slices)
         summaries = fold(pieces, summarise, merge_summaries, context) or {}

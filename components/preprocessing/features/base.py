@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from kerasline.components.core.component import parse_value
 from kerasline.components.core.errors import DataError, nearest
+from kerasline.components.core.parameters import parse_value
 
 if TYPE_CHECKING:
     import keras

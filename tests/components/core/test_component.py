@@ -5,7 +5,8 @@ import pytest
 from annotated_types import Gt
 
 from kerasline.components.core.artifacts import Examples, Report, Schema
-from kerasline.components.core.component import Component, Input, Output, Parameter, component, parse_value
+from kerasline.components.core.component import Component, Input, Output, Parameter, component
+from kerasline.components.core.parameters import parse_value
 from kerasline.components.core.errors import ParameterError, WiringError
 
 

@@ -27,13 +27,13 @@ def batch():
     return [np.ones(1 << 20) for _ in range(8)]
 
 if sys.argv[1] == "kept":
-    heap.keep_freed()
+    malloc.keep_freed()
 batch()
 before = faults()
 for _ in range(20):
     batch()
 fetched, most = faults() - before, held()
-heap.give_back()
+malloc.give_back()
 print(fetched, most - held())
 """
 

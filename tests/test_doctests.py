@@ -1,0 +1,32 @@
+"""The examples in docstrings, each run as it stands, in an empty folder.
+
+An example may use `kl` (kerasline), `np` (NumPy) and `folder`, an empty folder, without importing them.
+"""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import re
+
+import numpy as np
+import pytest
+
+import kerasline as kl
+from tests.test_imports import modules
+
+OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+WITH_EXAMPLES = [name for name, path in modules().items() if re.search(r"^\s*>>> ", path.read_text("utf-8"), re.M)]
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_docstring_examples_print_what_they_say(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(name)
+    names = {**vars(module), "kl": kl, "np": np, "folder": tmp_path}
+    found = [test for test in doctest.DocTestFinder().find(module, globs=names) if test.examples]
+    assert found, f"{name} has lines that begin with >>>, but not in a docstring that doctest finds"
+    runner = doctest.DocTestRunner(optionflags=OPTIONS)
+    for test in found:
+        runner.run(test)
+    assert runner.failures == 0, capsys.readouterr().out
