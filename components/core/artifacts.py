@@ -1,7 +1,6 @@
-"""The artifact types: what a folder of each holds, and how to open it.
+"""The artifact types: which files the folder of each holds, and how to open them.
 
-An artifact is a folder and a type. The classes here are thin: they name the files, and open them
-with the library that owns the format, imported only then.
+The classes are thin. They name the files and open them with the library that owns the format, imported on first use.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Artifact:
-    """A folder of a known kind.
+    """A folder whose content has a known type.
 
     Args:
         path: the folder.
@@ -36,14 +35,14 @@ class Artifact:
         return f"{type(self).__name__}({str(self.path)!r})"
 
     def file(self, name: str) -> Path:
-        """The path of a file of the artifact.
+        """Return the path of a file of the artifact.
 
         Raises:
-            ArtifactError: it is not there.
+            ArtifactError: the file is missing.
         """
         path = self.path / name
         if not path.exists():
-            raise ArtifactError(f"{self.path}: not a whole {type(self).__name__}, {name} is missing")
+            raise ArtifactError(f"{self.path}: incomplete {type(self).__name__}, {name} is missing")
         return path
 
     def read_json(self, name: str) -> Any:
@@ -55,18 +54,18 @@ class Artifact:
 
 
 class Examples(Artifact):
-    """Rows, split into named sets, as columnar shards.
+    """Rows in named splits, stored as columnar shards.
 
-    `examples.json` lists the splits, in order, and their shards with row counts::
+    `examples.json` lists the splits, in order, and their shards with the numbers of rows::
 
         {"splits": {"train": [{"path": "train/00000.parquet", "rows": 60000}], ...},
          "rows_read": 70000, "quarantined": 0}
 
-    `quarantine.jsonl` holds the rows set aside, if there are any (see `Quarantine`).
+    `quarantine.jsonl` holds the rejected rows, if any (see `Quarantine`).
 
-    Shards are Parquet files (Zstandard), all of one Arrow schema. A column is a number, a string,
-    bytes, a list of these, or a tensor of fixed shape (Arrow's `fixed_shape_tensor`). The metadata
-    of a field may hold `class_names`, a JSON list, where an integer column counts classes.
+    Shards are Parquet files (Zstandard) with the same Arrow schema. A column holds numbers, strings, bytes, lists of
+    these, or tensors of fixed shape (Arrow's `fixed_shape_tensor`). The metadata of an integer column of class indices
+    may have `class_names`, a JSON list.
     """
 
     MANIFEST = "examples.json"
@@ -80,7 +79,7 @@ class Examples(Artifact):
         return sum(shard["rows"] for shard in self._shards(split))
 
     def shards(self, split: str) -> list[Path]:
-        """The Parquet files of a split, in order.
+        """Return the Parquet files of a split, in order.
 
         Raises:
             ArtifactError: there is no such split.
@@ -88,30 +87,30 @@ class Examples(Artifact):
         return [self.path / shard["path"] for shard in self._shards(split)]
 
     def whole_shards(self, split: str) -> list[Path]:
-        """The same, where each has as many rows as `examples.json` says.
+        """Return the Parquet files of a split after checking their numbers of rows against `examples.json`.
 
         Raises:
-            ArtifactError: one has not.
+            ArtifactError: a shard has another number of rows.
         """
         import pyarrow.parquet as pq
 
         for shard in self._shards(split):
             held = pq.read_metadata(self.file(shard["path"])).num_rows
             if held != shard["rows"]:
-                raise ArtifactError(f"{self.path}: {shard['path']} has {held} rows, {shard['rows']} were written")
+                raise ArtifactError(f"{self.path}: {shard['path']} has {held} rows, expected {shard['rows']}")
         return self.shards(split)
 
     def schema(self) -> pa.Schema:
-        """The Arrow schema that all shards share."""
+        """Return the Arrow schema of the shards."""
         import pyarrow.parquet as pq
 
         for split in self.splits:
             for shard in self.shards(split):
                 return pq.read_schema(shard)
-        raise ArtifactError(f"{self.path}: no shard in any split")
+        raise ArtifactError(f"{self.path}: no split has a shard")
 
     def class_names(self, column: str) -> list[str] | None:
-        """The names of the classes that an integer column counts, where the source knew them."""
+        """Return the class names of an integer column of class indices, or None if the source had none."""
         schema = self.schema()
         if column not in schema.names:
             return None
@@ -119,7 +118,7 @@ class Examples(Artifact):
         return json.loads(names) if names else None
 
     def read(self, split: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """A whole split in memory. For data known to be small; else use `batches`."""
+        """Read a whole split into memory. For data that may be large, use `batches`."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -128,7 +127,7 @@ class Examples(Artifact):
         return pa.concat_tables(tables)
 
     def batches(self, split: str, columns: Sequence[str] | None = None, rows: int = 65536) -> Iterator[pa.RecordBatch]:
-        """Batches of at most `rows` rows of a split, in order; memory stays flat."""
+        """Yield the rows of a split, in order, in batches of at most `rows`."""
         import pyarrow.parquet as pq
 
         columns = None if columns is None else list(columns)
@@ -137,7 +136,7 @@ class Examples(Artifact):
                 yield from file.iter_batches(batch_size=rows, columns=columns)
 
     def digest(self) -> str:
-        """Tells the rows by their splits and the footers of their shards: sizes, counts, extremes."""
+        """Return a SHA-256 over the splits and the footers of the shards, which hold sizes, counts and extremes."""
         digest = hashlib.sha256(json.dumps(self._manifest["splits"], sort_keys=True).encode())
         for split in self.splits:
             for shard in self.shards(split):
@@ -162,9 +161,9 @@ class Examples(Artifact):
 class Statistics(Artifact):
     """Statistics of every feature of every split.
 
-    `statistics.pb` is a serialised tensorflow-metadata `DatasetFeatureStatisticsList` with a
-    dataset for each split, named after it: what TFDV and Facets read. `slices.pb` is another with
-    the slices asked for, named `SPLIT: COLUMN=VALUE`. `statistics.csv` is all of it as a table.
+    `statistics.pb` is a serialised tensorflow-metadata `DatasetFeatureStatisticsList` with one dataset per split, as
+    TFDV and Facets read it. `slices.pb` is another with one dataset per slice, named `SPLIT: COLUMN=VALUE`.
+    `statistics.csv` has all of it as a table.
     """
 
     FILE = "statistics.pb"
@@ -193,7 +192,7 @@ class Statistics(Artifact):
 
 
 class Schema(Artifact):
-    """What the data should look like: `schema.pbtxt`, a tensorflow-metadata `Schema` as text."""
+    """The expected properties of the data: `schema.pbtxt`, a tensorflow-metadata `Schema` in text format."""
 
     FILE = "schema.pbtxt"
 
@@ -214,10 +213,10 @@ class Schema(Artifact):
 
 
 class Anomalies(Artifact):
-    """Where the data breaks its schema: `anomalies.pbtxt`, a tensorflow-metadata `Anomalies`.
+    """Violations of the schema: `anomalies.pbtxt`, a tensorflow-metadata `Anomalies`.
 
-    `anomalies.json` lists the same for reading: a `split`, `feature`, `kind`, what was `seen`, the
-    `fix` and the `severity` each.
+    `anomalies.json` lists the same for people. Each entry has `split`, `feature`, `kind`, `seen` (the observed value),
+    `fix` and `severity`.
     """
 
     FILE = "anomalies.pbtxt"
@@ -236,15 +235,16 @@ class Anomalies(Artifact):
 
 
 class Preprocessing(Artifact):
-    """Preprocessing with its state: a Keras model from raw features to model inputs and label.
+    """Adapted preprocessing: a Keras model from raw features to model inputs and label.
 
-    `preprocessing.keras` is the adapted model; its inputs and outputs are dicts by name.
-    `preprocessing.json` holds `label` (the name of the output, or raw column, that is learned;
-    a list of several, or null), `sample_weight` (likewise one, or null), `class_names` (of the label,
-    or by label, or null), and `state`: a line for each adapted layer.
-    `state/` holds the same state to read: vocabularies as text files, a value, a tab and its count a
-    line; numbers as JSON. `materialized/`, where it was asked for, holds the preprocessed rows as an
-    Examples artifact, whose manifest names the digest of what they were made from.
+    `preprocessing.keras` is the model. Its inputs and outputs are dicts by name.
+    `preprocessing.json` holds `label` (name of the output or raw column to learn, a list of names, or null),
+    `sample_weight` (a name or null), `class_names` (a list, a dict by label, or null) and `state`, an entry for each
+    adapted layer.
+    `state/` holds the same state for people: vocabularies as text files with a value, a tab and its count per line,
+    numbers as JSON.
+    `materialized/` is optional. It holds the preprocessed rows as an Examples artifact, whose manifest has the digest of
+    the examples that they were computed from.
     """
 
     FILE = "preprocessing.keras"
@@ -256,17 +256,17 @@ class Preprocessing(Artifact):
         return self.read_json(self.FACTS)
 
     def load(self) -> keras.Model:
-        """The whole model: features and, where it is computed, the label."""
+        """Load the whole model, including the label if the model computes it."""
         return load_keras_model(self.file(self.FILE))
 
     @property
     def labels(self) -> list[str]:
-        """The outputs or raw columns that are learned."""
+        """The outputs or raw columns to learn."""
         label = self.facts["label"]
         return [] if label is None else [label] if isinstance(label, str) else label
 
     def load_features(self) -> keras.Model:
-        """The part that serving needs: the features, from those raw columns alone that they need."""
+        """Load the part for serving: the features, and only the raw columns that they depend on."""
         import keras
 
         model = self.load()
@@ -275,49 +275,49 @@ class Preprocessing(Artifact):
         return keras.Model(needed_inputs(model.input, outputs), outputs)
 
     def materialized(self, examples: Examples) -> Examples | None:
-        """The preprocessed rows of these very examples; None where there are none."""
+        """Return the stored preprocessed rows of these examples, or None if there are none."""
         stored = Examples(self.path / self.MATERIALIZED)
         if not (stored.path / Examples.MANIFEST).exists():
             return None
         return stored if stored.read_json(Examples.MANIFEST)["made_from"] == examples.digest() else None
 
     def write_states(self, states: Mapping[str, Accumulator]) -> list[dict[str, Any]]:
-        """Writes what was accumulated for layers, for people.
+        """Write the state of adapted layers for people.
 
         Returns:
-            A dict for each layer: `layer`, `kind`, `file`; for a vocabulary `values`, and
-            `too_low_by`: by how much its counts may be; for numbers, the figures themselves.
+            A dict for each layer with `layer`, `kind` and `file`. A vocabulary adds `values`, its size, and
+            `too_low_by`, the maximum error of its counts. Numeric state adds its values.
         """
         (self.path / "state").mkdir()
         return [self._write_state(name, state) for name, state in states.items()]
 
     def _write_state(self, layer: str, state: Accumulator) -> dict[str, Any]:
         readable = state.readable()
-        told = {"layer": layer, "kind": type(state).__name__}
+        entry = {"layer": layer, "kind": type(state).__name__}
         name = layer.replace("/", "-")
         if isinstance(readable, dict):
             file = f"state/{name}.json"
             self.write_json(file, readable)
             brief = {key: value for key, value in readable.items() if len(str(value)) <= 100}
-            return {**told, "file": file, **brief}
+            return {**entry, "file": file, **brief}
         file = f"state/{name}.txt"
         lines = "".join(f"{_one_line_text(value)}\t{count}\n" for value, count in readable)
         (self.path / file).write_text(lines, encoding="utf-8")
-        return {**told, "file": file, "values": len(readable), "too_low_by": getattr(state, "error", 0)}
+        return {**entry, "file": file, "values": len(readable), "too_low_by": getattr(state, "error", 0)}
 
 
 class Model(Artifact):
     """A Keras model, untrained or trained: `model.keras`, and `summary.json` with its size and costs.
 
-    An untrained one has `graph.svg`, a picture of its layers, and `initial.weights.h5` beside it.
-    A trained one has `training.json` beside it: on which device it was trained, how and how fast.
+    An untrained model has `graph.svg`, a drawing of its layers, and `initial.weights.h5`. A trained model has
+    `training.json`: device, precision, speed and duration of its training.
     """
 
     FILE = "model.keras"
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What `kerasline.components.models.summary` says of it; nothing of a folder that has a model alone."""
+        """Size and costs, see `kerasline.components.models.summary`. Empty if the folder has no `summary.json`."""
         return self.read_json("summary.json") if (self.path / "summary.json").exists() else {}
 
     def load(self) -> keras.Model:
@@ -325,7 +325,7 @@ class Model(Artifact):
 
 
 class Hyperparameters(Artifact):
-    """What a search found best: `hyperparameters.json`.
+    """The best hyperparameters of a search: `hyperparameters.json`.
 
     `{"hyperparameters": {name: value}, "trainer": {parameter: value}, "objective", "value", "trial"}`
     """
@@ -334,25 +334,28 @@ class Hyperparameters(Artifact):
 
     @property
     def values(self) -> dict[str, Any]:
-        """For the function or description that builds the model."""
+        """Hyperparameters for ModelBuilder."""
         return self.read_json(self.FILE)["hyperparameters"]
 
     @property
     def trainer(self) -> dict[str, Any]:
-        """For the Trainer's parameters."""
+        """Parameters for Trainer."""
         return self.read_json(self.FILE)["trainer"]
 
 
 class Evaluation(Artifact):
-    """How good a model is: `metrics.json`, described in docs/EVALUATION.md; `metrics.parquet`, its figures as a
-    table, a row a metric, slice and output; `predictions/`, what the model says of each row, as Parquet."""
+    """The quality of a model, see docs/EVALUATION.md.
+
+    `metrics.json` has all results, `metrics.parquet` the values as a table with a row per metric, slice and output, and
+    `predictions/` the prediction for each row, as Parquet.
+    """
 
     FILE = "metrics.json"
     TABLE = "metrics.parquet"
 
 
 class Blessing(Artifact):
-    """Whether a model may go out: `blessing.json`.
+    """Whether a model may be deployed: `blessing.json`.
 
     `{"blessed": bool, "rules": [{"rule", "output", "metric", "slicing", "slice", "kind": "min|max|max_drop",
     "bound", "confidence", "value", "low", "high", "kept": bool, "why"}]}`
@@ -365,15 +368,15 @@ class Blessing(Artifact):
         return self.read_json(self.FILE)["blessed"]
 
     def refusals(self) -> list[str]:
-        """A short sentence for each rule that was not kept."""
+        """Return a short sentence for each violated rule."""
         return [rule["why"] for rule in self.read_json(self.FILE)["rules"] if not rule["kept"]]
 
 
 class InfraValidation(Artifact):
-    """How a model fared behind a server: `validation.json`, and `server.log`, the end of what the server printed.
+    """The result of testing a model behind a real server: `validation.json`, and `server.log`, the end of its log.
 
     `{"version", "blessed", "maybe_the_machine", "server", "checks", "requests", "largest_difference", "latency",
-    "problems", "left_out", "ending", "log"}`; docs/VALIDATING.md says what each holds.
+    "problems", "left_out", "ending", "log"}`; docs/VALIDATING.md describes each entry.
     """
 
     FILE = "validation.json"
@@ -381,27 +384,26 @@ class InfraValidation(Artifact):
 
 
 class Explanation(Artifact):
-    """Why a model answers as it does: `explanation.json`, and pictures and sounds in `worst/`.
+    """Explanations of a model's predictions: `explanation.json`, and images and sounds in `worst/`.
 
     `{"version", "split", "rows", "sampled", "seed", "output", "permutation", "integrated_gradients",
-    "partial_dependence", "worst"}`; docs/EXPLAINING.md says what each holds.
+    "partial_dependence", "worst"}`; docs/EXPLAINING.md describes each entry.
     """
 
     FILE = "explanation.json"
 
 
 class SavedModel(Artifact):
-    """A TensorFlow SavedModel: the folder itself is what `tf.saved_model.load` and servers open.
+    """A TensorFlow SavedModel. `tf.saved_model.load` and model servers open the folder itself.
 
-    `kerasline.json` says what it takes and gives, of what it was made, and the SHA-256 of each file beside it;
-    docs/EXPORT.md describes it.
+    `kerasline.json` describes its inputs and outputs, its origin, and the SHA-256 of each other file. See docs/EXPORT.md.
     """
 
     MANIFEST = "kerasline.json"
 
 
 class ModelForms(Artifact):
-    """The same model in other forms: a folder each, and `forms.json`, their sizes, latencies and metrics.
+    """The same model in other formats: a folder each, and `forms.json` with their sizes, latencies and metrics.
 
     `{"split", "rows", "reference": {...}, "forms": [{"name", "state": "written|refused", "why", "takes":
     "raw|preprocessed", "megabytes", "latency_ms": {rows: ms}, "largest_difference", "metrics": [...]}]}`
@@ -410,10 +412,10 @@ class ModelForms(Artifact):
     FILE = "forms.json"
 
     def form(self, name: str) -> Path:
-        """The folder of a form.
+        """Return the folder of a form.
 
         Raises:
-            ArtifactError: there is none of that name.
+            ArtifactError: there is no form of that name.
         """
         written = [form["name"] for form in self.read_json(self.FILE)["forms"] if form["state"] == "written"]
         if name not in written:
@@ -422,30 +424,30 @@ class ModelForms(Artifact):
 
 
 class Predictions(Examples):
-    """What a model says of each row: Examples whose columns are the model's outputs and those kept beside."""
+    """The predictions of a model: Examples whose columns are the model's outputs and the input columns kept."""
 
 
 class PushedModel(Artifact):
-    """Where a model was pushed: `pushed.json` with `destination`, `version` and `path`."""
+    """The place a model was pushed to: `pushed.json` with `destination`, `version` and `path`."""
 
     FILE = "pushed.json"
 
 
 class Report(Artifact):
-    """Files for people: text, tables, pictures."""
+    """Files for people: text, tables, images."""
 
 
 def _one_line_text(value: Any) -> str:
-    """A value of a vocabulary, so that a line stays a line."""
+    """Return a vocabulary value without line breaks or other unprintable characters."""
     text = str(value)
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def load_keras_model(path: Path) -> keras.Model:
-    """Opens a `.keras` file.
+    """Load a `.keras` file.
 
     Raises:
-        ArtifactError: the file is broken, or uses a layer that is not registered.
+        ArtifactError: the file is damaged, or it has a layer that is not registered.
     """
     import keras
 
@@ -453,13 +455,13 @@ def load_keras_model(path: Path) -> keras.Model:
         return keras.saving.load_model(path)
     except (ValueError, TypeError, OSError) as error:
         raise ArtifactError(
-            f"{path}: Keras cannot load it: {error} (a layer of your own needs "
-            "@keras.saving.register_keras_serializable in the pipeline's file)"
+            f"{path}: Keras cannot load it: {error} (a custom layer needs "
+            "@keras.saving.register_keras_serializable in the file of the pipeline)"
         ) from error
 
 
 def needed_inputs(inputs: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:
-    """Those of a functional model's inputs that the given outputs depend on."""
+    """Return the inputs of a functional model that the given outputs depend on."""
     reached: set[int] = set()
     waiting = list(outputs.values())
     while waiting:

@@ -1,7 +1,7 @@
 """The contract of a component: declared, typed inputs, outputs and parameters, and `run`.
 
-A component is a pure step. It reads its inputs, writes its outputs into folders that it is
-given, and returns the figures worth showing::
+A component is a pure step. It reads its inputs, writes its outputs into folders that already exist, and returns
+the metrics to record::
 
     class RowCount(Component):
         \"\"\"Counts the rows of a split.\"\"\"
@@ -15,8 +15,19 @@ given, and returns the figures worth showing::
             (outputs.report.path / "rows.txt").write_text(str(rows))
             return {"rows": rows}
 
-It runs alone, in a test or a notebook, as `RowCount(Examples("folder")).execute("out")`, or as a
-node of a pipeline, where its input is another component: `RowCount(CsvExampleGen("a.csv"))`.
+It runs alone, in a test or a notebook, as `RowCount(Examples("folder")).execute("out")`. In a pipeline its input is
+another component: `RowCount(CsvExampleGen("a.csv"))`.
+
+A component with many parameters declares them as the fields of a frozen dataclass, so that helper functions can take
+them as one typed value::
+
+    @dataclass(frozen=True, kw_only=True)
+    class RowCountSettings:
+        split: str = "train"
+
+    class RowCount(Component):
+        examples: Input[Examples]
+        settings: Parameters[RowCountSettings]
 """
 
 from __future__ import annotations
@@ -47,16 +58,16 @@ T = TypeVar("T")
 _INPUT, _OUTPUT, _PARAMETER, _PARAMETERS = "input", "output", "parameter", "parameters"
 
 Input = Annotated[T | None, _INPUT]
-"""Annotation: an artifact that the component reads. `= None` makes it optional."""
+"""Annotate an artifact that the component reads. The default `None` makes it optional."""
 
 Output = Annotated[T, _OUTPUT]
-"""Annotation: an artifact that the component writes."""
+"""Annotate an artifact that the component writes."""
 
 Parameter = Annotated[T, _PARAMETER]
-"""Annotation: a value that shapes what the component does; part of its fingerprint."""
+"""Annotate a value that decides what the component does. It is part of the fingerprint."""
 
 Parameters = Annotated[T, _PARAMETERS]
-"""Annotation: a frozen dataclass, each field of which is a parameter of the component."""
+"""Annotate a frozen dataclass. Each of its fields is a parameter of the component."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +78,10 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Spec:
-    """What a component class declares, each dict in the order of declaration.
+    """The declarations of a component class. Each dict keeps the order of declaration.
 
     Attributes:
-        settings: the attribute and the class of the `Parameters`; None where there are none.
+        settings: attribute name and class of the `Parameters`, or None.
     """
 
     inputs: dict[str, InputSpec]
@@ -81,7 +92,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Channel:
-    """One output of one component, before it has run: an edge's upstream end."""
+    """One output of a component in a pipeline: the upstream end of an edge."""
 
     producer: Component
     name: str
@@ -93,10 +104,14 @@ class Channel:
 
 @dataclass(frozen=True)
 class LastBlessed:
-    """For an input of a stage that judges: what the same stage took as `input` when it last blessed that.
+    """The artifact that this stage received as `input` in the last run in which it blessed that artifact.
 
-    It is looked for in earlier runs of the same pipeline, and is never what the stage takes as `input`
-    now; where there is none, the input is left out.
+    Use it as the value of an optional input of a stage that blesses, such as `Evaluator.baseline`. It is looked up in
+    earlier runs of the same pipeline and is never the artifact that the stage receives as `input` in this run. If
+    there is none, the input is None.
+
+    Args:
+        input: the name of the other input.
     """
 
     input: str
@@ -104,15 +119,15 @@ class LastBlessed:
 
 @dataclass(frozen=True)
 class Context:
-    """What surrounds a run, without being part of what it computes.
+    """The environment of a run. Nothing in it affects the outputs.
 
     Attributes:
-        work_dir: an empty folder for temporary files; gone when the run ends.
+        work_dir: an empty folder for temporary files, deleted when the run ends.
         beam_options: options for the Beam pipelines that the component starts.
-        cache_dir: a folder where partial results may be kept between runs, by content; or None.
-        state_dir: a folder that this very work, same inputs and same parameters, finds again after it
-            was killed, and that goes when it is done; or None.
-        report: called with a short text ("epoch 3 of 10, loss 0.21") on long work.
+        cache_dir: a folder for partial results that later runs may reuse, addressed by content; or None.
+        state_dir: a folder for checkpoints, or None. After a kill, the next run with the same inputs and parameters
+            receives the same folder. It is deleted when the run succeeds.
+        report: called with a short progress text, such as "epoch 3 of 10, loss 0.21".
     """
 
     work_dir: Path
@@ -123,18 +138,18 @@ class Context:
 
 
 class Component:
-    """Base of every stage. See the module's docstring for the whole contract.
+    """Base class of every stage. The module's docstring shows how to write one.
 
     Class attributes:
-        NAME: the node's name in a pipeline unless `name=` is given; the class's name by default.
-        VERSION: raised whenever the same inputs and parameters would give other outputs.
-        LIBRARIES: distributions whose versions decide the outputs, for the fingerprint.
-        IMPORTED_ALONE: modules during whose import no other thread may import anything, because they replace
-            Python's own `__import__` meanwhile. A run imports them before its stages begin.
+        NAME: default name of the node in a pipeline. Defaults to the name of the class.
+        VERSION: increase it whenever the same inputs and parameters would produce different outputs.
+        LIBRARIES: distributions whose versions are part of the fingerprint.
+        IMPORTED_ALONE: modules that replace Python's `__import__` while they are imported, so that no other thread
+            may import anything meanwhile. A run imports them before its stages begin.
 
     Args:
-        *arguments: inputs, then parameters, in the order in which the class declares them.
-        name: the node's name, unique in its pipeline.
+        *arguments: inputs, then parameters, in the order of declaration.
+        name: name of the node, unique in its pipeline.
         **named: inputs (a component, one of its outputs, or an artifact) and parameters.
 
     Raises:
@@ -157,7 +172,7 @@ class Component:
             if value is not None:
                 self.inputs[field_name] = self._connect(field_name, input_spec.type, value)
             elif not input_spec.optional:
-                raise WiringError(f"{self.name}.{field_name}: no input given, {input_spec.type.__name__} wanted")
+                raise WiringError(f"{self.name}.{field_name}: missing input, expected {input_spec.type.__name__}")
         self.outputs = {key: Channel(self, key, kind) for key, kind in spec.outputs.items()}
         self._set(
             {
@@ -169,10 +184,10 @@ class Component:
     @classmethod
     @functools.cache
     def spec(cls) -> Spec:
-        """The inputs, outputs and parameters that this class declares by its annotations.
+        """Return the inputs, outputs and parameters that the annotations of this class declare.
 
         Raises:
-            WiringError: `Parameters` of what is no frozen dataclass.
+            WiringError: the argument of `Parameters` is not a frozen dataclass.
         """
         inputs, outputs, parameters, settings = {}, {}, {}, None
         for name, kind, inner in _declarations(cls):
@@ -190,7 +205,7 @@ class Component:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The parameters' values by name, in the order of their declaration."""
+        """The values of the parameters by name, in the order of declaration."""
         return dict(self._parameters)
 
     def _set(self, values: Mapping[str, Any]) -> None:
@@ -206,71 +221,75 @@ class Component:
                 setattr(self, name, value)
 
     def identifying_parameters(self) -> dict[str, Any]:
-        """The parameters that decide the outputs, for the fingerprint: all, unless a component knows of some that
-        say only how it goes about it."""
+        """Return the parameters that decide the outputs, for the fingerprint.
+
+        Override it to leave out parameters that only affect how the work is done, such as the number of retries.
+        """
         return self.parameters
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any] | None:
-        """Does the component's work.
+        """Read the inputs and write the outputs.
 
         Args:
-            inputs: an attribute for each input: its artifact, or None where it was left out.
-            outputs: an attribute for each output: an artifact whose `path` is an empty folder.
+            inputs: has an attribute for each input: an artifact, or None if the input was omitted.
+            outputs: has an attribute for each output: an artifact whose `path` is an empty folder.
             context: work folder, Beam options, progress.
 
         Returns:
-            The figures worth showing and keeping, by name; or None.
+            The metrics to display and record, by name, or None.
 
         Raises:
-            StageSkipped: there is nothing to do, and why.
-            KeraslineError: the user can mend it.
+            StageSkipped: there is nothing to do. The message says why.
+            KeraslineError: a mistake that the user can correct.
         """
         raise NotImplementedError
 
     def external_inputs(self) -> Sequence[Path | str]:
-        """What `run` reads besides its inputs: files (hashed by content) and plain texts.
+        """Return what `run` reads besides its inputs: paths of files (hashed by content) and plain strings.
 
-        Both become part of the fingerprint, so that a changed file re-runs the stage.
+        Both are part of the fingerprint, so that the stage runs again when a file changes.
         """
         return ()
 
     def stale(self, outputs: Any) -> str | None:
-        """Why outputs of an earlier run, whole as they are, no longer hold; None if they do.
+        """Return why intact outputs of an earlier run can no longer be reused, or None if they can.
 
-        For components with effects outside their artifacts, such as a pushed model since deleted.
+        For components with effects outside their artifacts, such as a pushed model that was deleted since.
         """
         return None
 
     def execute(self, folder: str | Path, **context: Any) -> SimpleNamespace:
-        """Runs the component alone, on artifacts given as its inputs, without a pipeline.
+        """Run the component without a pipeline. Its inputs must be artifacts.
 
         Args:
-            folder: where the outputs go, one sub-folder each; made if need be.
+            folder: folder for the outputs, one sub-folder each. Created if it does not exist.
             **context: fields of `Context` to set.
 
         Returns:
-            An attribute for each output, and `metrics`.
+            A namespace with an attribute for each output, and `metrics`.
 
         Raises:
-            WiringError: an input is another component's output instead of an artifact.
+            WiringError: an input is the output of another component instead of an artifact.
         """
         import tempfile
 
         for name, value in self.inputs.items():
             if isinstance(value, Channel):
-                raise WiringError(f"{self.name}.{name}: {value} has not run; give an artifact to run a component alone")
+                raise WiringError(
+                    f"{self.name}.{name}: {value} has not run; pass an artifact to run a component without a pipeline"
+                )
         outputs = self.output_artifacts(Path(folder))
         with tempfile.TemporaryDirectory(prefix="kerasline-") as work_dir:
             metrics = self.run(self.input_artifacts(self.inputs), outputs, Context(Path(work_dir), **context))
         return SimpleNamespace(**vars(outputs), metrics=dict(metrics or {}))
 
     def input_artifacts(self, artifacts: Mapping[str, Any]) -> SimpleNamespace:
-        """The namespace that `run` takes as `inputs`; those left out, or not known here, are None."""
+        """Return the namespace that `run` receives as `inputs`. Omitted inputs are None."""
         found = {name: value for name, value in artifacts.items() if isinstance(value, Artifact)}
         return SimpleNamespace(**{name: found.get(name) for name in type(self).spec().inputs})
 
     def output_artifacts(self, folder: Path) -> SimpleNamespace:
-        """The namespace that `run` takes as `outputs`: a new sub-folder of `folder` for each."""
+        """Return the namespace that `run` receives as `outputs`, with a new sub-folder of `folder` for each."""
         artifacts = {}
         for name, kind in type(self).spec().outputs.items():
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -278,12 +297,12 @@ class Component:
         return SimpleNamespace(**artifacts)
 
     def with_parameters(self, changes: Mapping[str, Any]) -> None:
-        """Sets parameters anew, from Python values or from the texts of a command line.
+        """Change parameters, given as Python values or as strings from a command line.
 
-        A key may reach into a dict: `hyperparameters.units`.
+        A key may name an entry of a dict: `hyperparameters.units`.
 
         Raises:
-            ParameterError: an unknown name (with the nearest right one) or a wrong value.
+            ParameterError: unknown name (the message suggests the closest one) or invalid value.
         """
         known = type(self).spec().parameters
         values = self.parameters
@@ -303,53 +322,61 @@ class Component:
         order = [*spec.inputs, *spec.parameters]
         if len(arguments) > len(order):
             raise WiringError(
-                f"{self.name}: {len(arguments)} arguments given, at most {len(order)} wanted ({', '.join(order)})"
+                f"{self.name}: {len(arguments)} positional arguments received, "
+                f"expected at most {len(order)} ({', '.join(order)})"
             )
         given = dict(zip(order, arguments))
         for key, value in named.items():
             if key in given:
-                raise WiringError(f"{self.name}.{key}: given twice, by place and by name")
+                raise WiringError(f"{self.name}.{key}: received twice, by position and by name")
             if key not in order:
                 raise WiringError(f"{self.name}.{key}: no such input or parameter; {nearest(key, order)}")
             given[key] = value
         return given
 
-    def _connect(self, name: str, wanted: type[Artifact], value: Any) -> Channel | Artifact | LastBlessed:
+    def _connect(self, name: str, expected: type[Artifact], value: Any) -> Channel | Artifact | LastBlessed:
         if isinstance(value, LastBlessed):
-            return self._connect_earlier(name, wanted, value)
+            return self._connect_earlier(name, expected, value)
         if isinstance(value, Component):
-            fitting = [c for c in value.outputs.values() if issubclass(c.type, wanted)]
-            if len(fitting) == 1:
-                return fitting[0]
-            offered = ", ".join(str(c) for c in value.outputs.values()) or "nothing"
-            problem = "several outputs fit" if fitting else "no output fits"
-            raise WiringError(f"{self.name}.{name}: {wanted.__name__} wanted, {problem}: {value.name} gives {offered}")
+            matching = [c for c in value.outputs.values() if issubclass(c.type, expected)]
+            if len(matching) == 1:
+                return matching[0]
+            offered = ", ".join(str(c) for c in value.outputs.values()) or "none"
+            problem = "several outputs match" if matching else "no output matches"
+            raise WiringError(
+                f"{self.name}.{name}: expected {expected.__name__}, {problem}: "
+                f"the outputs of {value.name} are {offered}"
+            )
         if isinstance(value, (Channel, Artifact)):
-            came = value.type if isinstance(value, Channel) else type(value)
-            if issubclass(came, wanted):
+            received = value.type if isinstance(value, Channel) else type(value)
+            if issubclass(received, expected):
                 return value
-            raise WiringError(f"{self.name}.{name}: {wanted.__name__} wanted, {value} given")
+            raise WiringError(f"{self.name}.{name}: expected {expected.__name__}, received {value}")
         raise WiringError(
-            f"{self.name}.{name}: {wanted.__name__} wanted (a component, one of its outputs or an "
-            f"artifact), {type(value).__name__} given"
+            f"{self.name}.{name}: expected {expected.__name__} (a component, one of its outputs or an "
+            f"artifact), received {type(value).__name__}"
         )
 
-    def _connect_earlier(self, name: str, wanted: type[Artifact], value: LastBlessed) -> LastBlessed:
+    def _connect_earlier(self, name: str, expected: type[Artifact], value: LastBlessed) -> LastBlessed:
         known = type(self).spec().inputs
         if value.input not in known or value.input == name:
             others = [other for other in known if other != name]
-            raise WiringError(f"{self.name}.{name}: {value} names no other input; {nearest(value.input, others)}")
-        came = known[value.input].type
-        if not known[name].optional or not issubclass(came, wanted):
-            raise WiringError(f"{self.name}.{name}: {wanted.__name__} wanted, {value} may be none or {came.__name__}")
+            raise WiringError(
+                f"{self.name}.{name}: {value} does not name another input; {nearest(value.input, others)}"
+            )
+        received = known[value.input].type
+        if not known[name].optional or not issubclass(received, expected):
+            raise WiringError(
+                f"{self.name}.{name}: expected {expected.__name__}, but {value} is {received.__name__} or None"
+            )
         return value
 
 
 def component(function: Callable[..., Any]) -> type[Component]:
-    """Makes a component class of a plain function.
+    """Turn a function into a component class.
 
-    Arguments annotated `Input[...]` and `Output[...]` receive artifacts, all others are
-    parameters; the function may return metrics. It is called with what `run` would get::
+    Arguments annotated `Input[...]` and `Output[...]` receive artifacts. All others are parameters. The function may
+    return metrics::
 
         @component
         def RowCount(examples: Input[Examples], report: Output[Report], split: str = "train"):
@@ -360,10 +387,9 @@ def component(function: Callable[..., Any]) -> type[Component]:
     """
     annotations: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
-    # Not typing.get_type_hints: until Python 3.11 it makes an argument of default None Optional.
     for name, argument in inspect.signature(function, eval_str=True).parameters.items():
         if argument.annotation is argument.empty:
-            raise WiringError(f"{function.__name__}: argument {name!r} has no annotation")
+            raise WiringError(f"{function.__name__}: argument {name!r} has no type annotation")
         hint = argument.annotation
         declared = _marker(hint) is not None
         annotations[name] = hint if declared else Parameter[hint]
@@ -386,13 +412,13 @@ def component(function: Callable[..., Any]) -> type[Component]:
 
 
 def about(node: Component) -> str:
-    """The first paragraph of the docstring of a component's own class; empty where it has none."""
+    """Return the first paragraph of the docstring of the component's class, or an empty string."""
     paragraph = inspect.cleandoc(type(node).__doc__ or "").partition("\n\n")[0]
     return " ".join(paragraph.replace("`", "").split())
 
 
 def _declarations(cls: type) -> Iterator[tuple[str, str, Any]]:
-    """Each annotation that declares something: its name, what it declares, and the type inside."""
+    """Yield the name, the kind of declaration and the inner type of each declaring annotation."""
     for name, hint in typing.get_type_hints(cls, include_extras=True).items():
         kind = _marker(hint)
         if kind is not None:
@@ -404,7 +430,7 @@ def _declarations(cls: type) -> Iterator[tuple[str, str, Any]]:
 
 
 def _marker(hint: Any) -> str | None:
-    """What an annotation declares; None if nothing of a component's."""
+    """Return the kind of declaration of an annotation, or None if it is an ordinary one."""
     markers = (_INPUT, _OUTPUT, _PARAMETER, _PARAMETERS)
     if typing.get_origin(hint) is not typing.Annotated:
         return None

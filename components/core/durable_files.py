@@ -1,4 +1,4 @@
-"""Files that appear whole: written aside, on the disk where that matters, then renamed."""
+"""Files that appear whole: written to a temporary name, synced where that matters, then renamed."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replaced(path: Path, *, synced: bool = False) -> Iterator[Path]:
-    """Gives a path beside to write to, which takes the place of `path` at the end; of several writers each has its own.
+    """Yield a temporary path next to `path`, and rename it to `path` at the end of the block.
 
-    Where the block raises, or the rename does, nothing is left of it.
+    Concurrent writers have a temporary path each. If the block or the rename raises, the temporary file is deleted.
 
     Args:
-        synced: whether the content is on the disk before it is renamed.
+        path: the file to create or replace.
+        synced: whether to flush the content to disk before the rename.
     """
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        yield aside
+        yield temporary
         if synced:
-            sync(aside)
-        aside.replace(path)
+            sync(temporary)
+        temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            aside.unlink()
+            temporary.unlink()
         raise
 
 
 def sync_tree(folder: Path) -> None:
-    """Everything in the folder is on the disk when this returns, so that the rename tells the truth."""
+    """Flush everything in a folder to disk, so that a later rename of the folder never exposes partial files."""
     for path in folder.rglob("*"):
         sync(path)
     sync(folder)
 
 
 def sync(path: Path) -> None:
-    """One file, or the names in one folder."""
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

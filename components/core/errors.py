@@ -1,6 +1,6 @@
-"""Every error that a user can cause or mend, under one base; each prints as one line.
+"""The errors that a user can cause or correct. They share one base class, and each prints as one line.
 
-Anything that is not a `KeraslineError` is our own fault and gets its full traceback in the log.
+Any other exception is a bug of kerasline. Its full traceback goes to the log.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ class KeraslineError(Exception):
 
 
 class WiringError(KeraslineError):
-    """A pipeline was put together wrongly: found before anything runs."""
+    """The components of a pipeline do not fit together. Raised before anything runs."""
 
 
 class ParameterError(KeraslineError):
-    """A parameter is unknown, missing or of the wrong kind."""
+    """A parameter is unknown, missing or of the wrong type."""
 
 
 class DataError(KeraslineError):
-    """The data that came in cannot be used as it is."""
+    """The input data cannot be used."""
 
 
 class ArtifactError(KeraslineError):
-    """An artifact's folder is missing, incomplete or not what its type says."""
+    """The folder of an artifact is missing, incomplete or of another type."""
 
 
 class UserCodeError(KeraslineError):
-    """A function that the user handed in raised, or returned what cannot be used."""
+    """A function of the user raised an exception, or returned an unusable value."""
 
 
 class RemoteError(DataError):
-    """A file system elsewhere cannot be reached, read or written."""
+    """A remote file system cannot be reached, read or written."""
 
 
 class StoreError(KeraslineError):
@@ -45,14 +45,14 @@ class StoreError(KeraslineError):
 
 
 class StageSkipped(Exception):
-    """Raised by a component's `run` when, on these inputs, it has nothing to do; not a failure.
+    """Raised by `Component.run` when there is nothing to do for these inputs. It is not a failure.
 
-    The message says why and is shown to the user. What depends on the stage is skipped too.
+    The message says why and is displayed. Stages that depend on this one are skipped too.
     """
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error sentence about an unknown name: the likeliest right one, or all of them."""
+    """Return the last clause of a message about an unknown name: the closest known name, or all of them."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
@@ -61,5 +61,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def one_line(error: Exception, most: int = 150) -> str:
-    """What an error of another library says, in one line."""
+    """Return the message of another library's error in one line of at most `most` characters."""
     return " ".join(str(error).split())[:most]

@@ -1,4 +1,4 @@
-"""Python's garbage collector, spared work for nothing: TensorFlow is a million objects that stay to the end."""
+"""Keep Python's garbage collector from scanning TensorFlow's million objects, which live until the process ends."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Iterator
 
 
 def spare_exit() -> None:
-    """A process that ends gives its memory back whole; going through it first takes two seconds with TensorFlow."""
+    """Skip the collection at exit, which takes two seconds with TensorFlow and frees nothing that exit does not."""
     atexit.register(keep)
 
 
 def keep() -> None:
-    """All that is there stays: never gone through again, nor written into where it is shared with a parent process."""
+    """Exclude all current objects from collection. Pages shared with a parent process then stay shared."""
     gc.freeze()
 
 
 def settle() -> None:
-    """Of a server that is ready for its work: what it was made of stays, and requests leave few circles behind."""
+    """Tune the collector for a server after start-up: exclude what exists, and collect new objects less often."""
     gc.collect()
     keep()
     gc.set_threshold(5_000, 20, 50)
@@ -27,7 +27,7 @@ def settle() -> None:
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """Of libraries in the `with`: nothing of them becomes garbage, then or later."""
+    """Disable collection while the block imports libraries, and exclude their objects afterwards."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

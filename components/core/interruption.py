@@ -1,6 +1,6 @@
-"""SIGTERM, answered at a good moment: long work first puts away what it has.
+"""SIGTERM, handled at a safe point: long work saves its state first.
 
-Whoever needs that says so with `deferred`; otherwise SIGTERM ends the process at once, which is safe.
+By default SIGTERM ends the process at once, which is safe. Code with state to save uses `deferred`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _deferring = 0
 
 
 def install() -> None:
-    """Takes SIGTERM over; call it in the main thread of a program."""
+    """Install the handler of SIGTERM. Call it in the main thread of a program."""
     signal.signal(signal.SIGTERM, _on_sigterm)
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[threading.Event]:
-    """While inside, SIGTERM sets the event that this gives; then put things away and call `obey`."""
+    """Within the block, let SIGTERM only set the event that this yields. Save the state, then call `obey`."""
     global _deferring
     with _lock:
         _deferring += 1
@@ -38,14 +38,14 @@ def deferred() -> Iterator[threading.Event]:
 
 
 def request() -> None:
-    """What SIGTERM does, from any thread: for one who was told otherwise."""
+    """Do what SIGTERM does, from any thread."""
     _requested.set()
     if not _deferring:
         obey()
 
 
 def obey() -> NoReturn:
-    """Ends the process at once, from any thread, with the exit status that SIGTERM has in a shell."""
+    """End the process at once, from any thread, with the exit status that shells give to SIGTERM."""
     os._exit(ENDED_BY_SIGTERM)
 
 

@@ -1,8 +1,7 @@
-"""Freed memory: kept while a stage works, for its next batch, and given back when the stage is done.
+"""Let the C library keep freed memory while a stage works, and return it to the system when the stage is done.
 
-By default the C library of Linux gives what it frees back to the system as soon as it is some hundred kilobytes, and
-fetches it again, page by page and zeroed, for the next batch: of a batch that passes through a model, that can take
-twice as long as to compute it.
+By default glibc returns freed blocks above some hundred kilobytes to the system at once. The next batch then gets fresh
+pages, zeroed one by one, which can take twice as long as the model needs to compute the batch.
 """
 
 from __future__ import annotations
@@ -11,13 +10,14 @@ import contextlib
 import ctypes
 import sys
 
-# Of glibc's malloc.h. Any larger threshold than 32 MB for what is fetched by itself is refused.
+# Options of mallopt, from glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+# Total size kept, in bytes, and largest block kept. glibc rejects an M_MMAP_THRESHOLD above 32 MB.
 MOST_KEPT, LARGEST_KEPT = 1 << 28, 1 << 25
 
 
 def keep_freed() -> None:
-    """From now on up to 256 MB of freed memory stay, of pieces of up to 32 MB; with another C library, as it likes."""
+    """Keep up to 256 MB of freed memory in this process, in blocks of up to 32 MB. Does nothing without glibc."""
     with contextlib.suppress(AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_TRIM_THRESHOLD, MOST_KEPT)
@@ -25,7 +25,7 @@ def keep_freed() -> None:
 
 
 def give_back() -> None:
-    """What is free goes back to the system: the next need may be another library's, or another process's."""
+    """Return free memory to the system, for other libraries and processes."""
     if "pyarrow" in sys.modules:
         sys.modules["pyarrow"].default_memory_pool().release_unused()
     with contextlib.suppress(AttributeError, TypeError):

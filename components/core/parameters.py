@@ -1,4 +1,4 @@
-"""A component's parameters: how they are declared, and how a given value is checked against its type."""
+"""Declaring the parameters of a component, and checking values against their types."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ class ParameterSpec:
 
 
 def fields_as_parameters(where: str, settings: type) -> dict[str, ParameterSpec]:
-    """The parameters that the fields of a frozen dataclass declare.
+    """Return the parameters that the fields of a frozen dataclass declare.
+
+    Args:
+        where: the attribute that declares them, for the error message.
 
     Raises:
-        WiringError: it is no frozen dataclass.
+        WiringError: `settings` is not a frozen dataclass.
     """
     if not (dataclasses.is_dataclass(settings) and settings.__dataclass_params__.frozen):
-        raise WiringError(f"{where}: Parameters[...] takes a frozen dataclass, not {settings!r}")
+        raise WiringError(f"{where}: expected a frozen dataclass in Parameters[...], received {settings!r}")
     hints = typing.get_type_hints(settings, include_extras=True)
     return {field.name: ParameterSpec(hints[field.name], _default(field)) for field in dataclasses.fields(settings)}
 
@@ -40,21 +43,21 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def check_parameter(where: str, spec: ParameterSpec, value: Any) -> Any:
-    """The value of a parameter, checked against its type; its default is taken as it is.
+    """Return the value of a parameter, converted to its type. The default is not checked.
 
     Raises:
-        ParameterError: no value was given where one is required, or it is of another type.
+        ParameterError: a required value is missing, or the value does not match the type.
     """
     if value is REQUIRED:
-        raise ParameterError(f"{where}: no value given, and it has no default")
+        raise ParameterError(f"{where}: missing value; this parameter has no default")
     return value if value is spec.default else parse_value(where, spec.type, value)
 
 
 def parse_value(where: str, kind: Any, value: Any) -> Any:
-    """Checks `value` against the type `kind`; a text is read as that type where it can be.
+    """Convert `value` to the type `kind`. A string is also tried as JSON.
 
     Raises:
-        ParameterError: naming `where`, the value and the type.
+        ParameterError: the value does not match. The message names `where`, the value and the type.
     """
     from pydantic import ValidationError
 
@@ -67,16 +70,16 @@ def parse_value(where: str, kind: Any, value: Any) -> Any:
             return attempt()
         except ValidationError as error:
             first = error.errors()[0]
-    raise ParameterError(f"{where}: {value!r} given, {_called(kind)} wanted ({first['msg']})")
+    raise ParameterError(f"{where}: expected {_type_name(kind)}, received {value!r} ({first['msg']})")
 
 
-def _called(kind: Any) -> str:
-    """A type in a word: `int` for one with bounds, `int | None` for an optional one."""
+def _type_name(kind: Any) -> str:
+    """Return a short name of a type, without its bounds: `int`, `int | None`."""
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
-        return _called(parts[0])
+        return _type_name(parts[0])
     if origin in (typing.Union, types.UnionType):
-        return " | ".join(map(_called, parts))
+        return " | ".join(map(_type_name, parts))
     if origin is typing.Literal:
         return "one of " + ", ".join(map(str, parts))
     return "None" if kind is type(None) else getattr(kind, "__name__", str(kind).replace("typing.", ""))
@@ -93,7 +96,7 @@ def _adapter(kind: Any) -> Any:
 
 
 def json_or_text(value: Any) -> Any:
-    """A command line's text as the JSON value that it spells, or itself."""
+    """Parse a string as JSON, or return it unchanged if it is not JSON."""
     import json
 
     try:

@@ -1,4 +1,4 @@
-"""The user's files and functions: importing them, and telling what they raise as theirs."""
+"""Import the user's files, call the user's functions, and attribute what they raise to them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ _imported: list[Path] = []
 
 @functools.cache
 def import_file(path: Path) -> types.ModuleType:
-    """Imports a file under a name of its own; its neighbours can be imported by their names."""
+    """Import a file under a unique module name. Its folder comes first on the path, for the modules next to it."""
     folder = str(path.parent)
     sys.path[:] = [folder, *(entry for entry in sys.path if entry != folder)]
-    # A name by the path: two files of one name in different folders stay apart, and a function
-    # of the file is found again when another worker unpickles it.
+    # The name is derived from the path: files of the same name in different folders stay apart, and another worker
+    # that unpickles a function of the file finds it again.
     name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserCodeError(f"{path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -39,15 +41,15 @@ def import_file(path: Path) -> types.ModuleType:
 
 
 def imported_files() -> tuple[Path, ...]:
-    """The user's files that this process imported: what a worker process imports too."""
+    """Return the user's files that this process imported. A worker process must import them too."""
     return tuple(_imported)
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a function that the user handed in.
+    """Call a function of the user.
 
     Raises:
-        UserCodeError: it raised; names the function, the place in its file and what it raised.
+        UserCodeError: it raised. The message names the function, the line in its file and the exception.
     """
     try:
         return function(*arguments)
@@ -60,11 +62,12 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def name_of(function: Callable[..., Any]) -> str:
+    """Return the name of a function for messages, such as `build_model()`."""
     return f"{getattr(function, '__qualname__', type(function).__name__)}()"
 
 
 def _place(function: Callable[..., Any], error: Exception) -> str:
-    """The innermost line of the traceback that lies in the function's own file."""
+    """Return file and line of the innermost frame that lies in the function's own file."""
     file = inspect.getsourcefile(inspect.unwrap(function)) if callable(function) else None
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename == file] or frames

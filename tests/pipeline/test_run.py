@@ -274,7 +274,7 @@ def test_the_metadata_store_can_come_from_the_environment(cli, tmp_path, monkeyp
         (["run", "nothing.py"], "nothing.py: no such file"),
         (["run", QUICK, "--set", "Left.sconds=1"], "Left.sconds: no such parameter; did you mean 'seconds'?"),
         (["run", QUICK, "--set", "Lft.seconds=1"], "did you mean 'Left'?"),
-        (["run", QUICK, "--set", "Left.seconds=fast"], "Left.seconds: 'fast' given, float wanted"),
+        (["run", QUICK, "--set", "Left.seconds=fast"], "Left.seconds: expected float, received 'fast'"),
         (["run", QUICK, "--set", "seconds"], "NODE.PARAM=VALUE wanted"),
         (["run", QUICK, "--node", "Up"], "has no node 'Up'"),
         (["run", QUICK, "--metadata", "nonsense"], "metadata store 'nonsense'"),
