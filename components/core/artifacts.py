@@ -243,7 +243,7 @@ class Preprocessing(Artifact):
     adapted layer.
     `state/` holds the same state for people: vocabularies as text files with a value, a tab and its count per line,
     numbers as JSON.
-    `materialized/` is optional. It holds the preprocessed rows as an Examples artifact, whose manifest has the digest of
+    `materialized/` is optional. It holds the preprocessed rows as an Examples artifact. Its manifest has the digest of
     the examples that they were computed from.
     """
 
@@ -396,7 +396,7 @@ class Explanation(Artifact):
 class SavedModel(Artifact):
     """A TensorFlow SavedModel. `tf.saved_model.load` and model servers open the folder itself.
 
-    `kerasline.json` describes its inputs and outputs, its origin, and the SHA-256 of each other file. See docs/EXPORT.md.
+    `kerasline.json` describes inputs, outputs and origin, and has the SHA-256 of each other file. See docs/EXPORT.md.
     """
 
     MANIFEST = "kerasline.json"

@@ -392,7 +392,7 @@ def component(function: Callable[..., Any]) -> type[Component]:
             raise WiringError(f"{function.__name__}: argument {name!r} has no type annotation")
         hint = argument.annotation
         declared = _marker(hint) is not None
-        annotations[name] = hint if declared else Parameter[hint]
+        annotations[name] = hint if declared else typing.Annotated[(hint, _PARAMETER)]
         if argument.default is not argument.empty:
             defaults[name] = argument.default
 

@@ -31,4 +31,5 @@ def search_path() -> list[str]:
 def source_folders() -> tuple[Path, ...]:
     """The folders that hold kerasline's own source files."""
     specs = (importlib.util.find_spec(f"kerasline{part}") for part in ("", ".components", ".pipeline"))
-    return tuple(Path(spec.submodule_search_locations[0]).resolve() for spec in specs if spec is not None)
+    folders = (next(iter(spec.submodule_search_locations or ())) for spec in specs if spec is not None)
+    return tuple(Path(folder).resolve() for folder in folders)

@@ -21,7 +21,7 @@ class ParameterSpec:
     default: Any
 
 
-def fields_as_parameters(where: str, settings: type) -> dict[str, ParameterSpec]:
+def fields_as_parameters(where: str, settings: Any) -> dict[str, ParameterSpec]:
     """Return the parameters that the fields of a frozen dataclass declare.
 
     Args:
