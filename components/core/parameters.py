@@ -21,7 +21,7 @@ class ParameterSpec:
     default: Any
 
 
-def fields_as_parameters(where: str, settings: Any) -> dict[str, ParameterSpec]:
+def fields_as_parameters(where: str, settings: type) -> dict[str, ParameterSpec]:
     """Return the parameters that the fields of a frozen dataclass declare.
 
     Args:
@@ -30,7 +30,8 @@ def fields_as_parameters(where: str, settings: Any) -> dict[str, ParameterSpec]:
     Raises:
         WiringError: `settings` is not a frozen dataclass.
     """
-    if not (dataclasses.is_dataclass(settings) and settings.__dataclass_params__.frozen):
+    options = vars(settings).get("__dataclass_params__")
+    if options is None or not options.frozen:
         raise WiringError(f"{where}: expected a frozen dataclass in Parameters[...], received {settings!r}")
     hints = typing.get_type_hints(settings, include_extras=True)
     return {field.name: ParameterSpec(hints[field.name], _default(field)) for field in dataclasses.fields(settings)}

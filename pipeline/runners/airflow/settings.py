@@ -44,7 +44,7 @@ def settings_of(pipeline: Pipeline, root: str, wanted: Sequence[str] = ("*",)) -
 
 def _simple_parameters(node: Component) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     for name, spec in type(node).spec().parameters.items():
-        value = getattr(node, name)
+        value = node.parameters[name]
         if isinstance(value, Mapping) and name == "hyperparameters":
             for inner, one in value.items():
                 kind = _kind_of(one)
