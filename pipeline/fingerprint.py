@@ -240,6 +240,8 @@ def _is_users_file(file: str | None) -> bool:
         return True
     if _is_ours(path):
         return False
+    if not {"site-packages", "dist-packages"}.isdisjoint(path.parts):  # of another environment on PYTHONPATH, too
+        return False
     return not any(folder in path.parents for folder in _library_folders())
 
 
