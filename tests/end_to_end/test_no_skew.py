@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from kerasline import CsvExampleGen, Exporter, InMemoryExampleGen, ModelBuilder, TfdsExampleGen, Transform
-from kerasline.components.data.feed import feed
+from kerasline.components.data.model_inputs import feed
 from kerasline.components.data.training_input import dataset
 from kerasline.components.preprocessing.layers import BucketIds, FrequencyLookup, Imputation, MissingIndicator
 
