@@ -16,9 +16,9 @@ FIND_PYTHON = for p in python3.13 python3.12 python3.11 python3 python; do \
 # TensorFlow Serving's own client, for the tests; it would bring a second TensorFlow along.
 GENUINE_CLIENT := 'tensorflow-serving-api>=2.19,<2.22'
 
-.PHONY: run test test-all check install clean
+.PHONY: run test test-all check docs install clean
 run: $(VENV)/.installed
-	$(PYTHON) run_pipeline.py run $(RECIPE) $(ARGS)
+	$(VENV)/bin/kerasline run $(RECIPE) $(ARGS)
 
 # Three processes for two cores, for many tests wait for processes of their own. A file stays together, in
 # the order of their names: by the number of tests, as xdist would have it, the few long ones come last, one by one.
@@ -39,6 +39,11 @@ check: $(VENV)/.installed
 	@rm -rf $(TYPED) && mkdir -p $(TYPED) \
 	&& ln -s $(CURDIR)/kerasline/* $(CURDIR)/components $(CURDIR)/pipeline $(CURDIR)/schemas $(TYPED)
 	cd $(TYPED)/.. && $(abspath $(VENV))/bin/mypy --config-file $(CURDIR)/setup.cfg --package kerasline
+
+# The reference of the public API, from its docstrings.
+docs: $(VENV)/.installed
+	$(PYTHON) -m pdoc --docformat google --output-directory build/api \
+		kerasline kerasline.layers kerasline.features kerasline.metrics
 
 install: $(VENV)/.installed
 

@@ -5,12 +5,11 @@ import shlex
 import shutil
 import sqlite3
 import subprocess
-import sys
 
 import pytest
 
 from tests.conftest import HOUSE
-from tests.end_to_end.test_docs import commands
+from tests.end_to_end.documents import PROGRAM, as_words, commands
 from tests.pipeline.quick import __file__ as QUICK
 from tests.postgres import PASSWORD, USER, program
 
@@ -23,9 +22,8 @@ def typed(tmp_path, postgres):
     place = {"PGHOST": "127.0.0.1", "PGPORT": str(postgres.port), "PGUSER": USER, "PGPASSWORD": PASSWORD}
 
     def call(command):
-        words = shlex.split(command.replace("USER@HOST:PORT", f"{USER}@127.0.0.1:{postgres.port}"))
-        if words[:2] == ["python", "run_pipeline.py"]:
-            words[:2] = [sys.executable, str(HOUSE / "run_pipeline.py")]
+        words = as_words(command.replace("USER@HOST:PORT", f"{USER}@127.0.0.1:{postgres.port}"))
+        if words[:2] == PROGRAM:
             words[3:3] = [QUICK] if words[2] == "run" else []
         elif words[0] != "sqlite3":
             words[0] = program(words[0])
