@@ -1,45 +1,54 @@
-"""InfraValidator: whether a model can be served, found out by serving it."""
+"""InfraValidator: find out whether a model can be served, by serving it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
-
-from annotated_types import Gt
+from typing import Any
 
 from kerasline.components.core.artifacts import Blessing, Examples, InfraValidation, SavedModel, Schema
-from kerasline.components.core.component import Component, Context, Input, Output, Parameter
-
-Seconds = Annotated[float, Gt(0)]
+from kerasline.components.core.component import Component, Context, Input, Output, Parameters
+from kerasline.components.infra_validator.settings import InfraValidatorSettings
 
 
 class InfraValidator(Component):
-    """Starts a server of its own on a free port, loads the model there, and asks it about real and odd rows.
+    """Serve a model on a free port and compare its answers with those of the model without a server.
 
-    What is served must be what the model answers in process; what it refuses in process must be refused with the
-    same class of error, and the server must go on. A model that cannot be loaded, ends or holds up its process, or
-    answers otherwise is refused: a verdict, which Pusher obeys, and no failure of this stage. Odd rows are made of
-    a real one by the schema: each feature missing, never seen, or extreme; without the input `schema`, by dtype
-    alone. docs/VALIDATING.md says what is sent and how it is compared.
+    The server answers real rows and edge cases. An edge case is a real row in which one feature is missing, unknown or
+    extreme, according to the input `schema` or, without it, to the dtypes. The served answers must equal the
+    model's own. A row that the model itself refuses must be refused with the same class of status, and the server must
+    continue. A model that cannot be loaded, that crashes or blocks its process, or that answers differently is
+    refused. This is a verdict for Pusher and not a failure of the stage. docs/VALIDATING.md has the details.
 
-    Parameters:
-        rows: real ones, drawn from the split by the seed; asked about together, and each alone.
-        split: of the examples.
-        seed: of what is drawn.
-        requests: of one row each, of which the latency is measured, over REST.
-        latency_p99_ms: the most that 99 of 100 of them may take.
-        ready_seconds: the most until the model can be asked.
-        request_seconds: the most for one request.
-        tolerance: by how much a number served may differ; of one greater than 1, that part of it.
-        command: the command line of another server with TensorFlow Serving's interfaces, with places to be filled
-            in: `tensorflow_model_server --rest_api_port={rest_port} --port={grpc_port} --model_name={name}
-            --model_base_path={folder}`. `{saved_model}` is the model itself, as version 1 of `{folder}`. Without
-            `{grpc_port}` gRPC is left out.
+    Args:
+        rows: int, number of real rows, sent together and one by one. Defaults to 64.
+        split: str, split that the real rows are drawn from. Defaults to `"test"`.
+        seed: int, seed of that draw. Defaults to 0.
+        requests: int, number of REST requests of one row for the latency. Defaults to 200.
+        latency_p99_ms: float or None, upper bound of the 99th percentile of the latency in milliseconds. Defaults to
+            None, no bound.
+        ready_seconds: float, time limit for loading the model. Defaults to 120.
+        request_seconds: float, time limit for one request. Defaults to 30.
+        tolerance: float, largest allowed difference of a number, relative for numbers above 1. Defaults to 1e-4.
+        command: str or None, command line of another server with TensorFlow Serving's interfaces, such as
+            `tensorflow_model_server --rest_api_port={rest_port} --port={grpc_port} --model_name={name}
+            --model_base_path={folder}`. `{folder}` contains the model as version 1. `{saved_model}` is the model
+            itself. Without `{grpc_port}` gRPC is not tested. Defaults to None, kerasline's own server.
 
     Raises:
-        DataError: a column that the model takes is missing or of the wrong kind, or the split has no rows.
-        ParameterError: the command names no program, or a place that there is not.
+        DataError: a column of the model is missing or has the wrong type, or the split has no rows.
+        ParameterError: the command names an unknown program or placeholder.
         KeraslineError: the server's libraries are not installed, or no port is free.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> module = tf.Module()
+    >>> double = tf.function(lambda x: {"y": 2 * x}, input_signature=[tf.TensorSpec([None], name="x")])
+    >>> tf.saved_model.save(module, str(folder / "model"), {"serving_default": double})
+    >>> examples = kl.InMemoryExampleGen({"x": [1.0, 2.0]}, splits={"test": 1}).execute(folder / "examples").examples
+    >>> stage = kl.InfraValidator(kl.SavedModel(folder / "model"), examples, requests=5)
+    >>> stage.execute(folder / "validated").blessing.blessed  # doctest: +SKIP
+    True
     """
 
     LIBRARIES = ("tensorflow", "aiohttp", "h2corn")
@@ -49,23 +58,13 @@ class InfraValidator(Component):
     schema: Input[Schema] = None
     validation: Output[InfraValidation]
     blessing: Output[Blessing]
-    rows: Parameter[Annotated[int, Gt(0)]] = 64
-    split: Parameter[str] = "test"
-    seed: Parameter[int] = 0
-    requests: Parameter[Annotated[int, Gt(0)]] = 200
-    latency_p99_ms: Parameter[Annotated[float, Gt(0)] | None] = None
-    ready_seconds: Parameter[Seconds] = 120.0
-    request_seconds: Parameter[Seconds] = 30.0
-    tolerance: Parameter[Annotated[float, Gt(0)]] = 1e-4
-    command: Parameter[str | None] = None
+    settings: Parameters[InfraValidatorSettings]
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        from types import SimpleNamespace
+        from kerasline.components.infra_validator.validate import Validation
 
-        from kerasline.components.infra_validator.validate import Validating
-
-        return Validating(inputs, outputs, SimpleNamespace(**self.parameters), context).run()
+        return Validation(inputs, outputs, self.settings, context).run()
 
     def stale(self, outputs: Any) -> str | None:
-        told = outputs.validation.read_json(InfraValidation.FILE)
-        return "refused, maybe because the machine was busy: tried again" if told["maybe_the_machine"] else None
+        validation = outputs.validation.read_json(InfraValidation.FILE)
+        return "refused, perhaps because the machine was busy: retrying" if validation["maybe_the_machine"] else None

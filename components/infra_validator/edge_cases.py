@@ -1,8 +1,4 @@
-"""Rows at the edge: a real row in which a feature is missing, was never seen, or is extreme.
-
-What is an edge comes from the schema, where there is one, and from the dtype. What the right answer is, the model
-in process says: that it refuses a row is an answer too.
-"""
+"""Edge cases: real rows in which a feature is missing, unknown or extreme, according to the schema and the dtypes."""
 
 from __future__ import annotations
 
@@ -12,105 +8,107 @@ from typing import Any
 import numpy as np
 
 from kerasline.components.data.missing import missing_value
-from kerasline.components.infra_validator.answer import Rows
-from kerasline.components.infra_validator.signature import Spec
+from kerasline.components.infra_validator.cases import Rows
+from kerasline.components.models.signatures import TensorSpec
 
-LONG_TEXT, LONG_LIST = 10_000, 1_000
-NEVER_SEEN = "a value that was never seen"
+LONG_TEXT_LENGTH, LONG_LIST_LENGTH = 10_000, 1_000
+UNKNOWN_TEXT = "a value that was never seen"
 TEXTS = {
-    "a value never seen": NEVER_SEEN.encode(),
-    "a very long text": b"long " * (LONG_TEXT // 5),
+    "an unknown value": UNKNOWN_TEXT.encode(),
+    "a very long text": b"long " * (LONG_TEXT_LENGTH // 5),
     "a text of many scripts": "Žluťoučký \u0644\u0648\u0646 \u989c\u8272 \U0001f427 e\u0301\u202e".encode(),
-    "a text with NUL and line ends": b"a\x00b\r\nc",
-    "bytes that are no text": b"\xff\xfe\x00\xd8",
+    "a text with NUL and line breaks": b"a\x00b\r\nc",
+    "bytes that are not UTF-8": b"\xff\xfe\x00\xd8",
 }
 
 
-def edge_cases(inputs: Mapping[str, Spec], real: Rows, schema: Any | None) -> dict[str, dict[str, np.ndarray]]:
-    """Rows by what is odd about them, arrays (1, ...).
+def edge_cases(inputs: Mapping[str, TensorSpec], real: Rows, schema: Any | None) -> dict[str, dict[str, np.ndarray]]:
+    """Make edge cases from a real row.
 
     Args:
+        inputs: the inputs of the model by name.
         real: one real row.
         schema: a `Schema` proto, or None.
+
+    Returns:
+        Rows by a description of the edge case, arrays (1, ...).
     """
-    wanted = {feature.name: feature for feature in schema.feature} if schema is not None else {}
-    found = {}
+    features = {feature.name: feature for feature in schema.feature} if schema is not None else {}
+    cases = {}
     for name, spec in inputs.items():
-        for what, value in _odd(spec, real[name], wanted.get(name)):
-            found[f"{name}: {what}"] = {**real, name: value}
-    optional = [name for name in inputs if name not in wanted or wanted[name].presence.min_fraction < 1]
-    for what, names in (("every optional feature", optional), ("every feature", list(inputs))):
-        gone = {name: value for name in names if (value := _missing(inputs[name], real[name])) is not None}
-        found[f"{what} missing"] = {**real, **gone}
-    return found
+        for description, value in _edge_values(spec, real[name], features.get(name)):
+            cases[f"{name}: {description}"] = {**real, name: value}
+    optional = [name for name in inputs if name not in features or features[name].presence.min_fraction < 1]
+    for description, names in (("every optional feature", optional), ("every feature", list(inputs))):
+        missing = {name: value for name in names if (value := _missing(inputs[name], real[name])) is not None}
+        cases[f"{description} missing"] = {**real, **missing}
+    return cases
 
 
-def _odd(spec: Spec, real: np.ndarray, wanted: Any | None) -> Iterator[tuple[str, np.ndarray]]:
-    """Odd values of a feature, arrays (1, ...), each once."""
+def _edge_values(spec: TensorSpec, real: np.ndarray, feature: Any | None) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield distinct values of an input with their descriptions, arrays (1, ...)."""
     missing = _missing(spec, real)
     if missing is not None:
         yield "missing", missing
-    told = {missing.tobytes()} if missing is not None and missing.dtype != object else set()
-    for what, value in _values(spec, wanted):
+    seen = {missing.tobytes()} if missing is not None and missing.dtype != object else set()
+    for description, value in _scalars(spec, feature):
         filled = np.full_like(real, value)
-        if filled.dtype == object or filled.tobytes() not in told:
-            told |= {filled.tobytes()} if filled.dtype != object else set()
-            yield what, filled
-    if spec.shape[1:] == (None,):
+        if filled.dtype == object or filled.tobytes() not in seen:
+            seen |= {filled.tobytes()} if filled.dtype != object else set()
+            yield description, filled
+    if spec.shape is not None and spec.shape[1:] == (None,):
         yield "an empty list", real[:, :0]
-        longest = int(wanted.value_count.max) if wanted is not None else 0
-        yield (
-            "a long list",
-            np.resize(real if real.size else np.full((1, 1), _plain(spec), real.dtype), (1, max(longest, LONG_LIST))),
-        )
+        length = max(int(feature.value_count.max) if feature is not None else 0, LONG_LIST_LENGTH)
+        default = UNKNOWN_TEXT.encode() if spec.is_string else 0
+        yield "a long list", np.resize(real if real.size else np.full((1, 1), default, real.dtype), (1, length))
 
 
-def _missing(spec: Spec, real: np.ndarray) -> np.ndarray | None:
+def _missing(spec: TensorSpec, real: np.ndarray) -> np.ndarray | None:
     try:
-        return np.full_like(real, missing_value(spec.dtype))
-    except ValueError:  # no value of this dtype says so
+        return np.full_like(real, missing_value(spec.dtype_name))
+    except ValueError:  # this dtype has no missing value
         return None
 
 
-def _values(spec: Spec, wanted: Any | None) -> Iterator[tuple[str, Any]]:
-    if spec.dtype == "string":
-        domain = list(wanted.string_domain.value) if wanted is not None else []
+def _scalars(spec: TensorSpec, feature: Any | None) -> Iterator[tuple[str, Any]]:
+    if spec.is_string:
+        domain = list(feature.string_domain.value) if feature is not None else []
         yield from ((f"the schema's {value!r}", value.encode()) for value in domain[:1] + domain[1:][-1:])
         yield from TEXTS.items()
-    elif spec.dtype == "bool":
+    elif spec.dtype_name == "bool":
         yield from (("true", True), ("false", False))
     else:
         yield "zero", 0
-        yield from _bounds(spec, wanted)
+        yield from _bounds(spec, feature)
         yield from _extremes(spec)
 
 
-def _bounds(spec: Spec, wanted: Any | None) -> Iterator[tuple[str, Any]]:
-    """The schema's least and most, and what lies beyond, where the dtype holds them."""
+def _bounds(spec: TensorSpec, feature: Any | None) -> Iterator[tuple[str, Any]]:
+    """Yield the schema's minimum and maximum and values beyond them, as far as the dtype can represent them."""
     domain = None
-    if wanted is not None and wanted.WhichOneof("domain_info") in ("int_domain", "float_domain"):
-        domain = getattr(wanted, wanted.WhichOneof("domain_info"))
+    if feature is not None and feature.WhichOneof("domain_info") in ("int_domain", "float_domain"):
+        domain = getattr(feature, feature.WhichOneof("domain_info"))
     if domain is None:
         return
-    least, most = (getattr(domain, end) if domain.HasField(end) else None for end in ("min", "max"))
-    beyond = max(1, (most - least) if None not in (least, most) else abs(least or most or 0))
-    ends = (
-        ("the schema's least", least),
-        ("the schema's most", most),
-        ("less than the schema's least", None if least is None else least - beyond),
-        ("more than the schema's most", None if most is None else most + beyond),
+    minimum, maximum = (getattr(domain, end) if domain.HasField(end) else None for end in ("min", "max"))
+    distance = max(1, (maximum - minimum) if None not in (minimum, maximum) else abs(minimum or maximum or 0))
+    values = (
+        ("the schema's minimum", minimum),
+        ("the schema's maximum", maximum),
+        ("below the schema's minimum", None if minimum is None else minimum - distance),
+        ("above the schema's maximum", None if maximum is None else maximum + distance),
     )
     lowest, highest = _limits(spec)
-    for what, value in ends:
+    for description, value in values:
         if value is not None and np.isfinite(value) and lowest <= value <= highest:
-            yield what, value
+            yield description, value
 
 
-def _extremes(spec: Spec) -> Iterator[tuple[str, Any]]:
+def _extremes(spec: TensorSpec) -> Iterator[tuple[str, Any]]:
     lowest, highest = _limits(spec)
     yield "the highest number", highest
     yield "the lowest number", lowest
-    if not _is_whole(spec):
+    if not _is_integer(spec):
         import ml_dtypes
 
         yield "the smallest number above zero", ml_dtypes.finfo(spec.dtype).smallest_subnormal
@@ -119,17 +117,12 @@ def _extremes(spec: Spec) -> Iterator[tuple[str, Any]]:
         yield "minus infinity", -np.inf
 
 
-def _limits(spec: Spec) -> tuple[Any, Any]:
-    if _is_whole(spec):
-        return np.iinfo(spec.dtype).min, np.iinfo(spec.dtype).max
+def _limits(spec: TensorSpec) -> tuple[Any, Any]:
     import ml_dtypes
 
-    return ml_dtypes.finfo(spec.dtype).min, ml_dtypes.finfo(spec.dtype).max
+    limits = np.iinfo(spec.dtype) if _is_integer(spec) else ml_dtypes.finfo(spec.dtype)
+    return limits.min, limits.max
 
 
-def _is_whole(spec: Spec) -> bool:
-    return spec.dtype.startswith(("int", "uint"))
-
-
-def _plain(spec: Spec) -> Any:
-    return NEVER_SEEN.encode() if spec.dtype == "string" else 0
+def _is_integer(spec: TensorSpec) -> bool:
+    return spec.dtype_name.startswith(("int", "uint"))

@@ -1,66 +1,59 @@
-"""The server that the candidate is tried behind: ours, or another by its command line."""
+"""The server that serves the candidate: kerasline's own, or another one given by its command line.
+
+`python -m kerasline.components.infra_validator.server FOLDER NAME REST_PORT GRPC_PORT SECONDS` runs our own.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import os
 import shlex
 import shutil
-import socket
 import sys
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kerasline.components.core.errors import KeraslineError, ParameterError, nearest
-from kerasline.components.core.import_path import search_path
-from kerasline.components.infra_validator.client import HOST, NoAnswer, model_state
+from kerasline.components.infra_validator.client import Address, NoAnswer, model_state
+from kerasline.components.infra_validator.settings import InfraValidatorSettings
 from kerasline.components.infra_validator.verdict import Refused
-from kerasline.components.processes.supervising import Supervised
+from kerasline.components.processes import ports
+from kerasline.components.processes.child import GuardedProcess, module_command
 
-# What our server imports; gRPC is left out where its library is not there.
-NEEDED = ("aiohttp", "multidict", "orjson", "prometheus_client")
-PLACES = ("rest_port", "grpc_port", "name", "folder", "saved_model")
-TRIES = 3
+# Libraries of our server. It leaves gRPC out if its library is not installed.
+SERVER_LIBRARIES = ("aiohttp", "multidict", "orjson", "prometheus_client")
+PLACEHOLDERS = ("rest_port", "grpc_port", "name", "folder", "saved_model")
+PORT_ATTEMPTS = 3
 POLL_SECONDS = 0.05
-GRACE_SECONDS = 5.0  # of a server that is not ours; ours has nothing to put away
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a model is served; `grpc_port` is None where gRPC is not."""
-
-    name: str
-    rest_port: int
-    grpc_port: int | None
+GRACE_SECONDS = 5.0  # for another server; ours has nothing to save
 
 
 class CandidateServer:
-    """A server of the candidate: started at once, ended on leaving the context.
+    """A server of the candidate. It starts at once; as a context manager it ends the server.
 
     Args:
-        folder: takes the folder of versions that the server is given.
-        log: takes what the server prints.
-        settings: `command`, `ready_seconds` and `request_seconds` of InfraValidator.
-        environment: added to this process's.
+        saved_model: the candidate.
+        folder: a folder for temporary files.
+        log: the file to append the server's output to.
+        settings: the parameters of InfraValidator.
+        environment: variables added to this process's.
     """
 
     def __init__(
-        self, saved_model: Path, folder: Path, log: Path, settings: Any, environment: Mapping[str, str]
+        self,
+        saved_model: Path,
+        folder: Path,
+        log: Path,
+        settings: InfraValidatorSettings,
+        environment: Mapping[str, str],
     ) -> None:
-        self._saved_model, self._log, self._settings, self._environment = (
-            saved_model.absolute(),
-            log,
-            settings,
-            environment,
-        )
+        self._saved_model, self._log_path = saved_model.absolute(), log
+        self._settings, self._environment = settings, environment
         self._versions = folder / "versions"
         self._versions.mkdir()
-        (self._versions / "1").symlink_to(self._saved_model, target_is_directory=True)  # nothing is copied
+        (self._versions / "1").symlink_to(self._saved_model, target_is_directory=True)  # avoids a copy
         self.ready_rule = f"the server is ready within {settings.ready_seconds:g} s"
         self._start()
 
@@ -69,161 +62,164 @@ class CandidateServer:
 
     def __exit__(self, *_error: Any) -> None:
         self._process.stop()
-        self._process.shorten_log()
+        self._process.log.truncate()
 
-    def wait_until_ready(self, seconds: float) -> None:
-        """Waits until the model can be asked; `address` is settled then.
+    def wait_until_ready(self) -> None:
+        """Wait until the model is served. `address` is final then.
 
         Raises:
-            Refused: the server ends, says that it cannot load the model, or takes too long.
-            KeraslineError: others take the ports as often as they are found free.
+            Refused: the server ends, reports that it cannot load the model, or takes too long.
+            KeraslineError: other programs took the ports at each of several attempts.
         """
-        end, tries = time.monotonic() + seconds, 1
-        while time.monotonic() < end:
+        seconds, attempts = self._settings.ready_seconds, 1
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
             if ending := self.ending():
-                if not self._lost_its_port():
-                    raise Refused(
-                        self.ready_rule,
-                        f"{ending} before it was ready",
-                        maybe_the_machine="SIGKILL" in ending,
-                    )
-                if tries == TRIES:
-                    raise KeraslineError(f"InfraValidator: no port of {HOST} stays free; try again")
-                tries += 1
+                if not self._port_is_taken():
+                    why = f"{ending} before it was ready{self.last_words()}"
+                    raise Refused(self.ready_rule, why, maybe_the_machine="SIGKILL" in ending)
+                if attempts == PORT_ATTEMPTS:
+                    raise KeraslineError(f"InfraValidator: no port of {ports.LOOPBACK} stays free; try again")
+                attempts += 1
                 self._process.stop()
                 self._start()
             if self._is_ready():
-                self._process.forget_words()
+                self._process.log.skip()
                 return
             time.sleep(POLL_SECONDS)
         why = f"the server is not ready after {seconds:g} s{self.last_words()}"
         raise Refused(self.ready_rule, why, maybe_the_machine=True)
 
     def ending(self, wait_seconds: float = 0.0) -> str | None:
-        """How it ended by itself; None if it runs."""
+        """Return how the server ended by itself, or None if it still runs after `wait_seconds`."""
         ending = self._process.ending(wait_seconds)
         return f"the server {ending}" if ending else None
 
     def last_words(self) -> str:
-        """What it said last since it was ready, as the end of a sentence."""
-        return self._process.last_words()
+        """Return the last line that it printed since it was ready, as the end of a sentence."""
+        return self._process.log.last_words()
 
     def log_tail(self) -> list[str]:
-        return self._process.log_tail()
+        return self._process.log.tail()
 
     def _start(self) -> None:
-        self.address = new_address(with_grpc=_talks_grpc(self._settings.command))
-        program = self._program()
+        self.address = new_address(with_grpc=_supports_grpc(self._settings.command))
         grace = GRACE_SECONDS if self._settings.command else 0.0
-        self._process = Supervised(program, self._log, self._environment, grace_seconds=grace)
+        self._process = GuardedProcess(self._command(), self._log_path, self._environment, grace_seconds=grace)
 
-    def _program(self) -> list[str]:
+    def _command(self) -> list[str]:
         address, command = self.address, self._settings.command
         if command is not None:
-            places = {**vars(address), "folder": self._versions, "saved_model": self._saved_model}
-            return command_line(command, places)
-        return [
-            sys.executable,
-            "-m",
-            "kerasline.components.infra_validator.serving",
+            values = {**vars(address), "folder": self._versions, "saved_model": self._saved_model}
+            return fill_in(command, values)
+        return module_command(
+            "kerasline.components.infra_validator.server",
             str(self._saved_model),
             address.name,
             str(address.rest_port),
             str(address.grpc_port or 0),
             str(self._settings.request_seconds),
-        ]
+        )
 
     def _is_ready(self) -> bool:
-        """Raises Refused where the server runs on without the model, as TensorFlow Serving does."""
+        """Return whether the model is served. Raise Refused if the server cannot load it but continues to run."""
         try:
             state, error = model_state(self.address)
         except NoAnswer:
             return False
         if state == "END" and error:
             raise Refused(self.ready_rule, f"the server cannot load the model: {' '.join(error.split())[:300]}")
-        return state == "AVAILABLE" and (self.address.grpc_port is None or _listens(self.address.grpc_port))
+        return state == "AVAILABLE" and (self.address.grpc_port is None or ports.is_listening(self.address.grpc_port))
 
-    def _lost_its_port(self) -> bool:
-        """Whether somebody else listens where it should have."""
-        return any(port and not _is_free(port) for port in (self.address.rest_port, self.address.grpc_port))
+    def _port_is_taken(self) -> bool:
+        return any(port and not ports.is_free(port) for port in (self.address.rest_port, self.address.grpc_port))
 
 
 def check_command(command: str | None) -> str:
-    """What serves, by name.
+    """Check that the server can be started, and return its name.
 
     Raises:
-        KeraslineError: our server's libraries are not installed.
-        ParameterError: the command names no program, or a place that there is not.
+        KeraslineError: the libraries of our server are not installed.
+        ParameterError: the command names an unknown program or placeholder, or lacks a required placeholder.
     """
     if command is None:
-        for library in NEEDED:
+        for library in SERVER_LIBRARIES:
             if importlib.util.find_spec(library) is None:
                 raise KeraslineError(
                     f"InfraValidator starts a server, which needs {library}: pip install 'kerasline[serve]'"
                 )
         return "kerasline"
-    words = command_line(command, dict.fromkeys(PLACES, 0))
+    words = fill_in(command, dict.fromkeys(PLACEHOLDERS, 0))
     if "{rest_port}" not in command or not ("{folder}" in command or "{saved_model}" in command):
         raise ParameterError(
-            "InfraValidator.command: the server must be told {rest_port}, and {folder} or {saved_model}"
+            f"InfraValidator.command: expected {{rest_port}}, and {{folder}} or {{saved_model}}, received {command!r}"
         )
     if not words or shutil.which(words[0]) is None:
-        raise ParameterError(f"InfraValidator.command: {words[0]!r} is no program here; install it or give its path")
+        raise ParameterError(f"InfraValidator.command: no program {words[0]!r} found; install it or give its path")
     return Path(words[0]).name
 
 
-def command_line(command: str, places: Mapping[str, Any]) -> list[str]:
-    """The words of a command with its places filled in.
+def fill_in(command: str, values: Mapping[str, Any]) -> list[str]:
+    """Return the words of a command line with its placeholders replaced.
 
     Raises:
-        ParameterError: it cannot be taken apart, or names a place that there is not.
+        ParameterError: the command line cannot be parsed, or contains an unknown placeholder.
     """
     try:
-        return [word.format(**places) for word in shlex.split(command)]
+        return [word.format(**values) for word in shlex.split(command)]
     except KeyError as error:
         name = error.args[0]
-        raise ParameterError(f"InfraValidator.command: no place {{{name}}}; {nearest(name, PLACES)}") from None
+        raise ParameterError(
+            f"InfraValidator.command: no placeholder {{{name}}}; {nearest(name, PLACEHOLDERS)}"
+        ) from None
     except (ValueError, IndexError) as error:
-        raise ParameterError(f"InfraValidator.command: {error}; a place is written as in {{rest_port}}") from None
-
-
-def importable() -> dict[str, str]:
-    """The environment in which a child of ours finds what this process has imported."""
-    return {"PYTHONPATH": os.pathsep.join(search_path())}
+        raise ParameterError(f"InfraValidator.command: {error}; write placeholders as {{rest_port}}") from None
 
 
 def new_address(*, with_grpc: bool) -> Address:
-    """Two free ports, and a name that no other server's model has: a stranger on a port is told by it.
+    """Return free ports and a unique model name, by which another server on these ports would be recognised.
 
     Raises:
         KeraslineError: no port is free.
     """
     try:
-        with socket.socket() as rest, socket.socket() as grpc:
-            for one in (rest, grpc):
-                one.bind((HOST, 0))
-            ports = [one.getsockname()[1] for one in (rest, grpc)]
+        rest_port, grpc_port = ports.free_ports(2)
     except OSError as error:
-        raise KeraslineError(f"InfraValidator: no port of {HOST} is free: {error.strerror}") from error
-    return Address(f"candidate_{uuid.uuid4().hex[:8]}", ports[0], ports[1] if with_grpc else None)
+        raise KeraslineError(f"InfraValidator: no port of {ports.LOOPBACK} is free: {error.strerror}") from error
+    return Address(f"candidate_{uuid.uuid4().hex[:8]}", rest_port, grpc_port if with_grpc else None)
 
 
-def _talks_grpc(command: str | None) -> bool:
-    """With a server that does, and grpcio to ask it."""
+def _supports_grpc(command: str | None) -> bool:
+    """Return whether the server supports gRPC and grpcio is installed for the client."""
     is_served = "{grpc_port}" in command if command else importlib.util.find_spec("h2corn") is not None
     return is_served and importlib.util.find_spec("grpc") is not None
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that rest do not count
-        with contextlib.suppress(OSError):
-            one.bind((HOST, port))
-            return True
-    return False
+# In the child
 
 
-def _listens(port: int) -> bool:
-    with socket.socket() as one:
-        one.settimeout(1.0)
-        return one.connect_ex((HOST, port)) == 0
+def _main(folder: str, name: str, rest_port: int, grpc_port: int, request_seconds: float) -> None:
+    """Serve a SavedModel until the process is ended. `grpc_port` 0 switches gRPC off."""
+    from kerasline.components.core import garbage_collection, malloc
+    from kerasline.components.infra_validator.in_process import skip_keras
+    from kerasline.components.serving.settings import Limits, ModelSource, ServerSettings
+
+    skip_keras()
+    garbage_collection.spare_exit()
+    malloc.keep_freed()
+    settings = ServerSettings(
+        models=(ModelSource(name, Path(folder)),),
+        rest_port=rest_port,
+        grpc_port=grpc_port or None,
+        limits=Limits(timeout_seconds=request_seconds),
+    )
+    from kerasline.components.serving.server import run
+
+    try:
+        run(settings, lambda line: print(line, flush=True))
+    except KeraslineError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]))

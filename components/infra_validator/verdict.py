@@ -1,4 +1,4 @@
-"""What was checked and how it went; the verdict that Pusher reads, and the account that people read."""
+"""The checks of a validation, the verdict for Pusher, and the details for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-MOST_PROBLEMS = 20  # told one by one; their number is told of all
+MAX_PROBLEMS = 20  # listed individually up to this many; the rest are only counted
 
 
 @dataclass(frozen=True)
@@ -14,10 +14,11 @@ class Check:
     """One check.
 
     Attributes:
-        rule: what is wanted.
-        why: what was found, in a sentence.
-        maybe_the_machine: whether a busy or small machine can be what broke it: then it is worth another try.
-        bound, value: of a figure that has a bound.
+        rule: what is required.
+        kept: whether it holds.
+        why: what was found, as a sentence.
+        maybe_the_machine: whether a busy or small machine may be the cause, so that a retry is worthwhile.
+        bound, value: of a metric that has a bound.
     """
 
     rule: str
@@ -28,7 +29,7 @@ class Check:
     value: float | None = None
 
     def as_rule(self) -> dict[str, Any]:
-        """In the form of `kerasline.components.core.artifacts.Blessing`."""
+        """Return the check in the form of `kerasline.components.core.artifacts.Blessing`."""
         return {
             "rule": self.rule,
             "output": "",
@@ -47,7 +48,7 @@ class Check:
 
 
 class Refused(Exception):
-    """The candidate broke a check in such a way that no further one can be made."""
+    """The candidate failed a check, and no further one is possible."""
 
     def __init__(self, rule: str, why: str, *, maybe_the_machine: bool = False) -> None:
         super().__init__(why)
@@ -56,7 +57,7 @@ class Refused(Exception):
 
 @dataclass
 class Tally:
-    """How the requests of one kind and form went."""
+    """The outcomes of the requests of one kind in one format."""
 
     kind: str
     form: str
@@ -67,15 +68,16 @@ class Tally:
 
 
 @dataclass
-class Account:
-    """All that is found out, as it is found out.
+class Findings:
+    """The results of a validation, collected while it runs.
 
     Attributes:
-        server: what answered: `kerasline`, or the program of the command.
-        largest_difference: of any number, between the server's answers and those in process; of one greater than 1
-            as a part of it.
-        problems: a dict each: `kind`, `form`, `case`, `why`.
-        ending: how the server ended by itself, if it did.
+        server: `kerasline`, or the program of the command.
+        largest_difference: largest difference between the server's answers and the model's own, relative for
+            numbers above 1.
+        problems: dicts with `kind`, `form`, `case` and `why`.
+        ending: how the server ended by itself, or None.
+        log: the last lines that the server printed.
     """
 
     server: str
@@ -89,16 +91,23 @@ class Account:
     log: Sequence[str] = ()
 
     def tally(self, kind: str, form: str) -> Tally:
+        """Return the tally of one kind and format, created if necessary."""
         return self.tallies.setdefault((kind, form), Tally(kind, form))
+
+    def keep(self, rule: str, why: str) -> None:
+        """Record a check that holds."""
+        self.checks.append(Check(rule, True, why))
 
     @property
     def blessed(self) -> bool:
         return all(check.kept for check in self.checks)
 
     def blessing(self) -> dict[str, Any]:
+        """Return the content of the blessing."""
         return {"blessed": self.blessed, "rules": [check.as_rule() for check in self.checks]}
 
     def as_json(self) -> dict[str, Any]:
+        """Return the content of `validation.json`."""
         broken = [check for check in self.checks if not check.kept]
         return {
             "version": 1,
@@ -109,7 +118,7 @@ class Account:
             "requests": [vars(tally) for tally in self.tallies.values()],
             "largest_difference": self.largest_difference,
             "latency": self.latency,
-            "problems": self.problems[:MOST_PROBLEMS],
+            "problems": self.problems[:MAX_PROBLEMS],
             "left_out": self.left_out,
             "ending": self.ending,
             "log": list(self.log),

@@ -1,30 +1,37 @@
-"""The signatures of a SavedModel: what it takes and gives. They are read from its file, without loading it."""
+"""The signatures of a SavedModel, read from its file without loading the model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kerasline.components.core.errors import ArtifactError
 
 DEFAULT_SIGNATURE = "serving_default"
-# Signatures that set a model up and are not for clients.
+# Signatures that initialise a model. Clients do not call them.
 INTERNAL = ("__saved_model_init_op", "__saved_model_train_op")
+
+
+class InputSpec(NamedTuple):
+    """An input in the form in which `kerasline.components.data.model_inputs` takes Keras tensors."""
+
+    dtype: str
+    shape: tuple[int | None, ...] | None
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A named input or output.
+    """An input or output of a signature.
 
     Attributes:
         tensor: its name in the graph.
         data_type: the number of its `tensorflow.DataType`.
-        dtype: NumPy's dtype; `object` for strings.
-        shape: None where a dimension may be any; None as a whole where even the rank may.
+        dtype: NumPy dtype; `object` for strings.
+        shape: None for a dimension of any size. None as a whole if even the rank is unknown.
     """
 
     tensor: str
@@ -38,14 +45,16 @@ class TensorSpec:
 
     @property
     def dtype_name(self) -> str:
-        """As Keras and TensorFlow call it: `string` for strings."""
+        """The name in Keras and TensorFlow, such as `float32` or `string`."""
         return "string" if self.is_string else self.dtype.name
 
     @property
     def is_batched(self) -> bool:
+        """Whether the first dimension is the number of rows, and may be any."""
         return bool(self.shape) and self.shape[0] is None
 
     def text(self) -> str:
+        """Return the shape as text, such as `[?,3]`, or `[...]` if the rank is unknown."""
         if self.shape is None:
             return "[...]"
         return "[" + ",".join("?" if size is None else str(size) for size in self.shape) + "]"
@@ -53,7 +62,12 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Signature:
-    """Inputs and outputs by name, in the order of the names; `method` is the SignatureDef's."""
+    """A signature.
+
+    Attributes:
+        method: the method name of its SignatureDef.
+        inputs, outputs: specs by name, in alphabetical order.
+    """
 
     name: str
     method: str
@@ -62,15 +76,24 @@ class Signature:
 
     @property
     def is_batchable(self) -> bool:
-        """Whether rows of several requests can be put together and taken apart again."""
-        return all(spec.is_batched for spec in (*self.inputs.values(), *self.outputs.values()))
+        """Whether rows of several requests can be joined for one call and their answers separated."""
+        return self.answers_by_row and all(spec.is_batched for spec in self.inputs.values())
+
+    @property
+    def answers_by_row(self) -> bool:
+        """Whether every output has one entry for each row."""
+        return all(spec.is_batched for spec in self.outputs.values())
+
+    @property
+    def input_specs(self) -> dict[str, InputSpec]:
+        return {name: InputSpec(spec.dtype_name, spec.shape) for name, spec in self.inputs.items()}
 
 
 def read_definitions(folder: Path) -> Mapping[str, Any]:
-    """The SignatureDef protos for clients, by name.
+    """Read the SignatureDef protos that clients may call, by name.
 
     Raises:
-        ArtifactError: there is no such file, it is damaged, or it holds no graph for serving.
+        ArtifactError: the file does not exist, is damaged, or contains no graph for serving.
     """
     from google.protobuf import text_format
     from google.protobuf.message import DecodeError
@@ -90,15 +113,16 @@ def read_definitions(folder: Path) -> Mapping[str, Any]:
     for graph in saved.meta_graphs:
         if "serve" in graph.meta_info_def.tags:
             return for_clients(graph.signature_def)
-    raise ArtifactError(f"{binary} holds no graph with the tag 'serve'")
+    raise ArtifactError(f"{binary} contains no graph with the tag 'serve'")
 
 
 def for_clients(definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the SignatureDef protos that clients may call."""
     return {name: definition for name, definition in definitions.items() if name not in INTERNAL}
 
 
 def signatures(definitions: Mapping[str, Any]) -> dict[str, Signature]:
-    """By name, of the SignatureDef protos by name."""
+    """Return the signatures by name, given SignatureDef protos by name."""
     return {name: _signature(name, definition) for name, definition in definitions.items()}
 
 
@@ -115,7 +139,7 @@ def _spec(info: Any) -> TensorSpec:
     import tensorflow as tf
 
     dtype = tf.as_dtype(info.dtype)
-    shape = None
+    shape: tuple[int | None, ...] | None = None
     if not info.tensor_shape.unknown_rank:
         shape = tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
     numpy_dtype = object if dtype == tf.string else dtype.as_numpy_dtype

@@ -1,10 +1,9 @@
-"""Runs a command and ends it, with all that it started, when this process's parent ends or closes the pipe.
+"""Run a command, and end it with everything it started when this process's parent ends or closes the pipe.
 
-`python watchdog.py GRACE_SECONDS FILE_DESCRIPTORS COMMAND...`: the standard input is the pipe. When the command
-has ended, its status is written to the standard output as `subprocess` tells it, a signal as a negative number.
+`python watchdog.py GRACE_SECONDS FILE_DESCRIPTORS COMMAND...`: standard input is the pipe. When the command has ended,
+its status is printed to standard output as `subprocess` reports it: a signal as a negative number.
 
-A program of its own and of the standard library alone: a command need not be ours, and one that hangs cannot be
-asked to look after its parent itself.
+This is a separate program of the standard library alone. It has to watch commands that are not ours or that hang.
 """
 
 import os
@@ -14,27 +13,27 @@ import subprocess
 import sys
 import threading
 
-LOOK_SECONDS = 1.0  # a process that has a copy of the pipe would keep it open: the parent's number is looked at too
-KILLED_SECONDS = 10.0
+POLL_SECONDS = 1.0  # a process that inherited the pipe would keep it open, so the parent's id is checked as well
+KILL_SECONDS = 10.0
 
 
 def main(grace_seconds, descriptors, command):
     parent = os.getppid()
-    # A session of its own: a signal to its group reaches whatever it starts, and nobody else.
+    # In a session of its own, so that a signal to its group reaches everything it starts and nothing else.
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=2, pass_fds=descriptors, start_new_session=True
     )
     for descriptor in descriptors:
-        os.close(descriptor)  # the other end is to see when the command ends
+        os.close(descriptor)  # otherwise the reader would not see the command close it
     threading.Thread(target=_end_with_parent, args=(parent, process, grace_seconds), daemon=True).start()
     status = process.wait()
-    _signal(process, signal.SIGKILL)  # what it left behind
+    _signal(process, signal.SIGKILL)  # what it left running
     print(status, flush=True)
     os._exit(0)
 
 
 def _end_with_parent(parent, process, grace_seconds):
-    while os.getppid() == parent and not select.select([0], [], [], LOOK_SECONDS)[0]:
+    while os.getppid() == parent and not select.select([0], [], [], POLL_SECONDS)[0]:
         pass
     if grace_seconds > 0:
         _signal(process, signal.SIGTERM)
@@ -44,7 +43,7 @@ def _end_with_parent(parent, process, grace_seconds):
             pass
     _signal(process, signal.SIGKILL)
     try:
-        process.wait(KILLED_SECONDS)
+        process.wait(KILL_SECONDS)
     finally:
         os._exit(0)
 

@@ -1,20 +1,26 @@
-"""What odd rows are made of a schema and of dtypes."""
+"""Edge cases according to schemas and dtypes."""
 
 import numpy as np
 import pytest
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from kerasline.components.infra_validator.edge_cases import LONG_LIST, edge_cases
-from kerasline.components.infra_validator.signature import Spec
+from kerasline.components.infra_validator.edge_cases import LONG_LIST_LENGTH, edge_cases
+from kerasline.components.models.signatures import TensorSpec
+
+
+def spec(dtype, shape):
+    """The spec of an input."""
+    return TensorSpec("", 0, np.dtype(object if dtype == "string" else dtype), shape)
+
 
 INPUTS = {
-    "mass": Spec("float32", (None, 1)),
-    "year": Spec("int64", (None,)),
-    "sex": Spec("string", (None, 1)),
-    "tags": Spec("string", (None, None)),
-    "pixels": Spec("uint8", (None, 2, 2)),
-    "alive": Spec("bool", (None, 1)),
+    "mass": spec("float32", (None, 1)),
+    "year": spec("int64", (None,)),
+    "sex": spec("string", (None, 1)),
+    "tags": spec("string", (None, None)),
+    "pixels": spec("uint8", (None, 2, 2)),
+    "alive": spec("bool", (None, 1)),
 }
 REAL = {
     "mass": np.float32([[3.5]]),
@@ -37,7 +43,7 @@ def cases():
     return edge_cases(INPUTS, REAL, text_format.Parse(SCHEMA, schema_pb2.Schema()))
 
 
-def test_every_case_is_one_row_of_the_inputs_dtypes_and_differs_from_the_real_one(cases):
+def test_each_case_is_one_row_that_differs_from_the_real_row(cases):
     for name, rows in cases.items():
         assert list(rows) == list(INPUTS)
         assert all(len(array) == 1 and array.dtype == REAL[key].dtype for key, array in rows.items()), name
@@ -45,59 +51,59 @@ def test_every_case_is_one_row_of_the_inputs_dtypes_and_differs_from_the_real_on
             assert any(array is not REAL[key] for key, array in rows.items())
 
 
-def test_numbers_go_to_the_ends_of_the_schema_and_of_the_dtype_and_beyond(cases):
+def test_numbers_reach_the_limits_of_schema_and_dtype(cases):
     masses = {name[6:]: rows["mass"].item() for name, rows in cases.items() if name.startswith("mass: ")}
-    least = np.finfo(np.float32)
+    limits = np.finfo(np.float32)
     assert np.isnan(masses.pop("missing"))
     assert masses == {
         "zero": 0.0,
         "minus zero": 0.0,
-        "the schema's least": 1.0,
-        "the schema's most": 5.0,
-        "less than the schema's least": -3.0,
-        "more than the schema's most": 9.0,
-        "the highest number": least.max,
-        "the lowest number": least.min,
-        "the smallest number above zero": least.smallest_subnormal,
+        "the schema's minimum": 1.0,
+        "the schema's maximum": 5.0,
+        "below the schema's minimum": -3.0,
+        "above the schema's maximum": 9.0,
+        "the highest number": limits.max,
+        "the lowest number": limits.min,
+        "the smallest number above zero": limits.smallest_subnormal,
         "infinity": np.inf,
         "minus infinity": -np.inf,
     }
     assert np.signbit(cases["mass: minus zero"]["mass"].item())
 
 
-def test_whole_numbers_stay_within_their_dtype(cases):
+def test_integers_stay_within_their_dtype(cases):
     years = {name[6:]: rows["year"].item() for name, rows in cases.items() if name.startswith("year: ")}
     assert years == {
         "missing": -1,
         "zero": 0,
-        "the schema's least": 2000,
-        "the schema's most": 2100,
-        "less than the schema's least": 1900,
-        "more than the schema's most": 2200,
+        "the schema's minimum": 2000,
+        "the schema's maximum": 2100,
+        "below the schema's minimum": 1900,
+        "above the schema's maximum": 2200,
         "the highest number": 2**63 - 1,
         "the lowest number": -(2**63),
     }
     pixels = {name[8:]: rows["pixels"] for name, rows in cases.items() if name.startswith("pixels: ")}
-    # The lowest number is zero, which is there already; nothing says that one is missing.
+    # The lowest number equals zero, and the dtype has no missing value.
     assert {name: int(array.max()) for name, array in pixels.items()} == {"zero": 0, "the highest number": 255}
 
 
-def test_texts_are_missing_unseen_long_and_strange(cases):
+def test_texts_are_missing_unknown_long_and_unusual(cases):
     texts = {name[5:]: rows["sex"].item() for name, rows in cases.items() if name.startswith("sex: ")}
     assert texts["missing"] == b"" and texts["the schema's 'female'"] == b"female"
-    assert texts["a value never seen"] not in (b"female", b"male") and len(texts["a very long text"]) == 10_000
+    assert texts["an unknown value"] not in (b"female", b"male") and len(texts["a very long text"]) == 10_000
     texts["a text of many scripts"].decode()
     with pytest.raises(UnicodeDecodeError):
-        texts["bytes that are no text"].decode()
+        texts["bytes that are not UTF-8"].decode()
 
 
 def test_lists_are_empty_and_as_long_as_the_schema_allows(cases):
     assert cases["tags: an empty list"]["tags"].shape == (1, 0)
     assert cases["tags: a long list"]["tags"].shape == (1, 2000)
-    assert edge_cases(INPUTS, REAL, None)["tags: a long list"]["tags"].shape == (1, LONG_LIST)
+    assert edge_cases(INPUTS, REAL, None)["tags: a long list"]["tags"].shape == (1, LONG_LIST_LENGTH)
 
 
-def test_all_that_may_be_missing_is_missing_at_once(cases):
+def test_all_optional_features_are_missing_at_once(cases):
     optional = cases["every optional feature missing"]
     assert np.isnan(optional["mass"]).all() and optional["tags"].tolist() == [[b"", b""]]
     assert optional["sex"].item() == b"male" and optional["year"].item() == 2008
@@ -105,7 +111,7 @@ def test_all_that_may_be_missing_is_missing_at_once(cases):
     assert every["sex"].item() == b"" and every["year"].item() == -1 and every["alive"].item() is True
 
 
-def test_without_a_schema_the_dtypes_alone_tell():
+def test_without_a_schema_only_dtypes_count():
     names = set(edge_cases({"mass": INPUTS["mass"]}, REAL, None))
     assert {"mass: missing", "mass: infinity", "every optional feature missing"} <= names
     assert not any("schema" in name for name in names)

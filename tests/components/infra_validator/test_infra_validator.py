@@ -16,6 +16,7 @@ from kerasline import InfraValidator, Pusher
 from kerasline.components.core.artifacts import Blessing, SavedModel, Schema
 from kerasline.components.core.errors import DataError, KeraslineError, ParameterError, StageSkipped
 from kerasline.components.infra_validator import server as candidate_server
+from kerasline.components.infra_validator.client import Address
 from kerasline.pipeline.dag import Pipeline
 from kerasline.pipeline.metadata.store import Store, sqlite_url
 from kerasline.pipeline.run import RunRequest, run_pipeline
@@ -23,7 +24,7 @@ from kerasline.pipeline.storage.publishing import ArtifactRoot
 from tests.components.infra_validator import candidates
 from tests.conftest import HOUSE
 
-BAD_SERVER = Path(__file__).parent / "infra_validation" / "bad_server.py"
+BAD_SERVER = Path(__file__).with_name("bad_server.py")
 SCHEMA = """
 feature { name: "x" type: FLOAT presence { min_count: 1 } float_domain { min: -10 max: 10 } }
 feature { name: "word" type: BYTES presence { min_fraction: 1 } string_domain { value: "a" value: "b" } }
@@ -98,17 +99,17 @@ def test_rows_that_the_model_refuses_are_answered_by_a_refusal_and_the_server_go
 def test_a_value_that_ends_the_process_is_found_and_named(validate):
     done = validate(candidates.aborts_on_huge)
     (why,) = done.blessing.refusals()
-    assert "was ended by SIGABRT" in why and "x: the highest number" in why
+    assert "was killed by signal 6 (SIGABRT)" in why and "x: the highest number" in why
     assert f"refused: {why}" in done.said
 
 
 def test_a_model_that_ends_the_server_alone_is_refused_with_the_server_s_last_words(validate):
     done = validate(candidates.aborts_after(60))
     (why,) = done.blessing.refusals()
-    assert why.startswith("the server was ended by SIGABRT when it was asked about ")
-    assert "it said last: " in why and "the kernel gave up" in why
+    assert why.startswith("the server was killed by signal 6 (SIGABRT) while it answered ")
+    assert "its last line: " in why and "the kernel gave up" in why
     assert "SIGABRT" in done.told["ending"]
-    assert any("the server said:" in line and "the kernel gave up" in line for line in done.said)
+    assert any("the server printed:" in line and "the kernel gave up" in line for line in done.said)
     assert "the kernel gave up" in (done.validation.path / "server.log").read_text()
 
 
@@ -122,7 +123,7 @@ def test_a_model_that_hangs_is_refused(validate):
 def test_a_model_that_answers_the_same_rows_otherwise_is_refused(validate, spoil):
     done = validate(spoil)
     (why,) = done.blessing.refusals()
-    assert "keeps a state or draws at random" in why and "score" in why
+    assert "kept a state or drew random numbers" in why and "score" in why
 
 
 def test_answers_that_differ_from_those_in_process_are_refused_and_shown(validate):
@@ -130,10 +131,10 @@ def test_answers_that_differ_from_those_in_process_are_refused_and_shown(validat
     assert {"real rows are answered as in process", "edge cases are answered as in process"} <= set(broken(done))
     assert done.told["server"] == Path(sys.executable).name
     first = done.told["problems"][0]
-    served, own = re.fullmatch(r"score: (\S+) served, (\S+) in process at \[0, 0\]", first["why"]).groups()
+    served, own = re.fullmatch(r"score: served (\S+), in process (\S+) at \[0, 0\]", first["why"]).groups()
     assert first["kind"] == "real rows" and float(served) == pytest.approx(float(own) + 1, abs=1e-4)
     assert done.told["largest_difference"] == pytest.approx(1.0, abs=1e-6)
-    assert "gRPC" not in sent(done, "real rows")  # the command has no place for its port
+    assert "gRPC" not in sent(done, "real rows")  # the command has no placeholder for its port
     assert done.stage.stale(done) is None  # wrong answers are no matter of the machine
 
 
@@ -142,7 +143,7 @@ def test_a_server_that_does_not_answer_is_given_up(validate):
     done = validate(command=bad_server("hangs"), request_seconds=2)
     (why,) = done.blessing.refusals()
     assert why.startswith("no answer within 2 s to 10 real rows together by REST rows")
-    assert "tried again" in done.stage.stale(done)
+    assert "retrying" in done.stage.stale(done)
 
 
 @pytest.mark.slow
@@ -155,7 +156,7 @@ def test_a_server_that_takes_what_is_malformed_is_refused(validate):
 @pytest.mark.parametrize(
     ("how", "why"),
     [
-        ("loads", "the server is not ready after 4 s; it said last: bad server"),
+        ("loads", "the server is not ready after 4 s; its last line: bad server"),
         ("fails", "the server cannot load the model: the weights are not there"),
     ],
 )
@@ -184,8 +185,8 @@ def test_a_model_whose_weights_are_cut_off_is_refused(validate, tmp_path):
 def test_a_model_slower_than_its_bound_is_refused_and_tried_again(validate):
     done = validate(latency_p99_ms=0.001, command=bad_server("tells"))
     (why,) = done.blessing.refusals()
-    assert why.startswith("p99 latency of one row is") and why.endswith("at most 0.001 ms wanted")
-    assert "tried again" in done.stage.stale(done)
+    assert why.startswith("p99 latency of one row is") and why.endswith("expected at most 0.001 ms")
+    assert "retrying" in done.stage.stale(done)
 
 
 def test_pusher_obeys_both_verdicts(tmp_path, examples, schema):
@@ -201,7 +202,7 @@ def test_pusher_obeys_both_verdicts(tmp_path, examples, schema):
     state, nodes = run(command=bad_server("lies"))
     assert state == "succeeded" and nodes["InfraValidator"][0] == "ran"
     assert nodes["Pusher"][0] == "skipped" and not (tmp_path / "served").exists()
-    assert nodes["Pusher"][1].startswith("model refused: 2 of 2 requests (real rows) are answered wrongly")
+    assert nodes["Pusher"][1].startswith("model refused: 2 of 2 requests (real rows) are answered incorrectly")
     state, nodes = run(command=bad_server("tells"))
     assert state == "succeeded" and nodes["Pusher"][0] == "ran", nodes
     assert len([p for p in (tmp_path / "served").iterdir() if p.name.isdigit()]) == 1
@@ -233,7 +234,7 @@ def test_a_port_that_is_taken_meanwhile_is_given_up_for_another(validate, monkey
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        addresses = [candidate_server.Address("candidate_x", taken.getsockname()[1], None)]
+        addresses = [Address("candidate_x", taken.getsockname()[1], None)]
         fresh = candidate_server.new_address
         monkeypatch.setattr(
             candidate_server, "new_address", lambda **given: addresses.pop() if addresses else fresh(**given)
@@ -245,9 +246,9 @@ def test_a_port_that_is_taken_meanwhile_is_given_up_for_another(validate, monkey
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("no-such-server {rest_port} {folder}", "'no-such-server' is no program here"),
-        ("sh {rest_prot} {folder}", "no place {rest_prot}; did you mean 'rest_port'"),
-        ("sh {rest_port}", "must be told {rest_port}, and {folder} or {saved_model}"),
+        ("no-such-server {rest_port} {folder}", "no program 'no-such-server' found"),
+        ("sh {rest_prot} {folder}", "no placeholder {rest_prot}; did you mean 'rest_port'"),
+        ("sh {rest_port}", "expected {rest_port}, and {folder} or {saved_model}"),
         ("sh 'x", "No closing quotation"),
     ],
 )
@@ -316,7 +317,7 @@ def test_our_server_ends_with_a_killed_pipeline(tmp_path, examples):
 def _validating(folder, examples, tmp_path, **parameters):
     """A process that validates, into the folder `o`."""
     program = (
-        "import sys; from kerasline import InfraValidator; from kerasline.components.core.artifacts import Examples, SavedModel;"
+        "import sys; from kerasline import Examples, InfraValidator, SavedModel;"
         "model, examples, out = sys.argv[1:];"
         f"InfraValidator(SavedModel(model), Examples(examples), **{parameters!r}).execute(out)"
     )
@@ -331,7 +332,7 @@ def _processes_of(word):
             words = (folder / "cmdline").read_bytes().decode().split("\0")
         except OSError:
             continue
-        if word in words and "kerasline.components.infra_validator.serving" in words:
+        if word in words and "kerasline.components.infra_validator.server" in words:
             found.append(int(folder.name))
     return found
 

@@ -1,4 +1,4 @@
-"""Which real rows are drawn."""
+"""Draws of real rows from a split."""
 
 import numpy as np
 import pyarrow as pa
@@ -8,57 +8,57 @@ import pytest
 from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.errors import DataError
 from kerasline.components.data import shards
-from kerasline.components.infra_validator.rows import draw
-from kerasline.components.infra_validator.signature import Spec
+from kerasline.components.infra_validator.cases import draw_rows
+from kerasline.components.models.signatures import InputSpec
 
-INPUTS = {"n": Spec("int64", (None, 1))}
+INPUTS = {"n": InputSpec("int64", (None, 1))}
 
 
 @pytest.fixture
 def examples(tmp_path):
     """Rows 0 to 99 in two shards, with row groups of 7."""
     (tmp_path / "test").mkdir()
-    told = []
+    files = []
     for name, numbers in (("test/0.parquet", range(60)), ("test/1.parquet", range(60, 100))):
         table = pa.table({"other": [0.5] * len(numbers), "n": list(numbers)})
         pq.write_table(table, tmp_path / name, row_group_size=7)
-        told.append({"path": name, "rows": len(numbers)})
+        files.append({"path": name, "rows": len(numbers)})
     examples = Examples(tmp_path)
-    examples.write_json(Examples.MANIFEST, {"splits": {"test": told}})
+    examples.write_json(Examples.MANIFEST, {"splits": {"test": files}})
     return examples
 
 
-def test_rows_are_drawn_once_each_in_their_order_and_the_same_by_the_same_seed(examples):
-    drawn = draw(examples, "test", INPUTS, rows=20, seed=1)["n"][:, 0]
+def test_rows_are_drawn_in_order_without_repetition_by_seed(examples):
+    drawn = draw_rows(examples, "test", INPUTS, rows=20, seed=1)["n"][:, 0]
     assert len(set(drawn.tolist())) == 20 and (np.diff(drawn) > 0).all()
-    assert (draw(examples, "test", INPUTS, rows=20, seed=1)["n"][:, 0] == drawn).all()
-    assert (draw(examples, "test", INPUTS, rows=20, seed=2)["n"][:, 0] != drawn).any()
+    assert (draw_rows(examples, "test", INPUTS, rows=20, seed=1)["n"][:, 0] == drawn).all()
+    assert (draw_rows(examples, "test", INPUTS, rows=20, seed=2)["n"][:, 0] != drawn).any()
 
 
-def test_a_small_split_is_taken_whole(examples):
-    assert draw(examples, "test", INPUTS, rows=1000, seed=0)["n"][:, 0].tolist() == list(range(100))
+def test_a_small_split_is_used_whole(examples):
+    assert draw_rows(examples, "test", INPUTS, rows=1000, seed=0)["n"][:, 0].tolist() == list(range(100))
 
 
 def test_a_row_that_cannot_be_fed_is_left_out(make_examples):
-    inputs = {"flag": Spec("bool", (None, 1))}
-    drawn = draw(make_examples({"test": {"flag": [True, None, False]}}), "test", inputs, rows=3, seed=0)
+    inputs = {"flag": InputSpec("bool", (None, 1))}
+    drawn = draw_rows(make_examples({"test": {"flag": [True, None, False]}}), "test", inputs, rows=3, seed=0)
     assert drawn["flag"].tolist() == [[True], [False]]
     nothing = pa.RecordBatch.from_pydict({"flag": pa.array([None, None], pa.bool_())})
     nothing = make_examples({"test": nothing}, name="nothing")
     with pytest.raises(DataError, match="flag"):
-        draw(nothing, "test", inputs, rows=3, seed=0)
+        draw_rows(nothing, "test", inputs, rows=3, seed=0)
 
 
-def test_images_are_rows_too(tmp_path):
+def test_rows_may_contain_images(tmp_path):
     image = pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(40, dtype=np.uint8).reshape(10, 2, 2))
     examples = Examples(tmp_path)
     with shards.ExamplesWriter(examples, ["test"]) as writer:
         writer.write("test", pa.RecordBatch.from_pydict({"image": image}))
-    drawn = draw(examples, "test", {"image": Spec("uint8", (None, 2, 2))}, rows=10, seed=0)["image"]
+    drawn = draw_rows(examples, "test", {"image": InputSpec("uint8", (None, 2, 2))}, rows=10, seed=0)["image"]
     assert drawn.shape == (10, 2, 2) and drawn[9].tolist() == [[36, 37], [38, 39]]
 
 
-def test_an_empty_split_is_named(make_examples):
+def test_an_empty_split_is_an_error(make_examples):
     nothing = pa.RecordBatch.from_pydict({"n": pa.array([], pa.int64())})
     with pytest.raises(DataError, match="InfraValidator.split: split 'test' has no rows"):
-        draw(make_examples({"train": {"n": [1]}, "test": nothing}), "test", INPUTS, rows=1, seed=0)
+        draw_rows(make_examples({"train": {"n": [1]}, "test": nothing}), "test", INPUTS, rows=1, seed=0)

@@ -15,7 +15,7 @@ import pytest
 from kerasline import Trainer
 from kerasline.components.core.artifacts import Model
 from kerasline.components.core.errors import KeraslineError, ParameterError
-from kerasline.components.trainer import cluster, rendezvous
+from kerasline.components.trainer import cluster
 from kerasline.pipeline.fingerprint import node_fingerprint
 from tests.components.trainer.conftest import BATCH, ROWS
 from tests.components.trainer.cutting import assert_same_training, checkpoints, ended, start, wait_for
@@ -55,7 +55,7 @@ class Once:
             act()
 
     def of_restarts(self):
-        return [text for text in self.said if "start again" in text]
+        return [text for text in self.said if "restarting all workers" in text]
 
 
 def equal(one, other):
@@ -113,11 +113,11 @@ def test_a_lost_worker_is_started_again_and_the_end_is_the_same(train, number):
     equal(disturbed, undisturbed)
     [told] = report.of_restarts()
     why = {
-        signal.SIGKILL: "was ended by signal 9 (SIGKILL) after 'epoch ",
+        signal.SIGKILL: "was killed by signal 9 (SIGKILL) after 'epoch ",
         signal.SIGSTOP: "hangs: no sign of life for ",
     }[number]
     assert told.startswith(f"worker 1 (localhost) {why}")
-    assert told.endswith("; all start again from the last checkpoint (restart 1 of 3)")
+    assert told.endswith("; restarting all workers from the last checkpoint (restart 1 of 3)")
     assert disturbed.metrics["restarts"] == 1 and disturbed.facts["resumed_at_step"] >= 20
     assert not processes(parent=os.getpid())
 
@@ -141,8 +141,8 @@ def test_a_worker_that_always_dies_is_given_up_in_one_line(train, tmp_path):
     with pytest.raises(KeraslineError) as raised:
         train(own=dies_as_worker_1, workers=2, max_restarts=1, state_dir=tmp_path, report=report)
     assert str(raised.value) == (
-        "worker 1 (localhost) was ended by signal 9 (SIGKILL) before its first step; that was the last of 1 restarts "
-        f"(Trainer.max_restarts); its last line: about to go; all that it said: {tmp_path}/workers/worker-1.log; "
+        "worker 1 (localhost) was killed by signal 9 (SIGKILL) before its first step; 1 restarts did not help "
+        f"(Trainer.max_restarts); its last line: about to go; its log: {tmp_path}/workers/worker-1.log; "
         "signal 9 often means too little memory: see `plan`"
     )
     assert len(report.of_restarts()) == 1 and not processes(parent=os.getpid())
@@ -172,7 +172,7 @@ def test_a_pipeline_cut_by_signals_leaves_no_worker_and_goes_on(tmp_path):
             os.kill(workers[0], signal.SIGSTOP)  # it cannot see that its parent is gone
         run.send_signal(number)
         assert run.wait(100) == status
-        assert "did not stop when told to" not in max(cut.glob("logs/*.log")).read_text()
+        assert "did not stop on request" not in max(cut.glob("logs/*.log")).read_text()
         wait_for(lambda workers=workers: not set(workers) & set(processes()), 20)
     # Other hosts, more patience: the same training still, and it goes on.
     hosts = ["--set", 'Trainer.workers=["127.0.0.1", "127.0.0.1"]', "--set", "Trainer.max_restarts=9"]
@@ -231,7 +231,7 @@ def test_a_cut_cable_is_found_and_training_goes_on_when_it_is_mended(train, netw
 
     def report(text):
         said(text)
-        if "start again" in text:
+        if "restarting all workers" in text:
             network(f"-n {NETWORK[0]} link set kerasline0 up")
 
     said = Once(cut)
@@ -251,16 +251,16 @@ def test_hosts_that_do_not_reach_each_other_are_told_before_tensorflow_is_loaded
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"workers": ["a b"]}, "Trainer.workers: 'a b' given; a host or host:port wanted, such as 10.0.0.2:4000"),
-        ({"workers": ["-oProxyCommand=x"]}, "'-oProxyCommand=x' given; a host"),
-        ({"workers": ["a:0"]}, "'a:0' given; its port is no number from 1 to 65535"),
-        ({"workers": ["a:1", "b:1", "a:1"]}, "a:1 is named twice; two workers of a host need two ports"),
+        ({"workers": ["a b"]}, "Trainer.workers: expected a host or host:port such as 10.0.0.2:4000, received 'a b'"),
+        ({"workers": ["-oProxyCommand=x"]}, "received '-oProxyCommand=x'"),
+        ({"workers": ["a:0"]}, "expected a port from 1 to 65535, received 'a:0'"),
+        ({"workers": ["a:1", "b:1", "a:1"]}, "a:1 occurs twice; two workers on a host need different ports"),
         (
             {"workers": ["localhost", "10.0.0.2"]},
             "the other hosts cannot reach 'localhost'; write the address by which",
         ),
         ({"workers": 2, "distribution": "mirrored"}, "Trainer.workers: not together with distribution=mirrored"),
-        ({"workers": 2, "launch": "ssh {host}"}, "Trainer.launch: 'ssh {host}' does not say where the command"),
+        ({"workers": 2, "launch": "ssh {host}"}, "Trainer.launch: 'ssh {host}' does not contain the worker's command"),
         ({"workers": 3}, "batch_size: 16 rows cannot be shared by 3 workers evenly"),
         (
             {"workers": ["nowhere.invalid"], "launch": "no-such-program {host} {command}"},
@@ -269,8 +269,8 @@ def test_hosts_that_do_not_reach_each_other_are_told_before_tensorflow_is_loaded
         (
             {"workers": ["nowhere.invalid"], "launch": "sh -c 'echo no route to {host} >&2; exit 255' {command}"},
             (
-                r"worker 0 \(nowhere.invalid\) could not be started: its command ended with status 255; its last line: "
-                "no route to nowhere.invalid; all that it said: "
+                r"worker 0 \(nowhere.invalid\) could not be started: its command exited with status 255; its last line: "
+                "no route to nowhere.invalid; its log: "
             ),
         ),
     ],
@@ -283,10 +283,10 @@ def test_workers_that_cannot_be_are_told_in_one_line(train, settings, told):
 
 LIVES_AND_DOES_NOTHING = """
 import time
-print('{"port": 1}', '{"met": true}', sep="\\n", flush=True)
+print('{"port": 1}', '{"connected": true}', sep="\\n", flush=True)
 while True:
     time.sleep(0.2)
-    print('{"beat": true}', flush=True)
+    print('{"heartbeat": true}', flush=True)
 """
 
 
@@ -295,21 +295,23 @@ def test_a_worker_that_lives_but_gets_no_further_is_lost(train, tmp_path):
     (tmp_path / "idle.py").write_text(LIVES_AND_DOES_NOTHING)
     launch = f"{sys.executable} {tmp_path}/idle.py {{command}}"
     report = Once(None)
-    with pytest.raises(KeraslineError, match=r"worker 0 \(nowhere.invalid\) got no further for \d+ s before its first"):
+    with pytest.raises(
+        KeraslineError, match=r"worker 0 \(nowhere.invalid\) made no progress for \d+ s before its first"
+    ):
         train(workers=["nowhere.invalid"], launch=launch, stall_timeout=1.0, max_restarts=1, report=report)
     assert len(report.of_restarts()) == 1 and not processes("idle.py")
 
 
 def test_a_port_in_use_is_told_in_one_line(train):
-    taken = rendezvous.Meeting(0)
-    with pytest.raises(ParameterError, match=rf"Trainer.workers: port {taken.port} of \S+ cannot be listened on: "):
+    taken = cluster.Rendezvous(0)
+    with pytest.raises(ParameterError, match=rf"Trainer.workers: cannot listen on port {taken.port} of \S+: "):
         train(workers=[f"localhost:{taken.port}"])
 
 
 def test_a_shell_that_takes_the_command_apart_gets_it_quoted():
     words = ["env", "PYTHONPATH=/a folder", "python"]
-    assert cluster.launched("ip netns exec {host} {command}", "h", words) == ["ip", "netns", "exec", "h", *words]
-    assert cluster.launched(cluster.LAUNCH, "h", words)[-2:] == ["h", "env 'PYTHONPATH=/a folder' python"]
+    assert cluster.launch_command("ip netns exec {host} {command}", "h", words) == ["ip", "netns", "exec", "h", *words]
+    assert cluster.launch_command(cluster.SSH, "h", words)[-2:] == ["h", "env 'PYTHONPATH=/a folder' python"]
 
 
 def test_who_the_workers_are_is_no_part_of_the_fingerprint_and_how_many_is(problem, tmp_path):

@@ -22,7 +22,7 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from kerasline.components.charts import Dot, scatter, standalone
 from kerasline.components.core.artifacts import Statistics
-from kerasline.components.infra_validator.verdict import Account, Check, Tally
+from kerasline.components.infra_validator.verdict import Check, Findings, Tally
 from kerasline.pipeline.metadata.store import Execution, Run, Store, StoredArtifact, sqlite_url
 from tests.pipeline.report.evaluations import cancer_artifacts, explanation_artifacts, two_outputs_artifacts
 from tests.pipeline.report.models import HOSTILE, cancer, write_json
@@ -288,7 +288,7 @@ def _exported(folder: Path) -> dict[str, str]:
 
 def _tried_out(folder: Path) -> dict[str, str]:
     """A server that told one wrong answer and then ended."""
-    account = Account("kerasline", ending=f"the server was ended by SIGABRT: {HOSTILE}", log=["loading", HOSTILE])
+    account = Findings("kerasline", ending=f"the server was ended by SIGABRT: {HOSTILE}", log=["loading", HOSTILE])
     for form, number in (("REST rows", 0), ("gRPC", 1)):
         account.tallies["edge cases", form] = Tally("edge cases", form, 12, 9 - number, 3, number)
     wrong = {"kind": "edge cases", "form": "gRPC", "case": f"{HOSTILE}: missing", "why": "y: 1 served"}
