@@ -1,4 +1,4 @@
-"""What the tests share: data, builders of small artifacts, and the command line as a process."""
+"""Fixtures of several tests: data, builders of small artifacts, the command line, servers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests import forking
 from tests.ports import free_port
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of what a shell runs in the background; programs inherit it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background job; children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 HOUSE = Path(__file__).resolve().parent.parent
 SHARED_DATA = HOUSE.parent / "shared" / "data"
@@ -26,7 +26,7 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 @pytest.fixture
 def make_examples(tmp_path):
-    """Writes an Examples artifact of `{split: {column: values}}`, in shards of `shard_rows`."""
+    """Write an Examples artifact from `{split: {column: values}}`."""
     import pyarrow as pa
 
     from kerasline.components.core.artifacts import Examples
@@ -61,7 +61,7 @@ def fashion_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def postgres():
-    """A PostgreSQL server of the tests' own; see `tests.postgres`."""
+    """A PostgreSQL server for the tests. See `tests.postgres`."""
     from tests.postgres import running_server
 
     with running_server() as server:
@@ -70,7 +70,7 @@ def postgres():
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store_url(request, tmp_path):
-    """Where a metadata store may be made: a test that takes it runs on both databases."""
+    """The URL of an empty metadata store. Tests that use it run on both databases."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'metadata.sqlite'}"
         return
@@ -80,7 +80,7 @@ def store_url(request, tmp_path):
 
 @pytest.fixture
 def cli(tmp_path):
-    """Calls the command line in a process of its own; `.summary` is what --json wrote."""
+    """Call the command line in a process. `.summary` of the result is the content of the --json file."""
 
     def call(*arguments, wait=True, cwd=tmp_path):
         command = [sys.executable, str(HOUSE / "run_pipeline.py"), *map(str, arguments)]
@@ -97,7 +97,7 @@ def cli(tmp_path):
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory):
-    """A genuine S3 interface on loopback, a process of its own: its address, and its log, a line a request."""
+    """An S3 server on loopback in a process: its address, and its log with a line per request."""
     pytest.importorskip("moto.server")
     pytest.importorskip("s3fs")
     log = tmp_path_factory.mktemp("s3") / "requests.log"
@@ -108,7 +108,7 @@ def s3_server(tmp_path_factory):
 
 
 def start_s3(log, port=None, **environment):
-    """Starts one, which the caller ends; its address."""
+    """Start an S3 server and return its process and address. The caller ends it."""
     port = port or free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with log.open("w") as file:
@@ -126,7 +126,7 @@ def start_s3(log, port=None, **environment):
 
 @pytest.fixture(scope="module")
 def s3(s3_server, request):
-    """The URL of an empty bucket of that server, which this process and its children find by the environment."""
+    """The URL of an empty bucket. This process and its children reach it by environment variables."""
     settings = {
         "AWS_ENDPOINT_URL": s3_server[0],
         "AWS_ACCESS_KEY_ID": "key",

@@ -1,11 +1,11 @@
-"""The command line as a process that does not import TensorFlow anew: forked from one that has.
+"""The command line in processes forked from one that has already imported TensorFlow.
 
-`Forked` is a `subprocess.Popen` of `run_pipeline.py ARGUMENTS`, and `run` is `subprocess.run`: the same code in a
-process of its own, with its own environment, folder, signals and end, five seconds sooner. What is about starting
-itself, such as what a command imports, is tested by processes from scratch.
+`Forked` is a `subprocess.Popen` of `run_pipeline.py ARGUMENTS`, and `run` is `subprocess.run`. Each call gets a process
+of its own with its own environment, folder, signals and exit status, five seconds sooner than from scratch. Tests about
+start-up, such as what a command imports, use processes from scratch.
 
-The parent of all of them is this file, run as a script, one for each process of the tests: a request over its socket
-has the descriptors for the standard streams, the answer is the process id, and later how it ended.
+The parent of these processes is this file, run as a script, one for each pytest process. A request over its socket
+carries the descriptors of the standard streams. The response is the process id and, later, the exit status.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ IMPORTED = [
     "simdjson",
     "orjson",
     "prometheus_client",
-    "components",
-    "kerasline.components.serving.server",
-    "kerasline.components.serving.grpc.service",
+    "kerasline",
+    "kerasline.components.serving.runtime.server",
+    "kerasline.components.serving.grpc.services",
     "kerasline.components.serving.grpc.server",
     "kerasline.components.data.fold",
     "kerasline.components.preprocessing.adaptation.passes",
@@ -54,7 +54,7 @@ IMPORTED = [
 
 
 def _paths(environment) -> set[str]:
-    """Where modules are looked for first, which a process that has imported them does not do."""
+    """Return the extra import paths. A forked process ignores them for modules that are already imported."""
     return {*environment.get("PYTHONPATH", "").split(os.pathsep)} - {"", str(HOUSE)}
 
 
@@ -62,8 +62,7 @@ _OWN_PATHS = _paths(os.environ)
 
 
 class Forked(subprocess.Popen):
-    """A command line `[sys.executable, run_pipeline.py, ...]`, forked; any other, or with a path of its own for
-    modules, is started as ever."""
+    """Fork `[sys.executable, run_pipeline.py, ...]`. Start any other command, or one with other import paths, as usual."""
 
     def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *others):
         words = [os.fspath(word) for word in args]
@@ -110,7 +109,7 @@ class Forked(subprocess.Popen):
 
 
 def run(command, *, capture_output=False, text=False, timeout=None, cwd=None, env=None):
-    """`subprocess.run`, of a process that may be forked."""
+    """Do what `subprocess.run` does, with a process that may be forked."""
     pipe = subprocess.PIPE if capture_output else None
     with Forked(command, stdout=pipe, stderr=pipe, text=text, cwd=cwd, env=env) as process:
         try:
@@ -123,7 +122,7 @@ def run(command, *, capture_output=False, text=False, timeout=None, cwd=None, en
 
 @functools.cache
 def _parent() -> str:
-    """The address of the process from which others are forked; it ends with this one, which holds its input open."""
+    """Start the process to fork from and return its address. It ends when this process closes its standard input."""
     address = str(Path(tempfile.mkdtemp(prefix="forking-"), "socket"))
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.forking", address],
@@ -142,12 +141,12 @@ _kept: list[subprocess.Popen] = []
 
 
 def main(address: str) -> bool:
-    """Forks a process for each request, until the tests end. True in such a process, False in this one."""
+    """Fork a process for each request until the tests end. Return True in a forked process, False in this one."""
     _import_all()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(address)
         listener.listen(64)
-        ended = _told_of_ends()
+        ended = _child_exit_socket()
         print("ready", flush=True)
         children: dict[int, socket.socket] = {}
         while True:
@@ -156,7 +155,7 @@ def main(address: str) -> bool:
                 return False
             if ended in ready:
                 ended.recv(4096)
-                _tell_of_ends(children)
+                _report_exits(children)
             if listener in ready and _forked(listener, children):
                 return True
 
@@ -169,27 +168,27 @@ def _import_all() -> None:
         importlib.import_module(name)
     root = logging.getLogger()
     for handler in [one for one in root.handlers if type(one) is logging.StreamHandler]:
-        root.removeHandler(handler)  # Beam's import warns, which sets up the root logger for what does not import it
+        root.removeHandler(handler)  # importing Beam logs a warning, which would configure the root logger
     gc.freeze()
     if threading.active_count() > 1:
         raise SystemExit(f"cannot be forked: {threading.enumerate()}")
 
 
-def _told_of_ends() -> socket.socket:
-    """Something can be read from it when a child has ended."""
-    told, teller = socket.socketpair()
-    teller.setblocking(False)
-    _held.append(teller)
+def _child_exit_socket() -> socket.socket:
+    """Return a socket that becomes readable when a child has ended."""
+    readable, writable = socket.socketpair()
+    writable.setblocking(False)
+    _held.append(writable)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(teller.fileno(), warn_on_full_buffer=False)
-    return told
+    signal.set_wakeup_fd(writable.fileno(), warn_on_full_buffer=False)
+    return readable
 
 
 _held: list[socket.socket] = []
 
 
-def _tell_of_ends(children: dict[int, socket.socket]) -> None:
-    """Each child's status to who asked for it."""
+def _report_exits(children: dict[int, socket.socket]) -> None:
+    """Send the exit status of each ended child to its requester."""
     while children:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
@@ -199,7 +198,7 @@ def _tell_of_ends(children: dict[int, socket.socket]) -> None:
 
 
 def _forked(listener: socket.socket, children: dict[int, socket.socket]) -> bool:
-    """Takes a request and forks a process for it. True in that process."""
+    """Accept a request and fork a process for it. Return True in that process."""
     line, _ = listener.accept()
     data, streams, _, _ = socket.recv_fds(line, 1 << 20, 3)
     while not data.endswith(b"\n"):
@@ -220,7 +219,7 @@ def _forked(listener: socket.socket, children: dict[int, socket.socket]) -> bool
 
 
 def _become(request: dict, streams: list[int]) -> None:
-    """Makes this process one that was started with the request's arguments."""
+    """Give this process the arguments, environment, folder and streams of the request."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)

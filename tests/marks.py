@@ -1,4 +1,4 @@
-"""Marks for single cases."""
+"""Marks for single cases of parametrized tests."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import pytest
 
 
 def slowly(*arguments):
-    """A case of a parametrized test that is as good as another one, and for the slow tests."""
+    """Return a case of a parametrized test that only runs among the slow tests, because another case is similar."""
     return pytest.param(*arguments, marks=pytest.mark.slow)

@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the tests: started by them, on this machine alone, and gone with them."""
+"""A PostgreSQL server for the tests, on loopback. It is started and removed by them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Server:
-    """A running server, reached with a password over loopback."""
+    """A running server, with password authentication."""
 
     port: int
 
@@ -37,14 +37,14 @@ class Server:
 
     @contextmanager
     def new_database(self) -> Iterator[str]:
-        """Makes an empty database, gives its URL, and drops it at the end."""
+        """Create an empty database, yield its URL, and drop it at the end."""
         name = f"test_{uuid.uuid4().hex[:12]}"
         self.execute(f"CREATE DATABASE {name}")
         yield self.url(name)
         self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple]:
-        """The rows that a statement gives, if it gives any."""
+        """Execute a statement and return its rows, if any."""
         import psycopg
 
         with psycopg.connect(self.url(database), autocommit=True) as connection:
@@ -54,7 +54,7 @@ class Server:
 
 @contextmanager
 def running_server() -> Iterator[Server]:
-    """Starts a server in a folder of its own, and removes both at the end; skips where there is none."""
+    """Start a server in a temporary folder, and remove both at the end. Skip if PostgreSQL is not installed."""
     pytest.importorskip("psycopg", reason="psycopg, PostgreSQL's driver, is not installed")
     initdb, postgres = (program(name) for name in ("initdb", "postgres"))
     folder = Path(tempfile.mkdtemp(prefix="kerasline-postgres-"))
@@ -62,7 +62,7 @@ def running_server() -> Iterator[Server]:
         _initialise(initdb, folder)
         server = Server(free_port())
         command = [postgres, "-D", folder / "data", "-p", server.port, "-k", folder]
-        # Nothing here need outlive a power cut.
+        # Durability is not needed here.
         settings = ["listen_addresses=127.0.0.1", "fsync=off", "full_page_writes=off", "max_connections=200"]
         command += [part for setting in settings for part in ("-c", setting)]
         with open(folder / "log", "wb") as log:
@@ -80,7 +80,7 @@ def running_server() -> Iterator[Server]:
 
 
 def program(name: str) -> str:
-    """A program of PostgreSQL's: from the PATH, or from where Debian puts it, a folder a version."""
+    """Return the path of a PostgreSQL program: on the PATH, or in Debian's folder for the newest version."""
     debian = sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"), key=lambda p: float(p.split("/")[4]))
     found = shutil.which(name) or next(reversed(debian), None)
     if found is None:
