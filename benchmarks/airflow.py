@@ -35,8 +35,11 @@ PARTS = {
     "Airflow's end of it": "to the end of the task",
 }
 
-# The command line's imports alone, in a process of its own.
-IMPORTS = "import kerasline.pipeline.commands.app, kerasline.pipeline.run, kerasline.pipeline.loading, kerasline.pipeline.recipes.penguins, kerasline.pipeline.commands.screen"
+# The imports of the command line alone.
+IMPORTS = """
+import kerasline.pipeline.commands.app, kerasline.pipeline.commands.screen
+import kerasline.pipeline.loading, kerasline.pipeline.recipes.penguins, kerasline.pipeline.run
+"""
 
 PARSE = """
 import sys, time

@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--taxi")
     options = parser.parse_args()
     found: dict[str, list[tuple[float, float]]] = {}
-    for number in range(options.runs):
+    for _ in range(options.runs):
         with tempfile.TemporaryDirectory() as folder:
             root = f"{folder}/root"
             found.setdefault("--help", []).append(measure("--help"))

@@ -18,7 +18,7 @@ from typing import Any
 
 HOUSE = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(HOUSE))
-from benchmarks.training import FASHION, _fashion, _losses_of, _made, _train
+from benchmarks.training import FASHION, _fashion, _losses_of, _made, _train  # noqa: E402
 
 HIDDEN = {"article's network": [128, 64], "8 times as wide": [1024, 512], "wider still": [4096, 2048]}
 

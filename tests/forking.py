@@ -62,7 +62,7 @@ _OWN_PATHS = _paths(os.environ)
 
 
 class Forked(subprocess.Popen):
-    """Fork `[sys.executable, run_pipeline.py, ...]`. Start any other command, or one with other import paths, as usual."""
+    """Fork `[sys.executable, run_pipeline.py, ...]`. Start other commands, and other import paths, as usual."""
 
     def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *others):
         words = [os.fspath(word) for word in args]
