@@ -1,4 +1,4 @@
-"""Which of Beam's runners a pipeline may be given to, told before anything runs."""
+"""Which Beam runners are supported, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -6,53 +6,53 @@ from collections.abc import Sequence
 
 from kerasline.components.core.errors import ParameterError, nearest
 
-ENGINE = "start a job server and give --runner=PortableRunner --job_endpoint=HOST:PORT (docs/RUNNERS.md)"
-KNOWN = ("DirectRunner", "PortableRunner", "DataflowRunner")
-REFUSED = {
-    "DaskRunner": "Beam 2.77's loses what is written, without a word (a text of five lines came out empty); "
-    f"use threads or processes here (--direct_num_workers=0 --direct_running_mode=multi_processing), or {ENGINE}",
-    "PrismRunner": "it downloads a program from the internet when it runs; leave --runner away, "
-    "or give --runner=DirectRunner, to run here",
-    "FlinkRunner": f"it starts a job server for each pipeline, which workers cannot do; {ENGINE}",
-    "SparkRunner": f"it starts a job server for each pipeline, which workers cannot do; {ENGINE}",
+ENGINE = "start a job server and pass --runner=PortableRunner --job_endpoint=HOST:PORT (docs/RUNNERS.md)"
+SUPPORTED = ("DirectRunner", "PortableRunner", "DataflowRunner")
+UNSUPPORTED = {
+    "DaskRunner": "in Beam 2.77 it silently loses written files (a text file of five lines came out empty); "
+    f"use local threads or processes (--direct_num_workers=0 --direct_running_mode=multi_processing), or {ENGINE}",
+    "PrismRunner": "it downloads a program from the internet; "
+    "omit --runner, or pass --runner=DirectRunner, to run locally",
+    "FlinkRunner": f"it starts a job server for each pipeline, which is impossible on workers; {ENGINE}",
+    "SparkRunner": f"it starts a job server for each pipeline, which is impossible on workers; {ENGINE}",
 }
 
 
 def check_runner(options: Sequence[str]) -> None:
-    """Checks the runner that Beam's options name, if any; a class by its full path is taken as it is.
+    """Check the runner that Beam's options name, if any. The full path of a class is not checked.
 
     Raises:
-        ParameterError: it is not known, or known not to do.
+        ParameterError: the runner is unknown or unsupported.
     """
     name = runner_name(options)
-    if name is None or name in KNOWN or "." in name:
+    if name is None or name in SUPPORTED or "." in name:
         return
-    if name in REFUSED:
-        raise ParameterError(f"--runner={name}: {REFUSED[name]}")
-    raise ParameterError(f"--runner={name}: no such runner; {nearest(name, KNOWN)}")
+    if name in UNSUPPORTED:
+        raise ParameterError(f"--runner={name}: {UNSUPPORTED[name]}")
+    raise ParameterError(f"--runner={name}: no such runner; {nearest(name, SUPPORTED)}")
 
 
-def runs_here(options: Sequence[str]) -> bool:
-    """Whether Beam's direct runner does the work, in this process or its children."""
+def runs_locally(options: Sequence[str]) -> bool:
+    """Return whether Beam's direct runner runs the pipeline, in this process or its children."""
     return runner_name(options) in (None, "DirectRunner")
 
 
 def runner_name(options: Sequence[str]) -> str | None:
-    """The value of `--runner`, as `--runner=NAME` or `--runner NAME`; the last where there are several."""
-    return _runner_apart(options)[0]
+    """Return the value of the last `--runner=NAME` or `--runner NAME`, or None."""
+    return _separate_runner(options)[0]
 
 
 def without_runner(options: Sequence[str]) -> list[str]:
-    """All other options."""
-    return _runner_apart(options)[1]
+    """Return the options without `--runner`."""
+    return _separate_runner(options)[1]
 
 
-def _runner_apart(options: Sequence[str]) -> tuple[str | None, list[str]]:
-    name, rest, waiting = None, [], list(options)
-    while waiting:
-        option = waiting.pop(0)
-        if option == "--runner" and waiting:
-            name = waiting.pop(0)
+def _separate_runner(options: Sequence[str]) -> tuple[str | None, list[str]]:
+    name, rest, pending = None, [], list(options)
+    while pending:
+        option = pending.pop(0)
+        if option == "--runner" and pending:
+            name = pending.pop(0)
         elif option.startswith("--runner="):
             name = option.partition("=")[2]
         else:

@@ -1,4 +1,9 @@
-"""Beam pipelines over names of shards: the elements are small, the rows stay in their files."""
+"""Map and merge over shards with Beam. The elements are small, such as names of shards. Rows stay in their files.
+
+Accumulators are merged along one fixed binary tree over the elements, in whatever order they arrive. So the result is
+the same to the last bit on every runner and with any number of workers, although floating-point sums depend on their
+order. Subtrees whose sibling has not arrived wait; their number is logarithmic if elements arrive in order.
+"""
 
 from __future__ import annotations
 
@@ -21,32 +26,31 @@ from kerasline.components.core.durable_files import replaced
 from kerasline.components.core.errors import KeraslineError
 from kerasline.components.core.import_path import package_root
 from kerasline.components.core.user_code import import_file, imported_files
-from kerasline.components.data import merge_tree
-from kerasline.components.data.beam_runners import runs_here, without_runner
+from kerasline.components.data.beam_runners import runs_locally, without_runner
 
-# Beam would run `pip freeze` before each job, to have a list to compare with what workers have: half a second.
+# Without this, Beam runs `pip freeze` before each job, to compare it with the workers': half a second.
 QUICK_START = "--experiments=disable_logging_submission_environment"
-RUNS_A_WORKER = 4
-AN_ENGINES_WORKERS = 16  # where its options do not tell
-RUNS_A_PART = 64  # that one worker merges
+RUNS_PER_WORKER = 4
+DEFAULT_ENGINE_WORKERS = 16  # if the options do not say
+RUNS_PER_PART = 64  # merged by one worker
 
 Element = TypeVar("Element")
 Accumulator = TypeVar("Accumulator")
 
 
 def new_pipeline(options: Sequence[str]) -> beam.Pipeline:
-    """A pipeline on the runner that `options` name, by default in this process."""
-    _let_workers_import_us()
+    """Return a pipeline on the runner that `options` name, by default in this process."""
+    _export_import_path()
     runner, parsed = runner_and_options(options)
     return beam.Pipeline(runner=runner, options=parsed)
 
 
 def runner_and_options(options: Sequence[str]) -> tuple[PipelineRunner | None, PipelineOptions]:
-    """The runner that `options` name, None where it is among the options returned.
+    """Return the runner that `options` name, or None if it is among the returned options.
 
-    Beam's own default would first try its Prism runner, which downloads a binary when it runs.
+    Beam's own default would first try its Prism runner, which downloads a binary.
     """
-    if not runs_here(options):
+    if not runs_locally(options):
         return None, PipelineOptions([*options, QUICK_START])
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
@@ -59,59 +63,60 @@ def fold(
     merge: Callable[[Accumulator, Accumulator], Accumulator],
     context: Context,
     *,
-    here: bool = False,
+    in_process: bool = False,
 ) -> Accumulator | None:
-    """Maps every element to an accumulator, wherever Beam has room, and merges them into one.
+    """Map each element to an accumulator, on Beam's workers, and merge the accumulators.
 
     Args:
-        elements: small and picklable: names of shards, ranges of rows.
-        accumulate: picklable; reads what the element names, on whatever machine it lands.
-        merge: associative; may change and return its first argument. It is called along one fixed
-            tree over the elements, so that the result is the same on every runner.
-        context: its `work_dir` must be visible to the workers; its `beam_options` choose the runner.
-        here: in this process, without Beam; for what takes less time than an engine takes to begin.
+        elements: small and picklable, such as names of shards or ranges of rows.
+        accumulate: picklable function. It reads the data that an element names, on any worker.
+        merge: associative function. It may modify and return its first argument. It is called along one fixed tree over
+            the elements, so that the result is the same on every runner.
+        context: `work_dir` must be visible to the workers. `beam_options` choose the runner.
+        in_process: run in this process, without Beam. For work that takes less time than starting an engine.
 
     Returns:
-        The merged accumulator; None where there are no elements.
+        The merged accumulator, or None if there are no elements.
 
     Raises:
-        KeraslineError: the one that `accumulate` raised, whatever process it was in.
+        KeraslineError: raised by `accumulate`, in whatever process.
     """
     elements = list(elements)
     if not elements:
         return None
-    packed = _Packed.of((accumulate, merge))
-    parts = [_accumulated(0, elements, packed)] if here else _on_beam(elements, packed, context)
-    found = _joined(parts, merge)
-    if isinstance(found, KeraslineError):
-        raise found
-    return merge_tree.whole(found, merge)
+    packed = _PickledFunctions.of((accumulate, merge))
+    parts = [_accumulate(0, elements, packed)] if in_process else _on_beam(elements, packed, context)
+    merged = _merge_parts(parts, merge)
+    if isinstance(merged, KeraslineError):
+        raise merged
+    return _merge_subtrees(merged, merge)
 
 
-def _on_beam(elements: Sequence[Any], packed: _Packed, context: Context) -> Iterable[_Found]:
-    """What came of all parts of the elements, in their order.
+def _on_beam(elements: Sequence[Any], packed: _PickledFunctions, context: Context) -> Iterable[_Result]:
+    """Return the results of all parts, in their order.
 
-    Workers leave it in files: to have Beam merge it, and hand it to one worker that writes it, costs a job more
-    time than to read them.
+    Workers write them to files. Merging them by Beam and writing them by one worker would take longer.
     """
     folder = context.work_dir / f"fold-{uuid.uuid4().hex}"
     folder.mkdir(parents=True)
     pipeline = new_pipeline(context.beam_options)
-    parts = _in_parts(_runs(elements, _workers(context.beam_options)))
-    found = pipeline | beam.Create(parts) | "Accumulate" >> beam.MapTuple(functools.partial(_pickled, packed=packed))
+    parts = _group_runs(_divide(elements, _workers(context.beam_options)))
+    results = (
+        pipeline | beam.Create(parts) | "Accumulate" >> beam.MapTuple(functools.partial(_pickled_result, packed=packed))
+    )
     numbers = {number for number, _ in parts}
     if len(numbers) < len(parts):
-        found |= "Merge" >> (beam.GroupByKey() | beam.MapTuple(functools.partial(_merged, packed=packed)))
-    found | "Keep" >> beam.MapTuple(functools.partial(_keep, folder=folder))
+        results |= "Merge" >> (beam.GroupByKey() | beam.MapTuple(functools.partial(_merge_group, packed=packed)))
+    results | "Write" >> beam.MapTuple(functools.partial(_write, folder=folder))
     pipeline.run().wait_until_finish()
     return (pickle.loads(_file(folder, number).read_bytes()) for number in sorted(numbers))
 
 
-def take(names: Iterable[str], source: Path, target: Path) -> None:
-    """Moves files that workers wrote in a folder of their own to where they belong, and nothing else.
+def move_files(names: Iterable[str], source: Path, target: Path) -> None:
+    """Move the named files from the folder where workers wrote them, and nothing else.
 
-    Where an engine lost a worker, what it left half done stays behind; and a worker that was given up but still
-    runs writes into a folder that nobody reads any more.
+    Incomplete files of a worker that an engine lost stay behind. A lost worker that still runs writes to a folder that
+    is no longer read.
     """
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -119,94 +124,112 @@ def take(names: Iterable[str], source: Path, target: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Packed:
-    """The two functions of a fold, on their way to workers that have not imported the user's files."""
+class _PickledFunctions:
+    """The two functions of a fold, for workers that have not imported the user's files."""
 
     pickled: bytes
     files: tuple[Path, ...]
 
     @classmethod
-    def of(cls, functions: tuple[Callable, Callable]) -> _Packed:
+    def of(cls, functions: tuple[Callable, Callable]) -> _PickledFunctions:
         return cls(pickle.dumps(functions), imported_files())
 
     def functions(self) -> tuple[Callable, Callable]:
-        return _unpacked(self)
+        return _unpickle(self)
 
 
 @functools.lru_cache(maxsize=16)
-def _unpacked(packed: _Packed) -> tuple[Callable, Callable]:
+def _unpickle(packed: _PickledFunctions) -> tuple[Callable, Callable]:
     for file in packed.files:
         import_file(file)
     return pickle.loads(packed.pickled)
 
 
-# Elements in a row: the place of the first among all, and the elements.
+# Consecutive elements: the index of the first, and the elements.
 _Run = tuple[int, Sequence[Any]]
-# What came of some elements: their accumulators, or the user's mistake that ended it. A mistake is carried as a
-# value: as an exception Beam would change its type and text.
-_Found = merge_tree.Nodes | KeraslineError
+# An accumulator of 2**level elements, by (level, index of the subtree on that level).
+Nodes = dict[tuple[int, int], Any]
+# Accumulators of some elements, or the user's error that stopped them. Errors are passed as values, because Beam would
+# change the type and text of an exception.
+_Result = Nodes | KeraslineError
 
 
 def _workers(options: Sequence[str]) -> int:
-    """How many workers the runner has, as far as its options say."""
-    if runs_here(options):
-        return int(PipelineOptions(list(options)).get_all_options()["direct_num_workers"]) or os.cpu_count()
-    asked = [option.partition("=")[2] for option in options if option.startswith("--parallelism=")]
-    return max(map(int, filter(str.isdigit, asked)), default=AN_ENGINES_WORKERS) or AN_ENGINES_WORKERS
+    """Return the number of workers of the runner, as far as its options say."""
+    if runs_locally(options):
+        return int(PipelineOptions(list(options)).get_all_options()["direct_num_workers"]) or os.cpu_count() or 1
+    requested = [option.partition("=")[2] for option in options if option.startswith("--parallelism=")]
+    return max(map(int, filter(str.isdigit, requested)), default=DEFAULT_ENGINE_WORKERS) or DEFAULT_ENGINE_WORKERS
 
 
-def _runs(elements: Sequence[Any], workers: int) -> list[_Run]:
-    """The elements in runs of equal length, a power of two, so that each is a whole subtree.
+def _divide(elements: Sequence[Any], workers: int) -> list[_Run]:
+    """Divide the elements into runs of equal length, a power of two, so that each run is a complete subtree.
 
-    Some runs for each worker, to even out their pace; and no more, because accumulators travel.
+    There are a few runs for each worker, to balance their load, but no more, because accumulators are transferred.
     """
     length = 1
-    while len(elements) > length * workers * RUNS_A_WORKER:
+    while len(elements) > length * workers * RUNS_PER_WORKER:
         length *= 2
     return [(start, elements[start : start + length]) for start in range(0, len(elements), length)]
 
 
-def _in_parts(runs: Sequence[_Run]) -> list[tuple[int, _Run]]:
-    """Runs by the number of the part whose accumulators are merged by a worker: each by itself where they are few.
+def _group_runs(runs: Sequence[_Run]) -> list[tuple[int, _Run]]:
+    """Return each run with the number of its part. A worker merges the accumulators of a part.
 
-    Else, of thousands, a power of two of neighbours each, so that a part is a whole subtree.
+    If there are few runs, each is a part. Otherwise a part is a power of two of neighbours, a complete subtree.
     """
-    length = RUNS_A_PART if len(runs) > RUNS_A_PART else 1
+    length = RUNS_PER_PART if len(runs) > RUNS_PER_PART else 1
     return [(number // length, run) for number, run in enumerate(runs)]
 
 
-def _pickled(part: int, run: _Run, packed: _Packed) -> tuple[int, bytes]:
-    """All that travels is bytes: Beam's coder of other objects failed at times where two threads used it."""
-    return part, pickle.dumps(_accumulated(*run, packed))
+def _pickled_result(part: int, run: _Run, packed: _PickledFunctions) -> tuple[int, bytes]:
+    """Return a part's number and result as bytes. Beam's coder of other objects sometimes failed with two threads."""
+    return part, pickle.dumps(_accumulate(*run, packed))
 
 
-def _accumulated(start: int, elements: Sequence[Any], packed: _Packed) -> _Found:
+def _accumulate(start: int, elements: Sequence[Any], packed: _PickledFunctions) -> _Result:
     accumulate, merge = packed.functions()
-    nodes: merge_tree.Nodes = {}
+    nodes: Nodes = {}
     try:
         for number, element in enumerate(elements, start):
-            merge_tree.insert(nodes, 0, number, accumulate(element), merge)
+            _insert(nodes, 0, number, accumulate(element), merge)
     except KeraslineError as error:
         return error
     return nodes
 
 
-def _merged(part: int, pickled: Iterable[bytes], packed: _Packed) -> tuple[int, bytes]:
+def _merge_group(part: int, pickled: Iterable[bytes], packed: _PickledFunctions) -> tuple[int, bytes]:
     _, merge = packed.functions()
-    return part, pickle.dumps(_joined(map(pickle.loads, pickled), merge))
+    return part, pickle.dumps(_merge_parts(map(pickle.loads, pickled), merge))
 
 
-def _joined(parts: Iterable[_Found], merge: Callable) -> _Found:
-    nodes: merge_tree.Nodes = {}
+def _merge_parts(parts: Iterable[_Result], merge: Callable) -> _Result:
+    nodes: Nodes = {}
     for part in parts:
         if isinstance(part, KeraslineError):
             return part
-        merge_tree.add(nodes, part, merge)
+        for (level, index), accumulator in part.items():
+            _insert(nodes, level, index, accumulator, merge)
     return nodes
 
 
-def _keep(part: int, pickled: bytes, folder: Path) -> None:
-    with replaced(_file(folder, part)) as aside:  # an engine that lost a worker may do this twice, even at once
+def _insert(nodes: Nodes, level: int, index: int, accumulator: Any, merge: Callable) -> None:
+    """Add a subtree, and merge it with its sibling, and so on up the tree, while siblings are present."""
+    while (level, index ^ 1) in nodes:
+        sibling = nodes.pop((level, index ^ 1))
+        pair = (accumulator, sibling) if index % 2 == 0 else (sibling, accumulator)
+        accumulator, level, index = merge(*pair), level + 1, index // 2
+    nodes[level, index] = accumulator
+
+
+def _merge_subtrees(nodes: Nodes, merge: Callable) -> Any:
+    """Merge the subtrees that are left, in order, if the number of elements is not a power of two."""
+    ordered = [nodes[key] for key in sorted(nodes, key=lambda key: key[1] << key[0])]
+    return functools.reduce(merge, ordered)
+
+
+def _write(part: int, pickled: bytes, folder: Path) -> None:
+    with replaced(_file(folder, part)) as aside:  # an engine may run this twice, even concurrently
         aside.write_bytes(pickled)
 
 
@@ -214,8 +237,8 @@ def _file(folder: Path, part: int) -> Path:
     return folder / f"{part}.pickle"
 
 
-def _let_workers_import_us() -> None:
-    """Beam's worker processes begin with the environment and nothing else."""
+def _export_import_path() -> None:
+    """Let Beam's worker processes, which inherit only the environment, import this package."""
     root, paths = package_root(), os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if root and root not in paths:
         os.environ["PYTHONPATH"] = os.pathsep.join([*filter(None, paths), root])

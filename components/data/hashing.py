@@ -1,8 +1,8 @@
-"""A stable 64-bit hash of rows, the same on every machine and in every version, vectorised."""
+"""A vectorized 64-bit hash of rows that is the same on every machine and in every version."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +13,10 @@ _BASE = np.uint64(0x100000001B3)
 
 
 def row_hashes(batch: pa.RecordBatch, columns: Sequence[str] | None = None) -> np.ndarray:
-    """A hash of the values of `columns` (all by default) in each row.
+    """Return a hash of each row's values in `columns`, by default in all columns.
 
-    Equal rows have equal hashes, whatever batch they come in; integers and floats of equal value
-    are equal, as their type may be inferred differently from one file to the next.
+    Equal rows have equal hashes, in whichever batch they are. An integer and a float of equal value have equal hashes,
+    because type inference may differ between files.
 
     Returns:
         uint64 array of shape (rows,).
@@ -64,7 +64,7 @@ def _column_hashes(column: pa.Array) -> np.ndarray:
 
 
 def _segment_hashes(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The polynomial sum(value[i] * BASE**i) modulo 2**64 of each run of values."""
+    """Return the polynomial sum(value[i] * BASE**i) modulo 2**64 of each segment of the values."""
     hashes = np.zeros(len(lengths), np.uint64)
     filled = lengths > 0
     if filled.any():
@@ -75,7 +75,7 @@ def _segment_hashes(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return mix(hashes + lengths.astype(np.uint64))
 
 
-def _lengths(column: pa.Array, measure: object) -> np.ndarray:
+def _lengths(column: pa.Array, measure: Callable[[pa.Array], pa.Array]) -> np.ndarray:
     return pc.fill_null(measure(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
@@ -86,7 +86,7 @@ def _powers(count: int) -> np.ndarray:
 
 
 def mix(values: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): every bit moves every other."""
+    """Apply the finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): each bit affects every bit."""
     values = values ^ (values >> np.uint64(30))
     values = values * np.uint64(0xBF58476D1CE4E5B9)
     values = values ^ (values >> np.uint64(27))

@@ -1,4 +1,4 @@
-"""What images and audio are, told by their first bytes."""
+"""Detection of image and audio formats from the first bytes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Media:
-    """Facts of one image or clip.
+    """The format and size of an image or an audio clip.
 
     Attributes:
         kind: image or audio.
         format: PNG, JPEG, WAV, FLAC, ...
-        size: (height, width) in pixels, or (frames per second, channels, frames); None where only
-            decoding would tell.
+        size: (height, width) in pixels, or (sample rate in Hz, channels, frames). None if only decoding
+            would reveal it.
     """
 
     kind: str
@@ -25,7 +25,7 @@ class Media:
 
 
 def sniff(content: bytes) -> Media | None:
-    """What a file's content is; None where it is neither image nor audio, or its head is damaged."""
+    """Return the format of a file's content, or None if it is neither image nor audio, or its header is damaged."""
     if content[:4] == b"RIFF" and content[8:12] == b"WAVE":
         return _wav(content)
     if content[:4] == b"fLaC" and len(content) >= 42:
@@ -40,7 +40,7 @@ def sniff(content: bytes) -> Media | None:
 
 
 def _wav(content: bytes) -> Media | None:
-    """Walks the chunks of a WAV file (Microsoft and IBM, Multimedia Programming Interface, 1991)."""
+    """Read the chunks of a WAV file (Microsoft and IBM, Multimedia Programming Interface, 1991)."""
     at, rate, channels, block = 12, 0, 0, 0
     while at + 8 <= len(content):
         name, size = content[at : at + 4], struct.unpack_from("<I", content, at + 4)[0]
@@ -57,8 +57,8 @@ def _image(content: bytes) -> Media | None:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of decompression bombs: nothing is decompressed here
+            warnings.simplefilter("ignore")  # about decompression bombs; nothing is decompressed here
             with Image.open(io.BytesIO(content)) as image:
-                return Media("image", image.format, (image.height, image.width))
+                return Media("image", image.format or "unknown", (image.height, image.width))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None

@@ -1,4 +1,4 @@
-"""What stands for a missing value in a model's inputs; `kerasline.components.data.feed` has the whole rule."""
+"""The representation of missing values in model inputs. `model_inputs` states the whole rule."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def missing_value(dtype: str) -> Any:
-    """What stands for a missing value of a dtype.
+    """Return the value that represents a missing one: b"" for strings, NaN for floats, -1 for signed integers.
 
     Raises:
-        ValueError: nothing does.
+        ValueError: the dtype cannot represent a missing value.
     """
     if dtype == "string":
         return b""
@@ -18,4 +18,4 @@ def missing_value(dtype: str) -> Any:
         return math.nan
     if dtype.startswith("int"):
         return -1
-    raise ValueError(f"values are missing, and a {dtype} has none that says so")
+    raise ValueError(f"values are missing, and {dtype} cannot represent a missing value")

@@ -1,4 +1,4 @@
-"""Partial results kept between runs, by the content of what they were computed from."""
+"""Partial results that are cached between runs, by the content of the data they were computed from."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Any
 
 from kerasline.components.core.durable_files import replaced
 
-# Row groups in a part. States of few rows are not much smaller than those of many, and what is
-# remembered is to be merged in a fraction of the time that it took to compute.
-GROUPS = 4
+# Accumulators of few rows are hardly smaller than those of many, and merging cached ones must take a fraction of the
+# time of computing them.
+ROW_GROUPS_PER_PART = 4
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some row groups of a shard, a quarter of a million rows: what one worker reads at a time.
+    """Some row groups of a shard, about a quarter of a million rows, which one worker reads at a time.
 
     Attributes:
-        shard: a Parquet file.
-        groups: their numbers within it.
+        shard: path of a Parquet file.
+        groups: numbers of the row groups in the file.
     """
 
     shard: str
     groups: tuple[int, ...]
 
     def digest(self, columns: tuple[str, ...]) -> str:
-        """The SHA-256 of the columns' bytes, whatever file they lie in and whatever is beside them."""
+        """Return the SHA-256 of the columns' bytes. It depends on neither the file nor its other columns."""
         import pyarrow.parquet as pq
 
         metadata, digest = pq.read_metadata(self.shard), hashlib.sha256()
@@ -46,64 +46,64 @@ class Part:
         return digest.hexdigest()
 
 
-def parts(shards: Sequence[Path]) -> list[Part]:
-    """All rows of some shards, in order; the parts of a shard are of one length, or nearly, for workers' sake."""
+def split_into_parts(shards: Sequence[Path]) -> list[Part]:
+    """Divide shards into parts, in order. The parts of a shard have nearly equal length, to balance the workers."""
     import pyarrow.parquet as pq
 
-    found = []
+    parts = []
     for shard in map(str, shards):
         count = pq.read_metadata(shard).num_row_groups
-        number = -(-count // GROUPS)
+        number = -(-count // ROW_GROUPS_PER_PART)
         spans = [range(count * part // number, count * (part + 1) // number) for part in range(number)]
-        found += [Part(shard, tuple(span)) for span in spans]
-    return found
+        parts += [Part(shard, tuple(span)) for span in spans]
+    return parts
 
 
 @dataclass
-class Counted:
-    """An accumulator, and of how many elements it was computed anew or remembered."""
+class CountedResult:
+    """An accumulator, with the number of parts that were computed and the number that were read from the cache."""
 
     value: Any
     computed: int
-    remembered: int
+    cached: int
 
     @staticmethod
-    def merged(ours: Counted, theirs: Counted, merge: Callable[[Any, Any], Any]) -> Counted:
-        computed, remembered = ours.computed + theirs.computed, ours.remembered + theirs.remembered
-        return Counted(merge(ours.value, theirs.value), computed, remembered)
+    def merge(ours: CountedResult, theirs: CountedResult, merge_values: Callable[[Any, Any], Any]) -> CountedResult:
+        value = merge_values(ours.value, theirs.value)
+        return CountedResult(value, ours.computed + theirs.computed, ours.cached + theirs.cached)
 
 
 @dataclass(frozen=True)
-class Remembering:
-    """`accumulate`, which looks for its result first, and keeps it.
+class CachedAccumulate:
+    """A function of a part that reads its result from a cache, or computes and caches it.
 
     Attributes:
-        accumulate: a pure function of the part's columns, picklable.
-        columns: those that it reads.
-        folder: where results are kept, a file each, which no other function shares; None keeps none.
+        accumulate: picklable, pure function of the part's columns.
+        columns: columns that `accumulate` reads.
+        folder: folder for the results, one file each, for this function alone. None turns caching off.
     """
 
     accumulate: Callable[[Part], Any]
     columns: tuple[str, ...]
     folder: Path | None
 
-    def __call__(self, part: Part) -> Counted:
+    def __call__(self, part: Part) -> CountedResult:
         if self.folder is None:
-            return Counted(self.accumulate(part), 1, 0)
+            return CountedResult(self.accumulate(part), 1, 0)
         path = self.folder / part.digest(self.columns)
         found = _read(path)
         if found is not None:
-            return Counted(found, 0, 1)
+            return CountedResult(found, 0, 1)
         result = self.accumulate(part)
         _write(path, result)
-        return Counted(result, 1, 0)
+        return CountedResult(result, 1, 0)
 
 
 def _read(path: Path) -> Any | None:
-    """What was kept; None where nothing was, or it is damaged."""
+    """Return the cached result, or None if there is none or it is damaged."""
     try:
         data = path.read_bytes()
-        os.utime(path)  # what is used stays: garbage is told by its age
+        os.utime(path)  # garbage collection removes the files that were not used for long
     except OSError:
         return None
     digest, pickled = data[:32], data[32:]
@@ -111,7 +111,7 @@ def _read(path: Path) -> Any | None:
 
 
 def _write(path: Path, result: Any) -> None:
-    """Aside, then renamed: another process may read or write the same at the same moment."""
+    """Write atomically, because another process may read or write the same file."""
     pickled = pickle.dumps(result)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(path) as aside:

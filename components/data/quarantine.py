@@ -1,4 +1,4 @@
-"""Rows that cannot be used: the end of the run, or set aside with their reasons."""
+"""Rows that cannot be used: an error, or kept in a file with the reason."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from kerasline.components.core.errors import DataError
 
 
 class Quarantine:
-    """Takes the rows that a source cannot use.
+    """Receives the rows that a source cannot use.
 
     Args:
-        path: the file of the rows set aside, one JSON object a line: `source` (where it stood),
-            `reason`, `rows` (1, or how many are lost together), and `row` (its text) or `row_base64` (its bytes, where they are no text). None
-            where a bad row is an error.
+        path: JSON Lines file for bad rows. Each entry has `source` (the location), `reason`, `rows` (the number of rows
+            that are lost together, usually 1), and `row` (the text) or `row_base64` (the bytes, if they are not UTF-8).
+            None makes a bad row an error.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -25,19 +25,24 @@ class Quarantine:
         self.rows = 0
 
     @property
-    def keeps(self) -> bool:
-        """Whether bad rows are set aside, instead of ending the run."""
+    def enabled(self) -> bool:
+        """Whether bad rows are kept in the file instead of raising an error."""
         return self._path is not None
 
-    def put(self, where: str, reason: str, row: bytes | str, advice: str = "mend it", *, rows: int = 1) -> None:
-        """Sets a row aside, or several that are lost together.
+    def put(self, where: str, reason: str, row: bytes | str, advice: str = "fix it", *, rows: int = 1) -> None:
+        """Add a bad row, or several that are lost together.
+
+        Args:
+            where: location of the row.
+            advice: how to fix the data, for the error message.
 
         Raises:
-            DataError: bad rows are errors; says where, why and what to do.
+            DataError: there is no file for bad rows.
         """
         if self._path is None:
             raise DataError(
-                f"{where}: {reason}; {advice}, or set such rows aside with --set ExampleGen.bad_rows=quarantine"
+                f"{where}: {reason}; {advice}, or put such rows into quarantine with "
+                "--set ExampleGen.bad_rows=quarantine"
             )
         if self._file is None:
             self._file = self._path.open("w", encoding="utf-8")
@@ -46,7 +51,7 @@ class Quarantine:
         self.rows += rows
 
     def restart(self) -> None:
-        """Forgets what was set aside: the data is read again from its beginning."""
+        """Delete all entries, because the data is read again from the start."""
         self.close()
         self.rows = 0
         if self._path is not None:
@@ -59,7 +64,9 @@ class Quarantine:
 
 
 def _readable(row: bytes | str) -> dict[str, str]:
+    if isinstance(row, str):
+        return {"row": row}
     try:
-        return {"row": row if isinstance(row, str) else row.decode("utf-8")}
+        return {"row": row.decode("utf-8")}
     except UnicodeDecodeError:
         return {"row_base64": base64.b64encode(row).decode("ascii")}

@@ -1,4 +1,4 @@
-"""The row groups of a split's shards, and rows by where they stand in the split."""
+"""Reading a split by its row groups, and reading rows by their positions in the split."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kerasline.components.core.artifacts import Examples
 
 
 class RowGroup(NamedTuple):
-    """A row group of a shard: its number there, the place of its first row among all of the split, and its rows."""
+    """A row group: its shard, its number in the shard, the position of its first row in the split, and its size."""
 
     shard: str
     number: int
@@ -22,7 +22,7 @@ class RowGroup(NamedTuple):
 
 
 def row_groups(examples: Examples, split: str) -> Iterator[RowGroup]:
-    """All of a split, in order; only the shards' footers are read."""
+    """Yield all row groups of a split, in order. Only the footers of the shards are read."""
     first = 0
     for shard in examples.whole_shards(split):
         metadata = pq.read_metadata(shard)
@@ -33,12 +33,17 @@ def row_groups(examples: Examples, split: str) -> Iterator[RowGroup]:
 
 
 def rows_at(
-    examples: Examples, split: str, places: np.ndarray, columns: Sequence[str] | None = None
+    examples: Examples, split: str, positions: np.ndarray, columns: Sequence[str] | None = None
 ) -> Iterator[pa.Table]:
-    """Rows of a split by their places among all, in rising order; row group by row group, memory stays flat."""
+    """Yield the rows at ascending positions of a split, a table per row group, with one row group in memory.
+
+    Args:
+        positions: int64 (n,), ascending.
+        columns: columns to read, by default all.
+    """
     for shard, number, first, rows in row_groups(examples, split):
-        wanted = places[np.searchsorted(places, first) : np.searchsorted(places, first + rows)] - first
-        if len(wanted):
+        inside = positions[np.searchsorted(positions, first) : np.searchsorted(positions, first + rows)] - first
+        if len(inside):
             with pq.ParquetFile(shard) as file:
                 table = file.read_row_group(number, columns=None if columns is None else list(columns))
-            yield table if len(wanted) == rows else table.take(pa.array(wanted))
+            yield table if len(inside) == rows else table.take(pa.array(inside))

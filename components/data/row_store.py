@@ -1,8 +1,8 @@
-"""Rows laid out on disk so that TensorFlow itself reads any of them, in any order, without Python.
+"""Rows on disk that TensorFlow reads in any order, without Python.
 
-A row is a record of fixed length: its numbers, and for texts and lists the places where they lie in
-files beside it. The files are memory-mapped tensors; reading rows is `tf.gather`. What is in memory is
-the operating system's cache of the files, which it takes back when it needs to.
+A row is a record of fixed length. It holds the row's numbers, and for texts and lists their place in files beside it.
+The files are memory-mapped tensors, and reading rows is `tf.gather`. Only the operating system's file cache, which it
+reclaims on demand, takes memory.
 """
 
 from __future__ import annotations
@@ -21,39 +21,36 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
-from kerasline.components.data.feed import Column
 from kerasline.components.data.missing import missing_value
+from kerasline.components.data.model_inputs import InputColumn
 
 META = "rows.json"
-# Texts of a column that differ are kept in memory if they are no more than this; others are read.
-MOST_KNOWN = 1 << 16
-MOST_KNOWN_BYTES = 8 << 20
-BLOCK = 64  # bytes of text that are read at a time
+# Keep a column's distinct texts in memory up to this number and size; else read them from the file.
+MAX_CACHED_STRINGS = 1 << 16
+MAX_CACHED_BYTES = 8 << 20
+BLOCK = 64  # bytes of text in one read
 
 
 class RowStoreWriter:
-    """Lays rows out in a folder, which appears whole when all are written.
-
-    Use as a context manager.
+    """Writes rows to a folder, which appears complete at the end. Use as a context manager.
 
     Args:
-        folder: where; if it is there at the end, another process was faster, and its rows stay.
+        folder: the folder. If it exists at the end, another process was faster, and its rows are kept.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._unfinished = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.unfinished")
-        self._records: BinaryIO | None = None
         self._columns: dict[str, _ColumnWriter] = {}
         self._rows = 0
 
     def __enter__(self) -> RowStoreWriter:
         self._unfinished.mkdir(parents=True)
-        self._records = (self._unfinished / "records").open("wb")
+        self._records: BinaryIO = (self._unfinished / "records").open("wb")
         return self
 
-    def write(self, columns: Mapping[str, Column], rows: int) -> None:
-        """Adds rows; all calls give the same columns of the same dtypes and shapes."""
+    def write(self, columns: Mapping[str, InputColumn], rows: int) -> None:
+        """Append rows. All calls must pass the same columns, of the same dtypes and shapes."""
         if not self._columns:
             self._columns = {
                 name: _ColumnWriter(self._unfinished, number, column)
@@ -79,10 +76,10 @@ class RowStoreWriter:
 
 
 class RowStore:
-    """Rows that a `RowStoreWriter` laid out.
+    """Rows that a `RowStoreWriter` wrote.
 
     Args:
-        folder: it may be removed once this is made.
+        folder: the folder. It may be removed once this object exists.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -94,49 +91,49 @@ class RowStore:
 
     @property
     def bytes_a_row(self) -> int:
-        """What a row takes on average, its texts and lists with it."""
+        """The average size of a row in bytes, texts and lists included."""
         beside = sum(facts["beside_bytes"] for facts in self._facts.values())
         return self._records.shape[1] + beside // max(self.rows, 1)
 
     @property
     def varies(self) -> bool:
-        """Whether rows vary in length."""
+        """Whether some column's rows vary in length."""
         return any(facts["varies"] for facts in self._facts.values())
 
-    def gather(self, places: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Rows as tensors by column.
+    def gather(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return rows as tensors by column.
 
         Args:
-            places: int64 (n,).
+            rows: int64 (n,), indices of rows.
 
         Returns:
-            Tensors (n, ...) of the dtypes that were written; rows that vary are filled up to the
-            longest of these, with what stands for a missing value.
+            Tensors (n, ...) of the dtypes that were written. Rows that vary in length are padded to the longest of them
+            with the value that stands for a missing one.
         """
-        records, start, found = tf.gather(self._records, places), 0, {}
+        records, start, tensors = tf.gather(self._records, rows), 0, {}
         for name, column in self._columns.items():
-            found[name] = column.values(records[:, start : start + column.bytes])
+            tensors[name] = column.values(records[:, start : start + column.bytes])
             start += column.bytes
-        return found
+        return tensors
 
 
 class _ColumnWriter:
-    """One column: what of it is in the record, and what lies beside."""
+    """One column: its part of the records, and its files beside them."""
 
-    def __init__(self, folder: Path, number: int, first: Column) -> None:
+    def __init__(self, folder: Path, number: int, first: InputColumn) -> None:
         self._path = folder / f"column-{number}"
-        self._is_text = isinstance(first.values, pa.Array)
-        self._dtype = np.dtype("int64") if self._is_text else first.values.dtype
-        self._varies = first.lengths is not None
-        self._shape = () if self._varies else first.shape
-        self._texts = _TextWriter(self._path) if self._is_text else None
-        self._values = self._path.with_suffix(".values").open("wb") if self._varies else None
+        is_text = isinstance(first.values, pa.Array)
+        self._dtype = np.dtype("int64") if is_text else first.values.dtype
+        varies = first.lengths is not None
+        self._shape = () if varies else first.shape
+        self._strings = _StringWriter(self._path) if is_text else None
+        self._values: BinaryIO | None = self._path.with_suffix(".values").open("wb") if varies else None
         self._count = 0
 
-    def write(self, column: Column, rows: int) -> np.ndarray:
-        """The column's part of the records, uint8 (rows, bytes)."""
-        values = self._texts.codes(column.values) if self._is_text else np.ascontiguousarray(column.values)
-        if not self._varies:
+    def write(self, column: InputColumn, rows: int) -> np.ndarray:
+        """Return the column's part of the records, uint8 (rows, bytes)."""
+        values = self._strings.codes(column.values) if self._strings else np.ascontiguousarray(column.values)
+        if self._values is None or column.lengths is None:
             return values.view(np.uint8).reshape(rows, -1)
         values.tofile(self._values)
         starts = self._count + np.cumsum(column.lengths) - column.lengths
@@ -145,17 +142,17 @@ class _ColumnWriter:
 
     def close(self) -> dict[str, Any]:
         beside = self._count * self._dtype.itemsize
-        if self._varies:
+        if self._values is not None:
             _pad(self._values, beside, self._dtype.itemsize)
-        if self._is_text:
-            beside += self._texts.close()
-        size = 16 if self._varies else math.prod(self._shape) * self._dtype.itemsize
+        if self._strings is not None:
+            beside += self._strings.close()
+        size = 16 if self._values is not None else math.prod(size or 1 for size in self._shape) * self._dtype.itemsize
         return {
             "file": self._path.name,
             "dtype": self._dtype.name,
-            "text": self._is_text,
+            "text": self._strings is not None,
             "shape": self._shape,
-            "varies": self._varies,
+            "varies": self._values is not None,
             "bytes": size,
             "values": self._count,
             "beside_bytes": beside,
@@ -168,36 +165,36 @@ class _ColumnReader:
         self._varies, self._shape = facts["varies"], facts["shape"]
         self.bytes: int = facts["bytes"]
         path = folder / facts["file"]
-        self._texts = _TextReader(path) if facts["text"] else None
+        self._strings = _StringReader(path) if facts["text"] else None
         self._missing = missing_value("string" if facts["text"] else facts["dtype"]) if self._varies else None
         if self._varies:
             self._values = _mapped(path.with_suffix(".values"), self._dtype, (max(facts["values"], 1),))
 
     def values(self, part: tf.Tensor) -> tf.Tensor:
-        """The column's values, of its part of some records."""
+        """Return the column's values, decoded from its part of some records."""
         if not self._varies:
             numbers = _as(self._dtype, part, [-1, *self._shape])
-            return numbers if self._texts is None else self._texts.texts(numbers)
-        places = _as(tf.int64, part, [-1, 2])
-        starts, lengths = places[:, 0], places[:, 1]
+            return numbers if self._strings is None else self._strings.strings(numbers)
+        ranges = _as(tf.int64, part, [-1, 2])
+        starts, lengths = ranges[:, 0], ranges[:, 1]
         flat = tf.gather(self._values, tf.ragged.range(starts, starts + lengths).flat_values)
-        if self._texts is not None:
-            flat = self._texts.texts(flat)
+        if self._strings is not None:
+            flat = self._strings.strings(flat)
         missing = tf.constant(self._missing, flat.dtype)
         return tf.RaggedTensor.from_row_lengths(flat, lengths, validate=False).to_tensor(missing)
 
 
-class _TextWriter:
-    """Texts by number: one that recurs is kept once, while there are not too many."""
+class _StringWriter:
+    """Writes numbered texts. A recurring text is written once while the number of distinct texts is small."""
 
     def __init__(self, path: Path) -> None:
         self._bytes = path.with_suffix(".bytes").open("wb")
-        self._places = path.with_suffix(".places").open("wb")  # start and length of each text
+        self._places = path.with_suffix(".places").open("wb")  # start and length of each string
         self._known = pa.array([], pa.large_binary())
         self._size = self._count = 0
 
     def codes(self, texts: pa.Array) -> np.ndarray:
-        """The number of each text, int64 (n,)."""
+        """Return the number of each text, int64 (n,)."""
         found = texts.dictionary_encode()
         distinct = found.dictionary
         code = pc.index_in(distinct, self._known).cast(pa.int64())
@@ -215,8 +212,8 @@ class _TextWriter:
         if len(new) and lengths.sum():
             offsets = np.frombuffer(new.buffers()[1], np.int64)[new.offset :]
             self._bytes.write(new.buffers()[2][int(offsets[0]) : int(offsets[len(new)])])
-        # Numbers are places among all texts, so none is known any more once one was left out.
-        fits = self._count + len(new) <= MOST_KNOWN and self._size <= MOST_KNOWN_BYTES
+        # Numbers index all texts, so once one was left out the later ones cannot be known either.
+        fits = self._count + len(new) <= MAX_CACHED_STRINGS and self._size <= MAX_CACHED_BYTES
         if fits and len(self._known) == self._count:
             self._known = pa.concat_arrays([self._known, new])
         self._count += len(new)
@@ -228,8 +225,8 @@ class _TextWriter:
         return self._size
 
 
-class _TextReader:
-    """Texts by number, from memory where they are few."""
+class _StringReader:
+    """Reads texts by number, from memory if they are few."""
 
     def __init__(self, path: Path) -> None:
         places, data = path.with_suffix(".places"), path.with_suffix(".bytes")
@@ -237,12 +234,12 @@ class _TextReader:
         self._places = _mapped(places, tf.int64, (count, 2))
         self._blocks = _mapped(data, tf.uint8, (size // BLOCK, BLOCK))
         self._known = None
-        if count <= MOST_KNOWN and size <= MOST_KNOWN_BYTES:
+        if count <= MAX_CACHED_STRINGS and size <= MAX_CACHED_BYTES:
             with tf.device("CPU"):
                 self._known = self._read(tf.range(count, dtype=tf.int64))
 
-    def texts(self, numbers: tf.Tensor) -> tf.Tensor:
-        """Texts of the shape of their numbers."""
+    def strings(self, numbers: tf.Tensor) -> tf.Tensor:
+        """Return texts, in the shape of their numbers."""
         if self._known is not None:
             return tf.gather(self._known, numbers)
         return tf.reshape(self._read(tf.reshape(numbers, [-1])), tf.shape(numbers))
@@ -253,7 +250,7 @@ class _TextReader:
         first = start // BLOCK
         count = tf.where(length > 0, (start + length - 1) // BLOCK - first + 1, 0)
         blocks = tf.gather(self._blocks, tf.ragged.range(first, first + count).flat_values)
-        # Bytes become texts by way of a serialised tensor, whose content stands at its end.
+        # TensorFlow has no cast from bytes to texts: a serialised tensor ends with its content.
         content = tf.io.serialize_tensor(tf.reshape(blocks, [-1]))
         header = tf.cast(tf.strings.length(content), tf.int64) - tf.size(blocks, tf.int64)
         at = header + tf.cumsum(count, exclusive=True) * BLOCK + start % BLOCK
@@ -261,13 +258,13 @@ class _TextReader:
 
 
 def _pad(file: BinaryIO, size: int, unit: int) -> None:
-    """Fills a file of this size up to whole units, at least one: an empty file cannot be mapped."""
+    """Pad a file to a multiple of `unit`, at least one unit, as an empty file cannot be mapped. Close it."""
     file.write(b"\0" * (max(-(-size // unit), 1) * unit - size))
     file.close()
 
 
 def _as(dtype: tf.DType, part: tf.Tensor, shape: list[int]) -> tf.Tensor:
-    """Bytes (rows, ...) as numbers of a shape."""
+    """Return bytes (rows, ...) as numbers of a shape."""
     if dtype == tf.bool:
         return tf.reshape(part != 0, shape)
     if dtype.size == 1:
@@ -276,7 +273,7 @@ def _as(dtype: tf.DType, part: tf.Tensor, shape: list[int]) -> tf.Tensor:
 
 
 def _mapped(path: Path, dtype: tf.DType, shape: tuple[int, ...]) -> tf.Tensor:
-    """A file as a tensor, without a copy. (TensorFlow's own ImmutableConst copies it at times.)"""
-    # Copy on write, as NumPy lends nothing that is read-only; nothing is ever written.
+    """Return a file as a tensor without copying it, which TensorFlow's own ImmutableConst does at times."""
+    # Copy-on-write mode because NumPy does not export read-only arrays. Nothing is written.
     array = np.memmap(path, dtype.as_numpy_dtype, mode="c", shape=shape)
     return tf.experimental.dlpack.from_dlpack(np.asarray(array).__dlpack__())

@@ -1,4 +1,4 @@
-"""Writing an Examples artifact: rows come in batches, leave as Parquet shards of each split."""
+"""Writing an Examples artifact: batches of rows become Parquet shards of each split."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ from kerasline.components.core.errors import DataError
 
 ROW_GROUP_ROWS = 65536
 SHARD_GROUPS = 8
-ROW_GROUP_BYTES = 64 << 20  # where rows are wide, such as images
+ROW_GROUP_BYTES = 64 << 20  # bounds row groups of wide rows, such as images
 BATCH_BYTES = 4 << 20
 
 
 class ExamplesWriter:
-    """Writes splits of an Examples artifact; memory stays at one row group a split.
+    """Writes the splits of an Examples artifact, with at most one row group per split in memory.
 
-    Use as a context manager; the manifest is written at the end, if nothing was raised.
+    Use it as a context manager. The manifest is written at the end, unless an exception was raised.
 
     Args:
-        examples: the artifact to fill; its folder is empty.
-        splits: the names of all splits, in order.
+        examples: the artifact to write. Its folder is empty.
+        splits: names of all splits, in order.
+
+    Attributes:
+        facts: further entries of the manifest.
     """
 
     def __init__(self, examples: Examples, splits: Sequence[str]) -> None:
         self._examples = examples
         self._splits = {name: _SplitWriter(examples, name) for name in splits}
-        self.facts: dict[str, Any] = {}  # for the manifest, beside the splits
+        self.facts: dict[str, Any] = {}
 
     def __enter__(self) -> ExamplesWriter:
         return self
@@ -45,20 +48,20 @@ class ExamplesWriter:
             self._examples.write_json(Examples.MANIFEST, {"splits": splits, **self.facts})
 
     def write(self, split: str, batch: pa.RecordBatch) -> None:
-        """Adds rows to a split; all batches have one schema."""
+        """Add rows to a split. All batches have the same schema."""
         self._splits[split].write(batch)
 
-    def adopt(self, split: str, shard: Path, rows: int) -> None:
-        """Adds a shard that was written elsewhere, and moves it here."""
-        self._splits[split].adopt(shard, rows)
+    def move_shard(self, split: str, shard: Path, rows: int) -> None:
+        """Add a shard that was written elsewhere by moving its file."""
+        self._splits[split].move_shard(shard, rows)
 
     def shards(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Every shard so far, with its split, as the manifest has it."""
+        """Yield the split and the manifest entry of each shard written so far."""
         for name, split in self._splits.items():
             yield from ((name, shard) for shard in split.shards)
 
     def end_shards(self) -> None:
-        """Begins new shards with the next rows."""
+        """Start new shards with the next rows."""
         for split in self._splits.values():
             split.close()
 
@@ -66,25 +69,25 @@ class ExamplesWriter:
     def rows(self) -> dict[str, int]:
         return {name: split.rows for name, split in self._splits.items()}
 
-    def check_whole(self, read: int, set_aside: int) -> None:
-        """Raises a RuntimeError where rows were lost: a mistake of ours."""
+    def check_row_counts(self, read: int, quarantined: int) -> None:
+        """Raise a RuntimeError if rows were lost, which is a bug of this package."""
         written = sum(self.rows.values())
-        if read != written + set_aside:
-            raise RuntimeError(f"{read} rows read, {written} written and {set_aside} set aside")
+        if read != written + quarantined:
+            raise RuntimeError(f"{read} rows read, but {written} written and {quarantined} put into quarantine")
 
-    def check_filled(self, source: str) -> None:
-        """Raises a DataError where a split got no row."""
+    def check_no_empty_split(self, source: str) -> None:
+        """Raise a DataError if a split has no rows."""
         empty = [name for name, rows in self.rows.items() if not rows]
         if empty:
             counts = ", ".join(f"{name} {rows}" for name, rows in self.rows.items())
             raise DataError(
-                f"{source}: split {empty[0]!r} got no rows ({counts}); "
-                "give more rows, or other shares with --set ExampleGen.splits"
+                f"{source}: split {empty[0]!r} has no rows ({counts}); "
+                "give more rows, or change the sizes with --set ExampleGen.splits"
             )
 
 
-def rows_a_batch(metadata: pq.FileMetaData) -> int:
-    """Rows to read of a Parquet file at a time: wide rows take no more memory than narrow ones."""
+def rows_per_batch(metadata: pq.FileMetaData) -> int:
+    """Return the number of rows to read from a Parquet file at a time, so that wide rows take no more memory."""
     size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
     return max(256, min(ROW_GROUP_ROWS, BATCH_BYTES * metadata.num_rows // max(size, 1)))
 
@@ -93,54 +96,53 @@ class _SplitWriter:
     def __init__(self, examples: Examples, name: str) -> None:
         self._examples, self._name = examples, name
         self._file: pq.ParquetWriter | None = None
-        self._groups = 0  # in that file
-        self._waiting: list[pa.RecordBatch] = []
-        self._waiting_rows = self._waiting_bytes = 0
+        self._groups = 0  # written to that file
+        self._buffer: list[pa.RecordBatch] = []
+        self._buffered_rows = self._buffered_bytes = 0
         self.shards: list[dict[str, Any]] = []
         self.rows = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
-        self._waiting.append(batch)
-        self._waiting_rows += batch.num_rows
-        self._waiting_bytes += batch.nbytes
+        self._buffer.append(batch)
+        self._buffered_rows += batch.num_rows
+        self._buffered_bytes += batch.nbytes
         self.rows += batch.num_rows
-        if self._waiting_bytes >= ROW_GROUP_BYTES:
-            self._write_waiting()
-        elif self._waiting_rows >= ROW_GROUP_ROWS:
-            table = pa.Table.from_batches(self._waiting)
+        if self._buffered_bytes >= ROW_GROUP_BYTES:
+            self._write_buffer()
+        elif self._buffered_rows >= ROW_GROUP_ROWS:
+            table = pa.Table.from_batches(self._buffer)
             whole = table.num_rows - table.num_rows % ROW_GROUP_ROWS
             for start in range(0, whole, ROW_GROUP_ROWS):
                 self._write_group(table.slice(start, ROW_GROUP_ROWS))
-            self._waiting = table.slice(whole).to_batches()
-            self._waiting_rows = table.num_rows - whole
-            self._waiting_bytes = sum(batch.nbytes for batch in self._waiting)
+            self._buffer = table.slice(whole).to_batches()
+            self._buffered_rows = table.num_rows - whole
+            self._buffered_bytes = sum(batch.nbytes for batch in self._buffer)
 
-    def adopt(self, shard: Path, rows: int) -> None:
+    def move_shard(self, shard: Path, rows: int) -> None:
         self.close()
         shutil.move(shard, self._new_shard())
         self.shards[-1]["rows"] = rows
         self.rows += rows
 
     def close(self) -> None:
-        self._write_waiting()
+        self._write_buffer()
         self._close_file()
 
-    def _write_waiting(self) -> None:
-        if self._waiting_rows:
-            self._write_group(pa.Table.from_batches(self._waiting))
-            self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+    def _write_buffer(self) -> None:
+        if self._buffered_rows:
+            self._write_group(pa.Table.from_batches(self._buffer))
+            self._buffer, self._buffered_rows, self._buffered_bytes = [], 0, 0
 
     def _write_group(self, group: pa.Table) -> None:
-        if self._file is None:
-            self._open_file(group.schema)
-        self._file.write_table(group, row_group_size=ROW_GROUP_ROWS)
+        file = self._file = self._file or self._open_file(group.schema)
+        file.write_table(group, row_group_size=ROW_GROUP_ROWS)
         self.shards[-1]["rows"] += group.num_rows
         self._groups += 1
         if self._groups == SHARD_GROUPS:
             self._close_file()
 
-    def _open_file(self, schema: pa.Schema) -> None:
-        self._file = pq.ParquetWriter(self._new_shard(), schema, compression="zstd")
+    def _open_file(self, schema: pa.Schema) -> pq.ParquetWriter:
+        return pq.ParquetWriter(self._new_shard(), schema, compression="zstd")
 
     def _new_shard(self) -> Path:
         path = f"{self._name}/{len(self.shards):05d}.parquet"

@@ -1,7 +1,7 @@
-"""A shuffled order that is computed, not kept: the row at any place, for any number of rows.
+"""A shuffled order of any number of rows, computed on demand instead of stored.
 
-A Feistel network on pairs (row // side, row % side), whose round function is a mixed hash; pairs that
-are no row are walked past (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002).
+A Feistel network permutes pairs (row // side, row % side). Its round function is a mixing hash. Pairs that do not
+denote a row are permuted again until they do (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002).
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import math
 import tensorflow as tf
 
 _FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-ROUNDS = 6  # four make it a pseudo-random permutation (Luby and Rackoff, 1988), more for short orders
+ROUNDS = 6  # four give a pseudo-random permutation (Luby and Rackoff, 1988); short orders need more
 
 
 def shuffled(places: tf.Tensor, rows: int, seed: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-    """The rows that stand at some places of an order.
+    """Return the rows at some places of a shuffled order.
 
     Args:
         places: int64 (n,), each from 0 to rows - 1.
-        rows: how many there are: all places together give each row once.
-        seed, epoch: int64; each pair has an order of its own, the same on every machine.
+        rows: number of rows. All places together give each row once.
+        seed, epoch: int64 scalars. Each pair has its own order, the same on every machine.
 
     Returns:
         int64 (n,).
@@ -51,7 +51,7 @@ def _permuted(row: tf.Tensor, side: int, keys: tf.Tensor) -> tf.Tensor:
 
 
 def _moved(half: tf.Tensor, other: tf.Tensor, key: tf.Tensor, side: int) -> tf.Tensor:
-    """(half + a hash of the other) modulo side, without a division."""
+    """Return (half + a hash of the other half) modulo side, computed without a division."""
     mixed = tf.cast(other, tf.uint64) * tf.constant(_FACTORS[0], tf.uint64) + key
     mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, tf.constant(32, tf.uint64)))
     mixed = mixed * tf.constant(_FACTORS[1], tf.uint64)
@@ -62,13 +62,13 @@ def _moved(half: tf.Tensor, other: tf.Tensor, key: tf.Tensor, side: int) -> tf.T
 
 
 def _keys(seed: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-    """A key for each round, uint64 (ROUNDS,)."""
-    start = _mix(_mix(tf.cast(seed, tf.uint64)) + tf.cast(epoch, tf.uint64))
-    return _mix(start + tf.cast(tf.range(1, ROUNDS + 1), tf.uint64))
+    """Return a key for each round, uint64 (ROUNDS,)."""
+    start = mix(mix(tf.cast(seed, tf.uint64)) + tf.cast(epoch, tf.uint64))
+    return mix(start + tf.cast(tf.range(1, ROUNDS + 1), tf.uint64))
 
 
-def _mix(values: tf.Tensor) -> tf.Tensor:
-    """SplitMix64's step and finaliser (Steele, Lea and Flood, OOPSLA 2014)."""
+def mix(values: tf.Tensor) -> tf.Tensor:
+    """Hash uint64 values by SplitMix64's step and finaliser (Steele, Lea and Flood, OOPSLA 2014)."""
     values = values + tf.constant(0x9E3779B97F4A7C15, tf.uint64)
     for shift, factor in zip((30, 27), _FACTORS):
         values = tf.bitwise.bitwise_xor(values, tf.bitwise.right_shift(values, tf.constant(shift, tf.uint64)))

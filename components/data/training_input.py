@@ -1,8 +1,7 @@
-"""What a model is trained and evaluated on: shards become batches of preprocessed tensors.
+"""The input of training and evaluation: shards become batches of preprocessed tensors.
 
-The rows are laid out once in a row store; from then on TensorFlow alone is at work. Batches are drawn
-several at once: one gather, one call of the preprocessing, then cut. No Python runs on the way, and
-memory stays flat.
+The rows are written once to a row store. From then on only TensorFlow's operations run: several batches are gathered
+and preprocessed together, then cut. No Python runs on the way, and memory does not grow with the data.
 """
 
 from __future__ import annotations
@@ -21,26 +20,26 @@ import tensorflow as tf
 
 from kerasline.components.core.artifacts import Examples, Preprocessing
 from kerasline.components.core.errors import DataError, ParameterError
-from kerasline.components.data.feed import column, rows_a_batch
+from kerasline.components.data.label_columns import check_no_nulls, raw_label_columns
+from kerasline.components.data.model_inputs import feed_column, rows_per_batch
 from kerasline.components.data.row_store import RowStore, RowStoreWriter
 from kerasline.components.data.shuffling import shuffled
-from kerasline.components.data.targets import check_complete, columns_beside
-from kerasline.components.preprocessing.random_layers import called_at_random, is_random
+from kerasline.components.preprocessing.training_mode import PartPositions, call_with_seed, is_random, rows_at
 
 SUPER_BATCH_ROWS = 4096
-# Batches made ahead; fewer where they would take more than `MOST_BYTES_KEPT`.
+# Number of batches to prefetch, reduced if they would take more than `CACHE_BYTES`.
 PREFETCHED = 16
-# What is gone through more than once is kept preprocessed in memory if it takes no more than this.
-MOST_BYTES_KEPT = 64 << 20
-# Numbers, and bytes of texts and lists, that are taken at once.
-MOST_NUMBERS_AT_ONCE = 1 << 21
-MOST_BYTES_GATHERED = 32 << 20
-# Calls of the preprocessing at once.
-SIDE_BY_SIDE = min(os.cpu_count() or 1, 8)
+# Largest preprocessed split that is kept in memory if it is read more than once.
+CACHE_BYTES = 64 << 20
+# Bounds on one super-batch: its numbers, and its bytes of texts and lists.
+SUPER_BATCH_NUMBERS = 1 << 21
+SUPER_BATCH_BYTES = 32 << 20
+# Number of concurrent calls of the preprocessing.
+PARALLEL_CALLS = min(os.cpu_count() or 1, 8)
 
 
 def steps_per_epoch(examples: Examples, split: str, batch_size: int) -> int:
-    """Batches an epoch; the last may be smaller."""
+    """Return the number of batches in an epoch. The last batch may be smaller."""
     return -(-examples.rows(split) // batch_size)
 
 
@@ -55,54 +54,54 @@ def dataset(
     epochs: int | None = 1,
     first_epoch: int = 0,
 ) -> tf.data.Dataset:
-    """Batches of (features by name, label), or (features, label, weight) where rows have a weight.
+    """Return batches of (features by name, label), or (features, label, weight) if rows have a weight.
 
     Several labels are a dict by name.
 
     Args:
-        batch_size: rows a batch; the last of an epoch has what is left.
-        work_dir: where the rows are laid out; it may be removed while the dataset is used.
-        seed: shuffles all rows anew in each epoch, the same way for the same seed; None keeps
-            their order. With a seed, layers that are random in training are: the same way too.
-        epochs: None repeats for ever.
-        first_epoch: the number of the first epoch, which decides its order.
+        batch_size: number of rows in a batch. The last batch of an epoch has the remaining rows.
+        work_dir: folder for the row store. It may be removed while the dataset is in use.
+        seed: for training. Shuffles the rows in each epoch, turns random layers on, and gives the rows that layers were
+            adapted on their out-of-fold encodings. Deterministic for each seed. None, for evaluation, keeps the order.
+        epochs: number of epochs. None repeats without end.
+        first_epoch: number of the first epoch, which decides its order.
 
     Raises:
-        DataError: a column is missing or of the wrong kind, a label is missing in some rows, the
-            split has no rows, or the preprocessing has no label.
+        DataError: a column is missing or has the wrong type, a label is missing in some rows, the split has no rows, or
+            the preprocessing has no label.
     """
-    made = _Batches(_source(examples, split, preprocessing, work_dir), batch_size, seed)
-    prefetched = made.ahead(batch_size, PREFETCHED)
+    batches = _Batches(_source(examples, split, preprocessing, work_dir, seed is not None), batch_size, seed)
+    prefetched = batches.prefetchable(batch_size, PREFETCHED)
     if seed is None and epochs == 1:
-        data = made.one_by_one(tf.constant(0, tf.int64))
-        data = data.apply(tf.data.experimental.assert_cardinality(made.an_epoch))
-        data = data.cache() if made.fit_in_memory else data.prefetch(prefetched)
+        data = batches.one_by_one(tf.constant(0, tf.int64))
+        data = data.apply(tf.data.experimental.assert_cardinality(batches.an_epoch))
+        data = data.cache() if batches.fit_in_memory else data.prefetch(prefetched)
     else:
         last = tf.int64.max if epochs is None else first_epoch + epochs
         numbers = tf.data.Dataset.range(first_epoch, last)
-        data = numbers.flat_map(made.one_by_one).prefetch(prefetched)
-    return data.with_options(_without_copies())
+        data = numbers.flat_map(batches.one_by_one).prefetch(prefetched)
+    return data.with_options(_without_rewriting())
 
 
 class Chunks:
-    """What training takes: the batches of a split, several at a time, without end.
+    """The endless input of a training: chunks of several consecutive batches of a split.
 
     Args:
-        batch_size: rows a batch, of all workers together.
-        shuffle: else the rows keep their order in every epoch.
-        worker, workers: of each batch, this worker gets its share of the rows, one after the other:
-            as many as any other, or in the last of an epoch, which may have fewer rows, as many to
-            within one; of one with less than a row for each worker it gets all.
+        batch_size: number of rows in a batch, over all workers.
+        shuffle: whether to shuffle the rows in each epoch.
+        worker, workers: this worker's index, and the number of workers. Each worker gets an equal, consecutive share of
+            the rows of each batch. Shares of an epoch's last, smaller batch differ by at most one row. If it has fewer
+            rows than there are workers, each worker gets all of them.
 
     Attributes:
-        rows: rows an epoch.
-        an_epoch: batches an epoch.
-        at_once: batches a chunk; the last of an epoch has what is left.
-        share: rows of a batch that this worker gets.
+        rows: number of rows in an epoch.
+        an_epoch: number of batches in an epoch.
+        at_once: number of batches in a chunk. The last chunk of an epoch has the remaining batches.
+        share: number of rows of a batch that this worker gets.
 
     Raises:
-        ParameterError: the workers cannot share a batch evenly.
-        DataError: as `dataset`.
+        ParameterError: the batch size is not a multiple of the number of workers.
+        DataError: as for `dataset`.
     """
 
     def __init__(
@@ -120,22 +119,22 @@ class Chunks:
     ) -> None:
         if batch_size % workers:
             raise ParameterError(f"batch_size: {batch_size} rows cannot be shared by {workers} workers evenly")
-        source = _source(examples, split, preprocessing, work_dir)
+        source = _source(examples, split, preprocessing, work_dir, training=True)
         self._batches = _Batches(source, batch_size, seed, shuffle, worker, workers)
         self.rows, self.an_epoch = self._batches.rows, self._batches.an_epoch
         self.at_once, self.share = self._batches.at_once, batch_size // workers
 
     def starting(self, epoch: int, step: int) -> tf.data.Dataset:
-        """Chunks from any step of any epoch on: what `dataset` gives, several batches in a row."""
+        """Return the chunks from a step of an epoch on: the batches of `dataset`, several at a time."""
         begun = self._batches.several(tf.constant(epoch, tf.int64), step)
         rest = tf.data.Dataset.range(epoch + 1, tf.int64.max).flat_map(self._batches.several)
-        ahead = self._batches.ahead(self.share * self.at_once, most=4)
-        return begun.concatenate(rest).prefetch(ahead).with_options(_without_copies())
+        prefetched = self._batches.prefetchable(self.share * self.at_once, most=4)
+        return begun.concatenate(rest).prefetch(prefetched).with_options(_without_rewriting())
 
 
 @dataclass(frozen=True)
 class _Batches:
-    """The batches of a split, in the order of a seed."""
+    """The batches of a split, in the order that a seed decides."""
 
     source: _Source
     batch_size: int
@@ -159,45 +158,47 @@ class _Batches:
 
     @functools.cached_property
     def at_once(self) -> int:
-        """Batches that are made in one go: what is random, or filled up to the longest, one by one."""
+        """Number of batches that are prepared together: one if layers are random or rows vary in length."""
         alone = self.random or self.source.store.varies
         return 1 if alone else min(self.source.batches_at_once(self.batch_size), self.an_epoch)
 
     @property
     def fit_in_memory(self) -> bool:
-        return _bytes_of(self.source.outputs.values(), self.rows) <= MOST_BYTES_KEPT
+        return _bytes_of(self.source.outputs.values(), self.rows) <= CACHE_BYTES
 
-    def ahead(self, rows: int, most: int) -> int:
-        """How many elements of so many rows may wait to be used."""
-        return max(1, min(most, MOST_BYTES_KEPT // max(_bytes_of(self.source.outputs.values(), rows), 1)))
+    def prefetchable(self, rows: int, most: int) -> int:
+        """Return how many elements of this number of rows to prefetch."""
+        return max(1, min(most, CACHE_BYTES // max(_bytes_of(self.source.outputs.values(), rows), 1)))
 
     def several(self, epoch: tf.Tensor, first: int = 0) -> tf.data.Dataset:
-        """An epoch from its step `first` on, `at_once` batches at a time."""
+        """Return an epoch from its step `first` on, `at_once` batches at a time."""
         starts = tf.data.Dataset.range(first, self.an_epoch, self.at_once)
-        return starts.map(lambda step: self._made(epoch, step), num_parallel_calls=SIDE_BY_SIDE, deterministic=True)
+        return starts.map(lambda step: self._prepared(epoch, step), PARALLEL_CALLS, deterministic=True)
 
     def one_by_one(self, epoch: tf.Tensor) -> tf.data.Dataset:
         data = self.several(epoch)
         return data if self.at_once == 1 else data.rebatch(self.batch_size)
 
-    def _made(self, epoch: tf.Tensor, step: tf.Tensor) -> Any:
-        places = _places(step, self.at_once, self.rows, self.batch_size, self.worker, self.workers)
+    def _prepared(self, epoch: tf.Tensor, step: tf.Tensor) -> Any:
+        rows = _places(step, self.at_once, self.rows, self.batch_size, self.worker, self.workers)
         if self.seed is not None and self.shuffle:
-            places = shuffled(places, self.rows, tf.constant(self.seed, tf.int64), epoch)
-        moment = (self.seed, epoch, step) if self.random else None
-        return self.source.prepared(self.source.store.gather(places), moment)
+            rows = shuffled(rows, self.rows, tf.constant(self.seed, tf.int64), epoch)
+        seeds = (self.seed, epoch, step) if self.random else None
+        return self.source.prepared(rows, seeds)
 
 
-def _without_copies() -> tf.data.Options:
-    """tf.data optimises a pipeline by way of a serialised graph, with a copy of every mapped file in it;
-    none of its rewritings has anything to do here."""
+def _without_rewriting() -> tf.data.Options:
+    """Turn off tf.data's graph rewriting, which would serialise the graph and copy every memory-mapped file into it.
+
+    None of its rewrites applies to these pipelines.
+    """
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
     return options
 
 
 def _places(first: tf.Tensor, batches: int, rows: int, batch_size: int, worker: int, workers: int) -> tf.Tensor:
-    """The places in the order of the rows of some batches from the first on, of this worker."""
+    """Return the places, in the order of an epoch, of this worker's rows in some batches from `first` on."""
     starts = tf.range(first * batch_size, tf.minimum((first + batches) * batch_size, rows), batch_size)
     sizes = tf.minimum(rows - starts, batch_size)
     shared = sizes >= workers
@@ -211,11 +212,12 @@ class _Source:
     """Rows on disk, and how they become features, label and weight.
 
     Attributes:
-        store: columns by name: raw ones, or preprocessed ones where they were materialised.
-        model: the preprocessing; None where the store has what it gives.
-        labels: their names among the model's outputs or the store's columns.
-        weight: likewise, or None.
-        outputs: what the model gives, symbolic tensors by name.
+        store: columns by name: raw, or preprocessed if they were materialized.
+        model: the preprocessing. None if the store has its outputs.
+        labels: names among the model's outputs or the store's columns.
+        weight: a name likewise, or None.
+        outputs: the model's outputs, symbolic tensors by name.
+        positions: for rows whose encodings must be out-of-fold, or None.
     """
 
     store: RowStore
@@ -223,19 +225,24 @@ class _Source:
     labels: Sequence[str]
     weight: str | None
     outputs: Mapping[str, Any]
+    positions: PartPositions | None
 
-    def prepared(self, columns: dict[str, Any], moment: tuple[Any, ...] | None) -> tuple[Any, ...]:
-        """Features by name, the label or labels by name, and the weight where there is one.
+    def prepared(self, rows: tf.Tensor, seeds: tuple[Any, ...] | None) -> tuple[Any, ...]:
+        """Return features by name, the label or labels by name, and the weight if there is one.
 
         Args:
-            moment: seeds what is random in training; None for evaluation.
+            rows: int64 (n,), indices in the store.
+            seeds: for random layers. None turns them off.
         """
-        wanted = self.outputs if self.model is None else self.model.input
-        features = {name: tf.cast(columns[name], tensor.dtype) for name, tensor in wanted.items()}
-        if self.model is not None and moment is None:
-            features = dict(self.model(features, training=False))
-        elif self.model is not None:
-            features = dict(called_at_random(self.model, features, moment))
+        columns = self.store.gather(rows)
+        entering = self.outputs if self.model is None else self.model.input
+        features = {name: tf.cast(columns[name], tensor.dtype) for name, tensor in entering.items()}
+        if self.model is not None:
+            with rows_at(None if self.positions is None else self.positions.of(rows)):
+                if seeds is None:
+                    features = dict(self.model(features, training=False))
+                else:
+                    features = dict(call_with_seed(self.model, features, seeds))
 
         def taken(name: str) -> tf.Tensor:
             return features.pop(name) if name in self.outputs else columns[name]
@@ -245,26 +252,29 @@ class _Source:
         return (features, label) if self.weight is None else (features, label, taken(self.weight))
 
     def batches_at_once(self, batch_size: int) -> int:
-        taken = [] if self.model is None else self.model.input.values()
-        width = _numbers_a_row([*taken, *self.outputs.values()])
-        rows = min(SUPER_BATCH_ROWS, MOST_NUMBERS_AT_ONCE // width, MOST_BYTES_GATHERED // self.store.bytes_a_row)
+        entering = [] if self.model is None else self.model.input.values()
+        width = _numbers_a_row([*entering, *self.outputs.values()])
+        rows = min(SUPER_BATCH_ROWS, SUPER_BATCH_NUMBERS // width, SUPER_BATCH_BYTES // self.store.bytes_a_row)
         return max(1, rows // batch_size)
 
 
-def _source(examples: Examples, split: str, preprocessing: Preprocessing, work_dir: Path) -> _Source:
+def _source(examples: Examples, split: str, preprocessing: Preprocessing, work_dir: Path, training: bool) -> _Source:
     labels, weight = preprocessing.labels, preprocessing.facts["sample_weight"]
     if not labels:
         raise DataError("there is nothing to learn: name an output or a column as Transform.label")
     model, stored = preprocessing.load(), preprocessing.materialized(examples)
-    is_stored = stored is not None and split in stored.splits
-    beside = columns_beside(preprocessing, model, examples)
+    out_of_fold = preprocessing.facts.get("out_of_fold") == split
+    is_stored = stored is not None and split in stored.splits and (training or not out_of_fold)
+    beside = raw_label_columns(preprocessing, model, examples)
     columns = dict(model.output if is_stored else model.input) | beside
-    store = _laid_out(stored if is_stored else examples, split, columns, list(beside), work_dir)
-    return _Source(store, None if is_stored else model, labels, weight, dict(model.output))
+    held = stored if stored is not None and is_stored else examples
+    store = _row_store(held, split, columns, list(beside), work_dir)
+    positions = PartPositions(examples.shards(split)) if training and out_of_fold and not is_stored else None
+    return _Source(store, None if is_stored else model, labels, weight, dict(model.output), positions)
 
 
 def _bytes_of(tensors: Iterable[Any], rows: int) -> int:
-    """The memory that so many rows of the tensors take, at 4 bytes a number."""
+    """Return the memory that a number of rows takes, at 4 bytes a number."""
     return 4 * rows * _numbers_a_row(tensors)
 
 
@@ -272,26 +282,26 @@ def _numbers_a_row(tensors: Iterable[Any]) -> int:
     return sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in tensors) or 1
 
 
-def _laid_out(
+def _row_store(
     examples: Examples, split: str, columns: Mapping[str, Any], complete: Sequence[str], work_dir: Path
 ) -> RowStore:
-    """The split's rows as a row store, made when it is first asked for.
+    """Return the split's rows as a row store, written on first use.
 
-    All rows are checked on the way: what fails later, inside TensorFlow, is no longer told as it is.
+    All rows are checked here, because an error inside a TensorFlow graph would lose its message.
 
     Args:
-        columns: Keras tensors by name: the form in which each column is wanted.
+        columns: Keras tensors by name: the dtype and shape of each column.
         complete: the columns that must not be missing in any row: labels and weights.
     """
     forms = [(name, str(tensor.dtype), tuple(tensor.shape)) for name, tensor in columns.items()]
     key = hashlib.sha256(repr((str(examples.path), split, forms)).encode()).hexdigest()[:16]
     folder = work_dir / f"rows-{key}"
-    if not folder.exists():  # another dataset may be reading it: never written over
+    if not folder.exists():  # never overwritten: another dataset may be reading it
         if not examples.rows(split):
             raise DataError(f"{examples.path}: split {split!r} has no rows")
         names = [name for name in columns if name in set(examples.schema().names)]
         with RowStoreWriter(folder) as writer:
-            for batch in examples.batches(split, names, rows_a_batch(columns)):
-                check_complete(batch, complete)
-                writer.write({n: column(batch, n, tensor) for n, tensor in columns.items()}, batch.num_rows)
+            for batch in examples.batches(split, names, rows_per_batch(columns)):
+                check_no_nulls(batch, complete)
+                writer.write({n: feed_column(batch, n, tensor) for n, tensor in columns.items()}, batch.num_rows)
     return RowStore(folder)

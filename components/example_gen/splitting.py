@@ -1,8 +1,9 @@
-"""Which split each row belongs to."""
+"""Assigning rows to splits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -15,64 +16,80 @@ from kerasline.components.data.shards import ExamplesWriter
 _GOLDEN = (5**0.5 - 1) / 2
 
 
-class Splitter:
-    """Writes each row to the split that it belongs to.
+@dataclass(frozen=True)
+class SplitRule:
+    """How rows are assigned to splits.
 
-    Args:
-        by: `hash`: the same row, or the same values of the key columns, always land in the same
-            split, whatever else the data holds; shares are met in the long run. `ratio`: rows are
-            dealt out in turn, so that the shares are met to within a few rows. `column`: the key
-            column holds the split's name.
-        shares: relative sizes by name, such as `{"train": 8, "eval": 1, "test": 1}`; of the
-            names alone if by column.
-        key: the columns that are hashed (all by default), or the one that names the split.
-        told: what to call the data in messages.
-
-    Raises:
-        DataError: the data has no such column, or a value of it names no split.
+    Attributes:
+        by: `hash`: by a hash of the row or of the key columns, so that equal rows are always in the same split,
+            whatever the other data; the sizes are met in the long run. `ratio`: in turn, so that the sizes are exact to
+            a few rows. `column`: by the key column, which names the split.
+        sizes: relative sizes by split, such as `{"train": 8, "eval": 1, "test": 1}`. By column, only the names count.
+        key: the columns to hash, by default all, or the one column that names the split.
+        data_name: what to call the data in messages.
     """
 
-    def __init__(self, by: str, shares: Mapping[str, float], key: Sequence[str] | None, told: str) -> None:
-        self._by, self._key, self._told = by, key, told
-        self._names = list(shares)
-        bounds = np.cumsum(np.array(list(shares.values()), float))
-        self._bounds = bounds[:-1] / bounds[-1]
-        self._dealt = 0
+    by: str
+    sizes: Mapping[str, float]
+    key: Sequence[str] | None
+    data_name: str
+
+    def new_splitter(self) -> Splitter:
+        """Return a splitter that starts at the first row of a part of the data."""
+        return Splitter(self)
+
+
+class Splitter:
+    """Writes each row to its split, in the order of the rows.
+
+    Raises:
+        DataError: the data has no such key column, or one of its values names no split.
+    """
+
+    def __init__(self, rule: SplitRule) -> None:
+        self._rule, self._key = rule, rule.key or ()
+        self._names = list(rule.sizes)
+        ends = np.cumsum(np.array(list(rule.sizes.values()), float))
+        self._bounds = ends[:-1] / ends[-1:]
+        self._rows = 0  # number of rows written, by ratio
 
     def write(self, batch: pa.RecordBatch, writer: ExamplesWriter) -> None:
+        """Write the rows of the next batch to their splits."""
         self._check_key(batch.schema.names)
-        chosen = self._chosen(batch)
+        assigned = self._assign(batch)
         for index, name in enumerate(self._names):
-            rows = np.flatnonzero(chosen == index)
+            rows = np.flatnonzero(assigned == index)
             if len(rows):
                 writer.write(name, batch.take(pa.array(rows)))
 
     def _check_key(self, columns: Sequence[str]) -> None:
-        for name in self._key or ():
+        for name in self._key:
             if name not in columns:
                 raise DataError(
-                    f"{self._told}: no column {name!r}, which ExampleGen.split_key names; {nearest(name, columns)}"
+                    f"{self._rule.data_name}: no column {name!r}, which ExampleGen.split_key names; "
+                    f"{nearest(name, columns)}"
                 )
 
-    def _chosen(self, batch: pa.RecordBatch) -> np.ndarray:
-        """The place of each row's split among the names, shape (rows,)."""
-        if self._by == "column":
-            return self._named(batch)
-        if self._by == "ratio":
+    def _assign(self, batch: pa.RecordBatch) -> np.ndarray:
+        """Return the index of each row's split, shape (rows,)."""
+        if self._rule.by == "column":
+            return self._assign_by_column(batch)
+        if self._rule.by == "ratio":
             # Multiples of the golden ratio fill [0, 1) as evenly as any sequence (Knuth, TAOCP 3, 6.4).
-            place = np.arange(self._dealt, self._dealt + batch.num_rows) * _GOLDEN % 1
-            self._dealt += batch.num_rows
+            fraction: np.ndarray = np.arange(self._rows, self._rows + batch.num_rows) * _GOLDEN % 1
+            self._rows += batch.num_rows
         else:
-            # The upper 53 bits as a number in [0, 1): a float holds no more without rounding.
-            place = (row_hashes(batch, self._key) >> np.uint64(11)) * 2.0**-53
-        return np.searchsorted(self._bounds, place, side="right")
+            # The upper 53 bits as a number in [0, 1): a float64 holds no more without rounding.
+            fraction = (row_hashes(batch, self._rule.key) >> np.uint64(11)) * 2.0**-53
+        return np.searchsorted(self._bounds, fraction, side="right")
 
-    def _named(self, batch: pa.RecordBatch) -> np.ndarray:
+    def _assign_by_column(self, batch: pa.RecordBatch) -> np.ndarray:
         column = batch.column(self._key[0]).cast(pa.string())
-        chosen = pc.index_in(column, value_set=pa.array(self._names))
-        if chosen.null_count:
-            strange = column.filter(chosen.is_null())[0].as_py()
+        index = pc.index_in(column, value_set=pa.array(self._names))
+        if index.null_count:
+            unknown = column.filter(index.is_null())[0].as_py()
             raise DataError(
-                f"column {self._key[0]!r}: {strange!r} names no split; ExampleGen.splits has {', '.join(self._names)}"
+                f"column {self._key[0]!r}: expected the name of a split in ExampleGen.splits, received {unknown!r}; "
+                f"the splits are {', '.join(self._names)}"
             )
-        return chosen.to_numpy()
+        return index.to_numpy()

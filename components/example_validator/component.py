@@ -1,43 +1,62 @@
-"""ExampleValidator: where the data breaks its schema, or is not what it was, and what stops the run."""
+"""ExampleValidator: finds anomalies, which are violations of the schema, skew and drift."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from kerasline.components.core.artifacts import Anomalies, Schema, Statistics
-from kerasline.components.core.component import Component, Context, Input, Output, Parameter
+from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import DataError
 
 if TYPE_CHECKING:
-    from kerasline.components.example_validator.rules import Anomaly
+    from kerasline.components.example_validator.schema_anomalies import Anomaly
 
 LOG = logging.getLogger("kerasline")
-SHOWN = 5
+MAX_LISTED = 5  # anomalies in the error message; all are logged
 Severity = Literal["error", "warning", "ignore"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExampleValidatorSettings:
+    """The parameters of ExampleValidator, which documents them."""
+
+    environment: str = ""
+    severity: dict[str, Severity] = field(default_factory=dict)
+    fail_on: Literal["error", "warning", "never"] = "error"
+
+
 class ExampleValidator(Component):
-    """Holds every split's statistics against the schema, and against other data if given.
+    """Compares the statistics of every split with the schema, and with other data if given.
 
-    Inputs:
-        serving_statistics: of the data that a model is served; each split's distance from them is
-            held against the schema's `skew_comparator`s.
-        previous_statistics: of an earlier span; each split's distance from the split of the same
-            name is held against the `drift_comparator`s.
-
-    Parameters:
-        environment: which of the schema's environments the data is of (`TRAINING`, `SERVING`).
-        severity: other severities than usual, by feature or kind of anomaly:
-            `{"SCHEMA_NEW_COLUMN": "error", "company": "warning"}`; a feature's comes first.
-        fail_on: the least severity that stops the run.
+    Args:
+        statistics: the statistics to validate.
+        schema: the schema, from `SchemaGen` or `ImportSchemaGen`.
+        serving_statistics: statistics of the data that a model receives in serving. The distance of each split from
+            them is compared with the schema's `skew_comparator`s. Optional.
+        previous_statistics: statistics of an earlier span. The distance of each split from the split of the same name
+            is compared with the schema's `drift_comparator`s. Optional.
+        environment: the schema environment of the data, such as `TRAINING` or `SERVING`. By default any.
+        severity: severities (`error`, `warning`, `ignore`) by feature or kind of anomaly, instead of the default ones:
+            `{"SCHEMA_NEW_COLUMN": "error", "company": "warning"}`. That of the feature takes precedence.
+        fail_on: the lowest severity that fails the stage: `error` (the default), `warning` or `never`.
 
     Raises:
-        DataError: anomalies of that severity, naming split, feature, what was seen and the fix.
-            All of them are in the run's log.
+        DataError: there are anomalies of that severity. The message has the split, the feature, the observed values and
+            the fix. The log of the run has all of them.
+
+    Example:
+
+    >>> def statistics(columns, name):
+    ...     examples = kl.InMemoryExampleGen(columns, splits={"train": 1}).execute(folder / name).examples
+    ...     return kl.StatisticsGen(examples).execute(folder / f"{name}-statistics").statistics
+    >>> schema = kl.SchemaGen(statistics({"kind": ["cat", "dog"] * 5}, "good")).execute(folder / "schema").schema
+    >>> kl.ExampleValidator(statistics({"kind": ["cat", "cow"]}, "bad"), schema).execute(folder / "out")
+    Traceback (most recent call last):
+    kerasline.components.core.errors.DataError: train: feature 'kind': 50.0% of the values are not in its domain: ...
     """
 
     statistics: Input[Statistics]
@@ -45,46 +64,45 @@ class ExampleValidator(Component):
     serving_statistics: Input[Statistics] = None
     previous_statistics: Input[Statistics] = None
     anomalies: Output[Anomalies]
-    environment: Parameter[str] = ""
-    severity: Parameter[dict[str, Severity]] = {}
-    fail_on: Parameter[Literal["error", "warning", "never"]] = "error"
+    settings: Parameters[ExampleValidatorSettings]
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         schema = inputs.schema.proto()
-        found = [self._weighed(anomaly) for anomaly in self._found(inputs, schema)]
+        found = [self._with_severity(anomaly) for anomaly in self._find(inputs, schema)]
         found = [anomaly for anomaly in found if anomaly.severity != "ignore"]
         for anomaly in found:
             LOG.warning("%s: %s: %s", anomaly.severity, anomaly.kind, anomaly)
         outputs.anomalies.write(_as_proto(found, schema))
         report = json.dumps([asdict(anomaly) for anomaly in found], indent=2, ensure_ascii=False)
         (outputs.anomalies.path / Anomalies.REPORT).write_text(report + "\n", encoding="utf-8")
-        stops = {"error": ("error",), "warning": ("error", "warning"), "never": ()}[self.fail_on]
-        grave = [anomaly for anomaly in found if anomaly.severity in stops]
-        if grave:
-            more = f"; and {len(grave) - SHOWN} more (in the log)" if len(grave) > SHOWN else ""
-            raise DataError("; ".join(str(anomaly) for anomaly in grave[:SHOWN]) + more)
+        failing = {"error": ("error",), "warning": ("error", "warning"), "never": ()}[self.settings.fail_on]
+        failures = [anomaly for anomaly in found if anomaly.severity in failing]
+        if failures:
+            more = f"; and {len(failures) - MAX_LISTED} more (in the log)" if len(failures) > MAX_LISTED else ""
+            raise DataError("; ".join(str(anomaly) for anomaly in failures[:MAX_LISTED]) + more)
         warnings = sum(anomaly.severity == "warning" for anomaly in found)
         return {"anomalies": len(found) - warnings, "warnings": warnings}
 
-    def _found(self, inputs: Any, schema: Any) -> Iterator[Anomaly]:
-        from kerasline.components.example_validator.comparison import compare
-        from kerasline.components.example_validator.rules import find_anomalies
+    def _find(self, inputs: Any, schema: Any) -> Iterator[Anomaly]:
+        from kerasline.components.example_validator.drift_anomalies import compare
+        from kerasline.components.example_validator.schema_anomalies import find_anomalies
 
         serving = inputs.serving_statistics.proto().datasets if inputs.serving_statistics else []
         previous = inputs.previous_statistics.proto().datasets if inputs.previous_statistics else []
         for dataset in inputs.statistics.proto().datasets:
-            yield from find_anomalies(dataset, schema, self.environment)
+            yield from find_anomalies(dataset, schema, self.settings.environment)
             if not dataset.num_examples:
                 continue
             for control in serving:
                 yield from compare(dataset, control, schema, "skew_comparator", f"serving data ({control.name})")
             for control in previous:
                 if control.name == dataset.name:
-                    yield from compare(dataset, control, schema, "drift_comparator", "the span before")
+                    yield from compare(dataset, control, schema, "drift_comparator", "the previous span")
 
-    def _weighed(self, anomaly: Anomaly) -> Anomaly:
-        usual = self.severity.get(anomaly.kind, anomaly.severity)
-        return replace(anomaly, severity=self.severity.get(anomaly.feature, usual))
+    def _with_severity(self, anomaly: Anomaly) -> Anomaly:
+        severity = self.settings.severity
+        default = severity.get(anomaly.kind, anomaly.severity)
+        return replace(anomaly, severity=severity.get(anomaly.feature, default))
 
 
 def _as_proto(found: list[Anomaly], schema: Any) -> Any:
@@ -93,9 +111,9 @@ def _as_proto(found: list[Anomaly], schema: Any) -> Any:
     info = anomalies_pb2.AnomalyInfo
     proto = anomalies_pb2.Anomalies(baseline=schema)
     for anomaly in found:
-        whole = anomaly.feature == "*"
-        entry = proto.dataset_anomaly_info if whole else proto.anomaly_info[anomaly.feature]
-        if not whole:
+        of_dataset = anomaly.feature == "*"
+        entry = proto.dataset_anomaly_info if of_dataset else proto.anomaly_info[anomaly.feature]
+        if not of_dataset:
             entry.path.step[:] = [anomaly.feature]
         entry.severity = max(entry.severity, info.Severity.Value(anomaly.severity.upper()))
         kind = info.Type.Value(anomaly.kind)

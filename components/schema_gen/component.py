@@ -1,58 +1,91 @@
-"""SchemaGen: what the data should look like, inferred, or as a person curated it."""
+"""SchemaGen infers a schema from statistics; ImportSchemaGen reads a curated one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kerasline.components.core.artifacts import Schema, Statistics
-from kerasline.components.core.component import Component, Context, Input, Output, Parameter
+from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import DataError
 
-# A feature present in fewer rows may be absent from a small split without anything being wrong.
-RARE = 0.01
+# A feature that is present in a smaller share of the rows may be absent from a small split without being an anomaly.
+MIN_REQUIRED_SHARE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemaGenSettings:
+    """The parameters of SchemaGen, which documents them."""
+
+    split: str = ""
+    most_categories: int = 100
 
 
 class SchemaGen(Component):
-    """Infers a schema from a split's statistics, for a person to read and edit.
+    """Infers a schema from the statistics of a split, for a person to review and edit.
 
-    Parameters:
-        split: the split; the first one by default.
-        most_categories: a text column is taken as categorical, with its values as domain, up to
-            this many values that occur twice each on average.
+    Args:
+        statistics: the statistics.
+        split: the split to infer from. By default the first.
+        most_categories: largest number of distinct values of a categorical text column. If a text column has at most
+            this many, and each occurs twice on average, they become its domain. Defaults to 100.
+
+    Raises:
+        DataError: there is no such split.
+
+    Example:
+
+    >>> columns = {"kind": ["cat", "dog", "dog", "cat"]}
+    >>> examples = kl.InMemoryExampleGen(columns, splits={"train": 1}).execute(folder / "examples").examples
+    >>> statistics = kl.StatisticsGen(examples).execute(folder / "statistics").statistics
+    >>> schema = kl.SchemaGen(statistics).execute(folder / "schema").schema
+    >>> list(schema.proto().feature[0].string_domain.value)
+    ['cat', 'dog']
     """
 
     statistics: Input[Statistics]
     schema: Output[Schema]
-    split: Parameter[str] = ""
-    most_categories: Parameter[int] = 100
+    settings: Parameters[SchemaGenSettings]
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         datasets = {dataset.name: dataset for dataset in inputs.statistics.proto().datasets}
-        split = self.split or next(iter(datasets))
+        split = self.settings.split or next(iter(datasets))
         if split not in datasets:
-            raise DataError(f"SchemaGen.split: no split {split!r}; there are {', '.join(datasets)}")
-        proto = infer(datasets[split], self.most_categories)
+            raise DataError(f"SchemaGen.split: no split {split!r}; the splits are {', '.join(datasets)}")
+        proto = infer(datasets[split], self.settings.most_categories)
         outputs.schema.write(proto)
-        return _counted(proto)
+        return _metrics(proto)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportSchemaGenSettings:
+    """The parameters of ImportSchemaGen, which documents them."""
+
+    schema_file: str
 
 
 class ImportSchemaGen(Component):
-    """Takes a schema that a person curated.
+    """Reads a schema that a person curated.
 
-    Parameters:
-        schema_file: a tensorflow-metadata `Schema` in protobuf's text form, such as `SchemaGen`
-            or TFDV write it.
+    Args:
+        schema_file: a tensorflow-metadata `Schema` in protobuf's text format, as `SchemaGen` and TFDV write it.
 
     Raises:
-        DataError: no such file, or not such a schema.
+        DataError: there is no such file, or it is not a schema.
+
+    Example:
+
+    >>> _ = (folder / "schema.pbtxt").write_text('feature { name: "fare" type: FLOAT }')
+    >>> kl.ImportSchemaGen(str(folder / "schema.pbtxt")).execute(folder / "schema").metrics
+    {'features': 1, 'domains': 0}
     """
 
     NAME = "SchemaGen"
 
-    schema_file: Parameter[str]
     schema: Output[Schema]
+    settings: Parameters[ImportSchemaGenSettings]
 
     def external_inputs(self) -> Sequence[Path | str]:
         return [self._file()]
@@ -67,38 +100,38 @@ class ImportSchemaGen(Component):
         except (text_format.ParseError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: not a Schema in protobuf's text format: {error}") from None
         outputs.schema.write(proto)
-        return _counted(proto)
+        return _metrics(proto)
 
     def _file(self) -> Path:
-        path = Path(self.schema_file)
+        path = Path(self.settings.schema_file)
         if not path.is_file():
             raise DataError(f"{path}: no such file; set SchemaGen.schema_file to a schema.pbtxt")
         return path
 
 
 def infer(dataset: Any, most_categories: int) -> Any:
-    """A Schema that a `DatasetFeatureStatistics` fulfils.
+    """Infer the `Schema` that a `DatasetFeatureStatistics` satisfies.
 
-    Type and valency as seen; a feature that is never missing is required; a text with few,
-    repeated values gets its values as a domain; images a domain of their own.
+    Types and value counts are those observed. A feature that is never missing is required. A text feature with few,
+    repeated values gets them as its domain. Images get an image domain.
     """
     from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
     schema = schema_pb2.Schema()
-    for seen in dataset.features:
-        kind = statistics_pb2.FeatureNameStatistics.Type.Name(seen.type)
-        stats = seen.string_stats if kind == "STRING" else seen.num_stats
+    for observed in dataset.features:
+        kind = statistics_pb2.FeatureNameStatistics.Type.Name(observed.type)
+        stats = observed.string_stats if kind == "STRING" else observed.num_stats
         common = stats.common_stats
-        feature = schema.feature.add(name=seen.path.step[0])
+        feature = schema.feature.add(name=observed.path.step[0])
         feature.type = schema_pb2.FeatureType.Value("BYTES" if kind == "STRING" else kind)
-        if common.num_non_missing >= RARE * dataset.num_examples:
+        if common.num_non_missing >= MIN_REQUIRED_SHARE * dataset.num_examples:
             feature.presence.min_count = 1
         if common.num_non_missing:
             feature.value_count.min = common.min_num_values
             feature.value_count.max = common.max_num_values
         if common.num_missing == 0:
             feature.presence.min_fraction = 1.0
-        if any(custom.name == "height" for custom in seen.custom_stats):
+        if any(custom.name == "height" for custom in observed.custom_stats):
             feature.image_domain.minimum_supported_image_fraction = 1.0
         elif kind == "STRING" and 0 < stats.unique <= min(most_categories, common.tot_num_values / 2):
             feature.string_domain.name = feature.name
@@ -107,6 +140,6 @@ def infer(dataset: Any, most_categories: int) -> Any:
     return schema
 
 
-def _counted(proto: Any) -> dict[str, int]:
+def _metrics(proto: Any) -> dict[str, int]:
     domains = sum(bool(f.domain) or f.WhichOneof("domain_info") is not None for f in proto.feature)
     return {"features": len(proto.feature), "domains": domains}

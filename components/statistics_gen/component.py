@@ -1,4 +1,4 @@
-"""StatisticsGen: what is in every feature of every split, in one pass."""
+"""StatisticsGen: statistics of every feature of every split, in one pass."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from kerasline.components.core.errors import DataError, ParameterError, nearest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from kerasline.components.statistics_gen.statistics import ColumnSummary
+    from kerasline.components.statistics_gen.feature_statistics import FeatureSummary
 
-MOST_SLICES = 200
+MAX_SLICES = 200
 
-# Some row groups of one shard of a split: what one Beam element names.
+# A Beam element: a split, one of its shards, and numbers of row groups in the shard.
 Piece = tuple[str, str, range]
-# By data set and column. A data set is a split, or a slice of one: (split, "column=value").
+# (split, "") for a split, (split, "column=value") for a slice.
 DatasetKey = tuple[str, str]
-Summaries = dict[DatasetKey, dict[str, "ColumnSummary"]]
+Summaries = dict[DatasetKey, dict[str, "FeatureSummary"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,19 +33,29 @@ class StatisticsGenSettings:
 
 
 class StatisticsGen(Component):
-    """Computes statistics over all rows and writes them as tensorflow-metadata has them.
+    """Computes statistics over all rows and writes them in the format of tensorflow-metadata.
 
-    Parameters:
-        slices: columns by whose values each split is looked at apart: `["payment_type"]`, or
-            several at once, joined by `*`: `["company*trip_start_hour"]`.
+    Null and NaN count as missing. Counts, moments and extremes are exact. Medians, quantiles, unique and top values are
+    exact for small data. For large data their error is bounded; see `feature_statistics` and `value_counts`. The same
+    data give the same bytes on every runner.
 
-    Missing are nulls and NaN. Counts, moments and extremes are exact; medians, quantiles, unique
-    and top values are exact for small data, and otherwise within the bounds that
-    `kerasline.components.statistics_gen.statistics` and `value_counts` state. The same data give the same bytes on
-    every runner.
+    Args:
+        examples: the data.
+        slices: columns whose values define slices of each split, for separate statistics: `["payment_type"]`, or
+            several columns together, joined by `*`: `["company*trip_start_hour"]`. Defaults to none.
 
     Raises:
-        DataError: there is no such column to slice by, or it has too many values.
+        ParameterError: there is no such column, or it holds lists.
+        DataError: a column to slice by has too many values.
+
+    Example:
+
+    >>> examples = kl.InMemoryExampleGen({"x": [1.0, None]}, splits={"train": 1}).execute(folder / "examples").examples
+    >>> done = kl.StatisticsGen(examples).execute(folder / "statistics")
+    >>> done.metrics
+    {'rows': 2, 'features': 1, 'missing': '50.0%'}
+    >>> done.statistics.proto().datasets[0].features[0].num_stats.mean
+    1.0
     """
 
     LIBRARIES = ("pyarrow", "datasketches")
@@ -58,12 +68,11 @@ class StatisticsGen(Component):
         from kerasline.components.data.fold import fold
 
         examples: Examples = inputs.examples
-        slices = [_columns_of(text, examples.schema()) for text in self.settings.slices]
+        slices = [_slice_columns(text, examples.schema()) for text in self.settings.slices]
         pieces = list(_pieces(examples))
-        summarise = functools.partial(summarise_piece, slices=slices)
-        summaries = fold(pieces, summarise, merge_summaries, context) or {}
+        summaries = fold(pieces, functools.partial(summarize_piece, slices=slices), merge_summaries, context) or {}
         for split in examples.splits:
-            _check_whole(split, examples.rows(split), summaries.get((split, ""), {}))
+            _check_row_count(split, examples.rows(split), summaries.get((split, ""), {}))
         _write(outputs.statistics, examples, summaries)
         columns = [c for (_, part), found in summaries.items() if not part for c in found.values()]
         cells = sum(c.rows for c in columns)
@@ -73,30 +82,31 @@ class StatisticsGen(Component):
         return {**metrics, "slices": sum(bool(part) for _, part in summaries)} if slices else metrics
 
 
-def summarise_piece(piece: Piece, slices: Sequence[Sequence[str]]) -> Summaries:
-    """The summaries of a piece's columns, batch by batch."""
+def summarize_piece(piece: Piece, slices: Sequence[Sequence[str]]) -> Summaries:
+    """Summarize the columns of a piece, batch by batch."""
     import pyarrow.parquet as pq
 
-    from kerasline.components.data.shards import rows_a_batch
+    from kerasline.components.data.shards import rows_per_batch
 
     split, path, groups = piece
-    found: Summaries = {(split, ""): {}}
+    summaries: Summaries = {(split, ""): {}}
     with pq.ParquetFile(path) as file:
-        rows = rows_a_batch(file.metadata)
+        rows = rows_per_batch(file.metadata)
         for batch in file.iter_batches(batch_size=rows, row_groups=list(groups), use_threads=False):
-            _summarise(found, (split, ""), batch)
+            _summarize(summaries, (split, ""), batch)
             for columns in slices:
-                for label, part in _sliced(batch, columns):
-                    _summarise(found, (split, label), part)
-                if len(found) > MOST_SLICES * len(slices):
+                for label, part in _split_by_value(batch, columns):
+                    _summarize(summaries, (split, label), part)
+                if len(summaries) > MAX_SLICES * len(slices):
                     raise DataError(
-                        f"StatisticsGen.slices: {'*'.join(columns)} has more than {MOST_SLICES} values; "
+                        f"StatisticsGen.slices: {'*'.join(columns)} has more than {MAX_SLICES} values; "
                         "slice by a column with fewer"
                     )
-    return found
+    return summaries
 
 
 def merge_summaries(ours: Summaries, theirs: Summaries) -> Summaries:
+    """Merge `theirs` into `ours` and return it."""
     for dataset, columns in theirs.items():
         mine = ours.setdefault(dataset, {})
         for name, summary in columns.items():
@@ -112,17 +122,17 @@ def _pieces(examples: Examples) -> Iterator[Piece]:
             yield split, group.shard, range(group.number, group.number + 1)
 
 
-def _summarise(found: Summaries, dataset: DatasetKey, batch: pa.RecordBatch) -> None:
-    from kerasline.components.statistics_gen.statistics import ColumnSummary
+def _summarize(summaries: Summaries, dataset: DatasetKey, batch: pa.RecordBatch) -> None:
+    from kerasline.components.statistics_gen.feature_statistics import FeatureSummary
 
-    columns = found.setdefault(dataset, {})
+    columns = summaries.setdefault(dataset, {})
     for name, column in zip(batch.schema.names, batch.columns):
-        summary = ColumnSummary.of(column)
+        summary = FeatureSummary.of(column)
         columns[name] = columns[name].merge(summary) if name in columns else summary
 
 
-def _sliced(batch: pa.RecordBatch, columns: Sequence[str]) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """The rows of each value of the columns, named `column=value`; nulls are left out."""
+def _split_by_value(batch: pa.RecordBatch, columns: Sequence[str]) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """Yield the rows of each value of the columns, named `column=value`. Rows with null are left out."""
     import numpy as np
     import pyarrow as pa
 
@@ -134,7 +144,7 @@ def _sliced(batch: pa.RecordBatch, columns: Sequence[str]) -> Iterator[tuple[str
             yield label, batch.take(pa.array(group["row_list"]))
 
 
-def _columns_of(text: str, schema: pa.Schema) -> list[str]:
+def _slice_columns(text: str, schema: pa.Schema) -> list[str]:
     import pyarrow as pa
 
     columns = text.split("*")
@@ -142,14 +152,14 @@ def _columns_of(text: str, schema: pa.Schema) -> list[str]:
         if name not in schema.names:
             raise ParameterError(f"StatisticsGen.slices: no column {name!r}; {nearest(name, schema.names)}")
         if pa.types.is_nested(schema.field(name).type) or isinstance(schema.field(name).type, pa.BaseExtensionType):
-            raise ParameterError(f"StatisticsGen.slices: {name!r} holds lists; slice by single values")
+            raise ParameterError(f"StatisticsGen.slices: {name!r} holds lists; slice by a column of scalars")
     return columns
 
 
-def _check_whole(split: str, rows: int, summaries: Mapping[str, ColumnSummary]) -> None:
+def _check_row_count(split: str, rows: int, summaries: Mapping[str, FeatureSummary]) -> None:
     for name, summary in summaries.items():
         if summary.rows != rows:
-            raise RuntimeError(f"{split}, {name}: {summary.rows} rows summarised of {rows}")
+            raise RuntimeError(f"{split}, {name}: expected statistics of {rows} rows, received {summary.rows}")
 
 
 def _write(statistics: Statistics, examples: Examples, summaries: Summaries) -> None:

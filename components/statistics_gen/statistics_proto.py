@@ -1,26 +1,26 @@
-"""Summaries in the forms that people and other tools read: tensorflow-metadata's, and a table."""
+"""Conversion of statistics to tensorflow-metadata's proto, which other tools read, and to a table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from kerasline.components.statistics_gen.statistics import ColumnSummary, MediaSummary, NumberSummary
+from kerasline.components.statistics_gen.feature_statistics import FeatureSummary, MediaSummary, NumberSummary
 
 BUCKETS = 10
 TOP_VALUES = 20
 RANKED_VALUES = 1000
 
 
-def as_dataset(name: str, rows: int, summaries: Mapping[str, ColumnSummary]) -> Any:
-    """A `DatasetFeatureStatistics`, whose fields mean what statistics.proto says of them.
+def as_dataset(name: str, rows: int, summaries: Mapping[str, FeatureSummary]) -> Any:
+    """Return a `DatasetFeatureStatistics`. Its fields have the meanings that statistics.proto defines.
 
-    What that has no field for is in `custom_stats`: `unique` and `top_values` of numbers,
-    `min_length` and `max_length` of texts, in bytes, `formats`, `unknown_format`, and sizes
-    (`height`, `width`, `sample_rate`, `channels`, `frames`: a histogram each) of images and audio.
+    Statistics without a field are in `custom_stats`: `unique` and `top_values` of numbers; `min_length` and
+    `max_length` of strings, in bytes; `formats`, `unknown_format` and histograms of the sizes of images and audio
+    (`height`, `width`, `sample_rate`, `channels`, `frames`).
     """
     dataset = statistics_pb2.DatasetFeatureStatistics(name=name, num_examples=rows)
     for feature, summary in summaries.items():
@@ -28,14 +28,14 @@ def as_dataset(name: str, rows: int, summaries: Mapping[str, ColumnSummary]) -> 
     return dataset
 
 
-def as_table(datasets: Mapping[str, Mapping[str, ColumnSummary]]) -> pa.Table:
-    """A row a feature of a data set: the figures that fit in a cell."""
+def as_table(datasets: Mapping[str, Mapping[str, FeatureSummary]]) -> pa.Table:
+    """Return a table with a row for each feature of each data set, for the statistics that fit in a cell."""
     rows = []
     for dataset, summaries in datasets.items():
         for name, summary in summaries.items():
             numbers, counted = summary.numbers, summary.kind != "NONE" and not summary.media
             known = numbers.moments.count > 0
-            quartiles = numbers.at([0.25, 0.5, 0.75]) or [None] * 3
+            quartiles: Sequence[float | None] = numbers.at([0.25, 0.5, 0.75]) or [None] * 3
             top = summary.counts.top(1)
             rows.append(
                 {
@@ -58,8 +58,8 @@ def as_table(datasets: Mapping[str, Mapping[str, ColumnSummary]]) -> pa.Table:
                     "top": _label(top[0][0]) if top else None,
                     "top_count": top[0][1] if top else None,
                     "mean_length": summary.lengths.moments.mean if summary.lengths else None,
-                    "min_values": summary.least_values,
-                    "max_values": summary.most_values,
+                    "min_values": summary.min_values,
+                    "max_values": summary.max_values,
                     "invalid_utf8": summary.invalid_utf8 if summary.kind == "STRING" else None,
                     "formats": ", ".join(summary.media.formats) if summary.media else None,
                 }
@@ -67,7 +67,7 @@ def as_table(datasets: Mapping[str, Mapping[str, ColumnSummary]]) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def _fill(feature: Any, name: str, summary: ColumnSummary) -> None:
+def _fill(feature: Any, name: str, summary: FeatureSummary) -> None:
     feature.path.step.append(name)
     kind = "STRING" if summary.kind == "NONE" else summary.kind
     feature.type = statistics_pb2.FeatureNameStatistics.Type.Value(kind)
@@ -79,20 +79,20 @@ def _fill(feature: Any, name: str, summary: ColumnSummary) -> None:
         _fill_numbers(side, summary)
         feature.custom_stats.add(name="unique", num=summary.counts.distinct)
         if kind == "INT":
-            _rank(feature.custom_stats.add(name="top_values").rank_histogram, summary, RANKED_VALUES)
+            _fill_ranks(feature.custom_stats.add(name="top_values").rank_histogram, summary, RANKED_VALUES)
 
 
-def _fill_common(common: Any, summary: ColumnSummary) -> None:
+def _fill_common(common: Any, summary: FeatureSummary) -> None:
     present = summary.rows - summary.missing
     common.num_non_missing, common.num_missing = present, summary.missing
     common.tot_num_values = summary.values
-    common.min_num_values, common.max_num_values = summary.least_values, summary.most_values
+    common.min_num_values, common.max_num_values = summary.min_values, summary.max_values
     common.avg_num_values = summary.values / present if present else 0.0
     if summary.valency is not None:
-        _quantiles(common.num_values_histogram, summary.valency)
+        _fill_quantiles(common.num_values_histogram, summary.valency)
 
 
-def _fill_text(feature: Any, stats: Any, summary: ColumnSummary) -> None:
+def _fill_text(feature: Any, stats: Any, summary: FeatureSummary) -> None:
     stats.invalid_utf8_count = summary.invalid_utf8
     if summary.lengths is not None:
         stats.avg_length = summary.lengths.moments.mean
@@ -104,7 +104,7 @@ def _fill_text(feature: Any, stats: Any, summary: ColumnSummary) -> None:
     stats.unique = summary.counts.distinct
     for value, count in summary.counts.top(TOP_VALUES):
         stats.top_values.add(value=_label(value), frequency=count)
-    _rank(stats.rank_histogram, summary, RANKED_VALUES)
+    _fill_ranks(stats.rank_histogram, summary, RANKED_VALUES)
 
 
 def _fill_media(feature: Any, media: MediaSummary) -> None:
@@ -113,39 +113,39 @@ def _fill_media(feature: Any, media: MediaSummary) -> None:
         formats.buckets.add(low_rank=rank, high_rank=rank, label=name, sample_count=count)
     feature.custom_stats.add(name="unknown_format", num=media.unknown)
     for name, sizes in media.sizes.items():
-        _quantiles(feature.custom_stats.add(name=name).histogram, sizes)
+        _fill_quantiles(feature.custom_stats.add(name=name).histogram, sizes)
 
 
-def _fill_numbers(stats: Any, summary: ColumnSummary) -> None:
+def _fill_numbers(stats: Any, summary: FeatureSummary) -> None:
     numbers = summary.numbers
     stats.num_zeros = numbers.zeros
     if numbers.moments.count:
         stats.mean, stats.std_dev = numbers.moments.mean, numbers.moments.std
         stats.min, stats.max = numbers.minimum, numbers.maximum
         stats.median = numbers.at([0.5])[0]
-    _widths(stats.histograms.add(), numbers)
-    _quantiles(stats.histograms.add(), numbers)
+    _fill_equal_width(stats.histograms.add(), numbers)
+    _fill_quantiles(stats.histograms.add(), numbers)
     for histogram in stats.histograms:
         histogram.num_nan, histogram.num_undefined = summary.nan, numbers.non_finite
 
 
-def _widths(histogram: Any, numbers: NumberSummary) -> None:
-    """Buckets of equal width; all in the first where there is but one value."""
+def _fill_equal_width(histogram: Any, numbers: NumberSummary) -> None:
+    """Fill a histogram with buckets of equal width. If there is only one distinct value, all are in the first."""
     histogram.type = statistics_pb2.Histogram.STANDARD
     count = numbers.moments.count
     if not count:
         return
     width = (numbers.maximum - numbers.minimum) / BUCKETS
     bounds = [numbers.minimum + width * i for i in range(1, BUCKETS)]
-    below = [0.0, *numbers.shares_up_to(bounds), 1.0]
+    below = [0.0, *numbers.cumulative_shares(bounds), 1.0]
     edges = [numbers.minimum, *bounds, numbers.maximum]
     for i in range(BUCKETS):
         share = below[i + 1] - below[i]
         histogram.buckets.add(low_value=edges[i], high_value=edges[i + 1], sample_count=share * count)
 
 
-def _quantiles(histogram: Any, numbers: NumberSummary) -> None:
-    """Buckets of equal counts."""
+def _fill_quantiles(histogram: Any, numbers: NumberSummary) -> None:
+    """Fill a histogram with buckets of equal counts."""
     histogram.type = statistics_pb2.Histogram.QUANTILES
     count = numbers.moments.count
     if not count:
@@ -155,8 +155,8 @@ def _quantiles(histogram: Any, numbers: NumberSummary) -> None:
         histogram.buckets.add(low_value=low, high_value=high, sample_count=count / BUCKETS)
 
 
-def _rank(histogram: Any, summary: ColumnSummary, most: int) -> None:
-    for rank, (value, count) in enumerate(summary.counts.top(most)):
+def _fill_ranks(histogram: Any, summary: FeatureSummary, max_values: int) -> None:
+    for rank, (value, count) in enumerate(summary.counts.top(max_values)):
         histogram.buckets.add(low_rank=rank, high_rank=rank, label=_label(value), sample_count=count)
 
 

@@ -11,7 +11,7 @@ from kerasline import CsvExampleGen, ExampleValidator, ImportSchemaGen, SchemaGe
 from kerasline.components.core.artifacts import Schema
 from kerasline.components.core.errors import ArtifactError, DataError, ParameterError
 from kerasline.components.data import shards
-from kerasline.components.data.accumulators.value_counts import HLL_LG_REGISTERS, KEPT
+from kerasline.components.data.accumulators.value_counts import HLL_LG_REGISTERS, MAX_VALUES
 
 ROWS = 400
 RANDOM = np.random.default_rng(0)
@@ -87,7 +87,7 @@ def assert_as_pandas(dataset, table):
                 known.std(ddof=0), rel=1e-9, abs=1e-9
             )
             assert (stats.min, stats.max, stats.num_zeros) == (known.min(), known.max(), (known == 0).sum())
-            error = 0 if column.nunique() <= KEPT else 4 * 1.04 / 2 ** (HLL_LG_REGISTERS / 2)
+            error = 0 if column.nunique() <= MAX_VALUES else 4 * 1.04 / 2 ** (HLL_LG_REGISTERS / 2)
             assert custom["unique"].num == pytest.approx(column.nunique(), rel=error)
             ranks = [i / 10 for i in range(1, 10)]
             quantiles = next(h for h in stats.histograms if h.type == h.QUANTILES)
@@ -116,7 +116,7 @@ def test_a_shard_with_other_rows_than_were_written_is_told(make_examples, tmp_pa
     examples = make_examples({"train": GOOD})
     path = examples.shards("train")[0]
     pq.write_table(pq.read_table(path).slice(1), path)
-    with pytest.raises(ArtifactError, match="train/00000.parquet has 399 rows, 400 were written"):
+    with pytest.raises(ArtifactError, match="train/00000.parquet has 399 rows, expected 400"):
         StatisticsGen(examples).execute(tmp_path / "out")
 
 
@@ -151,9 +151,9 @@ def test_the_inferred_schema_accepts_what_it_was_inferred_from(statistics_of, tm
             "feature 'kind': 2.5% of the values are not in its domain: 'unicorn' (10 rows)",
         ),
         ({"kind": None}, "feature 'kind': the column is missing"),
-        ({"weight": ["heavy"] * ROWS}, "feature 'weight': FLOAT wanted, STRING found (such as 'heavy')"),
+        ({"weight": ["heavy"] * ROWS}, "feature 'weight': expected FLOAT, found STRING (such as 'heavy')"),
         ({"legs": [None] * 100 + [4] * 300}, "feature 'legs': missing in 100 of 400 rows (25.0%)"),
-        ({"legs": [4] * 399 + [40]}, "the greatest value is 40, at most 8 wanted"),
+        ({"legs": [4] * 399 + [40]}, "the largest value is 40, expected at most 8"),
     ],
 )
 def test_a_violation_stops_the_run_naming_feature_and_values(statistics_of, tmp_path, change, told):

@@ -1,4 +1,4 @@
-"""What is computed over all rows, as values that add up: in any order, wherever Beam has room."""
+"""Statistics over all rows that workers accumulate separately and then merge in any order."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ Self = TypeVar("Self", bound="Accumulator")
 
 
 class Accumulator(Protocol):
-    """Takes in batches and merges with others; picklable, and small beside the data.
+    """Adds batches and merges with other accumulators. Picklable, and small compared with the data.
 
-    Any partition of the rows, merged in any order, gives the same figures (floating-point sums to
-    within rounding).
+    The result does not depend on how the rows are divided, nor on the order of merging, except for floating-point
+    rounding.
     """
 
     def add(self, *values: Any) -> None:
-        """Takes in one batch: for each tensor that a layer is called on, an array (rows, ...).
+        """Add one batch: an array (rows, ...) for each input tensor of a layer.
 
-        Numbers come as they are, NaN where one is missing; texts as `bytes` in an array of objects.
+        Missing numbers are NaN. Strings are `bytes` in an array of objects.
         """
 
     def merge(self: Self, other: Self) -> None:
-        """Takes in what another worker accumulated."""
+        """Add what another worker accumulated."""
 
     def readable(self) -> dict[str, Any] | list[tuple[str, int]]:
-        """The figures for people: numbers and lists by name, or values with their counts."""
+        """Return the result for people: numbers and lists by name, or values with their counts."""

@@ -1,4 +1,4 @@
-"""Means and covariances of features, merged by Chan, Golub and LeVeque (1979), in float64."""
+"""Means and covariances of features, in float64, merged as in Chan, Golub and LeVeque (1979)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import numpy as np
 
 
 class Covariance:
-    """Over rows, which are the places of all axes but the last; one with a number that is not finite is
-    left out.
+    """Mean and covariance of the features on the last axis, over all other axes.
+
+    Rows with a number that is not finite are ignored.
 
     Args:
-        features: the size of the last axis.
+        features: size of the last axis.
 
     Attributes:
-        count: rows.
+        count: number of rows.
         mean: float64 (features,).
     """
 
@@ -26,7 +27,7 @@ class Covariance:
 
     @property
     def covariance(self) -> np.ndarray:
-        """The sample's (divided by rows - 1), float64 (features, features); 0 of fewer than two rows."""
+        """Sample covariance (divided by rows - 1), float64 (features, features). 0 for fewer than two rows."""
         return self._co_moment / max(self.count - 1, 1)
 
     def add(self, values: np.ndarray) -> None:

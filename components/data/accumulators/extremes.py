@@ -1,4 +1,4 @@
-"""The smallest and largest number of each feature."""
+"""Minimum and maximum of each feature."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 
 class Extremes:
-    """Minimum and maximum of each place of the last axis; only finite numbers count.
+    """Minimum and maximum of the finite numbers of each feature on the last axis.
 
     Args:
-        features: how many places there are; 1 takes all numbers together.
+        features: size of the last axis, or 1 to treat all numbers as one feature.
 
     Attributes:
-        minimum, maximum: float64 (features,); inf and -inf where there was no number.
+        minimum, maximum: float64 (features,). inf and -inf for a feature without numbers.
     """
 
     def __init__(self, features: int = 1) -> None:

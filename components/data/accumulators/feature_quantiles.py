@@ -8,21 +8,21 @@ import numpy as np
 
 from kerasline.components.data.accumulators.quantiles import LEVEL, Quantiles
 
-# Numbers that all features together hold a level: 8 MB of float64. Of 64 features and fewer each has
-# `LEVEL`; of more, each is exact to fewer numbers, and its ranks err by log2(n / level) / level.
-MOST_HELD = 64 * LEVEL
-LEAST_LEVEL = 1 << 10
+# Bound on the numbers that all features together hold per level: 8 MB of float64. Up to 64 features have `LEVEL` each.
+# More features are exact for fewer numbers, and the error of their ranks is log2(n / level) / level.
+MAX_TOTAL_LEVEL = 64 * LEVEL
+MIN_LEVEL = 1 << 10
 
 
 class FeatureQuantiles:
-    """Quantiles of each place of the last axis; NaN are left out, infinities ordered as numbers.
+    """Quantiles of each feature on the last axis. NaN is ignored. Infinities are ordered as numbers.
 
     Args:
-        features: how many places there are; 1 takes all numbers together.
+        features: size of the last axis, or 1 to treat all numbers as one feature.
     """
 
     def __init__(self, features: int = 1) -> None:
-        level = max(LEAST_LEVEL, min(LEVEL, MOST_HELD // features))
+        level = max(MIN_LEVEL, min(LEVEL, MAX_TOTAL_LEVEL // features))
         self._features = [Quantiles(level) for _ in range(features)]
 
     def add(self, values: np.ndarray) -> None:
@@ -34,16 +34,17 @@ class FeatureQuantiles:
             ours.merge(theirs)
 
     def at(self, shares: np.ndarray | list[float]) -> np.ndarray:
-        """Quantiles as NumPy's default method gives them: between two values by linear interpolation,
-        and where one of the two is infinite, the nearer.
+        """Return quantiles by linear interpolation between two values, as NumPy's default method.
+
+        If one of the two is infinite, the nearer value is returned.
 
         Args:
-            shares: in [0, 1], shape (n,).
+            shares: numbers in [0, 1] of shape (n,).
 
         Returns:
-            float64 (features, n); NaN for a feature without numbers.
+            float64 (features, n). NaN for a feature without numbers.
         """
-        return np.stack([_interpolated(one, np.asarray(shares, np.float64)) for one in self._features])
+        return np.stack([_interpolate(one, np.asarray(shares, np.float64)) for one in self._features])
 
     def readable(self) -> dict[str, Any]:
         figures = self.at([0, 0.25, 0.5, 0.75, 1])
@@ -51,14 +52,14 @@ class FeatureQuantiles:
         return {name: column.tolist() for name, column in zip(names, figures.T)}
 
 
-def _interpolated(quantiles: Quantiles, shares: np.ndarray) -> np.ndarray:
+def _interpolate(quantiles: Quantiles, shares: np.ndarray) -> np.ndarray:
     count = quantiles.count
     if not count:
         return np.full(shares.shape, np.nan)
-    place = shares * (count - 1)  # among the sorted values, from 0
-    low = np.floor(place + 1e-9)
+    position = shares * (count - 1)  # in the sorted values
+    low = np.floor(position + 1e-9)
     below, above = (quantiles.at(np.minimum(low + step, count) / count) for step in (1, 2))
-    between = np.clip(place - low, 0, 1)
+    between = np.clip(position - low, 0, 1)
     far = ~np.isfinite(below) | ~np.isfinite(above)
     with np.errstate(invalid="ignore"):  # 0 times infinity
         linear = below * (1 - between) + above * between

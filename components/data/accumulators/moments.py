@@ -1,4 +1,4 @@
-"""Count, mean and variance, merged by Chan, Golub and LeVeque (1979), in float64."""
+"""Count, mean and variance, in float64, merged as in Chan, Golub and LeVeque (1979)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 
 
 class Moments:
-    """Of every place along the kept axes, over rows and all other axes; only finite numbers count.
+    """Count, mean and variance of the finite numbers, reduced over some axes.
 
     Args:
-        axes: the axes that are reduced, 0 (the rows) among them.
+        axes: axes to reduce, among them 0 (the rows).
     """
 
     def __init__(self, axes: tuple[int, ...] = (0,)) -> None:
@@ -22,12 +22,12 @@ class Moments:
 
     @property
     def variance(self) -> np.ndarray:
-        """Of the population; 0 where there was no number."""
+        """Population variance. 0 if there are no numbers."""
         return self._m2 / np.maximum(self.count, 1)
 
     @property
     def std(self) -> np.ndarray:
-        """The population's standard deviation."""
+        """Population standard deviation."""
         return np.sqrt(self.variance)
 
     def add(self, values: np.ndarray) -> None:
@@ -59,10 +59,10 @@ class Moments:
 
 
 class FeatureMoments(Moments):
-    """Moments of each place of the last axis.
+    """Moments of each feature on the last axis.
 
     Args:
-        features: how many places there are; 1 takes all numbers together.
+        features: size of the last axis, or 1 to treat all numbers as one feature.
     """
 
     def __init__(self, features: int) -> None:

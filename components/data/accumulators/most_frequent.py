@@ -9,27 +9,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kerasline.components.data.accumulators.value_counts import ValueCounts
-from kerasline.components.data.accumulators.vocabulary import BYTES_A_VALUE
+from kerasline.components.data.accumulators.vocabulary import BYTES_PER_VALUE
 
 
 class MostFrequent:
-    """The most frequent value of each place of the last axis, of equally frequent ones the smallest.
+    """The most frequent value of each feature on the last axis. Of equally frequent values, the smallest.
 
     Args:
-        features: how many places there are; 1 takes all values together.
+        features: size of the last axis, or 1 to treat all values as one feature.
     """
 
     def __init__(self, features: int) -> None:
-        self._counts = [ValueCounts(most=None, estimates_distinct=False) for _ in range(features)]
+        self._counts = [ValueCounts(max_values=None, estimate_distinct=False) for _ in range(features)]
 
     def limit(self, values: int) -> None:
-        """Counts no more than so many values of each feature at once."""
+        """Bound the number of distinct values that are counted for each feature."""
         for counts in self._counts:
-            counts.limit(values, values * BYTES_A_VALUE)
+            counts.limit(values, values * BYTES_PER_VALUE)
 
     @property
     def error(self) -> int:
-        """By how much a count may be too low."""
+        """Upper bound of the undercount of a value."""
         return max(counts.error for counts in self._counts)
 
     def add(self, values: np.ndarray) -> None:
@@ -47,7 +47,7 @@ class MostFrequent:
             ours.merge(theirs)
 
     def values(self) -> list[Any]:
-        """The value of each feature; None where none was seen."""
+        """Return the value of each feature. None if a feature has no values."""
         return [value for value, _ in self.readable()]
 
     def readable(self) -> list[tuple[Any, int]]:

@@ -1,4 +1,4 @@
-"""The vocabulary of a column: its values by how often they occur."""
+"""The vocabulary of a column: its values in the order of their counts."""
 
 from __future__ import annotations
 
@@ -11,112 +11,111 @@ import pyarrow.compute as pc
 
 from kerasline.components.data.accumulators.value_counts import ValueCounts
 
-BYTES_A_VALUE = 256
+BYTES_PER_VALUE = 256
 
 
 class Vocabulary:
-    """Counts values, and on request the rows that have each; texts or whole numbers.
+    """Counts values, strings or integers, and optionally the rows that contain each.
+
+    The order is that of Keras: by count, ties by value, both descending.
 
     Args:
-        most: how many values the vocabulary has; all by default.
-        least: how often a value must occur to be in it.
-        left_out: values that are never in it, as texts or numbers. Texts that are no UTF-8 are not
-            either: vocabularies are kept as text.
-        as_lines: leaves out texts that a file of lines, such as Keras's own lookups keep, does not
-            give back: those with line breaks, or a NUL at their end.
-        counts_documents: whether `documents` is asked for.
-
-    The order is Keras's: by count, ties by value, both descending.
+        max_size: largest size of the vocabulary. By default unlimited.
+        min_count: smallest count of a value in the vocabulary.
+        excluded: strings or integers that are never in the vocabulary. Strings that are not UTF-8 are always excluded,
+            because vocabularies are stored as text.
+        single_lines: exclude strings that do not survive in a file of lines, as Keras's lookup layers write: with line
+            breaks, or a trailing NUL.
+        count_documents: whether to count for `documents`.
     """
 
-    TAKES_ARROW = True  # arrays of Arrow as well, where a column needs no layer before this one
+    ACCEPTS_ARROW = True  # `add` accepts Arrow arrays too, for a column that enters the layer directly
 
     def __init__(
         self,
-        most: int | None = None,
-        least: int = 1,
-        left_out: Iterable[Any] = (),
-        as_lines: bool = False,
-        counts_documents: bool = False,
+        max_size: int | None = None,
+        min_count: int = 1,
+        excluded: Iterable[Any] = (),
+        single_lines: bool = False,
+        count_documents: bool = False,
     ) -> None:
-        self._most, self._least, self._as_lines = most, least, as_lines
-        self._left_out = {one.encode() if isinstance(one, str) else one for one in left_out} - {None}
-        self._counts = ValueCounts(most=None, estimates_distinct=False)
-        self._documents = ValueCounts(most=None, estimates_distinct=False) if counts_documents else None
+        self._max_size, self._min_count, self._single_lines = max_size, min_count, single_lines
+        self._excluded = {one.encode() if isinstance(one, str) else one for one in excluded} - {None}
+        self._counts = ValueCounts(max_values=None, estimate_distinct=False)
+        self._documents = ValueCounts(max_values=None, estimate_distinct=False) if count_documents else None
         self.rows = 0
 
     def limit(self, values: int) -> None:
-        """Counts no more than so many values at once; see `error`."""
-        for counts in filter(None, (self._counts, self._documents)):
-            counts.limit(values, values * BYTES_A_VALUE)
+        """Bound the number of distinct values that are counted; see `error`."""
+        for counts in [self._counts, *([] if self._documents is None else [self._documents])]:
+            counts.limit(values, values * BYTES_PER_VALUE)
 
     @property
     def error(self) -> int:
-        """By how much a count may be too low; 0 unless the limit was met.
+        """Upper bound of the undercount of a value. 0 unless the limit was reached.
 
-        A value that occurs more often than the last of the vocabulary by more than this is in it.
+        A value whose count exceeds that of the vocabulary's last by more than this is in the vocabulary.
         """
         return self._counts.error
 
     def add(self, values: Any) -> None:
-        """Takes texts (str or bytes) or integers: an array of NumPy's (rows, ...) or Arrow's (rows,),
-        or a ragged tensor of texts (rows, None)."""
+        """Add strings or integers: a NumPy array (rows, ...), an Arrow array (rows,), a ragged tensor (rows, None)."""
         flat, row_of, rows = _flat(values)
         self._counts.add(flat)
         self.rows += rows
         if self._documents is not None:
             found = flat.dictionary_encode()
-            # In each row a value counts once: a pair of row and value as one number.
+            # A value counts once in a row. A number encodes each pair of row and value.
             pairs = np.sort(row_of * len(found.dictionary) + found.indices.to_numpy(), kind="stable")
-            pairs = pairs[np.diff(pairs, prepend=-1) > 0]  # np.unique sorts in many times the time
+            pairs = pairs[np.diff(pairs, prepend=-1) > 0]  # np.unique would take many times as long
             counts = np.bincount(pairs % max(len(found.dictionary), 1), minlength=len(found.dictionary))
             self._documents.add_counted(found.dictionary, pa.array(counts, pa.int64()))
 
     def merge(self, other: Vocabulary) -> None:
         self.rows += other.rows
         self._counts.merge(other._counts)
-        if self._documents is not None:
+        if self._documents is not None and other._documents is not None:
             self._documents.merge(other._documents)
 
     def values(self) -> list[Any]:
-        """The vocabulary in its order: texts, or whole numbers."""
+        """Return the vocabulary in its order: strings or integers."""
         return [value for value, _ in self.readable()]
 
     def documents(self) -> np.ndarray | None:
-        """How many rows have each value of the vocabulary, in its order; None if not asked for."""
+        """Return the number of rows that contain each value of the vocabulary. None if not counted."""
         values = self.values()
         if self._documents is None or not values:
             return None if self._documents is None else np.empty(0, np.int64)
         rows_with = self._documents.table()
-        wanted = pa.array([v.encode() if isinstance(v, str) else v for v in values])
-        place = pc.index_in(wanted.cast(rows_with["values"].type), rows_with["values"].combine_chunks())
-        counts = rows_with["counts"].take(place)  # null for one that the limit left out
+        vocabulary = pa.array([v.encode() if isinstance(v, str) else v for v in values])
+        index = pc.index_in(vocabulary.cast(rows_with["values"].type), rows_with["values"].combine_chunks())
+        counts = rows_with["counts"].take(index)  # null for a value that the limit dropped
         return counts.fill_null(self._documents.error).to_numpy()
 
     def readable(self) -> list[tuple[Any, int]]:
         kept: list[tuple[Any, int]] = []
         for value, count in self._ordered():
-            if len(kept) == self._most:
+            if len(kept) == self._max_size:
                 break
-            if value not in self._left_out and self._can_be_kept(text := _decoded(value)):
+            if value not in self._excluded and self._is_storable(text := _decode(value)):
                 kept.append((text, count))
         return kept
 
-    def _can_be_kept(self, text: Any) -> bool:
-        if text is None or not (self._as_lines and isinstance(text, str)):
+    def _is_storable(self, text: Any) -> bool:
+        if text is None or not (self._single_lines and isinstance(text, str)):
             return text is not None
         return text.splitlines() == [text] and not text.endswith("\0")
 
     def _ordered(self) -> Iterator[tuple[Any, int]]:
         counts = self._counts.table()
-        counts = counts.filter(pc.greater_equal(counts["counts"], self._least))
+        counts = counts.filter(pc.greater_equal(counts["counts"], self._min_count))
         counts = counts.sort_by([("counts", "descending"), ("values", "descending")])
         for batch in counts.to_batches(max_chunksize=1024):
             yield from zip(batch["values"].to_pylist(), batch["counts"].to_pylist())
 
 
 def _flat(values: Any) -> tuple[pa.Array, np.ndarray, int]:
-    """All values, the row of each, and how many rows there are."""
+    """Return all values, the row of each, and the number of rows."""
     if isinstance(values, pa.Array):
         return values, np.arange(len(values)), len(values)
     if hasattr(values, "flat_values"):  # a ragged tensor
@@ -132,8 +131,8 @@ def _as_arrow(values: np.ndarray) -> pa.Array:
     return pa.array(values).cast(pa.int64())
 
 
-def _decoded(value: Any) -> Any:
-    """The text; None where it is no UTF-8."""
+def _decode(value: Any) -> Any:
+    """Decode bytes. None if they are not UTF-8."""
     if not isinstance(value, bytes):
         return value
     try:

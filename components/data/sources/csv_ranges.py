@@ -1,9 +1,9 @@
-"""Ranges of a CSV file's bytes that hold whole rows, so that several readers may share the file.
+"""Dividing a CSV file into byte ranges of complete rows, so that several workers can read it.
 
-A line break ends a row unless it is quoted. A quote opens a field or closes one wherever it stands, as long as
-each one that opens follows a delimiter or a line break, and each one that closes is followed by one; a doubled
-quote, an escape, closes and opens again. Then the number of quotes before a line break, odd or even, tells whether
-it is quoted. Where a quote stands elsewhere (`5" pipe`), that does not tell, and the file is not divided.
+A line break ends a row unless it is inside quotes. This holds as long as every opening quote follows a delimiter or a
+line break, and every closing quote is followed by one. A doubled quote, an escape, closes and opens again. Then a line
+break is inside quotes if and only if the number of quotes before it is odd. If a quote stands elsewhere
+(`5" pipe`), the parity is no evidence, and the file is not divided.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy as np
 
 BLOCK_BYTES = 4 << 20
 _QUOTE, _NEWLINE, _RETURN = b'"\n\r'
-# Text in which a byte below 128 is an ASCII character and nothing else.
+# Encodings in which a byte below 128 is always an ASCII character.
 _ASCII_BASED = ("utf8", "ascii", "latin", "iso8859", "cp125")
 
 
 class Range(NamedTuple):
-    """Bytes of a file from `start` to before `end`; the header is in the range that starts at 0."""
+    """The bytes of a file from `start` up to but not including `end`. The range that starts at 0 has the header."""
 
     file: Path
     start: int
@@ -30,7 +30,7 @@ class Range(NamedTuple):
 
 
 class RangeReader(io.RawIOBase):
-    """The bytes of a range, as a file."""
+    """Reads the bytes of a range as if they were a file."""
 
     def __init__(self, place: Range) -> None:
         self._file = open(place.file, "rb", buffering=0)
@@ -50,15 +50,18 @@ class RangeReader(io.RawIOBase):
         super().close()
 
 
-def row_ranges(file: Path, encoding: str, delimiter: str, most_bytes: int) -> list[Range]:
-    """The file in ranges of equal length, as near as its rows allow; one where it cannot be divided.
+def row_ranges(file: Path, encoding: str, delimiter: str, max_bytes: int) -> list[Range]:
+    """Divide a file into ranges of complete rows and nearly equal length.
 
     Args:
-        file: not compressed.
-        most_bytes: about the length of the longest; the number of ranges is the least that allows it.
+        file: an uncompressed file.
+        max_bytes: approximate length of the longest range. It determines the number of ranges.
+
+    Returns:
+        The ranges in order. A file that cannot be divided is one range.
     """
     size = file.stat().st_size
-    count = -(-size // most_bytes)
+    count = -(-size // max_bytes)
     cuts: list[int] = []
     if count > 1 and encoding.lower().replace("-", "").replace("_", "").startswith(_ASCII_BASED):
         cuts = _cuts(file, ord(delimiter), [size * number // count for number in range(1, count)]) or []
@@ -66,37 +69,37 @@ def row_ranges(file: Path, encoding: str, delimiter: str, most_bytes: int) -> li
     return [Range(file, start, end) for start, end in zip([0, *ends], ends)]
 
 
-def _cuts(file: Path, delimiter: int, wanted: list[int]) -> list[int] | None:
-    """The first beginning of a row at or after each of the wanted places; None where quotes do not tell rows."""
+def _cuts(file: Path, delimiter: int, targets: list[int]) -> list[int] | None:
+    """Return the first start of a row at or after each target offset, or None if quotes do not delimit fields."""
     before_quote = np.array([delimiter, _NEWLINE, _RETURN, _QUOTE], np.uint8)
     found: list[int] = []
-    quotes, last = 0, _NEWLINE  # how many so far, and the byte before the block
-    for place, block in _blocks(file):
+    quotes, last = 0, _NEWLINE  # number of quotes so far, and the byte before the block
+    for offset, block in _blocks(file):
         at = np.flatnonzero(block == _QUOTE)
         opens = (np.arange(len(at)) + quotes) % 2 == 0
         before = np.where(at[opens] > 0, block[at[opens] - 1], last)
         closes = at[~opens]
         after = block[closes[closes + 1 < len(block)] + 1]
-        if quotes and quotes % 2 == 0 and last == _QUOTE:  # one that closes ended the last block
+        if quotes and quotes % 2 == 0 and last == _QUOTE:  # the last block ended with a closing quote
             after = np.append(after, block[0])
         if not (np.isin(before, before_quote).all() and np.isin(after, before_quote).all()):
             return None
-        while len(found) < len(wanted):
-            start = max(wanted[len(found)] - place, 0)
+        while len(found) < len(targets):
+            start = max(targets[len(found)] - offset, 0)
             if start >= len(block):
                 break
             breaks = np.flatnonzero(block[start:] == _NEWLINE) + start
-            plain = breaks[(np.searchsorted(at, breaks) + quotes) % 2 == 0]
-            if not len(plain):
+            row_ends = breaks[(np.searchsorted(at, breaks) + quotes) % 2 == 0]
+            if not len(row_ends):
                 break
-            found.append(place + int(plain[0]) + 1)
+            found.append(offset + int(row_ends[0]) + 1)
         quotes, last = quotes + len(at), int(block[-1])
     return sorted(set(found))
 
 
 def _blocks(file: Path) -> Iterator[tuple[int, np.ndarray]]:
-    place = 0
+    offset = 0
     with file.open("rb", buffering=0) as stream:
         while data := stream.read(BLOCK_BYTES):
-            yield place, np.frombuffer(data, np.uint8)
-            place += len(data)
+            yield offset, np.frombuffer(data, np.uint8)
+            offset += len(data)

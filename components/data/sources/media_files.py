@@ -1,4 +1,4 @@
-"""Reading folders of images or audio with their labels into Arrow batches."""
+"""Reading folders of images or audio with their labels."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ BATCH_BYTES = 16 << 20
 
 
 class MediaSource:
-    """A row a file: `path` within its folder, `content` as it is in the file, and its labels.
+    """Reads one row per file: its `path` within the folder, its `content` (the unchanged bytes) and its labels.
 
     Args:
-        labels: a CSV file whose first column holds the files' paths, or their names; its other
-            columns are the labels. None where the folder that a file lies in is its `label`.
-        quarantine: takes files that are no images or audio, and those without a label.
+        labels: CSV file. Its first column has the paths or the names of the media files, the others are their labels.
+            If None, the `label` of a file is the name of its folder.
+        quarantine: receives files that are neither images nor audio, and files without a label.
     """
 
     def __init__(self, labels: Path | None, quarantine: Quarantine) -> None:
@@ -31,29 +31,29 @@ class MediaSource:
         self.rows_read = 0
 
     def batches(self, files: tuple[Path, Sequence[Path]]) -> Iterator[pa.RecordBatch]:
-        """The rows of a folder's files, given as (folder, files), in order; see `Source`."""
+        """Return the rows of the files of a folder, received as (folder, files); see `Source`."""
         folder, paths = files
         names: list[str] = []
         contents: list[bytes] = []
-        held = 0
+        size_bytes = 0
         for path in paths:
-            content = self._usable(path)
+            content = self._read(path)
             if content is None:
                 continue
-            if held + len(content) > BATCH_BYTES and names:
+            if size_bytes + len(content) > BATCH_BYTES and names:
                 yield from self._batch(folder, names, contents)
-                names, contents, held = [], [], 0
+                names, contents, size_bytes = [], [], 0
             names.append(path.relative_to(folder).as_posix())
             contents.append(content)
-            held += len(content)
+            size_bytes += len(content)
         if names:
             yield from self._batch(folder, names, contents)
 
-    def _usable(self, path: Path) -> bytes | None:
+    def _read(self, path: Path) -> bytes | None:
         self.rows_read += 1
         content = path.read_bytes()
         if sniff(content) is None:
-            self._quarantine.put(str(path), "neither an image nor audio", content[:256], "remove it")
+            self._quarantine.put(str(path), "neither an image nor audio", content[:256], "remove the file")
             return None
         return content
 
@@ -67,7 +67,7 @@ class MediaSource:
         by_name = pc.index_in(pa.array([Path(n).name for n in names]), value_set=keys)
         rows = pc.coalesce(rows, by_name)
         for row in pc.indices_nonzero(rows.is_null()).to_pylist():
-            self._quarantine.put(str(folder / names[row]), "no row of the labels' file names it", "", "add one")
+            self._quarantine.put(str(folder / names[row]), "the labels file has no row for it", "", "add one")
         batch = pa.record_batch(columns).filter(rows.is_valid())
         labels = self._labels.drop_columns([self._labels.column_names[0]]).take(rows.drop_null())
         for name, column in zip(labels.column_names, labels.columns):
@@ -77,7 +77,7 @@ class MediaSource:
 
 
 def media_files(folder: Path) -> list[Path]:
-    """All files below a folder but hidden ones and tables, sorted."""
+    """Return all files below a folder, sorted, without hidden files and tables."""
     found = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name[0] != "."]
     return [path for path in found if path.suffix.lower() not in (".csv", ".tsv", ".txt", ".md")]
 
@@ -87,11 +87,14 @@ def _read_labels(path: Path) -> pa.Table:
     try:
         table = pcsv.read_csv(path, parse_options=pcsv.ParseOptions(delimiter=delimiter))
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: the labels cannot be read ({str(error).splitlines()[0]})") from error
+        raise DataError(f"{path}: the labels file cannot be read ({str(error).splitlines()[0]})") from error
     if table.num_columns < 2:
-        raise DataError(f"{path}: a column of paths and at least one of labels are wanted")
+        raise DataError(
+            f"{path}: expected a column of paths and at least one of labels, received {table.num_columns} columns"
+        )
     keys = table.column(0).cast(pa.string())
-    twice = pc.value_counts(keys).filter(pc.greater(pc.value_counts(keys).field(1), 1))
-    if len(twice):
-        raise DataError(f"{path}: {twice[0]['values'].as_py()!r} stands twice")
+    counts = pc.value_counts(keys)
+    duplicates = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(duplicates):
+        raise DataError(f"{path}: {duplicates[0]['values'].as_py()!r} has more than one row; keep one of them")
     return table.set_column(0, table.column_names[0], keys)

@@ -1,4 +1,4 @@
-"""Taking rows from objects in memory: Arrow, pandas, polars, dicts of columns."""
+"""Reading tables in memory: Arrow, pandas, polars, dicts of columns."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 
 from kerasline.components.core.errors import DataError
-from kerasline.components.data.unify import UnifiedSource
+from kerasline.components.data.sources.source import UnifyingSource
 
 
-class MemorySource(UnifiedSource):
-    """The rows of tables in memory."""
+class MemorySource(UnifyingSource):
+    """Reads the rows of Arrow tables."""
 
     def _read(self, table: pa.Table) -> Iterator[tuple[str, pa.RecordBatch]]:
         self.rows_read += table.num_rows
@@ -21,17 +21,19 @@ class MemorySource(UnifiedSource):
 
 
 def as_table(data: Any) -> pa.Table:
-    """An Arrow table of a DataFrame of pandas or polars, of any other object with Arrow's stream
-    interface, or of a dict of columns.
+    """Convert data to an Arrow table.
+
+    Args:
+        data: a pandas or polars DataFrame, any other object with Arrow's stream interface, or a dict of columns.
 
     Raises:
-        DataError: it is none of these.
+        DataError: the data cannot be converted.
     """
     try:
         return data if isinstance(data, pa.Table) else pa.table(data)
     except (TypeError, ValueError, AttributeError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
-            f"ExampleGen.input: {type(data).__name__} is not a table ({reason}); give a DataFrame of "
-            "pandas or polars, an Arrow table, or a dict of columns"
+            f"ExampleGen.input: expected a pandas or polars DataFrame, an Arrow table or a dict of columns, "
+            f"received {type(data).__name__} ({reason})"
         ) from error

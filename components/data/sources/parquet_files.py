@@ -1,4 +1,4 @@
-"""Reading Parquet files into Arrow batches."""
+"""Reading Parquet files."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kerasline.components.core.errors import DataError, one_line
-from kerasline.components.data.shards import rows_a_batch
-from kerasline.components.data.unify import UnifiedSource
+from kerasline.components.data.shards import rows_per_batch
+from kerasline.components.data.sources.source import UnifyingSource
 
 
-class ParquetSource(UnifiedSource):
-    """The rows of Parquet files; a column that one file lacks is null in its rows.
+class ParquetSource(UnifyingSource):
+    """Reads the rows of Parquet files. A column that a file lacks is null in its rows.
 
-    A row group that cannot be read is set aside whole, as one entry that counts its rows.
+    The unread rows of a damaged row group are put into quarantine together, as one entry with their number.
 
     Args:
-        quarantine: takes what cannot be read.
+        quarantine: receives the row groups that cannot be read.
     """
 
     def _read(self, files: Sequence[Path]) -> Iterator[tuple[str, pa.RecordBatch]]:
@@ -27,9 +27,9 @@ class ParquetSource(UnifiedSource):
             try:
                 file = pq.ParquetFile(path, page_checksum_verification=True)
             except (pa.ArrowException, OSError) as error:
-                raise DataError(f"{path}: not a whole Parquet file ({one_line(error)})") from error
+                raise DataError(f"{path}: not a complete Parquet file ({one_line(error)})") from error
             with file:
-                rows = rows_a_batch(file.metadata)
+                rows = rows_per_batch(file.metadata)
                 for group in range(file.num_row_groups):
                     self.rows_read += file.metadata.row_group(group).num_rows
                     yield from self._group(path, file, group, rows)
@@ -44,4 +44,4 @@ class ParquetSource(UnifiedSource):
             lost = file.metadata.row_group(group).num_rows - done
             reason = f"unreadable ({one_line(error)})"
             where = f"{path}, row group {group}, from row {done}"
-            self._quarantine.put(where, reason, "", "write the file anew", rows=lost)
+            self._quarantine.put(where, reason, "", "write the file again", rows=lost)

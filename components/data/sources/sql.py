@@ -1,4 +1,4 @@
-"""Reading what a SQL query gives into Arrow batches."""
+"""Reading the results of SQL queries."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from kerasline.components.core.errors import DataError
-from kerasline.components.data.unify import UnifiedSource
+from kerasline.components.data.sources.source import UnifyingSource
 
-ROWS = 8192
+ROWS_PER_BATCH = 8192
 
 
-class SqlSource(UnifiedSource):
-    """The rows of queries, streamed through SQLAlchemy.
+class SqlSource(UnifyingSource):
+    """Reads the rows that queries return, streamed through SQLAlchemy.
 
     Args:
-        url: of the database, as SQLAlchemy has them (`sqlite:///trips.db`,
-            `postgresql+psycopg://user@host/name`).
+        url: SQLAlchemy URL of the database, such as `sqlite:///trips.db` or `postgresql+psycopg://user@host/name`.
     """
 
     def __init__(self, url: str) -> None:
@@ -28,26 +27,26 @@ class SqlSource(UnifiedSource):
         try:
             self._engine = sqlalchemy.create_engine(url)
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
-            raise DataError(f"ExampleGen.input: {_short(error)}; give SQLAlchemy's URL of a database") from error
+            raise DataError(f"ExampleGen.input: {_short(error)}; give the SQLAlchemy URL of a database") from error
 
     def _read(self, query: str) -> Iterator[tuple[str, pa.RecordBatch]]:
         from sqlalchemy import text
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            with self._engine.connect().execution_options(yield_per=ROWS) as connection:
+            with self._engine.connect().execution_options(yield_per=ROWS_PER_BATCH) as connection:
                 result = connection.execute(text(query))
                 names = list(result.keys())
                 for rows in result.partitions():
                     where = f"{self._engine.url!r}, from row {self.rows_read}"
                     self.rows_read += len(rows)
-                    arrays = [_array(where, name, v) for name, v in zip(names, zip(*rows))]
+                    arrays = [_to_array(where, name, v) for name, v in zip(names, zip(*rows))]
                     yield where, pa.RecordBatch.from_arrays(arrays, names=names)
         except SQLAlchemyError as error:
             raise DataError(f"{self._engine.url!r}: {_short(error)}; see ExampleGen.query") from error
 
 
-def _array(where: str, name: str, values: tuple) -> pa.Array:
+def _to_array(where: str, name: str, values: tuple) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:

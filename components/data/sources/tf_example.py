@@ -1,9 +1,8 @@
 """Decoding tf.Example messages into Arrow columns, all rows at once.
 
-The decoder walks protobuf's wire format (protobuf.dev/programming-guides/encoding) in lockstep:
-every row has a position, and one step of NumPy reads the next field of all of them. A batch takes
-as many steps as its fullest row has features. The messages are those of
-tensorflow/core/example/example.proto and feature.proto::
+The decoder walks protobuf's wire format (protobuf.dev/programming-guides/encoding) in lockstep: every row has a
+position, and one NumPy step reads the next field of all rows. The number of steps is the number of features of the row
+that has most. The messages are those of tensorflow/core/example/example.proto and feature.proto::
 
     Example { Features features = 1; }
     Features { map<string, Feature> feature = 1; }      // entries { string key = 1; Feature value = 2; }
@@ -25,9 +24,13 @@ _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 @dataclass
 class _Fields:
-    """Fields found in the wire format, in the order of their owners.
+    """Fields of the wire format, sorted by owner.
 
-    owner: the index of the message that a field stands in. start, end: the range of its payload.
+    Attributes:
+        owner: index of the message that contains the field.
+        number: field number.
+        wire: wire type.
+        start, end: range of the payload.
     """
 
     owner: np.ndarray
@@ -40,30 +43,29 @@ class _Fields:
         return _Fields(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
 
     def last_of_each_owner(self) -> _Fields:
-        """Of a field that stands several times in a message the last one counts."""
+        """Return the last field of each message. In protobuf the last of repeated singular fields counts."""
         return self.where(np.append(self.owner[1:] != self.owner[:-1], True)[: len(self.owner)])
 
 
 def decode(data: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[pa.RecordBatch, np.ndarray]:
-    """Columns of serialised tf.Examples.
+    """Decode serialized tf.Example messages.
 
     Args:
-        data: uint8, the bytes that hold the messages.
-        start, end: int64, shape (rows,): where each message begins and ends.
+        data: uint8, the bytes that contain the messages.
+        start, end: int64 of shape (rows,), the start and end of each message.
 
     Returns:
-        The rows as one column a feature, sorted by name: int64, float32, string (binary where not
-        UTF-8), or lists of these where a row has more than one value; null where a row lacks the
-        feature. And, shape (rows,), whether each message was well-formed; a row that was not is
-        null throughout.
+        A pair. First the rows, with a column for each feature, sorted by name: int64, float32, string (binary if not
+        UTF-8), or lists of these if a row has more than one value. A feature that a row lacks is null. Second a bool
+        array of shape (rows,): whether each message is well-formed. All features of other rows are null.
     """
     reader = _Reader(data, len(start))
     features = reader.fields(np.arange(len(start)), start, end)
     reader.refuse(features.owner[(features.number != 1) | (features.wire != _LENGTH)])
     entries = reader.fields(features.owner, features.start, features.end)
     reader.refuse(entries.owner[(entries.number != 1) | (entries.wire != _LENGTH)])
-    places = np.arange(len(entries.owner))
-    parts = reader.fields(places, entries.start, entries.end, rows=entries.owner)
+    indices = np.arange(len(entries.owner))
+    parts = reader.fields(indices, entries.start, entries.end, rows=entries.owner)
     keys = parts.where(parts.number == 1).last_of_each_owner()
     values = parts.where(parts.number == 2).last_of_each_owner()
     both = np.intersect1d(keys.owner, values.owner, assume_unique=True)
@@ -85,14 +87,14 @@ def decode(data: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[pa.Rec
 
 
 def _column(reader: _Reader, rows: np.ndarray, values: _Fields, count: int) -> pa.Array:
-    """The column of one feature: of which rows, and the ranges of their Feature messages."""
-    last = np.append(rows[1:] != rows[:-1], True)  # of a key that stands twice the last one counts
+    """Decode one feature, from the rows that have it and the ranges of their Feature messages."""
+    last = np.append(rows[1:] != rows[:-1], True)  # of a repeated key the last one counts
     rows, values = rows[last], values.where(last)
     lists = reader.fields(np.arange(len(rows)), values.start, values.end, rows=rows)
     reader.refuse(rows[lists.owner[(lists.number > 3) | (lists.wire != _LENGTH)]])
     lists = lists.last_of_each_owner()
     kinds = np.unique(lists.number[reader.good[rows[lists.owner]]])
-    if len(kinds) > 1:  # the rarer kind's rows are at fault
+    if len(kinds) > 1:  # refuse the rows of the rarer kinds
         sizes = [(lists.number == kind).sum() for kind in kinds]
         for kind in np.delete(kinds, np.argmax(sizes)):
             reader.refuse(rows[lists.owner[lists.number == kind]])
@@ -104,11 +106,11 @@ def _column(reader: _Reader, rows: np.ndarray, values: _Fields, count: int) -> p
     chunks = reader.fields(owners, lists.start, lists.end)
     read = {_BYTES: reader.byte_values, _FLOATS: reader.float_values, _INTS: reader.int_values}
     owner, flat = read[kinds[0]](chunks)
-    return _assembled(owner, flat, count)
+    return _assemble(owner, flat, count)
 
 
-def _assembled(owner: np.ndarray, flat: pa.Array, count: int) -> pa.Array:
-    """Values with their rows as a column: plain where no row has two, else lists."""
+def _assemble(owner: np.ndarray, flat: pa.Array, count: int) -> pa.Array:
+    """Return a column from values and their rows: of lists if a row has more than one value."""
     order = np.argsort(owner, kind="stable")
     if not (order == np.arange(len(order))).all():
         owner, flat = owner[order], flat.take(pa.array(order))
@@ -117,27 +119,27 @@ def _assembled(owner: np.ndarray, flat: pa.Array, count: int) -> pa.Array:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         mask = pa.array(lengths == 0)
         return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat, mask=mask)
-    places = np.full(count, -1)
-    places[owner] = np.arange(len(owner))
-    return flat.take(pa.array(places, mask=places < 0))
+    indices = np.full(count, -1)
+    indices[owner] = np.arange(len(owner))
+    return flat.take(pa.array(indices, mask=indices < 0))
 
 
 class _Reader:
-    """The bytes, and which rows turned out well so far."""
+    """Reads fields from bytes and keeps track of which rows are well-formed."""
 
     def __init__(self, data: np.ndarray, rows: int) -> None:
-        self._data = np.concatenate([data, np.zeros(16, np.uint8)])  # room to look beyond the end
+        self._data = np.concatenate([data, np.zeros(16, np.uint8)])  # reads may go beyond the end
         self.good = np.ones(rows, bool)
 
     def refuse(self, rows: np.ndarray) -> None:
         self.good[rows] = False
 
     def fields(self, owner: np.ndarray, start: np.ndarray, end: np.ndarray, rows: np.ndarray | None = None) -> _Fields:
-        """The fields of messages: one of each message a step, until all are read.
+        """Read the fields of messages. Each step reads one field of every message.
 
         Args:
-            owner, start, end: the messages.
-            rows: the row of each message; `owner` itself by default. A broken message refuses it.
+            owner, start, end: index and range of each message.
+            rows: row of each message, `owner` by default. A malformed message marks its row as not well-formed.
         """
         rows = owner if rows is None else rows
         found: list[tuple[np.ndarray, ...]] = []
@@ -162,15 +164,15 @@ class _Reader:
             active = active[stop < end[active]]
         if not found:
             return _Fields(*(np.empty(0, np.int64) for _ in range(5)))
-        place, number, wire, begin, stop = (np.concatenate(column) for column in zip(*found))
-        order = np.argsort(place, kind="stable")
-        return _Fields(owner[place[order]], number[order], wire[order], begin[order], stop[order])
+        message, number, wire, begin, stop = (np.concatenate(column) for column in zip(*found))
+        order = np.argsort(message, kind="stable")
+        return _Fields(owner[message[order]], number[order], wire[order], begin[order], stop[order])
 
     def texts(self, start: np.ndarray, end: np.ndarray) -> pa.Array:
-        """Byte strings of ranges: a large_binary array."""
+        """Return the bytes of ranges as a large_binary array."""
         lengths = end - start
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        data = self._data[self._places(start, lengths)]
+        data = self._data[self._indices(start, lengths)]
         buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
         return pa.Array.from_buffers(pa.large_binary(), len(start), buffers)
 
@@ -188,17 +190,17 @@ class _Reader:
         wrong |= (chunks.wire != _LENGTH) & (chunks.wire != _FIXED32)
         self.refuse(chunks.owner[wrong])
         chunks, lengths = chunks.where(~wrong), lengths[~wrong]
-        data = self._data[self._places(chunks.start, lengths)]
+        data = self._data[self._indices(chunks.start, lengths)]
         return np.repeat(chunks.owner, lengths // 4), pa.array(data.view("<f4"))
 
     def int_values(self, chunks: _Fields) -> tuple[np.ndarray, pa.Array]:
         wrong = (chunks.number != 1) | ((chunks.wire != _LENGTH) & (chunks.wire != _VARINT))
         last = self._data[np.maximum(chunks.end - 1, 0)]
-        wrong |= (chunks.end > chunks.start) & (last >= 0x80)  # ends within a number
+        wrong |= (chunks.end > chunks.start) & (last >= 0x80)  # the payload ends within a number
         self.refuse(chunks.owner[wrong])
         chunks = chunks.where(~wrong)
         lengths = chunks.end - chunks.start
-        data = self._data[self._places(chunks.start, lengths)]
+        data = self._data[self._indices(chunks.start, lengths)]
         owner = np.repeat(chunks.owner, lengths)
         ends = np.flatnonzero(data < 0x80)
         if not len(ends):
@@ -211,7 +213,7 @@ class _Reader:
         return owner[ends], pa.array(values.view(np.int64))
 
     def _varints(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The number at each position, int64, and the position after it; -1 where there is none."""
+        """Return the varint at each position (int64, -1 if malformed) and the position after it."""
         byte = self._data[np.minimum(position, len(self._data) - 1)].astype(np.int64)
         value, after = byte & 0x7F, position + 1
         more = np.flatnonzero(byte >= 0x80)
@@ -226,7 +228,7 @@ class _Reader:
         return value, after
 
     @staticmethod
-    def _places(start: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """The indices of all bytes of ranges, one range after the other."""
+    def _indices(start: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Return the indices of all bytes of ranges, range by range."""
         before = np.cumsum(lengths) - lengths
         return np.repeat(start - before, lengths) + np.arange(int(lengths.sum()))

@@ -1,4 +1,4 @@
-"""Reading TensorFlow Datasets into Arrow batches."""
+"""Reading TensorFlow Datasets."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from kerasline.components.data.shards import ROW_GROUP_ROWS
 
 
 class TfdsSource:
-    """A prepared TFDS builder.
+    """Reads the rows of a TFDS builder, and prepares its data first if necessary.
 
-    A missing value is what TFDS has for it: NaN in a float, empty bytes in a text; both become
-    nulls. A `ClassLabel` keeps its names as the field's `class_names`.
+    TFDS has no nulls. NaN in a float and empty bytes become null. The names of a `ClassLabel` are kept as `class_names`
+    in the metadata of the field.
 
     Args:
-        input: a TFDS name, `package.module:BuilderClass`, a folder that TFDS prepared, or, where
-            `dataset` is given, a folder with the files that its builder would download.
-        dataset: the TFDS name whose source files `input` may hold.
-        data_dir: where TFDS prepares the data; TFDS's own default if None.
+        input: a TFDS name, `package.module:BuilderClass`, or a folder that TFDS prepared. If `dataset` is given, it may
+            be a folder with the files that the builder of `dataset` would download.
+        dataset: TFDS name of the builder whose source files `input` has.
+        data_dir: folder for prepared data. By default TFDS's own.
         beam_options: for builders that prepare their data with Beam.
 
     Raises:
-        DataError: no such dataset, or it cannot be prepared.
+        DataError: there is no such dataset, or it cannot be prepared.
     """
 
     def __init__(self, input: str, dataset: str | None, data_dir: str | None, beam_options: Sequence[str] = ()) -> None:
@@ -42,14 +42,16 @@ class TfdsSource:
         self._features = self._builder.info.features
         self.rows_read = 0
         if not isinstance(self._features, tfds.features.FeaturesDict):
-            raise DataError(f"{input}: its features are not named columns; kerasline needs a FeaturesDict")
+            raise DataError(
+                f"{input}: expected a FeaturesDict of named columns, received {type(self._features).__name__}"
+            )
 
     @property
     def splits(self) -> list[str]:
         return list(self._builder.info.splits)
 
     def batches(self, split: str) -> Iterator[pa.RecordBatch]:
-        """The rows of a split, or of a slice such as `train[:90%]`, in a fixed order."""
+        """Return the rows of a split, or of a slice such as `train[:90%]`, in a fixed order."""
         import tensorflow as tf
 
         config = self._tfds.ReadConfig(try_autocache=False, add_tfds_id=False)
@@ -59,7 +61,7 @@ class TfdsSource:
             raise DataError(f"split {split!r}: {error}") from error
         schema = None
         for batch in data.ragged_batch(ROW_GROUP_ROWS // 8).prefetch(tf.data.AUTOTUNE):
-            arrays = {name: _to_arrow(name, value) for name, value in _flat(batch)}
+            arrays = {name: _to_arrow(name, value) for name, value in _flatten(batch)}
             self.rows_read += len(next(iter(arrays.values())))
             schema = schema or self._schema(arrays)
             yield pa.RecordBatch.from_arrays(list(arrays.values()), schema=schema)
@@ -74,7 +76,7 @@ class TfdsSource:
 
 
 def _builder(tfds: Any, input: str, dataset: str | None, data_dir: str | None) -> tuple[Any, Any]:
-    """The builder, and how it gets its source files."""
+    """Return the builder, and the configuration that says where its source files come from."""
     config = tfds.download.DownloadConfig
     if ":" in input and "." in input.partition(":")[0]:
         import importlib
@@ -87,32 +89,35 @@ def _builder(tfds: Any, input: str, dataset: str | None, data_dir: str | None) -
         if any(folder.rglob("dataset_info.json")):
             return tfds.builder_from_directory(input), config()
         if dataset is None:
-            raise DataError(f"{input}: not a folder that TFDS prepared (no dataset_info.json)")
+            raise DataError(
+                f"{input}: expected a folder that TFDS prepared, but it has no dataset_info.json; "
+                "set ExampleGen.dataset if it has source files"
+            )
         return _from_folder(tfds, folder, dataset, data_dir), config(manual_dir=str(folder))
     try:
         builder = tfds.builder(input, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
         close = difflib.get_close_matches(input, tfds.list_builders(), n=1)
         hint = f"did you mean {close[0]!r}?" if close else "see tfds.list_builders()"
-        raise DataError(f"{input!r}: neither a path nor a TFDS name; {hint}") from None
+        raise DataError(f"{input!r}: neither a folder nor the name of a TFDS dataset; {hint}") from None
     return builder, config()
 
 
 def _from_folder(tfds: Any, folder: Path, dataset: str, data_dir: str | None) -> Any:
-    """A builder that finds its downloads in a folder.
+    """Return a builder that finds its downloads in a folder.
 
-    TFDS checks a file against the checksum that it has on record. The files here are the user's
-    own (Debian's Fashion-MNIST, for one, is compressed anew, with another header), so the record
-    is made of them; their content is part of the stage's fingerprint.
+    TFDS compares each file with a recorded checksum. The user's files may differ, as Debian's Fashion-MNIST does, which
+    is compressed with another header. So the checksums are computed from these files. Their content is part of the
+    fingerprint of the stage.
     """
     from tensorflow_datasets.core.download import checksums
 
     parent = tfds.builder_cls(dataset)
     infos = {}
-    for url, info in parent.url_infos.items():
+    for url in parent.url_infos:
         name = url.rsplit("/", 1)[-1]
         if not (folder / name).is_file():
-            raise DataError(f"{folder}: {name} is missing, which {dataset} is made of")
+            raise DataError(f"{folder}: {name} is missing, a source file of {dataset}; add it")
         found = checksums.compute_url_info(folder / name)
         infos[url] = checksums.UrlInfo(found.size, found.checksum, name)
     facts = {"url_infos": infos, "name": parent.name, "__module__": parent.__module__}
@@ -130,22 +135,22 @@ def _prepare(builder: Any, config: Any, beam_options: Sequence[str]) -> None:
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise DataError(
-            f"TFDS could not prepare {builder.name} ({reason}); without a network, name a folder "
-            "with the files in ExampleGen.input"
+            f"TFDS could not prepare {builder.name} ({reason}); without a network, set "
+            "ExampleGen.input to a folder with its source files"
         ) from error
 
 
-def _flat(batch: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The columns of nested features, named `outer.inner`."""
+def _flatten(batch: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the columns of nested features, named `outer.inner`."""
     for name, value in batch.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from _flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 
 
 def _feature(features: Any, path: str) -> Any:
-    """The feature of a column, None where lists of features lie on the way to it."""
+    """Return the feature of a column, or None if it is inside a list of features."""
     for name in path.split("."):
         features = features[name] if hasattr(features, "keys") and name in features else None
     return features
@@ -157,15 +162,15 @@ def _to_arrow(name: str, value: Any) -> pa.Array:
     if isinstance(value, tf.RaggedTensor):
         values = _to_arrow(name, value.values)
         if isinstance(values, pa.ExtensionArray):
-            raise DataError(f"feature {name!r}: lists of tensors are not supported; flatten them")
+            raise DataError(f"feature {name!r}: lists of tensors are not supported; flatten the feature")
         return pa.LargeListArray.from_arrays(pa.array(value.row_splits.numpy(), pa.int64()), values)
     if not isinstance(value, tf.Tensor):
         raise DataError(f"feature {name!r}: {type(value).__name__} is not supported")
     array = value.numpy()
     if array.dtype == object:
         if array.ndim == 1:
-            return _text(pa.array(array, pa.binary()))
-        texts = _text(pa.array(array.reshape(-1), pa.binary()))
+            return _decode_text(pa.array(array, pa.binary()))
+        texts = _decode_text(pa.array(array.reshape(-1), pa.binary()))
         step = int(np.prod(array.shape[1:]))
         offsets = np.arange(len(array) + 1, dtype=np.int64) * step
         return pa.LargeListArray.from_arrays(pa.array(offsets), texts)
@@ -174,8 +179,8 @@ def _to_arrow(name: str, value: Any) -> pa.Array:
     return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(array))
 
 
-def _text(values: pa.Array) -> pa.Array:
-    """Bytes as text where they are text; empty ones as nulls."""
+def _decode_text(values: pa.Array) -> pa.Array:
+    """Return bytes as text if all are UTF-8. Empty bytes become null."""
     import pyarrow.compute as pc
 
     values = pc.if_else(pc.equal(pc.binary_length(values), 0), None, values)

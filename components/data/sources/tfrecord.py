@@ -1,4 +1,4 @@
-"""Reading TFRecord files of tf.Example into Arrow batches."""
+"""Reading TFRecord files of tf.Example messages."""
 
 from __future__ import annotations
 
@@ -9,66 +9,68 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from kerasline.components.data.sources.streams import open_stream
+from kerasline.components.data.sources.compressed_files import open_stream
+from kerasline.components.data.sources.source import UnifyingSource
 from kerasline.components.data.sources.tf_example import decode
-from kerasline.components.data.unify import UnifiedSource
 
 BLOCK_BYTES = 4 << 20
 _HEADER, _FOOTER = 12, 4
 
 
-class TfRecordSource(UnifiedSource):
-    """The rows of TFRecord files that hold tf.Example messages.
+class TfRecordSource(UnifyingSource):
+    """Reads the rows of TFRecord files that hold tf.Example messages.
 
-    A record is its length (uint64), the length's CRC, the message, and the message's CRC
-    (tensorflow.org/tutorials/load_data/tfrecord). A record whose message is damaged is set aside;
-    where a length is, nothing after it can be found, and the rest of the file is set aside as one.
-    Compression is known by the first bytes.
+    A record is its length (uint64), the CRC of the length, the message, and the CRC of the message
+    (tensorflow.org/tutorials/load_data/tfrecord). A record with a damaged message is put into quarantine. After a
+    damaged length no other record can be found, so the rest of the file is put into quarantine as one row. Compression
+    is detected from the first bytes.
 
     Args:
-        quarantine: takes damaged records.
+        quarantine: receives damaged records.
     """
 
     def _read(self, files: Sequence[Path]) -> Iterator[tuple[str, pa.RecordBatch]]:
         for path in files:
-            place = 0
+            offset = 0
             for block, starts, ends in self._blocks(path):
                 batch, good = decode(block, starts, ends)
                 for row in np.flatnonzero(~good):
                     self._quarantine.put(
-                        f"{path}, byte {place + starts[row] - _HEADER}",
-                        "a record that is not a tf.Example, or a feature of another kind than in others",
+                        f"{path}, byte {offset + starts[row] - _HEADER}",
+                        "not a tf.Example, or a feature has another type than in other records",
                         block[starts[row] : ends[row]].tobytes(),
                     )
                 batch = batch if good.all() else batch.filter(pa.array(good))
-                yield f"{path}, from byte {place}", batch
-                place += int(ends[-1]) + _FOOTER if len(ends) else 0
+                yield f"{path}, from byte {offset}", batch
+                offset += int(ends[-1]) + _FOOTER if len(ends) else 0
 
     def _blocks(self, path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Some megabytes of whole records at a time: the bytes, and where the messages lie."""
-        place, kept = 0, b""
+        """Yield blocks of complete records: the bytes, and the start and end of each message."""
+        offset, rest = 0, b""
         with open_stream(path, by_content=True) as stream:
             while data := stream.read(BLOCK_BYTES):
-                data = kept + data
-                starts, ends, used, broken = self._records(path, place, data)
+                data = rest + data
+                starts, ends, used, broken = self._records(path, offset, data)
                 self.rows_read += len(starts)
                 yield np.frombuffer(data, np.uint8), np.array(starts, np.int64), np.array(ends, np.int64)
                 if broken:
                     return
-                place, kept = place + used, data[used:]
-        if kept:
-            self._lose_rest(path, place, "the file ends within a record", kept)
+                offset, rest = offset + used, data[used:]
+        if rest:
+            self._discard_rest(path, offset, "the file ends within a record", rest)
 
-    def _records(self, path: Path, place: int, data: bytes) -> tuple[list[int], list[int], int, bool]:
-        """The whole records that data begin with: starts, ends, bytes used, and whether it breaks."""
+    def _records(self, path: Path, offset: int, data: bytes) -> tuple[list[int], list[int], int, bool]:
+        """Find complete records: their starts, their ends, the bytes used, and whether a length is damaged."""
         import google_crc32c
 
         checksum, header, unsigned = google_crc32c.value, struct.Struct("<QI"), struct.Struct("<I")
-        starts, ends, at = [], [], 0
+        starts: list[int] = []
+        ends: list[int] = []
+        at = 0
         while at + _HEADER <= len(data):
             length, length_crc = header.unpack_from(data, at)
             if _masked(checksum(data[at : at + 8])) != length_crc:
-                self._lose_rest(path, place + at, "not a TFRecord, or a damaged length", data[at:])
+                self._discard_rest(path, offset + at, "not a TFRecord, or a damaged length", data[at:])
                 return starts, ends, at, True
             end = at + _HEADER + length
             if end + _FOOTER > len(data):
@@ -79,16 +81,16 @@ class TfRecordSource(UnifiedSource):
                 ends.append(end)
             else:
                 self.rows_read += 1
-                self._quarantine.put(f"{path}, byte {place + at}", "a damaged record", message, "get the file anew")
+                self._quarantine.put(f"{path}, byte {offset + at}", "damaged record", message, "obtain the file again")
             at = end + _FOOTER
         return starts, ends, at, False
 
-    def _lose_rest(self, path: Path, place: int, reason: str, data: bytes) -> None:
+    def _discard_rest(self, path: Path, offset: int, reason: str, data: bytes) -> None:
         self.rows_read += 1
-        where = f"{path}, from byte {place} to its end"
-        self._quarantine.put(where, reason, data[:1024], "get the file anew")
+        where = f"{path}, from byte {offset} to its end"
+        self._quarantine.put(where, reason, data[:1024], "obtain the file again")
 
 
 def _masked(crc: int) -> int:
-    """TFRecord's mask (tensorflow/core/lib/hash/crc32c.h)."""
+    """Apply the mask of TFRecord (tensorflow/core/lib/hash/crc32c.h)."""
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF

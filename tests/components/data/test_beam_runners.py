@@ -1,4 +1,4 @@
-"""Which of Beam's runners are taken, and what is said of the others."""
+"""Supported Beam runners, and the errors for the others."""
 
 import pytest
 
@@ -16,37 +16,37 @@ from kerasline.components.data.beam_runners import check_runner, runner_name, wi
         ["--runner=mine.runners.Runner"],
     ],
 )
-def test_runners_that_do_are_taken(options):
+def test_supported_runners_are_accepted(options):
     check_runner(options)
 
 
 @pytest.mark.parametrize(
-    "name, told",
+    "name, reason",
     [
-        ("DaskRunner", "loses what is written"),
+        ("DaskRunner", "silently loses written files"),
         ("PrismRunner", "downloads"),
         ("FlinkRunner", "--runner=PortableRunner"),
         ("SparkRunner", "--runner=PortableRunner"),
     ],
 )
-def test_runners_that_do_not_are_refused_with_the_reason_and_another_way(name, told):
+def test_unsupported_runners_are_refused_with_reason_and_alternative(name, reason):
     for options in ([f"--runner={name}"], ["--runner", name]):
-        with pytest.raises(ParameterError, match=told):
+        with pytest.raises(ParameterError, match=reason):
             check_runner(options)
 
 
-def test_an_unknown_runner_is_told_with_the_likeliest_right_one():
+def test_unknown_runner_gets_a_suggestion():
     with pytest.raises(ParameterError, match="no such runner; did you mean 'PortableRunner'"):
         check_runner(["--runner=PortabelRunner"])
 
 
-def test_the_runner_is_told_apart_from_other_options():
+def test_runner_is_separated_from_other_options():
     options = ["--parallelism=2", "--runner", "DirectRunner", "--direct_num_workers=1"]
     assert runner_name(options) == "DirectRunner"
     assert without_runner(options) == ["--parallelism=2", "--direct_num_workers=1"]
 
 
-def test_the_command_line_refuses_a_runner_before_anything_runs(cli, tmp_path):
+def test_command_line_refuses_a_runner_before_the_run(cli, tmp_path):
     refused = cli("run", "penguins", "--", "--runner=DaskRunner")
     assert refused.returncode == 2
     assert [line for line in refused.stderr.splitlines() if "DaskRunner" in line and "loses" in line]

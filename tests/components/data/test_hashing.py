@@ -1,3 +1,5 @@
+"""Hashes of rows."""
+
 import numpy as np
 import pyarrow as pa
 from hypothesis import given
@@ -23,7 +25,7 @@ def batch_of(rows):
 
 
 @given(ROWS, st.integers(0, 30))
-def test_a_row_hashes_the_same_whatever_batch_it_comes_in(rows, cut):
+def test_hash_of_a_row_does_not_depend_on_its_batch(rows, cut):
     whole = row_hashes(batch_of(rows))
     batch = batch_of(rows)
     parts = [row_hashes(batch.slice(0, cut)), row_hashes(batch.slice(min(cut, len(rows))))]
@@ -40,13 +42,13 @@ def test_different_rows_rarely_collide_and_spread_evenly():
     np.testing.assert_allclose(shares, 1 / 16, atol=0.004)  # some 5 standard deviations
 
 
-def test_equal_numbers_of_other_types_hash_alike():
+def test_equal_numbers_of_different_types_have_equal_hashes():
     ints = pa.record_batch([pa.array([1, 2, None])], names=["x"])
     floats = pa.record_batch([pa.array([1.0, 2.0, None])], names=["x"])
     np.testing.assert_array_equal(row_hashes(ints), row_hashes(floats))
 
 
-def test_tensors_hash_as_their_numbers():
+def test_tensors_hash_like_lists_of_their_numbers():
     pixels = np.arange(24, dtype="uint8").reshape(6, 2, 2)
     tensors = pa.record_batch([pa.FixedShapeTensorArray.from_numpy_ndarray(pixels)], names=["x"])
     lists = pa.record_batch([pa.array(pixels.reshape(6, 4).tolist(), pa.list_(pa.uint8(), 4))], names=["x"])

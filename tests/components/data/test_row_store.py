@@ -1,4 +1,4 @@
-"""Rows on disk, read back by TensorFlow in any order: as `feed` gives them."""
+"""Rows on disk, gathered by TensorFlow in any order, equal those that `feed` returns."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerasline.components.data import row_store
-from kerasline.components.data.feed import column, feed
+from kerasline.components.data.model_inputs import feed, feed_column
 from kerasline.components.data.row_store import RowStore, RowStoreWriter
 
 TEXT = st.none() | st.binary(max_size=200)
@@ -17,7 +17,7 @@ TEXT = st.none() | st.binary(max_size=200)
 def laid_out(table, inputs, folder, rows_a_time=7):
     with RowStoreWriter(folder) as writer:
         for batch in table.to_batches(max_chunksize=rows_a_time):
-            writer.write({name: column(batch, name, t) for name, t in inputs.items()}, batch.num_rows)
+            writer.write({name: feed_column(batch, name, t) for name, t in inputs.items()}, batch.num_rows)
     return RowStore(folder)
 
 
@@ -65,12 +65,12 @@ def test_numbers_lists_and_tensors(tmp_path, places):
 def test_any_bytes(tmp_path_factory, texts, most_known, data):
     table = pa.table({"text": pa.array(texts, pa.binary())})
     places = data.draw(st.lists(st.integers(0, len(texts) - 1), min_size=1, max_size=20))
-    kept = row_store.MOST_KNOWN
-    row_store.MOST_KNOWN = most_known  # few: texts are read from the file
+    kept = row_store.MAX_CACHED_STRINGS
+    row_store.MAX_CACHED_STRINGS = most_known  # few: texts are read from the file
     try:
         check(table, tensors(text=((1,), "string")), tmp_path_factory.mktemp("rows") / "rows", places)
     finally:
-        row_store.MOST_KNOWN = kept
+        row_store.MAX_CACHED_STRINGS = kept
 
 
 @settings(deadline=None, max_examples=40)
@@ -81,24 +81,24 @@ def test_lists_of_texts(tmp_path_factory, lists, data):
     check(table, tensors(words=((None,), "string")), tmp_path_factory.mktemp("rows") / "rows", places)
 
 
-def test_long_texts_that_all_differ_are_read_from_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(row_store, "MOST_KNOWN_BYTES", 1 << 10)
+def test_long_distinct_strings_are_read_from_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(row_store, "MAX_CACHED_BYTES", 1 << 10)
     texts = [np.random.default_rng(n).bytes(5000 + n) for n in range(40)]
     check(pa.table({"text": texts}), tensors(text=((), "string")), tmp_path / "rows", [39, 0, 17, 17])
 
 
-def test_nothing_half_written_is_taken_for_rows(tmp_path):
+def test_incomplete_rows_are_discarded(tmp_path):
     with pytest.raises(RuntimeError), RowStoreWriter(tmp_path / "rows") as writer:
-        writer.write({"int": column(NUMBERS, "int", FORMS["int"])}, 5)
+        writer.write({"int": feed_column(NUMBERS, "int", FORMS["int"])}, 5)
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_two_writers_the_first_stays(tmp_path):
+def test_first_of_two_writers_wins(tmp_path):
     table = pa.table({"text": ["a"]})
     with RowStoreWriter(tmp_path / "rows") as slow:
         first = laid_out(table, tensors(text=((), "string")), tmp_path / "rows")
-        slow.write({"text": column(pa.table({"text": ["b"]}), "text", tensors(text=((), "string"))["text"])}, 1)
+        slow.write({"text": feed_column(pa.table({"text": ["b"]}), "text", tensors(text=((), "string"))["text"])}, 1)
     again = RowStore(tmp_path / "rows")
     assert first.gather(np.array([0]))["text"] == again.gather(np.array([0]))["text"] == b"a"
     assert [path.name for path in tmp_path.iterdir()] == ["rows"]

@@ -1,4 +1,4 @@
-"""The kinds of ExampleGen beside CSV and TFDS names, and the ways of splitting."""
+"""The kinds of ExampleGen other than CSV and TFDS, and the ways to split."""
 
 import io
 import sqlite3
@@ -29,7 +29,7 @@ def ids(done, split):
     return set(done.examples.read(split)["id"].to_pylist())
 
 
-def test_the_same_rows_land_in_the_same_split_from_every_format(tmp_path):
+def test_rows_have_the_same_split_from_every_format(tmp_path):
     FRAME.to_parquet(tmp_path / "a.parquet")
     FRAME.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
     kinds = [
@@ -45,28 +45,28 @@ def test_the_same_rows_land_in_the_same_split_from_every_format(tmp_path):
     assert table["tags"].to_pylist() == FRAME["tags"].to_list()
 
 
-def test_a_row_keeps_its_split_when_others_come_and_go(tmp_path):
+def test_split_of_a_row_does_not_depend_on_other_rows(tmp_path):
     few = InMemoryExampleGen(FRAME[:300], split_key=["id"]).execute(tmp_path / "few")
     many = InMemoryExampleGen(FRAME.sample(frac=1, random_state=0), split_key=["id"]).execute(tmp_path / "many")
     for split in ("train", "eval", "test"):
         assert ids(few, split) == {i for i in ids(many, split) if i < 300}
 
 
-def test_by_ratio_the_shares_are_exact_to_a_few_rows(tmp_path):
+def test_ratio_splits_are_exact_to_a_few_rows(tmp_path):
     done = InMemoryExampleGen(FRAME, split_by="ratio", splits={"train": 7, "eval": 3}).execute(tmp_path)
     assert abs(done.examples.rows("train") - 700) <= 3
     assert ids(done, "train") | ids(done, "eval") == set(range(1000))
 
 
-def test_by_column(tmp_path):
+def test_column_names_the_split(tmp_path):
     splits = {"old": 1, "new": 1}
     done = InMemoryExampleGen(FRAME, split_by="column", split_key=["part"], splits=splits).execute(tmp_path / "out")
     assert ids(done, "old") == set(range(0, 1000, 2))
-    with pytest.raises(DataError, match="'new' names no split"):
+    with pytest.raises(DataError, match="expected the name of a split .* received 'new'"):
         InMemoryExampleGen(FRAME, split_by="column", split_key=["part"], splits={"old": 1}).execute(tmp_path / "no")
 
 
-def test_splits_that_are_files_already(tmp_path):
+def test_splits_may_be_files(tmp_path):
     for name, rows in (("train", FRAME[:600]), ("eval", FRAME[600:])):
         (tmp_path / name).mkdir()
         rows.drop(columns="tags").to_csv(tmp_path / name / "a.csv", index=False)
@@ -75,7 +75,7 @@ def test_splits_that_are_files_already(tmp_path):
     assert (ids(done, "train"), ids(done, "eval")) == (set(range(600)), set(range(600, 1000)))
 
 
-def test_a_later_file_that_needs_a_wider_type_does_not_double_rows(tmp_path):
+def test_wider_type_in_a_later_file_does_not_duplicate_rows(tmp_path):
     pq.write_table(pa.table({"id": range(10)}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"id": [10.5] * 10, "more": ["x"] * 10}), tmp_path / "b.parquet")
     done = ParquetExampleGen(str(tmp_path / "*.parquet"), splits=ALL).execute(tmp_path / "out")
@@ -85,7 +85,7 @@ def test_a_later_file_that_needs_a_wider_type_does_not_double_rows(tmp_path):
     }
 
 
-def test_a_query_of_a_database(tmp_path):
+def test_sql_query_is_read(tmp_path):
     with sqlite3.connect(tmp_path / "a.db") as database:
         FRAME.drop(columns="tags").to_sql("rows", database, index=False)
     url = f"sqlite:///{tmp_path}/a.db"
@@ -103,15 +103,15 @@ def test_a_query_of_a_database(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("url", "query", "told"),
+    ("url", "query", "message"),
     [
         ("sqlite:///{}/a.db", "SELECT * FROM nowhere", "no such table: nowhere.*see ExampleGen.query"),
-        ("nodb://x", "SELECT 1", "ExampleGen.input: .*give SQLAlchemy's URL"),
+        ("nodb://x", "SELECT 1", "ExampleGen.input: .*give the SQLAlchemy URL"),
         ("sqlite:///{}/a.db", None, "ExampleGen.query: no query"),
     ],
 )
-def test_a_query_that_fails_is_told(tmp_path, url, query, told):
-    with pytest.raises((DataError, ParameterError), match=told):
+def test_failing_query_is_an_error(tmp_path, url, query, message):
+    with pytest.raises((DataError, ParameterError), match=message):
         SqlExampleGen(url.format(tmp_path), query=query).execute(tmp_path / "out")
 
 
@@ -121,7 +121,7 @@ def png(shade):
     return file.getvalue()
 
 
-def test_a_folder_of_images_with_labels_by_folder_or_file(tmp_path):
+def test_image_labels_come_from_folders_or_a_file(tmp_path):
     for number in range(20):
         path = tmp_path / "images" / ("cat" if number % 2 else "dog") / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,7 @@ def test_a_folder_of_images_with_labels_by_folder_or_file(tmp_path):
     assert row == {"path": "cat/1.png", "content": png(1), "label": "cat"}
     (tmp_path / "labels.csv").write_text("file,animal,age\n" + "".join(f"{n}.png,a{n % 3},{n}\n" for n in range(19)))
     by_file = MediaExampleGen(str(tmp_path / "images"), labels=str(tmp_path / "labels.csv"), splits=ALL)
-    with pytest.raises(DataError, match=r"19.png: no row of the labels' file names it"):
+    with pytest.raises(DataError, match=r"19.png: the labels file has no row for it"):
         by_file.execute(tmp_path / "file")
     by_file.with_parameters({"bad_rows": "quarantine"})
     done = by_file.execute(tmp_path / "kept")
@@ -141,7 +141,7 @@ def test_a_folder_of_images_with_labels_by_folder_or_file(tmp_path):
     assert (len(rows), done.metrics["quarantined"]) == (19, 1)
 
 
-def test_what_is_no_image_is_told(tmp_path):
+def test_file_that_is_not_an_image_is_an_error(tmp_path):
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "a.png").write_bytes(b"text")
     with pytest.raises(DataError, match="a.png: neither an image nor audio"):
@@ -149,7 +149,7 @@ def test_what_is_no_image_is_told(tmp_path):
 
 
 @pytest.mark.slow
-def test_wide_rows_long_texts_and_bytes_survive(tmp_path):
+def test_wide_rows_long_strings_and_bytes_are_preserved(tmp_path):
     random = np.random.default_rng(0)
     table = pa.table(
         {
@@ -163,7 +163,7 @@ def test_wide_rows_long_texts_and_bytes_survive(tmp_path):
     assert done.examples.read("all").equals(table)
 
 
-def test_what_is_in_memory_counts_by_its_content():
+def test_fingerprint_of_a_table_is_its_content():
     def fingerprint(data):
         return node_fingerprint(InMemoryExampleGen(data), {}, lambda path: "")
 
@@ -174,20 +174,20 @@ def test_what_is_in_memory_counts_by_its_content():
 
 
 @pytest.mark.parametrize(
-    ("parameters", "told"),
+    ("parameters", "message"),
     [
-        ({"splits": {"train": 1, "eval": "eval.csv"}}, "either a size or a place"),
-        ({"splits": {"train": 1, "eval": 0}}, "sizes are positive"),
-        ({"splits": {}}, "either a size or a place"),
-        ({"split_by": "column"}, "one column is wanted"),
+        ({"splits": {"train": 1, "eval": "eval.csv"}}, "either a size or a location"),
+        ({"splits": {"train": 1, "eval": 0}}, "expected positive sizes"),
+        ({"splits": {}}, "either a size or a location"),
+        ({"split_by": "column"}, "expected one column"),
         ({"split_key": ["idd"]}, "no column 'idd'.*did you mean 'id'"),
     ],
 )
-def test_splits_that_cannot_be_are_told(tmp_path, parameters, told):
-    with pytest.raises((DataError, ParameterError), match=told):
+def test_invalid_splits_are_an_error(tmp_path, parameters, message):
+    with pytest.raises((DataError, ParameterError), match=message):
         InMemoryExampleGen(FRAME, **parameters).execute(tmp_path)
 
 
-def test_what_is_no_table_is_told(tmp_path):
-    with pytest.raises(DataError, match="ExampleGen.input: int is not a table"):
+def test_input_that_is_not_a_table_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="ExampleGen.input: expected .* table .* received int"):
         InMemoryExampleGen(3).execute(tmp_path)

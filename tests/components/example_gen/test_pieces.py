@@ -1,6 +1,6 @@
-"""Data read in pieces, by workers and in this process: the same bytes either way.
+"""Data are ingested in pieces, by workers or in this process, with the same bytes either way.
 
-Beam's job service in Python stands for an engine; its workers are threads of this process.
+Beam's Python job service acts as the engine. Its workers are threads of this process.
 """
 
 import json
@@ -14,7 +14,7 @@ import pytest
 from kerasline import CsvExampleGen, JsonExampleGen, ParquetExampleGen
 from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.errors import DataError
-from kerasline.components.data.sources import dividing
+from kerasline.components.data.sources import source
 
 ENGINE = ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"]
 PIECE = 2000
@@ -22,12 +22,12 @@ PIECE = 2000
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(dividing, "PIECE_BYTES", PIECE)
+    monkeypatch.setattr(source, "PIECE_BYTES", PIECE)
 
 
 @pytest.fixture
 def both(tmp_path):
-    """Runs a stage here and on the engine, and gives the rows once they are known to be the same bytes."""
+    """Return a function that runs a stage locally and on the engine and returns its examples if the bytes are equal."""
 
     def run(stage):
         here, there = (
@@ -56,7 +56,7 @@ def assert_rows(examples, frame):
 
 @pytest.fixture
 def frame():
-    """Quoted line breaks, nulls, and columns that show late what they are."""
+    """Quoted line breaks, nulls, and columns whose types appear late."""
     rows = np.arange(700)
     return pd.DataFrame(
         {
@@ -68,19 +68,19 @@ def frame():
     )
 
 
-def test_a_large_csv_file_is_read_in_pieces(both, tmp_path, frame):
+def test_large_csv_file_is_ingested_in_pieces(both, tmp_path, frame):
     frame.to_csv(tmp_path / "rows.csv", index=False)
     examples = both(CsvExampleGen(str(tmp_path / "rows.csv")))
     assert_rows(examples, frame)
 
 
-def test_small_files_share_pieces_and_compressed_ones_are_whole(both, tmp_path, frame):
+def test_small_files_share_pieces(both, tmp_path, frame):
     for number, start in enumerate(range(0, 700, 50)):
         frame[start : start + 50].to_csv(tmp_path / f"{number:02d}.csv{'.gz' if number % 4 == 3 else ''}", index=False)
     assert_rows(both(CsvExampleGen(str(tmp_path / "*.csv*"))), frame)
 
 
-def test_splits_that_are_places_are_read_in_pieces(both, tmp_path, frame):
+def test_located_splits_are_ingested_in_pieces(both, tmp_path, frame):
     frame[:400].to_csv(tmp_path / "one.csv", index=False)
     frame[400:].to_csv(tmp_path / "two.csv", index=False)
     examples = both(CsvExampleGen(str(tmp_path), splits={"train": "one.csv", "eval": "two.csv"}))
@@ -90,7 +90,7 @@ def test_splits_that_are_places_are_read_in_pieces(both, tmp_path, frame):
     ]
 
 
-def test_the_first_file_settles_the_types_however_small_it_is(both, tmp_path):
+def test_first_file_decides_the_types(both, tmp_path):
     (tmp_path / "train.csv").write_text("row,zip\n" + "".join(f"{i},N{i}\n" for i in range(50)))
     (tmp_path / "eval.csv").write_text("row,zip\n" + "".join(f"{i},{10000 + i}\n" for i in range(900)))
     examples = both(CsvExampleGen(str(tmp_path), splits={"train": "train.csv", "eval": "eval.csv"}))
@@ -101,14 +101,14 @@ def test_the_first_file_settles_the_types_however_small_it_is(both, tmp_path):
     assert sum(map(spans.examples.rows, spans.examples.splits)) == 950
 
 
-def test_a_large_file_with_other_columns_is_told(tmp_path):
+def test_large_file_with_different_columns_is_an_error(tmp_path):
     (tmp_path / "a.csv").write_text("row,zip\n1,2\n")
     (tmp_path / "b.csv").write_text("row,zap\n" + "".join(f"{i},{i}\n" for i in range(900)))
-    with pytest.raises(DataError, match="b.csv: other columns than .*a.csv: it lacks 'zip'"):
+    with pytest.raises(DataError, match="b.csv: the columns differ from those of .*a.csv: 'zip' is missing"):
         CsvExampleGen(str(tmp_path / "*.csv")).execute(tmp_path / "out")
 
 
-def test_parquet_files_that_differ_get_the_schema_of_all(both, tmp_path):
+def test_parquet_files_get_the_merged_schema(both, tmp_path):
     for number in range(4):
         columns = {"row": np.arange(100) + 100 * number, f"own{number}": np.random.default_rng(number).random(100)}
         columns["kind"] = columns["row"] if number < 2 else columns["row"] / 2
@@ -118,7 +118,7 @@ def test_parquet_files_that_differ_get_the_schema_of_all(both, tmp_path):
     assert found["kind"].tolist() == [*map(float, range(200)), *(number / 2 for number in range(200, 400))]
 
 
-def test_json_lines_are_read_in_pieces(both, tmp_path):
+def test_json_lines_are_ingested_in_pieces(both, tmp_path):
     for number in range(3):
         lines = [json.dumps({"row": 100 * number + i, "of": {"file": number}}) for i in range(100)]
         (tmp_path / f"{number}.jsonl").write_text("\n".join(lines))
@@ -127,16 +127,16 @@ def test_json_lines_are_read_in_pieces(both, tmp_path):
 
 
 @pytest.mark.parametrize("options", [[], ENGINE], ids=["here", "engine"])
-def test_a_mistake_in_a_later_piece_is_told_with_its_line(tmp_path, options):
+def test_error_in_a_later_piece_has_its_line(tmp_path, options):
     lines = ["a,b", *(f"{number},{number}" for number in range(2000))]
     lines[1500] = "7,seven"
     (tmp_path / "rows.csv").write_text("\n".join(lines))
-    with pytest.raises(DataError, match=r"rows.csv, line 1501, column 'b': 'seven' is not a number"):
+    with pytest.raises(DataError, match=r"rows.csv, line 1501, column 'b': expected a number .* received 'seven'"):
         CsvExampleGen(str(tmp_path / "rows.csv")).execute(tmp_path / "out", beam_options=options)
 
 
 @pytest.mark.parametrize("how", [{"split_by": "ratio"}, {"bad_rows": "quarantine"}])
-def test_rows_dealt_out_in_turn_or_set_aside_are_read_by_one_on_an_engine_too(tmp_path, frame, how):
+def test_ratio_and_quarantine_are_sequential_on_an_engine(tmp_path, frame, how):
     frame.to_csv(tmp_path / "rows.csv", index=False)
     examples = CsvExampleGen(str(tmp_path / "rows.csv"), **how).execute(tmp_path / "out", beam_options=ENGINE).examples
     assert isinstance(examples, Examples) and sorted(everything(examples)["row"]) == list(range(700))

@@ -76,34 +76,44 @@ def with_some(name, value, count):
 
 WRONG = [
     ("SCHEMA_MISSING_COLUMN", "size", {"size": None}, "the data has code, face"),
-    ("SCHEMA_NEW_COLUMN", "news", {"news": [1] * ROWS}, "the schema does not know"),
+    ("SCHEMA_NEW_COLUMN", "news", {"news": [1] * ROWS}, "that the schema does not have"),
     ("FEATURE_TYPE_LOW_FRACTION_PRESENT", "kind", with_some("kind", None, 40), "missing in 40 of 200 rows (20.0%)"),
-    ("FEATURE_TYPE_LOW_NUMBER_PRESENT", "legs", with_some("legs", None, 195), "present in 5 rows, 10 wanted"),
+    (
+        "FEATURE_TYPE_LOW_NUMBER_PRESENT",
+        "legs",
+        with_some("legs", None, 195),
+        "present in 5 rows, expected at least 10",
+    ),
     ("FEATURE_TYPE_NOT_PRESENT", "legs", {"legs": [None] * ROWS}, "missing in 200 of 200 rows"),
-    ("UNEXPECTED_DATA_TYPE", "size", {"size": ["big"] * ROWS}, "FLOAT wanted, STRING found (such as 'big')"),
-    ("UNEXPECTED_DATA_TYPE", "legs", {"legs": [2.5] * ROWS}, "INT wanted, FLOAT found (such as 2.5 to 2.5)"),
-    ("FEATURE_TYPE_LOW_NUMBER_VALUES", "tags", with_some("tags", [], 3), "0 to 2 values a row, at least 1 wanted"),
-    ("FEATURE_TYPE_HIGH_NUMBER_VALUES", "tags", with_some("tags", ["a"] * 9, 3), "2 to 9 values a row, at most 3"),
-    ("FEATURE_TYPE_NO_VALUES", "tags", {"tags": [[]] * ROWS}, "its lists are all empty"),
-    ("FEATURE_TYPE_LOW_UNIQUE", "kind", {"kind": ["dog"] * ROWS}, "1 different values, at least 2 wanted"),
-    ("FEATURE_TYPE_HIGH_UNIQUE", "kind", with_some("kind", "cow", 1), "3 different values, at most 2 wanted"),
+    ("UNEXPECTED_DATA_TYPE", "size", {"size": ["big"] * ROWS}, "expected FLOAT, found STRING (such as 'big')"),
+    ("UNEXPECTED_DATA_TYPE", "legs", {"legs": [2.5] * ROWS}, "expected INT, found FLOAT (such as 2.5 to 2.5)"),
+    ("FEATURE_TYPE_LOW_NUMBER_VALUES", "tags", with_some("tags", [], 3), "0 to 2 values a row, expected at least 1"),
+    (
+        "FEATURE_TYPE_HIGH_NUMBER_VALUES",
+        "tags",
+        with_some("tags", ["a"] * 9, 3),
+        "2 to 9 values a row, expected at most 3",
+    ),
+    ("FEATURE_TYPE_NO_VALUES", "tags", {"tags": [[]] * ROWS}, "all its lists are empty"),
+    ("FEATURE_TYPE_LOW_UNIQUE", "kind", {"kind": ["dog"] * ROWS}, "1 distinct values, expected at least 2"),
+    ("FEATURE_TYPE_HIGH_UNIQUE", "kind", with_some("kind", "cow", 1), "3 distinct values, expected at most 2"),
     (
         "ENUM_TYPE_UNEXPECTED_STRING_VALUES",
         "kind",
         with_some("kind", "cow", 10),
         "5.0% of the values are not in its domain: 'cow' (10 rows)",
     ),
-    ("ENUM_TYPE_INVALID_UTF8", "kind", {"kind": [b"dog", b"\xff"] * (ROWS // 2)}, "100 values are no UTF-8"),
-    ("FLOAT_TYPE_SMALL_FLOAT", "size", with_some("size", -3.0, 1), "the least value is -3, at least 0 wanted"),
-    ("FLOAT_TYPE_BIG_FLOAT", "size", with_some("size", 3.0, 1), "the greatest value is 3, at most 1 wanted"),
+    ("ENUM_TYPE_INVALID_UTF8", "kind", {"kind": [b"dog", b"\xff"] * (ROWS // 2)}, "100 values are not UTF-8"),
+    ("FLOAT_TYPE_SMALL_FLOAT", "size", with_some("size", -3.0, 1), "the smallest value is -3, expected at least 0"),
+    ("FLOAT_TYPE_BIG_FLOAT", "size", with_some("size", 3.0, 1), "the largest value is 3, expected at most 1"),
     ("FLOAT_TYPE_HAS_INF", "size", with_some("size", float("inf"), 2), "2 values are infinite"),
     ("FLOAT_TYPE_HAS_NAN", "size", with_some("size", float("nan"), 2), "2 values are NaN"),
-    ("INT_TYPE_SMALL_INT", "legs", with_some("legs", 1, 1), "the least value is 1, at least 2 wanted"),
-    ("INT_TYPE_BIG_INT", "legs", with_some("legs", 40, 1), "the greatest value is 40, at most 4 wanted"),
+    ("INT_TYPE_SMALL_INT", "legs", with_some("legs", 1, 1), "the smallest value is 1, expected at least 2"),
+    ("INT_TYPE_BIG_INT", "legs", with_some("legs", 40, 1), "the largest value is 40, expected at most 4"),
     ("INT_TYPE_NOT_INT_STRING", "code", with_some("code", "x1", 1), "'x1'"),
     ("INT_TYPE_BIG_INT", "code", with_some("code", "13", 1), "'13'"),
-    ("BOOL_TYPE_UNEXPECTED_STRING", "sold", with_some("sold", "maybe", 1), "'maybe', no or yes wanted"),
-    ("LOW_SUPPORTED_IMAGE_FRACTION", "face", with_some("face", b"no image", 50), "50 of 200 values are no images"),
+    ("BOOL_TYPE_UNEXPECTED_STRING", "sold", with_some("sold", "maybe", 1), "'maybe', expected no or yes"),
+    ("LOW_SUPPORTED_IMAGE_FRACTION", "face", with_some("face", b"no image", 50), "50 of 200 values are not images"),
 ]
 
 
@@ -148,7 +158,7 @@ def test_an_anomaly_that_another_schema_finds(found, kind, feature, schema):
 def test_an_empty_split_is_an_anomaly(make_examples, tmp_path):
     statistics = StatisticsGen(make_examples({"train": GOOD, "eval": {}})).execute(tmp_path / "s").statistics
     schema = SchemaGen(statistics).execute(tmp_path / "schema").schema
-    with pytest.raises(DataError, match="eval: the split is empty; give it rows"):
+    with pytest.raises(DataError, match="eval: the split is empty; add rows"):
         ExampleValidator(statistics, schema).execute(tmp_path / "a")
 
 
@@ -194,7 +204,8 @@ def test_severity_decides_between_a_warning_and_a_stop(found, severity, fail_on,
 
 COMPARED = """
 feature { name: "size" type: FLOAT {0} { jensen_shannon_divergence { threshold: 0.01 } } }
-feature { name: "kind" type: BYTES {0} { infinity_norm { threshold: 0.1 } jensen_shannon_divergence { threshold: 0.01 } } }
+feature { name: "kind" type: BYTES
+  {0} { infinity_norm { threshold: 0.1 } jensen_shannon_divergence { threshold: 0.01 } } }
 feature { name: "legs" type: INT {0} { infinity_norm { threshold: 0.1 } } }
 """
 

@@ -1,4 +1,4 @@
-"""Any partition of the rows, merged in any order, is one pass; and one pass is NumPy's."""
+"""Any partition of the rows, merged in any order, equals one pass. One pass equals NumPy."""
 
 import pickle
 
@@ -37,7 +37,7 @@ def finite(column):
 
 @settings(deadline=None)
 @given(st.data(), TABLES)
-def test_moments_and_extremes(data, table):
+def test_moments_and_extremes_match_numpy(data, table):
     moments, extremes = merged(lambda: FeatureMoments(2), data, table), merged(lambda: Extremes(2), data, table)
     for place in range(2):
         known = finite(table[:, place])
@@ -50,7 +50,7 @@ def test_moments_and_extremes(data, table):
 
 @settings(deadline=None)
 @given(st.data(), TABLES)
-def test_covariance(data, table):
+def test_covariance_matches_numpy(data, table):
     state = merged(lambda: Covariance(2), data, table)
     known = table[np.isfinite(table).all(axis=1)].astype("float64")
     assert state.count == len(known)
@@ -60,7 +60,7 @@ def test_covariance(data, table):
 
 @settings(deadline=None)
 @given(st.data(), TABLES, st.lists(st.floats(0, 1), min_size=1, max_size=5))
-def test_quantiles_are_those_of_numpy(data, table, shares):
+def test_quantiles_match_numpy(data, table, shares):
     state = merged(lambda: FeatureQuantiles(2), data, table)
     for ours, column in zip(state.at(shares), table.T):
         known = column[~np.isnan(column)].astype("float64")
@@ -76,7 +76,7 @@ def test_quantiles_are_those_of_numpy(data, table, shares):
     ("values", "expected"),
     [([1, 2, np.inf], [1, 2, np.inf]), ([-np.inf, 1, 2], [-np.inf, 1, 2]), ([1, np.inf], [1, np.inf, np.inf])],
 )
-def test_quantiles_beside_infinite_numbers(values, expected):
+def test_quantiles_next_to_infinite_numbers(values, expected):
     state = FeatureQuantiles()
     state.add(np.array(values))
     assert state.at([0, 0.5, 1])[0].tolist() == expected
@@ -86,7 +86,7 @@ def test_quantiles_beside_infinite_numbers(values, expected):
 @given(
     st.data(), arrays("float32", st.tuples(st.integers(1, 30), st.just(2)), elements=st.sampled_from([1, 2, 3, np.nan]))
 )
-def test_most_frequent(data, table):
+def test_most_frequent_matches_counts(data, table):
     state = merged(lambda: MostFrequent(2), data, table)
     for value, column in zip(state.values(), table.T):
         known = finite(column)
@@ -96,7 +96,7 @@ def test_most_frequent(data, table):
 
 @settings(deadline=None)
 @given(st.data(), arrays("float32", st.integers(1, 40), elements=NUMBERS))
-def test_figures_of_keys(data, values):
+def test_statistics_of_keys_match_numpy(data, values):
     keys = np.array(
         data.draw(st.lists(st.sampled_from([b"a", b"b", b"", b"\xff"]), min_size=len(values), max_size=len(values))),
         object,
@@ -114,4 +114,4 @@ def test_figures_of_keys(data, values):
 def test_quantiles_of_many_features_are_bounded_in_memory(features):
     state = FeatureQuantiles(features)
     state.add(np.zeros((3, features)))
-    assert state._features[0]._most * features <= 64 << 16 or state._features[0]._most == 1024
+    assert state._features[0]._capacity * features <= 64 << 16 or state._features[0]._capacity == 1024

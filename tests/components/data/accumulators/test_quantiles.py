@@ -1,4 +1,4 @@
-"""Quantiles in bounded memory, against sorting everything."""
+"""Quantiles in bounded memory, compared with sorting all values."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def of(parts, level=1 << 16):
 
 @settings(deadline=None)
 @given(PARTS)
-def test_few_values_are_exact_in_any_order_of_merging(parts):
+def test_few_values_are_exact_in_any_merge_order(parts):
     values = np.concatenate([np.array(part) for part in parts])
     expected = np.quantile(values, RANKS, method="inverted_cdf") if len(values) else []
     np.testing.assert_array_equal(of(parts).at(RANKS), expected)
@@ -32,7 +32,7 @@ def test_few_values_are_exact_in_any_order_of_merging(parts):
 
 @settings(deadline=None, max_examples=50)
 @given(PARTS, st.integers(0, 5))
-def test_ranks_are_off_by_no_more_than_the_bound(parts, turn):
+def test_rank_error_is_within_the_bound(parts, turn):
     values = np.sort(np.concatenate([np.array(part) for part in parts]))
     level = 8
     ours = of(parts[turn:] + parts[:turn], level)
@@ -46,7 +46,7 @@ def test_ranks_are_off_by_no_more_than_the_bound(parts, turn):
 
 
 @pytest.mark.parametrize("draw", ["normal", "lognormal", "standard_cauchy"])
-def test_a_million_values_stay_within_a_hundredth_of_a_per_cent(draw):
+def test_rank_error_of_a_million_values_is_below_0_01_per_cent(draw):
     values = getattr(np.random.default_rng(3), draw)(size=1_000_000)
     ours = Quantiles()
     for batch in np.array_split(values, 37):
@@ -56,7 +56,7 @@ def test_a_million_values_stay_within_a_hundredth_of_a_per_cent(draw):
     assert sum(len(held) for held in ours._levels) < 6 * (1 << 16)
 
 
-def test_the_same_values_give_the_same_boundaries():
+def test_equal_values_give_equal_boundaries():
     values = np.random.default_rng(3).normal(size=300_000)
     first, second = Quantiles(), Quantiles()
     first.add(values)
@@ -64,7 +64,7 @@ def test_the_same_values_give_the_same_boundaries():
     np.testing.assert_array_equal(first.at(RANKS), second.at(RANKS))
 
 
-def test_missing_values_do_not_count():
+def test_missing_values_are_ignored():
     ours = Quantiles()
     ours.add(np.array([[1.0, np.nan], [3.0, np.nan]]))
     assert ours.count == 2 and ours.at(np.array([0.5, 1.0])).tolist() == [1.0, 3.0]

@@ -1,4 +1,4 @@
-"""Dividing CSV files: every range holds whole rows, whatever is quoted."""
+"""Dividing CSV files: every range has complete rows, whatever is quoted."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ def small_blocks():
 
 
 @given(tables, st.sampled_from([",", ";"]), st.sampled_from(["\n", "\r\n"]), st.booleans(), st.integers(1, 40))
-def test_ranges_hold_the_rows_that_the_file_has(tmp_path_factory, rows, delimiter, end, quoted, most):
+def test_ranges_have_the_rows_of_the_file(tmp_path_factory, rows, delimiter, end, quoted, most):
     text = io.StringIO()
     how = csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL
     csv.writer(text, delimiter=delimiter, lineterminator=end, quoting=how).writerows(rows)
@@ -35,7 +35,7 @@ def test_ranges_hold_the_rows_that_the_file_has(tmp_path_factory, rows, delimite
     assert [row for part in read for row in part] == rows
 
 
-def test_ranges_are_as_many_and_as_equal_as_rows_allow(tmp_path):
+def test_ranges_have_nearly_equal_length(tmp_path):
     file = tmp_path / "rows.csv"
     file.write_text("a,b\n" + "12,34\n" * 1000)
     ranges = row_ranges(file, "utf-8", ",", 1001)
@@ -46,11 +46,11 @@ def test_ranges_are_as_many_and_as_equal_as_rows_allow(tmp_path):
     "content, encoding",
     [
         ('a,b\n5" pipe,2\n"x\ny",3\n' * 9, "utf-8"),  # a quote within a field
-        ('a,b\n"x" y,2\n"x\ny",3\n' * 9, "utf-8"),  # more after the quote that closes
+        ('a,b\n"x" y,2\n"x\ny",3\n' * 9, "utf-8"),  # text after the closing quote
         ("a,b\n1,2\n" * 99, "utf-16"),  # two bytes a character
     ],
 )
-def test_a_file_whose_rows_cannot_be_told_is_one_range(tmp_path, content, encoding):
+def test_file_with_ambiguous_quotes_is_one_range(tmp_path, content, encoding):
     file = tmp_path / "rows.csv"
     file.write_text(content, encoding=encoding)
     assert row_ranges(file, encoding, ",", 20) == [(file, 0, file.stat().st_size)]

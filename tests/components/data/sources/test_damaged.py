@@ -1,4 +1,4 @@
-"""Damaged and cut files: a clear error or rows set aside, never a crash and never a silent loss."""
+"""Damaged and truncated files: a clear error or rows in quarantine, never a crash or a silent loss."""
 
 import gzip
 import json
@@ -68,11 +68,11 @@ def replace(data, dice):
 
 @pytest.mark.parametrize("damage", [cut, flip, replace])
 @pytest.mark.parametrize("kind", KINDS)
-def test_damage_is_told_or_set_aside(tmp_path, kind, damage):
+def test_damage_is_reported_or_quarantined(tmp_path, kind, damage):
     stage, write = KINDS[kind]
     write(tmp_path / "whole")
     whole = (tmp_path / "whole").read_bytes()
-    told = 0
+    detected = 0
     for seed in range(25):
         path = tmp_path / f"{seed}.{kind}"
         path.write_bytes(damage(whole, random.Random(seed)))
@@ -82,19 +82,19 @@ def test_damage_is_told_or_set_aside(tmp_path, kind, damage):
                 done = stage(str(path), bad_rows=bad_rows, splits={"all": 1}).execute(out)
             except DataError as error:
                 assert str(path) in str(error) and "\n" not in str(error), error
-                told += 1
+                detected += 1
                 continue
             books = done.examples.read_json("examples.json")
             assert books["rows_read"] == done.examples.rows("all") + books["quarantined"]
             if books["quarantined"]:
-                told += 1
+                detected += 1
                 lines = (done.examples.path / "quarantine.jsonl").read_text().splitlines()
                 assert sum(json.loads(line)["rows"] for line in lines) == books["quarantined"]
-    assert told >= 5  # the damage was there to be seen
+    assert detected >= 5  # otherwise the damage had no effect
 
 
 @pytest.mark.parametrize("kind", ["csv", "json"])
-def test_a_compressed_file_cut_short_is_an_error(tmp_path, kind):
+def test_truncated_compressed_file_is_an_error(tmp_path, kind):
     stage, write = KINDS[kind]
     write(tmp_path / "whole")
     packed = gzip.compress((tmp_path / "whole").read_bytes())
@@ -104,12 +104,12 @@ def test_a_compressed_file_cut_short_is_an_error(tmp_path, kind):
             stage(str(tmp_path / f"a.{kind}.gz"), bad_rows=bad_rows, splits={"all": 1}).execute(tmp_path / "out")
 
 
-def set_aside(done):
+def quarantined(done):
     lines = (done.examples.path / "quarantine.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
-def test_bad_rows_of_csv_are_set_aside_with_place_and_reason(tmp_path):
+def test_bad_csv_rows_are_quarantined_with_location_and_reason(tmp_path):
     (tmp_path / "a.csv").write_bytes(
         b"id,size,name\n1,1.5,ann\n2,2.5\n3,three,bob\n4,4.5,\xff\nfive,5.5,eve\n\xff\n"
         + b"".join(b"%d,%d.5,fay\n" % (i, i) for i in range(6, 20))
@@ -118,39 +118,39 @@ def test_bad_rows_of_csv_are_set_aside_with_place_and_reason(tmp_path):
     assert done.examples.read("all")["id"].to_pylist() == [1, *range(6, 20)]
     assert [field.type for field in done.examples.schema()] == [pa.int64(), pa.float64(), pa.string()]
     assert done.metrics["quarantined"] == 5
-    found = {row["source"].rpartition("row ")[2]: row["reason"] for row in set_aside(done)}
+    found = {row["source"].rpartition("row ")[2]: row["reason"] for row in quarantined(done)}
     assert found == {
-        "3": "2 fields where the header has 3",
-        "4": "column 'size': 'three' is not double as the rows before",
+        "3": "expected 3 fields as in the header, received 2",
+        "4": "column 'size': expected double as in the rows before, received 'three'",
         "5": "column 'name': not utf-8 text",
-        "6": "column 'id': 'five' is not int64 as the rows before",
-        "7": "1 fields where the header has 3",
+        "6": "column 'id': expected int64 as in the rows before, received 'five'",
+        "7": "expected 3 fields as in the header, received 1",
     }
 
 
-def test_bad_lines_of_json_are_set_aside_with_place_and_reason(tmp_path):
+def test_bad_json_lines_are_quarantined_with_location_and_reason(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n\n{"a": \n[1]\n{"a": "x"}\n{"a": 2.5} {"a": 3}\n{"a": 4}')
-    with pytest.raises(DataError, match="a.jsonl, line 3: .*set such rows aside"):
+    with pytest.raises(DataError, match="a.jsonl, line 3: .*put such rows into quarantine"):
         JsonExampleGen(str(tmp_path / "a.jsonl"), splits={"all": 1}).execute(tmp_path / "out")
     done = JsonExampleGen(str(tmp_path / "a.jsonl"), bad_rows="quarantine", splits={"all": 1}).execute(tmp_path / "out")
     assert done.examples.read("all")["a"].to_pylist() == [1, 4]
-    assert [row["source"].rpartition(" ")[2] for row in set_aside(done)] == ["3", "4", "6", "5"]
-    assert set_aside(done)[-1]["reason"] == "column 'a' is a string, a number before"
+    assert [row["source"].rpartition(" ")[2] for row in quarantined(done)] == ["3", "4", "6", "5"]
+    assert quarantined(done)[-1]["reason"] == "column 'a' changed from number to string"
 
 
-def test_a_damaged_record_is_set_aside_and_the_others_are_kept(tmp_path):
+def test_damaged_record_is_quarantined_and_others_are_kept(tmp_path):
     tfrecord_file(tmp_path / "a")
     data = bytearray((tmp_path / "a").read_bytes())
     data[20] ^= 1  # within the first record's message
     (tmp_path / "a").write_bytes(data)
-    with pytest.raises(DataError, match="a, byte 0: a damaged record"):
+    with pytest.raises(DataError, match="a, byte 0: damaged record"):
         TfRecordExampleGen(str(tmp_path / "a"), splits={"all": 1}).execute(tmp_path / "out")
     done = TfRecordExampleGen(str(tmp_path / "a"), bad_rows="quarantine", splits={"all": 1}).execute(tmp_path / "out")
     assert done.examples.read("all")["id"].to_pylist() == list(range(1, ROWS))
     assert done.metrics["quarantined"] == 1
 
 
-def test_a_damaged_row_group_is_set_aside_whole(tmp_path):
+def test_damaged_row_group_is_quarantined_as_a_whole(tmp_path):
     parquet_file(tmp_path / "a")
     data = bytearray((tmp_path / "a").read_bytes())
     place = pq.read_metadata(tmp_path / "a").row_group(2).column(0)

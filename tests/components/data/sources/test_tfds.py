@@ -1,8 +1,8 @@
 from kerasline import TfdsExampleGen
 
 
-def test_a_builder_that_wants_beam_is_prepared_and_nested_features_are_flattened(tmp_path):
-    stage = TfdsExampleGen("tests.components.columnar.sources.builders:Squares")
+def test_beam_builder_is_prepared_and_nested_features_flattened(tmp_path):
+    stage = TfdsExampleGen("tests.components.data.sources.builders:Squares")
     rows = sorted(stage.execute(tmp_path).examples.read("train").to_pylist(), key=lambda row: row["number"])
     assert rows == [
         {

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerasline.components.data.quarantine import Quarantine
-from kerasline.components.data.sources import ReadAgain
+from kerasline.components.data.sources.source import SchemaChanged
 from kerasline.components.data.sources.tf_example import decode
 from kerasline.components.data.sources.tfrecord import TfRecordSource
 from tests.conftest import SHARED_DATA
@@ -42,7 +42,7 @@ def as_list(value):
 
 @settings(max_examples=200, deadline=None)
 @given(ROWS)
-def test_every_value_comes_back(rows):
+def test_every_value_is_decoded(rows):
     batch, good = decoded([encode(row) for row in rows])
     assert good.all() and batch.num_rows == len(rows)
     for name in FEATURES:
@@ -50,8 +50,8 @@ def test_every_value_comes_back(rows):
         assert [as_list(value) for value in column] == [row.get(name, []) for row in rows]
 
 
-def test_unpacked_numbers_and_repeated_fields_are_read_as_protobuf_has_it():
-    """Encoded by hand: numbers one by one, and a key that stands twice, whose last value counts."""
+def test_unpacked_numbers_and_repeated_fields_follow_protobuf():
+    """A message encoded by hand: unpacked numbers, and a repeated key, whose last value counts."""
     unpacked = b"\x1a\x04\x08\x07\x08\x08"  # Int64List { 7, 8 } with a tag for each
 
     def entry(key, feature):
@@ -67,7 +67,7 @@ def test_unpacked_numbers_and_repeated_fields_are_read_as_protobuf_has_it():
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=4))
-def test_noise_is_refused_row_by_row(noise):
+def test_malformed_messages_are_refused_row_by_row(noise):
     whole = encode({"id": [5], "größe": [b"x"]})
     messages = [part for one in noise for part in (one, whole)]
     batch, good = decoded(messages)
@@ -80,11 +80,11 @@ def read(*files, quarantine=None):
     for _ in range(2):
         try:
             return source, pa.Table.from_batches(source.batches(files))
-        except ReadAgain:
+        except SchemaChanged:
             continue
 
 
-def test_compressed_and_plain_files_of_different_features_are_one_table(tmp_path):
+def test_compressed_and_plain_files_are_one_table(tmp_path):
     with tf.io.TFRecordWriter(str(tmp_path / "a")) as writer:
         writer.write(encode({"id": [1], "size": [1.5]}))
     with tf.io.TFRecordWriter(str(tmp_path / "b.gz"), tf.io.TFRecordOptions("GZIP")) as writer:
@@ -95,7 +95,7 @@ def test_compressed_and_plain_files_of_different_features_are_one_table(tmp_path
 
 
 @pytest.mark.parametrize("name", ["mnist.tfrecord", "cifar10_test.tfrecord", "next_page.tfrecord.gz"])
-def test_files_of_tfx_are_read_as_tensorflow_reads_them(name):
+def test_tfx_files_match_tensorflow(name):
     path = SHARED_DATA / "tfx" / name
     if not path.exists():
         pytest.skip(f"the TFX sample {name} is not at {path}")

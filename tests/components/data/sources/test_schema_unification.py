@@ -5,14 +5,20 @@ import pyarrow as pa
 import pytest
 
 from kerasline.components.core.errors import DataError
-from kerasline.components.data.sources import ReadAgain
-from kerasline.components.data.unify import LOOK_AHEAD_BYTES, Unified, plain
+from kerasline.components.data.arrow_types import normalize
+from kerasline.components.data.sources.source import LOOK_AHEAD_BYTES, SchemaChanged, UnifyingSource
 
 
-def unified(*columns):
-    source = Unified()
+class BatchSource(UnifyingSource):
+    """Reads batches from memory."""
+
+    def _read(self, batches):
+        return (("somewhere", batch) for batch in batches)
+
+
+def unify(*columns):
     batches = [pa.RecordBatch.from_pydict(c) for c in columns]
-    return pa.Table.from_batches(source.batches(("somewhere", batch) for batch in batches))
+    return pa.Table.from_batches(BatchSource().batches(batches))
 
 
 @pytest.mark.parametrize(
@@ -27,49 +33,49 @@ def unified(*columns):
     ],
 )
 def test_types_widen_to_hold_all_values(first, then, together):
-    assert unified({"x": first}, {"x": then})["x"].to_pylist() == together
-    assert unified({"x": then}, {"x": first})["x"].to_pylist() == together[len(first) :] + together[: len(first)]
+    assert unify({"x": first}, {"x": then})["x"].to_pylist() == together
+    assert unify({"x": then}, {"x": first})["x"].to_pylist() == together[len(first) :] + together[: len(first)]
 
 
-def test_a_column_that_comes_late_is_null_before():
-    assert unified({"a": [1]}, {"b": [2]}).to_pydict() == {"a": [1, None], "b": [None, 2]}
+def test_late_column_is_null_in_earlier_rows():
+    assert unify({"a": [1]}, {"b": [2]}).to_pydict() == {"a": [1, None], "b": [None, 2]}
 
 
-def test_kinds_that_do_not_go_together_are_told_with_the_place():
+def test_incompatible_types_are_reported_with_their_location():
     with pytest.raises(DataError, match="somewhere: column 'x': int64 in some rows, string in others"):
-        unified({"x": [1]}, {"x": ["a"]})
+        unify({"x": [1]}, {"x": ["a"]})
 
 
-def test_a_schema_that_grows_after_rows_were_given_out_needs_one_more_pass():
+def test_schema_that_grows_after_the_first_batch_needs_one_more_pass():
     big = pa.RecordBatch.from_pydict({"x": [b"0" * LOOK_AHEAD_BYTES]})
     late = [pa.RecordBatch.from_pydict({"x": [b""], "y": [1]}), pa.RecordBatch.from_pydict({"x": [b""], "z": [2]})]
-    source = Unified()
-    with pytest.raises(ReadAgain):
-        list(source.batches(("", batch) for batch in [big, *late]))
-    table = pa.Table.from_batches(source.batches(("", batch) for batch in [big, *late]))
+    source = BatchSource()
+    with pytest.raises(SchemaChanged):
+        list(source.batches([big, *late]))
+    table = pa.Table.from_batches(source.batches([big, *late]))
     assert table["z"].to_pylist() == [None, None, 2] and table.column_names == ["x", "y", "z"]
 
 
-def test_nested_columns_are_flattened_and_nothing_is_lost():
+def test_nested_columns_are_flattened_without_loss():
     rows = [
         {"who": {"name": "a", "ages": [1, 2]}, "pets": [{"kind": "cat"}, {"kind": "dog"}]},
         {"who": None, "pets": None},
         {"who": {"name": None, "ages": None}, "pets": []},
     ]
     batch = pa.RecordBatch.from_pylist(rows)
-    assert plain(batch).to_pydict() == {
+    assert normalize(batch).to_pydict() == {
         "who.ages": [[1, 2], None, None],
         "who.name": ["a", None, None],
         "pets.kind": [["cat", "dog"], None, []],
-    } or plain(batch).to_pydict() == {
+    } or normalize(batch).to_pydict() == {
         "who.name": ["a", None, None],
         "who.ages": [[1, 2], None, None],
         "pets.kind": [["cat", "dog"], None, []],
     }
-    assert plain(batch.slice(1)).column("pets.kind").to_pylist() == [None, []]
+    assert normalize(batch.slice(1)).column("pets.kind").to_pylist() == [None, []]
 
 
-def test_other_types_become_plain_ones():
+def test_other_types_are_normalized():
     batch = pa.RecordBatch.from_pydict(
         {
             "money": [decimal.Decimal("1.50")],
@@ -79,7 +85,7 @@ def test_other_types_become_plain_ones():
             "small": pa.array([3], pa.uint8()),
         }
     )
-    assert plain(batch).to_pydict() == {
+    assert normalize(batch).to_pydict() == {
         "money": [1.5],
         "day": ["2026-11-03"],
         "word": ["a"],
@@ -88,6 +94,6 @@ def test_other_types_become_plain_ones():
         "small": [3],
     }
     with pytest.raises(DataError, match="column 'huge'"):
-        plain(pa.RecordBatch.from_pydict({"huge": pa.array([2**63], pa.uint64())}))
+        normalize(pa.RecordBatch.from_pydict({"huge": pa.array([2**63], pa.uint64())}))
     with pytest.raises(DataError, match="two columns are named 'a.b'"):
-        plain(pa.RecordBatch.from_pydict({"a": [{"b": 1}], "a.b": [2]}))
+        normalize(pa.RecordBatch.from_pydict({"a": [{"b": 1}], "a.b": [2]}))

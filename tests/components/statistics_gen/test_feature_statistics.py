@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from kerasline.components.data.accumulators.value_counts import HLL_LG_REGISTERS, KEPT, ValueCounts
-from kerasline.components.statistics_gen.statistics import ColumnSummary
+from kerasline.components.data.accumulators.value_counts import HLL_LG_REGISTERS, MAX_VALUES, ValueCounts
+from kerasline.components.statistics_gen.feature_statistics import FeatureSummary
 
 FLOATS = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -31,7 +31,7 @@ def merged_by(data, summaries):
 def test_numbers_merged_along_any_tree_equal_one_pass(parts, data):
     every = [v for part in parts for v in part]
     parts = data.draw(st.permutations(parts))
-    merged = merged_by(data, [ColumnSummary.of(pa.array(part, pa.float64())) for part in parts])
+    merged = merged_by(data, [FeatureSummary.of(pa.array(part, pa.float64())) for part in parts])
     known = np.array([v for v in every if v is not None])
     assert (merged.rows, merged.missing) == (len(every), len(every) - len(known))
     if len(known):
@@ -43,7 +43,7 @@ def test_numbers_merged_along_any_tree_equal_one_pass(parts, data):
         ranks = [0.1, 0.25, 0.5, 0.9, 1.0]
         assert numbers.at(ranks) == np.quantile(known, ranks, method="inverted_cdf").tolist()
         bounds = [-5.0, 0.0, 7.5]
-        assert numbers.shares_up_to(bounds) == pytest.approx([(known <= b).mean() for b in bounds])
+        assert numbers.cumulative_shares(bounds) == pytest.approx([(known <= b).mean() for b in bounds])
         assert merged.counts.distinct == len(np.unique(known))
 
 
@@ -51,7 +51,7 @@ def test_numbers_merged_along_any_tree_equal_one_pass(parts, data):
     st.lists(st.lists(st.one_of(st.none(), st.text("aé", max_size=2)), max_size=20), min_size=1, max_size=6), st.data()
 )
 def test_texts_merged_along_any_tree_equal_one_pass(parts, data):
-    merged = merged_by(data, [ColumnSummary.of(pa.array(part, pa.string())) for part in parts])
+    merged = merged_by(data, [FeatureSummary.of(pa.array(part, pa.string())) for part in parts])
     every = [v for part in parts for v in part if v is not None]
     counts = sorted(((v, every.count(v)) for v in set(every)), key=lambda item: (-item[1], item[0]))
     assert merged.counts.exact and merged.counts.top(100) == counts
@@ -67,7 +67,7 @@ def test_texts_merged_along_any_tree_equal_one_pass(parts, data):
 )
 def test_lists_merged_along_any_tree_equal_one_pass(parts, data):
     kind = pa.list_(pa.float64())
-    merged = merged_by(data, [ColumnSummary.of(pa.array(part, kind)) for part in parts])
+    merged = merged_by(data, [FeatureSummary.of(pa.array(part, kind)) for part in parts])
     every = [v for part in parts for v in part]
     present = [v for v in every if v is not None]
     assert (merged.rows, merged.missing, merged.values) == (
@@ -76,7 +76,7 @@ def test_lists_merged_along_any_tree_equal_one_pass(parts, data):
         sum(map(len, present)),
     )
     if present:
-        assert (merged.least_values, merged.most_values) == (min(map(len, present)), max(map(len, present)))
+        assert (merged.min_values, merged.max_values) == (min(map(len, present)), max(map(len, present)))
     flat = [x for v in present for x in v]
     if flat:
         assert merged.numbers.moments.mean == pytest.approx(np.mean(flat), rel=1e-9, abs=1e-6)
@@ -95,13 +95,13 @@ def test_many_values_keep_the_frequent_within_the_stated_error():
     true = {str(v): c for v, c in zip(*np.unique(rows, return_counts=True))}
     top = dict(merged.top(50))
     assert set(top) == {str(v) for v in range(50)}
-    assert all(0 <= true[v] - count <= len(rows) / KEPT for v, count in top.items())
+    assert all(0 <= true[v] - count <= len(rows) / MAX_VALUES for v, count in top.items())
     assert merged.distinct == pytest.approx(len(true), rel=4 * 1.04 / 2 ** (HLL_LG_REGISTERS / 2))
 
 
 def test_bytes_that_are_no_text_are_counted():
     column = pa.array([b"good", b"\xff", b"\xff", b"\xc3\x28", None])
-    assert ColumnSummary.of(column).invalid_utf8 == 3
+    assert FeatureSummary.of(column).invalid_utf8 == 3
 
 
 def test_images_and_audio_are_told_by_their_heads():
@@ -117,11 +117,11 @@ def test_images_and_audio_are_told_by_their_heads():
             clip.writeframes(b"\0" * 4 * frames)
         return file.getvalue()
 
-    images = ColumnSummary.of(pa.array([png(10, 20), png(30, 40), b"no image"], pa.binary())).media
+    images = FeatureSummary.of(pa.array([png(10, 20), png(30, 40), b"no image"], pa.binary())).media
     assert (dict(images.formats), images.unknown) == ({"PNG": 2}, 1)
     assert (images.sizes["height"].minimum, images.sizes["height"].maximum) == (10, 30)
     assert images.sizes["width"].moments.mean == 30
-    clips = ColumnSummary.of(pa.array([wav(8000), wav(100)], pa.binary())).media
+    clips = FeatureSummary.of(pa.array([wav(8000), wav(100)], pa.binary())).media
     assert dict(clips.formats) == {"WAV": 2}
     assert (clips.sizes["sample_rate"].minimum, clips.sizes["frames"].maximum) == (16000, 8000)
     assert clips.sizes["channels"].moments.mean == 2

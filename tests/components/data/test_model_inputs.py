@@ -1,4 +1,4 @@
-"""Raw columns as a Keras model's inputs."""
+"""Conversion of raw columns to the inputs of a Keras model."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from kerasline.components.core.errors import DataError
-from kerasline.components.data.feed import feed, rows_a_batch
+from kerasline.components.data.model_inputs import feed, rows_per_batch
 
 PIXELS = np.arange(24, dtype="uint8").reshape(6, 2, 2)
 IMAGES = pa.FixedShapeTensorArray.from_numpy_ndarray(PIXELS)
@@ -59,7 +59,7 @@ def fed(column, shape, dtype):
         (IMAGES.slice(2, 3), (2, 2), "uint8", PIXELS[2:5]),
     ],
 )
-def test_a_number_keeps_its_value_and_takes_the_inputs_form(column, shape, dtype, expected):
+def test_numbers_take_the_dtype_and_shape_of_the_input(column, shape, dtype, expected):
     ours = fed(column, shape, dtype)
     assert ours.dtype == dtype
     np.testing.assert_array_equal(ours, np.array(expected, dtype))
@@ -75,11 +75,11 @@ def test_a_number_keeps_its_value_and_takes_the_inputs_form(column, shape, dtype
         (pa.array([None, None]), [b"", b""]),
     ],
 )
-def test_a_missing_text_is_empty(column, expected):
+def test_missing_string_is_empty(column, expected):
     assert fed(column, (), "string").tolist() == expected
 
 
-def test_lists_of_texts_are_filled_up_with_empty_ones():
+def test_lists_of_strings_are_padded_with_empty_strings():
     texts = pa.array([["a", None, "b"], None, [], ["c"]])
     expected = [[b"a", b"", b"b"], [b"", b"", b""], [b"", b"", b""], [b"c", b"", b""]]
     assert fed(texts, (None,), "string").tolist() == expected
@@ -91,45 +91,45 @@ def test_pixels_are_not_copied():
 
 
 @pytest.mark.parametrize(
-    ("column", "shape", "dtype", "told"),
+    ("column", "shape", "dtype", "message"),
     [
-        (pa.array([[1], [2, 3, 4]]), (2,), "int64", r"dtype int64 and shape \(2,\): it has lists of up to 3 values"),
+        (pa.array([[1], [2, 3, 4]]), (2,), "int64", r"dtype int64 and shape \(2,\): it has lists with up to 3 values"),
         (pa.array([[[1], [2]], [[3]]]), (None, 1), "int64", "its lists vary in length, from 1 to 2"),
-        (pa.array([[[1]]]), (None,), "int64", "its lists hold lists"),
-        (pa.array([1.0]), (2,), "float32", r"and shape \(2,\): its values are of shape \(\)"),
+        (pa.array([[[1]]]), (None,), "int64", "it has lists of lists"),
+        (pa.array([1.0]), (2,), "float32", r"and shape \(2,\): its values have shape \(\)"),
         (pa.array([1 << 40]), (1,), "int32", "type int64 cannot be fed to an input of dtype int32 .* not in range"),
         (pa.array([1.5]), (1,), "int64", "type double cannot be fed to an input of dtype int64"),
-        (pa.array([1, None]), (1,), "uint8", "values are missing, and a uint8 has none"),
-        (pa.array([[1], [2, 3]]), (2,), "uint8", "values are missing, and a uint8 has none"),
+        (pa.array([1, None]), (1,), "uint8", "values are missing, and uint8 cannot"),
+        (pa.array([[1], [2, 3]]), (2,), "uint8", "values are missing, and uint8 cannot"),
         (pa.array([True, None]), (1,), "bool", "values are missing"),
-        (pa.array(["1.5"]), (1,), "float32", "text where numbers are wanted"),
-        (pa.array(["1"]), (1,), "int64", "text where numbers are wanted"),
+        (pa.array(["1.5"]), (1,), "float32", "expected numbers, received text"),
+        (pa.array(["1"]), (1,), "int64", "expected numbers, received text"),
         (pa.array([{"a": 1}]), (1,), "float32", "type struct"),
         (
             pa.ExtensionArray.from_storage(IMAGES.type, pa.array([[1, 2, 3, 4], None], pa.list_(pa.uint8(), 4))),
             (2, 2),
             "uint8",
-            "values are missing, and a uint8 has none",
+            "values are missing, and uint8 cannot",
         ),
     ],
 )
-def test_what_cannot_be_fed_is_told_with_its_column(column, shape, dtype, told):
-    with pytest.raises(DataError, match=f"^column 'column' .*{told}"):
+def test_error_names_the_column_that_cannot_be_fed(column, shape, dtype, message):
+    with pytest.raises(DataError, match=f"^column 'column' .*{message}"):
         fed(column, shape, dtype)
 
 
-def test_a_missing_column_gets_the_nearest_name():
+def test_missing_column_gets_a_suggestion():
     batch = pa.RecordBatch.from_pydict({"fare": [1.0]})
     with pytest.raises(DataError, match="no column 'fair', .*did you mean 'fare'"):
         feed(batch, {"fair": keras.KerasTensor((None,), "float32")})
 
 
-def test_a_table_of_many_chunks_is_fed_as_one():
+def test_table_of_many_chunks_is_fed_as_one():
     table = pa.table({"column": pa.chunked_array([IMAGES.slice(0, 2), IMAGES.slice(2)])})
     np.testing.assert_array_equal(feed(table, {"column": keras.KerasTensor((None, 2, 2), "uint8")})["column"], PIXELS)
 
 
-def test_wide_rows_are_taken_in_smaller_batches():
-    assert rows_a_batch({"a": keras.KerasTensor((None, 1))}) == 65536
-    assert rows_a_batch({"a": keras.KerasTensor((None, 28, 28, 1))}) == (1 << 22) // 784
-    assert rows_a_batch({"a": keras.KerasTensor((None, 1024, 1024, 3))}) == 64
+def test_wide_rows_have_smaller_batches():
+    assert rows_per_batch({"a": keras.KerasTensor((None, 1))}) == 65536
+    assert rows_per_batch({"a": keras.KerasTensor((None, 28, 28, 1))}) == (1 << 22) // 784
+    assert rows_per_batch({"a": keras.KerasTensor((None, 1024, 1024, 3))}) == 64

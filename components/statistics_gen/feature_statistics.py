@@ -1,4 +1,7 @@
-"""Mergeable statistics of columns: one pass over the rows, in any number of pieces."""
+"""The statistics of a feature, computed in one pass over any number of pieces and merged.
+
+`statistics_proto` writes them. A new statistic is computed here and written there.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,17 @@ import pyarrow.compute as pc
 from kerasline.components.data.accumulators.moments import Moments
 from kerasline.components.data.accumulators.quantiles import Quantiles
 from kerasline.components.data.accumulators.value_counts import ValueCounts
+from kerasline.components.data.arrow_types import is_list
 from kerasline.components.data.media import sniff
-from kerasline.components.data.unify import is_list
 
-# Quantiles are exact up to so many numbers; then a rank is off by log2(n / 4096) / 4096 at most:
-# 0.2% for 1.5 million numbers (see `Quantiles`).
+# Quantiles are exact up to this many numbers. Beyond, the error of a rank is at most log2(n / 4096) / 4096: 0.2% for
+# 1.5 million numbers (see `Quantiles`).
 QUANTILE_LEVEL = 4096
 
 
 @dataclass
 class NumberSummary:
-    """The distribution of numbers, NaN left out and infinities counted apart."""
+    """The distribution of finite numbers. Infinities are only counted. NaN must be removed before."""
 
     moments: Moments = field(default_factory=Moments)
     zeros: int = 0
@@ -33,7 +36,7 @@ class NumberSummary:
     quantiles: Quantiles = field(default_factory=lambda: Quantiles(QUANTILE_LEVEL))
 
     def add(self, values: np.ndarray) -> NumberSummary:
-        """Takes in float64 numbers without NaN, shape (n,)."""
+        """Add float64 numbers without NaN, shape (n,)."""
         finite = values[np.isfinite(values)]
         self.non_finite += len(values) - len(finite)
         if len(finite):
@@ -54,17 +57,17 @@ class NumberSummary:
         return self
 
     def at(self, ranks: Sequence[float]) -> list[float]:
-        """The values at ranks in (0, 1]; none where there are no numbers."""
+        """Return the values at ranks in (0, 1], or no values if there are no numbers."""
         return self.quantiles.at(np.asarray(ranks)).tolist()
 
-    def shares_up_to(self, bounds: Sequence[float]) -> list[float]:
-        """The share of the finite numbers up to each bound; there is at least one number."""
-        return self.quantiles.shares_up_to(np.asarray(bounds)).tolist()
+    def cumulative_shares(self, bounds: Sequence[float]) -> list[float]:
+        """Return the share of the finite numbers up to each bound. There must be at least one number."""
+        return self.quantiles.cumulative_shares(np.asarray(bounds)).tolist()
 
 
 @dataclass
 class MediaSummary:
-    """Formats and sizes of images or clips in a column of bytes (see `Media.size`)."""
+    """The formats and sizes of images or audio clips in a column of bytes (see `Media.size`)."""
 
     formats: Counter[str] = field(default_factory=Counter)
     unknown: int = 0
@@ -95,17 +98,21 @@ class MediaSummary:
 
 
 @dataclass
-class ColumnSummary:
-    """All that is kept of one column.
+class FeatureSummary:
+    """The statistics of one feature.
 
     Attributes:
-        kind: INT, FLOAT or STRING; NONE while only nulls were seen.
-        missing: rows without a value: null, or NaN in a float.
-        values: how many values the present rows hold: their number, or more for lists and tensors.
-        lengths: of texts and byte strings, in bytes; of lists and tensors see `valency`.
-        valency: how many values a present row holds, for lists and tensors.
-        invalid_utf8: byte strings that are no text.
-        nan: NaN, which within lists are values, and elsewhere count as missing too.
+        kind: INT, FLOAT or STRING. NONE if all values so far are null.
+        rows: number of rows.
+        missing: number of rows without a value: null, or NaN in a column of floats.
+        values: number of values in the other rows. Lists and tensors have several in a row.
+        nan: number of NaN. In lists they are values, elsewhere they also count as missing.
+        invalid_utf8: number of byte strings that are not UTF-8.
+        numbers: distribution of numeric values.
+        counts: counts of the distinct values.
+        lengths: distribution of the lengths of strings, in bytes.
+        valency: distribution of the number of values in a row, for lists and tensors.
+        media: formats and sizes, for a column of images or audio.
     """
 
     kind: str
@@ -121,8 +128,8 @@ class ColumnSummary:
     media: MediaSummary | None = None
 
     @classmethod
-    def of(cls, column: pa.Array) -> ColumnSummary:
-        """The summary of one column of one batch."""
+    def of(cls, column: pa.Array) -> FeatureSummary:
+        """Return the statistics of one column of one batch."""
         column = column.storage if isinstance(column, pa.ExtensionArray) else column
         listed = is_list(column.type)
         present = column.drop_null()
@@ -135,14 +142,14 @@ class ColumnSummary:
         summary = cls(_kind(values.type), len(column), len(column) - len(present), len(values))
         summary.nan = nan
         if listed:
-            lengths = _value_counts_a_row(present)
+            lengths = _values_per_row(present)
             summary.valency = NumberSummary().add(lengths.cast(pa.float64()).to_numpy())
         else:
             summary.missing += nan
         summary._add_values(values.drop_null())
         return summary
 
-    def merge(self, other: ColumnSummary) -> ColumnSummary:
+    def merge(self, other: FeatureSummary) -> FeatureSummary:
         if self.kind == "NONE":
             self.kind = other.kind
         for name in ("rows", "missing", "values", "nan", "invalid_utf8"):
@@ -155,14 +162,15 @@ class ColumnSummary:
         return self
 
     @property
-    def least_values(self) -> int:
-        """The fewest values that a present row holds."""
+    def min_values(self) -> int:
+        """The smallest number of values in a row that has any."""
         if self.valency is None or not self.valency.moments.count:
             return int(self.rows > self.missing)
         return int(self.valency.minimum)
 
     @property
-    def most_values(self) -> int:
+    def max_values(self) -> int:
+        """The largest number of values in a row."""
         if self.valency is None or not self.valency.moments.count:
             return int(self.rows > self.missing)
         return int(self.valency.maximum)
@@ -171,7 +179,7 @@ class ColumnSummary:
         if self.kind == "NONE" or not len(values):
             return
         if self.kind != "STRING":
-            # A sum with 0 makes -0.0 what it equals.
+            # Adding 0 turns -0.0 into 0.0, which it equals.
             self.counts.add(pc.add(values, 0) if self.kind == "FLOAT" else values)
             plain = values.cast(pa.float64(), safe=False)
             self.numbers.add(plain.to_numpy(zero_copy_only=False))
@@ -179,21 +187,21 @@ class ColumnSummary:
         lengths = pc.binary_length(values).cast(pa.float64())
         self.lengths = NumberSummary().add(lengths.to_numpy())
         if pa.types.is_binary(values.type) and sniff(values[0].as_py()) is not None:
-            self.media = MediaSummary().add(values)  # whole files: counting them would keep them all
+            self.media = MediaSummary().add(values)  # entire files, too large to count as values
         else:
             self.counts.add(values)
             self.invalid_utf8 = _invalid_utf8(values)
 
 
-def _value_counts_a_row(lists: pa.Array) -> pa.Array:
-    """How many values each row of lists holds, through all levels."""
+def _values_per_row(lists: pa.Array) -> pa.Array:
+    """Return the number of values in each row of lists, over all levels of nesting."""
     kind = lists.type
     if pa.types.is_fixed_size_list(kind):
         return pa.array(np.full(len(lists), kind.list_size))
     lengths = pc.list_value_length(lists).cast(pa.int64())
     if not is_list(kind.value_type):
         return lengths
-    inner = pc.fill_null(_value_counts_a_row(lists.flatten()), 0).to_numpy()
+    inner = pc.fill_null(_values_per_row(lists.flatten()), 0).to_numpy()
     ends = np.cumsum(lengths.to_numpy())
     total = np.concatenate([[0], np.cumsum(inner)])
     return pa.array(total[ends] - total[ends - lengths.to_numpy()])

@@ -1,4 +1,4 @@
-"""How far two data sets are apart, feature by feature: skew and drift."""
+"""Skew and drift: distances between two data sets, feature by feature, that exceed the schema's thresholds."""
 
 from __future__ import annotations
 
@@ -9,52 +9,52 @@ from typing import Any
 import numpy as np
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from kerasline.components.example_validator.rules import Anomaly, Feature
+from kerasline.components.example_validator.schema_anomalies import Anomaly, Feature
 
 
 def compare(dataset: Any, control: Any, schema: Any, comparator: str, control_name: str) -> Iterator[Anomaly]:
-    """Where a data set is further from another than the schema allows.
+    """Yield an anomaly for each distance between two data sets that the schema does not allow.
 
     Args:
-        dataset, control: `DatasetFeatureStatistics`; distances are from `control`.
-        schema: its features' `skew_comparator` or `drift_comparator` have the thresholds.
+        dataset, control: `DatasetFeatureStatistics`. Distances are measured from `control`.
+        schema: the thresholds are in the features' `skew_comparator` or `drift_comparator`.
         comparator: the name of that field.
-        control_name: what to call the other one, such as "the serving data".
+        control_name: what to call `control`, such as "the serving data".
     """
-    for anomaly in _numbers_of_rows(dataset, control, schema, comparator, control_name):
+    for anomaly in _row_count_anomalies(dataset, control, schema, comparator, control_name):
         yield replace(anomaly, split=dataset.name)
-    ours, theirs = ({f.path.step[0]: f for f in d.features} for d in (dataset, control))
-    for wanted in schema.feature:
-        if not wanted.HasField(comparator):
+    features, control_features = ({f.path.step[0]: f for f in d.features} for d in (dataset, control))
+    for expected in schema.feature:
+        if not expected.HasField(comparator):
             continue
-        pair = [
-            Feature(wanted, found[wanted.name], side.num_examples) if wanted.name in found else None
-            for found, side in ((ours, dataset), (theirs, control))
-        ]
-        for anomaly in _of_feature(*pair, getattr(wanted, comparator), control_name):
-            yield replace(anomaly, split=dataset.name, feature=wanted.name)
+        ours, theirs = (
+            Feature(expected, found[expected.name], side.num_examples) if expected.name in found else None
+            for found, side in ((features, dataset), (control_features, control))
+        )
+        for anomaly in _of_feature(ours, theirs, getattr(expected, comparator), control_name):
+            yield replace(anomaly, split=dataset.name, feature=expected.name)
 
 
 def l_infinity(ours: Feature, theirs: Feature) -> tuple[float, str] | None:
-    """The largest difference of a value's share, and that value; for categories.
+    """Return the largest difference between the shares of a value, and that value.
 
-    None where there are no categories: fractions, or data without values. Where a column has more
-    values than its statistics list, those beyond the list are left out.
+    Values beyond those that the statistics list are ignored. Floats and data without values have no categories, so the
+    result is None.
     """
     shares = [_shares(side) for side in (ours, theirs)]
     if not all(shares):
         return None
     gaps = {value: abs(shares[0].get(value, 0.0) - shares[1].get(value, 0.0)) for value in shares[0] | shares[1]}
-    value = max(sorted(gaps), key=gaps.get)
+    value = max(sorted(gaps), key=lambda value: gaps[value])
     return gaps[value], value
 
 
 def jensen_shannon(ours: Feature, theirs: Feature) -> float | None:
-    """The Jensen-Shannon divergence with logarithms to base 2: 0 for equal, 1 for disjoint ones.
+    """Return the Jensen-Shannon divergence to base 2: 0 for equal distributions, 1 for disjoint ones.
 
-    (Lin, IEEE Transactions on Information Theory 37, 1991.) Categories are compared by value;
-    fractions by their histograms, cut at the bounds of both, as if even within a bucket, with NaN
-    as a bucket of its own. None where one has no values.
+    See Lin, IEEE Transactions on Information Theory 37, 1991. Categories are compared by value. Floats are compared by
+    their histograms, divided at the bounds of both, with uniform density in each bucket and NaN as a separate bucket.
+    None if one side has no values.
     """
     if "FLOAT" in (ours.kind, theirs.kind):
         parts = _binned(ours, theirs)
@@ -72,19 +72,19 @@ def jensen_shannon(ours: Feature, theirs: Feature) -> float | None:
 
 def _of_feature(ours: Feature | None, theirs: Feature | None, bounds: Any, name: str) -> Iterator[Anomaly]:
     if theirs is None or not theirs.common.num_non_missing:
-        yield Anomaly("COMPARATOR_CONTROL_DATA_MISSING", f"{name} has no values of it to compare with", "give some")
+        yield Anomaly("COMPARATOR_CONTROL_DATA_MISSING", f"{name} has no values of it to compare with", "add some")
         return
     if ours is None or not ours.common.num_non_missing:
-        yield Anomaly("COMPARATOR_TREATMENT_DATA_MISSING", f"no values to compare with {name}", "give some")
+        yield Anomaly("COMPARATOR_TREATMENT_DATA_MISSING", f"no values to compare with {name}", "add some")
         return
-    fix = "see what changed, or raise the threshold in the schema"
+    fix = "find out what changed, or raise the threshold in the schema"
     if bounds.HasField("infinity_norm"):
         found = l_infinity(ours, theirs)
         if found and found[0] > bounds.infinity_norm.threshold:
             yield Anomaly(
                 "COMPARATOR_L_INFTY_HIGH",
-                f"L-infinity distance {found[0]:.4g} from {name}, most of all in {found[1]!r}, at most "
-                f"{bounds.infinity_norm.threshold:g} allowed",
+                f"L-infinity distance {found[0]:.4g} from {name}, largest for {found[1]!r}; expected at most "
+                f"{bounds.infinity_norm.threshold:g}",
                 fix,
             )
     if bounds.HasField("jensen_shannon_divergence"):
@@ -93,23 +93,27 @@ def _of_feature(ours: Feature | None, theirs: Feature | None, bounds: Any, name:
         if distance is not None and distance > limit:
             yield Anomaly(
                 "COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH",
-                f"Jensen-Shannon divergence {distance:.4g} from {name} ({_ranges(ours, theirs)}), at most "
-                f"{limit:g} allowed",
+                f"Jensen-Shannon divergence {distance:.4g} from {name} ({_ranges(ours, theirs)}); expected at most "
+                f"{limit:g}",
                 fix,
             )
 
 
-def _numbers_of_rows(dataset: Any, control: Any, schema: Any, comparator: str, name: str) -> Iterator[Anomaly]:
+def _row_count_anomalies(dataset: Any, control: Any, schema: Any, comparator: str, name: str) -> Iterator[Anomaly]:
     constraints = schema.dataset_constraints
     if comparator != "drift_comparator" or not constraints.HasField("num_examples_drift_comparator"):
         return
     bounds = constraints.num_examples_drift_comparator
     share = dataset.num_examples / max(control.num_examples, 1)
-    seen = f"{dataset.num_examples} rows, {share:.3g} times those of {name}"
+    seen = f"{dataset.num_examples} rows, {share:.3g} times the number of {name}"
     if share < bounds.min_fraction_threshold:
-        yield Anomaly("COMPARATOR_LOW_NUM_EXAMPLES", seen, f"at least {bounds.min_fraction_threshold:g} wanted")
+        yield Anomaly(
+            "COMPARATOR_LOW_NUM_EXAMPLES", seen, f"expected a ratio of at least {bounds.min_fraction_threshold:g}"
+        )
     if bounds.HasField("max_fraction_threshold") and share > bounds.max_fraction_threshold:
-        yield Anomaly("COMPARATOR_HIGH_NUM_EXAMPLES", seen, f"at most {bounds.max_fraction_threshold:g} wanted")
+        yield Anomaly(
+            "COMPARATOR_HIGH_NUM_EXAMPLES", seen, f"expected a ratio of at most {bounds.max_fraction_threshold:g}"
+        )
 
 
 def _shares(feature: Feature) -> dict[str, float]:
@@ -135,15 +139,16 @@ def _buckets(feature: Feature) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     standard = statistics_pb2.Histogram.STANDARD
     histograms = [h for h in getattr(feature.stats, "histograms", ()) if h.type == standard]
     buckets = [b for h in histograms[:1] for b in h.buckets]
-    return tuple(np.array([getattr(b, name) for b in buckets]) for name in ("low_value", "high_value", "sample_count"))
+    low, high, count = (np.array([getattr(b, n) for b in buckets]) for n in ("low_value", "high_value", "sample_count"))
+    return low, high, count
 
 
 def _spread(edges: np.ndarray, low: np.ndarray, high: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Counts of buckets, laid out evenly over finer ones and over the edges themselves."""
+    """Distribute the counts of buckets uniformly over the finer buckets between `edges`, and over the edges."""
     points, cells = np.zeros(len(edges)), np.zeros(len(edges) - 1)
     for start, end, count in zip(low, high, counts):
         first, last = np.searchsorted(edges, [start, end])
-        if first == last:  # a bucket without width: one value
+        if first == last:  # a bucket of width 0 has one value
             points[first] += count
         else:
             cells[first:last] += count * np.diff(edges[first : last + 1]) / (end - start)

@@ -1,4 +1,4 @@
-"""Files as streams of bytes, decompressed by their ending or their first bytes."""
+"""Opening files that may be compressed."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ import pyarrow as pa
 
 from kerasline.components.core.errors import DataError, one_line
 
-_ENDINGS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
+_SUFFIXES = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 @contextlib.contextmanager
 def open_stream(path: Path, *, by_content: bool = False) -> Iterator[pa.NativeFile]:
-    """Opens a file for reading.
+    """Open a file for reading and decompress it.
 
     Args:
-        path: the file.
-        by_content: decompress by the first bytes, whatever the ending is.
+        by_content: detect the compression from the first bytes instead of the suffix.
 
     Raises:
-        DataError: it cannot be opened, or its compressed data are damaged or cut short.
+        DataError: the file cannot be opened, or its compressed data are damaged or truncated.
     """
-    compression = _of_content(path) if by_content else compression_of(path)
+    compression = _compression_of_content(path) if by_content else compression_of(path)
     try:
         with pa.input_stream(str(path), compression=compression) as stream:
             yield stream
@@ -34,18 +33,18 @@ def open_stream(path: Path, *, by_content: bool = False) -> Iterator[pa.NativeFi
 
 
 def compression_of(path: Path) -> str | None:
-    """The compression that a file's ending tells of."""
-    return _ENDINGS.get(path.suffix.lower())
+    """Return the compression that the suffix of a file denotes."""
+    return _SUFFIXES.get(path.suffix.lower())
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
-    """What to tell of a file that the system, or its decompression, does not give."""
+    """Return the error for a file that cannot be read or decompressed."""
     if isinstance(error, PermissionError):
-        return DataError(f"{path}: {error.strerror}; mend the file's permissions")
-    return DataError(f"{path}: cannot be read to its end ({one_line(error)}); get the file anew")
+        return DataError(f"{path}: {error.strerror}; change the permissions of the file")
+    return DataError(f"{path}: cannot be read to the end ({one_line(error)}); obtain the file again")
 
 
-def _of_content(path: Path) -> str | None:
+def _compression_of_content(path: Path) -> str | None:
     with open(path, "rb") as file:
         start = file.read(4)
     return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)

@@ -1,4 +1,4 @@
-"""Labels and weights that are raw columns, beside those that the preprocessing computes."""
+"""Labels and sample weights that are raw columns, not outputs of the preprocessing."""
 
 from __future__ import annotations
 
@@ -11,39 +11,40 @@ from kerasline.components.core.artifacts import Examples, Preprocessing
 from kerasline.components.core.errors import DataError, nearest
 
 
-def columns_beside(
+def raw_label_columns(
     preprocessing: Preprocessing, model: keras.Model, examples: Examples
 ) -> dict[str, keras.KerasTensor]:
-    """The labels and the weight that are raw columns, in the form in which they are fed.
+    """Return the labels and the sample weight that are raw columns, as Keras tensors by name.
 
     Args:
-        model: the preprocessing's, loaded.
+        model: the loaded model of the preprocessing.
 
     Raises:
         DataError: the data has no such column.
     """
     weight = preprocessing.facts["sample_weight"]
-    asked = [*preprocessing.labels, *([weight] if weight else [])]
-    return {name: _as_input(examples, name) for name in asked if name not in model.output}
+    names = [*preprocessing.labels, *([weight] if weight else [])]
+    return {name: _as_input(examples, name) for name in names if name not in model.output}
 
 
-def check_complete(batch: pa.RecordBatch, names: Iterable[str]) -> None:
-    """Raises a DataError where one of the columns, a label or weight, is missing in some row."""
+def check_no_nulls(batch: pa.RecordBatch, names: Iterable[str]) -> None:
+    """Raise a DataError if a label or weight, given by its column, is null in any row."""
     for name in names:
         if missing := batch.column(name).null_count:
             raise DataError(
                 f"column {name!r}, the label or weight, is missing in {missing} of {batch.num_rows} rows; "
-                "leave such rows out of the data"
+                "remove such rows from the data"
             )
 
 
 def _as_input(examples: Examples, name: str) -> keras.KerasTensor:
-    """A label or weight as an input of the model's would be: numbers stay of their kind."""
+    """Return the tensor for a label or weight: int64, float32 or string, as the column's type."""
     schema = examples.schema()
     if name not in schema.names:
         hint = nearest(name, schema.names)
         raise DataError(f"the data has no column {name!r}, the label or weight; {hint}")
-    kind, shape = schema.field(name).type, ()
+    kind = schema.field(name).type
+    shape: tuple[int | None, ...] = ()
     if isinstance(kind, pa.FixedShapeTensorType):
         kind, shape = kind.value_type, tuple(kind.shape)
     while pa.types.is_nested(kind) and not pa.types.is_struct(kind):

@@ -1,0 +1,166 @@
+"""The Arrow types that an Examples artifact uses: conversion of other types to them, and merging of schemas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kerasline.components.core.errors import DataError
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Return whether a column of this type holds lists, in any of Arrow's layouts."""
+    return (
+        pa.types.is_list(kind)
+        or pa.types.is_large_list(kind)
+        or pa.types.is_fixed_size_list(kind)
+        or pa.types.is_list_view(kind)
+        or pa.types.is_large_list_view(kind)
+    )
+
+
+def normalize(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Convert a batch to the types that an Examples artifact uses.
+
+    A struct becomes columns named `outer.inner`. A map becomes two columns of lists, `.key` and `.value`. Decimals
+    become floats. Dates and times become ISO 8601 text, as in a CSV file. Dictionary encoding is removed.
+
+    Raises:
+        DataError: two columns get the same name, or a value does not fit its type, such as an integer over 2**63.
+    """
+    columns: dict[str, pa.Array] = {}
+    fields = []
+    for field, column in zip(batch.schema, batch.columns):
+        # Arrow's from_arrays takes no mask together with an offset.
+        whole = pa.concat_arrays([column]) if column.offset else column
+        for name, array in _flatten(field.name, whole):
+            if name in columns:
+                raise DataError(f"two columns are named {name!r}; rename one of them")
+            try:
+                columns[name] = _normalize_values(array)
+            except pa.ArrowInvalid as error:
+                raise DataError(f"column {name!r}: {error}") from error
+            metadata = field.metadata if name == field.name else None
+            fields.append(pa.field(name, columns[name].type, metadata=metadata))
+    return pa.RecordBatch.from_arrays(list(columns.values()), schema=pa.schema(fields))
+
+
+def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Cast a normalized batch to a merged schema. Columns that the batch lacks are null."""
+    if batch.schema.equals(schema):
+        return batch
+    names = set(batch.schema.names)
+    arrays = [
+        _widen(batch.column(field.name), field.type) if field.name in names else pa.nulls(batch.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _flatten(name: str, column: pa.Array) -> Iterator[tuple[str, pa.Array]]:
+    kind = column.type
+    if pa.types.is_map(kind):
+        offsets = column.offsets
+        for part, values in (("key", column.keys), ("value", column.items)):
+            yield from _flatten(f"{name}.{part}", _to_lists(column, offsets, values))
+    elif pa.types.is_struct(kind):
+        for position, part in enumerate(column.flatten()):
+            yield from _flatten(f"{name}.{kind.field(position).name}", part)
+    elif is_list(kind) and pa.types.is_struct(kind.value_type):
+        column = column.cast(pa.large_list(kind.value_type))
+        for position, part in enumerate(column.values.flatten()):
+            inner = kind.value_type.field(position).name
+            yield from _flatten(f"{name}.{inner}", _to_lists(column, column.offsets, part))
+    else:
+        yield name, column
+
+
+def _to_lists(column: pa.Array, offsets: pa.Array, values: pa.Array) -> pa.Array:
+    mask = column.is_null() if column.null_count else None
+    return pa.LargeListArray.from_arrays(offsets.cast(pa.int64()), values, mask=mask)
+
+
+def _normalize_values(column: pa.Array) -> pa.Array:
+    kind = column.type
+    if isinstance(kind, pa.FixedShapeTensorType):
+        return column
+    if isinstance(column, pa.ExtensionArray):
+        return _normalize_values(column.storage)
+    if is_list(kind):
+        column = column.cast(pa.large_list(kind.value_type))
+        mask = column.is_null() if column.null_count else None
+        return pa.LargeListArray.from_arrays(column.offsets, _normalize_values(column.values), mask=mask)
+    if pa.types.is_dictionary(kind):
+        return _normalize_values(column.dictionary_decode())
+    if pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
+        return column.cast(pa.string())
+    return column.cast(_normalized_type(kind))
+
+
+def _normalized_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_boolean(kind) or pa.types.is_null(kind):
+        return kind
+    if pa.types.is_integer(kind) or pa.types.is_duration(kind):
+        return pa.int64()
+    if pa.types.is_floating(kind):
+        return pa.float32() if kind.bit_width <= 32 else pa.float64()
+    if pa.types.is_decimal(kind):
+        return pa.float64()
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view():
+        return pa.string()
+    return pa.binary()
+
+
+def merge_schemas(ours: pa.Schema, theirs: pa.Schema) -> pa.Schema:
+    """Return a schema with the columns of both. A column of different types gets the type that holds all values.
+
+    Raises:
+        DataError: a column has types that cannot be combined, such as int64 and string.
+    """
+    found = {field.name: field for field in ours}
+    for field in theirs:
+        known = found.get(field.name)
+        if known is None:
+            found[field.name] = field
+        elif known.type != field.type:
+            wider = _wider_type(field.name, known.type, field.type)
+            found[field.name] = pa.field(field.name, wider, metadata=known.metadata or field.metadata)
+    return pa.schema(list(found.values()))
+
+
+def _wider_type(name: str, one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """Return the type that holds the values of both types."""
+    if pa.types.is_null(one) or one == other:
+        return other
+    if pa.types.is_null(other):
+        return one
+    if is_list(one) or is_list(other):
+        inner = [kind.value_type if is_list(kind) else kind for kind in (one, other)]
+        return pa.large_list(_wider_type(name, *inner))
+    if all(pa.types.is_floating(k) or pa.types.is_integer(k) or pa.types.is_boolean(k) for k in (one, other)):
+        floating = pa.types.is_floating(one) or pa.types.is_floating(other)
+        return pa.float64() if floating else pa.int64()
+    if all(pa.types.is_string(k) or pa.types.is_binary(k) for k in (one, other)):
+        return pa.binary()
+    raise DataError(f"column {name!r}: {one} in some rows, {other} in others; convert the column to one type")
+
+
+def _widen(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if column.type == kind:
+        return column
+    if pa.types.is_null(column.type):
+        return pa.nulls(len(column), kind)
+    if not is_list(kind):
+        return column.cast(kind)
+    if is_list(column.type):
+        mask = column.is_null() if column.null_count else None
+        values = _widen(column.values, kind.value_type)
+        return pa.LargeListArray.from_arrays(column.offsets, values, mask=mask)
+    # A single value becomes a list with one element. Null stays null.
+    counts = pc.cast(column.is_valid(), pa.int64())
+    offsets = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(counts)])
+    mask = column.is_null() if column.null_count else None
+    values = _widen(column.drop_null(), kind.value_type)
+    return pa.LargeListArray.from_arrays(offsets, values, mask=mask)

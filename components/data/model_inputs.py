@@ -1,0 +1,182 @@
+"""Conversion of raw columns to the inputs of a Keras model.
+
+Adaptation, training and evaluation all convert here, and requests to the exported model have the same form.
+docs/PREPROCESSING.md explains the rule to users.
+
+| value of the column | float input | integer input | string input |
+|---|---|---|---|
+| null | NaN | -1 | "" |
+| list that is too short for an input of shape (n,) | padded with NaN | with -1 | with "" |
+| list, for an input of shape (None,) | padded likewise to the longest list of the batch |
+| null instead of a list | as an empty list |
+
+Booleans and unsigned integers cannot represent a missing value, so null is an error there. Strings and bytes stay
+unchanged, whether they are UTF-8 or not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kerasline.components.core.errors import DataError, nearest
+from kerasline.components.data.arrow_types import is_list
+from kerasline.components.data.missing import missing_value
+
+MAX_NUMBERS_PER_BATCH = 1 << 22  # 16 MB as float32
+
+
+@dataclass(frozen=True)
+class InputColumn:
+    """A column in the form that a model input takes.
+
+    Attributes:
+        values: flat values of all rows: numbers of the input's dtype, or strings (`large_binary`).
+        shape: shape of one row. (None,) if rows vary in length.
+        lengths: number of values of each row, shape (rows,), if rows vary in length. Otherwise None.
+    """
+
+    values: np.ndarray | pa.Array
+    shape: tuple[int | None, ...]
+    lengths: np.ndarray | None = None
+
+    def dense(self) -> np.ndarray:
+        """Return the array (rows, ...). Rows are padded to the longest. Strings are bytes objects."""
+        if self.lengths is None:
+            return _as_numpy(self.values).reshape(-1, *self.shape)
+        longest = int(self.lengths.max(initial=0))
+        padded = _pad(self.values, self.lengths, longest)
+        return _as_numpy(padded).reshape(len(self.lengths), longest)
+
+
+def feed(batch: pa.RecordBatch | pa.Table, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Convert a batch to arrays for a model's inputs.
+
+    Args:
+        batch: rows with a column for each input. Other columns are ignored.
+        inputs: Keras tensors by name. A scalar column becomes (rows,) for shape () and (rows, 1) for shape (1,). Lists
+            become (rows, n), and tensors (rows, *shape).
+
+    Returns:
+        Arrays of the inputs' dtypes, by name. Strings are bytes objects.
+
+    Raises:
+        DataError: a column is missing, or its values cannot be converted.
+    """
+    return {name: feed_column(batch, name, tensor).dense() for name, tensor in inputs.items()}
+
+
+def feed_column(batch: pa.RecordBatch | pa.Table, name: str, tensor: Any) -> InputColumn:
+    """Convert one column for one input; see `feed`."""
+    if name not in batch.schema.names:
+        raise DataError(
+            f"the data has no column {name!r}, an input of the preprocessing; {nearest(name, batch.schema.names)}"
+        )
+    column = batch.column(name)
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    dtype, shape = str(tensor.dtype), tuple(tensor.shape[1:])
+    try:
+        return _convert(column, dtype, shape)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, ValueError) as error:
+        raise DataError(
+            f"column {name!r} of type {column.type} cannot be fed to an input of dtype {dtype} and shape {shape}: "
+            f"{error}"
+        ) from error
+
+
+def rows_per_batch(inputs: Mapping[str, Any]) -> int:
+    """Return the number of rows to convert at a time: 65,536, or fewer if rows are wide."""
+    width = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in inputs.values())
+    return max(64, min(65536, MAX_NUMBERS_PER_BATCH // max(width, 1)))
+
+
+def _convert(held: pa.Array, dtype: str, shape: tuple[int | None, ...]) -> InputColumn:
+    if shape == (None,):
+        return _convert_ragged(held, dtype)
+    values, received = _convert_uniform(held, dtype, shape)
+    if len(shape) == len(received) + 1 and shape[-1] in (1, None):  # (rows,) for an input of shape (1,)
+        received = (*received, 1)
+    if len(shape) != len(received) or any(a not in (None, b) for a, b in zip(shape, received)):
+        raise ValueError(f"its values have shape {received}")
+    return InputColumn(values, received)
+
+
+def _convert_ragged(held: pa.Array, dtype: str) -> InputColumn:
+    missing_value(dtype)  # raises if there is no value to pad with
+    held = held.storage if isinstance(held, pa.ExtensionArray) else held
+    if not is_list(held.type):
+        return InputColumn(_values(held, dtype), (None,), np.ones(len(held), np.int64))
+    if is_list(held.type.value_type):
+        raise ValueError("it has lists of lists, but an input of shape (None,) takes lists of scalars")
+    return InputColumn(_values(held.flatten(), dtype), (None,), _lengths(held))
+
+
+def _convert_uniform(
+    held: pa.Array, dtype: str, shape: tuple[int | None, ...]
+) -> tuple[np.ndarray | pa.Array, tuple[int, ...]]:
+    """Return all values and the shape of each row."""
+    if isinstance(held, pa.FixedShapeTensorArray):
+        values, _ = _convert_uniform(held.storage, dtype, (math.prod(held.type.shape),))
+        return values, tuple(held.type.shape)
+    if not is_list(held.type):
+        return _values(held, dtype), ()
+    lengths, expected = _lengths(held), shape[0] if shape else None
+    longest = int(lengths.max(initial=0)) if len(lengths) else (expected or 0)
+    size = longest if expected is None else expected
+    if longest > size:
+        raise ValueError(f"it has lists with up to {longest} values")
+    values, inner = _convert_uniform(held.flatten(), dtype, shape[1:])
+    if (lengths != size).any():
+        if expected is None:
+            raise ValueError(f"its lists vary in length, from {lengths.min()} to {longest}")
+        values = _pad(values, lengths * math.prod(inner), size * math.prod(inner))
+    return values, (size, *inner)
+
+
+def _values(held: pa.Array, dtype: str) -> np.ndarray | pa.Array:
+    """Convert scalars. Nulls become the missing value of the dtype."""
+    kind = held.type
+    if dtype == "string":
+        if not pa.types.is_binary(kind) and not pa.types.is_large_binary(kind):
+            held = held.cast(pa.large_string())
+        return held.cast(pa.large_binary()).fill_null(b"")
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
+        raise ValueError("expected numbers, received text")
+    if dtype.startswith("float") or dtype == "bfloat16":
+        if held.null_count or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            held = held.cast(pa.float64(), safe=False)
+        numpy_dtype = "float32" if dtype == "bfloat16" else dtype  # NumPy has no bfloat16
+        return held.to_numpy(zero_copy_only=False).astype(numpy_dtype, copy=False)
+    if held.null_count:
+        held = held.cast(pa.int64()).fill_null(missing_value(dtype))
+    return held.cast(pa.from_numpy_dtype(np.dtype(dtype))).to_numpy(zero_copy_only=False)
+
+
+def _pad(values: np.ndarray | pa.Array, lengths: np.ndarray, size: int) -> np.ndarray | pa.Array:
+    """Pad each row of flat values to `size` with missing values."""
+    present = np.arange(size) < lengths[:, np.newaxis]
+    index = np.full(present.shape, len(values))  # of the missing value, appended to the values
+    index[present] = np.arange(len(values))
+    if isinstance(values, pa.Array):
+        return pa.concat_arrays([values, pa.array([b""], pa.large_binary())]).take(pa.array(index.reshape(-1)))
+    if present.all():
+        return values
+    return np.append(values, np.array(missing_value(str(values.dtype)), values.dtype))[index.reshape(-1)]
+
+
+def _lengths(lists: pa.Array) -> np.ndarray:
+    """Return the number of values of each list. Null has none."""
+    if pa.types.is_fixed_size_list(lists.type):
+        lengths = np.full(len(lists), lists.type.list_size)
+        return np.where(lists.is_valid().to_numpy(zero_copy_only=False), lengths, 0)
+    return pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _as_numpy(values: np.ndarray | pa.Array) -> np.ndarray:
+    return values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values

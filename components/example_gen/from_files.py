@@ -1,0 +1,168 @@
+"""The ExampleGens that read files: CSV, Parquet, TFRecord and JSON Lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kerasline.components.core.artifacts import Examples
+from kerasline.components.core.component import Context, Parameters
+from kerasline.components.core.errors import ParameterError
+from kerasline.components.example_gen.component import ExampleGen, ExampleGenSettings, Parts
+
+if TYPE_CHECKING:
+    from kerasline.components.data.quarantine import Quarantine
+    from kerasline.components.data.sources.file_patterns import MatchedFiles
+    from kerasline.components.data.sources.source import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileExampleGenSettings(ExampleGenSettings):
+    """The parameters of FileExampleGen, which documents them."""
+
+    input: str | None = None
+    span: str | None = None
+    bad_rows: Literal["fail", "quarantine"] = "fail"
+
+
+class FileExampleGen(ExampleGen):
+    """Base class of the ExampleGens that read files.
+
+    Args:
+        input: a path, a glob, or a pattern with `{SPAN}` or `{YYYY}-{MM}-{DD}`, and `{VERSION}`. If `splits` has
+            locations, they are paths or globs, relative to `input` if that is given.
+        splits, split_by, split_key: see `ExampleGen`.
+        span: the spans to read: the newest by default, `7`, `3:7`, `2026-11-01:2026-11-07`, `last 5`.
+        bad_rows: `fail`, or `quarantine` to write rows that cannot be used to the artifact's `quarantine.jsonl`, with
+            their location and the reason.
+
+    Raises:
+        DataError: the data cannot be used. The message names the file, the position and the column.
+    """
+
+    settings: Parameters[FileExampleGenSettings]
+
+    def external_inputs(self) -> Sequence[Path | str]:
+        return [path for _, matched in self._matched() for path in matched.files]
+
+    def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
+        metrics = super().run(inputs, outputs, context)
+        spans = dict.fromkeys(span for _, matched in self._matched() for span in matched.spans)
+        return {**metrics, "spans": ", ".join(spans)} if spans else metrics
+
+    def _parts(self, source: Any) -> Parts:
+        return [(name, files) for name, matched in self._matched() for files in matched.by_span.values()]
+
+    @property
+    def _divisible(self) -> bool:
+        # The quarantine is one file, and assigning rows in turn goes from the first row to the last.
+        settings = self.settings
+        return settings.bad_rows == "fail" and (settings.splits_are_locations or settings.split_by != "ratio")
+
+    def _quarantine_file(self, examples: Examples) -> Path | None:
+        return examples.path / Examples.QUARANTINE if self.settings.bad_rows == "quarantine" else None
+
+    def _matched(self) -> list[tuple[str | None, MatchedFiles]]:
+        from kerasline.components.data.sources.file_patterns import find_files
+
+        return [(name, find_files(pattern, self.settings.span)) for name, pattern in self._patterns()]
+
+    def _patterns(self) -> list[tuple[str | None, str]]:
+        settings = self.settings
+        if settings.splits_are_locations:
+            folder = Path(settings.input or "")
+            return [(name, str(folder / str(location))) for name, location in settings.splits.items()]
+        if not settings.input:
+            raise ParameterError("ExampleGen.input: no data given; pass --set ExampleGen.input=FILE (a path or a glob)")
+        return [(None, settings.input)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CsvExampleGenSettings(FileExampleGenSettings):
+    """The parameters of CsvExampleGen, which documents them."""
+
+    column_types: dict[str, str] = field(default_factory=dict)
+    encoding: str = "utf-8"
+    delimiter: str = ","
+
+
+class CsvExampleGen(FileExampleGen):
+    """Reads CSV files. Compressed files (.gz, .bz2, .zst, .lz4) are recognized by their suffix.
+
+    Args:
+        input, splits, split_by, split_key, span, bad_rows: see `FileExampleGen`.
+        column_types: Arrow types by column, to replace inferred types (`{"zip": "string"}`).
+        encoding: text encoding, such as `utf-8` or `latin-1`.
+        delimiter: one character.
+
+    Example:
+
+    >>> _ = (folder / "trips.csv").write_text("miles,fare\\n1.5,7\\n3.0,12\\n")
+    >>> done = kl.CsvExampleGen(str(folder / "trips.csv"), splits={"train": 1}).execute(folder / "out")
+    >>> done.examples.read("train").to_pydict()
+    {'miles': [1.5, 3.0], 'fare': [7, 12]}
+    """
+
+    settings: Parameters[CsvExampleGenSettings]
+
+    def _source(self, quarantine: Quarantine, context: Context) -> Source:
+        from kerasline.components.data.sources.csv_files import CsvSource
+        from kerasline.components.data.sources.csv_lenient import LenientCsvSource
+
+        options = (self.settings.column_types, self.settings.encoding, self.settings.delimiter)
+        return LenientCsvSource(*options, quarantine) if quarantine.enabled else CsvSource(*options)
+
+
+class ParquetExampleGen(FileExampleGen):
+    """Reads Parquet files. Nested columns become columns named `outer.inner`.
+
+    Args:
+        input, splits, split_by, split_key, span, bad_rows: see `FileExampleGen`.
+
+    Example:
+
+    >>> import pyarrow.parquet
+    >>> pyarrow.parquet.write_table(pyarrow.table({"x": [1, 2]}), folder / "a.parquet")
+    >>> kl.ParquetExampleGen(str(folder / "*.parquet"), splits={"train": 1}).execute(folder / "out").metrics
+    {'train': 2, 'columns': 1}
+    """
+
+    def _source(self, quarantine: Quarantine, context: Context) -> Source:
+        from kerasline.components.data.sources.parquet_files import ParquetSource
+
+        return ParquetSource(quarantine)
+
+
+class TfRecordExampleGen(FileExampleGen):
+    """Reads TFRecord files of tf.Example, as TFX writes them. Files may be compressed.
+
+    Args:
+        input, splits, split_by, split_key, span, bad_rows: see `FileExampleGen`.
+    """
+
+    def _source(self, quarantine: Quarantine, context: Context) -> Source:
+        from kerasline.components.data.sources.tfrecord import TfRecordSource
+
+        return TfRecordSource(quarantine)
+
+
+class JsonExampleGen(FileExampleGen):
+    """Reads JSON Lines files. Nested objects become columns named `outer.inner`, arrays become lists.
+
+    Args:
+        input, splits, split_by, split_key, span, bad_rows: see `FileExampleGen`.
+
+    Example:
+
+    >>> _ = (folder / "a.jsonl").write_text('{"x": 1, "of": {"y": [2]}}')
+    >>> done = kl.JsonExampleGen(str(folder / "a.jsonl"), splits={"train": 1}).execute(folder / "out")
+    >>> done.examples.read("train").to_pydict()
+    {'x': [1], 'of.y': [[2]]}
+    """
+
+    def _source(self, quarantine: Quarantine, context: Context) -> Source:
+        from kerasline.components.data.sources.json_lines import JsonSource
+
+        return JsonSource(quarantine)

@@ -1,0 +1,112 @@
+"""Copying rows from a source to an Examples artifact: in this process, or in parallel on the workers of an engine.
+
+Each piece of the data gets its own shards, named in the order of the pieces. So the bytes of the artifact are the same
+either way.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import operator
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kerasline.components.core.artifacts import Examples
+from kerasline.components.core.component import Context
+from kerasline.components.data.shards import ExamplesWriter
+from kerasline.components.data.sources.source import SchemaChanged
+from kerasline.components.example_gen.splitting import SplitRule
+
+# The split of a piece of the data, or None if its rows are split one by one, and the piece in the terms of its source.
+Piece = tuple[str | None, Any]
+
+
+def ingest(
+    parts: Sequence[tuple[str | None, Sequence[Any]]],
+    source: Any,
+    rule: SplitRule,
+    writer: ExamplesWriter,
+    report: Callable[[str], None],
+) -> int:
+    """Write the rows of all parts in this process, and return the number of columns.
+
+    Args:
+        parts: the split of each part, or None, and the pieces of the part.
+
+    Raises:
+        SchemaChanged: begin again with the same source and a new writer.
+    """
+    columns = 0
+    for name, pieces in parts:
+        splitter = rule.new_splitter()
+        for piece in pieces:
+            for batch in source.batches(piece):
+                columns = len(batch.schema)
+                if name is None:
+                    splitter.write(batch, writer)
+                else:
+                    writer.write(name, batch)
+                report(f"{sum(writer.rows.values()):,} rows")
+            writer.end_shards()  # so that the shards of a piece do not depend on other pieces
+    return columns
+
+
+def ingest_on_engine(
+    pieces: Sequence[Piece],
+    source: Any,
+    rule: SplitRule,
+    splits: Sequence[str],
+    writer: ExamplesWriter,
+    context: Context,
+) -> int:
+    """Write the rows of pieces by workers, each starting with a copy of `source`; see `ingest`."""
+    from kerasline.components.data.fold import fold
+
+    while True:
+        folder = context.work_dir / f"pieces-{uuid.uuid4().hex}"
+        work = functools.partial(_ingest_piece, source=source, rule=rule, splits=splits, folder=folder)
+        context.report(f"{len(pieces)} pieces on the engine")
+        done = fold(enumerate(pieces), work, operator.add, context) or []
+        if not source.merge_inferred([one.inferred for one in done]):
+            break
+        shutil.rmtree(folder)
+    for one in done:
+        source.rows_read += one.rows_read
+        for split, shard, rows in one.shards:
+            writer.move_shard(split, shard, rows)
+    return max(one.columns for one in done)  # a piece may have no rows
+
+
+@dataclass(frozen=True)
+class _IngestedPiece:
+    """The shards of a piece (split, path, rows), and what its copy of the source inferred about the schema."""
+
+    shards: Sequence[tuple[str, Path, int]]
+    rows_read: int
+    columns: int
+    inferred: Any
+
+
+def _ingest_piece(
+    numbered: tuple[int, Piece], source: Any, rule: SplitRule, splits: Sequence[str], folder: Path
+) -> list[_IngestedPiece]:
+    number, (name, piece) = numbered
+    source = copy.deepcopy(source)  # a worker may use the same object for several pieces
+    target = folder / f"{number}-{uuid.uuid4().hex}"  # an engine may run this twice, even concurrently
+    while True:
+        examples = Examples(target)
+        target.mkdir(parents=True)
+        try:
+            with ExamplesWriter(examples, splits) as writer:
+                columns = ingest([(name, [piece])], source, rule, writer, lambda _: None)
+        except SchemaChanged:
+            shutil.rmtree(target)
+            source.rows_read = 0
+            continue
+        shards = [(split, target / shard["path"], shard["rows"]) for split, shard in writer.shards()]
+        return [_IngestedPiece(shards, source.rows_read, columns, source.inferred)]

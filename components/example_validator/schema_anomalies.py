@@ -1,0 +1,376 @@
+"""Anomalies: violations of a schema by the statistics of a data set.
+
+The kinds of anomalies are those of tensorflow-metadata's `AnomalyInfo.Type`. Each function below compares one feature,
+or the data set, with one part of the schema. Add a kind of anomaly as a function that `_of_feature` calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+
+_UNCHECKED_STAGES = ("PLANNED", "ALPHA", "DEPRECATED", "DEBUG_ONLY", "DISABLED")
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """One violation of a schema.
+
+    Attributes:
+        kind: a name of `AnomalyInfo.Type`.
+        seen: the violation, with observed values and examples.
+        fix: how to fix it.
+        severity: error, warning or ignore.
+        split: name of the data set.
+        feature: name of the feature, or `*` for the whole data set.
+    """
+
+    kind: str
+    seen: str
+    fix: str
+    severity: str = "error"
+    split: str = ""
+    feature: str = "*"
+
+    def __str__(self) -> str:
+        feature = "" if self.feature == "*" else f"feature {self.feature!r}: "
+        return f"{self.split}: {feature}{self.seen}; {self.fix}"
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A feature in the schema (`expected`) and in the statistics (`observed`), with the data set's number of rows."""
+
+    expected: Any
+    observed: Any
+    rows: int
+
+    @property
+    def kind(self) -> str:
+        """INT, FLOAT or STRING."""
+        return statistics_pb2.FeatureNameStatistics.Type.Name(self.observed.type)
+
+    @property
+    def stats(self) -> Any:
+        return self.observed.string_stats if self.kind == "STRING" else self.observed.num_stats
+
+    @property
+    def common(self) -> Any:
+        return self.stats.common_stats
+
+    @property
+    def ranked(self) -> list[tuple[str, float]]:
+        """The most frequent values with their counts. Integers are given as text."""
+        histogram = self.stats.rank_histogram if self.kind == "STRING" else self.custom("top_values")
+        buckets = getattr(histogram, "rank_histogram", histogram)
+        return [(b.label, b.sample_count) for b in buckets.buckets] if buckets is not None else []
+
+    def custom(self, name: str) -> Any:
+        return next((custom for custom in self.observed.custom_stats if custom.name == name), None)
+
+
+def find_anomalies(dataset: Any, schema: Any, environment: str = "") -> Iterator[Anomaly]:
+    """Yield an anomaly for each violation of the schema.
+
+    Args:
+        dataset: a `DatasetFeatureStatistics`.
+        schema: a `Schema`.
+        environment: `TRAINING`, `SERVING`, ... Features that the schema has only for other environments are not
+            expected.
+    """
+    for anomaly in _of_dataset(dataset, schema):
+        yield replace(anomaly, split=dataset.name)
+    if not dataset.num_examples:
+        return
+    observed = {feature.path.step[0]: feature for feature in dataset.features}
+    domains = {domain.name: domain for domain in schema.string_domain}
+    for expected in schema.feature:
+        for anomaly in _of_feature(expected, observed, dataset, domains, _is_expected(expected, schema, environment)):
+            yield replace(anomaly, split=dataset.name, feature=expected.name)
+    for name in sorted(set(observed) - {feature.name for feature in schema.feature}):
+        yield Anomaly(
+            "SCHEMA_NEW_COLUMN",
+            "a new column that the schema does not have",
+            "add it to the schema, or remove it from the data",
+            "warning",
+            dataset.name,
+            name,
+        )
+
+
+def _is_expected(feature: Any, schema: Any, environment: str) -> bool:
+    if feature.deprecated or schema_pb2.LifecycleStage.Name(feature.lifecycle_stage) in _UNCHECKED_STAGES:
+        return False
+    if not environment or environment in feature.in_environment:
+        return True
+    listed = not feature.in_environment and not schema.default_environment
+    return (listed or environment in schema.default_environment) and (environment not in feature.not_in_environment)
+
+
+def _of_dataset(dataset: Any, schema: Any) -> Iterator[Anomaly]:
+    rows, bounds = dataset.num_examples, schema.dataset_constraints
+    if not rows:
+        yield Anomaly("DATASET_LOW_NUM_EXAMPLES", "the split is empty", "add rows")
+    elif rows < bounds.min_examples_count:
+        yield Anomaly(
+            "DATASET_LOW_NUM_EXAMPLES", f"{rows} rows, expected at least {bounds.min_examples_count}", "add more rows"
+        )
+    if bounds.HasField("max_examples_count") and rows > bounds.max_examples_count:
+        yield Anomaly(
+            "DATASET_HIGH_NUM_EXAMPLES",
+            f"{rows} rows, expected at most {bounds.max_examples_count}",
+            "find out where the additional rows come from",
+        )
+
+
+def _of_feature(
+    expected: Any, observed: Mapping[str, Any], dataset: Any, domains: Mapping[str, Any], is_expected: bool
+) -> Iterator[Anomaly]:
+    if not expected.name:
+        yield Anomaly("FEATURE_MISSING_NAME", "the schema has a feature without a name", "name it")
+        return
+    if not is_expected:
+        return
+    if expected.name not in observed:
+        if expected.presence.min_fraction > 0 or expected.presence.min_count > 0:
+            yield Anomaly(
+                "SCHEMA_MISSING_COLUMN",
+                "the column is missing",
+                f"add it, or remove it from the schema; the data has {', '.join(sorted(observed))}",
+            )
+        return
+    feature = Feature(expected, observed[expected.name], dataset.num_examples)
+    yield from _presence(feature)
+    if not feature.common.num_non_missing:
+        return
+    mismatch = list(_type(feature))
+    yield from mismatch
+    if mismatch:
+        return
+    yield from _valency(feature)
+    yield from _unique(feature)
+    yield from _numbers(feature)
+    yield from _texts(feature, domains)
+    yield from _images(feature)
+
+
+def _presence(feature: Feature) -> Iterator[Anomaly]:
+    expected, common = feature.expected.presence, feature.common
+    share = common.num_non_missing / feature.rows
+    fix = "fix the data, or lower presence in the schema"
+    missing = f"missing in {common.num_missing} of {feature.rows} rows ({1 - share:.1%})"
+    if not common.num_non_missing and (expected.min_fraction > 0 or expected.min_count > 0):
+        yield Anomaly("FEATURE_TYPE_NOT_PRESENT", missing, fix)
+    elif share < expected.min_fraction:
+        yield Anomaly(
+            "FEATURE_TYPE_LOW_FRACTION_PRESENT",
+            f"{missing}, expected a present share of at least {expected.min_fraction:.4g}",
+            fix,
+        )
+    elif common.num_non_missing < expected.min_count:
+        yield Anomaly(
+            "FEATURE_TYPE_LOW_NUMBER_PRESENT",
+            f"present in {common.num_non_missing} rows, expected at least {expected.min_count}",
+            fix,
+        )
+
+
+def _type(feature: Feature) -> Iterator[Anomaly]:
+    expected, kind = schema_pb2.FeatureType.Name(feature.expected.type), feature.kind
+    if expected == "TYPE_UNKNOWN":
+        if feature.expected.WhichOneof("domain_info") is None:
+            yield Anomaly("FEATURE_MISSING_TYPE", "the schema has no type for it", f"set type: {kind}")
+        return
+    # Integers are allowed in a FLOAT feature.
+    if {"STRING": "BYTES"}.get(kind, kind) == expected or (kind, expected) == ("INT", "FLOAT"):
+        return
+    if kind == "STRING":
+        examples = ", ".join(repr(value) for value, _ in feature.ranked[:3])
+    else:
+        examples = f"{feature.stats.min:g} to {feature.stats.max:g}"
+    yield Anomaly(
+        "UNEXPECTED_DATA_TYPE",
+        f"expected {expected}, found {kind} (such as {examples})",
+        "fix the data, or the schema's type",
+    )
+
+
+def _valency(feature: Feature) -> Iterator[Anomaly]:
+    common, fix = feature.common, "fix the data, or the schema's value_count"
+    found = f"{common.min_num_values} to {common.max_num_values} values a row"
+    if not common.tot_num_values:
+        yield Anomaly("FEATURE_TYPE_NO_VALUES", "all its lists are empty", fix)
+        return
+    if feature.expected.HasField("value_count"):
+        bounds = feature.expected.value_count
+        if common.min_num_values < bounds.min:
+            yield Anomaly("FEATURE_TYPE_LOW_NUMBER_VALUES", f"{found}, expected at least {bounds.min}", fix)
+        if bounds.max and common.max_num_values > bounds.max:
+            yield Anomaly("FEATURE_TYPE_HIGH_NUMBER_VALUES", f"{found}, expected at most {bounds.max}", fix)
+    if feature.expected.HasField("shape"):
+        size = 1
+        for dimension in feature.expected.shape.dim:
+            size *= dimension.size
+        if not common.min_num_values == common.max_num_values == size:
+            yield Anomaly("INVALID_FEATURE_SHAPE", f"{found}, expected {size}", "fix the data, or the schema's shape")
+
+
+def _unique(feature: Feature) -> Iterator[Anomaly]:
+    if not feature.expected.HasField("unique_constraints"):
+        return
+    bounds = feature.expected.unique_constraints
+    custom = feature.custom("unique")
+    unique = feature.stats.unique if feature.kind == "STRING" else int(custom.num) if custom else 0
+    fix = "fix the data, or the schema's unique_constraints"
+    if unique < bounds.min:
+        yield Anomaly("FEATURE_TYPE_LOW_UNIQUE", f"{unique} distinct values, expected at least {bounds.min}", fix)
+    if bounds.max and unique > bounds.max:
+        yield Anomaly("FEATURE_TYPE_HIGH_UNIQUE", f"{unique} distinct values, expected at most {bounds.max}", fix)
+
+
+def _numbers(feature: Feature) -> Iterator[Anomaly]:
+    expected, fix = feature.expected, "fix the data, or the schema's domain"
+    if expected.WhichOneof("domain_info") in ("int_domain", "float_domain"):
+        domain = getattr(expected, expected.WhichOneof("domain_info"))
+        kind = "INT_TYPE_{}_INT" if expected.HasField("int_domain") else "FLOAT_TYPE_{}_FLOAT"
+        if feature.kind == "STRING":
+            yield from _texts_of_numbers(feature, domain)
+        elif domain.HasField("min") and feature.stats.min < domain.min:
+            yield Anomaly(
+                kind.format("SMALL"),
+                f"the smallest value is {feature.stats.min:g}, expected at least {domain.min:g}",
+                fix,
+            )
+        if feature.kind != "STRING" and domain.HasField("max") and feature.stats.max > domain.max:
+            yield Anomaly(
+                kind.format("BIG"), f"the largest value is {feature.stats.max:g}, expected at most {domain.max:g}", fix
+            )
+    if feature.kind != "STRING":
+        yield from _finiteness(feature)
+
+
+def _finiteness(feature: Feature) -> Iterator[Anomaly]:
+    infinite = max((h.num_undefined for h in feature.stats.histograms), default=0)
+    if infinite:
+        yield Anomaly("FLOAT_TYPE_HAS_INF", f"{infinite} values are infinite", "fix the data")
+    nan = max((h.num_nan for h in feature.stats.histograms), default=0)
+    if nan and feature.expected.float_domain.disallow_nan:
+        yield Anomaly("FLOAT_TYPE_HAS_NAN", f"{nan} values are NaN", "fix the data, or its float_domain")
+
+
+def _texts_of_numbers(feature: Feature, domain: Any) -> Iterator[Anomaly]:
+    """Compare text that must consist of numbers with the domain of the numbers."""
+    is_int = feature.expected.HasField("int_domain")
+    kinds = (
+        ("INT_TYPE_NOT_INT_STRING", "INT_TYPE_SMALL_INT", "INT_TYPE_BIG_INT")
+        if is_int
+        else ("FLOAT_TYPE_STRING_NOT_FLOAT", "FLOAT_TYPE_SMALL_FLOAT", "FLOAT_TYPE_BIG_FLOAT")
+    )
+    wrong: dict[str, list[str]] = {}
+    for text, _ in feature.ranked:
+        try:
+            number = int(text) if is_int else float(text)
+        except ValueError:
+            wrong.setdefault(kinds[0], []).append(text)
+            continue
+        if domain.HasField("min") and number < domain.min:
+            wrong.setdefault(kinds[1], []).append(text)
+        if domain.HasField("max") and number > domain.max:
+            wrong.setdefault(kinds[2], []).append(text)
+    for kind, texts in wrong.items():
+        yield Anomaly(
+            kind,
+            f"{len(texts)} distinct values are not numbers in its domain: {', '.join(map(repr, texts[:3]))}",
+            "fix the data, or the schema's domain",
+        )
+
+
+def _texts(feature: Feature, domains: Mapping[str, Any]) -> Iterator[Anomaly]:
+    expected = feature.expected
+    domain = expected.string_domain if expected.HasField("string_domain") else domains.get(expected.domain)
+    if expected.domain and domain is None:
+        yield Anomaly("INVALID_SCHEMA_SPECIFICATION", f"the schema has no string_domain {expected.domain!r}", "add it")
+    if expected.HasField("bool_domain"):
+        yield from _booleans(feature)
+    if domain is None:
+        return
+    if feature.kind == "FLOAT":
+        yield Anomaly("DOMAIN_INVALID_FOR_TYPE", "numbers cannot have a string_domain", "remove it from the schema")
+        return
+    if feature.kind == "STRING" and feature.stats.invalid_utf8_count:
+        yield Anomaly(
+            "ENUM_TYPE_INVALID_UTF8",
+            f"{feature.stats.invalid_utf8_count} values are not UTF-8",
+            "fix the encoding of the data",
+        )
+    known = set(domain.value)
+    unexpected = [(value, count) for value, count in feature.ranked if value not in known]
+    share = sum(count for _, count in unexpected) / max(feature.common.tot_num_values, 1)
+    constraints = expected.distribution_constraints
+    min_share = constraints.min_domain_mass if expected.HasField("distribution_constraints") else 1.0
+    if unexpected and share > 1 - min_share:
+        examples = ", ".join(f"{value!r} ({count:g} rows)" for value, count in unexpected[:3])
+        yield Anomaly(
+            "ENUM_TYPE_UNEXPECTED_STRING_VALUES",
+            f"{share:.1%} of the values are not in its domain: {examples}",
+            "fix the data, or add them to the domain in the schema",
+        )
+
+
+def _booleans(feature: Feature) -> Iterator[Anomaly]:
+    domain = feature.expected.bool_domain
+    fix = "fix the data, or the schema's bool_domain"
+    if feature.kind == "STRING":
+        known = {domain.true_value, domain.false_value} - {""}
+        if not known:
+            yield Anomaly(
+                "BOOL_TYPE_INVALID_CONFIG", "it has text, but its bool_domain has no true_value or false_value", fix
+            )
+        unexpected = [value for value, _ in feature.ranked if value not in known]
+        if known and unexpected:
+            yield Anomaly(
+                "BOOL_TYPE_UNEXPECTED_STRING",
+                f"values such as {unexpected[0]!r}, expected {' or '.join(sorted(known))}",
+                fix,
+            )
+        return
+    if feature.stats.min < 0:
+        yield Anomaly("BOOL_TYPE_SMALL_INT", f"the smallest value is {feature.stats.min:g}, expected 0 or 1", fix)
+    if feature.stats.max > 1:
+        yield Anomaly("BOOL_TYPE_BIG_INT", f"the largest value is {feature.stats.max:g}, expected 0 or 1", fix)
+    if feature.kind == "FLOAT":
+        unexpected = [
+            e
+            for h in feature.stats.histograms
+            for b in h.buckets
+            for e in (b.low_value, b.high_value)
+            if h.type == statistics_pb2.Histogram.QUANTILES and e not in (0, 1)
+        ]
+        if unexpected and 0 <= feature.stats.min and feature.stats.max <= 1:
+            yield Anomaly("BOOL_TYPE_UNEXPECTED_FLOAT", f"values such as {unexpected[0]:g}, expected 0 or 1", fix)
+
+
+def _images(feature: Feature) -> Iterator[Anomaly]:
+    if not feature.expected.HasField("image_domain"):
+        return
+    domain = feature.expected.image_domain
+    formats, unknown = feature.custom("formats"), feature.custom("unknown_format")
+    images = sum(b.sample_count for b in formats.rank_histogram.buckets) if formats else 0
+    share = images / feature.common.tot_num_values
+    if share < domain.minimum_supported_image_fraction:
+        bad = int(unknown.num) if unknown else feature.common.tot_num_values
+        yield Anomaly(
+            "LOW_SUPPORTED_IMAGE_FRACTION",
+            f"{bad} of {feature.common.tot_num_values} values are not images",
+            "fix the data, or the schema's image_domain",
+        )
+    largest = feature.custom("max_length")
+    if domain.max_image_byte_size and largest and largest.num > domain.max_image_byte_size:
+        yield Anomaly(
+            "MAX_IMAGE_BYTE_SIZE_EXCEEDED",
+            f"the largest has {largest.num:g} bytes, expected at most {domain.max_image_byte_size}",
+            "reduce its size, or raise the bound in the schema",
+        )
