@@ -1,14 +1,14 @@
-"""The model server against a bare HTTP server, and what each of its layers costs.
+"""Compare the model server with minimal HTTP servers, and measure the cost of each layer.
 
     python run_pipeline.py run --root /tmp/penguins
     python benchmarks/serving.py --penguins /tmp/penguins/served/penguins
 
 Needs wrk, hey and h2load (Debian: wrk, hey, nghttp2-client), ghz where it is on the PATH
-(go install github.com/bojand/ghz/cmd/ghz@v0.120.0), and tensorflow-serving-api's stubs. All of it runs on
-the machine's own cores, load generators included, of which ghz takes as much for a request as the server:
-REST and gRPC are compared by h2load, which speaks both. Bare servers, which read the same body and answer a
-constant of the same size, and ours are measured in turn, and the median of the rounds counts. Beside each
-rate stands what a request cost the server's process of CPU time, which other load on the machine moves less.
+(go install github.com/bojand/ghz/cmd/ghz@v0.120.0), and tensorflow-serving-api's stubs. Servers and load
+generators share the cores of the machine, and ghz uses as much CPU time per request as the server. REST and gRPC
+are therefore compared with h2load, which supports both. Minimal servers read the same body and return a constant
+of the same size. All servers are measured in turn, and the median of the rounds is reported, beside the CPU time
+of the server process per request, which depends less on other load on the machine.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-HOUSE = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(HOUSE))
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.serving_loads import (  # noqa: E402
     PREDICT,
     Load,
-    alone,
     ghz,
     h2load,
     h2load_grpc,
     hey,
     microseconds,
+    sequential_latency,
     write_grpc,
     write_lua,
     write_protoset,
@@ -105,7 +105,7 @@ archive.write_out(sys.argv[1] + "/network/1", verbose=False)
 
 
 def measure_layers(folder: Path, row: dict[str, Any]) -> None:
-    """Microseconds a call, in one process, no server: each in a process of its own with and without oneDNN."""
+    """Print the microseconds per call without a server, in separate processes with and without oneDNN."""
     for onednn in ("1", "0"):
         done = subprocess.run(
             [sys.executable, __file__, "--layers", str(newest(folder)), json.dumps(row)],
@@ -125,7 +125,7 @@ def layers(folder: Path, row: dict[str, Any]) -> dict[str, float]:
     from kerasline.components.models.session import SavedModelSession
     from kerasline.components.models.signatures import DEFAULT_SIGNATURE
     from kerasline.components.serving.grpc import tensor_codec
-    from kerasline.components.serving.grpc.protos import messages
+    from kerasline.components.serving.grpc.messages import messages
     from kerasline.components.serving.http import json_codec, wide_rows
 
     session = SavedModelSession(folder)
@@ -162,7 +162,7 @@ def layers(folder: Path, row: dict[str, Any]) -> dict[str, float]:
             "signature call": signature_call,
             "session call": lambda given=arrays: session.call(signature, given),
             "JSON in": decode,
-            "JSON out": lambda given=outputs: json_codec.predict_answer(list(signature.outputs), given, rows=True),
+            "JSON out": lambda given=outputs: json_codec.predict_response(list(signature.outputs), given, rows=True),
             "message in": decode_message,
             "message out": encode_message,
         }
@@ -173,7 +173,7 @@ def layers(folder: Path, row: dict[str, Any]) -> dict[str, float]:
 
 
 def measure_server(name: str, folder: Path, row: dict[str, Any], rounds: int) -> None:
-    """REST, gRPC and the bare servers in turn."""
+    """Measure REST, gRPC and the minimal servers in turn."""
     rest, grpc_port = free_port(), free_port()
     path = f"/v1/models/{name}:predict"
     server = start_server(name, folder, rest, grpc_port)
@@ -215,28 +215,31 @@ def measure_server(name: str, folder: Path, row: dict[str, Any], rounds: int) ->
         in_turn(works, rounds)
         (Path("body.json")).write_bytes(body)
         print(f"REST, 1 row at 70 % load: {hey(rest, path, 0.7 * rates['REST'])}")
-        print(f"one client, 1 row, p50 in ms: {alone(name, rest, grpc_port, path, body, request)}", flush=True)
+        print(
+            f"one client, 1 row, p50 in ms: {sequential_latency(name, rest, grpc_port, path, body, request)}",
+            flush=True,
+        )
     finally:
         end((server, *bare_servers.values()))
 
 
 def checked(rest: int, work: Callable[[], Load]) -> Load:
-    """Fails unless the server counts a right answer for each request: gRPC's status is in trailers."""
-    before = right_answers(rest)
+    """Exit unless the server counts a successful response per request: h2load does not read gRPC's trailers."""
+    before = successful_responses(rest)
     load = work()
-    if right_answers(rest) - before < load.requests:
-        raise SystemExit(f"{right_answers(rest) - before:.0f} of {load.requests} gRPC requests were answered")
+    if successful_responses(rest) - before < load.requests:
+        raise SystemExit(f"{successful_responses(rest) - before:.0f} of {load.requests} gRPC requests were answered")
     return load
 
 
-def right_answers(rest: int) -> float:
+def successful_responses(rest: int) -> float:
     text = urllib.request.urlopen(f"http://127.0.0.1:{rest}/metrics").read().decode()
     lines = [line for line in text.splitlines() if line.startswith("kerasline_requests_total{")]
     return sum(float(line.split()[-1]) for line in lines if 'code="OK"' in line and 'protocol="grpc"' in line)
 
 
 def measure_extras(name: str, folder: Path, row: dict[str, Any], rounds: int) -> None:
-    """What the access log, the API key and TLS cost a REST request: a server each, in turn."""
+    """Measure the cost of the access log, the API key and TLS per REST request, each with its own server."""
     subprocess.run(
         [
             "openssl",
@@ -283,7 +286,7 @@ def measure_extras(name: str, folder: Path, row: dict[str, Any], rounds: int) ->
 
 
 def in_turn(works: dict[str, tuple[subprocess.Popen, Callable[[], Load]]], rounds: int) -> dict[str, float]:
-    """Loads each server again and again, tells the medians, and gives the rates."""
+    """Load the servers in turn, print the medians, and return the rates."""
     found: dict[str, list[tuple[Load, float]]] = {what: [] for what in works}
     for _ in range(rounds):
         for what, (server, work) in works.items():
@@ -294,19 +297,19 @@ def in_turn(works: dict[str, tuple[subprocess.Popen, Callable[[], Load]]], round
     for what, loads in found.items():
         rate, spent = (statistics.median(values) for values in zip(*((load.rate, cpu) for load, cpu in loads)))
         p99 = ", ".join(load.p99 for load, _ in loads)
-        print(f"{what}: {rate:.0f}/s, {spent:.0f} us of CPU a request; p99 {p99}", flush=True)
+        print(f"{what}: {rate:.0f}/s, {spent:.0f} us of CPU per request; p99 {p99}", flush=True)
     return {what: statistics.median(load.rate for load, _ in loads) for what, loads in found.items()}
 
 
 def start_server(
     name: str, folder: Path, rest: int, grpc_port: int | None, *options: str, scheme: str = "http"
 ) -> subprocess.Popen:
-    """Ours, ready."""
+    """Start the model server and wait until it is ready."""
     grpc_options = ["--no-grpc"] if grpc_port is None else ["--grpc-port", str(grpc_port)]
     server = subprocess.Popen(
         [
             sys.executable,
-            str(HOUSE / "run_pipeline.py"),
+            str(REPOSITORY / "run_pipeline.py"),
             "serve",
             "--model",
             f"{name}={folder}",
@@ -317,7 +320,7 @@ def start_server(
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        cwd=HOUSE,
+        cwd=REPOSITORY,
     )
     wait_ready(server, rest, scheme)
     return server
@@ -330,13 +333,13 @@ def end(processes: Any) -> None:
 
 
 def cpu_seconds(process: subprocess.Popen) -> float:
-    """What a process has used so far, in user and in kernel mode."""
+    """Return the CPU time of a process so far, in user and kernel mode."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def bare(kind: str, port: int, size: int) -> None:
-    """A server of the same engine that reads the body and answers a constant."""
+    """Run a minimal server of the same engine that reads the body and returns a constant."""
     from aiohttp import web
 
     constant = b"x" * size
@@ -360,7 +363,7 @@ async def bare(kind: str, port: int, size: int) -> None:
 
 
 async def bare_grpc(kind: str, port: int) -> None:
-    """An empty answer is a message of any kind. No message is parsed or made."""
+    """Run a minimal gRPC server. An empty response is valid for any message type, so nothing is parsed or built."""
     if kind == "h2corn":
         import h2corn
 
@@ -380,7 +383,7 @@ async def bare_grpc(kind: str, port: int) -> None:
 
 
 async def answer_empty(scope: Any, receive: Any, send: Any) -> None:
-    """A gRPC call as an ASGI application sees it."""
+    """Answer a gRPC call with an empty message, as an ASGI application."""
     while (await receive()).get("more_body"):
         pass
     headers = [(b"content-type", b"application/grpc")]
@@ -390,7 +393,7 @@ async def answer_empty(scope: Any, receive: Any, send: Any) -> None:
 
 
 def measure_cold_start(folder: Path, runs: int = 5) -> None:
-    """From the command to readiness; and what importing TensorFlow takes of it."""
+    """Measure the time from the command to readiness, and of importing TensorFlow alone."""
     ready, imported = [], []
     for _ in range(runs):
         rest, grpc_port = free_port(), free_port()
@@ -398,7 +401,7 @@ def measure_cold_start(folder: Path, runs: int = 5) -> None:
         server = subprocess.Popen(
             [
                 sys.executable,
-                str(HOUSE / "run_pipeline.py"),
+                str(REPOSITORY / "run_pipeline.py"),
                 "serve",
                 str(folder),
                 "--rest-port",
@@ -408,7 +411,7 @@ def measure_cold_start(folder: Path, runs: int = 5) -> None:
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            cwd=HOUSE,
+            cwd=REPOSITORY,
         )
         wait_ready(server, rest)
         ready.append(time.perf_counter() - began)
@@ -426,7 +429,7 @@ def measure_cold_start(folder: Path, runs: int = 5) -> None:
 def wait_ready(server: subprocess.Popen, port: int, scheme: str = "http") -> None:
     import ssl
 
-    unchecked = ssl.create_default_context()  # the certificate was made for this run
+    unchecked = ssl.create_default_context()  # a self-signed certificate for this run
     unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
     while server.poll() is None:
         try:

@@ -1,4 +1,4 @@
-"""The load generators of benchmarks/serving.py, and the requests that they send."""
+"""Load generators for benchmarks/serving.py, and the requests that they send."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROTOSET = "serving.protoset"
 
 
 class Load(NamedTuple):
-    """What a load generator found; the percentile as it prints it."""
+    """The result of a load generator. The percentile is as the generator printed it."""
 
     rate: float
     p99: str
@@ -32,7 +32,7 @@ def write_lua(body: bytes, headers: dict[str, str] | None = None) -> None:
 
 
 def wrk(port: int, path: str, scheme: str = "http") -> Load:
-    """Fails if anything but 2xx came."""
+    """Load a URL with wrk. Exit unless all responses are 2xx."""
     done = subprocess.run(
         [
             "wrk",
@@ -82,11 +82,11 @@ def hey(port: int, path: str, rate: float) -> str:
     )
     got = float(re.search(r"Requests/sec:\s+(\S+)", done.stdout)[1])
     p50, p99 = (float(re.search(rf"{p}% in (\S+) secs", done.stdout)[1]) * 1e3 for p in (50, 99))
-    return f"{got:.0f}/s (asked {rate:.0f}), p50 {p50:.2f} ms, p99 {p99:.2f} ms, ratio {p99 / p50:.1f}"
+    return f"{got:.0f}/s (requested {rate:.0f}), p50 {p50:.2f} ms, p99 {p99:.2f} ms, ratio {p99 / p50:.1f}"
 
 
 def h2load(url: str, body: Path, *options: str) -> Load:
-    """One generator for both faces: HTTP/1.1 with `--h1`, else HTTP/2. It sees the status of HTTP, not of gRPC."""
+    """Load REST over HTTP/1.1 with `--h1`, otherwise gRPC over HTTP/2. Only HTTP statuses are checked, not gRPC's."""
     done = subprocess.run(
         ["h2load", "-t1", f"-c{CONNECTIONS}", "-m1", f"-D{SECONDS}", *options, "-d", str(body), url],
         capture_output=True,
@@ -97,7 +97,7 @@ def h2load(url: str, body: Path, *options: str) -> Load:
     if int(failed) or int(wrong):
         raise SystemExit(done.stdout)
     rate = float(re.search(r"finished in \S+, (\S+) req/s", done.stdout)[1])
-    return Load(rate, "not told", int(succeeded))
+    return Load(rate, "not reported", int(succeeded))
 
 
 def h2load_grpc(port: int, request: Path) -> Load:
@@ -144,8 +144,8 @@ def ghz(port: int, request: Path) -> Load:
     )
 
 
-def alone(name: str, rest: int, grpc_port: int, path: str, body: bytes, request: Path) -> str:
-    """What one client that waits for each answer sees: http.client, and the genuine gRPC stub."""
+def sequential_latency(name: str, rest: int, grpc_port: int, path: str, body: bytes, request: Path) -> str:
+    """Measure the latency of one client without concurrency, with http.client and the original gRPC stub."""
     import http.client
 
     import grpc
@@ -153,7 +153,7 @@ def alone(name: str, rest: int, grpc_port: int, path: str, body: bytes, request:
 
     connection = http.client.HTTPConnection("127.0.0.1", rest)
 
-    def ask_rest() -> None:
+    def send_rest() -> None:
         connection.request("POST", path, body)
         connection.getresponse().read()
 
@@ -162,7 +162,7 @@ def alone(name: str, rest: int, grpc_port: int, path: str, body: bytes, request:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         return ", ".join(
             f"{what} {microseconds(work) / 1e3:.2f}"
-            for what, work in (("REST", ask_rest), ("gRPC", lambda: stub.Predict(message)))
+            for what, work in (("REST", send_rest), ("gRPC", lambda: stub.Predict(message)))
         )
 
 
@@ -181,7 +181,7 @@ def write_grpc(name: str, row: dict[str, Any], rows: int) -> Path:
 
 
 def write_protoset() -> None:
-    """The genuine service's description, for ghz."""
+    """Write the descriptor of the original service for ghz."""
     from google.protobuf import descriptor_pb2
     from tensorflow_serving.apis import prediction_service_pb2
 
@@ -199,7 +199,7 @@ def write_protoset() -> None:
 
 
 def microseconds(work: Callable[[], Any]) -> float:
-    """The least of seven means: what else runs on the machine only adds."""
+    """Return the minimum of seven mean durations: other load on the machine only adds time."""
     for _ in range(30):
         work()
     means = []

@@ -1,4 +1,4 @@
-"""What is the same of versions wherever they lie."""
+"""Numbered versions of a model, common to all destinations of Pusher."""
 
 from __future__ import annotations
 
@@ -14,70 +14,80 @@ from kerasline.components.core.errors import DataError, nearest
 
 LATEST = "latest"
 DIGEST = "kerasline-digest.json"
-# A push that takes longer than this has died: what it left is removed.
+# After this time, consider an unfinished push dead and remove its files.
 DEAD_AFTER_SECONDS = 24 * 3600
+# Version numbers are signed 64-bit integers in TensorFlow Serving.
 HIGHEST = 2**63 - 1
 
 
 class Destination(Protocol):
     """A folder of versions.
 
-    Every method raises a DataError where the folder cannot be read or written.
+    Every method raises a DataError if the folder cannot be read or written.
     """
 
     def push(self, model: Path, keep: int | None = None) -> int:
-        """Makes `model` the version to be served; returns that version.
+        """Publish `model` as the version to serve, and return its number.
 
-        Safe to kill at any instant, and for several processes at once. The newest version is not pushed again.
+        It may be killed at any time and called by several processes at once. If the newest version is the same model,
+        it is not pushed again.
 
         Args:
-            keep: how many of the newest versions stay; None keeps all.
+            keep: number of newest versions to keep; None keeps all.
         """
+        ...
 
     def versions(self) -> list[int]:
-        """Those that are whole, the oldest first."""
+        """Return the complete versions, oldest first."""
+        ...
 
     def latest(self) -> int | None:
-        """Which is to be served; None where nobody has said."""
+        """Return the version to serve, or None if none was set."""
+        ...
 
     def point_to(self, version: int) -> None:
-        """Makes a version the one to be served, between one instant and the next."""
+        """Atomically make a version the one to serve."""
+        ...
 
     def where(self, version: int) -> str:
-        """The path or URL of a version."""
+        """Return the path or URL of a version."""
+        ...
 
 
 def version_number(name: str) -> int | None:
-    """The version that a folder is named after; None where it is no version's folder."""
+    """Return the version that a folder is named after, or None if its name is not a version."""
     if not (name.isascii() and name.isdigit()):
         return None
     return int(name) if int(name) <= HIGHEST else None
 
 
 def version_numbers(names: Iterable[str]) -> list[int]:
-    """The versions among the names of folders, the oldest first."""
+    """Return the versions among the names of folders, oldest first."""
     return sorted(number for number in map(version_number, names) if number is not None)
 
 
 def next_version(newest: int) -> int:
-    """The time in seconds, or one more than the newest."""
+    """Return the current time in seconds, or `newest + 1` if that is larger."""
     return max(int(time.time()), newest + 1)
 
 
-def superfluous(versions: Iterable[int], latest: int | None, keep: int | None) -> list[int]:
-    """Those that go, the oldest first: never the one that is to be served."""
+def obsolete_versions(versions: Iterable[int], latest: int | None, keep: int | None) -> list[int]:
+    """Return the versions to delete, oldest first. The version to serve is never deleted."""
     ordered = sorted(versions)
     return [] if keep is None else [version for version in ordered[:-keep] if version != latest]
 
 
 def roll_back(destination: Destination, to: int | None = None) -> tuple[int | None, int]:
-    """Makes an earlier version the one to be served; by default the one before that which is.
+    """Make an earlier version the one to serve.
+
+    Args:
+        to: the version; None takes the one before the version that is served.
 
     Returns:
-        The version that was to be served, and the one that now is.
+        The previous version to serve (None if none was set) and the new one.
 
     Raises:
-        DataError: there is no such version.
+        DataError: the version does not exist.
     """
     versions, latest = destination.versions(), destination.latest()
     if not versions:
@@ -86,9 +96,7 @@ def roll_back(destination: Destination, to: int | None = None) -> tuple[int | No
         serving = latest if latest is not None else versions[-1]
         earlier = [version for version in versions if version < serving]
         if not earlier:
-            raise DataError(
-                f"{destination}: no version before {serving}, which is the latest; there are {_told(versions)}"
-            )
+            raise DataError(f"{destination}: no version before {serving}, the latest; versions: {_newest(versions)}")
         to = earlier[-1]
     elif to not in versions:
         raise DataError(f"{destination}: no version {to}; {nearest(str(to), map(str, versions))}")
@@ -97,8 +105,11 @@ def roll_back(destination: Destination, to: int | None = None) -> tuple[int | No
 
 
 def content_digest(model: Path) -> str:
-    """What tells one model from another: the digest in its manifest, which two exports of a model share; of a
-    SavedModel from elsewhere the SHA-256 of its files."""
+    """Return a digest that identifies a model.
+
+    It is the digest in Exporter's manifest, which two exports of the same model share. Without a manifest it is the
+    SHA-256 of all files.
+    """
     try:
         return json.loads((model / SavedModel.MANIFEST).read_text(encoding="utf-8"))["digest"]
     except (OSError, ValueError, KeyError):
@@ -112,5 +123,5 @@ def content_digest(model: Path) -> str:
     return digest.hexdigest()
 
 
-def _told(versions: list[int]) -> str:
+def _newest(versions: list[int]) -> str:
     return ", ".join(map(str, versions[-5:]))

@@ -1,1 +1,1 @@
-"""The model server: TensorFlow Serving's REST and gRPC faces over SavedModels."""
+"""The model server: TensorFlow Serving's REST and gRPC interfaces for SavedModels."""

@@ -1,0 +1,1 @@
+"""The gRPC interface: services, messages, tensors."""

@@ -1,7 +1,7 @@
-"""Unary calls of gRPC over HTTP/2, as an ASGI application sees them.
+"""Unary gRPC calls over HTTP/2 for an ASGI application.
 
-https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md: a message has a prefix of five bytes, whether it is
-compressed and how long it is; the status of a call comes after its answer, in trailers.
+A message has a prefix of five bytes: whether it is compressed, and its length. The status of a call follows the
+response in trailers (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
 """
 
 from __future__ import annotations
@@ -11,35 +11,36 @@ import string
 import struct
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import quote
 
-from kerasline.components.serving.http.gate import Gate
+from kerasline.components.serving.runtime.admission import AdmissionControl
 from kerasline.components.serving.runtime.errors import CODE_NUMBERS, RequestError, invalid
 
-Receive, Send = Callable[[], Awaitable[dict[str, Any]]], Callable[[dict[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MEDIA_TYPE = b"application/grpc"
 _PREFIX = struct.Struct(">BI")
-# zlib's own number for a format, as `wbits`.
-_FORMATS = {b"gzip": 31, b"deflate": 15}
+# The `wbits` argument of zlib for each encoding.
+_WBITS = {b"gzip": 31, b"deflate": 15}
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNIT_SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-_PLAIN = "".join(sorted({*string.printable[:95]} - {"%"}))
+_UNESCAPED = "".join(sorted({*string.printable[:95]} - {"%"}))
 
-_START = {
+_RESPONSE_START = {
     "type": "http.response.start",
     "status": 200,
     "trailers": True,
     "headers": [(b"content-type", MEDIA_TYPE), (b"grpc-accept-encoding", b"identity,deflate,gzip")],
 }
-_NOTHING = {"type": "http.response.body", "body": b""}
-_OK = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
+_EMPTY_BODY = {"type": "http.response.body", "body": b""}
+_OK_TRAILERS = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
 
 
-class ClientGone(Exception):
-    """Nobody waits for an answer any more."""
+class ClientDisconnected(Exception):
+    """The client no longer waits for the response."""
 
 
 def is_grpc(headers: Mapping[bytes, bytes]) -> bool:
@@ -47,29 +48,36 @@ def is_grpc(headers: Mapping[bytes, bytes]) -> bool:
 
 
 def timeout_seconds(headers: Mapping[bytes, bytes]) -> float | None:
-    """How long the client waits; None where it does not say. Raises INVALID_ARGUMENT."""
+    """Return the timeout that the client set, or None. Raise INVALID_ARGUMENT for a malformed one."""
     given = headers.get(b"grpc-timeout")
     if given is None:
         return None
     match = _TIMEOUT.fullmatch(given)
     if match is None:
-        raise invalid("grpc-timeout: digits and one of H, M, S, m, u, n wanted")
+        raise invalid(f"grpc-timeout: expected digits and one of H, M, S, m, u, n, received {given[:40]!r}")
     return int(match[1]) * _UNIT_SECONDS[match[2]]
 
 
-async def read_message(receive: Receive, headers: Mapping[bytes, bytes], gate: Gate, taken: list[int]) -> bytes:
-    """The call's message. What it takes of the gate's bound on bytes is put into `taken`, before it has come.
+async def read_message(
+    receive: Receive, headers: Mapping[bytes, bytes], admission: AdmissionControl, reserved: list[int]
+) -> bytes:
+    """Read the message of a call.
+
+    Args:
+        reserved: receives the number of bytes that were admitted, before they arrive. The caller releases them.
 
     Raises:
-        RequestError: it is too large, malformed, too slow, or compressed in a way unknown here.
-        ClientGone: the client hung up.
+        RequestError: the message is too large, malformed, too slow, or uses an unsupported compression.
+        ClientDisconnected: the client closed the stream.
     """
     started = time.monotonic()
-    blocks, size, end, is_compressed, is_over = [], 0, None, 0, False
+    blocks: list[bytes] = []
+    size, is_compressed, is_over = 0, 0, False
+    end: int | None = None
     while not is_over and size != end:
         event = await receive()
         if event["type"] != "http.request":
-            raise ClientGone
+            raise ClientDisconnected
         is_over = not event.get("more_body", False)
         block = event.get("body", b"")
         if not block:
@@ -79,59 +87,60 @@ async def read_message(receive: Receive, headers: Mapping[bytes, bytes], gate: G
         if end is None and size >= _PREFIX.size:
             blocks = [b"".join(blocks)]
             is_compressed, length = _PREFIX.unpack_from(blocks[0])
-            gate.admit(length)
-            taken.append(length)
+            admission.admit(length)
+            reserved.append(length)
             end = _PREFIX.size + length
         if end is not None and size > end:
-            raise invalid("a call of this method has one message")
-        if time.monotonic() - started > gate.limits.idle_seconds:
-            raise RequestError("DEADLINE_EXCEEDED", "the message did not come in time")
+            raise invalid("expected one message in the call, received more")
+        if time.monotonic() - started > admission.limits.idle_seconds:
+            raise RequestError("DEADLINE_EXCEEDED", "the message did not arrive in time")
     if size != end:
         raise invalid("the call ended before its message did")
     message = b"".join(blocks)[_PREFIX.size :]
-    return _decompressed(message, headers.get(b"grpc-encoding"), gate, taken) if is_compressed else message
+    return _decompressed(message, headers.get(b"grpc-encoding"), admission, reserved) if is_compressed else message
 
 
-def _decompressed(message: bytes, encoding: bytes | None, gate: Gate, taken: list[int]) -> bytes:
-    if encoding not in _FORMATS:
-        raise RequestError("UNIMPLEMENTED", "messages may be compressed by gzip or deflate")
-    limit = gate.limits.request_bytes
-    reader = zlib.decompressobj(_FORMATS[encoding])
+def _decompressed(message: bytes, encoding: bytes | None, admission: AdmissionControl, reserved: list[int]) -> bytes:
+    if encoding is None or encoding not in _WBITS:
+        received = (encoding or b"")[:40]
+        raise RequestError("UNIMPLEMENTED", f"grpc-encoding: expected gzip or deflate, received {received!r}")
+    limit = admission.limits.request_bytes
+    reader = zlib.decompressobj(_WBITS[encoding])
     try:
         plain = reader.decompress(message, limit + 1)
     except zlib.error as error:
         raise invalid(f"the message cannot be decompressed: {error}") from None
-    gate.admit(len(plain))
-    taken.append(len(plain))
+    admission.admit(len(plain))
+    reserved.append(len(plain))
     if not reader.eof:
         raise invalid("the message cannot be decompressed: it ends too early")
     return plain
 
 
-async def answer(send: Send, message: bytes) -> None:
-    """Raises ClientGone."""
-    await _send(send, {"type": "http.response.body", "body": _PREFIX.pack(0, len(message)) + message}, _OK)
+async def send_message(send: Send, message: bytes) -> None:
+    """Send a response. Raise ClientDisconnected if the client is gone."""
+    await _send(send, {"type": "http.response.body", "body": _PREFIX.pack(0, len(message)) + message}, _OK_TRAILERS)
 
 
-async def refuse(send: Send, error: RequestError) -> None:
-    """Raises ClientGone."""
+async def send_error(send: Send, error: RequestError) -> None:
+    """Send the status of a failed call. Raise ClientDisconnected if the client is gone."""
     status = [
         (b"grpc-status", b"%d" % CODE_NUMBERS[error.code]),
-        (b"grpc-message", quote(str(error), safe=_PLAIN).encode()),
+        (b"grpc-message", quote(str(error), safe=_UNESCAPED).encode()),
     ]
-    await _send(send, _NOTHING, {"type": "http.response.trailers", "headers": status})
+    await _send(send, _EMPTY_BODY, {"type": "http.response.trailers", "headers": status})
 
 
-async def refuse_other(send: Send) -> None:
-    """A request that is no call of gRPC's."""
+async def reject_other_media(send: Send) -> None:
+    """Answer a request that is not a gRPC call with 415."""
     await send({"type": "http.response.start", "status": 415, "headers": []})
-    await send(_NOTHING)
+    await send(_EMPTY_BODY)
 
 
 async def _send(send: Send, body: dict[str, Any], trailers: dict[str, Any]) -> None:
     try:
-        await send(_START)
+        await send(_RESPONSE_START)
         await send(body)
         await send(trailers)
     except OSError:
-        raise ClientGone from None
+        raise ClientDisconnected from None

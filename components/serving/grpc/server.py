@@ -1,33 +1,35 @@
-"""The server under the gRPC face: h2corn, whose HTTP/2 is written in Rust and leaves the event loop to answers.
+"""The HTTP/2 server for gRPC: h2corn, which is written in Rust and leaves the event loop free for answers.
 
-grpcio's own server takes ten times the processor for a call (docs/SERVING.md).
+An empty call to grpcio's own server takes ten times the CPU time (docs/SERVING.md).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kerasline.components.core.errors import KeraslineError
-from kerasline.components.serving.settings import ServerSettings
+from kerasline.components.serving.runtime.settings import ServerSettings
 
-# One thread beside the event loop's: a second one only takes turns with them.
+if TYPE_CHECKING:
+    from kerasline.components.serving.grpc.services import GrpcServices
+
+# One thread besides the event loop's. A second one only competes with both.
 HTTP2_THREADS = 1
-# How much of its messages a client may send before they are read.
+# Flow-control window: how much a client may send before it is read.
 WINDOW_BYTES = 1 << 20
 
 
 class GrpcServer:
-    """Listens from `start` to `stop`."""
+    """Serve gRPC between `start` and `stop`."""
 
-    def __init__(self, face: Any, settings: ServerSettings):
+    def __init__(self, services: GrpcServices, settings: ServerSettings):
         try:
             import h2corn
         except ImportError as error:
             raise KeraslineError(
-                "serve: gRPC needs h2corn, which 'kerasline[serve]' brings on Python 3.11 and newer; "
-                "serve without it by --no-grpc"
+                "serve: gRPC needs h2corn: pip install 'kerasline[serve]', or serve REST alone with --no-grpc"
             ) from error
         limits = settings.limits
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -51,11 +53,15 @@ class GrpcServer:
             timeout_request_header=limits.idle_seconds,
             timeout_graceful_shutdown=settings.drain_seconds,
         )
-        self._server = h2corn.Server(face, config)
+        self._server = h2corn.Server(services, config)
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
-        """The port that it listens on. Raises KeraslineError: it is taken, or the certificate is of no use."""
+        """Start to listen and return the port.
+
+        Raises:
+            KeraslineError: the port is in use, or the certificate cannot be used.
+        """
         self._serving = asyncio.ensure_future(self._server.serve())
         try:
             await self._server.wait_started()
@@ -67,16 +73,16 @@ class GrpcServer:
         return int(self._server.addresses[0].rpartition(":")[2])
 
     async def stop(self) -> None:
-        """Answers the calls under way, for `drain_seconds` at most."""
+        """Answer the calls in progress, for at most `drain_seconds`, then close."""
         if self._serving is None:
             return
         self._server.shutdown()
-        with contextlib.suppress(RuntimeError):  # the time was over
+        with contextlib.suppress(RuntimeError):  # drain_seconds were exceeded
             await self._serving
 
 
 def _policy(h2corn: Any, idle_seconds: float) -> Any:
-    """For all calls: who sends or reads nothing for so long is hung up on. The face itself bounds their size."""
+    """Close connections that are idle for this long. `GrpcServices` itself limits the size of messages."""
     return h2corn.RequestPolicy(
         path="/*",
         max_request_body_size=0,

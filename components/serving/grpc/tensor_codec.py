@@ -1,4 +1,4 @@
-"""TensorProto to arrays and back."""
+"""Convert TensorProtos and Examples to arrays and back."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from kerasline.components.models.signatures import Signature, TensorSpec
-from kerasline.components.serving.http.json_codec import check_shape
 from kerasline.components.serving.runtime.errors import invalid
+from kerasline.components.serving.runtime.examples import Features
+from kerasline.components.serving.runtime.signatures import check_shape
 
-# Which field of TensorProto holds the values of a tensorflow.DataType when tensor_content does not.
+# Field of TensorProto that holds values of each tensorflow.DataType if tensor_content is empty.
 _FIELDS = {
     1: "float_val",
     2: "double_val",
@@ -32,19 +33,20 @@ _FIELDS = {
     23: "uint64_val",
 }
 _STRING = 7
-# Tags of float_val and double_val, fields 5 and 6, packed.
+# Wire-format tags of the packed fields float_val (5) and double_val (6).
 _TAGS = {1: b"\x2a", 2: b"\x32"}
+# From this many floats on, read the serialized bytes instead of one Python object per value.
 MANY = 32
 _HALF_KINDS = (14, 19)
 _COMPLEX_KINDS = (8, 18)
-# Those whose values are a tensor's values.
+# Fields whose values are the values of the tensor.
 _PLAIN_FIELDS = {kind: field for kind, field in _FIELDS.items() if kind not in _HALF_KINDS + _COMPLEX_KINDS}
-# A dimension of size one in a TensorShapeProto.
+# A dimension of size 1 in a serialized TensorShapeProto.
 _ONE = b"\x12\x02\x08\x01"
 
 
 class OneRow:
-    """A value for each input, to be made arrays: those of many requests at once, which is far cheaper."""
+    """One value for each input, converted to arrays later: converting many requests at once is far cheaper."""
 
     __slots__ = ("_values", "_signature")
     rows = 1
@@ -53,22 +55,23 @@ class OneRow:
         self._values, self._signature = values, signature
 
     def arrays(self) -> list[np.ndarray]:
-        """In the order of `signature.inputs`. Raises INVALID_ARGUMENT."""
+        """Return the arrays in the order of `signature.inputs`. Raise INVALID_ARGUMENT for a value out of range."""
         return self.arrays_with(())
 
     def arrays_with(self, others: Sequence[OneRow]) -> list[np.ndarray]:
-        """The arrays of this row and then those of the others, of the same signature."""
+        """Return the arrays of this row followed by those of the others, which have the same signature."""
         columns = zip(self._values, *[one._values for one in others])
         return [
-            _flat(column, spec).reshape(-1, *[1] * (len(spec.shape) - 1))
+            _flat(column, spec).reshape(-1, *[1] * (len(spec.shape or ()) - 1))
             for column, spec in zip(columns, self._signature.inputs.values())
         ]
 
 
 def predict_inputs(inputs: Mapping[str, Any], signature: Signature) -> OneRow | list[np.ndarray]:
-    """What a PredictRequest asks about, as `predict_arrays` has it or to be made so.
+    """Return the inputs of a PredictRequest: a OneRow if each holds a single value, otherwise arrays.
 
-    Raises INVALID_ARGUMENT; OneRow does so later, for a value out of range.
+    Raises:
+        RequestError: INVALID_ARGUMENT. A OneRow raises it on conversion for a value out of range.
     """
     _check_names(inputs, signature)
     values = _single_values(inputs, signature)
@@ -76,7 +79,7 @@ def predict_inputs(inputs: Mapping[str, Any], signature: Signature) -> OneRow | 
 
 
 def predict_arrays(inputs: Mapping[str, Any], signature: Signature) -> list[np.ndarray]:
-    """The arrays of a PredictRequest, in the order of `signature.inputs`. Raises INVALID_ARGUMENT."""
+    """Return the arrays of a PredictRequest in the order of `signature.inputs`. Raise INVALID_ARGUMENT otherwise."""
     _check_names(inputs, signature)
     return _arrays(inputs, signature)
 
@@ -97,7 +100,7 @@ def _check_names(inputs: Mapping[str, Any], signature: Signature) -> None:
 
 
 def _single_values(inputs: Mapping[str, Any], signature: Signature) -> list[Any] | None:
-    """Each input's only value, where each is a tensor of one row and one value, of the right type and shape."""
+    """Return the only value of each input, or None unless each is a tensor of one value of the right type and shape."""
     values = []
     for name, spec in signature.inputs.items():
         proto, shape, field = inputs[name], spec.shape, _PLAIN_FIELDS.get(spec.data_type)
@@ -112,16 +115,28 @@ def _single_values(inputs: Mapping[str, Any], signature: Signature) -> list[Any]
     return values
 
 
-def from_proto(proto: Any, name: str, spec: TensorSpec) -> np.ndarray:
-    """The array of a TensorProto, which must have the input's dtype and shape.
+def read_examples(given: Any) -> list[Features]:
+    """Return the Examples of a request's `Input`, each including the features of the context."""
+    kind = given.WhichOneof("kind")
+    if kind is None:
+        raise invalid("Input is empty.")
+    chosen = getattr(given, kind)
+    if not chosen.examples:
+        raise invalid("Input is empty.")
+    shared = _proto_features(chosen.context) if kind == "example_list_with_context" else {}
+    return [{**shared, **_proto_features(example)} for example in chosen.examples]
 
-    Fewer values than the shape has places are allowed: the last one fills the rest, as in TensorFlow.
+
+def from_proto(proto: Any, name: str, spec: TensorSpec) -> np.ndarray:
+    """Return the array of a TensorProto, which must have the dtype and shape of the input.
+
+    If there are fewer values than elements, the last value fills the rest, as in TensorFlow.
     """
     if proto.dtype != spec.data_type:
-        raise invalid(f"input {name}: {_type_name(proto.dtype)} given, {_type_name(spec.data_type)} wanted")
+        raise invalid(f"input {name}: expected {_type_name(spec.data_type)}, received {_type_name(proto.dtype)}")
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
-        raise invalid(f"input {name}: a tensor without a known shape")
+        raise invalid(f"input {name}: expected a tensor of known shape, received an unknown one")
     check_shape(shape, name, spec)
     size = math.prod(shape)
     content = proto.tensor_content
@@ -139,7 +154,7 @@ def from_proto(proto: Any, name: str, spec: TensorSpec) -> np.ndarray:
 
 
 def to_proto(array: np.ndarray, data_type: int, proto: Any) -> None:
-    """Fills a TensorProto. Values go into the typed fields, as TensorFlow Serving's do by default."""
+    """Fill a TensorProto. Values go into the typed fields, as in TensorFlow Serving by default."""
     proto.dtype = data_type
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
@@ -152,24 +167,24 @@ def to_proto(array: np.ndarray, data_type: int, proto: Any) -> None:
 
 
 def fill_outputs(
-    outputs: Mapping[str, Any], signature: Signature, arrays: Sequence[np.ndarray], wanted: Sequence[str]
+    outputs: Mapping[str, Any], signature: Signature, arrays: Sequence[np.ndarray], output_filter: Sequence[str]
 ) -> None:
-    """Fills a PredictResponse's outputs: all, or those of the request's output_filter."""
-    for name in wanted:
+    """Fill the outputs of a PredictResponse: all, or those in the request's output_filter."""
+    for name in output_filter:
         if name not in signature.outputs:
             raise invalid(
                 f"output tensor alias not found in signature: {name} Outputs expected to be in the set "
                 f"{{{','.join(signature.outputs)}}}."
             )
     for (name, spec), array in zip(signature.outputs.items(), arrays):
-        if not wanted or name in wanted:
+        if not output_filter or name in output_filter:
             to_proto(array, spec.data_type, outputs[name])
 
 
 def _floats(proto: Any, values: Any, spec: TensorSpec) -> np.ndarray:
-    """The values of float_val or double_val; of many, without making a Python object of each.
+    """Return the values of float_val or double_val, without a Python object for each if there are many.
 
-    They are written after all else: a tag, their size, and then as they lie in memory, little-endian
+    Serialized, they are at the end of the message: tag, size in bytes, then the little-endian values
     (https://protobuf.dev/programming-guides/encoding/#packed).
     """
     count = len(values)
@@ -183,6 +198,14 @@ def _floats(proto: Any, values: Any, spec: TensorSpec) -> np.ndarray:
     return _flat(values, spec)
 
 
+def _proto_features(example: Any) -> Features:
+    features: Features = {}
+    for name, feature in example.features.feature.items():
+        kind = feature.WhichOneof("kind")
+        features[name] = list(getattr(feature, kind).value) if kind else []
+    return features
+
+
 def _varint(number: int) -> bytes:
     """https://protobuf.dev/programming-guides/encoding/#varints"""
     found = bytearray()
@@ -194,9 +217,9 @@ def _varint(number: int) -> bytes:
 
 def _flat(values: Any, spec: TensorSpec) -> np.ndarray:
     if spec.data_type == _STRING:
-        made = np.empty(len(values), object)
-        made[:] = list(values)
-        return made
+        texts = np.empty(len(values), object)
+        texts[:] = list(values)
+        return texts
     if spec.data_type in _HALF_KINDS:
         return np.array(values, np.uint16).view(spec.dtype)
     if spec.data_type in _COMPLEX_KINDS:

@@ -1,4 +1,4 @@
-"""REST connections under guard: not too many, and none that takes for ever to send or to read."""
+"""REST connections within limits: their number, and how slowly a client may send or read."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from kerasline.components.serving.runtime.metrics import Metrics
-from kerasline.components.serving.settings import Limits
+from kerasline.components.serving.runtime.settings import Limits
 
-TOO_MANY = (
+TOO_MANY_RESPONSE = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 32\r\n"
     b'Retry-After: 1\r\nConnection: close\r\n\r\n{"error":"too many connections"}'
 )
 CHECK_SECONDS = 1.0
-# aiohttp discards what is left of a refused body for so long, then hangs up.
+# After a rejected request, aiohttp discards the rest of its body for this long, then closes the connection.
 LINGERING_SECONDS = 2.0
 
 
-class GuardedServer(web.Server):
-    """aiohttp's server of connections, with bounds."""
+class BoundedServer(web.Server):
+    """aiohttp's low-level server with limits on its connections."""
 
     def __init__(self, handler: Any, limits: Limits, metrics: Metrics):
         super().__init__(
@@ -32,27 +32,27 @@ class GuardedServer(web.Server):
         self.limits, self._metrics = limits, metrics
 
     def __call__(self) -> RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+        return Connection(self, loop=self._loop, **self._kwargs)
 
     async def watch(self) -> None:
-        """Hangs up, again and again, on clients that send or read too slowly."""
+        """Close connections of clients that send or read too slowly, until cancelled."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
-            connections = self.connections
+            connections = [one for one in self.connections if isinstance(one, Connection)]
             self._metrics.connections.set(len(connections))
             now = time.monotonic()
             for connection in connections:
-                connection.notice_reading(now)
+                connection.note_progress(now)
                 if connection.is_overdue(now) and connection.transport is not None:
                     connection.transport.abort()
 
 
-class _Connection(RequestHandler):
-    """A connection; `busy_since` and `idle_since` are kept by the REST face."""
+class Connection(RequestHandler):
+    """A connection. `RestEndpoints` maintains `busy_since` and `idle_since`."""
 
     __slots__ = ("busy_since", "idle_since", "_limits", "_unsent")
 
-    def __init__(self, manager: GuardedServer, **options: Any):
+    def __init__(self, manager: BoundedServer, **options: Any):
         super().__init__(manager, **options)
         self._limits = manager.limits
         self.busy_since: float | None = None
@@ -61,14 +61,14 @@ class _Connection(RequestHandler):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        if len(self._manager.connections) > self._limits.connections:
-            transport.write(TOO_MANY)
+        if self._manager is not None and len(self._manager.connections) > self._limits.connections:
+            transport.write(TOO_MANY_RESPONSE)
             transport.close()
 
     def handle_error(
         self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """What aiohttp itself refuses, such as a malformed head, in the form of all our errors."""
+        """Return errors that aiohttp raises itself, such as malformed headers, in the JSON form of all errors."""
         error = message or (str(exc).splitlines() or ["the server failed"])[0]
         response = web.Response(
             body=orjson.dumps({"error": error[:200]}), status=status, content_type="application/json"
@@ -76,8 +76,8 @@ class _Connection(RequestHandler):
         response.force_close()
         return response
 
-    def notice_reading(self, now: float) -> None:
-        """A client that reads its answer, however slowly, is not idle."""
+    def note_progress(self, now: float) -> None:
+        """Restart the idle timer if the client has read some of its response since the last check."""
         unsent = self.transport.get_write_buffer_size() if self.transport is not None else 0
         if unsent != self._unsent:
             self._unsent, self.idle_since = unsent, now

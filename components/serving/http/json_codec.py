@@ -1,8 +1,8 @@
-"""JSON to arrays and back, in TensorFlow Serving's row (`instances`) and column (`inputs`) forms.
+"""Convert JSON to arrays and back, in TensorFlow Serving's row (`instances`) and column (`inputs`) formats.
 
-Numbers keep their kind: an integer is taken for a float, a float is not for an integer, text for
-neither. `NaN`, `Infinity` and `-Infinity` are read and written as bare tokens, as TensorFlow Serving
-does. A float32 is written in the shortest form that reads back as the same float32.
+A float input accepts integers; an integer input does not accept floats; neither accepts text. `NaN`, `Infinity` and
+`-Infinity` are read and written as bare tokens, as TensorFlow Serving does. A float32 is written with the fewest
+digits that read back as the same float32.
 """
 
 from __future__ import annotations
@@ -19,24 +19,27 @@ import orjson
 
 from kerasline.components.models.signatures import Signature, TensorSpec
 from kerasline.components.serving.runtime.errors import RequestError, invalid
+from kerasline.components.serving.runtime.examples import Features
+from kerasline.components.serving.runtime.signatures import check_shape
 
-SHOWN = 120
+# Longest excerpt of a value in an error message.
+EXCERPT_CHARACTERS = 120
 _JSON_KINDS = {dict: "Object", list: "Array", str: "String", bool: "Bool", type(None): "Null"}
-# A string, or a null: the strings are passed over whole, so that a null within one is none.
+# A string or a null. Matching whole strings skips the word null inside them.
 _STRING_OR_NULL = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|null')
-# The kinds of arrays that a value of JSON may become, by the kind of dtype that it is for.
+# Kinds of NumPy arrays that JSON values may form, by the kind of the input's dtype.
 _KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
 _TOKENS = {"nan": b"NaN", "inf": b"Infinity", "-inf": b"-Infinity"}
 
 
 def parse(body: bytes | bytearray) -> dict[str, Any]:
-    """The document, which must be an object. Raises INVALID_ARGUMENT."""
+    """Parse the document, which must be an object. Raise INVALID_ARGUMENT otherwise."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         document = _parse_with_tokens(body, error)
     if type(document) is not dict:
-        raise invalid(f"JSON Value: {shown(document)} Is not object")
+        raise invalid(f"JSON Value: {excerpt(document)} Is not object")
     return document
 
 
@@ -44,13 +47,13 @@ def signature_name(document: Mapping[str, Any]) -> str:
     name = document.get("signature_name", "")
     if type(name) is not str:
         raise invalid(
-            f"JSON Value: {shown(document)} not formatted correctly. 'signature_name' key must be a string value."
+            f"JSON Value: {excerpt(document)} not formatted correctly. 'signature_name' key must be a string value."
         )
     return name
 
 
 class Rows:
-    """The `instances` of a request, to be made arrays: those of many requests at once, which is far cheaper."""
+    """The `instances` of a request, converted to arrays later: converting many requests at once is far cheaper."""
 
     __slots__ = ("rows", "_given", "_signature")
 
@@ -58,28 +61,33 @@ class Rows:
         self.rows, self._given, self._signature = len(given), given, signature
 
     def arrays(self) -> list[np.ndarray]:
-        """In the order of `signature.inputs`. Raises INVALID_ARGUMENT."""
+        """Return the arrays in the order of `signature.inputs`. Raise INVALID_ARGUMENT for wrong values."""
         return _from_rows(self._given, self._signature)
 
     def arrays_with(self, others: Sequence[Rows]) -> list[np.ndarray]:
-        """The arrays of these rows and then those of the others, of the same signature."""
+        """Return the arrays of these rows followed by those of the others, which have the same signature."""
         return _from_rows([row for one in (self, *others) for row in one._given], self._signature)
 
 
 def predict_inputs(document: Mapping[str, Any], signature: Signature) -> tuple[Rows | list[np.ndarray], bool]:
-    """The inputs, in the order of `signature.inputs` where they are arrays, and whether they came as rows.
+    """Return the inputs of a Predict request, and whether they came as rows.
 
-    Raises INVALID_ARGUMENT; Rows do so later, when they are made arrays.
+    Returns:
+        Rows for the row format, otherwise a list of arrays in the order of `signature.inputs`; and True for the row
+        format.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT. For rows with wrong values, this is raised on conversion to arrays.
     """
     if "instances" in document:
         if "inputs" in document:
             raise invalid(
-                f"JSON Value: {shown(document)} Not formatted correctly expecting only one of 'inputs' or "
+                f"JSON Value: {excerpt(document)} Not formatted correctly expecting only one of 'inputs' or "
                 "'instances' keys to exist "
             )
         given = document["instances"]
         if type(given) is not list:
-            raise invalid(f"JSON Value: {shown(given)} Excepting 'instances' to be an list/array")
+            raise invalid(f"JSON Value: {excerpt(given)} Excepting 'instances' to be an list/array")
         if not given:
             raise invalid("JSON Value: [] No values in 'instances' array")
         return Rows(given, signature), True
@@ -88,9 +96,25 @@ def predict_inputs(document: Mapping[str, Any], signature: Signature) -> tuple[R
     raise invalid("Missing 'inputs' or 'instances' key")
 
 
-def predict_answer(names: Sequence[str], arrays: Sequence[np.ndarray], *, rows: bool) -> bytes:
-    """The body of an answer, in the form of its request."""
-    columns = [_writable(array, binary=name.endswith("_bytes")) for name, array in zip(names, arrays)]
+def read_examples(document: Mapping[str, Any]) -> list[Features]:
+    """Return the Examples of a Classify or Regress request, each including the features of `context`."""
+    context = document.get("context")
+    shared = {} if context is None else _example_features(context)
+    if "examples" not in document:
+        raise invalid(
+            f"JSON Value: {excerpt(document)} When method is classify, key 'examples' is expected and was not found"
+        )
+    examples = document["examples"]
+    if type(examples) is not list:
+        raise invalid(f"JSON Value: {excerpt(examples)} Expecting 'examples' value to be an list/array")
+    if not examples:
+        raise invalid("JSON Value: [] 'examples' value is an empty array")
+    return [{**shared, **_example_features(example)} for example in examples]
+
+
+def predict_response(names: Sequence[str], arrays: Sequence[np.ndarray], *, rows: bool) -> bytes:
+    """Return the body of a Predict response, in the format of the request."""
+    columns = [_as_serializable(array, binary=name.endswith("_bytes")) for name, array in zip(names, arrays)]
     if not rows:
         value = columns[0] if len(columns) == 1 else dict(zip(names, columns))
         return write({"outputs": value})
@@ -105,16 +129,16 @@ def predict_answer(names: Sequence[str], arrays: Sequence[np.ndarray], *, rows: 
 
 
 def write(value: Any) -> bytes:
-    """JSON of Python values and arrays; what JSON has no number for becomes a bare token."""
+    """Serialize Python values and arrays. Write NaN and the infinities as bare tokens."""
     text = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    if b"null" not in text:  # orjson's form of NaN and the infinities; no answer of ours has another null
+    if b"null" not in text:  # orjson writes NaN and the infinities as null; responses have no other null
         return text
     tokens = _tokens(value)
     return _STRING_OR_NULL.sub(lambda found: next(tokens) if found[0] == b"null" else found[0], text)
 
 
 def _parse_with_tokens(body: bytes | bytearray, error: orjson.JSONDecodeError) -> Any:
-    """The standard library's parser knows NaN and Infinity; it is slower."""
+    """Parse with the standard library, which is slower but accepts NaN and Infinity."""
     if not body:
         raise invalid("JSON Parse error: The document is empty") from error
     if b"NaN" in body or b"Infinity" in body:
@@ -137,19 +161,19 @@ def _from_rows(rows: list[Any], signature: Signature) -> list[np.ndarray]:
         except (KeyError, TypeError, IndexError):
             exact = False
         if not exact:
-            raise _unlike_signature(rows, signature)
-        return [array(column, name, spec) for column, (name, spec) in zip(columns, inputs.items())]
+            raise _key_mismatch(rows, signature)
+        return [to_array(column, name, spec) for column, (name, spec) in zip(columns, inputs.items())]
     if len(inputs) != 1:
         raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors required "
             "as per tensorinfo_map"
         )
     ((name, spec),) = inputs.items()
-    return [array(rows, name, spec)]
+    return [to_array(rows, name, spec)]
 
 
-def _unlike_signature(rows: list[Any], signature: Signature) -> RequestError:
-    """What is wrong with the first row whose keys are not the signature's inputs."""
+def _key_mismatch(rows: list[Any], signature: Signature) -> RequestError:
+    """Return the error for the first row whose keys do not match the inputs of the signature."""
     names = set(signature.inputs)
     for number, row in enumerate(rows):
         if type(row) is not dict:
@@ -162,10 +186,10 @@ def _unlike_signature(rows: list[Any], signature: Signature) -> RequestError:
                 )
         if set(row) != names:
             return invalid(
-                f"Failed to process element: {number} of 'instances' list. JSON object: {shown(row)} "
+                f"Failed to process element: {number} of 'instances' list. JSON object: {excerpt(row)} "
                 f"keys must be equal to: {','.join(sorted(names))}"
             )
-    return invalid("'instances' do not have the signature's inputs")
+    return invalid("'instances' do not match the inputs of the signature")
 
 
 def _from_columns(value: Any, signature: Signature) -> list[np.ndarray]:
@@ -177,71 +201,62 @@ def _from_columns(value: Any, signature: Signature) -> list[np.ndarray]:
                 "as per tensorinfo_map"
             )
         ((name, spec),) = inputs.items()
-        return [array(value, name, spec)]
+        return [to_array(value, name, spec)]
     for name in inputs:
         if name not in value:
             raise invalid(f"Missing named input: {name} in 'inputs' object.")
     for name in value:
         if name not in inputs:
             raise invalid(f"JSON object: does not have named input: {name}")
-    return [array(value[name], name, spec) for name, spec in inputs.items()]
+    return [to_array(value[name], name, spec) for name, spec in inputs.items()]
 
 
-def array(value: Any, name: str, spec: TensorSpec) -> np.ndarray:
-    """A JSON value as an array of the input's dtype and shape. Raises INVALID_ARGUMENT."""
+def to_array(value: Any, name: str, spec: TensorSpec) -> np.ndarray:
+    """Convert a JSON value to an array with the dtype and shape of the input. Raise INVALID_ARGUMENT otherwise."""
     try:
         with np.errstate(over="raise"):
-            made = _texts(value) if spec.is_string else _numbers(value, spec.dtype)
+            converted = _texts(value) if spec.is_string else _numbers(value, spec.dtype)
     except FloatingPointError:
         raise invalid(f"input {name}: Cannot convert JSON value to {spec.dtype} without loss of precision.") from None
-    except (ValueError, OverflowError) as error:  # NumPy's word for lists of unequal length
+    except (ValueError, OverflowError) as error:  # raised by NumPy for lists of unequal length
         raise invalid(f"input {name}: lists of unequal length or depth, or numbers too large") from error
     except RequestError as error:
         raise invalid(f"input {name}: {error}") from None
-    check_shape(made.shape, name, spec)
-    return made
-
-
-def check_shape(shape: tuple[int, ...], name: str, spec: TensorSpec) -> None:
-    wanted = spec.shape
-    if wanted is None or shape == wanted:
-        return
-    if len(shape) != len(wanted) or any(w is not None and s != w for s, w in zip(shape, wanted)):
-        given = "[" + ",".join(map(str, shape)) + "]"
-        raise invalid(f"input {name}: shape {given} given, {spec.text()} wanted")
+    check_shape(converted.shape, name, spec)
+    return converted
 
 
 def _numbers(value: Any, dtype: np.dtype) -> np.ndarray:
     kinds = _KINDS.get("f" if dtype.name == "bfloat16" else dtype.kind)
     if kinds is None:
-        raise RequestError("UNIMPLEMENTED", f"JSON has no form for {dtype}; use gRPC")
-    # Of texts among numbers NumPy would make texts of all, each as long as the longest.
-    given = np.array(value) if _holds_numbers(value) else None
+        raise RequestError("UNIMPLEMENTED", f"JSON cannot represent {dtype}; use gRPC")
+    # Given one string among numbers, NumPy would convert all to strings as long as the longest.
+    given = np.array(value) if _has_only_numbers(value) else None
     if given is None or (given.dtype.kind not in kinds and given.size):
-        odd = _first_odd(value, kinds)
-        kind = _JSON_KINDS.get(type(odd), "Number")
-        raise invalid(f"JSON Value: {shown(odd)} Type: {kind} is not of expected type: {dtype}")
-    return _within(given, dtype) if dtype.kind in "iu" else given.astype(dtype)
+        mismatch = _first_mismatch(value, kinds)
+        kind = _JSON_KINDS.get(type(mismatch), "Number")
+        raise invalid(f"JSON Value: {excerpt(mismatch)} Type: {kind} is not of expected type: {dtype}")
+    return _as_integers(given, dtype) if dtype.kind in "iu" else given.astype(dtype)
 
 
-def _holds_numbers(value: Any) -> bool:
-    """Whether there are only numbers and booleans in nested lists."""
+def _has_only_numbers(value: Any) -> bool:
+    """Return whether nested lists contain only numbers and booleans."""
     pending = [value]
     while pending:
         one = pending.pop()
         if type(one) is list:
             try:
-                sum(one)  # five times quicker than to look at the type of each
+                sum(one)  # five times faster than checking each type
             except TypeError:
                 pending += one
-            except OverflowError:  # numbers all the same
+            except OverflowError:  # still numbers
                 pass
         elif not isinstance(one, (int, float)):
             return False
     return True
 
 
-def _within(given: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def _as_integers(given: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if given.dtype != dtype and given.size:
         bounds = np.iinfo(dtype)
         if int(given.min()) < bounds.min or int(given.max()) > bounds.max:
@@ -249,8 +264,8 @@ def _within(given: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return given.astype(dtype)
 
 
-def _first_odd(value: Any, kinds: str) -> Any:
-    """The first value that is not of the wanted kinds, for the error's message."""
+def _first_mismatch(value: Any, kinds: str) -> Any:
+    """Return the first value that is not of the expected kinds, for the error message."""
     types = [kind for kind, code in ((bool, "b"), (int, "i"), (float, "f")) if code in kinds]
     pending = [value]
     while pending:
@@ -265,9 +280,9 @@ def _first_odd(value: Any, kinds: str) -> Any:
 def _texts(value: Any) -> np.ndarray:
     given = np.array(value, dtype=object)
     flat = [_as_bytes(one) for one in given.ravel().tolist()]
-    made = np.empty(len(flat), object)
-    made[:] = flat
-    return made.reshape(given.shape)
+    converted = np.empty(len(flat), object)
+    converted[:] = flat
+    return converted.reshape(given.shape)
 
 
 def _as_bytes(value: Any) -> bytes:
@@ -275,15 +290,15 @@ def _as_bytes(value: Any) -> bytes:
         try:
             return value.encode()
         except UnicodeEncodeError:
-            raise invalid("a text holds half of a surrogate pair") from None
+            raise invalid("a string contains a lone surrogate") from None
     if is_base64(value):
         return decode_base64(value)
     kind = _JSON_KINDS.get(type(value), "Number")
     if kind == "Array":
         raise invalid("lists of unequal length or depth")
     if kind == "Object":
-        raise invalid(f"JSON Value: {shown(value)} not formatted correctly for base64 data")
-    raise invalid(f"JSON Value: {shown(value)} Type: {kind} is not of expected type: string")
+        raise invalid(f"JSON Value: {excerpt(value)} not formatted correctly for base64 data")
+    raise invalid(f"JSON Value: {excerpt(value)} Type: {kind} is not of expected type: string")
 
 
 def is_base64(value: Any) -> bool:
@@ -298,13 +313,43 @@ def decode_base64(value: Mapping[str, str]) -> bytes:
         raise invalid("Unable to base64 decode") from None
 
 
-def _writable(array: np.ndarray, *, binary: bool) -> Any:
+def _example_features(example: Any) -> Features:
+    if type(example) is not dict:
+        raise invalid(f"Example must be JSON object but got JSON {_JSON_KINDS.get(type(example), 'Number')}")
+    return {name: _feature(name, value if type(value) is list else [value]) for name, value in example.items()}
+
+
+def _feature(name: str, given: list[Any]) -> list[Any]:
+    values = [_feature_value(name, one) for one in given]
+    if values and any(type(one) is not type(values[0]) for one in values):
+        kind = {int: "int64", float: "float", bytes: "bytes"}[type(values[0])]
+        raise invalid(f"Unexpected element type in feature: {name} expecting type: {kind}")
+    return values
+
+
+def _feature_value(name: str, value: Any) -> Any:
+    if type(value) is bool:
+        return int(value)
+    if type(value) is int:
+        if not -(2**63) <= value < 2**63:
+            raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
+        return value
+    if type(value) is float:
+        return value
+    if type(value) is str:
+        return value.encode("utf-8", "surrogatepass")
+    if is_base64(value):
+        return decode_base64(value)
+    raise invalid(f"Feature: {name} has element with unexpected JSON type: {_JSON_KINDS[type(value)]}")
+
+
+def _as_serializable(array: np.ndarray, *, binary: bool) -> Any:
     kind = array.dtype.kind
     if kind in "OSU":
         return _text_lists(array.tolist(), binary)
     if kind not in "fiub":
         if array.dtype.name != "bfloat16":
-            raise RequestError("UNIMPLEMENTED", f"JSON has no form for {array.dtype}; use gRPC")
+            raise RequestError("UNIMPLEMENTED", f"JSON cannot represent {array.dtype}; use gRPC")
         array = array.astype(np.float32)
     return np.ascontiguousarray(array) if array.ndim else array[()]
 
@@ -316,12 +361,12 @@ def _text_lists(value: Any, binary: bool) -> Any:
         try:
             return value.decode()
         except UnicodeDecodeError:
-            pass  # bytes that are no text, under a name without `_bytes`: JSON can only hold them so
+            pass  # not UTF-8, although the name lacks `_bytes`: JSON can hold it only as base64
     return {"b64": base64.b64encode(value).decode()}
 
 
 def _tokens(value: Any) -> Iterator[bytes]:
-    """What is written for each number that JSON has none for, in their order."""
+    """Yield the token of each non-finite number, in order."""
     if isinstance(value, (dict, list)):
         for one in value.values() if isinstance(value, dict) else value:
             yield from _tokens(one)
@@ -331,12 +376,12 @@ def _tokens(value: Any) -> Iterator[bytes]:
             yield from (_TOKENS[str(float(one))] for one in numbers[~np.isfinite(numbers)])
 
 
-def shown(value: Any) -> str:
-    """The beginning of a value as JSON; of a large one, only its kind and size."""
+def excerpt(value: Any) -> str:
+    """Return the beginning of a value as JSON, or the kind and size of a large one."""
     if isinstance(value, (dict, list)) and len(value) > 8:
         return f"{_JSON_KINDS[type(value)]} of {len(value)}"
     text = repr(value) if isinstance(value, float) else _json_or_repr(value)
-    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+    return text if len(text) <= EXCERPT_CHARACTERS else text[:EXCERPT_CHARACTERS] + "..."
 
 
 def _json_or_repr(value: Any) -> str:

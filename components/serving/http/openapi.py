@@ -1,10 +1,10 @@
-"""An OpenAPI description of the REST face."""
+"""The OpenAPI description of the REST endpoints."""
 
 from __future__ import annotations
 
 from typing import Any
 
-_VALUE: dict[str, Any] = {"description": "A value, a nested list of values, or an object of them by input name."}
+_VALUE: dict[str, Any] = {"description": "A value, a nested list of values, or an object of values by input name."}
 _ROWS = {"signature_name": {"type": "string"}, "instances": {"type": "array", "minItems": 1, "items": _VALUE}}
 _COLUMNS = {"signature_name": {"type": "string"}, "inputs": _VALUE}
 _EXAMPLE = {"type": "object", "additionalProperties": _VALUE}
@@ -13,30 +13,30 @@ _EXAMPLES = {
     "context": _EXAMPLE,
     "examples": {"type": "array", "minItems": 1, "items": _EXAMPLE},
 }
-_REFUSALS = {
-    "400": "The request is malformed, or the model refuses it.",
-    "401": "An API key is needed.",
-    "404": "There is no such model or version.",
-    "408": "The body did not come in time.",
-    "413": "The body is too large.",
-    "429": "Too much waits already; try again.",
+_ERRORS = {
+    "400": "The request is malformed, or the model rejects it.",
+    "401": "The API key is missing or invalid.",
+    "404": "The model or version does not exist.",
+    "408": "The request body did not arrive in time.",
+    "413": "The request body is too large.",
+    "429": "Too many requests are waiting; try again.",
     "500": "The server or the model failed.",
-    "501": "The model's data type has no form in JSON.",
-    "503": "Not ready, or draining.",
-    "504": "The request's time was up.",
+    "501": "JSON cannot represent the model's data type.",
+    "503": "Not ready, or shutting down.",
+    "504": "The deadline of the request was exceeded.",
 }
 
 
-def description() -> dict[str, Any]:
-    """The document, as OpenAPI 3.1."""
+def describe_api() -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document."""
     paths: dict[str, Any] = {}
-    places = {
+    selectors: dict[str, tuple[dict[str, Any], ...]] = {
         "": (),
         "/versions/{version}": (_path("version", "integer"),),
         "/labels/{label}": (_path("label"),),
     }
-    for place, more in places.items():
-        base, parameters = f"/v1/models/{{model}}{place}", [_path("model"), *more]
+    for selector, more in selectors.items():
+        base, parameters = f"/v1/models/{{model}}{selector}", [_path("model"), *more]
         paths[f"{base}:predict"] = _post(
             parameters,
             {"oneOf": [_object(_ROWS, "instances"), _object(_COLUMNS, "inputs")]},
@@ -48,8 +48,8 @@ def description() -> dict[str, Any]:
             },
         )
         for method in ("classify", "regress"):
-            answer = _object({"results": {"type": "array"}}, "results")
-            paths[f"{base}:{method}"] = _post(parameters, _object(_EXAMPLES, "examples"), answer)
+            response = _object({"results": {"type": "array"}}, "results")
+            paths[f"{base}:{method}"] = _post(parameters, _object(_EXAMPLES, "examples"), response)
         status = _object({"model_version_status": {"type": "array"}}, "model_version_status")
         paths[base] = _get(status, parameters)
         metadata = _object({"model_spec": {"type": "object"}, "metadata": {"type": "object"}}, "metadata")
@@ -72,7 +72,7 @@ def _object(properties: dict[str, Any], required: str) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": [required]}
 
 
-def _post(parameters: list[Any], body: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+def _post(parameters: list[Any], body: dict[str, Any], response: dict[str, Any]) -> dict[str, Any]:
     content = {"application/json": {"schema": body}}
     timeout = {
         "name": "X-Request-Timeout",
@@ -83,19 +83,19 @@ def _post(parameters: list[Any], body: dict[str, Any], answer: dict[str, Any]) -
         "post": {
             "parameters": [*parameters, timeout],
             "requestBody": {"required": True, "content": content},
-            "responses": _responses(answer),
+            "responses": _responses(response),
         }
     }
 
 
-def _get(answer: dict[str, Any], parameters: list[Any] | None = None) -> dict[str, Any]:
-    return {"get": {"parameters": parameters or [], "responses": _responses(answer)}}
+def _get(response: dict[str, Any], parameters: list[Any] | None = None) -> dict[str, Any]:
+    return {"get": {"parameters": parameters or [], "responses": _responses(response)}}
 
 
-def _responses(answer: dict[str, Any]) -> dict[str, Any]:
+def _responses(response: dict[str, Any]) -> dict[str, Any]:
     error = {"application/json": {"schema": _object({"error": {"type": "string"}}, "error")}}
-    refused = {status: {"description": about, "content": error} for status, about in _REFUSALS.items()}
+    errors = {status: {"description": about, "content": error} for status, about in _ERRORS.items()}
     return {
-        "200": {"description": "The answer.", "content": {"application/json": {"schema": answer}}},
-        **refused,
+        "200": {"description": "The response.", "content": {"application/json": {"schema": response}}},
+        **errors,
     }

@@ -1,8 +1,8 @@
-"""Micro-batching: one execution takes all that clients have sent by now, and waits for no more unless told to.
+"""Dynamic batching: one execution takes all requests that have arrived, without waiting for more by default.
 
-While a batch is executed others queue, so that batches grow with the load by themselves. A batch of a
-size that takes less than `INLINE_SECONDS` is executed in the event loop: handing it to a thread and back
-costs more than it does. Everything else runs in a thread, and the loop goes on.
+Requests queue while a batch executes, so batches grow with the load. A batch that is expected to take less than
+`INLINE_SECONDS` executes in the event loop, because handing it to a thread and back costs more. All others execute
+in a thread while the event loop continues.
 """
 
 from __future__ import annotations
@@ -18,24 +18,28 @@ import numpy as np
 
 from kerasline.components.models.signatures import Signature
 from kerasline.components.serving.runtime.errors import RequestError, from_exception, invalid
-from kerasline.components.serving.settings import BatchSettings
+from kerasline.components.serving.runtime.settings import BatchSettings
 
 INLINE_SECONDS = 0.001
-# How much the newest execution counts in the estimate of an execution's time: one that was quicker
-# counts at once, one that was slower may only have been interrupted, unless it was much slower.
-QUICKER, SLOWER, MUCH_SLOWER = 0.5, 0.02, 0.5
-MUCH = 20 * INLINE_SECONDS
+# Weight of the latest execution in the moving average of execution times. A slower execution may only have been
+# interrupted and counts little, unless it was much slower.
+FASTER_WEIGHT, SLOWER_WEIGHT, MUCH_SLOWER_WEIGHT = 0.5, 0.02, 0.5
+MUCH_SLOWER_SECONDS = 20 * INLINE_SECONDS
+# Interval between checks for expired deadlines.
 SWEEP_SECONDS = 0.02
-# A batch has all that was sent by now once so many turns of the event loop brought no more: one reads what has
-# come, one takes it up. Where each turn brings some, it is executed after a while all the same.
+# Execute a batch after this many turns of the event loop without new requests: one turn reads the sockets, the next
+# submits what was read.
 QUIET_TURNS = 2
-MOST_SECONDS = 0.005
+# Execute a batch after this time even if every turn brings new requests.
+MAX_GATHER_SECONDS = 0.005
 
 Arrays = Sequence[np.ndarray]
+# Receives the number of requests and rows, the waiting time and the execution time of an execution, in seconds.
+Observe = Callable[[int, int, float, float], None]
 
 
-class Deferred(Protocol):
-    """Inputs that are made arrays when a batch is put together."""
+class DeferredInputs(Protocol):
+    """Inputs that are converted to arrays when a batch is assembled."""
 
     rows: int
 
@@ -43,19 +47,22 @@ class Deferred(Protocol):
     def arrays_with(self, others: Sequence[Any]) -> Arrays: ...
 
 
-def rows_of(inputs: Arrays | Deferred) -> int | None:
-    """How many rows a request asks about; None where its inputs have none."""
+Inputs = list[np.ndarray] | DeferredInputs
+
+
+def count_rows(inputs: Inputs) -> int | None:
+    """Return the number of rows in a request, or None if its inputs are scalars."""
     if isinstance(inputs, list):
         return len(inputs[0]) if inputs and inputs[0].ndim else None
     return inputs.rows
 
 
-class Waiting:
+class PendingRequest:
     """A request that waits for its outputs."""
 
     __slots__ = ("inputs", "rows", "future", "deadline", "since", "shapes")
 
-    def __init__(self, inputs: Arrays | Deferred, rows: int, future: Any, deadline: float, since: float, shapes: Any):
+    def __init__(self, inputs: Inputs, rows: int, future: Any, deadline: float, since: float, shapes: Any):
         self.inputs, self.rows, self.future = inputs, rows, future
         self.deadline, self.since, self.shapes = deadline, since, shapes
 
@@ -64,9 +71,15 @@ class Waiting:
 
 
 class Batcher:
-    """Executes the requests for one signature of one version. To be used in the event loop only.
+    """Execute the requests for one signature of one version. Use it in the event loop only.
 
-    `observe(requests, rows, waited_seconds, seconds)` is told of each execution.
+    Args:
+        call: executes the signature.
+        signature: the signature.
+        settings: the batching settings.
+        threads: executor for batches that are too slow for the event loop.
+        observe: called after each execution.
+        seconds: expected execution time of one row, or None if unknown.
     """
 
     def __init__(
@@ -76,7 +89,7 @@ class Batcher:
         settings: BatchSettings,
         *,
         threads: Executor,
-        observe: Callable[[int, int, float, float], None],
+        observe: Observe,
         seconds: float | None = None,
     ):
         self._call, self._settings, self._threads, self._observe = call, settings, threads, observe
@@ -86,36 +99,41 @@ class Batcher:
         self._same_shapes = all(
             spec.shape is not None and None not in spec.shape[1:] for spec in signature.inputs.values()
         )
-        # The estimated time of an execution, by the number of binary digits of its rows.
+        # Estimated execution time by the bit length of the number of rows.
         self._seconds: dict[int, float] = {} if seconds is None else {(1).bit_length(): seconds}
         self._gathered = self._quiet_turns = 0
-        self._queue: deque[Waiting] = deque()
-        self._executing: list[Waiting] = []
-        self._is_scheduled = self._is_swept = False
+        self._queue: deque[PendingRequest] = deque()
+        self._executing: list[PendingRequest] = []
+        self._is_scheduled = self._is_sweep_scheduled = False
 
-    def submit(self, inputs: Arrays | Deferred, deadline: float) -> asyncio.Future[list[np.ndarray]]:
-        """The outputs to come. `deadline` is in seconds of `time.monotonic`; arrays come as a list.
+    def submit(self, inputs: Inputs, deadline: float) -> asyncio.Future[list[np.ndarray]]:
+        """Queue a request and return a future of its outputs.
 
-        Raises RESOURCE_EXHAUSTED where the queue is full. The future may raise what `RequestError` has.
+        Args:
+            inputs: a list of arrays, or inputs to convert later.
+            deadline: in seconds of `time.monotonic`.
+
+        Raises:
+            RequestError: RESOURCE_EXHAUSTED if the queue is full. The future may raise a RequestError too.
         """
         if len(self._queue) >= self._settings.queue:
             raise RequestError(
                 "RESOURCE_EXHAUSTED",
                 f"The batch scheduling queue to which this task was submitted is full; "
-                f"{len(self._queue)} requests wait",
+                f"{len(self._queue)} requests are waiting",
             )
         if not isinstance(inputs, list) and not (self._merges and self._same_shapes):
-            inputs = inputs.arrays()
+            inputs = list(inputs.arrays())
         if isinstance(inputs, list):
-            rows = _rows(inputs) if self._batched_inputs else 1
+            rows = _common_rows(inputs) if self._batched_inputs else 1
             shapes = None if self._same_shapes else [array.shape[1:] for array in inputs]
         else:
             rows, shapes = inputs.rows, None
         future = self._loop.create_future()
-        self._queue.append(Waiting(inputs, rows, future, deadline, time.monotonic(), shapes))
+        self._queue.append(PendingRequest(inputs, rows, future, deadline, time.monotonic(), shapes))
         self._schedule()
-        if not self._is_swept:
-            self._is_swept = True
+        if not self._is_sweep_scheduled:
+            self._is_sweep_scheduled = True
             self._loop.call_later(SWEEP_SECONDS, self._sweep)
         return future
 
@@ -139,12 +157,12 @@ class Batcher:
             self._loop.call_soon(self._execute_next)
 
     def _gather(self) -> None:
-        """Looks again with each turn of the loop until the batch is full or no more comes."""
+        """Check again each turn of the event loop until the batch is full or no more requests arrive."""
         queue = self._queue
         self._quiet_turns = self._quiet_turns + 1 if len(queue) == self._gathered else 0
         self._gathered = len(queue)
         is_full = not self._merges or not queue or len(queue) >= self._settings.rows
-        if is_full or self._quiet_turns >= QUIET_TURNS or time.monotonic() - queue[0].since > MOST_SECONDS:
+        if is_full or self._quiet_turns >= QUIET_TURNS or time.monotonic() - queue[0].since > MAX_GATHER_SECONDS:
             self._execute_next()
         else:
             self._loop.call_soon(self._gather)
@@ -161,16 +179,17 @@ class Batcher:
         else:
             self._threads.submit(self._execute_in_thread, batch)
 
-    def _execute_in_thread(self, batch: list[Waiting]) -> None:
+    def _execute_in_thread(self, batch: list[PendingRequest]) -> None:
         result = _execute(self._call, batch)
         try:
             self._loop.call_soon_threadsafe(self._finish, batch, *result)
         except RuntimeError:
-            pass  # the loop is closed: nobody waits any more
+            pass  # the event loop is closed: no client is waiting
 
-    def _take(self) -> list[Waiting]:
-        """The next requests to execute together; those that nobody waits for any more are dropped."""
-        queue, now, batch, rows = self._queue, time.monotonic(), [], 0
+    def _take(self) -> list[PendingRequest]:
+        """Remove and return the next requests to execute together. Drop requests that were answered or expired."""
+        queue, now, rows = self._queue, time.monotonic(), 0
+        batch: list[PendingRequest] = []
         while queue:
             one = queue[0]
             if one.future.done():
@@ -178,7 +197,7 @@ class Batcher:
                 continue
             if one.deadline <= now:
                 queue.popleft()
-                one.future.set_exception(_too_late())
+                one.future.set_exception(_deadline_exceeded())
                 continue
             if batch and (rows + one.rows > self._settings.rows or one.shapes != batch[0].shapes):
                 break
@@ -188,16 +207,18 @@ class Batcher:
                 break
         return batch
 
-    def _finish(self, batch: list[Waiting], started: float, seconds: float, outputs: list[Any], error: Any) -> None:
+    def _finish(
+        self, batch: list[PendingRequest], started: float, seconds: float, outputs: Any, error: RequestError | None
+    ) -> None:
         rows = sum(one.rows for one in batch)
         self._executing = []
         self._estimate(rows, seconds)
         self._observe(len(batch), rows, max(0.0, started - batch[0].since), seconds)
         if error is None and len(batch) > 1 and any(len(output) != rows for output in outputs):
-            self._merges, error = False, RequestError("INTERNAL", "outputs are not one a row")
+            self._merges, error = False, RequestError("INTERNAL", "expected one output for each row")
         if error is not None and len(batch) > 1:
-            # One bad request must not fail the others. Those that are malformed are told so; the rest is
-            # put together again; and if it is the model that refuses a row, each is executed alone.
+            # One bad request must not fail the others. Malformed requests are answered with their error and the
+            # rest is batched again. If the model itself rejected a row, each request executes alone.
             batch, before = _well_formed(batch), len(batch)
             if len(batch) < before:
                 self._queue.extendleft(reversed(batch))
@@ -223,17 +244,18 @@ class Batcher:
 
     def _estimate(self, rows: int, seconds: float) -> None:
         before = self._seconds.get(rows.bit_length(), seconds)
-        weight = QUICKER if seconds < before else MUCH_SLOWER if seconds > MUCH else SLOWER
+        slower_weight = MUCH_SLOWER_WEIGHT if seconds > MUCH_SLOWER_SECONDS else SLOWER_WEIGHT
+        weight = FASTER_WEIGHT if seconds < before else slower_weight
         self._seconds[rows.bit_length()] = before + weight * (seconds - before)
 
-    def _execute_each(self, batch: list[Waiting]) -> None:
+    def _execute_each(self, batch: list[PendingRequest]) -> None:
         results = [_execute(self._call, [one]) for one in batch]
         try:
             self._loop.call_soon_threadsafe(self._finish_each, batch, results)
         except RuntimeError:
             pass
 
-    def _finish_each(self, batch: list[Waiting], results: list[Any]) -> None:
+    def _finish_each(self, batch: list[PendingRequest], results: list[Any]) -> None:
         self._executing = []
         for one, (_started, _seconds, outputs, error) in zip(batch, results):
             if one.future.done():
@@ -245,38 +267,38 @@ class Batcher:
         self._schedule()
 
     def _sweep(self) -> None:
-        """Answers those whose time is up, whether they wait or are being executed; drops those that are answered."""
-        self._is_swept = bool(self._queue or self._executing)
-        if not self._is_swept:
+        """Answer requests whose deadline has passed, queued or executing, and drop answered ones from the queue."""
+        self._is_sweep_scheduled = bool(self._queue or self._executing)
+        if not self._is_sweep_scheduled:
             return
         now = time.monotonic()
         for one in (*self._queue, *self._executing):
             if one.deadline <= now and not one.future.done():
-                one.future.set_exception(_too_late())
-        if any(one.future.done() for one in self._queue):  # they need not hold their inputs, nor others off
+                one.future.set_exception(_deadline_exceeded())
+        if any(one.future.done() for one in self._queue):  # free their inputs and their places
             self._queue = deque(one for one in self._queue if not one.future.done())
         self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
 
 def _execute(
-    call: Callable[[Arrays], list[np.ndarray]], batch: list[Waiting]
+    call: Callable[[Arrays], list[np.ndarray]], batch: list[PendingRequest]
 ) -> tuple[float, float, list[np.ndarray] | None, RequestError | None]:
-    """When it began, how long it took, the outputs, or the error."""
+    """Return the start time, the duration, the outputs, and the error; either of the last two is None."""
     started = time.monotonic()
     try:
-        arrays = batch[0].arrays() if len(batch) == 1 else _together(batch)
-        outputs, error = call(arrays), None
+        arrays = batch[0].arrays() if len(batch) == 1 else _concatenated(batch)
+        outputs = call(arrays)
     except Exception as raised:
-        outputs, error = None, from_exception(raised)
-    return started, time.monotonic() - started, outputs, error
+        return started, time.monotonic() - started, None, from_exception(raised)
+    return started, time.monotonic() - started, outputs, None
 
 
-def _well_formed(batch: list[Waiting]) -> list[Waiting]:
-    """Makes each request's arrays; those that cannot be made are answered with the reason."""
+def _well_formed(batch: list[PendingRequest]) -> list[PendingRequest]:
+    """Convert the inputs of each request to arrays. Answer those that fail with the error, and return the others."""
     good = []
     for one in batch:
         try:
-            one.inputs = one.arrays()
+            one.inputs = list(one.arrays())
             good.append(one)
         except Exception as raised:
             if not one.future.done():
@@ -284,14 +306,14 @@ def _well_formed(batch: list[Waiting]) -> list[Waiting]:
     return good
 
 
-def _together(batch: list[Waiting]) -> Arrays:
-    inputs = [one.inputs for one in batch]
-    if any(isinstance(one, list) for one in inputs):
+def _concatenated(batch: list[PendingRequest]) -> Arrays:
+    first, *others = [one.inputs for one in batch]
+    if isinstance(first, list) or any(isinstance(one, list) for one in others):
         return [np.concatenate(arrays) for arrays in zip(*[one.arrays() for one in batch])]
-    return inputs[0].arrays_with(inputs[1:])
+    return first.arrays_with(others)
 
 
-def _rows(arrays: Arrays) -> int:
+def _common_rows(arrays: Arrays) -> int:
     rows = len(arrays[0])
     for array in arrays:
         if len(array) != rows:
@@ -299,5 +321,5 @@ def _rows(arrays: Arrays) -> int:
     return rows
 
 
-def _too_late() -> RequestError:
-    return RequestError("DEADLINE_EXCEEDED", "the request's time is up")
+def _deadline_exceeded() -> RequestError:
+    return RequestError("DEADLINE_EXCEEDED", "the deadline of the request was exceeded")

@@ -1,4 +1,4 @@
-"""What a request can be answered with other than a result: gRPC's canonical codes and their HTTP statuses."""
+"""Errors of requests: gRPC's canonical codes and their HTTP statuses."""
 
 from __future__ import annotations
 
@@ -47,23 +47,23 @@ CODE_NUMBERS = {
     "UNAUTHENTICATED": 16,
 }
 _CODE_NAMES = {number: name for name, number in CODE_NUMBERS.items()}
-LONGEST_MESSAGE = 1000
-# Faults whose traceback the log has, and how many it takes.
-_TOLD: set[int] = set()
-MOST_TOLD = 1000
+MAX_MESSAGE_CHARACTERS = 1000
+# Hashes of the tracebacks already logged, and the maximum number of tracebacks to log.
+_LOGGED: set[int] = set()
+MAX_LOGGED = 1000
 
 
 class RequestError(Exception):
-    """A request that is refused or failed.
+    """A request was rejected or failed.
 
     Attributes:
-        code: the name of a canonical code, such as `INVALID_ARGUMENT`.
-        http_status: what REST answers with; the code's, unless HTTP has a better one (413).
+        code: the name of a canonical gRPC code, such as `INVALID_ARGUMENT`.
+        http_status: the HTTP status that belongs to the code, unless a more specific one was passed, such as 413.
     """
 
     def __init__(self, code: str, message: str, *, http_status: int | None = None):
-        if len(message) > LONGEST_MESSAGE:
-            message = message[:LONGEST_MESSAGE] + "..."
+        if len(message) > MAX_MESSAGE_CHARACTERS:
+            message = message[:MAX_MESSAGE_CHARACTERS] + "..."
         super().__init__(message)
         self.code = code
         self.http_status = http_status or HTTP_STATUSES[code]
@@ -82,7 +82,7 @@ def unavailable(message: str) -> RequestError:
 
 
 def from_exception(error: BaseException) -> RequestError:
-    """What TensorFlow or NumPy raised, as an answer; an error of ours becomes INTERNAL."""
+    """Convert an exception to a RequestError. Errors of TensorFlow keep their code; unexpected ones become INTERNAL."""
     if isinstance(error, RequestError):
         return error
     number = getattr(error, "error_code", None)  # tf.errors.OpError
@@ -90,19 +90,19 @@ def from_exception(error: BaseException) -> RequestError:
         return RequestError(_CODE_NAMES.get(number, "UNKNOWN"), _first_lines(getattr(error, "message", "")))
     if isinstance(error, MemoryError):
         return RequestError("RESOURCE_EXHAUSTED", "not enough memory for this request")
-    _tell_once(error)
+    _log_once(error)
     return RequestError("INTERNAL", f"{type(error).__name__}: {error}")
 
 
-def _tell_once(error: BaseException) -> None:
-    """Whoever asks in the same way again and again does not fill the log."""
+def _log_once(error: BaseException) -> None:
+    """Log each distinct traceback once, so that repeated requests cannot fill the log."""
     stack = "".join(traceback.format_tb(error.__traceback__))
-    place = hash((stack, type(error)))
-    if place not in _TOLD and len(_TOLD) < MOST_TOLD:
-        _TOLD.add(place)
-        log.error("a fault of the server or of the model:\n%s%s: %s", stack, type(error).__name__, error)
+    key = hash((stack, type(error)))
+    if key not in _LOGGED and len(_LOGGED) < MAX_LOGGED:
+        _LOGGED.add(key)
+        log.error("unexpected error in the server or the model:\n%s%s: %s", stack, type(error).__name__, error)
 
 
 def _first_lines(message: str) -> str:
-    """TensorFlow's message without the stack of graph nodes below it."""
+    """Return TensorFlow's message without the stack of graph nodes that follows it."""
     return " ".join((message or "unknown error").split("\n\nErrors may have originated")[0].split())

@@ -1,19 +1,19 @@
-"""Status and metadata of models, as TensorFlow Serving's messages."""
+"""Status and metadata of models, as TensorFlow Serving's messages and their JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kerasline.components.serving.grpc.protos import STATES, messages
+from kerasline.components.serving.grpc.messages import STATES, messages
 from kerasline.components.serving.runtime.errors import CODE_NUMBERS, invalid
 from kerasline.components.serving.runtime.models import Version
 
-SIGNATURES = "signature_def"
+SIGNATURE_FIELD = "signature_def"
 
 
 def status_message(versions: Iterable[Version]) -> Any:
-    """A GetModelStatusResponse."""
+    """Return a GetModelStatusResponse."""
     response = messages().GetModelStatusResponse()
     for version in versions:
         one = response.model_version_status.add(version=version.number, state=STATES[version.state])
@@ -25,21 +25,21 @@ def status_message(versions: Iterable[Version]) -> Any:
 
 
 def metadata_message(version: Version, fields: Sequence[str]) -> Any:
-    """A GetModelMetadataResponse. Raises INVALID_ARGUMENT for fields other than `signature_def`."""
+    """Return a GetModelMetadataResponse. Raise INVALID_ARGUMENT for fields other than `signature_def`."""
     if not fields:
         raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
     for field in fields:
-        if field != SIGNATURES:
+        if field != SIGNATURE_FIELD:
             raise invalid(f"Metadata field {field} is not supported")
     response = messages().GetModelMetadataResponse()
     response.model_spec.name = version.model
     response.model_spec.version.value = version.number
-    response.metadata[SIGNATURES].Pack(_signatures(version))
+    response.metadata[SIGNATURE_FIELD].Pack(_signatures(version))
     return response
 
 
 def status_json(versions: Iterable[Version]) -> dict[str, Any]:
-    """What `status_message` is in JSON. It needs no message, and so no TensorFlow, which is imported meanwhile."""
+    """Return `status_message` as JSON. This works while TensorFlow, which the messages need, is still loading."""
     entries = []
     for version in versions:
         code, message = ("OK", "") if version.error is None else (version.error.code, str(version.error))
@@ -56,12 +56,13 @@ def metadata_json(version: Version) -> dict[str, Any]:
     )
     return {
         "model_spec": {"name": version.model, "signature_name": "", "version": str(version.number)},
-        "metadata": {SIGNATURES: signatures},
+        "metadata": {SIGNATURE_FIELD: signatures},
     }
 
 
 def _signatures(version: Version) -> Any:
-    made = messages().SignatureDefMap()
+    signatures = messages().SignatureDefMap()
+    assert version.session is not None, "an available version has a session"
     for name, definition in version.session.definitions.items():
-        made.signature_def[name].ParseFromString(definition.SerializeToString())
-    return made
+        signatures.signature_def[name].ParseFromString(definition.SerializeToString())
+    return signatures

@@ -1,9 +1,10 @@
-"""Warming a version before it answers: the first execution of a graph is many times slower than the next."""
+"""Warm up a version before it answers: the first execution of a graph is many times slower than later ones."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,19 @@ from kerasline.components.serving.runtime.signatures import find_signature
 
 log = logging.getLogger(__name__)
 REQUESTS = Path("assets.extra") / "tf_serving_warmup_requests"
-MOST_REQUESTS = 1000  # TensorFlow Serving's bound
+MAX_REQUESTS = 1000  # as in TensorFlow Serving
 
 
-def warm(session: SavedModelSession, folder: Path) -> dict[str, float]:
-    """Executes the recorded requests of `assets.extra/tf_serving_warmup_requests`, a TFRecord of PredictionLog.
+def warm_up(session: SavedModelSession, folder: Path) -> dict[str, float]:
+    """Execute the requests recorded in `assets.extra/tf_serving_warmup_requests`, a TFRecord file of PredictionLog.
 
-    Every signature that those leave cold is executed with one row of zeros and empty texts.
+    Signatures without a recorded request are executed with one row of zeros and empty strings.
 
     Returns:
-        The time in seconds of the last execution of each signature.
+        The duration in seconds of the last execution of each signature.
 
     Raises:
-        RequestError: a recorded request is broken, or the model refuses it.
+        RequestError: a recorded request is damaged, or the model rejects it.
     """
     seconds = {}
     file = folder / REQUESTS
@@ -43,24 +44,24 @@ def warm(session: SavedModelSession, folder: Path) -> dict[str, float]:
                 arrays = _zeros(signature)
                 _timed(session, signature, arrays)
                 seconds[name] = _timed(session, signature, arrays)
-            except Exception as error:  # a made-up row may well be one that the model cannot take
-                log.debug("%s: signature %s is not warmed: %s", folder, name, error)
+            except Exception as error:  # the model may legitimately reject a row of zeros
+                log.debug("%s: signature %s not warmed up: %s", folder, name, error)
     return seconds
 
 
-def _recorded(session: SavedModelSession, file: Path) -> Any:
+def _recorded(session: SavedModelSession, file: Path) -> Iterator[tuple[Signature, list[np.ndarray]]]:
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 
-    from kerasline.components.serving.grpc.protos import messages
+    from kerasline.components.serving.grpc.messages import messages
 
     for number, record in enumerate(tf.data.TFRecordDataset(str(file)).as_numpy_iterator()):
-        if number >= MOST_REQUESTS:
-            raise invalid(f"{file}: more than {MOST_REQUESTS} warm-up requests")
+        if number >= MAX_REQUESTS:
+            raise invalid(f"{file}: more than {MAX_REQUESTS} warm-up requests")
         try:
             yield _request(session, messages().PredictionLog.FromString(record))
         except DecodeError as error:
-            raise invalid(f"{file}: record {number} is no PredictionLog") from error
+            raise invalid(f"{file}: record {number} is not a PredictionLog") from error
         except RequestError as error:
             raise RequestError(error.code, f"{file}: record {number}: {error}") from error
 
@@ -68,21 +69,21 @@ def _recorded(session: SavedModelSession, file: Path) -> Any:
 def _request(session: SavedModelSession, recorded: Any) -> tuple[Signature, list[np.ndarray]]:
     kind = recorded.WhichOneof("log_type")
     if kind is None:
-        raise invalid("only Predict, Classify and Regress can be warmed up with")
+        raise invalid("expected a Predict, Classify or Regress request")
     request = getattr(recorded, kind).request
     signature = find_signature(session, request.model_spec.signature_name)
     if kind == "predict_log":
         return signature, tensor_codec.predict_arrays(request.inputs, signature)
-    given = examples.from_proto(request.input)
+    given = tensor_codec.read_examples(request.input)
     return signature, examples.to_inputs(given, signature, fills_missing=session.fills_missing)
 
 
 def _zeros(signature: Signature) -> list[np.ndarray]:
-    made = []
+    arrays = []
     for spec in signature.inputs.values():
         shape = [1 if size is None else size for size in spec.shape or ()]
-        made.append(np.full(shape, b"", object) if spec.is_string else np.zeros(shape, spec.dtype))
-    return made
+        arrays.append(np.full(shape, b"", object) if spec.is_string else np.zeros(shape, spec.dtype))
+    return arrays
 
 
 def _timed(session: SavedModelSession, signature: Signature, arrays: list[np.ndarray]) -> float:

@@ -20,7 +20,7 @@ def model_folders(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def ours(model_folders, tmp_path_factory):
-    """Our server, with both versions of half, 1 labelled `stable`."""
+    """kerasline's server with both versions of half; version 1 is labelled `stable`."""
     with servers.serving(
         tmp_path_factory.mktemp("server"),
         "--model",
@@ -37,11 +37,11 @@ def ours(model_folders, tmp_path_factory):
 
 @pytest.fixture(scope="session", params=["kerasline", "tensorflow_model_server"])
 def server(request, model_folders, tmp_path_factory):
-    """What TensorFlow Serving documents is asked of ours, and of the genuine one where there is one."""
+    """kerasline's server, and TensorFlow Serving's if it is installed, for tests of documented behavior."""
     if request.param == "kerasline":
         yield request.getfixturevalue("ours")
         return
-    if servers.GENUINE is None:
+    if servers.TENSORFLOW_SERVING is None:
         pytest.skip("no tensorflow_model_server on the PATH")
-    with servers.serving_genuinely(tmp_path_factory.mktemp("genuine"), model_folders) as genuine:
-        yield genuine
+    with servers.tensorflow_serving(tmp_path_factory.mktemp("original"), model_folders) as original:
+        yield original

@@ -1,4 +1,4 @@
-"""HTTP/2 by hand, for what no well-behaved client sends: RFC 9113's frames, RFC 7541's literal fields."""
+"""Raw HTTP/2 that no well-behaved client sends: frames of RFC 9113 and literal fields of RFC 7541."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def field(name: str, value: str) -> bytes:
-    """Literal, neither indexed nor of Huffman's code; shorter than 127 bytes."""
+    """Encode a literal field, not indexed and without Huffman code, shorter than 127 bytes."""
     return b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
 
 
 def call(stream: int, path: str = PREDICT, **more: str) -> bytes:
-    """The HEADERS of a gRPC call; `more` by names with `_` for `-`."""
+    """Return the HEADERS frame of a gRPC call. In the names of `more`, `_` stands for `-`."""
     fields = {
         ":method": "POST",
         ":scheme": "http",
@@ -38,12 +38,12 @@ def call(stream: int, path: str = PREDICT, **more: str) -> bytes:
 
 
 def message(body: bytes, *, length: int | None = None, compressed: int = 0) -> bytes:
-    """gRPC's prefix and the body; `length` as the prefix has it."""
+    """Return gRPC's prefix and the body. `length` overrides the length in the prefix."""
     return struct.pack(">BI", compressed, len(body) if length is None else length) + body
 
 
 class Connection:
-    """A connection over which anything can be sent."""
+    """A connection that sends arbitrary bytes."""
 
     def __init__(self, port: int, seconds: float = 20.0):
         self._socket = socket.create_connection(("127.0.0.1", port), seconds)
@@ -60,7 +60,7 @@ class Connection:
         return self
 
     def send(self, data: bytes) -> bool:
-        """Whether the server still took it."""
+        """Return whether the server still accepted the data."""
         try:
             self._socket.sendall(data)
             return True
@@ -68,7 +68,7 @@ class Connection:
             return False
 
     def answer(self, stream: int = 1) -> dict[str, str]:
-        """The fields of an answer, head and trailers together; those that came before the server hung up."""
+        """Return the header and trailer fields of a response that arrived before the server closed."""
         fields: dict[str, str] = {}
         decoder = hpack.Decoder()
         try:
@@ -94,7 +94,7 @@ class Connection:
         return data
 
     def is_closed(self) -> bool:
-        """Whether the server hangs up, whatever it sends before, within the connection's seconds."""
+        """Return whether the server closes the connection before the timeout, ignoring what it sends."""
         try:
             while self._socket.recv(65536):
                 pass

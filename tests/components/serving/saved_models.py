@@ -1,4 +1,4 @@
-"""Small SavedModels whose answers a formula gives."""
+"""Small SavedModels whose outputs follow a formula."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def save_half_plus(folder: Path, addend: float = 2.0) -> Path:
-    """x / 2 + addend, as in TensorFlow Serving's documents.
+    """x / 2 + addend, as in TensorFlow Serving's documentation.
 
     `serving_default` takes x of shape (None,); `tensorflow/serving/regress` and `.../classify` take
-    serialised Examples with a feature x. Classes are `low` and `high`, with scores y and -y.
+    serialized Examples with a feature x. Classes are `low` and `high`, with scores y and -y.
     """
     import tensorflow as tf
 
@@ -40,17 +40,17 @@ def save_half_plus(folder: Path, addend: float = 2.0) -> Path:
 
     module = HalfPlus()
     methods = {"regress": module.regress, "classify": module.classify}
-    aside = folder.with_name(f".{folder.name}.aside")
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
     tf.saved_model.save(
         module,
-        str(aside),
+        str(unfinished),
         signatures={
             "serving_default": module.predict,
             **{f"tensorflow/serving/{name}": method for name, method in methods.items()},
         },
     )
-    _set_methods(aside, [f"tensorflow/serving/{name}" for name in methods])
-    os.rename(aside, folder)
+    _set_methods(unfinished, [f"tensorflow/serving/{name}" for name in methods])
+    os.rename(unfinished, folder)
     return folder
 
 
@@ -98,7 +98,7 @@ def save_mixed(folder: Path) -> Path:
 
 
 def save_heavy(folder: Path, size: int = 3000) -> Path:
-    """x (None,) to the sum of a product of two size x size matrices of x: seconds of work, then x * size ** 3."""
+    """x (None,) to the sum of a product of two size x size matrices of x: seconds of work."""
     import tensorflow as tf
 
     class Heavy(tf.Module):
@@ -115,7 +115,7 @@ def save_heavy(folder: Path, size: int = 3000) -> Path:
 
 
 def write_warm_up(folder: Path, xs: list[float]) -> Path:
-    """Records a Predict for each x, with TensorFlow Serving's own messages."""
+    """Record a Predict request for each x, with TensorFlow Serving's own messages."""
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
 
@@ -131,7 +131,7 @@ def write_warm_up(folder: Path, xs: list[float]) -> Path:
 
 
 def _set_methods(folder: Path, names: list[str]) -> None:
-    """TensorFlow 2 writes the method of Predict into each signature; the others are set in the file."""
+    """Set the method names in the file, because TensorFlow 2 writes the one of Predict into each signature."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     file = folder / "saved_model.pb"

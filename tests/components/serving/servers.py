@@ -1,4 +1,4 @@
-"""Real servers, each a process on free ports of the loopback."""
+"""Server processes on free ports of the loopback interface."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 START_SECONDS = 120.0
-GENUINE = shutil.which("tensorflow_model_server")
+TENSORFLOW_SERVING = shutil.which("tensorflow_model_server")
 
 
 class Server:
-    """A running server: ours, or the genuine one."""
+    """A running server: kerasline's or TensorFlow Serving's."""
 
     def __init__(self, process: subprocess.Popen, rest_port: int, grpc_port: int, log: Path):
         self.process, self.rest_port, self.grpc_port, self.log = process, rest_port, grpc_port, log
@@ -38,7 +38,7 @@ class Server:
         return self.request("GET", path, None, **headers)
 
     def post(self, path: str, body: Any, **headers: str) -> tuple[int, Any]:
-        """Status and decoded JSON; bytes are sent as they are."""
+        """Return status and decoded JSON. Bytes are sent unchanged."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self.request("POST", path, data, **headers)
 
@@ -74,7 +74,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[Server]:
-    """`run_pipeline.py serve ARGUMENTS`, ready; `folder` takes its logs."""
+    """Run `run_pipeline.py serve ARGUMENTS`, wait until it is ready, and write its log to `folder`."""
     server = start(folder, *arguments, environment=environment)
     try:
         wait_until(lambda: "ready" in server.log.read_text(), server)
@@ -101,8 +101,8 @@ def start(folder: Path, *arguments: str, environment: dict[str, str] | None = No
 
 
 @contextlib.contextmanager
-def serving_genuinely(folder: Path, models: dict[str, Path]) -> Iterator[Server]:
-    """TensorFlow Serving's own server, from the PATH."""
+def tensorflow_serving(folder: Path, models: dict[str, Path]) -> Iterator[Server]:
+    """Run TensorFlow Serving's own server from the PATH."""
     rest_port, grpc_port = free_port(), free_port()
     config = folder / "models.config"
     entries = "".join(
@@ -110,10 +110,15 @@ def serving_genuinely(folder: Path, models: dict[str, Path]) -> Iterator[Server]
         for name, path in models.items()
     )
     config.write_text(f"model_config_list {{\n{entries}}}\n")
-    log = folder / "genuine.log"
+    log = folder / "tensorflow_serving.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [GENUINE, f"--rest_api_port={rest_port}", f"--port={grpc_port}", f"--model_config_file={config}"],
+            [
+                TENSORFLOW_SERVING,
+                f"--rest_api_port={rest_port}",
+                f"--port={grpc_port}",
+                f"--model_config_file={config}",
+            ],
             stdout=out,
             stderr=subprocess.STDOUT,
         )
@@ -137,7 +142,7 @@ def wait_until(is_so: Any, server: Server | None = None, seconds: float = START_
     end = time.monotonic() + seconds
     while not is_so():
         if server is not None and server.process.poll() is not None:
-            raise AssertionError(f"the server ended: {server.log.read_text()}")
+            raise AssertionError(f"the server exited: {server.log.read_text()}")
         if time.monotonic() > end:
-            raise AssertionError(f"waited in vain; {server.log.read_text() if server else ''}")
+            raise AssertionError(f"timed out; {server.log.read_text() if server else ''}")
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""REST, gRPC and a call in the process give the same outputs for any inputs."""
+"""REST, gRPC and in-process calls give the same outputs for any inputs."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def encoded(text: bytes) -> dict:
     return {"b64": base64.b64encode(text).decode()}
 
 
-def assert_float32(given: object, wanted: np.ndarray) -> None:
+def assert_float32(given: object, expected: np.ndarray) -> None:
     """Equal as float32: nothing is lost in JSON. Subnormal sums count as 0, as in some of TensorFlow's threads."""
     tiny = float(np.finfo(np.float32).tiny)
-    np.testing.assert_allclose(np.array(given, np.float32), wanted, rtol=0, atol=tiny)
+    np.testing.assert_allclose(np.array(given, np.float32), expected, rtol=0, atol=tiny)
 
 
 @MANY
@@ -79,16 +79,16 @@ def test_named_inputs(ours, predict, in_process, values):
         "count": np.array([[one] for _, one, _ in values], np.int64),
         "word": np.array([[one] for _, _, one in values], object),
     }
-    wanted = {
+    expected = {
         name: value.numpy()
         for name, value in in_process["serving_default"](**{k: tf.constant(v) for k, v in inputs.items()}).items()
     }
-    told = by_grpc(predict, "serving_default", inputs)
-    assert_float32(told["scores"], wanted["scores"])
-    assert told["echo_bytes"].tolist() == wanted["echo_bytes"].tolist() == inputs["word"].tolist()
+    from_grpc = by_grpc(predict, "serving_default", inputs)
+    assert_float32(from_grpc["scores"], expected["scores"])
+    assert from_grpc["echo_bytes"].tolist() == expected["echo_bytes"].tolist() == inputs["word"].tolist()
     instances = [{"number": [a], "count": [b], "word": [encoded(c)]} for a, b, c in values]
     predictions = by_rest(ours, "serving_default", {"instances": instances})["predictions"]
-    assert_float32([one["scores"] for one in predictions], wanted["scores"])
+    assert_float32([one["scores"] for one in predictions], expected["scores"])
     assert [one["echo_bytes"] for one in predictions] == [[encoded(c)] for _, _, c in values]
 
 
@@ -98,22 +98,22 @@ def test_matrices_of_any_width(ours, predict, in_process, values):
     import tensorflow as tf
 
     array = np.array(values, np.float32)
-    wanted = {name: v.numpy() for name, v in in_process["shapes"](values=tf.constant(array)).items()}
-    told = by_grpc(predict, "shapes", {"values": array})
+    expected = {name: v.numpy() for name, v in in_process["shapes"](values=tf.constant(array)).items()}
+    from_grpc = by_grpc(predict, "shapes", {"values": array})
     outputs = by_rest(ours, "shapes", {"inputs": {"values": values}})["outputs"]
     for name in ("sum", "values"):
-        assert_float32(told[name], wanted[name])
-        assert_float32(outputs[name], wanted[name])
+        assert_float32(from_grpc[name], expected[name])
+        assert_float32(outputs[name], expected[name])
 
 
 @MANY
 @given(st.floats(allow_nan=False), st.lists(st.integers(-(2**20), 2**20), min_size=2, max_size=2))
 def test_scalars_keep_their_64_bits(ours, predict, a, b):
-    wanted = a * sum(b)
+    expected = a * sum(b)
     inputs = {"a": np.float64(a), "b": np.array(b, np.int32)}
-    told = [
+    from_grpc = [
         by_grpc(predict, "scalars", inputs)["product"][()],
         by_rest(ours, "scalars", {"inputs": {"a": a, "b": b}})["outputs"],
     ]
-    for one in told:
-        assert one == wanted or (math.isnan(one) and math.isnan(wanted))
+    for one in from_grpc:
+        assert one == expected or (math.isnan(one) and math.isnan(expected))

@@ -1,4 +1,4 @@
-"""The batcher alone, in an event loop: whom a bad request may harm, and what waits for nobody."""
+"""The batcher alone in an event loop: isolation of bad requests, deadlines and batch boundaries."""
 
 import asyncio
 import threading
@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from kerasline.components.models.signatures import Signature, TensorSpec
-from kerasline.components.serving.runtime.batching import MOST_SECONDS, Batcher
+from kerasline.components.serving.runtime.batching import MAX_GATHER_SECONDS, Batcher
 from kerasline.components.serving.runtime.errors import RequestError
-from kerasline.components.serving.settings import BatchSettings
+from kerasline.components.serving.runtime.settings import BatchSettings
 
 FLOATS = TensorSpec("x", 1, np.dtype("float32"), (None,))
 SIGNATURE = Signature("serving_default", "", {"x": FLOATS}, {"y": FLOATS})
 
 
 class Row:
-    """One row of a request, which is made an array later."""
+    """One row, converted to an array later."""
 
     rows = 1
 
@@ -36,7 +36,7 @@ class Row:
 
 
 def batched(work, call):
-    """What a coroutine gives that is handed a batcher of its own."""
+    """Return the result of a coroutine function that receives a batcher."""
 
     async def run():
         with ThreadPoolExecutor(2) as threads:
@@ -46,7 +46,7 @@ def batched(work, call):
     return asyncio.run(run())
 
 
-def test_a_request_for_which_memory_runs_out_fails_alone():
+def test_request_that_exhausts_memory_fails_alone():
     async def work(batcher):
         later = time.monotonic() + 60
         futures = [batcher.submit(Row(number), later) for number in (1, None, 2)]
@@ -57,7 +57,7 @@ def test_a_request_for_which_memory_runs_out_fails_alone():
     assert isinstance(bad, RequestError) and bad.code == "RESOURCE_EXHAUSTED"
 
 
-def test_requests_whose_time_is_up_hold_neither_their_inputs_nor_a_place_in_the_queue():
+def test_expired_requests_free_their_inputs_and_queue_places():
     proceed = threading.Event()
 
     def call(arrays):
@@ -66,12 +66,12 @@ def test_requests_whose_time_is_up_hold_neither_their_inputs_nor_a_place_in_the_
 
     async def work(batcher):
         first = batcher.submit([np.ones(1, np.float32)], time.monotonic() + 60)
-        await asyncio.sleep(0.1)  # it is being executed
+        await asyncio.sleep(0.1)  # it is executing
         inputs = np.ones(1000, np.float32)
         held = weakref.ref(inputs)
         late = batcher.submit([inputs], time.monotonic() + 0.05)
         del inputs
-        with pytest.raises(RequestError, match="time is up"):
+        with pytest.raises(RequestError, match="deadline of the request was exceeded"):
             await late
         del late
         for _ in range(100):
@@ -86,7 +86,7 @@ def test_requests_whose_time_is_up_hold_neither_their_inputs_nor_a_place_in_the_
 
 
 def sizes_of(turns):
-    """The batches of requests one row each, submitted in these turns of the loop."""
+    """Return the batch sizes for one-row requests submitted in these turns of the event loop."""
     sizes = []
 
     def call(arrays):
@@ -106,15 +106,15 @@ def sizes_of(turns):
 
 
 @pytest.mark.parametrize("turns", [[0], [0, 0, 0], [0, 1, 2, 3, 4, 5, 6], [0, 1, 1, 2, 4, 5]])
-def test_what_comes_turn_by_turn_is_one_batch(turns):
+def test_requests_of_consecutive_turns_form_one_batch(turns):
     assert sizes_of(turns) == [len(turns)]
 
 
-def test_nothing_that_comes_later_is_waited_for():
+def test_batch_does_not_wait_for_later_requests():
     assert sizes_of([0, 1, 10, 11])[0] == 2
 
 
-def test_nobody_waits_for_ever_where_each_turn_brings_one_more():
+def test_batch_starts_although_every_turn_brings_a_request():
     sizes = []
 
     def call(arrays):
@@ -124,7 +124,7 @@ def test_nobody_waits_for_ever_where_each_turn_brings_one_more():
     async def work(batcher):
         futures, end = [batcher.submit(Row(0), time.monotonic() + 60)], time.monotonic() + 20
         while not futures[0].done() and time.monotonic() < end:
-            time.sleep(10 * MOST_SECONDS / BatchSettings().rows)  # so that the batch's time is up before it is full
+            time.sleep(10 * MAX_GATHER_SECONDS / BatchSettings().rows)  # so that time ends the batch before it is full
             futures.append(batcher.submit(Row(0), time.monotonic() + 60))
             await asyncio.sleep(0)
         await asyncio.gather(*futures)

@@ -1,4 +1,4 @@
-"""What becomes of an exception that nobody foresaw."""
+"""Conversion and logging of unexpected exceptions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def failed(work) -> RequestError:
         return from_exception(error)
 
 
-def test_a_fault_of_ours_is_internal_and_its_traceback_is_in_the_log_once(caplog):
+def test_unexpected_error_is_internal_and_logged_once(caplog):
     def work():
         return {}["nothing here"]
 
@@ -25,7 +25,7 @@ def test_a_fault_of_ours_is_internal_and_its_traceback_is_in_the_log_once(caplog
     assert "in work" in record.getMessage() and "KeyError: 'nothing here'" in record.getMessage()
 
 
-def test_what_a_client_did_is_not_in_the_log(caplog):
+def test_client_errors_are_not_logged(caplog):
     def refuse():
         raise RequestError("INVALID_ARGUMENT", "no")
 

@@ -1,4 +1,4 @@
-"""The gRPC services, asked with the genuine stubs of tensorflow-serving-api."""
+"""The gRPC services, called with the stubs of tensorflow-serving-api."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def test_predict_takes_texts_and_integers(stubs):
     assert tf.make_ndarray(outputs["echo_bytes"]).tolist() == [["héron".encode()]]
 
 
-def test_predict_takes_values_in_typed_fields_and_fills_up(stubs):
-    """TensorProto may hold fewer values than places: the last one fills the rest."""
+def test_predict_reads_typed_fields_and_repeats_the_last_value(stubs):
+    """A TensorProto may hold fewer values than elements: the last value fills the rest."""
     from tensorflow_serving.apis import predict_pb2
 
     request = predict_pb2.PredictRequest()
@@ -180,8 +180,8 @@ def test_errors(stubs, request_of, code, words):
     assert words in refused.value.details()
 
 
-class TestOursAlone:
-    """What TensorFlow Serving has not, or does not specify."""
+class TestBeyondTensorFlowServing:
+    """Behavior that TensorFlow Serving lacks or does not specify."""
 
     @pytest.fixture(scope="class")
     def prediction(self, ours):
@@ -202,14 +202,14 @@ class TestOursAlone:
         (row,) = prediction.Classify(request, 60).result.classifications
         assert [one.score for one in row.classes] == [1.5, 7.0, 3.0]
 
-    def test_a_feature_that_is_missing_is_named(self, prediction):
+    def test_missing_feature_is_named(self, prediction):
         with pytest.raises(grpc.RpcError) as refused:
             prediction.Classify(classification_request("mixed", "", [{"number": 1.5, "word": b"abc"}]), 60)
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "Feature: count" in refused.value.details()
 
-    def test_huge_shapes_with_few_values_are_refused(self, prediction, ours):
-        """A TensorProto of some bytes must not become an array of gigabytes."""
+    def test_huge_shape_with_few_values_is_rejected(self, prediction, ours):
+        """A TensorProto of a few bytes must not become an array of gigabytes."""
         from tensorflow_serving.apis import predict_pb2
 
         before = ours.resident_bytes()
@@ -223,14 +223,14 @@ class TestOursAlone:
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert ours.resident_bytes() - before < 100 << 20
 
-    def test_bytes_that_are_no_message_are_refused(self, ours):
+    def test_malformed_message_is_rejected(self, ours):
         with grpc.insecure_channel(f"127.0.0.1:{ours.grpc_port}") as channel:
             call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
             with pytest.raises(grpc.RpcError) as refused:
                 call(b"\xff\xff\xff", 60)
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
-    def test_a_message_that_is_too_large_is_refused(self, prediction):
+    def test_too_large_message_is_rejected(self, prediction):
         with pytest.raises(grpc.RpcError) as refused:
             prediction.Predict(predict_request("half", x=np.zeros(2 << 20, np.float32)), 60)
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -1,4 +1,4 @@
-"""What the gRPC face does with clients that are no good ones, and with what few clients do."""
+"""The gRPC server with hostile clients and unusual requests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MEBIBYTE = 1 << 20
 
 @pytest.fixture
 def predict(ours):
-    """Predict by a channel of its own, from bytes to bytes."""
+    """Predict from bytes to bytes, over a separate channel."""
     with grpc.insecure_channel(f"127.0.0.1:{ours.grpc_port}") as channel:
         yield channel.unary_unary(PREDICT)
 
@@ -58,8 +58,8 @@ def refusal(predict, body: bytes, **more) -> tuple[str, str]:
     return refused.value.code().name, refused.value.details()
 
 
-def told(connection: Connection) -> str:
-    """An answer's grpc-message."""
+def grpc_message(connection: Connection) -> str:
+    """Return the grpc-message of a response."""
     return connection.answer().get("grpc-message", "")
 
 
@@ -68,14 +68,14 @@ def test_compressed_messages_are_read(ours, compression):
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_service_pb2_grpc
 
-    values = np.zeros(10_000, np.float32)  # so many that gRPC thinks compression worth while
+    values = np.zeros(10_000, np.float32)  # enough for gRPC to compress
     with grpc.insecure_channel(f"127.0.0.1:{ours.grpc_port}", compression=compression) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         outputs = stub.Predict(predict_request("half", x=values), 60).outputs
     np.testing.assert_array_equal(tf.make_ndarray(outputs["y"]), values + 3)
 
 
-def test_a_compressed_bomb_is_refused_and_takes_no_memory(ours, request_bytes):
+def test_decompression_bomb_is_rejected_without_memory(ours, request_bytes):
     bomb = gzip.compress(b"\x00" * (64 * MEBIBYTE))
     before = ours.resident_bytes()
     with Connection(ours.grpc_port).begin() as connection:
@@ -83,7 +83,7 @@ def test_a_compressed_bomb_is_refused_and_takes_no_memory(ours, request_bytes):
         pieces = [body[at : at + 16384] for at in range(0, len(body), 16384)]
         connection.send(call(1, grpc_encoding="gzip") + b"".join(frame(DATA, 0, 1, piece) for piece in pieces[:-1]))
         connection.send(frame(DATA, END_STREAM, 1, pieces[-1]))
-        assert "larger than" in told(connection)
+        assert "larger than" in grpc_message(connection)
     assert ours.resident_bytes() - before < 100 * MEBIBYTE
 
 
@@ -95,10 +95,10 @@ def test_a_compressed_bomb_is_refused_and_takes_no_memory(ours, request_bytes):
         ("gzip", gzip.compress(b"abc" * 100, mtime=0)[:-10], "ends too early"),
     ],
 )
-def test_what_cannot_be_decompressed_is_refused(ours, encoding, body, words):
+def test_undecompressable_messages_are_rejected(ours, encoding, body, words):
     with Connection(ours.grpc_port).begin() as connection:
         connection.send(call(1, grpc_encoding=encoding) + frame(DATA, END_STREAM, 1, message(body, compressed=1)))
-        assert words in told(connection)
+        assert words in grpc_message(connection)
 
 
 @pytest.mark.parametrize(
@@ -107,21 +107,21 @@ def test_what_cannot_be_decompressed_is_refused(ours, encoding, body, words):
         (b"", "ended before"),
         (b"\x00\x00", "ended before"),
         (message(b"abc", length=10), "ended before"),
-        (message(b"abc", length=1), "one message"),
+        (message(b"abc", length=1), "expected one message"),
         (message(b"") + message(b""), "one message"),
         (message(b"", length=(1 << 32) - 1), "larger than"),
     ],
 )
-def test_prefixes_that_lie_are_refused(ours, body, words):
+def test_wrong_length_prefixes_are_rejected(ours, body, words):
     with Connection(ours.grpc_port).begin() as connection:
         connection.send(call(1) + frame(DATA, END_STREAM, 1, body))
-        assert words in told(connection)
+        assert words in grpc_message(connection)
 
 
-def test_a_message_that_is_too_large_is_refused_before_it_comes(ours):
+def test_too_large_message_is_rejected_before_it_arrives(ours):
     with Connection(ours.grpc_port).begin() as connection:
         connection.send(call(1) + frame(DATA, 0, 1, message(b"", length=5 * MEBIBYTE)))
-        assert "larger than" in told(connection)
+        assert "larger than" in grpc_message(connection)
 
 
 def test_a_message_in_the_smallest_pieces_is_read(ours, request_bytes):
@@ -139,7 +139,7 @@ def test_other_methods_are_unimplemented(ours):
             assert code == "UNIMPLEMENTED" and path[:50] in details
 
 
-def test_errors_keep_their_letters(ours, predict):
+def test_error_messages_keep_all_characters(ours, predict):
     """A status's message is percent-encoded: what is outside ASCII, and the percent sign itself."""
     import tensorflow_serving.apis.predict_pb2 as messages
 
@@ -149,17 +149,17 @@ def test_errors_keep_their_letters(ours, predict):
     assert code == "NOT_FOUND" and "héron 100% \n\N{BIRD}" in details
 
 
-def test_what_is_not_grpc_is_415(ours):
+def test_other_content_types_are_415(ours):
     with Connection(ours.grpc_port).begin() as connection:
         connection.send(call(1, content_type="application/json") + frame(DATA, END_STREAM, 1, b"{}"))
         assert connection.answer()[":status"] == "415"
 
 
 @pytest.mark.parametrize("given", ["1", "1x", "-1S", "123456789S", "1.5S", "S"])
-def test_malformed_timeouts_are_refused(ours, given, request_bytes):
+def test_malformed_timeouts_are_rejected(ours, given, request_bytes):
     with Connection(ours.grpc_port).begin() as connection:
         connection.send(call(1, grpc_timeout=given) + frame(DATA, END_STREAM, 1, message(request_bytes)))
-        assert "grpc-timeout" in told(connection)
+        assert "grpc-timeout" in grpc_message(connection)
 
 
 @pytest.mark.parametrize(
@@ -178,14 +178,14 @@ def test_malformed_timeouts_are_refused(ours, given, request_bytes):
     ],
     ids=["HTTP/1.1", "TLS", "bytes", "frame", "settings", "data", "index", "literal", "continuation", "ping"],
 )
-def test_what_is_not_http2_is_hung_up_on(ours, data):
+def test_connections_without_http2_are_closed(ours, data):
     with Connection(ours.grpc_port) as connection:
         connection.send(data)
         assert connection.is_closed()
 
 
-def test_a_head_without_end_is_bounded(ours):
-    """CVE-2024-27316: CONTINUATION frames for ever."""
+def test_endless_headers_are_limited(ours):
+    """CVE-2024-27316: endless CONTINUATION frames."""
     before = ours.resident_bytes()
     block = b"".join(field(f"x-{number}", "a" * 100) for number in range(140))
     with Connection(ours.grpc_port).begin() as connection:
@@ -197,7 +197,7 @@ def test_a_head_without_end_is_bounded(ours):
     assert ours.resident_bytes() - before < 50 * MEBIBYTE
 
 
-def test_streams_that_are_reset_at_once_are_bounded(ours, request_bytes):
+def test_rapidly_reset_streams_are_limited(ours, request_bytes):
     """CVE-2023-44487: a client that opens and resets streams as fast as it can."""
     before = ours.resident_bytes()
     with Connection(ours.grpc_port).begin() as connection:
@@ -209,8 +209,8 @@ def test_streams_that_are_reset_at_once_are_bounded(ours, request_bytes):
     assert ours.resident_bytes() - before < 100 * MEBIBYTE
 
 
-def test_pings_and_settings_without_end_take_no_memory(ours):
-    """CVE-2019-9512 and 9515: what the server answers is not read."""
+def test_endless_pings_and_settings_take_no_memory(ours):
+    """CVE-2019-9512 and 9515: the client does not read the responses."""
     before = ours.resident_bytes()
     with Connection(ours.grpc_port, seconds=2.0).begin() as connection:
         for _ in range(200):
@@ -219,7 +219,7 @@ def test_pings_and_settings_without_end_take_no_memory(ours):
     assert ours.resident_bytes() - before < 100 * MEBIBYTE
 
 
-def test_calls_that_are_cancelled_are_let_go(ours, request_bytes):
+def test_cancelled_calls_are_released(ours, request_bytes):
     cancelled = ours.metric("kerasline_requests_total", protocol="grpc", code="CANCELLED")
     with Connection(ours.grpc_port).begin() as connection:
         connection.send(call(1) + frame(DATA, 0, 1, message(request_bytes, length=MEBIBYTE)))
@@ -231,7 +231,7 @@ def test_calls_that_are_cancelled_are_let_go(ours, request_bytes):
         )
 
 
-def test_slow_and_many_clients_are_cut_off(model_folders, tmp_path, request_bytes):
+def test_slow_and_excess_clients_are_disconnected(model_folders, tmp_path, request_bytes):
     with serving(
         tmp_path,
         str(model_folders["half"]),
@@ -261,7 +261,7 @@ def test_slow_and_many_clients_are_cut_off(model_folders, tmp_path, request_byte
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             assert channel.unary_unary(PREDICT)(request_bytes, 60, wait_for_ready=True)
 
-        # The bound on the bytes under way holds before they have come.
+        # The limit on pending bytes applies before they arrive.
         with Connection(port).begin() as connection:
             announced = message(b"", length=3 * MEBIBYTE // 2)
             connection.send(call(1) + frame(DATA, 0, 1, announced))
@@ -270,7 +270,7 @@ def test_slow_and_many_clients_are_cut_off(model_folders, tmp_path, request_byte
             assert "too many bytes" in connection.answer(stream=3)["grpc-message"]
 
 
-def test_goaway_and_hanging_up_in_the_midst_are_no_errors(ours, request_bytes):
+def test_abrupt_disconnects_are_not_logged_as_errors(ours, request_bytes):
     for _ in range(50):
         with Connection(ours.grpc_port).begin() as connection:
             connection.send(call(1) + frame(DATA, END_STREAM, 1, message(request_bytes)))

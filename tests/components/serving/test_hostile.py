@@ -1,4 +1,4 @@
-"""Hostile input: clear refusals, flat memory, and a server that still serves after."""
+"""Hostile input: clear errors, constant memory, and a server that still serves afterwards."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def still_serves(ours):
 
 
 def exchange(server, data: bytes, seconds: float = 20.0) -> bytes:
-    """Raw bytes to the server, and all that it answers until it hangs up or falls silent."""
+    """Send raw bytes and return everything received until the server closes or is silent."""
     with socket.create_connection(("127.0.0.1", server.rest_port), seconds) as connection:
         connection.settimeout(seconds)
         answer = b""
         try:
             connection.sendall(data)
         except OSError:
-            pass  # it hung up in the middle; what it said before is read below
+            pass  # it closed early; its response is read below
         try:
             while block := connection.recv(65536):
                 answer += block
@@ -137,14 +137,14 @@ def test_malformed_examples_are_400(ours, body, method):
         ("/v1/models/half/versions/%D9%A3:predict", 400),
     ],
 )
-def test_path_tricks_find_nothing(ours, path, status):
+def test_malicious_paths_find_nothing(ours, path, status):
     answer = exchange(ours, post_bytes(b'{"instances": [1]}', path=path))
     head, _, body = answer.partition(b"\r\n\r\n")
     assert int(head.split()[1]) == status
     assert json.loads(body)["error"]
 
 
-def test_other_methods_are_refused(ours):
+def test_other_methods_are_rejected(ours):
     for method in ("GET", "PUT", "DELETE", "PATCH", "OPTIONS"):
         status, answer = ours.request(method, PREDICT, None)
         assert (status, answer) == (400, {"error": f"Malformed request: {method} {PREDICT}"})
@@ -167,17 +167,17 @@ def test_other_methods_are_refused(ours):
     ],
     ids=lambda data: data[:30].decode("latin-1"),
 )
-def test_malformed_heads_are_refused(ours, data):
+def test_malformed_headers_are_rejected(ours, data):
     answer = exchange(ours, data)
     assert 400 <= int(answer.split()[1]) < 500
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
 
 
-def test_a_body_that_is_too_large_is_413_and_not_kept(ours):
+def test_too_large_body_is_413_and_freed(ours):
     before = ours.resident_bytes()
     for _ in range(5):
         answer = exchange(ours, post_bytes(b" " * (16 << 20)))
-        assert not answer or int(answer.split()[1]) == 413  # hung up on while it sends, a client may see nothing
+        assert not answer or int(answer.split()[1]) == 413  # disconnected while sending, it may miss the 413
     chunked = (
         b"POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
@@ -186,7 +186,7 @@ def test_a_body_that_is_too_large_is_413_and_not_kept(ours):
     assert ours.resident_bytes() - before < 64 << 20
 
 
-def test_a_compressed_bomb_is_413(ours):
+def test_decompression_bomb_is_413(ours):
     import gzip
 
     before = ours.resident_bytes()
@@ -214,15 +214,15 @@ def test_memory_is_flat_under_malformed_requests(ours):
     assert ours.resident_bytes() - before < 24 << 20
 
 
-def test_texts_among_numbers_take_no_memory(ours):
-    """NumPy would make a text of each number, as long as the longest among them: 3 GB of this body."""
+def test_strings_among_numbers_take_no_memory(ours):
+    """NumPy would convert each number to a string of the longest length: 3 GB for this body."""
     before, began = ours.resident_bytes(), time.monotonic()
     status, answer = ours.post(PREDICT, {"instances": ["x" * 20_000] + ["a"] * 40_000})
     assert status == 400 and "is not of expected type: float32" in answer["error"]
     assert ours.resident_bytes() - before < 50 << 20 and time.monotonic() - began < 5
 
 
-def test_half_a_surrogate_pair_is_400_in_the_access_log_too(model_folders, tmp_path):
+def test_lone_surrogate_is_400_and_logged(model_folders, tmp_path):
     log = tmp_path / "access.jsonl"
     with serving(tmp_path, str(model_folders["half"]), "--access-log", str(log)) as server:
         status, _ = server.post(PREDICT, b'{"signature_name": "\\ud800", "instances": [NaN]}')
@@ -232,7 +232,7 @@ def test_half_a_surrogate_pair_is_400_in_the_access_log_too(model_folders, tmp_p
     assert [entry["status"] for entry in entries if entry["method"] == "predict"] == [400]
 
 
-def test_a_client_that_reads_slowly_gets_all_and_one_that_reads_nothing_is_cut_off(model_folders, tmp_path):
+def test_slow_reader_gets_all_and_idle_reader_is_disconnected(model_folders, tmp_path):
     body = json.dumps({"instances": [1] * 2_000_000}).encode()
     with serving(tmp_path, str(model_folders["half"]), "--idle", "1.5") as server:
         slow, silent = socket.socket(), socket.socket()
@@ -249,14 +249,14 @@ def test_a_client_that_reads_slowly_gets_all_and_one_that_reads_nothing_is_cut_o
         with pytest.raises(OSError):
             while silent.recv(1 << 20):
                 pass
-            raise OSError("hung up in order")
+            raise OSError("closed cleanly")
         for client in (slow, silent):
             client.close()
         assert server.post(PREDICT, {"instances": [1]})[0] == 200
 
 
-def test_slow_clients_are_cut_off(model_folders, tmp_path):
-    """One drips its head, one its body, one says nothing; none keeps its place, all others are served."""
+def test_slow_senders_are_disconnected(model_folders, tmp_path):
+    """Clients that send headers or body slowly, or nothing, are disconnected while others are served."""
     with serving(tmp_path, str(model_folders["half"]), "--idle", "1.5") as server:
         address = ("127.0.0.1", server.rest_port)
         beginnings = (
@@ -288,7 +288,7 @@ def test_slow_clients_are_cut_off(model_folders, tmp_path):
         assert ended == [True] * 3
 
 
-def test_a_flood_of_connections_is_bounded(model_folders, tmp_path):
+def test_excess_connections_get_503(model_folders, tmp_path):
     with serving(tmp_path, str(model_folders["half"]), "--connections", "50", "--idle", "3") as server:
         address = ("127.0.0.1", server.rest_port)
         flood = [socket.create_connection(address, 30) for _ in range(300)]
@@ -315,8 +315,8 @@ def test_a_flood_of_connections_is_bounded(model_folders, tmp_path):
         assert serves()
 
 
-def test_the_bytes_under_way_are_bounded(model_folders, tmp_path):
-    """Many large bodies at once: those beyond the bound are told to come again."""
+def test_pending_bytes_are_limited(model_folders, tmp_path):
+    """Concurrent large bodies beyond the limit get 429."""
     arguments = ("--request-megabytes", "2", "--pending-megabytes", "3")
     with serving(tmp_path, str(model_folders["half"]), *arguments) as server:
         address = ("127.0.0.1", server.rest_port)

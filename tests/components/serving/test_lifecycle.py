@@ -1,4 +1,4 @@
-"""Start, readiness, security and end of real server processes."""
+"""Start, readiness, security and shutdown of real server processes."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def half(tmp_path_factory):
     return folder
 
 
-# Root reads everything; in this wrapper it obeys the permissions of files as others do.
-OBEDIENT = (
+# Root ignores file permissions; this wrapper drops the capabilities for that.
+WITHOUT_ROOT_ACCESS = (
     ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
     if os.geteuid() == 0 and shutil.which("setpriv")
     else ()
@@ -42,7 +42,7 @@ OBEDIENT = (
 
 
 def refused(*arguments: str, within: tuple[str, ...] = ()) -> str:
-    """What `serve` says, in one line, when it will not start."""
+    """Return the one-line error of a `serve` that does not start."""
     done = forking.run(
         [*within, sys.executable, "run_pipeline.py", "serve", *arguments],
         cwd=REPOSITORY,
@@ -56,23 +56,23 @@ def refused(*arguments: str, within: tuple[str, ...] = ()) -> str:
     return errors[0]
 
 
-def test_a_folder_with_nothing_to_serve_is_one_line(tmp_path, half):
+def test_folder_without_model_fails_in_one_line(tmp_path, half):
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("")
     assert "nowhere: no such folder" in refused(str(tmp_path / "nowhere"))
     assert "empty is empty; push a model there first" in refused(str(tmp_path / "empty"))
     assert "other holds no SavedModel" in refused(str(tmp_path / "other"))
-    assert "no model; give a folder" in refused()
-    assert "NAME=DIR wanted" in refused("--model", "half")
+    assert "no model; pass a folder" in refused()
+    assert "expected NAME=DIR" in refused("--model", "half")
     assert "has no version 7; it has 1" in refused(str(half), "--label", "stable=7")
     assert "two models are named 'half'" in refused(str(half), "--model", f"half={half}")
 
 
 @pytest.mark.parametrize("as_option", [False, slowly(True)], ids=["MODEL-DIR", "--model"])
-def test_a_folder_that_cannot_be_read_is_one_line(tmp_path, as_option):
+def test_unreadable_folder_fails_in_one_line(tmp_path, as_option):
     def refused_folder(folder) -> str:
-        return refused(*(["--model", f"half={folder}"] if as_option else [str(folder)]), within=OBEDIENT)
+        return refused(*(["--model", f"half={folder}"] if as_option else [str(folder)]), within=WITHOUT_ROOT_ACCESS)
 
     (tmp_path / "circle").symlink_to("circle")
     assert "circle cannot be read: Too many levels" in refused_folder(tmp_path / "circle")
@@ -82,8 +82,8 @@ def test_a_folder_that_cannot_be_read_is_one_line(tmp_path, as_option):
     assert "file: not a folder" in refused_folder(tmp_path / "file")
     (tmp_path / "empty").mkdir()
     assert "empty is empty; push a model there first" in refused_folder(tmp_path / "empty")
-    if os.geteuid() == 0 and not OBEDIENT:
-        pytest.skip("root reads everything, and there is no setpriv to hold it back")
+    if os.geteuid() == 0 and not WITHOUT_ROOT_ACCESS:
+        pytest.skip("root reads everything, and setpriv is not available")
     (tmp_path / "closed").mkdir(mode=0)
     closed = refused_folder(tmp_path / "closed")
     assert "closed" in closed and ("cannot be read: Permission denied" in closed or "is not readable" in closed)
@@ -97,14 +97,14 @@ def test_a_folder_that_cannot_be_read_is_one_line(tmp_path, as_option):
     assert "half: cannot be loaded: version 1" in refused_folder(tmp_path / "half")
 
 
-def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path):
+def test_damaged_model_fails_in_one_line(tmp_path):
     folder = tmp_path / "broken" / "1"
     folder.mkdir(parents=True)
     (folder / "saved_model.pb").write_bytes(b"nonsense")
     assert "broken: cannot be loaded: version 1" in refused(str(folder.parent), "--rest-port", "0", "--grpc-port", "0")
 
 
-def test_a_port_that_is_taken_is_one_line(half):
+def test_port_in_use_fails_in_one_line(half):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -113,8 +113,8 @@ def test_a_port_that_is_taken_is_one_line(half):
         assert "gRPC cannot listen" in refused(str(half), "--rest-port", "0", "--grpc-port", port)
 
 
-def test_ready_after_alive(half, tmp_path):
-    """All can be asked for while the model is being loaded; readiness and answers come with the model."""
+def test_health_precedes_readiness(half, tmp_path):
+    """Every endpoint responds while the model loads; readiness and predictions follow the model."""
     server = start(tmp_path, str(half))
     try:
         seen = []
@@ -138,8 +138,8 @@ def test_ready_after_alive(half, tmp_path):
         server.stop()
 
 
-def test_sigterm_lets_requests_finish(tmp_path):
-    """A request under way is answered; readiness is gone at once; then nobody listens; the status is 0."""
+def test_sigterm_finishes_requests_in_progress(tmp_path):
+    """Readiness ends at once, the request is answered, the port closes, and the exit status is 0."""
     folder = tmp_path / "heavy"
     folder.mkdir()
     save_heavy(folder / "1")
@@ -171,8 +171,8 @@ def _ready_status(server) -> int:
 
 
 @pytest.mark.slow
-def test_sigterm_under_load_loses_nothing(half, tmp_path):
-    """Who is told `Connection: close` connects anew, until nobody listens; no request in between fails."""
+def test_sigterm_under_load_loses_no_request(half, tmp_path):
+    """Clients that receive `Connection: close` reconnect until the port closes. No request in between fails."""
     lost, answered = [], []
     with serving(tmp_path / "log", str(half)) as server:
 
@@ -188,7 +188,7 @@ def test_sigterm_under_load_loses_nothing(half, tmp_path):
                 try:
                     stays = ask_once(connection)
                 except OSError:
-                    return  # nobody listens, or nobody took the connection from the listener's queue
+                    return  # the port is closed, or the connection was never accepted
                 try:
                     while stays:
                         stays = ask_once(connection)
@@ -207,7 +207,7 @@ def test_sigterm_under_load_loses_nothing(half, tmp_path):
     assert all(one == (200, {"predictions": [2.0]}) for one in answered)
 
 
-def test_deadlines_are_kept(tmp_path):
+def test_requests_end_at_their_deadline(tmp_path):
     folder = tmp_path / "heavy"
     folder.mkdir()
     save_heavy(folder / "1")
@@ -215,9 +215,9 @@ def test_deadlines_are_kept(tmp_path):
         body = {"instances": [1.0] * 40}
         began = time.monotonic()
         status, answer = server.post("/v1/models/heavy:predict", body, **{"X-Request-Timeout": "0.2"})
-        assert (status, answer) == (504, {"error": "the request's time is up"})
+        assert (status, answer) == (504, {"error": "the deadline of the request was exceeded"})
         assert server.post("/v1/models/heavy:predict", body, **{"X-Request-Timeout": "soon"})[0] == 400
-        # gRPC's own deadline: the client gives up at its time, the server drops what still waits
+        # With a gRPC deadline the client gives up by itself, and the server drops the waiting request.
         with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
             predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
             with pytest.raises(grpc.RpcError) as late:
@@ -228,7 +228,7 @@ def test_deadlines_are_kept(tmp_path):
 
 
 def _heavy_request() -> bytes:
-    from kerasline.components.serving.grpc.protos import messages
+    from kerasline.components.serving.grpc.messages import messages
 
     request = messages().PredictRequest()
     request.model_spec.name = "heavy"
@@ -238,7 +238,7 @@ def _heavy_request() -> bytes:
     return request.SerializeToString()
 
 
-def test_a_full_queue_is_429_not_a_collapse(tmp_path):
+def test_full_queue_answers_429(tmp_path):
     from concurrent.futures import ThreadPoolExecutor
 
     folder = tmp_path / "heavy"
@@ -255,7 +255,7 @@ def test_a_full_queue_is_429_not_a_collapse(tmp_path):
         assert server.post("/v1/models/heavy:predict", {"instances": [1.0]})[0] == 200
 
 
-def test_an_api_key_is_asked_for_by_both_faces(half, tmp_path):
+def test_rest_and_grpc_require_the_api_key(half, tmp_path):
     with serving(tmp_path, str(half), environment={"KERASLINE_API_KEY": "a long secret"}) as server:
         body = {"instances": [2.0]}
         assert server.get("/healthz")[0] == server.get("/readyz")[0] == 200
@@ -272,7 +272,7 @@ def test_an_api_key_is_asked_for_by_both_faces(half, tmp_path):
             assert status(b"\x0a\x06\x0a\x04half", 60, metadata=[("x-api-key", "a long secret")])
 
 
-def test_tls_for_both_faces(half, tmp_path):
+def test_rest_and_grpc_use_tls(half, tmp_path):
     certificate, key = _self_signed(tmp_path)
     arguments = ("--tls-certificate", str(certificate), "--tls-key", str(key), "--idle", "3")
     with serving(tmp_path, str(half), *arguments) as server:
@@ -282,24 +282,24 @@ def test_tls_for_both_faces(half, tmp_path):
         )
         with urllib.request.urlopen(request, context=trusting, timeout=60) as answer:
             assert json.loads(answer.read()) == {"predictions": [2.0]}
-        with pytest.raises(OSError):  # nothing is answered in the clear
+        with pytest.raises(OSError):  # plain HTTP is not answered
             server.get("/healthz")
         with socket.create_connection(("127.0.0.1", server.rest_port), 30) as silent:
-            assert silent.recv(1) == b"", "whoever begins no handshake is hung up on"
+            assert silent.recv(1) == b"", "a client that starts no handshake is disconnected"
         credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
         with grpc.secure_channel(f"localhost:{server.grpc_port}", credentials) as channel:
             status = channel.unary_unary("/tensorflow.serving.ModelService/GetModelStatus")
             assert status(b"\x0a\x06\x0a\x04half", 60)
 
 
-def test_a_key_that_grpcs_engine_cannot_use_is_one_line(half, tmp_path):
+def test_unsupported_tls_key_fails_in_one_line(half, tmp_path):
     certificate, key = _self_signed(tmp_path, curve="SECP256K1")
     given = ("--tls-certificate", str(certificate), "--tls-key", str(key))
     error = refused(str(half), "--no-rest", "--grpc-port", "0", *given)
     assert "gRPC cannot listen" in error and "private key" in error and "--grpc-port" not in error
 
 
-def test_only_the_loopback_listens_unless_told(half, tmp_path):
+def test_server_listens_on_loopback_by_default(half, tmp_path):
     with serving(tmp_path, str(half)) as server:
         ports = {f"{port:04X}" for port in (server.rest_port, server.grpc_port)}
         listening = set()
@@ -312,33 +312,33 @@ def test_only_the_loopback_listens_unless_told(half, tmp_path):
         assert listening == {"0100007F"}  # 127.0.0.1
 
 
-def test_the_access_log_is_json_lines(half, tmp_path):
+def test_access_log_is_json_lines(half, tmp_path):
     file = tmp_path / "access.jsonl"
     with serving(tmp_path / "log", str(half), "--access-log", str(file)) as server:
         server.post("/v1/models/half:predict", {"instances": [1.0, 2.0]}, **{"X-Request-Id": "abc-1"})
         server.post("/v1/models/half:predict", {"instances": ["x"]})
         server.get("/v1/models/half")
     entries = [json.loads(line) for line in file.read_text().splitlines()]
-    predicted, wrong, asked = [e for e in entries if e["path"].startswith("/v1/models/half")]
+    predicted, wrong, status = [e for e in entries if e["path"].startswith("/v1/models/half")]
     assert (predicted["status"], predicted["rows"], predicted["version"]) == (200, 2, 1)
     assert (predicted["request_id"], predicted["protocol"], predicted["model"]) == ("abc-1", "rest", "half")
     assert predicted["milliseconds"] > 0 and predicted["bytes_in"] > 0 and predicted["time"].endswith("Z")
     assert wrong["status"] == 400 and wrong["code"] == "INVALID_ARGUMENT" and "String" in wrong["error"]
-    assert asked["method"] == "status"
+    assert status["method"] == "status"
 
 
-def test_an_access_log_that_cannot_be_written_fails_no_request(half, tmp_path):
+def test_full_access_log_fails_no_request(half, tmp_path):
     with serving(tmp_path, str(half), "--access-log", "/dev/full") as server:
         for _ in range(400):
             assert server.post("/v1/models/half:predict", {"instances": [1.0]})[0] == 200
         time.sleep(1.5)
         assert server.get("/healthz")[0] == 200
         assert server.stop() == 0
-    told = server.log.read_text()
-    assert told.count("access log /dev/full: No space left on device") == 1 and "Traceback" not in told
+    log = server.log.read_text()
+    assert log.count("access log /dev/full: No space left on device") == 1 and "Traceback" not in log
 
 
-def test_an_empty_api_key_or_a_bad_certificate_is_one_line(half, tmp_path):
+def test_empty_api_key_or_bad_certificate_fails_in_one_line(half, tmp_path):
     assert "the API key is empty" in refused(str(half), "--api-key", "")
     assert "the API key is empty" in refused(str(half), within=("env", "KERASLINE_API_KEY="))
     (tmp_path / "bad.pem").write_text("no certificate")
@@ -346,19 +346,18 @@ def test_an_empty_api_key_or_a_bad_certificate_is_one_line(half, tmp_path):
     assert "bad.pem" in refused(str(half), "--no-rest", *bad)
 
 
-def test_a_python_too_old_for_grpc_is_told_how_to_serve_without(half, tmp_path):
-    """h2corn has no wheel for Python 3.10."""
+def test_missing_h2corn_names_the_extra_and_no_grpc(half, tmp_path):
     (tmp_path / "h2corn.py").write_text("raise ImportError")
     error = refused(str(half), "--rest-port", "0", within=("env", f"PYTHONPATH={tmp_path}"))
-    assert "Python 3.11" in error and "--no-grpc" in error
+    assert "pip install 'kerasline[serve]'" in error and "--no-grpc" in error
 
 
-def test_each_face_can_be_switched_off(half, tmp_path):
+def test_rest_and_grpc_can_be_disabled(half, tmp_path):
     with serving(tmp_path, str(half), "--no-grpc") as server:
         assert server.get("/readyz")[0] == 200
         with pytest.raises(OSError):
             socket.create_connection(("127.0.0.1", server.grpc_port), 5)
-    assert "both switched off" in refused(str(half), "--no-grpc", "--no-rest")
+    assert "both disabled" in refused(str(half), "--no-grpc", "--no-rest")
     assert "cannot share port" in refused(str(half), "--rest-port", "9", "--grpc-port", "9")
     assert free_port()
 

@@ -131,7 +131,7 @@ def test_context_is_shared_by_examples(server):
 
 
 def test_classify_feeds_named_features_from_examples(ours):
-    """Where TensorFlow Serving refuses: the signature takes features by name, as Exporter's does."""
+    """TensorFlow Serving rejects this: the signature has inputs by name, as Exporter writes it."""
     body = {"examples": [{"number": 1.5, "count": 7, "word": "abc"}, {"number": [2], "count": [0], "word": [""]}]}
     assert ours.post("/v1/models/mixed:classify", body) == (
         200,
@@ -139,8 +139,8 @@ def test_classify_feeds_named_features_from_examples(ours):
     )
 
 
-def test_what_exporter_says_may_be_missing_may():
-    """By the rule of Transform: NaN, -1 and "", and short lists are filled up; lists of any length to the longest."""
+def test_missing_features_are_filled_if_exported_so():
+    """As in Transform: NaN, -1 and "" fill short lists; lists of any length are padded to the longest."""
     from kerasline.components.models.signatures import Signature, TensorSpec
     from kerasline.components.serving.runtime.examples import to_inputs
 
@@ -154,7 +154,7 @@ def test_what_exporter_says_may_be_missing_may():
     number, count, word = to_inputs(given, signature, fills_missing=True)
     np.testing.assert_array_equal(number, np.array([[1.5, np.nan], [np.nan, np.nan]], np.float32))
     assert count.tolist() == [[-1], [7]] and word.tolist() == [[b"a", b"b"], [b"c", b""]]
-    with pytest.raises(RequestError, match="number has 3 values, 2 wanted"):
+    with pytest.raises(RequestError, match="number: expected 2 values, received 3"):
         to_inputs([{"number": [1.0, 2.0, 3.0], "count": [1], "word": [b""]}], signature, fills_missing=True)
     with pytest.raises(RequestError, match="count .* is required"):
         to_inputs([{"number": [1.0, 2.0], "word": [b"a"]}], signature, fills_missing=False)
@@ -236,13 +236,13 @@ def test_errors_of_named_inputs(server, body, words):
     assert words in answer["error"]
 
 
-def test_a_wrong_shape_is_told_with_the_right_one(ours):
+def test_wrong_shape_names_the_expected_one(ours):
     status, answer = ours.post("/v1/models/mixed:predict", {"instances": [{**ROW, "number": [1, 2]}]})
-    assert (status, answer["error"]) == (400, "input number: shape [1,2] given, [?,1] wanted")
+    assert (status, answer["error"]) == (400, "input number: expected shape [?,1], received [1,2]")
 
 
 def test_one_bad_request_does_not_fail_others(ours):
-    """Requests that are executed together are answered apart."""
+    """Requests that execute together are answered separately."""
     from concurrent.futures import ThreadPoolExecutor
 
     def ask(number: int) -> tuple[int, object]:
@@ -261,7 +261,7 @@ def test_one_bad_request_does_not_fail_others(ours):
             assert ("negative x" if number % 3 == 1 else "is not of expected type: int32") in answer["error"]
 
 
-def test_a_lone_model_list_and_openapi(ours):
+def test_model_list_and_openapi(ours):
     status, answer = ours.get("/v1/models")
     assert status == 200 and sorted(answer["models"]) == ["half", "mixed"]
     status, answer = ours.get("/openapi.json")
@@ -277,8 +277,8 @@ def test_metrics_count_requests_and_executions(ours):
     assert ours.metric("kerasline_version_available", model="half", version="3") == 1
 
 
-def test_a_client_that_asks_first_is_told_to_send_its_body(ours):
-    """As curl does from a megabyte on; it would wait a second for the word."""
+def test_expect_100_continue_is_answered(ours):
+    """curl sends this header from one megabyte on, and would wait a second for the response."""
     head = "POST /v1/models/half:predict HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nConnection: close\r\n"
     for length, words in ((17, b"HTTP/1.1 100 Continue\r\n\r\n"), (5 << 20, b"HTTP/1.1 413 ")):
         with socket.create_connection(("127.0.0.1", ours.rest_port), 20) as client:
@@ -290,7 +290,7 @@ def test_a_client_that_asks_first_is_told_to_send_its_body(ours):
                 assert answer.startswith(b"HTTP/1.1 200 OK\r\n") and answer.endswith(b'{"predictions":[3.5]}')
 
 
-def test_a_target_may_be_a_whole_address(ours):
+def test_absolute_request_target_is_accepted(ours):
     connection = http.client.HTTPConnection("127.0.0.1", ours.rest_port, timeout=20)
     connection.request("GET", "http://somewhere:80/v1/models/half/versions/3?a=b")
     answer = connection.getresponse()
@@ -298,7 +298,7 @@ def test_a_target_may_be_a_whole_address(ours):
     connection.close()
 
 
-def test_gzip_is_understood(ours):
+def test_gzip_bodies_are_accepted(ours):
     import gzip
 
     body = gzip.compress(json.dumps({"instances": [1]}).encode())

@@ -1,4 +1,4 @@
-"""Tensors of the typed fields, as clients write them that have no TensorFlow."""
+"""Tensors in typed fields, as clients without TensorFlow write them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tensor(dtype, values, shape):
 
 @pytest.mark.parametrize("dtype", FIELDS)
 @pytest.mark.parametrize("rows", [0, 1, 31, 32, 33, 5000])
-def test_floats_of_a_typed_field_are_read_as_they_are(dtype, rows):
+def test_typed_fields_are_read_exactly(dtype, rows):
     values = np.random.default_rng(rows).normal(size=(rows, 2)).astype(dtype)
     values[: rows // 3] *= np.array([np.inf, -0.0], dtype)
     values[rows // 3 : rows // 2] = np.nan
@@ -38,7 +38,7 @@ def test_floats_of_a_typed_field_are_read_as_they_are(dtype, rows):
 
 
 @pytest.mark.parametrize("dtype", FIELDS)
-def test_what_lies_behind_the_floats_is_no_part_of_them(dtype):
+def test_fields_after_the_floats_are_ignored(dtype):
     values = np.arange(40, dtype=dtype)
     proto, spec = tensor(dtype, values, (40,))
     proto.string_val.append(b"\x2a\xa0\x01" + bytes(160))
@@ -47,7 +47,7 @@ def test_what_lies_behind_the_floats_is_no_part_of_them(dtype):
 
 
 @pytest.mark.parametrize("dtype", FIELDS)
-def test_fewer_floats_than_places_are_filled_up_and_more_refused(dtype):
+def test_fewer_floats_are_padded_and_more_rejected(dtype):
     proto, spec = tensor(dtype, np.arange(40.0), (43,))
     np.testing.assert_array_equal(tensor_codec.from_proto(proto, "x", spec), [*range(40), 39, 39, 39])
     proto, spec = tensor(dtype, np.arange(40.0), (39,))

@@ -1,4 +1,4 @@
-"""Versions that come, fail, are swapped and go, while requests are answered."""
+"""Versions that appear, fail, are swapped and disappear while requests are answered."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def push(model, half, version: int) -> None:
     os.rename(aside, half / str(version))
 
 
-def test_a_new_version_takes_over_and_the_old_one_goes(half, tmp_path):
+def test_new_version_replaces_the_old_one(half, tmp_path):
     with serving(tmp_path / "log", str(half), "--poll", "0.2") as server:
         assert server.post("/v1/models/half:predict", {"instances": [2]}) == (200, {"predictions": [2.0]})
         save_half_plus(half / "2", 2.0)
@@ -57,7 +57,7 @@ def test_a_new_version_takes_over_and_the_old_one_goes(half, tmp_path):
         wait_until(lambda: states(server).get("2") == "AVAILABLE", server)
 
 
-def test_a_version_that_cannot_be_loaded_leaves_the_old_one(half, tmp_path):
+def test_damaged_version_leaves_the_old_one_served(half, tmp_path):
     with serving(tmp_path / "log", str(half), "--poll", "0.2") as server:
         broken = half / "2"
         save_half_plus(tmp_path / "whole", 2.0)
@@ -78,8 +78,8 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one(half, tmp_path):
         assert server.post("/v1/models/half:predict", {"instances": [2]}) == (200, {"predictions": [3.0]})
 
 
-def test_a_folder_that_is_still_written_is_left_alone(half, tmp_path):
-    """A copy that takes long must not be served half; it is when it has come to rest."""
+def test_folder_being_written_is_not_loaded(half, tmp_path):
+    """A slow copy is loaded only once its files no longer change."""
     save_half_plus(tmp_path / "whole", 2.0)
     with serving(tmp_path / "log", str(half), "--poll", "0.3") as server:
         (half / "2").mkdir()
@@ -93,7 +93,7 @@ def test_a_folder_that_is_still_written_is_left_alone(half, tmp_path):
         wait_until(lambda: states(server).get("2") == "AVAILABLE", server)
 
 
-def test_several_versions_stay_when_asked(half, tmp_path):
+def test_keep_and_labels_keep_several_versions(half, tmp_path):
     for number in (2, 3, 4):
         save_half_plus(half / str(number), float(number))
     with serving(tmp_path / "log", str(half), "--keep", "2", "--label", "old=1") as server:
@@ -102,7 +102,7 @@ def test_several_versions_stay_when_asked(half, tmp_path):
         assert server.post("/v1/models/half:predict", {"instances": [0]})[1] == {"predictions": [4.0]}
 
 
-def test_a_broken_newest_version_at_the_start_is_passed_over(half, tmp_path):
+def test_start_skips_a_damaged_newest_version(half, tmp_path):
     (half / "2").mkdir()
     (half / "2" / "saved_model.pb").write_bytes(b"nonsense")
     with serving(tmp_path / "log", str(half)) as server:
@@ -112,7 +112,7 @@ def test_a_broken_newest_version_at_the_start_is_passed_over(half, tmp_path):
 
 @pytest.fixture
 def pushed(tmp_path):
-    """Where Pusher put two versions, the older one x / 2 + 1, the newer one x / 2 + 2; and both numbers."""
+    """A destination with two pushed versions, x / 2 + 1 and x / 2 + 2, and their numbers."""
     destination = DiskDestination(tmp_path / "pushed" / "half")
     numbers = [destination.push(save_half_plus(tmp_path / f"model{n}", float(n))) for n in (1, 2)]
     return destination, *numbers
@@ -130,9 +130,10 @@ def roll_back(destination, *arguments: str) -> None:
 
 
 @contextlib.contextmanager
-def asked_all_the_time(server, clients: int, least: int = 0):
-    """So many clients ask for the answer at 0, at least so often each and until the block ends; gives the answers
-    of each. A request that is not answered fails the test."""
+def continuous_requests(server, clients: int, least: int = 0):
+    """Let clients predict at 0 until the block ends, at least `least` times each, and yield the answers of each.
+
+    A request that fails, fails the test."""
     answers: list[list[float]] = [[] for _ in range(clients)]
     failures: list[object] = []
     ended = threading.Event()
@@ -160,11 +161,11 @@ def asked_all_the_time(server, clients: int, least: int = 0):
     assert failures == []
 
 
-def test_a_rollback_and_the_next_push_lose_no_request(pushed, tmp_path):
+def test_rollback_and_push_lose_no_request(pushed, tmp_path):
     destination, older, newer = pushed
     with serving(tmp_path / "log", str(destination), "--poll", "0.1") as server:
         assert states(server) == {str(newer): "AVAILABLE"}
-        with asked_all_the_time(server, clients=4) as answers:
+        with continuous_requests(server, clients=4) as answers:
             roll_back(destination)
             wait_until(lambda: states(server) == {str(older): "AVAILABLE", str(newer): "END"}, server)
             assert answer_at_zero(server) == 1.0
@@ -179,8 +180,8 @@ def test_a_rollback_and_the_next_push_lose_no_request(pushed, tmp_path):
         assert turns == [2.0, 1.0, 3.0, 2.0]
 
 
-def test_the_served_version_and_the_newest_others_stay(pushed, tmp_path):
-    """An explicit version that is still loaded goes on answering after a rollback."""
+def test_keep_holds_the_served_and_the_newest_versions(pushed, tmp_path):
+    """A version that is still loaded answers by number after a rollback."""
     destination, older, newer = pushed
     newest = destination.push(save_half_plus(tmp_path / "model3", 3.0))
     destination.point_to(older)
@@ -195,7 +196,7 @@ def test_the_served_version_and_the_newest_others_stay(pushed, tmp_path):
         wait_until(lambda: states(server)[str(older)] == "END", server)
 
 
-def test_a_latest_that_names_nothing_leaves_what_is_served(pushed, tmp_path):
+def test_invalid_latest_keeps_the_served_version(pushed, tmp_path):
     destination, older, newer = pushed
     latest = destination.path / "latest"
 
@@ -205,7 +206,7 @@ def test_a_latest_that_names_nothing_leaves_what_is_served(pushed, tmp_path):
 
     with serving(tmp_path / "log", str(destination), "--poll", "0.1") as server:
         point_anywhere("7")
-        wait_until(lambda: "latest names version 7, which is not there" in server.log.read_text(), server)
+        wait_until(lambda: "latest names version 7, which does not exist" in server.log.read_text(), server)
         point_anywhere("nonsense")
         wait_until(lambda: "latest names no version" in server.log.read_text(), server)
         assert answer_at_zero(server) == 2.0
@@ -219,17 +220,17 @@ def test_a_latest_that_names_nothing_leaves_what_is_served(pushed, tmp_path):
         wait_until(lambda: states(server).get(str(newest)) == "AVAILABLE", server)
         assert answer_at_zero(server) == 3.0
         lines = server.log.read_text().splitlines()
-    told = [line for line in lines if "is served" in line]
-    assert len(told) == 3 and all(f"version {newer} is served" in line for line in told)
+    reports = [line for line in lines if "is served" in line]
+    assert len(reports) == 3 and all(f"version {newer} is served" in line for line in reports)
 
 
-def test_a_server_that_starts_without_a_usable_latest_takes_the_highest(pushed, tmp_path):
+def test_start_without_valid_latest_serves_the_highest(pushed, tmp_path):
     destination, older, newer = pushed
     destination.point_to(older)
     shutil.rmtree(destination.path / str(older))
     with serving(tmp_path / "log", str(destination)) as server:
         assert states(server) == {str(newer): "AVAILABLE"}
-        assert f"version {older}, which is not there; version {newer} is served" in server.log.read_text()
+        assert f"version {older}, which does not exist; version {newer} is served" in server.log.read_text()
 
 
 def test_recorded_requests_warm_a_version(half, tmp_path):
@@ -243,7 +244,7 @@ def test_recorded_requests_warm_a_version(half, tmp_path):
         pass
 
 
-def test_a_lone_saved_model_is_version_1(half, tmp_path):
+def test_single_saved_model_is_version_1(half, tmp_path):
     os.rename(half / "1", tmp_path / "my model")
     with serving(tmp_path / "log", str(tmp_path / "my model")) as server:
         assert server.post("/v1/models/my_model/versions/1:predict", {"instances": [2]}) == (
@@ -254,7 +255,7 @@ def test_a_lone_saved_model_is_version_1(half, tmp_path):
 
 
 @pytest.mark.slow
-def test_no_request_is_lost_or_half_answered_while_twenty_versions_are_swapped(half, tmp_path):
+def test_twenty_version_swaps_lose_no_request(half, tmp_path):
     """Version v answers v for x = 0: each answer must be that of a version that was there."""
     versions, requests, clients = 20, 10_000, 8
     save_half_plus(tmp_path / "v1", 1.0)
@@ -262,7 +263,7 @@ def test_no_request_is_lost_or_half_answered_while_twenty_versions_are_swapped(h
         save_half_plus(tmp_path / f"v{number}", float(number))
     with serving(tmp_path / "log", str(half), "--poll", "0.1") as server:
         # Clients go on while versions change, however fast the requests are.
-        with asked_all_the_time(server, clients, least=requests // clients) as answers:
+        with continuous_requests(server, clients, least=requests // clients) as answers:
             for number in range(2, versions + 2):
                 push(tmp_path / f"v{number}", half, number)
                 wait_until(lambda n=number: states(server).get(str(n)) == "AVAILABLE", server)

@@ -1,4 +1,4 @@
-"""What is read straight into arrays is what the general parser reads; all else is left to that one."""
+"""The parser for wide rows agrees with the general parser, or leaves the body to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kerasline.components.models.signatures import Signature, TensorSpec
 from kerasline.components.serving.http import json_codec, wide_rows
 from kerasline.components.serving.runtime.errors import RequestError
 
-pytest.importorskip("simdjson", reason="without simdjson all is left to the general parser")
+pytest.importorskip("simdjson", reason="without simdjson the general parser reads everything")
 WIDTH = 16
 
 
@@ -22,8 +22,8 @@ def signature(*names: str, dtype=np.float32, width: int = WIDTH) -> Signature:
     return Signature("serving_default", "tensorflow/serving/predict", spec, {})
 
 
-def generally(body: bytes, wanted: Signature) -> list[np.ndarray]:
-    inputs, _by_row = json_codec.predict_inputs(json_codec.parse(body), wanted)
+def read_generally(body: bytes, target: Signature) -> list[np.ndarray]:
+    inputs, _by_row = json_codec.predict_inputs(json_codec.parse(body), target)
     return inputs if isinstance(inputs, list) else inputs.arrays()
 
 
@@ -32,17 +32,17 @@ def numbers(start: int = 0) -> list[float]:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_rows_of_numbers_are_read_as_the_general_parser_reads_them(dtype):
+def test_wide_rows_match_the_general_parser(dtype):
     rows = [{"a": numbers(n), "b": [n, -0.0, 1e-300, 2**52 - 1, *range(WIDTH - 4)]} for n in range(5)]
     body = json.dumps({"instances": rows}).encode()
-    wanted = signature("a", "b", dtype=dtype)
-    for found, expected in zip(wide_rows.read(body, wanted), generally(body, wanted), strict=True):
+    target = signature("a", "b", dtype=dtype)
+    for found, expected in zip(wide_rows.read(body, target), read_generally(body, target), strict=True):
         assert found.dtype == dtype and found.shape == (5, WIDTH)
         np.testing.assert_array_equal(found, expected)
         np.testing.assert_array_equal(np.signbit(found), np.signbit(expected))
 
 
-def test_a_plain_list_is_a_row_of_the_only_input():
+def test_plain_list_is_a_row_of_the_only_input():
     body = json.dumps({"instances": [numbers(), numbers(1)]}).encode()
     (found,) = wide_rows.read(body, signature("a"))
     np.testing.assert_array_equal(found, np.array([numbers(), numbers(1)], np.float32))
@@ -70,23 +70,23 @@ def test_a_plain_list_is_a_row_of_the_only_input():
         "",
     ],
 )
-def test_what_is_not_plainly_rows_of_numbers_is_left_alone(text):
+def test_other_documents_are_left_to_the_general_parser(text):
     body = text.replace("%s", ", ".join(map(str, numbers()))).encode()
     assert wide_rows.read(body, signature("a")) is None
 
 
-ODD = ["true", "null", '"1"', "NaN", "1e400", "[1]", "[]", "{}", str(2**53), str(10**30)]
+OTHER_VALUES = ["true", "null", '"1"', "NaN", "1e400", "[1]", "[]", "{}", str(2**53), str(10**30)]
 
 
-@pytest.mark.parametrize("odd", ODD)
-def test_an_odd_value_among_numbers_is_left_alone(odd):
+@pytest.mark.parametrize("other", OTHER_VALUES)
+def test_other_values_are_left_to_the_general_parser(other):
     values = [*map(str, numbers())][1:]
     for place in (0, 7, WIDTH - 1):
-        row = ", ".join([*values[:place], odd, *values[place:]])
+        row = ", ".join([*values[:place], other, *values[place:]])
         assert wide_rows.read(f'{{"instances": [[{row}]]}}'.encode(), signature("a")) is None
 
 
-def test_other_inputs_are_left_alone():
+def test_other_inputs_are_left_to_the_general_parser():
     body = json.dumps({"instances": [numbers()]}).encode()
     assert wide_rows.read(body, None) is None
     assert wide_rows.read(body, signature("a", dtype=np.int32)) is None
@@ -111,7 +111,7 @@ document = st.dictionaries(key, st.lists(row | st.dictionaries(key, row, max_siz
 
 @settings(max_examples=300, deadline=None)
 @given(document, st.binary(max_size=2), st.integers(0, 400))
-def test_whatever_is_read_is_what_the_general_parser_reads(made, inserted, place):
+def test_random_documents_match_the_general_parser(made, inserted, place):
     text = json.dumps(made).encode()
     for body in (text, text[:place] + inserted + text[place:]):
         for names in (("a",), ("a", "b")):
@@ -119,14 +119,14 @@ def test_whatever_is_read_is_what_the_general_parser_reads(made, inserted, place
             if found is None:
                 continue
             try:
-                expected = generally(body, signature(*names))
+                expected = read_generally(body, signature(*names))
             except RequestError as error:
                 raise AssertionError(f"{body!r} is refused: {error}") from error
             for ours, theirs in zip(found, expected, strict=True):
                 np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_server_answers_wide_rows_and_says_what_is_wrong_with_others(tmp_path):
+def test_server_answers_wide_rows_and_reports_errors(tmp_path):
     import tensorflow as tf
 
     from tests.components.serving.servers import serving
@@ -147,4 +147,4 @@ def test_a_server_answers_wide_rows_and_says_what_is_wrong_with_others(tmp_path)
         status, answer = server.post("/v1/models/wide:predict", {"instances": [[*rows[0].tolist()[1:], "x"]]})
         assert status == 400 and '"x"' in answer["error"]
         status, answer = server.post("/v1/models/wide:predict", {"instances": [rows[0].tolist()[1:]]})
-        assert status == 400 and "shape [1,15] given, [?,16] wanted" in answer["error"]
+        assert status == 400 and "expected shape [?,16], received [1,15]" in answer["error"]

@@ -1,4 +1,4 @@
-"""The server's life: listen, load, answer, drain, end."""
+"""The server process: listen, load the models, answer, drain, exit."""
 
 from __future__ import annotations
 
@@ -9,74 +9,80 @@ import os
 import signal
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from kerasline.components.core import garbage_collection
 from kerasline.components.core.errors import KeraslineError
-from kerasline.components.serving.http.access_log import AccessLog
-from kerasline.components.serving.http.connections import GuardedServer
-from kerasline.components.serving.http.gate import Gate
-from kerasline.components.serving.http.rest import RestFace
+from kerasline.components.serving.http.connections import BoundedServer
+from kerasline.components.serving.http.endpoints import RestEndpoints
+from kerasline.components.serving.runtime.access_log import AccessLog
+from kerasline.components.serving.runtime.admission import AdmissionControl
 from kerasline.components.serving.runtime.errors import RequestError
 from kerasline.components.serving.runtime.metrics import Metrics
+from kerasline.components.serving.runtime.model_folders import are_fast_models, check_sources, find_versions
 from kerasline.components.serving.runtime.models import Models
-from kerasline.components.serving.runtime.versions import are_small, check_sources, find_versions
-from kerasline.components.serving.settings import ServerSettings
+from kerasline.components.serving.runtime.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from kerasline.components.serving.grpc.server import GrpcServer
 
 log = logging.getLogger(__name__)
-# While load balancers notice that readiness is gone, requests are still taken.
-NOTICE_SECONDS = 0.5
-# When nobody can connect any more, those who just did still get to send their request.
-LAST_SECONDS = 0.2
+# Accept connections this long after readiness is withdrawn, so that load balancers notice.
+UNREADY_SECONDS = 0.5
+# After the listener closes, give clients that just connected this long to send their request.
+LAST_REQUESTS_SECONDS = 0.2
 FLUSH_SECONDS = 1.0
 
 
-def run(settings: ServerSettings, tell: Callable[[str], None] = print) -> None:
-    """Serves until SIGTERM or SIGINT. `tell` is given the lines for the person at the screen.
+def run(settings: ServerSettings, report: Callable[[str], None] = print) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        report: receives each line for the user.
 
     Raises:
-        KeraslineError: a folder has nothing to serve, a model cannot be loaded, a port is taken, or a
-            certificate cannot be read.
+        KeraslineError: a folder contains no model, a model cannot be loaded, a port is in use, or a certificate
+            cannot be read.
     """
     check_sources(settings.models)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # each bad request would be lines of its log
-    if all(are_small(find_versions(source).values()) for source in settings.models):
-        # oneDNN's set-up of a softmax alone takes 0.1 ms, three times a small model's execution.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow would log every bad request
+    if all(are_fast_models(find_versions(source).values()) for source in settings.models):
+        # oneDNN takes 0.1 ms to set up one softmax: three times the execution of a small model.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for name in ("tensorflow", "absl", "aiohttp"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    asyncio.run(_Server(settings, tell).run())
+    asyncio.run(_Server(settings, report).run())
 
 
 class _Server:
-    def __init__(self, settings: ServerSettings, tell: Callable[[str], None]):
-        self._settings, self._tell = settings, tell
+    def __init__(self, settings: ServerSettings, report: Callable[[str], None]):
+        self._settings, self._report = settings, report
         self._metrics = Metrics()
         self._log = AccessLog(settings.access_log) if settings.access_log else None
-        self._gate = Gate(settings.limits, settings.api_key, self._metrics, self._log)
+        self._admission = AdmissionControl(settings.limits, settings.api_key, self._metrics, self._log)
         self._threads = ThreadPoolExecutor(
             max(2, os.cpu_count() or 2, len(settings.models)), thread_name_prefix="execute"
         )
-        self._tasks: list[asyncio.Task] = []
+        self._tasks: list[asyncio.Future[None]] = []
         self._ssl = _ssl_context(settings)
         self._listener: asyncio.Server | None = None
 
     async def run(self) -> None:
-        ended = asyncio.Event()
+        stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _on_signal, ended)
+            loop.add_signal_handler(number, _on_signal, stopping)
         models = Models(self._settings, self._metrics, self._threads)
         rest = grpc_server = None
         try:
             rest = await self._start_rest(models)
             grpc_server = self._new_grpc(models)
-            if not await _unless(ended, models.start()):
+            if not await _completes_before(stopping, models.start()):
                 return
             if grpc_server is not None:
                 self._grpc_port = await grpc_server.start()
@@ -84,22 +90,29 @@ class _Server:
             self._start_task(self._flush())
             garbage_collection.settle()
             self._announce(models)
-            await ended.wait()
+            await stopping.wait()
         finally:
             await self._drain(rest, grpc_server, models)
 
     async def _start_rest(self, models: Models) -> web.ServerRunner | None:
-        """Listens at once, so that health can be asked for while models are loaded."""
+        """Listen at once, so that clients can query health while models load."""
         port = self._settings.rest_port
         if port is None:
             return None
-        server = GuardedServer(RestFace(models, self._gate, self._metrics), self._settings.limits, self._metrics)
+        server = BoundedServer(
+            RestEndpoints(models, self._admission, self._metrics), self._settings.limits, self._metrics
+        )
         runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain_seconds)
         await runner.setup()
-        patience = self._settings.limits.idle_seconds if self._ssl else None
+        handshake_seconds = self._settings.limits.idle_seconds if self._ssl else None
         try:
             self._listener = await asyncio.get_running_loop().create_server(
-                server, self._settings.host, port, backlog=1024, ssl=self._ssl, ssl_handshake_timeout=patience
+                server,
+                self._settings.host,
+                port,
+                backlog=1024,
+                ssl=self._ssl,
+                ssl_handshake_timeout=handshake_seconds,
             )
         except OSError as error:
             await runner.cleanup()
@@ -110,16 +123,16 @@ class _Server:
         self._start_task(server.watch())
         return runner
 
-    def _new_grpc(self, models: Models) -> Any:
-        """Before models are loaded, so that what is missing is told at once; it listens when they are."""
+    def _new_grpc(self, models: Models) -> GrpcServer | None:
+        """Create the gRPC server before models load, so that missing packages are reported at once."""
         if self._settings.grpc_port is None:
             return None
         from kerasline.components.serving.grpc.server import GrpcServer
-        from kerasline.components.serving.grpc.service import GrpcFace
+        from kerasline.components.serving.grpc.services import GrpcServices
 
-        return GrpcServer(GrpcFace(models, self._gate), self._settings)
+        return GrpcServer(GrpcServices(models, self._admission), self._settings)
 
-    def _start_task(self, work: Any) -> None:
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.ensure_future(work))
 
     async def _flush(self) -> None:
@@ -132,36 +145,36 @@ class _Server:
         settings = self._settings
         scheme = "https" if settings.certificate else "http"
         for name in models.names():
-            places = []
+            addresses = []
             if settings.rest_port is not None:
-                places.append(f"{scheme}://{settings.host}:{self._rest_port}/v1/models/{name}")
+                addresses.append(f"{scheme}://{settings.host}:{self._rest_port}/v1/models/{name}")
             if settings.grpc_port is not None:
-                places.append(f"gRPC {settings.host}:{self._grpc_port}")
+                addresses.append(f"gRPC {settings.host}:{self._grpc_port}")
             served = models.find(name).number
             others = [v.number for v in models.status(name) if v.state == "AVAILABLE" and v.number != served]
             versions = ", ".join(map(str, [served, *others]))
-            self._tell(f"serving {name} version {versions}: {', '.join(places)}")
+            self._report(f"serving {name} version {versions}: {', '.join(addresses)}")
         if settings.host not in ("127.0.0.1", "::1", "localhost") and not settings.api_key:
-            self._tell(f"note: {settings.host} can be reached from outside, and no API key is asked for")
-        self._tell("ready; end with Ctrl-C or SIGTERM")
+            self._report(f"warning: {settings.host} is reachable from other machines, and no API key is required")
+        self._report("ready; stop with Ctrl-C or SIGTERM")
 
-    async def _drain(self, rest: web.ServerRunner | None, grpc_server: Any, models: Models) -> None:
-        """Readiness goes first, then new connections, then, when their requests are answered, the rest."""
+    async def _drain(self, rest: web.ServerRunner | None, grpc_server: GrpcServer | None, models: Models) -> None:
+        """Withdraw readiness, refuse new connections, answer the requests in progress, then release the models."""
         started = time.monotonic()
-        self._gate.is_draining = True
+        self._admission.is_draining = True
         is_ready = models.is_ready()
         if is_ready:
             log.info("draining")
-            await asyncio.sleep(NOTICE_SECONDS)
+            await asyncio.sleep(UNREADY_SECONDS)
         if self._listener is not None:
             self._listener.close()
-            await asyncio.sleep(LAST_SECONDS if is_ready else 0)
-        endings = []
+            await asyncio.sleep(LAST_REQUESTS_SECONDS if is_ready else 0)
+        shutdowns: list[Coroutine[Any, Any, None]] = []
         if rest is not None:
-            endings.append(rest.cleanup())
+            shutdowns.append(rest.cleanup())
         if grpc_server is not None:
-            endings.append(grpc_server.stop())
-        await asyncio.gather(*endings)
+            shutdowns.append(grpc_server.stop())
+        await asyncio.gather(*shutdowns)
         for task in self._tasks:
             task.cancel()
         with contextlib.suppress(asyncio.TimeoutError):
@@ -170,12 +183,16 @@ class _Server:
         if self._log is not None:
             self._log.close()
         if is_ready:
-            log.info("ended (%.1f s)", time.monotonic() - started)
+            log.info("stopped (%.1f s)", time.monotonic() - started)
 
 
-async def _unless(ended: asyncio.Event, work: Any) -> bool:
-    """Waits for the work, or for the end; True if the work was done. A model that fails is the user's to mend."""
-    task, end = asyncio.ensure_future(work), asyncio.ensure_future(ended.wait())
+async def _completes_before(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Run the work until it completes or the server stops. Return whether it completed.
+
+    Raises:
+        KeraslineError: a model cannot be loaded.
+    """
+    task, end = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
     await asyncio.wait((task, end), return_when=asyncio.FIRST_COMPLETED)
     end.cancel()
     if not task.done():
@@ -188,11 +205,11 @@ async def _unless(ended: asyncio.Event, work: Any) -> bool:
     return True
 
 
-def _on_signal(ended: asyncio.Event) -> None:
-    """The first signal ends in order, the second at once."""
-    if ended.is_set():
+def _on_signal(stopping: asyncio.Event) -> None:
+    """Shut down gracefully at the first signal, exit at once at the second."""
+    if stopping.is_set():
         os._exit(1)
-    ended.set()
+    stopping.set()
 
 
 def _ssl_context(settings: ServerSettings) -> ssl.SSLContext | None:

@@ -1,20 +1,23 @@
 """The messages of TensorFlow Serving's gRPC interface.
 
-The distribution that carries them, tensorflow-serving-api, depends on `tensorflow` and so would
-install a second TensorFlow beside tensorflow-cpu. The messages are few: they are described here, by
-name, number and type as in TensorFlow Serving's interface, and live in a pool of their own, so that
-the genuine classes can be loaded in the same process.
+The package that contains them, tensorflow-serving-api, depends on `tensorflow` and would install a second TensorFlow
+beside tensorflow-cpu. The few messages are therefore declared here, with the names, numbers and types of TensorFlow
+Serving. They use their own descriptor pool, so that the original classes can be loaded in the same process.
 """
 
 from __future__ import annotations
 
 import functools
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 TENSOR, EXAMPLE, SIGNATURE = "tensorflow.TensorProto", "tensorflow.Example", "tensorflow.SignatureDef"
 ANY, INT64, CODE = "google.protobuf.Any", "google.protobuf.Int64Value", "tensorflow.error.Code"
-# message: its fields as (name, number, type); `*T` is repeated, `{T` a map from strings, `N|T` one of N.
+# Fields of each message as (name, number, type). `*T` is repeated, `{T` a map from strings, `N|T` a member of oneof N.
 _MESSAGES = {
     "ModelSpec": (
         ("name", 1, "string"),
@@ -72,9 +75,23 @@ HEALTH_STATES = {"UNKNOWN": 0, "SERVING": 1, "NOT_SERVING": 2, "SERVICE_UNKNOWN"
 _PACKAGE = "tensorflow.serving"
 
 
+@dataclass(frozen=True)
+class Messages:
+    """The message classes by name. They are built at run time, so their fields have no static types."""
+
+    by_name: dict[str, type[Message]]
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a message class, such as `messages().PredictRequest`."""
+        try:
+            return self.by_name[name]
+        except KeyError:
+            raise AttributeError(f"no message {name}") from None
+
+
 @functools.cache
-def messages() -> Any:
-    """The message classes by name, those of gRPC's health check among them. Needs TensorFlow."""
+def messages() -> Messages:
+    """Return the message classes, including those of gRPC's health check. This imports TensorFlow."""
     from google.protobuf import any_pb2, descriptor_pool, message_factory, wrappers_pb2
     from tensorflow.core.example import example_pb2
     from tensorflow.core.protobuf import error_codes_pb2, meta_graph_pb2
@@ -84,8 +101,8 @@ def messages() -> Any:
     added: set[str] = set()
     for module in imports:
         _add_with_imports(pool, module.DESCRIPTOR, added)
-    wanted = [file for file in added if not file.startswith("google/protobuf/desc")]
-    pool.Add(_file("kerasline/serving.proto", _PACKAGE, _MESSAGES, "ModelVersionStatus", "State", STATES, wanted))
+    dependencies = [file for file in added if not file.startswith("google/protobuf/desc")]
+    pool.Add(_file("kerasline/serving.proto", _PACKAGE, _MESSAGES, "ModelVersionStatus", "State", STATES, dependencies))
     pool.Add(
         _file(
             "kerasline/health.proto",
@@ -99,8 +116,8 @@ def messages() -> Any:
     )
     names = {name: f"{_PACKAGE}.{name}" for name in _MESSAGES}
     names |= {name: f"grpc.health.v1.{name}" for name in _HEALTH}
-    return SimpleNamespace(
-        **{name: message_factory.GetMessageClass(pool.FindMessageTypeByName(full)) for name, full in names.items()}
+    return Messages(
+        {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(full)) for name, full in names.items()}
     )
 
 
@@ -120,7 +137,7 @@ def _add_with_imports(pool: Any, descriptor: Any, added: set[str]) -> None:
 def _file(
     name: str,
     package: str,
-    messages: dict,
+    messages: Mapping[str, tuple[tuple[str, int, str], ...]],
     enum_of: str,
     enum: str,
     values: dict[str, int],

@@ -1,4 +1,4 @@
-"""Our description of the messages, held against the genuine ones."""
+"""The declared messages match those of tensorflow-serving-api."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MODULES = (
 )
 
 
-def genuine_messages() -> dict:
+def original_messages() -> dict:
     found = {}
     for name in MODULES:
         module = importlib.import_module(f"tensorflow_serving.apis.{name}_pb2")
@@ -34,20 +34,20 @@ def shape(field) -> tuple:
     return field.number, field.type, field.label, target.full_name if target else None, group
 
 
-def test_every_field_is_as_in_tensorflow_serving():
-    from kerasline.components.serving.grpc.protos import _HEALTH, messages
+def test_fields_match_tensorflow_serving():
+    from kerasline.components.serving.grpc.messages import _HEALTH, messages
 
-    genuine = genuine_messages()
-    ours = {name: one.DESCRIPTOR for name, one in vars(messages()).items() if name not in _HEALTH}
+    original = original_messages()
+    ours = {name: one.DESCRIPTOR for name, one in messages().by_name.items() if name not in _HEALTH}
     assert len(ours) >= 26
     for name, descriptor in ours.items():
         for field in descriptor.fields:
-            assert shape(field) == shape(genuine[name].fields_by_name[field.name]), f"{name}.{field.name}"
+            assert shape(field) == shape(original[name].fields_by_name[field.name]), f"{name}.{field.name}"
 
 
-def test_states_are_as_in_tensorflow_serving():
+def test_states_match_tensorflow_serving():
     from tensorflow_serving.apis import get_model_status_pb2
 
-    from kerasline.components.serving.grpc.protos import STATES
+    from kerasline.components.serving.grpc.messages import STATES
 
     assert dict(get_model_status_pb2.ModelVersionStatus.State.items()) == STATES

@@ -1,4 +1,4 @@
-"""The folders of models: which versions are there, which are whole, and which is to be served."""
+"""The folders of models: their versions, which are complete, and which to serve."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ from pathlib import Path
 from kerasline.components.core.errors import ArtifactError
 from kerasline.components.models.versions import DIGEST, LATEST, version_number
 from kerasline.components.pusher.disk import DiskDestination
-from kerasline.components.serving.settings import ModelSource
+from kerasline.components.serving.runtime.settings import ModelSource
 
 SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
-SINGLE = 1
+# Version number of a SavedModel whose folder is not named after a number.
+ONLY_VERSION = 1
+# Models with at most this size of weights execute faster without oneDNN.
 SMALL_BYTES = 4 << 20
-NOWHERE = -1
+# Value for a `latest` that names no version.
+INVALID_LATEST = -1
+# Name, size and modification time of each file.
 Fingerprint = tuple[tuple[str, int, int], ...]
 
 
 def find_versions(source: ModelSource) -> dict[int, Path]:
-    """The version folders that hold a SavedModel, by number; a lone SavedModel is one version.
+    """Return the version folders that contain a SavedModel, by number.
 
-    A lone SavedModel bears the number that its folder is named after, or 1.
+    If the source itself is a SavedModel, it is the only version. Its number is the name of its folder, or 1.
     """
     if _is_saved_model(source.path):
-        return {version_number(source.path.name) or SINGLE: source.path}
+        return {version_number(source.path.name) or ONLY_VERSION: source.path}
     try:
         folders = list(source.path.iterdir())
     except OSError:
@@ -37,20 +41,24 @@ def find_versions(source: ModelSource) -> dict[int, Path]:
     return found
 
 
-def latest_of(source: ModelSource) -> int | None:
-    """The version that `latest` names, which Pusher writes and `rollback` moves.
+def read_latest(source: ModelSource) -> int | None:
+    """Return the version that `latest` names, which Pusher writes and `rollback` moves.
 
-    None where there is no `latest`; NOWHERE where it names no version.
+    Return None if there is no `latest`, and INVALID_LATEST if it names no version.
     """
     pointer = source.path / LATEST
     if not (os.path.islink(pointer) or os.path.isfile(pointer)):
         return None
     number = DiskDestination(source.path).latest()
-    return NOWHERE if number is None else number
+    return INVALID_LATEST if number is None else number
 
 
 def check_sources(sources: Iterable[ModelSource]) -> None:
-    """Raises ArtifactError where a model's folder has nothing to serve, or cannot be read."""
+    """Check that each model has something to serve.
+
+    Raises:
+        ArtifactError: a folder does not exist, cannot be read, or contains no SavedModel.
+    """
     for source in sources:
         path = source.path
         try:
@@ -61,7 +69,7 @@ def check_sources(sources: Iterable[ModelSource]) -> None:
         except OSError as error:
             raise ArtifactError(f"serve: {path} cannot be read: {error.strerror}") from error
         if not path.is_dir():
-            raise ArtifactError(f"serve: {path}: not a folder; a SavedModel or a folder of versions is wanted")
+            raise ArtifactError(f"serve: {path}: not a folder; expected a SavedModel or a folder of versions")
         versions = find_versions(source)
         if not versions:
             what = "is empty" if is_empty else "holds no SavedModel and no folder VERSION/saved_model.pb"
@@ -72,21 +80,21 @@ def check_sources(sources: Iterable[ModelSource]) -> None:
                 raise ArtifactError(f"serve: label {label}: {path} has no version {number}; it has {known}")
 
 
-def are_small(folders: Iterable[Path]) -> bool:
-    """Whether the models are light to execute: few weights, and no convolution, which is much work with few."""
+def are_fast_models(folders: Iterable[Path]) -> bool:
+    """Return whether the models are fast to execute: few weights, and no convolution, which is slow with few."""
     try:
         for folder in folders:
             if sum(p.stat().st_size for p in (folder / "variables").glob("*")) > SMALL_BYTES:
                 return False
             if any(b"Conv" in (folder / name).read_bytes() for name in SAVED_MODEL if (folder / name).is_file()):
                 return False
-    except OSError:  # loading it will tell
+    except OSError:  # loading reports it
         return False
     return True
 
 
 def fingerprint(folder: Path) -> Fingerprint:
-    """Names, sizes and times of change of a folder's files: equal as long as nobody writes there."""
+    """Return name, size and modification time of each file in a folder, to detect changes."""
     try:
         files = [(str(p.relative_to(folder)), p.stat()) for p in sorted(folder.rglob("*")) if p.is_file()]
     except OSError:
@@ -94,8 +102,8 @@ def fingerprint(folder: Path) -> Fingerprint:
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
 
 
-def was_pushed(folder: Path) -> bool:
-    """Whether Pusher put the folder there, which it does with one rename, whole."""
+def is_complete(folder: Path) -> bool:
+    """Return whether Pusher wrote the folder. Pusher renames a complete folder into place."""
     return (folder / DIGEST).exists()
 
 

@@ -1,4 +1,4 @@
-"""The access log: a JSON object a line, written in blocks so that no request waits for a disk."""
+"""The access log: one JSON object per line, written in blocks so that no request waits for a disk."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ import orjson
 from kerasline.components.core.errors import ParameterError
 
 log = logging.getLogger(__name__)
-BLOCK = 1 << 16
+BLOCK_BYTES = 1 << 16
 
 
 class AccessLog:
-    """Appends to a file, or to the standard output for `-`. Raises ParameterError.
+    """Append entries to a file, or to standard output for `-`.
 
-    What cannot be written later, for a full disk or so, is lost, and the server's own log says so once: no request
-    fails for it.
+    Entries that cannot be written, for example because the disk is full, are lost. The server's own log reports this
+    once, and no request fails.
+
+    Raises:
+        ParameterError: the file cannot be opened.
     """
 
     def __init__(self, target: str):
@@ -33,15 +36,15 @@ class AccessLog:
         self._size = 0
 
     def write(self, entry: dict[str, Any]) -> None:
-        """`entry["time"]` is in seconds since 1970; it is written in ISO 8601, in UTC."""
+        """Write an entry. `entry["time"]` is in seconds since 1970 and is written as ISO 8601 in UTC."""
         entry["time"] = datetime.fromtimestamp(entry["time"], UTC)
         try:
             line = orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z)
-        except TypeError:  # half of a surrogate pair, out of a client's JSON
+        except TypeError:  # a lone surrogate from a client's JSON
             line = json.dumps(entry, default=datetime.isoformat).encode() + b"\n"
         self._lines.append(line)
         self._size += len(line)
-        if self._size >= BLOCK:
+        if self._size >= BLOCK_BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -64,5 +67,5 @@ class AccessLog:
 
     def _failed(self, error: OSError) -> None:
         if not self._fails:
-            log.warning("access log %s: %s; lines are lost until that is mended", self._target, error.strerror)
+            log.warning("access log %s: %s; lines are lost until this is fixed", self._target, error.strerror)
         self._fails = True

@@ -1,0 +1,280 @@
+"""The REST endpoints: TensorFlow Serving's API, health, readiness and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import re
+import time
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from kerasline.components.models.signatures import DEFAULT_SIGNATURE
+from kerasline.components.models.versions import HIGHEST
+from kerasline.components.serving.http import json_codec, wide_rows
+from kerasline.components.serving.http.connections import Connection
+from kerasline.components.serving.http.openapi import describe_api
+from kerasline.components.serving.runtime import examples
+from kerasline.components.serving.runtime.admission import AdmissionControl, RequestRecord
+from kerasline.components.serving.runtime.batching import Inputs, count_rows
+from kerasline.components.serving.runtime.errors import RequestError, from_exception, invalid, not_found
+from kerasline.components.serving.runtime.metadata import metadata_json, status_json
+from kerasline.components.serving.runtime.metrics import Metrics
+from kerasline.components.serving.runtime.models import Models, Version
+from kerasline.components.serving.runtime.signatures import find_signature
+
+# Endpoints of one model, by what follows /v1/models/NAME[/versions/N | /labels/LABEL]: HTTP method and operation.
+MODEL_ENDPOINTS = {
+    ":predict": ("POST", "predict"),
+    ":classify": ("POST", "classify"),
+    ":regress": ("POST", "regress"),
+    "": ("GET", "status"),
+    "/metadata": ("GET", "metadata"),
+}
+# Endpoints of the whole server, all GET: the method of RestEndpoints that answers.
+SERVER_ENDPOINTS = {
+    "/v1/models": "_list_models",
+    "/openapi.json": "_describe",
+    "/metrics": "_report_metrics",
+    "/monitoring/prometheus/metrics": "_report_metrics",
+}
+# The same, answered without an API key.
+OPEN_ENDPOINTS = {"/healthz": "_report_health", "/readyz": "_report_readiness"}
+
+JSON = "application/json"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+TIMEOUT_HEADER = "X-Request-Timeout"
+REQUEST_ID_HEADER = "X-Request-Id"
+_MODEL_PATH = re.compile(
+    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:]+))?"
+    rf"(?P<endpoint>{'|'.join(filter(None, MODEL_ENDPOINTS))}|)"
+)
+_ORIGIN = re.compile(r"\Ahttps?://[^/]*", re.IGNORECASE)
+_PRINTABLE = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class Target(NamedTuple):
+    """The model, the version and the operation that a path names."""
+
+    model: str
+    version: int | None
+    label: str | None
+    operation: str
+    http_method: str
+
+
+class RestEndpoints:
+    """Answer the requests of one `aiohttp.web.Server`."""
+
+    def __init__(self, models: Models, admission: AdmissionControl, metrics: Metrics):
+        self._models, self._admission, self._metrics = models, admission, metrics
+        self._target = functools.lru_cache(maxsize=1024)(_parse_path)
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.raw_path
+        record = RequestRecord(request.method, path)
+        connection = request.protocol
+        assert isinstance(connection, Connection), "BoundedServer creates the connections"
+        connection.busy_since = record.started
+        try:
+            body, content_type = await self._answer(request, path, record)
+            status = 200
+        except RequestError as error:
+            record.set_error(error)
+            body, content_type, status = _error_body(error), JSON, error.http_status
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception as raised:
+            failure = from_exception(raised)
+            record.set_error(failure)
+            body, content_type, status = _error_body(failure), JSON, failure.http_status
+        headers = CIMultiDict({"Content-Type": content_type, "Server": "kerasline"})
+        if status in (429, 503):
+            headers["Retry-After"] = "1"
+        if status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        request_id = request.headers.get(REQUEST_ID_HEADER)
+        if request_id is not None and _PRINTABLE.fullmatch(request_id):
+            record.request_id = headers[REQUEST_ID_HEADER] = request_id
+        response = web.Response(body=body, status=status, headers=headers)
+        if self._admission.is_draining or status == 408:
+            response.force_close()
+        client = request.remote if self._admission.writes_log else None
+        self._admission.finish(record, protocol="rest", client=client, status=status, size_out=len(body))
+        connection.busy_since = None
+        connection.idle_since = time.monotonic()
+        return response
+
+    async def _answer(self, request: web.BaseRequest, path: str, record: RequestRecord) -> tuple[bytes, str]:
+        path = path.partition("?")[0]
+        if not path.startswith("/"):  # the absolute form, as a proxy may send it
+            path = _ORIGIN.sub("", path) or "/"
+        if path in OPEN_ENDPOINTS:
+            return getattr(self, OPEN_ENDPOINTS[path])()
+        admission = self._admission
+        if admission.needs_key:
+            admission.check_key(request.headers.get("x-api-key"), request.headers.get("authorization"))
+        target = self._target(path)
+        if target is None:
+            return self._answer_server_endpoint(request.method, path)
+        record.method = target.operation
+        if request.method != target.http_method:
+            raise invalid(f"Malformed request: {request.method} {path}")
+        if target.operation == "status":
+            return json_codec.write(status_json(self._models.status(*target[:3]))), JSON
+        version = self._models.find(*target[:3])
+        record.set_target(version, "")
+        if target.operation == "metadata":
+            return json_codec.write(metadata_json(version)), JSON
+        deadline = admission.deadline(_requested_seconds(request))
+        reserved: list[int] = []
+        try:
+            body = await self._read(request, deadline, reserved)
+            record.size_in = len(body)
+            return await self._infer(target, body, record, deadline), JSON
+        finally:
+            for size in reserved:
+                admission.release(size)
+
+    async def _infer(self, target: Target, body: bytes, record: RequestRecord, deadline: float) -> bytes:
+        version = self._models.find(*target[:3])  # again: the version may have changed while the body arrived
+        session = version.session
+        assert session is not None, "an available version has a session"
+        if target.operation == "predict":
+            signature = session.signatures.get(DEFAULT_SIGNATURE)
+            inputs: Inputs | None = wide_rows.read(body, signature)
+            by_row = True
+            if signature is None or inputs is None:
+                document = json_codec.parse(body)
+                signature = find_signature(session, json_codec.signature_name(document))
+                inputs, by_row = json_codec.predict_inputs(document, signature)
+            record.set_target(version, signature.name)
+            record.rows = count_rows(inputs)
+            outputs = await version.run(signature, inputs, deadline)
+            return json_codec.predict_response(list(signature.outputs), outputs, rows=by_row)
+        document = json_codec.parse(body)
+        signature = find_signature(session, json_codec.signature_name(document))
+        record.set_target(version, signature.name)
+        given = json_codec.read_examples(document)
+        record.rows = len(given)
+        arrays = examples.to_inputs(given, signature, fills_missing=session.fills_missing)
+        outputs = await version.run(signature, arrays, deadline)
+        if target.operation == "regress":
+            return json_codec.write({"results": examples.regressions(signature, outputs, len(given))})
+        labels, scores = examples.classes(session, signature, outputs, len(given))
+        return json_codec.write({"results": _pairs(labels, scores)})
+
+    async def _read(self, request: web.BaseRequest, deadline: float, reserved: list[int]) -> bytes:
+        """Read the body. Append to `reserved` the bytes that were admitted and must be released."""
+        admission, content = self._admission, request.content
+        length = request.content_length
+        if length is not None:
+            admission.admit(length)
+            reserved.append(length)
+        if content.is_eof():
+            body = content.read_nowait()
+            self._reserve(len(body), reserved)
+            return body
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(CONTINUE)
+            request.writer.output_size = 0  # not part of the response
+        seconds = min(deadline - time.monotonic(), admission.limits.idle_seconds)
+        try:
+            return await asyncio.wait_for(self._read_blocks(content, reserved), seconds)
+        except web.RequestPayloadError as error:
+            raise invalid(f"the request body is malformed: {error}") from None
+        except TimeoutError:
+            message = "the request body did not arrive in time"
+            raise RequestError("DEADLINE_EXCEEDED", message, http_status=408) from None
+
+    async def _read_blocks(self, content: Any, reserved: list[int]) -> bytes:
+        blocks, size = [], 0
+        async for block in content.iter_any():
+            size += len(block)
+            self._reserve(size, reserved)
+            blocks.append(block)
+        return b"".join(blocks)
+
+    def _reserve(self, size: int, reserved: list[int]) -> None:
+        """Reserve bytes for a body longer than announced: chunked, or compressed."""
+        if size > self._admission.limits.request_bytes:
+            self._admission.admit(size)
+        if size > (before := sum(reserved)):
+            self._admission.admit(size - before)
+            reserved.append(size - before)
+
+    def _answer_server_endpoint(self, method: str, path: str) -> tuple[bytes, str]:
+        if method == "GET" and path in SERVER_ENDPOINTS:
+            return getattr(self, SERVER_ENDPOINTS[path])()
+        if path.startswith("/v1/"):
+            raise invalid(f"Malformed request: {method} {path[:200]}")
+        raise not_found(f"Not found: {path[:200]}")
+
+    def _report_health(self) -> tuple[bytes, str]:
+        return b'{"status":"alive"}', JSON
+
+    def _report_readiness(self) -> tuple[bytes, str]:
+        if self._admission.is_draining:
+            raise RequestError("UNAVAILABLE", "the server is shutting down")
+        if not self._models.is_ready():
+            raise RequestError("UNAVAILABLE", "models are loading")
+        return b'{"status":"ready"}', JSON
+
+    def _report_metrics(self) -> tuple[bytes, str]:
+        return self._metrics.exposition()
+
+    def _list_models(self) -> tuple[bytes, str]:
+        states = {name: _states(self._models, name) for name in self._models.names()}
+        return json_codec.write({"models": states}), JSON
+
+    def _describe(self) -> tuple[bytes, str]:
+        return json_codec.write(describe_api()), JSON
+
+
+def _parse_path(path: str) -> Target | None:
+    match = _MODEL_PATH.fullmatch(path)
+    if match is None:
+        return None
+    version = match["version"]
+    if version is not None and int(version) > HIGHEST:
+        raise invalid(f"Failed to convert version: {version} to numeric.")
+    label = unquote(match["label"]) if match["label"] else None
+    http_method, operation = MODEL_ENDPOINTS[match["endpoint"]]
+    return Target(unquote(match["name"]), int(version) if version else None, label, operation, http_method)
+
+
+def _requested_seconds(request: web.BaseRequest) -> float | None:
+    given = request.headers.get(TIMEOUT_HEADER)
+    if given is None:
+        return None
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise invalid(f"{TIMEOUT_HEADER}: expected seconds, such as 0.5, received {given[:40]}")
+    return seconds
+
+
+def _pairs(labels: Any, scores: Any) -> list[list[list[Any]]]:
+    if scores is None:
+        return [[[label, 0.0] for label in row] for row in labels]
+    if labels is None:
+        return [[["", score] for score in row] for row in scores]
+    return [[[label, score] for label, score in zip(*row)] for row in zip(labels, scores)]
+
+
+def _states(models: Models, name: str) -> list[dict[str, str]]:
+    try:
+        versions: list[Version] = models.status(name)
+    except RequestError:
+        return []
+    return [{"version": str(version.number), "state": version.state} for version in versions]
+
+
+def _error_body(error: RequestError) -> bytes:
+    return json.dumps({"error": str(error)}, ensure_ascii=True).encode()

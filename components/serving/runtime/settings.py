@@ -1,0 +1,155 @@
+"""The settings of a model server: models, addresses, limits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from kerasline.components.core.errors import ParameterError, nearest
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model to serve.
+
+    Attributes:
+        name: the name in URLs and requests.
+        path: a folder of versions, or one SavedModel.
+        labels: version numbers by label, such as `{"stable": 3}`. A version with a label stays loaded.
+    """
+
+    name: str
+    path: Path
+    labels: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """How requests are combined into batches.
+
+    Attributes:
+        rows: maximum number of rows in one execution. A larger request is executed alone.
+        delay_seconds: how long the first request of a batch may wait for others. 0 takes only what is queued.
+        queue: maximum number of requests waiting for one signature. Further ones are rejected.
+        enabled: False executes each request alone.
+    """
+
+    rows: int = 128
+    delay_seconds: float = 0.0
+    queue: int = 1000
+    enabled: bool = True
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits that protect the server from its clients.
+
+    Attributes:
+        request_bytes: maximum size of a request body.
+        pending_bytes: maximum total size of the bodies of all requests being read or answered.
+        connections: maximum number of concurrent connections, for REST and gRPC each, and of concurrent gRPC calls.
+        timeout_seconds: maximum duration of a request. A client can set a shorter one.
+        idle_seconds: maximum duration of a TLS handshake, of receiving a request's headers, and of receiving its
+            body; also how long a client may stop reading a response.
+    """
+
+    request_bytes: int = 32 * MEBIBYTE
+    pending_bytes: int = 256 * MEBIBYTE
+    connections: int = 1000
+    timeout_seconds: float = 30.0
+    idle_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """The settings of `kerasline.components.serving.runtime.server.run`.
+
+    Attributes:
+        models: the models to serve, at least one.
+        rest_port, grpc_port: 0 takes a free port; None disables the interface.
+        keep_versions: number of versions of a model to keep loaded: the served one and the newest others.
+        poll_seconds: interval between checks of the folders for new versions.
+        drain_seconds: how long requests in progress may take after SIGTERM.
+        certificate, key: PEM files for TLS; both or neither.
+        api_key: the key that clients must send; None requires no key.
+        access_log: a file, or `-` for standard output; None writes no log.
+    """
+
+    models: tuple[ModelSource, ...]
+    host: str = "127.0.0.1"
+    rest_port: int | None = 8501
+    grpc_port: int | None = 8500
+    keep_versions: int = 1
+    poll_seconds: float = 1.0
+    drain_seconds: float = 30.0
+    batch: BatchSettings = BatchSettings()
+    limits: Limits = Limits()
+    certificate: Path | None = None
+    key: Path | None = None
+    api_key: str | None = None
+    access_log: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise ParameterError("serve: no model; pass a folder, or --model NAME=FOLDER")
+        if self.rest_port is None and self.grpc_port is None:
+            raise ParameterError("serve: REST and gRPC are both disabled; drop --no-rest or --no-grpc")
+        if self.rest_port is not None and self.rest_port == self.grpc_port != 0:
+            raise ParameterError(f"serve: REST and gRPC cannot share port {self.rest_port}")
+        if bool(self.certificate) != bool(self.key):
+            raise ParameterError("serve: TLS needs both --tls-certificate and --tls-key")
+        if self.api_key == "":
+            raise ParameterError("serve: the API key is empty; pass a key, or none to serve without one")
+        for file in filter(None, (self.certificate, self.key)):
+            if not file.is_file():
+                raise ParameterError(f"serve: {file}: no such file")
+        names = [model.name for model in self.models]
+        for name in names:
+            if not NAME.fullmatch(name):
+                raise ParameterError(f"serve: expected a model name of letters, digits and _ . + -, received {name!r}")
+            if names.count(name) > 1:
+                raise ParameterError(f"serve: two models are named {name!r}; name them with --model NAME=FOLDER")
+
+
+def model_sources(folder: Path | None, models: Sequence[str], labels: Sequence[str]) -> tuple[ModelSource, ...]:
+    """Return the models that the arguments of `serve` name.
+
+    Args:
+        folder: the folder of one model, or None.
+        models: further models, as `NAME=DIR`.
+        labels: labels of versions, as `NAME:LABEL=VERSION`, or `LABEL=VERSION` for an only model.
+
+    Raises:
+        ParameterError: an argument has another form, or a label names an unknown model.
+    """
+    sources = [model_source(folder)] if folder is not None else []
+    for text in models:
+        name, equals, path = text.partition("=")
+        if not equals or not path:
+            raise ParameterError(f"--model {text}: expected NAME=DIR, such as penguins=served/penguins")
+        sources.append(ModelSource(name, Path(path).absolute()))
+    names = [source.name for source in sources]
+    for text in labels:
+        target, equals, version = text.partition("=")
+        name, colon, label = target.rpartition(":")
+        if not colon and len(names) == 1:
+            name = names[0]
+        if not equals or not label or not version.isdigit():
+            raise ParameterError(f"--label {text}: expected NAME:LABEL=VERSION, such as penguins:stable=3")
+        if name not in names:
+            raise ParameterError(f"--label {text}: {nearest(name, names)}")
+        index = names.index(name)
+        sources[index] = replace(sources[index], labels={**sources[index].labels, label: int(version)})
+    return tuple(sources)
+
+
+def model_source(folder: Path) -> ModelSource:
+    """Return the model in a folder, named after the folder. A version of a model gets the name of the parent folder."""
+    path = folder.absolute()
+    named = path.parent if path.name.isdigit() and (path / "saved_model.pb").exists() else path
+    return ModelSource(re.sub(r"[^A-Za-z0-9_.+-]+", "_", named.name).lstrip("_.+-") or "model", path)
