@@ -1,1 +1,1 @@
-"""Answers of a model for many rows: shard by shard, through Beam."""
+"""BulkInferrer: predictions of an exported model for whole data sets."""

@@ -1,7 +1,7 @@
-"""What a model says of a batch of rows, and which rows it cannot take.
+"""Predict a batch of rows, and find the rows for which that fails.
 
-Most rows that cannot be fed are told by their columns, all at once. What else fails, in the feeding or in the
-model, is looked for by halves: a batch of which k rows fail takes some 2 k log2(rows) calls.
+Most rows that cannot be fed are found by checking whole columns. Other failures, of feeding or of the model, are found
+by bisection: a batch of which k rows fail takes about 2 k log2(rows) calls.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from kerasline.components.core.errors import ArtifactError, DataError, one_line
-from kerasline.components.data.feed import feed
+from kerasline.components.data.arrow_types import is_list
 from kerasline.components.data.missing import missing_value
-from kerasline.components.data.unify import is_list
+from kerasline.components.data.model_inputs import feed
 from kerasline.components.models.predictors import SavedModelPredictor
 from kerasline.components.preprocessing.materialized import as_arrow
 
-Failed = list[tuple[int, str]]  # the place of a row in its batch, and the reason
+Failed = list[tuple[int, str]]  # index of a row in its batch, and the reason
 Answers = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A batch that was answered.
+    """The predictions of a batch.
 
     Attributes:
-        columns: by output, without the rows that failed.
-        places: of the rows that are answered, int64.
-        failed: in their order.
+        columns: columns by output, without the rows that failed.
+        places: indices of the predicted rows, int64.
+        failed: the rows that failed, in order.
     """
 
     columns: dict[str, pa.Array]
@@ -47,8 +47,8 @@ class Answered:
 
 
 def check_feedable(schema: pa.Schema, predictor: SavedModelPredictor) -> None:
-    """Raises a DataError where a column is missing, or its type fits no row."""
-    # Arrow's own `empty_table` refuses tensors whose axes were moved.
+    """Raise a DataError if a column is missing, or its type does not fit the input."""
+    # Arrow's own `empty_table` fails for transposed tensors.
     columns = [
         pa.ExtensionArray.from_storage(field.type, pa.array([], field.type.storage_type))
         if isinstance(field.type, pa.BaseExtensionType)
@@ -59,25 +59,25 @@ def check_feedable(schema: pa.Schema, predictor: SavedModelPredictor) -> None:
 
 
 def answered(batch: pa.RecordBatch, job: Any) -> Answered:
-    """Answers the rows of a batch, as an `inference.Job` says."""
+    """Predict the rows of a batch for an `inference.Job`."""
     inputs = job.predictor.inputs
     failed: Failed = unfeedable(batch, inputs)
     places = np.delete(np.arange(batch.num_rows), [place for place, _ in failed])
     good = batch.take(pa.array(places)) if failed else batch
     parts: list[tuple[np.ndarray, Answers]] = []
 
-    def ask(part: pa.RecordBatch, where: np.ndarray) -> None:
+    def predict(part: pa.RecordBatch, where: np.ndarray) -> None:
         parts.append((where, _answer(part, job.predictor)))
 
     for start in range(0, good.num_rows, job.batch_size):
         part, where = good.slice(start, job.batch_size), places[start : start + job.batch_size]
-        failed += [(int(where[place]), reason) for place, reason in _by_halves(ask, part, where)]
+        failed += [(int(where[place]), reason) for place, reason in _bisect(predict, part, where)]
     answered_places = np.concatenate([where for where, _ in parts]) if parts else np.zeros(0, np.int64)
     return Answered(_columns([answers for _, answers in parts], job), answered_places, sorted(failed))
 
 
 def unfeedable(batch: pa.RecordBatch, inputs: Mapping[str, Any]) -> Failed:
-    """The rows that the columns tell cannot be fed, each with its first reason."""
+    """Return the rows that cannot be fed according to their columns, each with the first reason."""
     found: dict[int, str] = {}
     for name, tensor in inputs.items():
         for wrong, reason in _wrong(batch.column(name), str(tensor.dtype), tuple(tensor.shape[1:])):
@@ -89,17 +89,17 @@ def unfeedable(batch: pa.RecordBatch, inputs: Mapping[str, Any]) -> Failed:
 def _wrong(
     column: pa.Array, dtype: str, shape: tuple[int | None, ...]
 ) -> Iterator[tuple[np.ndarray, Callable[[int], str]]]:
-    """Of each thing that may be wrong, the rows of which it is, a mask, and how to say it."""
+    """Yield a mask of rows for each possible mistake, and a function that describes it for a row."""
     if isinstance(column, pa.ExtensionArray):
         return
     if is_list(column.type):
         if len(shape) == 1 and shape[0] is not None:
             lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-            yield lengths > shape[0], lambda place: f"a list of {lengths[place]} values, {shape[0]} are taken"
+            yield lengths > shape[0], lambda place: f"a list of {lengths[place]} values, expected at most {shape[0]}"
         return
     if not _has_missing(dtype):
         missing = column.is_null().to_numpy(zero_copy_only=False)
-        yield missing, lambda place: f"it is missing, and a {dtype} has no value that says so"
+        yield missing, lambda place: f"missing, and {dtype} has no missing value"
     if dtype.startswith(("int", "uint")) and pa.types.is_integer(column.type):
         bounds = np.iinfo(dtype)
         held = np.iinfo(column.type.to_pandas_dtype())
@@ -108,12 +108,12 @@ def _wrong(
             low, high = pa.scalar(low, column.type), pa.scalar(high, column.type)
             outside = pc.or_(pc.less(column, low), pc.greater(column, high))
             mask = pc.fill_null(outside, False).to_numpy(zero_copy_only=False)
-            yield mask, lambda place: f"{column[place].as_py()} is out of the bounds of {dtype}"
+            yield mask, lambda place: f"{column[place].as_py()} is out of range for {dtype}"
     if dtype.startswith(("int", "uint")) and pa.types.is_floating(column.type):
         values = column.to_numpy(zero_copy_only=False)
         valid = column.is_valid().to_numpy(zero_copy_only=False)
         whole = np.isfinite(values) & (np.trunc(values) == values)
-        yield valid & ~whole, lambda place: f"{values[place]} is no whole number, and a {dtype} is taken"
+        yield valid & ~whole, lambda place: f"{values[place]} is not an integer, expected {dtype}"
 
 
 def _has_missing(dtype: str) -> bool:
@@ -124,34 +124,34 @@ def _has_missing(dtype: str) -> bool:
         return False
 
 
-def _by_halves(ask: Callable[[pa.RecordBatch, np.ndarray], None], part: pa.RecordBatch, where: np.ndarray) -> Failed:
-    """Asks about all rows that can be answered, in as few calls as there must be; gives those that cannot."""
+def _bisect(predict: Callable[[pa.RecordBatch, np.ndarray], None], part: pa.RecordBatch, where: np.ndarray) -> Failed:
+    """Predict all rows that the model accepts, in few calls, and return the others."""
     failed: Failed = []
     waiting = [(0, part.num_rows)]
     while waiting:
         start, stop = waiting.pop()
         try:
-            ask(part.slice(start, stop - start), where[start:stop])
+            predict(part.slice(start, stop - start), where[start:stop])
         except (DataError, tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError, ValueError) as error:
             if stop - start == 1:
                 failed.append((start, _reason(error)))
             else:
                 middle = (start + stop) // 2
-                waiting += [(middle, stop), (start, middle)]  # the first half is the next to be tried
+                waiting += [(middle, stop), (start, middle)]  # the first half is next
     return failed
 
 
 def _reason(error: Exception) -> str:
-    """Of TensorFlow's many lines the one that says what is wrong."""
+    """Return the line of TensorFlow's message that describes the mistake."""
     if not isinstance(error, tf.errors.OpError):
         return one_line(error, 300)
     lines = [line.strip() for line in str(error.message).splitlines() if line.strip()]
-    told = [
+    informative = [
         line
         for line in lines
         if not line.startswith(("Graph execution error", "Detected at node", "<stack traces", "[[{{", "File "))
     ]
-    return " ".join((told or lines)[0].split())[:300]
+    return " ".join((informative or lines)[0].split())[:300]
 
 
 def _answer(part: pa.RecordBatch, predictor: SavedModelPredictor) -> Answers:
@@ -160,15 +160,14 @@ def _answer(part: pa.RecordBatch, predictor: SavedModelPredictor) -> Answers:
         if values.shape[:1] != (part.num_rows,):
             shape = "x".join(map(str, values.shape)) or "a single value"
             raise ArtifactError(
-                f"{predictor.path}: the output {name!r} of {part.num_rows} rows is {shape}; a model wanted that "
-                "answers each row"
+                f"{predictor.path}: the output {name!r} is {shape} for {part.num_rows} rows; expected one entry per row"
             )
     return answers
 
 
 def _columns(parts: list[Answers], job: Any) -> dict[str, pa.Array]:
-    """The answers as columns; a number a row as a plain one."""
-    if not parts:  # of no rows, so that every file has its columns
+    """Return the outputs as columns. One number per row becomes a column of numbers."""
+    if not parts:  # an empty batch has the same columns
         empty = job.predictor(
             {
                 name: np.zeros((0, *(n or 1 for n in t.shape[1:])), object if t.dtype == "string" else t.dtype)
@@ -179,7 +178,7 @@ def _columns(parts: list[Answers], job: Any) -> dict[str, pa.Array]:
     found, shapes = {}, job.predictor.output_shapes
     for name in job.outputs:
         arrays = [answers[name] for answers in parts]
-        if shapes[name] is None or None in shapes[name][1:]:  # as wide as each batch wants
+        if shapes[name] is None or None in shapes[name][1:]:  # the shape may vary by batch
             column = pa.concat_arrays([_as_lists(values) for values in arrays])
         else:
             values = np.concatenate(arrays)
@@ -189,7 +188,7 @@ def _columns(parts: list[Answers], job: Any) -> dict[str, pa.Array]:
 
 
 def _as_lists(values: np.ndarray) -> pa.Array:
-    """An array (rows, ...) as a column of lists, of lists of lists and so on."""
+    """Return an array (rows, ...) as a column of nested lists."""
     column = _as_arrow(values.reshape(-1))
     for axis in range(values.ndim - 1, 0, -1):
         offsets = np.arange(math.prod(values.shape[:axis]) + 1, dtype=np.int32) * values.shape[axis]
@@ -198,7 +197,7 @@ def _as_lists(values: np.ndarray) -> pa.Array:
 
 
 def _as_arrow(values: np.ndarray) -> pa.Array:
-    """As `as_arrow`, of no rows too."""
+    """Return `as_arrow` of the values, also without rows."""
     if len(values):
         return as_arrow(values)
     nothing = b"" if values.dtype == object else 0

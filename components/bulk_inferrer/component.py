@@ -1,36 +1,46 @@
-"""BulkInferrer: what a model says of every row of a data set, as Parquet."""
+"""BulkInferrer: predict every row of a data set with an exported model, and write the predictions as Parquet."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from annotated_types import Gt
-
+from kerasline.components.bulk_inferrer.settings import BulkInferrerSettings
 from kerasline.components.core.artifacts import Blessing, Examples, Predictions, SavedModel
-from kerasline.components.core.component import Component, Context, Input, Output, Parameter
+from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import StageSkipped
 
 
 class BulkInferrer(Component):
-    """Answers all rows of some examples by an exported model, with Beam, a shard at a time.
+    """Predict all rows of the examples with an exported model, shard by shard, with Beam.
 
-    The output has the examples' splits and shards, a column for each output of the model, by its name, and
-    those to keep. `label`, the name of a class, is text. An output of one number a row is a number, of several
-    a tensor. Killed, the same run goes on: shards that were done are found again.
+    The predictions have the splits and shards of the examples, and a column for each output of the model beside the
+    columns to keep. `label`, the name of a class, is a text column. An output with one number per row is a column of
+    numbers, other outputs are columns of tensors. After a kill, the next run keeps the finished shards.
 
-    Parameters:
-        split: answered; all are when left out.
-        keep: columns of the examples that go along, such as an id.
-        prefix: put before the outputs' names, where a column that is kept has the same.
-        batch_size: rows that the model takes at once.
-        bad_rows: "quarantine" sets rows that cannot be answered aside, into `quarantine.jsonl` with their
-            reasons; with "refuse" the first of them ends the run.
+    Args:
+        split: str or None, the split to predict. Defaults to None, all splits.
+        keep: list of str, columns of the examples to copy, such as an id. Defaults to `[]`.
+        prefix: str, prefix of the output columns, for outputs with the name of a copied column. Defaults to `""`.
+        batch_size: int, number of rows per call of the model. Defaults to 4096.
+        bad_rows: `"quarantine"` writes rows that cannot be predicted to `quarantine.jsonl`, with the reason.
+            `"refuse"` fails at the first one. Defaults to `"quarantine"`.
 
     Raises:
         StageSkipped: the model was refused.
-        DataError: a column is missing or of the wrong kind; or a row cannot be answered and none may.
-        ParameterError: a column to keep is not there, or is called as an output is.
+        DataError: a column is missing or has the wrong type, or a row cannot be predicted and `bad_rows` is `"refuse"`.
+        ParameterError: a column to keep does not exist, or has the name of an output.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> module = tf.Module()
+    >>> double = tf.function(lambda x: {"y": 2 * x}, input_signature=[tf.TensorSpec([None], name="x")])
+    >>> tf.saved_model.save(module, str(folder / "model"), {"serving_default": double})
+    >>> examples = kl.InMemoryExampleGen({"x": [1.0, 2.0]}, splits={"test": 1}).execute(folder / "examples").examples
+    >>> stage = kl.BulkInferrer(kl.SavedModel(folder / "model"), examples, keep=["x"])
+    >>> sorted(stage.execute(folder / "out").predictions.read("test")["y"].to_pylist())
+    [2.0, 4.0]
     """
 
     LIBRARIES = ("tensorflow", "keras")
@@ -39,18 +49,11 @@ class BulkInferrer(Component):
     examples: Input[Examples]
     blessing: Input[Blessing] = None
     predictions: Output[Predictions]
-    split: Parameter[str | None] = None
-    keep: Parameter[list[str]] = []
-    prefix: Parameter[str] = ""
-    batch_size: Parameter[Annotated[int, Gt(0)]] = 4096
-    bad_rows: Parameter[Literal["quarantine", "refuse"]] = "quarantine"
+    settings: Parameters[BulkInferrerSettings]
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        from types import SimpleNamespace
-
         from kerasline.components.bulk_inferrer.inference import infer
 
         if inputs.blessing is not None and not inputs.blessing.blessed:
             raise StageSkipped(f"model refused: {'; '.join(inputs.blessing.refusals())}")
-        settings = SimpleNamespace(**self.parameters)
-        return infer(inputs.saved_model, inputs.examples, outputs.predictions, settings, context)
+        return infer(inputs.saved_model, inputs.examples, outputs.predictions, self.settings, context)

@@ -1,11 +1,12 @@
-"""All rows of some splits through a SavedModel, shard by shard; a shard that is done is found again.
+"""Predict the rows of splits with a SavedModel, shard by shard.
 
-A shard of examples becomes a shard of predictions, and beside it `NAME.json`, which says how many rows it has:
-written last, it tells that the shard is done.
+A shard of examples becomes a shard of predictions. Beside it lies `NAME.json` with its number of rows. This file is
+written last, so that the shard is known to be finished if a later run finds it.
 """
 
 from __future__ import annotations
 
+import base64
 import functools
 import json
 import operator
@@ -21,12 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kerasline.components.bulk_inferrer.answering import Answered, answered, check_feedable
-from kerasline.components.bulk_inferrer.rows_set_aside import written_rows
+from kerasline.components.bulk_inferrer.settings import BulkInferrerSettings
 from kerasline.components.core.artifacts import Examples, Predictions, SavedModel
 from kerasline.components.core.component import Context
 from kerasline.components.core.errors import DataError, ParameterError, nearest
-from kerasline.components.data.feed import rows_a_batch
 from kerasline.components.data.fold import fold
+from kerasline.components.data.model_inputs import rows_per_batch
 from kerasline.components.models.predictors import SavedModelPredictor
 
 GROUP_ROWS = 65536
@@ -34,16 +35,16 @@ GROUP_ROWS = 65536
 
 @dataclass(frozen=True)
 class Job:
-    """What is inferred.
+    """What to predict.
 
     Attributes:
-        outputs: what is asked of the model, in the order of the columns: TensorFlow's own is now this, now that.
-        kept: raw columns that go along.
-        prefix: put before the outputs' names.
-        labels: outputs that are names of classes, hence text.
-        batch_size: rows that the model takes at once.
-        set_aside: whether a row that fails is set aside; else it ends the run.
-        folder: where shards go.
+        outputs: outputs of the model in the order of the columns. TensorFlow's own order varies.
+        kept: columns of the examples to copy.
+        prefix: prefix of the output columns.
+        labels: outputs that are class names, hence text.
+        batch_size: number of rows per call of the model.
+        quarantine: whether to quarantine rows that fail, instead of failing.
+        folder: folder for the shards.
     """
 
     predictor: SavedModelPredictor
@@ -52,32 +53,37 @@ class Job:
     prefix: str
     labels: tuple[str, ...]
     batch_size: int
-    set_aside: bool
+    quarantine: bool
     folder: Path
 
 
 @dataclass(frozen=True)
 class Done:
-    """A shard that is done; paths are within the job's folder."""
+    """A finished shard.
+
+    Attributes:
+        path: relative to the job's folder.
+        remembered: whether an earlier run finished it.
+    """
 
     split: str
     path: str
     rows: int
-    set_aside: int
+    quarantined: int
     remembered: bool = False
 
 
 def infer(
-    model: SavedModel, examples: Examples, predictions: Predictions, settings: Any, context: Context
+    model: SavedModel, examples: Examples, predictions: Predictions, settings: BulkInferrerSettings, context: Context
 ) -> dict[str, Any]:
-    """Writes the answers for all rows of the examples' splits, or of one.
+    """Write the predictions for all rows of the examples, or of one split.
 
     Returns:
-        How many rows were answered and set aside, and how many shards an earlier run had done.
+        The number of rows predicted and quarantined, and of shards that an earlier run finished.
 
     Raises:
-        DataError: a column is missing or of the wrong kind; or a row fails and none may.
-        ParameterError: a column to keep is not there, or is called as an output is.
+        DataError: a column is missing or has the wrong type, or a row fails and may not be quarantined.
+        ParameterError: a column to keep does not exist, or has the name of an output.
     """
     splits = examples.splits if settings.split is None else (settings.split,)
     shards = [(split, str(shard)) for split in splits for shard in examples.whole_shards(split)]
@@ -88,59 +94,59 @@ def infer(
     for split in splits:
         (folder / split).mkdir(parents=True, exist_ok=True)
     done: list[Done] = fold(shards, functools.partial(infer_shard, job=job), operator.add, context) or []
-    _take(done, splits, folder, predictions)
+    _collect(done, splits, folder, predictions)
     remembered = sum(shard.remembered for shard in done)
-    figures = {"rows": sum(shard.rows for shard in done), "quarantined": sum(shard.set_aside for shard in done)}
+    figures = {"rows": sum(shard.rows for shard in done), "quarantined": sum(shard.quarantined for shard in done)}
     return {**figures, **({"remembered_shards": remembered} if remembered else {})}
 
 
 def infer_shard(element: tuple[str, str], job: Job) -> list[Done]:
-    """Answers the rows of a shard: its split and path."""
+    """Predict the rows of a shard, given its split and path."""
     split, shard = element
     name = f"{split}/{Path(shard).name}"
-    note = job.folder / f"{name}.json"
-    if note.exists():
-        return [Done(**{**json.loads(note.read_text(encoding="utf-8")), "remembered": True})]
-    mark = uuid.uuid4().hex  # a runner may do an element twice
+    finished = job.folder / f"{name}.json"
+    if finished.exists():
+        return [Done(**{**json.loads(finished.read_text(encoding="utf-8")), "remembered": True})]
+    mark = uuid.uuid4().hex  # a runner may process an element twice at the same time
     unfinished = {end: job.folder / f"{name}{end}.{mark}" for end in ("", ".jsonl", ".json")}
-    rows = set_aside = 0
-    with _Table(unfinished[""]) as table, unfinished[".jsonl"].open("w", encoding="utf-8") as aside:
+    rows = quarantined = 0
+    with _Table(unfinished[""]) as table, unfinished[".jsonl"].open("w", encoding="utf-8") as quarantine:
         for number, batch in _batches(shard, job):
             part = answered(batch, job)
-            if part.failed and not job.set_aside:
+            if part.failed and not job.quarantine:
                 place, reason = part.failed[0]
                 raise DataError(
-                    f"{shard}: row {number + place}: {reason}; set such rows aside with "
+                    f"{shard}: row {number + place}: {reason}; quarantine such rows with "
                     "--set BulkInferrer.bad_rows=quarantine"
                 )
             table.write(_with_kept(part, batch, job))
-            aside.writelines(written_rows(batch, part.failed, first=number, source=name))
-            rows, set_aside = rows + part.rows, set_aside + len(part.failed)
-    done = Done(split, name, rows, set_aside)
+            quarantine.writelines(_quarantine_lines(batch, part.failed, first=number, source=name))
+            rows, quarantined = rows + part.rows, quarantined + len(part.failed)
+    done = Done(split, name, rows, quarantined)
     unfinished[".json"].write_text(json.dumps(vars(done)), encoding="utf-8")
-    for end, path in unfinished.items():  # the note last
+    for end, path in unfinished.items():  # the .json file last
         os.replace(path, job.folder / f"{name}{end}")
     return [done]
 
 
-def _job(model: SavedModel, examples: Examples, settings: Any, folder: Path) -> Job:
-    told = model.read_json(SavedModel.MANIFEST) if (model.path / SavedModel.MANIFEST).exists() else {}
+def _job(model: SavedModel, examples: Examples, settings: BulkInferrerSettings, folder: Path) -> Job:
+    manifest = model.read_json(SavedModel.MANIFEST) if (model.path / SavedModel.MANIFEST).exists() else {}
     predictor = SavedModelPredictor(model.path)
     columns = examples.schema().names
-    asked = tuple(told.get("outputs") or sorted(predictor.outputs))
-    outputs = {f"{settings.prefix}{name}" for name in asked}
+    names = tuple(manifest.get("outputs") or sorted(predictor.outputs))
+    outputs = {f"{settings.prefix}{name}" for name in names}
     for name in settings.keep:
         if name not in columns:
             raise ParameterError(f"BulkInferrer.keep: the data has no column {name!r}; {nearest(name, columns)}")
         if name in outputs:
             raise ParameterError(
-                f"BulkInferrer.keep: {name!r} is an output of the model too; set BulkInferrer.prefix, "
+                f"BulkInferrer.keep: {name!r} is also an output of the model; set BulkInferrer.prefix, "
                 "such as 'predicted_'"
             )
-    labels = ("label",) if told.get("class_names") and "label" in told.get("outputs", ()) else ()
+    labels = ("label",) if manifest.get("class_names") and "label" in manifest.get("outputs", ()) else ()
     return Job(
         predictor,
-        asked,
+        names,
         tuple(settings.keep),
         settings.prefix,
         labels,
@@ -151,15 +157,15 @@ def _job(model: SavedModel, examples: Examples, settings: Any, folder: Path) -> 
 
 
 def _batches(shard: str, job: Job) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The shard's rows with the columns that are read, and the place of each batch's first row."""
-    rows = min(GROUP_ROWS, rows_a_batch(job.predictor.inputs))
-    columns = list(dict.fromkeys([*sorted(job.predictor.inputs), *job.kept]))  # TensorFlow's order is no order
+    """Yield batches of the shard with the columns that are needed, and the index of each batch's first row."""
+    rows = min(GROUP_ROWS, rows_per_batch(job.predictor.inputs))
+    columns = list(dict.fromkeys([*sorted(job.predictor.inputs), *job.kept]))  # TensorFlow's order varies
     place = 0
     with pq.ParquetFile(shard) as file:
         for batch in file.iter_batches(rows, columns=columns):
             yield place, batch
             place += batch.num_rows
-        if not place:  # of no rows, so that its file has its columns
+        if not place:  # an empty shard has the same columns
             yield 0, pa.RecordBatch.from_pylist([], pa.schema([file.schema_arrow.field(name) for name in columns]))
 
 
@@ -170,13 +176,39 @@ def _with_kept(part: Answered, batch: pa.RecordBatch, job: Job) -> pa.Table:
     return pa.table({**kept, **{f"{job.prefix}{name}": column for name, column in part.columns.items()}})
 
 
-def _take(done: Sequence[Done], splits: Sequence[str], folder: Path, predictions: Predictions) -> None:
-    """What is done becomes the artifact. The shards stay where they are too: this may be cut short."""
+def _quarantine_lines(
+    batch: pa.RecordBatch, failed: list[tuple[int, str]], *, first: int, source: str
+) -> Iterator[str]:
+    """Yield rows that failed, in the format of `kerasline.components.data.quarantine`.
+
+    Args:
+        batch: the rows, with the columns that were read.
+        failed: places in the batch, and reasons.
+        first: index of the batch's first row in its shard.
+        source: name of the shard.
+    """
+    for place, reason in failed:
+        (row,) = batch.slice(place, 1).to_pylist()
+        entry = {"source": f"{source}, row {first + place}", "reason": reason, "rows": 1, "row": row}
+        yield json.dumps(entry, ensure_ascii=False, default=_json_value) + "\n"
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return {"base64": base64.b64encode(value).decode("ascii")}
+    return str(value)
+
+
+def _collect(done: Sequence[Done], splits: Sequence[str], folder: Path, predictions: Predictions) -> None:
+    """Link the finished shards into the artifact. They also stay where they are, in case this is interrupted."""
     for split in splits:
         (predictions.path / split).mkdir()
     for shard in done:
         _link(folder / shard.path, predictions.path / shard.path)
-    if any(shard.set_aside for shard in done):
+    if any(shard.quarantined for shard in done):
         with (predictions.path / Predictions.QUARANTINE).open("wb") as whole:
             for shard in done:
                 with (folder / f"{shard.path}.jsonl").open("rb") as part:
@@ -185,8 +217,8 @@ def _take(done: Sequence[Done], splits: Sequence[str], folder: Path, predictions
         Predictions.MANIFEST,
         {
             "splits": {split: [{"path": d.path, "rows": d.rows} for d in done if d.split == split] for split in splits},
-            "rows_read": sum(d.rows + d.set_aside for d in done),
-            "quarantined": sum(d.set_aside for d in done),
+            "rows_read": sum(d.rows + d.quarantined for d in done),
+            "quarantined": sum(d.quarantined for d in done),
         },
     )
 
@@ -194,12 +226,12 @@ def _take(done: Sequence[Done], splits: Sequence[str], folder: Path, predictions
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
-    except OSError:  # another disk, or one without links
+    except OSError:  # another disk, or a file system without links
         shutil.copyfile(source, target)
 
 
 class _Table:
-    """A Parquet file of tables of one schema, in groups of rows as they come."""
+    """A Parquet file, with a row group for each table written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,1 +1,1 @@
-"""What the Exporter writes: signatures, their warm-up, a description, and further forms of the model."""
+"""Exporter: a SavedModel with its signatures, warm-up requests and description, and further forms of the model."""

@@ -1,39 +1,60 @@
-"""Exporter: a SavedModel that takes raw features, preprocessing inside."""
+"""Exporter: join preprocessing and model into one SavedModel that takes raw features."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from kerasline.components.core.artifacts import Examples, Model, ModelForms, Preprocessing, SavedModel
-from kerasline.components.core.component import Component, Context, Input, Output, Parameter
+from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import ParameterError
+from kerasline.components.exporter.settings import ExporterSettings
 
 
 class Exporter(Component):
-    """Joins preprocessing and model into one SavedModel.
+    """Join preprocessing and model into one SavedModel.
 
-    Its signature `serving_default` takes the raw features by name, any number of rows, in the
-    form of the preprocessing's inputs: a missing number is NaN, a missing text "". It gives
-    the model's outputs by name, and, where the classes have names and there is one output with a
-    score for each, `label`: the name of the class of the highest score. `serve_tf_examples` takes
-    the same as serialised `tf.Example`s, `examples`; `predict_preprocessed` what the preprocessing
-    gives; `transform_features` takes raw features and gives what the preprocessing makes of them.
+    Its signatures are
 
-    With the input `examples`, held-out rows, the requests that warm up a server are real ones, and each
-    further form has its metrics beside the model's own.
+    - `serving_default`: takes any number of rows of raw features by name, in the shapes of the preprocessing's inputs.
+      A missing number is NaN, a missing text is "". It returns the model's outputs by name. If the classes have names
+      and the only output has a score for each of them, it also returns `label`, the name of the class with the highest
+      score.
+    - `serve_tf_examples`: the same for serialised `tf.Example` protos, named `examples`.
+    - `predict_preprocessed`: the same for preprocessed features.
+    - `transform_features`: takes raw features and returns the preprocessed features.
 
-    Parameters:
-        forms: further forms of the model, each in a folder of its name in the output `model_forms`. `float16` and
-            `bfloat16`, `int8_weights` (whole numbers are stored, all else is float32) and `int8` (activations
-            too) are SavedModels like the first. `litert` and `onnx` take the preprocessed features.
-        max_quality_loss: by how much a form may be worse, by metric, such as `{"accuracy": 0.01}`; one that
-            is worse by more is refused.
-        split: of the examples.
+    With the input `examples`, the warm-up requests contain real rows, and the metrics of each further form are compared
+    with those of the model.
+
+    Args:
+        forms: list of str, further forms of the model, each a folder in the output `model_forms`. `"float16"`,
+            `"bfloat16"`, `"int8_weights"` (int8 weights, float32 computation) and `"int8"` (int8 weights and
+            activations) are SavedModels. `"litert"` and `"onnx"` take preprocessed features. Defaults to `[]`.
+        max_quality_loss: dict of float, how much worse a form may be by metric, such as `{"accuracy": 0.01}`. A worse
+            form is refused. Defaults to `{}`, no limit.
+        split: str, split of `examples` to use. Defaults to `"test"`.
 
     Raises:
-        ParameterError: a form needs a library that is not there; or a metric is not known.
-        DataError: the examples cannot be fed to the preprocessing.
+        ParameterError: a form needs a library that is not installed, or a metric is unknown.
+        DataError: the examples do not fit the inputs of the preprocessing.
+
+    Example:
+
+    >>> import keras
+    >>> def preprocessing():
+    ...     x = keras.Input((1,), name="x")
+    ...     return keras.Model({"x": x}, {"x": keras.layers.Rescaling(2.0)(x)})
+    >>> def build_model(inputs, hp):
+    ...     model = keras.Model(inputs, keras.layers.Dense(1, name="score")(inputs["x"]))
+    ...     model.compile("sgd", "mse")
+    ...     return model
+    >>> data = kl.InMemoryExampleGen({"x": [1.0, 2.0], "y": [0.0, 1.0]}, splits={"train": 1}).execute(folder / "data")
+    >>> prepared = kl.Transform(data.examples, function=preprocessing, label="y").execute(folder / "t").preprocessing
+    >>> model = kl.ModelBuilder(prepared, function=build_model).execute(folder / "m").model
+    >>> saved_model = kl.Exporter(prepared, model).execute(folder / "out").saved_model
+    >>> saved_model.read_json("kerasline.json")["outputs"]
+    ['score']
     """
 
     VERSION = "3"
@@ -44,19 +65,15 @@ class Exporter(Component):
     examples: Input[Examples] = None
     saved_model: Output[SavedModel]
     model_forms: Output[ModelForms]
-    forms: Parameter[list[Literal["float16", "bfloat16", "int8_weights", "int8", "litert", "onnx"]]] = []
-    max_quality_loss: Parameter[dict[str, float]] = {}
-    split: Parameter[str] = "test"
+    settings: Parameters[ExporterSettings]
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        from types import SimpleNamespace
-
+        from kerasline.components.exporter.export import Export
         from kerasline.components.exporter.forms import check_installed
-        from kerasline.components.exporter.writing import Exporting
 
-        if self.max_quality_loss and inputs.examples is None:
+        if self.settings.max_quality_loss and inputs.examples is None:
             raise ParameterError(
-                f"{self.name}.max_quality_loss: there are no examples to measure it on; give `examples`"
+                f"{self.name}.max_quality_loss: there are no examples to measure it on; connect the input `examples`"
             )
-        check_installed(self.forms)
-        return Exporting(inputs, outputs, SimpleNamespace(**self.parameters), context).run()
+        check_installed(self.settings.forms)
+        return Export(inputs, outputs, self.settings, context).run()

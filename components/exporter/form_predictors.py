@@ -1,4 +1,4 @@
-"""What the forms that are no SavedModels answer, of raw features: their preprocessing goes before."""
+"""Predictions of the forms that are not SavedModels, from raw features: the preprocessing runs first."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ import tensorflow as tf
 
 from kerasline.components.core.artifacts import Preprocessing
 from kerasline.components.exporter.forms import LITERT_FILE, ONNX_FILE
-from kerasline.components.exporter.serving import PREPROCESSED
+from kerasline.components.exporter.served_model import PREPROCESSED
 
 Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class PreprocessedPredictor:
-    """A LiteRT or ONNX file behind the preprocessing; like `SavedModelPredictor`, a few paths that travel."""
+    """A LiteRT or ONNX file with the preprocessing. Like `SavedModelPredictor` it holds only paths."""
 
     path: Path
     preprocessing: Path
 
     @property
     def inputs(self) -> dict[str, keras.KerasTensor]:
-        """The raw columns that are read."""
+        """The raw columns by name."""
         return _features(self.preprocessing).input
 
     def from_logits(self, output: str, default: bool) -> bool:
         return default
 
     def __call__(self, raw: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """The answers by output of raw columns by name, arrays (rows, ...)."""
+        """Return the outputs by name, given raw columns by name, arrays (rows, ...)."""
         tensors = {name: tf.constant(array) for name, array in raw.items()}
         made = _features(self.preprocessing)(tensors, training=False)
         return self.answer({name: tensor.numpy() for name, tensor in made.items()})
 
     def answer(self, made: Arrays) -> dict[str, np.ndarray]:
-        """The same of preprocessed features; those that the model does not take are left alone."""
+        """Return the outputs by name, given preprocessed features. Features that the model does not use are ignored."""
         return _runner(self.path)(made)
 
 
@@ -60,7 +60,7 @@ def _runner(folder: Path) -> Callable[[Arrays], dict[str, np.ndarray]]:
 def _litert(file: Path) -> Callable[[Arrays], dict[str, np.ndarray]]:
     try:
         from ai_edge_litert.interpreter import Interpreter
-    except ImportError:  # TensorFlow's own, which it will drop some day
+    except ImportError:  # TensorFlow's own, which is deprecated
         Interpreter = tf.lite.Interpreter
     interpreter = Interpreter(model_path=str(file))
     run = interpreter.get_signature_runner(PREPROCESSED)

@@ -1,7 +1,7 @@
-"""Raw features out of serialised `tf.Example`, and into it: what is missing becomes what `feed` makes of a null.
+"""Conversion between raw features and serialised `tf.Example` protos. Missing values are treated as in `feed`.
 
-A list may be shorter than the input wants: it is filled up, as rows of Parquet are. A number is looked for
-in `float_list` for a float input and in `int64_list` for an integer or boolean one, a text in `bytes_list`.
+Lists shorter than their input are padded, as those in Parquet files are. Floats are read from `float_list`, integers
+and booleans from `int64_list`, texts from `bytes_list`.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ Specs = Mapping[str, tf.TensorSpec]
 
 
 def check_parsable(specs: Specs) -> None:
-    """Raises a DataError where a feature cannot be told from a flat list of values."""
+    """Raise a DataError if the shape of a feature cannot be restored from a flat list of values."""
     for name, spec in specs.items():
         shape = spec.shape[1:]
         if None in shape and len(shape) > 1:
             raise DataError(
-                f"feature {name!r} is of shape {tuple(shape)}: a tf.Example holds a flat list, which does not tell it"
+                f"feature {name!r} is of shape {tuple(shape)}, which the flat list of a tf.Example cannot represent"
             )
 
 
-def parsed(examples: tf.Tensor, specs: Specs) -> dict[str, tf.Tensor]:
-    """The features of serialised examples, string (rows,); (rows, ...) each."""
+def parse_examples(examples: tf.Tensor, specs: Specs) -> dict[str, tf.Tensor]:
+    """Return the features of serialised examples, string (rows,), as tensors (rows, ...) by name."""
     found = tf.io.parse_example(examples, {name: _feature(spec) for name, spec in specs.items()})
     return {name: _shaped(found[name], spec, name) for name, spec in specs.items()}
 
 
 def tf_examples(arrays: Mapping[str, np.ndarray]) -> list[bytes]:
-    """Rows of raw features, arrays (rows, ...), as serialised examples."""
-    made = []
+    """Return rows of raw features, arrays (rows, ...), as serialised examples."""
+    examples = []
     for row in range(len(next(iter(arrays.values())))):
-        features = {name: _written(array[row : row + 1]) for name, array in arrays.items()}
+        features = {name: _to_feature(array[row : row + 1]) for name, array in arrays.items()}
         example = tf.train.Example(features=tf.train.Features(feature=features))
-        made.append(example.SerializeToString())
-    return made
+        examples.append(example.SerializeToString())
+    return examples
 
 
 def _feature(spec: tf.TensorSpec) -> Any:
     kind = _kind(spec.dtype)
     default = _default(spec.dtype)
-    if default is None:  # nothing stands for a missing one: it must be there
+    if default is None:  # the dtype has no missing value
         return tf.io.FixedLenFeature(spec.shape[1:], kind)
     return tf.io.FixedLenSequenceFeature((), kind, allow_missing=True, default_value=default)
 
@@ -57,7 +57,9 @@ def _shaped(values: tf.Tensor, spec: tf.TensorSpec, name: str) -> tf.Tensor:
     shape, default = tuple(spec.shape[1:]), _default(spec.dtype)
     if default is not None and shape != (None,):
         size, longest = math.prod(shape), tf.shape(values)[1]
-        fits = tf.debugging.assert_less_equal(longest, size, f"feature {name} takes {size} values, an example has more")
+        fits = tf.debugging.assert_less_equal(
+            longest, size, f"feature {name}: expected at most {size} values, received more"
+        )
         with tf.control_dependencies([fits]):
             missing = [[0, 0], [0, tf.maximum(size - longest, 0)]]
             values = tf.pad(values, missing, constant_values=tf.constant(default, values.dtype))
@@ -76,7 +78,7 @@ def _default(dtype: tf.DType) -> Any:
         return None
 
 
-def _written(values: np.ndarray) -> tf.train.Feature:
+def _to_feature(values: np.ndarray) -> tf.train.Feature:
     flat = values.reshape(-1)
     if flat.dtype == object:
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=flat.tolist()))

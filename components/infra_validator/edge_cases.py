@@ -40,8 +40,11 @@ def edge_cases(inputs: Mapping[str, TensorSpec], real: Rows, schema: Any | None)
             cases[f"{name}: {description}"] = {**real, name: value}
     optional = [name for name in inputs if name not in features or features[name].presence.min_fraction < 1]
     for description, names in (("every optional feature", optional), ("every feature", list(inputs))):
-        missing = {name: value for name in names if (value := _missing(inputs[name], real[name])) is not None}
-        cases[f"{description} missing"] = {**real, **missing}
+        missing = {name: _missing(inputs[name], real[name]) for name in names}
+        cases[f"{description} missing"] = {
+            **real,
+            **{name: value for name, value in missing.items() if value is not None},
+        }
     return cases
 
 
@@ -91,7 +94,8 @@ def _bounds(spec: TensorSpec, feature: Any | None) -> Iterator[tuple[str, Any]]:
     if domain is None:
         return
     minimum, maximum = (getattr(domain, end) if domain.HasField(end) else None for end in ("min", "max"))
-    distance = max(1, (maximum - minimum) if None not in (minimum, maximum) else abs(minimum or maximum or 0))
+    is_bounded = minimum is not None and maximum is not None
+    distance = max(1, maximum - minimum if is_bounded else abs(minimum or maximum or 0))
     values = (
         ("the schema's minimum", minimum),
         ("the schema's maximum", maximum),

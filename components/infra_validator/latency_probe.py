@@ -18,7 +18,7 @@ def main(job_file, result_file):
     bodies = [body.encode() for body in job["bodies"]]
     connection = http.client.HTTPConnection(job["host"], job["port"], timeout=job["seconds"])
     deadline = time.monotonic() + job["seconds"]
-    milliseconds = []
+    milliseconds: list[float] = []
     while len(milliseconds) < job["requests"] and (not milliseconds or time.monotonic() < deadline):
         start = time.perf_counter()
         try:

@@ -202,7 +202,7 @@ def _main(folder: str, name: str, rest_port: int, grpc_port: int, request_second
     """Serve a SavedModel until the process is ended. `grpc_port` 0 switches gRPC off."""
     from kerasline.components.core import garbage_collection, malloc
     from kerasline.components.infra_validator.in_process import skip_keras
-    from kerasline.components.serving.settings import Limits, ModelSource, ServerSettings
+    from kerasline.components.serving.runtime.settings import Limits, ModelSource, ServerSettings
 
     skip_keras()
     garbage_collection.spare_exit()
@@ -213,7 +213,7 @@ def _main(folder: str, name: str, rest_port: int, grpc_port: int, request_second
         grpc_port=grpc_port or None,
         limits=Limits(timeout_seconds=request_seconds),
     )
-    from kerasline.components.serving.server import run
+    from kerasline.components.serving.runtime.server import run
 
     try:
         run(settings, lambda line: print(line, flush=True))

@@ -51,7 +51,7 @@ class TensorSpec:
     @property
     def is_batched(self) -> bool:
         """Whether the first dimension is the number of rows, and may be any."""
-        return bool(self.shape) and self.shape[0] is None
+        return self.shape is not None and self.shape[:1] == (None,)
 
     def text(self) -> str:
         """Return the shape as text, such as `[?,3]`, or `[...]` if the rank is unknown."""

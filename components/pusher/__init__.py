@@ -1,9 +1,9 @@
-"""Folders of model versions, on disks and in object stores, where servers look for what they serve.
+"""Pusher: folders of model versions, on disks and in object stores, that servers watch.
 
-    DESTINATION/1780000000/          a version, whole: a SavedModel and kerasline-digest.json
-    DESTINATION/latest               which version is to be served: a symbolic link on a disk, else a small file
+    DESTINATION/1780000000/          a complete version: a SavedModel and kerasline-digest.json
+    DESTINATION/latest               the version to serve: a symbolic link on a disk, elsewhere a small file
 
-MLflow's registry has versions of its own, which `kerasline.components.pusher.mlflow_registry` makes.
+MLflow's registry numbers its versions itself: see `kerasline.components.pusher.mlflow_registry`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from kerasline.components.models.versions import Destination
 
 
 def destination(place: str) -> Destination:
-    """The folder of versions at a path or an URL that fsspec knows, such as `s3://bucket/models`, or a model of
-    MLflow's registry: `models:/NAME`, `mlflow+http://HOST:PORT/NAME`.
+    """Return a destination for model versions.
+
+    Args:
+        place: a path, a URL that fsspec supports such as `s3://bucket/models`, or a model in MLflow's registry:
+            `models:/NAME`, `mlflow+http://HOST:PORT/NAME`.
 
     Raises:
-        ParameterError: there is no such kind of URL, or its library is not installed.
+        ParameterError: the kind of URL is unknown, or its library is not installed.
         DataError: MLflow's server does not answer.
     """
     if place.startswith(("models:/", "mlflow+")):

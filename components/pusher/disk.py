@@ -1,4 +1,4 @@
-"""Versions on a disk: a version appears with one rename, and so does `latest`, a symbolic link."""
+"""Versions on a disk: a version and `latest`, a symbolic link, are published by renaming."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from kerasline.components.models.versions import (
     LATEST,
     content_digest,
     next_version,
-    superfluous,
+    obsolete_versions,
     version_numbers,
 )
 
-LOCK, ASIDE, GOING = ".push.lock", ".pushing", ".removing"
+LOCK, STAGING, TRASH = ".push.lock", ".pushing", ".removing"
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,22 @@ class DiskDestination:
         return str(self.path)
 
     def push(self, model: Path, keep: int | None = None) -> int:
-        with self._told():
+        with self._errors_named():
             self.path.mkdir(parents=True, exist_ok=True)
             digest = content_digest(model)
-            with self._alone():
+            with self._locked():
                 newest = max(self.versions(), default=0)
                 if newest and self._digest_of(newest) == digest:
                     version = newest
                 else:
                     version = self._publish(model, digest, next_version(newest))
                 self._link(version)
-                for old in superfluous(self.versions(), version, keep):
+                for old in obsolete_versions(self.versions(), version, keep):
                     self._remove(old)
         return version
 
     def versions(self) -> list[int]:
-        with self._told():
+        with self._errors_named():
             if not self.path.exists():
                 return []
             return version_numbers(path.name for path in self.path.iterdir())
@@ -64,45 +64,45 @@ class DiskDestination:
             return None
 
     def point_to(self, version: int) -> None:
-        with self._told(), self._alone():
+        with self._errors_named(), self._locked():
             if version not in self.versions():
-                raise DataError(f"{self}: version {version} is gone")
+                raise DataError(f"{self}: version {version} no longer exists")
             self._link(version)
 
     def where(self, version: int) -> str:
         return str(self.path / str(version))
 
     def _publish(self, model: Path, digest: str, version: int) -> int:
-        aside = self.path / ASIDE  # whoever holds the lock may clear what a dead one left
-        shutil.rmtree(aside, ignore_errors=True)
+        staging = self.path / STAGING  # the lock is held, so what a killed push left can be removed
+        shutil.rmtree(staging, ignore_errors=True)
         try:
-            shutil.copytree(model, aside)
-            (aside / DIGEST).write_text(json.dumps({"sha256": digest}) + "\n", encoding="utf-8")
-            sync_tree(aside)
-            aside.rename(self.path / str(version))
+            shutil.copytree(model, staging)
+            (staging / DIGEST).write_text(json.dumps({"sha256": digest}) + "\n", encoding="utf-8")
+            sync_tree(staging)
+            staging.rename(self.path / str(version))
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(staging, ignore_errors=True)
         sync(self.path)
         return version
 
     def _link(self, version: int) -> None:
         if self.latest() == version:
             return
-        aside = self.path / f".{LATEST}"
-        aside.unlink(missing_ok=True)
+        staging = self.path / f".{LATEST}"
+        staging.unlink(missing_ok=True)
         try:
-            aside.symlink_to(str(version), target_is_directory=True)
-        except OSError:  # a file system without links
-            aside.write_text(f"{version}\n", encoding="utf-8")
-        aside.replace(self.path / LATEST)
+            staging.symlink_to(str(version), target_is_directory=True)
+        except OSError:  # a file system without symbolic links
+            staging.write_text(f"{version}\n", encoding="utf-8")
+        staging.replace(self.path / LATEST)
         sync(self.path)
 
     def _remove(self, version: int) -> None:
-        """Out of sight with a rename, then for good: no server meets half of it."""
-        going = self.path / GOING
-        shutil.rmtree(going, ignore_errors=True)
-        (self.path / str(version)).rename(going)
-        shutil.rmtree(going)
+        """Rename the version before deleting it, so that no server sees an incomplete one."""
+        trash = self.path / TRASH
+        shutil.rmtree(trash, ignore_errors=True)
+        (self.path / str(version)).rename(trash)
+        shutil.rmtree(trash)
 
     def _digest_of(self, version: int) -> str | None:
         try:
@@ -111,8 +111,8 @@ class DiskDestination:
             return None
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Holds the destination; the kernel lets go of it when the process dies."""
+    def _locked(self) -> Iterator[None]:
+        """Lock the destination. The kernel releases the lock when the process ends."""
         handle = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -121,10 +121,10 @@ class DiskDestination:
             os.close(handle)
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _errors_named(self) -> Iterator[None]:
         try:
             yield
-        except shutil.Error as error:  # of a tree: what it could not copy, each with its reason
+        except shutil.Error as error:  # of copytree: a list of source, target and reason
             source, _, reason = error.args[0][0]
             raise DataError(f"{self}: {source} cannot be copied: {reason}") from error
         except OSError as error:

@@ -1,4 +1,4 @@
-"""A SavedModel as an MLflow Model: the files beside it by which MLflow's own loaders open it and ask it."""
+"""The files that make a SavedModel an MLflow Model, for MLflow's own loaders."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ TAGS = ["serve"]
 
 
 def describe(model: Path, folder: Path, *, files: str, run_id: str) -> list[Path]:
-    """Writes `MLmodel` and what it names; `mlflow.pyfunc` and `mlflow.tensorflow` load what they say.
+    """Write `MLmodel` and the files it refers to, for `mlflow.pyfunc` and `mlflow.tensorflow`.
 
-    The flavour is MLflow's for a SavedModel that is asked by a signature. Its name, `tf1-estimator`, is of old;
-    the other one, `tf2-module`, calls the model as a Python object, which takes one tensor and no columns by name.
+    The flavour is the one for a SavedModel that is called by a signature. Its name, `tf1-estimator`, is historical. The
+    other one, `tf2-module`, calls the model as a Python object, which takes one tensor and no named columns.
 
     Args:
         model: the SavedModel.
-        folder: where the files are written.
-        files: the sub-folder in which the SavedModel will lie beside them.
-        run_id: MLflow's run to which they belong.
+        folder: where to write the files.
+        files: the sub-folder beside these files that will contain the SavedModel.
+        run_id: the MLflow run that they belong to.
 
     Returns:
-        The files in the order in which they may appear: `MLmodel` last.
+        The files in the order in which to publish them, `MLmodel` last.
 
     Raises:
-        ParameterError: pandas is not installed, which the light form of MLflow does not bring.
+        ParameterError: pandas is not installed. The skinny distribution of MLflow does not install it.
     """
     try:
         from mlflow.models import Model, ModelSignature  # noqa: F401
@@ -66,7 +66,7 @@ def describe(model: Path, folder: Path, *, files: str, run_id: str) -> list[Path
 
 
 def facts_of(model: Path) -> Mapping[str, Any]:
-    """The manifest that Exporter wrote; nothing of a SavedModel from elsewhere."""
+    """Return the manifest that Exporter wrote, or an empty dict for other SavedModels."""
     try:
         return json.loads((model / SavedModel.MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Versions in MLflow's model registry: a version is made when its files are there, an alias says which is served.
+"""Versions in MLflow's model registry. An alias marks the version to serve.
 
-A push is a run of MLflow's with the model's files, then a version that names it, then a tag by which the version
-counts, then the alias. The server gives the numbers, so of several pushes at once each gets one of its own.
+A push creates an MLflow run with the model's files, then a version that refers to it, then a tag that marks the version
+as complete, then the alias. The server assigns the numbers, so concurrent pushes get different ones.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kerasline.components.core.errors import DataError, ParameterError, one_line
-from kerasline.components.models.versions import DEAD_AFTER_SECONDS, content_digest, superfluous
+from kerasline.components.models.versions import DEAD_AFTER_SECONDS, content_digest, obsolete_versions
 
-# MLflow keeps the name `latest` for itself: there it means the highest number, which no rollback can move. Its own
-# documentation calls the version that is to be served the champion.
+# MLflow reserves the alias `latest` for the highest number, which a rollback cannot change. Its documentation calls the
+# version to serve the champion.
 ALIAS = "champion"
 DIGEST_TAG = "kerasline.digest"
-# On a run of MLflow's, and on a version, until the push has come to its end.
+# Marks a run and a version until the push is complete.
 PUSHING_TAG = "kerasline.pushing"
 MODEL, FILES = "model", "saved_model"
 REACH_SECONDS = 10
-MOST_PARAMETER_CHARACTERS = 500
+MAX_PARAMETER_LENGTH = 500
 
 
 @dataclass(frozen=True)
 class MlflowDestination:
     """See `kerasline.components.models.versions.Destination`.
 
-    Only versions that a Pusher made are ever removed, and none that bears an alias.
+    Only versions that a Pusher created are removed, and none that has an alias.
 
     Attributes:
-        url: as it was given.
-        name: the registered model's.
-        client: MLflow's.
+        url: as the user wrote it.
+        name: name of the registered model.
+        client: an MlflowClient.
     """
 
     url: str
@@ -48,10 +48,10 @@ class MlflowDestination:
 
     @classmethod
     def open(cls, url: str) -> MlflowDestination:
-        """Opens `models:/NAME` on the server that MLFLOW_TRACKING_URI names, or `mlflow+http://HOST:PORT/NAME`.
+        """Open `models:/NAME` on the server that MLFLOW_TRACKING_URI names, or `mlflow+http://HOST:PORT/NAME`.
 
         Raises:
-            ParameterError: the URL is not of that form, or MLflow's client is not installed.
+            ParameterError: the URL is invalid, or MLflow's client is not installed.
             DataError: the server does not answer.
         """
         server, name = _parsed(url)
@@ -70,7 +70,7 @@ class MlflowDestination:
 
     def push(self, model: Path, keep: int | None = None) -> int:
         digest = content_digest(model)
-        with self._told():
+        with self._errors_named():
             self._register()
             known = self._versions()
             newest = max(known, default=0)
@@ -81,24 +81,24 @@ class MlflowDestination:
         return version
 
     def versions(self) -> list[int]:
-        with self._told():
+        with self._errors_named():
             return sorted(self._versions())
 
     def latest(self) -> int | None:
-        with self._told():
+        with self._errors_named():
             return self._aliases().get(ALIAS)
 
     def point_to(self, version: int) -> None:
-        with self._told():
+        with self._errors_named():
             if version not in self._versions():
-                raise DataError(f"{self}: version {version} is gone")
+                raise DataError(f"{self}: version {version} no longer exists")
             self._alias(version)
 
     def where(self, version: int) -> str:
         return f"models:/{self.name}/{version}"
 
     def _publish(self, model: Path, digest: str) -> int:
-        """Uploads the model, then makes a version of it."""
+        """Upload the model, then create a version of it."""
         tags = {PUSHING_TAG: self.name, DIGEST_TAG: digest}
         run = self.client.create_run(self._experiment(), tags=tags, run_name=self.name).info
         try:
@@ -117,9 +117,9 @@ class MlflowDestination:
         return version
 
     def _settle(self, version: int, digest: str) -> int:
-        """Makes a version count, or, where others made some of the same model meanwhile, the first of all these.
+        """Mark a version as complete. If others have pushed the same model meanwhile, mark the first of these versions.
 
-        They all take the same one, for the server had counted it when it counted the later ones.
+        All of them choose the same version, because the server had created it before the later ones.
         """
         every, first = self._every(), version
         for number in sorted((number for number in every if number < version), reverse=True):
@@ -133,7 +133,7 @@ class MlflowDestination:
         return first
 
     def _upload(self, model: Path, run_id: str) -> None:
-        """`MLmodel` comes last: without it nobody takes the files for a model."""
+        """Upload `MLmodel` last: without it the files are not a model."""
         from kerasline.components.pusher.mlflow_model import describe, facts_of
 
         with tempfile.TemporaryDirectory(prefix="kerasline-") as folder:
@@ -145,10 +145,10 @@ class MlflowDestination:
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 self.client.log_metric(run_id, name, value)
             elif value is not None:
-                self.client.log_param(run_id, name, str(value)[:MOST_PARAMETER_CHARACTERS])
+                self.client.log_param(run_id, name, str(value)[:MAX_PARAMETER_LENGTH])
 
     def _serve_newest(self) -> None:
-        """Of several pushes at once, whichever comes here last finds them all and serves the newest."""
+        """Serve the newest version. Of concurrent pushes, the last one sees all versions."""
         served = None
         while (newest := max(self._versions())) != served:
             self._alias(newest)
@@ -157,22 +157,22 @@ class MlflowDestination:
     def _keep(self, pushed: int, keep: int | None) -> None:
         named = set(self._aliases().values())
         own = {number: version for number, version in self._versions().items() if _digest_of(version)}
-        for number in superfluous(own, pushed, keep):
+        for number in obsolete_versions(own, pushed, keep):
             if number not in named:
                 self._remove(own[number])
 
     def _remove(self, version: Any) -> None:
-        """The run goes to MLflow's bin, which `mlflow gc` empties, unless another version is of it too."""
-        with _unless("RESOURCE_DOES_NOT_EXIST"):  # somebody else did the same
+        """Remove a version, and its run unless another version uses it. `mlflow gc` deletes removed runs for good."""
+        with _ignoring("RESOURCE_DOES_NOT_EXIST"):  # another push has removed it
             self.client.delete_model_version(self.name, version.version)
             if version.run_id and version.run_id not in {other.run_id for other in self._every().values()}:
                 self.client.delete_run(version.run_id)
 
     def _clean(self) -> None:
-        """Removes what dead processes left, but never what a version needs."""
+        """Remove what killed pushes left, except what a version needs."""
         oldest = int((time.time() - DEAD_AFTER_SECONDS) * 1000)
         for version in self._every().values():
-            if not _counts(version) and version.creation_timestamp < oldest:
+            if not _is_complete(version) and version.creation_timestamp < oldest:
                 self._remove(version)
         mine = f"tags.`{PUSHING_TAG}` = '{self.name}' and attributes.start_time < {oldest}"
         needed = {version.run_id for version in self._every().values()}
@@ -183,27 +183,27 @@ class MlflowDestination:
                 self.client.delete_run(run.info.run_id)
 
     def _register(self) -> None:
-        with _unless("RESOURCE_ALREADY_EXISTS"):
+        with _ignoring("RESOURCE_ALREADY_EXISTS"):
             self.client.create_registered_model(self.name)
 
     def _experiment(self) -> str:
-        """Where the runs of pushes lie: what the environment says, as for all of MLflow, or the model's name."""
+        """Return the experiment of the runs: MLflow's environment variables, or an experiment named after the model."""
         if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):
             return given
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or self.name
-        with _unless("RESOURCE_ALREADY_EXISTS"):
+        with _ignoring("RESOURCE_ALREADY_EXISTS"):
             return self.client.create_experiment(name)
         return self.client.get_experiment_by_name(name).experiment_id
 
     def _versions(self) -> dict[int, Any]:
-        """Those that count, by number."""
-        return {number: version for number, version in self._every().items() if _counts(version)}
+        """Return the complete versions by number."""
+        return {number: version for number, version in self._every().items() if _is_complete(version)}
 
     def _every(self) -> dict[int, Any]:
-        """Those of which MLflow has the files, and of each number whose push has not come to its end, too.
+        """Return all versions by number, including those whose push is not complete.
 
-        The server reads versions first and their tags then: one that is removed between has none, as if it were
-        not of a Pusher. Whether it was removed shows when one asks again.
+        The server reads versions before their tags, so a version that is removed in between has no tags, as if it
+        were not a Pusher's. A second request shows whether it was removed.
         """
         found = self._listed()
         bare = {number for number, version in found.items() if not {DIGEST_TAG, PUSHING_TAG} & set(version.tags)}
@@ -211,7 +211,8 @@ class MlflowDestination:
         return {number: version for number, version in found.items() if number not in gone}
 
     def _listed(self) -> dict[int, Any]:
-        found, token = {}, None
+        found: dict[int, Any] = {}
+        token = None
         while True:
             page = self.client.search_model_versions(f"name = '{self.name}'", page_token=token)
             found |= {int(version.version): version for version in page if version.status == "READY"}
@@ -219,7 +220,7 @@ class MlflowDestination:
                 return found
 
     def _aliases(self) -> dict[str, int]:
-        with _unless("RESOURCE_DOES_NOT_EXIST"):
+        with _ignoring("RESOURCE_DOES_NOT_EXIST"):
             aliases = self.client.get_registered_model(self.name).aliases
             return {alias: int(version) for alias, version in aliases.items()}
         return {}
@@ -228,8 +229,8 @@ class MlflowDestination:
         self.client.set_registered_model_alias(self.name, ALIAS, str(version))
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """What goes wrong at the server, in one line."""
+    def _errors_named(self) -> Iterator[None]:
+        """Report an error of the server in one line."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -239,7 +240,7 @@ class MlflowDestination:
 
 
 def _parsed(url: str) -> tuple[str | None, str]:
-    """The server, None for the one that the environment names, and the registered model's name."""
+    """Return the server, or None for the one in the environment, and the name of the registered model."""
     where = f"Pusher.destination {url}"
     if url.startswith("models:"):
         server, name = None, url.removeprefix("models:").lstrip("/")
@@ -256,14 +257,16 @@ def _parsed(url: str) -> tuple[str | None, str]:
         folder, _, name = parts.path.rstrip("/").rpartition("/")
         server = f"{parts.scheme}://{parts.netloc}{folder}"
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ParameterError(f"{where}: mlflow+http://HOST:PORT/NAME wanted")
+            raise ParameterError(f"{where}: expected mlflow+http://HOST:PORT/NAME")
     if not name or set(name) & set("/:@'\"`"):
-        raise ParameterError(f"{where}: models:/NAME or mlflow+http://HOST:PORT/NAME wanted, NAME the model's")
+        raise ParameterError(
+            f"{where}: expected models:/NAME or mlflow+http://HOST:PORT/NAME, where NAME is the model's"
+        )
     return server, name
 
 
 def _check_reachable(url: str, server: str) -> None:
-    """Asks once, and shortly: MLflow's client itself would try for minutes."""
+    """Send one request with a short timeout. MLflow's client would retry for minutes."""
     if not server.startswith(("http://", "https://")):
         return
     from mlflow.exceptions import MlflowException
@@ -277,8 +280,8 @@ def _check_reachable(url: str, server: str) -> None:
 
 
 @contextlib.contextmanager
-def _unless(code: str) -> Iterator[None]:
-    """Passes over this error of the server's, and over no other."""
+def _ignoring(code: str) -> Iterator[None]:
+    """Suppress the server's error with this code."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -288,8 +291,8 @@ def _unless(code: str) -> Iterator[None]:
             raise
 
 
-def _counts(version: Any) -> bool:
-    """Whether a version is whole: one of a Pusher's is once its push has looked at those made meanwhile."""
+def _is_complete(version: Any) -> bool:
+    """Return whether a version is complete: not a Pusher's, or one whose push has finished."""
     return _digest_of(version) is not None or PUSHING_TAG not in version.tags
 
 

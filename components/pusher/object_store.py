@@ -1,9 +1,9 @@
-"""Versions in an object store, or whatever else fsspec reaches: there are no renames, but an object appears whole.
+"""Versions in an object store, or in any other file system of fsspec: objects are atomic, but cannot be renamed.
 
-A version counts once its last object, `kerasline-digest.json`, is there; `saved_model.pb` comes just before it,
-so that a server that looks at folders alone finds no model in a half-written one. `latest` is an object that
-holds the version's number. Who pushes claims a number first, `.pushing/NUMBER-ID`: of several that claim the
-same one each sees another's claim, and all go on to other numbers.
+A version is complete once its last object, `kerasline-digest.json`, exists. `saved_model.pb` is written just before it,
+so that a server that only lists folders finds no model in an incomplete version. `latest` is an object with the
+version's number. A push first claims a number with the object `.pushing/NUMBER-ID`. If several pushes claim the same
+number, each sees the claims of the others and tries another number.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kerasline.components.models.versions import (
     LATEST,
     content_digest,
     next_version,
-    superfluous,
+    obsolete_versions,
     version_number,
     version_numbers,
 )
@@ -38,14 +38,14 @@ class ObjectStoreDestination:
     """See `kerasline.components.models.versions.Destination`.
 
     Attributes:
-        folder: where the versions lie.
+        folder: the folder of versions.
     """
 
     folder: RemoteFolder
 
     @classmethod
     def open(cls, url: str) -> ObjectStoreDestination:
-        """Opens an URL of fsspec's; what else is needed, such as keys, its library takes from the environment."""
+        """Open a URL of fsspec. Its library reads credentials from the environment."""
         try:
             return cls(RemoteFolder(url))
         except ParameterError as error:
@@ -63,7 +63,7 @@ class ObjectStoreDestination:
             version = self._publish(model, digest)
         self.point_to(version)
         self._clean(version)
-        for old in superfluous(self.versions(), version, keep):
+        for old in obsolete_versions(self.versions(), version, keep):
             self._remove(old)
         return version
 
@@ -81,7 +81,7 @@ class ObjectStoreDestination:
         return f"{self.folder}/{version}"
 
     def _publish(self, model: Path, digest: str) -> int:
-        """What a failed push has sent goes again, and then its claim; where that fails too, `_clean` finds it."""
+        """Write a version. On failure remove its objects and its claim, or leave that to `_clean`."""
         version, claim = self._claim()
         try:
             names = [p.relative_to(model).as_posix() for p in model.rglob("*") if p.is_file()]
@@ -97,7 +97,7 @@ class ObjectStoreDestination:
         return version
 
     def _claim(self) -> tuple[int, str]:
-        """A number that nobody else has, and the object that says so."""
+        """Return an unused number, and the object that claims it."""
         version = 0
         while True:
             version = next_version(max([version, *self._numbers()]))
@@ -107,10 +107,10 @@ class ObjectStoreDestination:
             if not others and version not in self._numbers():
                 return version, claim
             self.folder.remove([claim])
-            version += random.randrange(10)  # so that they do not meet again
+            version += random.randrange(10)  # so that competing pushes diverge
 
     def _clean(self, latest: int) -> None:
-        """Removes what dead processes left."""
+        """Remove what killed pushes left."""
         for claim in self._claims():
             since = self.folder.read(f"{CLAIMS}/{claim}")
             version = int(claim.partition("-")[0])
@@ -120,7 +120,7 @@ class ObjectStoreDestination:
                 self.folder.remove([f"{CLAIMS}/{claim}"])
 
     def _remove(self, version: int) -> None:
-        """It counts no more from its first object on."""
+        """Remove a version. Without its digest, which is removed first, it is incomplete."""
         self.folder.remove([f"{version}/{DIGEST}"])
         self.folder.remove(self.folder.found(str(version)))
 

@@ -178,7 +178,7 @@ def _parse_address(name: str) -> tuple[str, int | None]:
     found = _ADDRESS.fullmatch(name)
     if not found:
         raise ParameterError(f"{WHERE}: expected a host or host:port such as 10.0.0.2:4000, received {name!r}")
-    host, port = found[1], found[2] and int(found[2])
+    host, port = found[1], int(found[2]) if found[2] else None
     if port is not None and not 0 < port < 65536:
         raise ParameterError(f"{WHERE}: expected a port from 1 to 65535, received {name!r}")
     return host, port

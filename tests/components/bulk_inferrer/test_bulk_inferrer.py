@@ -1,4 +1,4 @@
-"""BulkInferrer: every row answered once, bad ones set aside with their reasons, and no shard done twice."""
+"""BulkInferrer predicts every row once, quarantines bad rows with their reasons, and resumes after a kill."""
 
 import json
 import signal
@@ -87,7 +87,7 @@ def served(tmp_path_factory):
 
 
 def expected(served, batch):
-    """What Keras says of a batch, by hand."""
+    """Keras's predictions for a batch."""
     features = served.prepared.load_features()
     columns = {
         "size": np.array([[np.nan if v is None else v] for v in batch.column("size").to_pylist()], "float32"),
@@ -99,7 +99,7 @@ def expected(served, batch):
     return np.asarray(served.model.load()(made))
 
 
-def test_every_row_is_answered_in_its_place_with_what_is_kept(served, tmp_path):
+def test_every_row_is_predicted_in_order_with_kept_columns(served, tmp_path):
     batches = [rows(70), rows(5, 70), rows(130, 75)]
     examples = examples_of(tmp_path / "examples", {"a": batches[:2], "b": batches[2:]})
     done = BulkInferrer(served.exported, examples, keep=["id", "word"], batch_size=32).execute(tmp_path / "out")
@@ -121,7 +121,7 @@ def test_every_row_is_answered_in_its_place_with_what_is_kept(served, tmp_path):
     ]
 
 
-def test_one_split_alone_and_an_empty_one(served, tmp_path):
+def test_one_split_and_an_empty_split(served, tmp_path):
     nothing = rows(0)
     examples = examples_of(tmp_path / "examples", {"a": [rows(9)], "b": [rows(7)], "c": []})
     only = BulkInferrer(served.exported, examples, split="b").execute(tmp_path / "b")
@@ -135,7 +135,7 @@ def test_one_split_alone_and_an_empty_one(served, tmp_path):
     assert empty.read("d").column_names == ["id", "scores", "label"]
 
 
-def test_images_whose_axes_were_moved_may_stand_beside(served, tmp_path):
+def test_examples_may_contain_transposed_images(served, tmp_path):
     pixels = RANDOM.normal(size=(9, 3, 4)).transpose(0, 2, 1)
     batch = rows(9).append_column("image", pa.FixedShapeTensorArray.from_numpy_ndarray(pixels))
     examples = examples_of(tmp_path / "examples", {"a": [batch]})
@@ -143,12 +143,12 @@ def test_images_whose_axes_were_moved_may_stand_beside(served, tmp_path):
     assert done.metrics["rows"] == 9 and done.predictions.read("a")["id"].to_pylist() == list(range(9))
 
 
-def spoilt():
+def rows_with_mistakes():
     """200 rows, and which of them fail by what."""
     columns = rows(200).to_pydict()
     wrong = {
-        3: "column 'pair': a list of 3 values, 2 are taken",
-        50: "column 'small': 4294967296 is out of the bounds of int32",
+        3: "column 'pair': a list of 3 values, expected at most 2",
+        50: "column 'small': 4294967296 is out of range for int32",
     }
     columns["pair"][3] = [1.0, 2.0, 3.0]
     columns["small"][50] = 2**32
@@ -159,8 +159,8 @@ def spoilt():
     return pa.RecordBatch.from_pydict(columns), wrong
 
 
-def test_rows_that_fail_are_set_aside_with_their_reasons_and_the_others_answered(served, tmp_path):
-    batch, wrong = spoilt()
+def test_rows_that_fail_are_quarantined_with_reasons(served, tmp_path):
+    batch, wrong = rows_with_mistakes()
     examples = examples_of(tmp_path / "examples", {"a": [rows(20), batch]})
     done = BulkInferrer(served.exported, examples, keep=["id"], batch_size=64).execute(tmp_path / "out")
     assert done.metrics == {"rows": 214, "quarantined": 6}
@@ -178,15 +178,15 @@ def test_rows_that_fail_are_set_aside_with_their_reasons_and_the_others_answered
     assert done.predictions.read_json("examples.json")["rows_read"] == 220
 
 
-def test_a_bad_row_ends_the_run_where_none_may_be_set_aside(served, tmp_path):
-    batch, _ = spoilt()
+def test_a_bad_row_fails_the_run_if_refused(served, tmp_path):
+    batch, _ = rows_with_mistakes()
     examples = examples_of(tmp_path / "examples", {"a": [batch]})
     told = "a/00000.parquet: row 3: column 'pair': a list of 3 values.*BulkInferrer.bad_rows"
     with pytest.raises(DataError, match=told):
         BulkInferrer(served.exported, examples, bad_rows="refuse").execute(tmp_path / "out")
 
 
-def test_a_column_that_fits_no_row_is_an_error_and_not_a_quarantine(served, tmp_path):
+def test_a_column_of_the_wrong_type_is_an_error(served, tmp_path):
     batch = rows(10).to_pydict()
     wrong = pa.RecordBatch.from_pydict({**batch, "size": ["big"] * 10})
     with pytest.raises(DataError, match="column 'size' of type string cannot be fed"):
@@ -215,22 +215,22 @@ def save_odd(folder):
     return folder
 
 
-def test_answers_as_wide_as_their_batch_are_lists_and_one_answer_for_all_rows_is_refused(tmp_path):
+def test_outputs_of_varying_width_are_lists_and_scalars_are_refused(tmp_path):
     models = save_odd(tmp_path)
     batch = pa.RecordBatch.from_pydict({"x": pa.array([1.0, 2.0, 3.0, 5.0], pa.float32())})
     examples = examples_of(tmp_path / "examples", {"a": [batch]})
     wide = BulkInferrer(SavedModel(models / "wide"), examples, batch_size=2).execute(tmp_path / "out").predictions
     assert wide.read("a")["wide"].to_pylist() == [[1.0] * 2] * 2 + [[1.0] * 5] * 2
-    with pytest.raises(KeraslineError, match="the output 'sum' of 4 rows is a single value; a model wanted"):
+    with pytest.raises(KeraslineError, match="the output 'sum' is a single value for 4 rows; expected"):
         BulkInferrer(SavedModel(models / "single"), examples).execute(tmp_path / "refused")
 
 
-def test_what_is_kept_must_be_there_and_have_a_name_of_its_own(served, tmp_path):
+def test_kept_columns_must_exist_and_have_unique_names(served, tmp_path):
     batch = pa.RecordBatch.from_pydict({**rows(10).to_pydict(), "label": ["mine"] * 10})
     examples = examples_of(tmp_path / "examples", {"a": [batch]})
     with pytest.raises(ParameterError, match="BulkInferrer.keep: the data has no column 'idd'; did you mean 'id'"):
         BulkInferrer(served.exported, examples, keep=["idd"]).execute(tmp_path / "1")
-    with pytest.raises(ParameterError, match="'label' is an output of the model too; set BulkInferrer.prefix"):
+    with pytest.raises(ParameterError, match="'label' is also an output of the model; set BulkInferrer.prefix"):
         BulkInferrer(served.exported, examples, keep=["label"]).execute(tmp_path / "2")
     done = BulkInferrer(served.exported, examples, keep=["label"], prefix="said_").execute(tmp_path / "3")
     assert done.predictions.read("a").column_names == ["label", "said_scores", "said_label"]
@@ -272,7 +272,7 @@ def predictions_of(summary):
 
 
 @pytest.mark.slow
-def test_a_killed_run_finds_the_shards_that_were_done(many_shards, tmp_path, cli):
+def test_a_killed_run_keeps_finished_shards(many_shards, tmp_path, cli):
     whole = cli("run", many_shards, "--root", tmp_path / "whole", "--json", tmp_path / "whole.json")
     assert whole.returncode == 0, whole.stderr
     root = tmp_path / "root"
@@ -297,7 +297,7 @@ def test_a_killed_run_finds_the_shards_that_were_done(many_shards, tmp_path, cli
 
 
 @pytest.mark.slow
-def test_worker_processes_give_the_same(many_shards, tmp_path, cli):
+def test_worker_processes_give_the_same_predictions(many_shards, tmp_path, cli):
     found = []
     two = ["--", "--direct_num_workers=2", "--direct_running_mode=multi_processing"]
     for name, options in (("one", []), ("two", two)):

@@ -1,4 +1,4 @@
-"""A small model of raw features of every kind, some of them missing, trained and exported once."""
+"""A small model with inputs of every kind and missing values, trained and exported once."""
 
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ KINDS = ["fish", "fowl", "flesh"]
 
 
 def rows(count):
-    """Columns with nulls, lists that are too short and lists of any length."""
+    """Columns with nulls, lists that are too short, and lists of varying length."""
     kind = RANDOM.integers(0, 3, count)
     amount = kind * 2 + RANDOM.normal(0, 0.4, count)
     point = RANDOM.normal(0, 1, (count, 3)) + kind[:, None]
@@ -100,8 +100,8 @@ def exported(trained, tmp_path_factory):
 
 @pytest.fixture(scope="package")
 def expected(trained):
-    """What Keras says of the test rows, fed as training and evaluation feed them."""
-    from kerasline.components.data.feed import feed
+    """Keras's predictions for the test rows."""
+    from kerasline.components.data.model_inputs import feed
 
     features = trained.prepared.load_features()
     raw = feed(BATCHES["test"], features.input)

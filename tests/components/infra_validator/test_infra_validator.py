@@ -20,7 +20,7 @@ from kerasline.components.infra_validator.client import Address
 from kerasline.pipeline.dag import Pipeline
 from kerasline.pipeline.metadata.store import Store, sqlite_url
 from kerasline.pipeline.run import RunRequest, run_pipeline
-from kerasline.pipeline.storage.publishing import ArtifactRoot
+from kerasline.pipeline.storage.artifact_root import ArtifactRoot
 from tests.components.infra_validator import candidates
 from tests.conftest import HOUSE
 

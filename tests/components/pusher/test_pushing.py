@@ -106,7 +106,7 @@ def test_rollback_serves_an_earlier_version_and_tells_what_there_is(place, tmp_p
         "to": one,
         "path": target.where(one),
     }
-    with pytest.raises(DataError, match=f"no version before {one}, which is the latest"):
+    with pytest.raises(DataError, match=f"no version before {one}, the latest"):
         rolled_back(place, None)
     assert rolled_back(place, three)["from"] == one
     with pytest.raises(DataError, match="no version 7; known: "):
@@ -116,9 +116,12 @@ def test_rollback_serves_an_earlier_version_and_tells_what_there_is(place, tmp_p
 def test_the_served_version_stays_when_newer_ones_are_removed(tmp_path):
     target = destination(str(tmp_path / "d"))
     old, *_ = [target.push(a_model(tmp_path / f"m{i}")) for i in range(3)]
-    from kerasline.components.models.versions import superfluous
+    from kerasline.components.models.versions import obsolete_versions
 
-    assert old not in superfluous(target.versions(), old, 1) and len(superfluous(target.versions(), old, 1)) == 1
+    assert (
+        old not in obsolete_versions(target.versions(), old, 1)
+        and len(obsolete_versions(target.versions(), old, 1)) == 1
+    )
 
 
 def test_the_command_rolls_back(tmp_path, cli):
@@ -249,7 +252,7 @@ def test_a_pushed_model_that_is_gone_makes_the_stage_run_again(place, tmp_path):
     assert stage.stale(done) is None
     other = a_model(tmp_path / "other")
     destination(place).push(other, keep=1)
-    assert "is gone" in stage.stale(done)
+    assert "no longer exists" in stage.stale(done)
 
 
 def test_a_model_that_another_was_pushed_after_is_pushed_again_and_a_rollback_stays(place, tmp_path):

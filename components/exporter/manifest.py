@@ -1,4 +1,4 @@
-"""What lies beside a SavedModel for people and programs: the manifest, labels and vocabularies."""
+"""The files that describe a SavedModel: the manifest, labels and vocabularies."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ import numpy as np
 import tensorflow as tf
 
 from kerasline.components.core.artifacts import Artifact, Model, SavedModel
+from kerasline.components.core.keras_compat import flatten_layers
 from kerasline.components.data.missing import missing_value
-from kerasline.components.exporter.serving import LABEL, Serving, Written, described
+from kerasline.components.exporter.served_model import LABEL, ServedModel, Written, describe_specs
 
-# Raised where the same model is exported into something that answers otherwise.
+# Increase it when the export of the same model gives different predictions.
 FORMAT = 2
 
 
-def write_assets(serving: Serving, folder: Path) -> list[str]:
-    """Writes labels and vocabularies as text into `assets/`, a value a line; returns the files' names.
+def write_assets(serving: ServedModel, folder: Path) -> list[str]:
+    """Write labels and vocabularies to text files in `assets/`, one value per line, and return the files' names.
 
-    Keras's export writes none: it keeps its tables as constants in the graph.
+    Keras's export writes no such files. It keeps its tables as constants in the graph.
     """
     names = serving.class_names
     values: dict[str, Any] = {"labels.txt": names} if isinstance(names, list) else {}
     values |= {f"labels.{of}.txt": n for of, n in names.items() if n} if isinstance(names, dict) else {}
-    for layer in serving.features._flatten_layers(include_self=False):
+    for layer in flatten_layers(serving.features):
         if hasattr(layer, "get_vocabulary"):
             values[f"vocabulary.{layer.name.replace('/', '-')}.txt"] = layer.get_vocabulary()
     (folder / "assets").mkdir(exist_ok=True)
@@ -40,9 +41,9 @@ def write_assets(serving: Serving, folder: Path) -> list[str]:
 
 
 def write_manifest(
-    serving: Serving, written: Written, artifact: Artifact, *, model: Model, more: Mapping[str, Any]
+    serving: ServedModel, written: Written, artifact: Artifact, *, model: Model, more: Mapping[str, Any]
 ) -> None:
-    """Writes `kerasline.json`, which docs/EXPORT.md describes; everything else must be there already."""
+    """Write `kerasline.json`, documented in docs/EXPORT.md. All other files must exist already."""
     versions = library_versions()
     training = model.path / "training.json"
     names = serving.class_names
@@ -51,13 +52,13 @@ def write_manifest(
         {
             "format": FORMAT,
             "inputs": {
-                name: {**told, "missing": _missing(told["dtype"])}
-                for name, told in described(serving.raw_specs).items()
+                name: {**spec, "missing": _missing(spec["dtype"])}
+                for name, spec in describe_specs(serving.raw_specs).items()
             },
-            "preprocessed_inputs": described(serving.preprocessed_specs),
+            "preprocessed_inputs": describe_specs(serving.preprocessed_specs),
             "outputs": serving.answers,
             "output_specs": {
-                **described(serving.outputs),
+                **describe_specs(serving.outputs),
                 **({LABEL: {"dtype": "string", "shape": [None]}} if serving.labelled else {}),
             },
             "signatures": list(written.signatures),
@@ -74,37 +75,38 @@ def write_manifest(
 
 
 def library_versions() -> dict[str, str]:
+    """Return the versions of TensorFlow, Keras and kerasline."""
     try:
         own = importlib.metadata.version("kerasline")
-    except importlib.metadata.PackageNotFoundError:  # run out of its source
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
         own = "unknown"
     return {"tensorflow": tf.__version__, "keras": keras.__version__, "kerasline": own}
 
 
-def model_digest(serving: Serving, versions: Mapping[str, str], form: str | None = None) -> str:
-    """The SHA-256 of what decides the answers: layers, vocabularies, weights, class names, form, libraries.
+def model_digest(serving: ServedModel, versions: Mapping[str, str], form: str | None = None) -> str:
+    """Return the SHA-256 of what determines the predictions: layers, weights, vocabularies, classes, form, libraries.
 
-    Two exports of one model share it, while TensorFlow gives each of them a number of its own.
+    Two exports of one model have the same digest, although TensorFlow numbers each export differently.
     """
     digest = hashlib.sha256(
         json.dumps([FORMAT, serving.class_names, serving.from_logits, dict(versions), form]).encode()
     )
     for model in (serving.features, serving.model):
-        config = {**model.get_config(), "name": ""}  # a model made anew gets the next number as its name
+        config = {**model.get_config(), "name": ""}  # Keras numbers the names of models
         described_layers = keras.saving.serialize_keras_object(config)
         digest.update(json.dumps(described_layers, sort_keys=True, default=repr).encode())
-        for layer in model._flatten_layers(include_self=False):
+        for layer in flatten_layers(model):
             if hasattr(layer, "get_vocabulary"):
                 digest.update(repr(layer.get_vocabulary()).encode())
         for variable in model.variables:
             value = np.ascontiguousarray(variable.numpy())
             digest.update(f"{variable.path}\0{variable.dtype}\0{value.shape}\0".encode())
-            digest.update(value.reshape(-1).view(np.uint8))
+            digest.update(value.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
 def file_digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file of a folder but the manifest, by its path within."""
+    """Return the SHA-256 of each file in a folder except the manifest, by relative path."""
     found = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
@@ -118,7 +120,7 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 
 def _missing(dtype: str) -> Any:
-    """What a client sends for a missing value; "NaN" where that is no JSON."""
+    """Return what a client sends for a missing value. JSON has no NaN, so it is given as text."""
     try:
         value = missing_value(dtype)
     except ValueError:

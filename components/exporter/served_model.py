@@ -1,4 +1,4 @@
-"""The signatures of an exported model: what it takes, and how it answers."""
+"""The exported model and its signatures."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import keras
 import tensorflow as tf
 
 from kerasline.components.core.errors import DataError
-from kerasline.components.evaluator.compiled import compiled_losses, output_names
-from kerasline.components.exporter.tf_examples import check_parsable, parsed
+from kerasline.components.exporter.tf_examples import check_parsable, parse_examples
+from kerasline.components.models.compile_config import compiled_losses, output_names
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE
 
 RAW = DEFAULT_SIGNATURE
@@ -25,12 +25,13 @@ Specs = dict[str, tf.TensorSpec]
 
 
 @dataclass(frozen=True)
-class Serving:
-    """A model behind its preprocessing, as it is served.
+class ServedModel:
+    """A model with its preprocessing, as it is served.
 
     Attributes:
-        features: from raw features to the model's inputs, both by name.
-        class_names: of the label; by label where there are several; or None.
+        features: preprocessing from raw features to the model's inputs, both by name.
+        model: the trained model.
+        class_names: class names of the label, or by label if there are several, or None.
     """
 
     features: keras.Model
@@ -46,12 +47,12 @@ class Serving:
 
     @property
     def answers(self) -> list[str]:
-        """The names of all that the model answers: its outputs, and what is made of them."""
+        """The names of the model's outputs, and of those that the served model adds."""
         return [*self.outputs, *([LABEL] if self.labelled else [])]
 
     @property
     def labelled(self) -> bool:
-        """Whether the highest score of the only output can be told by the name of its class."""
+        """Whether the only output has a score for each named class."""
         scores = list(self.outputs.values())
         names = self.class_names
         return isinstance(names, list) and len(scores) == 1 and scores[0].shape[-1] == len(names)
@@ -62,13 +63,13 @@ class Serving:
 
     @property
     def preprocessed_specs(self) -> Specs:
-        """Of those of the preprocessed features that the model takes."""
-        wanted = self.model.input
+        """The specs of the preprocessed features that the model uses."""
+        used = self.model.input
         return _specs(
             {
                 name: tensor
                 for name, tensor in self.features.output.items()
-                if not isinstance(wanted, dict) or name in wanted
+                if not isinstance(used, dict) or name in used
             }
         )
 
@@ -80,11 +81,11 @@ class Serving:
         return self.predict(self.transform(raw))
 
     def serve_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        return self.serve(parsed(examples, self.raw_specs))
+        return self.serve(parse_examples(examples, self.raw_specs))
 
-    def predict(self, made: Tensors) -> dict[str, tf.Tensor]:
-        result = tf.nest.flatten(self.model(dict(made), training=False))
-        answers = {name: _told(tensor) for name, tensor in zip(self.outputs, result)}
+    def predict(self, features: Tensors) -> dict[str, tf.Tensor]:
+        result = tf.nest.flatten(self.model(dict(features), training=False))
+        answers = {name: _as_float32(tensor) for name, tensor in zip(self.outputs, result)}
         if self.labelled:
             (scores,) = answers.values()
             answers[LABEL] = tf.gather(tf.constant(self.class_names), tf.argmax(scores, axis=-1))
@@ -96,19 +97,19 @@ class Serving:
 
 @dataclass(frozen=True)
 class Written:
-    """A SavedModel that was written.
+    """The signatures of a written SavedModel.
 
     Attributes:
-        signatures: by name the function that answers, and the specs of what it takes.
-        left_out: by name why a signature is not among them.
+        signatures: function and input specs by name.
+        left_out: reasons for missing signatures, by name.
     """
 
     signatures: Mapping[str, tuple[Callable[..., Any], Specs]]
     left_out: Mapping[str, str]
 
 
-def write_saved_model(serving: Serving, folder: Path) -> Written:
-    """Writes a SavedModel with all signatures that the model can have."""
+def write_saved_model(serving: ServedModel, folder: Path) -> Written:
+    """Write a SavedModel with all signatures that the model supports."""
     archive = keras.export.ExportArchive()
     archive.track(serving.features)
     archive.track(serving.model)
@@ -131,8 +132,8 @@ def write_saved_model(serving: Serving, folder: Path) -> Written:
     return Written(signatures, left_out)
 
 
-def described(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Specs or symbolic tensors as JSON has them: dtype and shape, None for any size."""
+def describe_specs(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return dtype and shape of specs or symbolic tensors for JSON. None stands for any size."""
     return {
         name: {"dtype": tf.as_dtype(tensor.dtype).name, "shape": list(tensor.shape)} for name, tensor in tensors.items()
     }
@@ -142,6 +143,6 @@ def _specs(tensors: Mapping[str, keras.KerasTensor]) -> Specs:
     return {name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name) for name, tensor in tensors.items()}
 
 
-def _told(answer: tf.Tensor) -> tf.Tensor:
-    """Half precision is no dtype of JSON's, and bfloat16 none of NumPy's: clients get float32."""
+def _as_float32(answer: tf.Tensor) -> tf.Tensor:
+    """Cast half precision to float32: JSON has no half precision and NumPy no bfloat16."""
     return tf.cast(answer, tf.float32) if answer.dtype in (tf.float16, tf.bfloat16) else answer

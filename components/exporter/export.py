@@ -1,0 +1,173 @@
+"""One export: write the SavedModel, then the further forms, and compare them with the model."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kerasline.components.core.artifacts import Artifact, ModelForms
+from kerasline.components.core.component import Context
+from kerasline.components.core.errors import DataError, one_line
+from kerasline.components.exporter import forms, manifest, warm_up
+from kerasline.components.exporter.form_predictors import PreprocessedPredictor
+from kerasline.components.exporter.served_model import PREPROCESSED, ServedModel, Written, write_saved_model
+from kerasline.components.exporter.settings import ExporterSettings
+from kerasline.components.models.compile_config import output_names
+from kerasline.components.models.predictors import SavedModelPredictor
+from kerasline.components.models.size_and_latency import megabytes
+
+LATENCY_ROWS = (1, 64)
+WARM_UP_CALLS, CALLS = 5, 50
+
+
+class Export:
+    """One run of Exporter.
+
+    Args:
+        inputs, outputs: of Exporter.
+        settings: its parameters.
+        context: its context.
+    """
+
+    def __init__(self, inputs: Any, outputs: Any, settings: ExporterSettings, context: Context) -> None:
+        self._inputs, self._outputs, self._settings, self._context = inputs, outputs, settings, context
+        features, model = inputs.preprocessing.load_features(), inputs.model.load()
+        self._served = ServedModel(features, model, inputs.preprocessing.facts["class_names"])
+        self._rows = warm_up.sample_rows(features.input, inputs.examples, settings.split)
+
+    def run(self) -> Mapping[str, Any]:
+        """Write both artifacts and return the metrics to display."""
+        saved = self._outputs.saved_model
+        written = write_saved_model(self._served, saved.path)
+        self._describe(self._served, written, saved)
+        metrics = {"inputs": len(self._served.raw_specs), "megabytes": round(megabytes(saved.path), 2)}
+        return {**metrics, **self._write_forms(written)}
+
+    def _describe(self, serving: ServedModel, written: Written, saved: Artifact) -> None:
+        assets = manifest.write_assets(serving, saved.path)
+        no_warm_up = warm_up.write_warm_up(saved.path, written, self._rows)
+        more = {"assets": assets, "warm_up": no_warm_up or "requests"}
+        manifest.write_manifest(serving, written, saved, model=self._inputs.model, more=more)
+
+    # Further forms
+
+    def _write_forms(self, written: Written) -> Mapping[str, Any]:
+        artifact: ModelForms = self._outputs.model_forms
+        written_forms = [self._form(name, artifact.path / name) for name in dict.fromkeys(self._settings.forms)]
+        artifact.write_json(
+            ModelForms.FILE,
+            {
+                "split": self._settings.split if self._inputs.examples is not None else None,
+                "rows": next((form["rows"] for form in written_forms if "rows" in form), None),
+                "reference": self._reference(written) if written_forms else None,
+                "forms": written_forms,
+            },
+        )
+        return {form["name"]: _summary(form) for form in written_forms}
+
+    def _form(self, name: str, folder: Path) -> dict[str, Any]:
+        """Write a form, unless the model has no such form or its quality is too low."""
+        self._context.report(f"form {name}")
+        facts: dict[str, Any] = {"name": name, "takes": forms.FORMS[name].takes}
+        try:
+            written = forms.write_form(name, self._served, folder)
+            if written is not None:
+                self._describe_form(name, written, folder)
+            else:
+                self._describe_file(name, folder)
+            facts |= {"megabytes": megabytes(folder), "latency_ms": self._latency(name, folder)}
+            facts |= self._quality(name, folder)
+        except forms.Refused as refusal:
+            shutil.rmtree(folder, ignore_errors=True)
+            return {**facts, "state": "refused", "why": str(refusal)}
+        return {**facts, "state": "written", "why": None}
+
+    def _describe_form(self, name: str, written: Written, folder: Path) -> None:
+        assets = manifest.write_assets(self._served, folder)
+        no_warm_up = warm_up.write_warm_up(folder, written, self._rows)
+        more = {"form": name, "assets": assets, "warm_up": no_warm_up or "requests"}
+        manifest.write_manifest(self._served, written, Artifact(folder), model=self._inputs.model, more=more)
+
+    def _describe_file(self, name: str, folder: Path) -> None:
+        """Describe a file that takes preprocessed features."""
+        no_signatures = Written({}, {})
+        more = {"form": name, "takes": "preprocessed_inputs"}
+        manifest.write_manifest(self._served, no_signatures, Artifact(folder), model=self._inputs.model, more=more)
+
+    def _quality(self, name: str, folder: Path) -> dict[str, Any]:
+        inputs = self._inputs
+        if inputs.examples is None:
+            return {}
+        from kerasline.components.exporter.form_quality import compare_quality
+
+        try:
+            comparison = compare_quality(
+                self._predictor(name, folder),
+                inputs.examples,
+                self._settings.split,
+                preprocessing=inputs.preprocessing,
+                model=inputs.model,
+                folder=self._context.work_dir / name,
+                context=self._context,
+            )
+        except DataError as error:
+            raise forms.Refused(one_line(error, 300)) from error
+        finally:
+            shutil.rmtree(self._context.work_dir / name, ignore_errors=True)
+        why = comparison.refusal(self._settings.max_quality_loss)
+        if why:
+            raise forms.Refused(why)
+        return vars(comparison)
+
+    def _predictor(self, name: str, folder: Path) -> Any:
+        if forms.FORMS[name].takes == "raw":
+            return SavedModelPredictor(folder)
+        return PreprocessedPredictor(folder, self._inputs.preprocessing.path)
+
+    # Latency
+
+    def _latency(self, name: str, folder: Path) -> dict[str, float]:
+        predictor = self._predictor(name, folder)
+        if isinstance(predictor, SavedModelPredictor):
+            return _latency(predictor, self._rows)
+        return _latency(predictor.answer, self._preprocessed_rows())
+
+    def _reference(self, written: Written) -> dict[str, Any]:
+        """Return the size of the float32 model, and its latency from raw and from preprocessed features."""
+        path = self._outputs.saved_model.path
+        return {
+            "outputs": output_names(self._served.model),
+            "megabytes": megabytes(path),
+            "latency_ms": _latency(SavedModelPredictor(path), self._rows),
+            "latency_preprocessed_ms": _latency(SavedModelPredictor(path, PREPROCESSED), self._preprocessed_rows()),
+        }
+
+    def _preprocessed_rows(self) -> dict[str, np.ndarray]:
+        features = self._served.transform({name: tf.constant(array) for name, array in self._rows.items()})
+        return {name: features[name].numpy() for name in self._served.preprocessed_specs}
+
+
+def _latency(answer: Callable[[Mapping[str, np.ndarray]], Any], rows: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return the median time of a call in milliseconds, by the number of rows."""
+    latency = {}
+    for size in LATENCY_ROWS:
+        batch = warm_up.repeat_rows(rows, size)
+        times = []
+        for _ in range(WARM_UP_CALLS + CALLS):
+            start = time.perf_counter()
+            answer(batch)
+            times.append(time.perf_counter() - start)
+        latency[str(size)] = float(np.median(times[WARM_UP_CALLS:])) * 1e3
+    return latency
+
+
+def _summary(form: Mapping[str, Any]) -> str:
+    if form["state"] == "refused":
+        return f"refused: {form['why']}"
+    return f"{form['megabytes']:.2f} MB, {form['latency_ms']['1']:.2f} ms"

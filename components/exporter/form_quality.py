@@ -1,0 +1,153 @@
+"""The quality of a form: its predictions and metrics on held-out rows, compared with those of the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerasline.components.core.artifacts import Examples, Model, Preprocessing
+from kerasline.components.core.component import Context
+from kerasline.components.core.errors import ParameterError, nearest
+from kerasline.components.data.label_columns import raw_label_columns
+from kerasline.components.evaluator.settings import EvaluatorSettings
+from kerasline.components.metrics.measuring import Measure, measure
+from kerasline.components.metrics.metric_values import estimate
+from kerasline.components.metrics.resampling import Resampling
+from kerasline.components.metrics.row_means import RowMean
+from kerasline.components.metrics.slices import SliceTable
+from kerasline.components.models.compile_config import compiled_losses
+from kerasline.components.models.outputs import model_outputs
+from kerasline.components.models.prediction_files import Plan, predict
+from kerasline.components.models.predictors import KerasPredictor, rows_at_once
+from kerasline.components.models.tasks import stored_sums
+
+FORM = "form"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A form compared with the model.
+
+    Attributes:
+        rows: number of rows.
+        largest_difference: largest absolute difference of a predicted number.
+        metrics: dicts with `output`, `metric`, `value`, `difference` from the model's value, and `lost`: how much worse
+            the form is, or None if the metric has no better direction. `loss` is the compiled loss.
+    """
+
+    rows: int
+    largest_difference: float | None
+    metrics: list[dict[str, Any]]
+
+    def refusal(self, most_lost: Mapping[str, float]) -> str | None:
+        """Return which metric is worse than allowed, as a sentence, or None.
+
+        Args:
+            most_lost: how much worse a form may be, by metric.
+
+        Raises:
+            ParameterError: a metric is unknown, or has no better direction.
+        """
+        for name, most in most_lost.items():
+            found = [metric for metric in self.metrics if name in (metric["metric"], _full_name(metric))]
+            if not found:
+                known = {metric["metric"] for metric in self.metrics}
+                raise ParameterError(f"Exporter.max_quality_loss: no metric {name!r}; {nearest(name, known)}")
+            for metric in found:
+                lost = metric["lost"]
+                if lost is None:
+                    raise ParameterError(f"Exporter.max_quality_loss: {name!r} has no better direction")
+                if not lost <= most:
+                    value = metric["value"]
+                    return f"{_full_name(metric)} is {value:.4g}, worse by {lost:.4g}, allowed is {most:g}"
+        return None
+
+
+def compare_quality(
+    predictor: Any,
+    examples: Examples,
+    split: str,
+    *,
+    preprocessing: Preprocessing,
+    model: Model,
+    folder: Path,
+    context: Context,
+) -> Comparison:
+    """Predict all rows of a split with both and compute the Evaluator's metrics, without confidence intervals.
+
+    Args:
+        predictor: predicts with the form, as in `Plan.others`.
+        examples: the data.
+        split: the split.
+        preprocessing, model: of the float32 model.
+        folder: a new folder for the predictions.
+        context: context of the stage.
+
+    Raises:
+        DataError: a prediction must be a probability and is not.
+    """
+    ours = KerasPredictor(model.path, preprocessing.path)
+    settings = EvaluatorSettings()
+    label_columns = raw_label_columns(preprocessing, ours.load()[0], examples)
+    outputs = model_outputs(ours, preprocessing, settings, label_columns)
+    plan = Plan(
+        model=ours,
+        beside=label_columns,
+        baseline=FORM,
+        others={FORM: predictor},
+        outputs=outputs,
+        slicers=(),
+        slices=SliceTable({}, {}),
+        kept=(),
+        decode=None,
+        reference=None,
+        metrics={},
+        summed=stored_sums(outputs, settings),
+        query=None,
+        partitions=0,
+        batch_size=rows_at_once(*ours.load()),
+        folder=folder,
+    )
+    predicted = predict(examples, split, plan, context)
+    label_means = {name: float(np.mean(moments.mean)) for name, moments in predicted.labels.items()}
+    loss = dict.fromkeys(compiled_losses(ours.load()[1]), (RowMean("loss", "down"),))
+    families = {
+        o.name: (*TASKS[o.task].metrics(o, settings, label_means.get(o.name, 0.0)), *loss.get(o.name, ())) for o in outputs
+    }
+    weighted = preprocessing.facts["sample_weight"] is not None
+    measure_model = Measure(families, plan.slices, Resampling(0, 0), weighted=weighted)
+    sides = {side: replace(measure_model, answers=side) for side in (measure_model.answers, FORM)}
+    measured = {side: measure(folder, predicted.files, one, context) for side, one in sides.items()}
+    metrics = []
+    for output in outputs:
+        theirs, own = (estimate(measured[side], sides[side], output.name, 0) for side in (FORM, measure_model.answers))
+        directions = {name: d for family in families[output.name] for name, d in family.directions.items()}
+        for name, figure in theirs.items():
+            value, before = figure.estimate.value, own[name].estimate.value
+            metrics.append(
+                {
+                    "output": output.name,
+                    "metric": name,
+                    "value": value,
+                    "difference": value - before,
+                    "lost": _lost(value, before, directions.get(name)),
+                }
+            )
+    return Comparison(int(measured[FORM].rows[0][0]), predicted.differences.get(FORM), metrics)
+
+
+def _lost(value: float, before: float, direction: str | None) -> float | None:
+    if direction is None:
+        return None
+    if math.isnan(value) and math.isnan(before):
+        return 0.0
+    return before - value if direction == "up" else value - before
+
+
+def _full_name(metric: Mapping[str, Any]) -> str:
+    return f"{metric['output']}/{metric['metric']}"
