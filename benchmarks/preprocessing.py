@@ -85,7 +85,7 @@ def adapt(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
 def keras_adapt(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
     import tensorflow as tf
 
-    from kerasline.components.data.feed import feed
+    from kerasline.components.data.model_inputs import feed
     from kerasline.components.preprocessing.adaptation import new_state
     from kerasline.components.preprocessing.adaptation.graph import calls
     from kerasline.pipeline.recipes.taxi import preprocessing

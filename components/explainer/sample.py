@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.errors import DataError
-from kerasline.components.data.feed import feed
+from kerasline.components.data.model_inputs import feed
 from kerasline.components.data.row_groups import rows_at
 from kerasline.components.explainer.subject import Raw, Subject
 

@@ -83,7 +83,7 @@ def form_of(kind: pa.DataType) -> tuple[str, tuple[int | None, ...]]:
     """The dtype, as far as it matters here, and the shape of a column of this type."""
     import pyarrow as pa
 
-    from kerasline.components.data.unify import is_list
+    from kerasline.components.data.arrow_types import is_list
 
     if isinstance(kind, pa.FixedShapeTensorType):
         return form_of(kind.value_type)[0], tuple(kind.shape)

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from kerasline import Transform
 from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.errors import DataError, ParameterError
-from kerasline.components.data.feed import feed
+from kerasline.components.data.model_inputs import feed
 from kerasline.components.preprocessing.features import (
     AsIs,
     Audio,

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from kerasline import Transform
 from kerasline.components.core.errors import DataError, UserCodeError
-from kerasline.components.data.feed import feed
+from kerasline.components.data.model_inputs import feed
 from kerasline.components.data.training_input import dataset, steps_per_epoch
 
 ROWS = 500
