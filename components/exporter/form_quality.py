@@ -24,7 +24,7 @@ from kerasline.components.models.compile_config import compiled_losses
 from kerasline.components.models.outputs import model_outputs
 from kerasline.components.models.prediction_files import Plan, predict
 from kerasline.components.models.predictors import KerasPredictor, rows_at_once
-from kerasline.components.models.tasks import stored_sums
+from kerasline.components.models.tasks import TASKS, stored_sums
 
 FORM = "form"
 
@@ -117,7 +117,8 @@ def compare_quality(
     label_means = {name: float(np.mean(moments.mean)) for name, moments in predicted.labels.items()}
     loss = dict.fromkeys(compiled_losses(ours.load()[1]), (RowMean("loss", "down"),))
     families = {
-        o.name: (*TASKS[o.task].metrics(o, settings, label_means.get(o.name, 0.0)), *loss.get(o.name, ())) for o in outputs
+        o.name: (*TASKS[o.task].metrics(o, settings, label_means.get(o.name, 0.0)), *loss.get(o.name, ()))
+        for o in outputs
     }
     weighted = preprocessing.facts["sample_weight"] is not None
     measure_model = Measure(families, plan.slices, Resampling(0, 0), weighted=weighted)

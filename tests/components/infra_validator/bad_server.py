@@ -21,7 +21,7 @@ STATES = {
 }
 
 
-class Face(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
@@ -75,4 +75,4 @@ def letters(word):
 if HOW == "stays":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("bad server", flush=True)
-ThreadingHTTPServer(("127.0.0.1", PORT), Face).serve_forever()
+ThreadingHTTPServer(("127.0.0.1", PORT), Handler).serve_forever()

@@ -1,4 +1,4 @@
-"""InfraValidator: real servers, and models that go wrong in them."""
+"""InfraValidator with real servers and faulty models."""
 
 import os
 import re
@@ -47,7 +47,7 @@ def schema(tmp_path):
 
 @pytest.fixture
 def validate(tmp_path, examples, schema):
-    """Validates a model of `candidates`; `.said` is what was reported."""
+    """Validate a model of `candidates`. `.said` is the progress that was reported."""
 
     def call(spoil=None, *, saved_model=None, **parameters):
         folder = saved_model or candidates.save_candidate(tmp_path / "model", spoil)
@@ -73,7 +73,7 @@ def sent(done, kind):
     return {t["form"]: tuple(t[count] for count in counts) for t in done.told["requests"] if t["kind"] == kind}
 
 
-def test_a_good_model_is_blessed_and_all_is_told(validate):
+def test_a_good_model_is_blessed_and_all_results_are_recorded(validate):
     done = validate()
     assert done.blessing.blessed and broken(done) == {}
     assert done.metrics["blessed"] == "yes" and done.metrics["requests"] > 80
@@ -88,7 +88,7 @@ def test_a_good_model_is_blessed_and_all_is_told(validate):
     assert done.stage.stale(done) is None
 
 
-def test_rows_that_the_model_refuses_are_answered_by_a_refusal_and_the_server_goes_on(validate):
+def test_the_server_refuses_rows_that_the_model_refuses(validate):
     done = validate(candidates.refuses_huge)
     assert done.blessing.blessed, broken(done)
     for number, answered, refused, wrong in sent(done, "edge cases").values():
@@ -96,14 +96,14 @@ def test_rows_that_the_model_refuses_are_answered_by_a_refusal_and_the_server_go
 
 
 @pytest.mark.slow
-def test_a_value_that_ends_the_process_is_found_and_named(validate):
+def test_a_value_that_crashes_the_process_is_named(validate):
     done = validate(candidates.aborts_on_huge)
     (why,) = done.blessing.refusals()
     assert "was killed by signal 6 (SIGABRT)" in why and "x: the highest number" in why
     assert f"refused: {why}" in done.said
 
 
-def test_a_model_that_ends_the_server_alone_is_refused_with_the_server_s_last_words(validate):
+def test_a_model_that_crashes_the_server_is_refused_with_its_last_line(validate):
     done = validate(candidates.aborts_after(60))
     (why,) = done.blessing.refusals()
     assert why.startswith("the server was killed by signal 6 (SIGABRT) while it answered ")
@@ -120,13 +120,13 @@ def test_a_model_that_hangs_is_refused(validate):
 
 
 @pytest.mark.parametrize("spoil", [candidates.counts, pytest.param(candidates.draws, marks=pytest.mark.slow)])
-def test_a_model_that_answers_the_same_rows_otherwise_is_refused(validate, spoil):
+def test_a_model_with_varying_answers_is_refused(validate, spoil):
     done = validate(spoil)
     (why,) = done.blessing.refusals()
     assert "kept a state or drew random numbers" in why and "score" in why
 
 
-def test_answers_that_differ_from_those_in_process_are_refused_and_shown(validate):
+def test_answers_that_differ_from_those_in_process_are_refused(validate):
     done = validate(command=bad_server("lies"))
     assert {"real rows are answered as in process", "edge cases are answered as in process"} <= set(broken(done))
     assert done.told["server"] == Path(sys.executable).name
@@ -139,7 +139,7 @@ def test_answers_that_differ_from_those_in_process_are_refused_and_shown(validat
 
 
 @pytest.mark.slow
-def test_a_server_that_does_not_answer_is_given_up(validate):
+def test_a_server_that_does_not_answer_is_refused(validate):
     done = validate(command=bad_server("hangs"), request_seconds=2)
     (why,) = done.blessing.refusals()
     assert why.startswith("no answer within 2 s to 10 real rows together by REST rows")
@@ -147,7 +147,7 @@ def test_a_server_that_does_not_answer_is_given_up(validate):
 
 
 @pytest.mark.slow
-def test_a_server_that_takes_what_is_malformed_is_refused(validate):
+def test_a_server_that_accepts_malformed_requests_is_refused(validate):
     done = validate(command=bad_server("takes"))
     assert list(broken(done)) == ["malformed requests are refused"]
 
@@ -166,7 +166,7 @@ def test_a_server_without_the_model_is_refused(validate, how, why):
     assert why in done.blessing.refusals()[0] or "it is not loaded after 4 s" in done.blessing.refusals()[0]
 
 
-def test_a_damaged_file_is_refused_before_anything_is_started(validate, tmp_path):
+def test_a_damaged_file_is_refused_before_the_server_starts(validate, tmp_path):
     folder = candidates.save_candidate(tmp_path / "model")
     (folder / "saved_model.pb").write_bytes((folder / "saved_model.pb").read_bytes()[:-100])
     done = validate(saved_model=folder)
@@ -174,7 +174,7 @@ def test_a_damaged_file_is_refused_before_anything_is_started(validate, tmp_path
 
 
 @pytest.mark.slow
-def test_a_model_whose_weights_are_cut_off_is_refused(validate, tmp_path):
+def test_a_model_with_truncated_weights_is_refused(validate, tmp_path):
     folder = candidates.save_candidate(tmp_path / "model")
     (data,) = (folder / "variables").glob("variables.data*")
     data.write_bytes(data.read_bytes()[:-8])
@@ -182,14 +182,14 @@ def test_a_model_whose_weights_are_cut_off_is_refused(validate, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_model_slower_than_its_bound_is_refused_and_tried_again(validate):
+def test_a_model_slower_than_its_bound_is_refused_and_retried(validate):
     done = validate(latency_p99_ms=0.001, command=bad_server("tells"))
     (why,) = done.blessing.refusals()
     assert why.startswith("p99 latency of one row is") and why.endswith("expected at most 0.001 ms")
     assert "retrying" in done.stage.stale(done)
 
 
-def test_pusher_obeys_both_verdicts(tmp_path, examples, schema):
+def test_pusher_respects_both_verdicts(tmp_path, examples, schema):
     folder = candidates.save_candidate(tmp_path / "model")
     store, root = Store(sqlite_url(tmp_path / "metadata.sqlite")), ArtifactRoot(tmp_path)
 
@@ -209,7 +209,7 @@ def test_pusher_obeys_both_verdicts(tmp_path, examples, schema):
 
 
 @pytest.mark.slow
-def test_what_the_server_started_ends_with_the_stage(validate, tmp_path):
+def test_processes_of_the_server_end_with_the_stage(validate, tmp_path):
     pids = tmp_path / "pids"
     script = f'sleep 1000 & echo $! >>{pids}; echo $$ >>{pids}; exec {sys.executable} {BAD_SERVER} stays "$0"'
     done = validate(command=f"sh -c '{script}' {{rest_port}} {{saved_model}}")
@@ -230,7 +230,7 @@ def test_no_server_outlives_a_killed_pipeline(tmp_path, examples):
 
 
 @pytest.mark.slow
-def test_a_port_that_is_taken_meanwhile_is_given_up_for_another(validate, monkeypatch):
+def test_another_port_is_tried_if_one_is_taken_meanwhile(validate, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -252,26 +252,26 @@ def test_a_port_that_is_taken_meanwhile_is_given_up_for_another(validate, monkey
         ("sh 'x", "No closing quotation"),
     ],
 )
-def test_a_wrong_command_is_told_before_anything_is_started(validate, command, message):
+def test_a_wrong_command_is_reported_before_the_server_starts(validate, command, message):
     with pytest.raises(ParameterError, match="InfraValidator.command: ") as error:
         validate(command=command)
     assert message in str(error.value)
 
 
-def test_without_the_server_s_libraries_it_says_what_to_install(validate, monkeypatch):
+def test_missing_server_libraries_are_reported(validate, monkeypatch):
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     with pytest.raises(KeraslineError, match=r"needs aiohttp: pip install 'kerasline\[serve\]'"):
         validate()
 
 
-def test_examples_without_a_column_are_no_verdict(make_examples, tmp_path):
+def test_examples_without_a_column_are_an_error(make_examples, tmp_path):
     folder = candidates.save_candidate(tmp_path / "model")
     others = make_examples({"test": {"x": [1.0], "wrod": ["a"]}}, name="others")
     with pytest.raises(DataError, match="no column 'word'.*did you mean 'wrod'"):
         InfraValidator(SavedModel(folder), others, command=bad_server("tells")).execute(tmp_path / "out")
 
 
-def test_pusher_tells_the_reasons_of_both(tmp_path):
+def test_pusher_reports_the_reasons_of_both_verdicts(tmp_path):
     verdicts = []
     for name in ("worse", "broken"):
         (tmp_path / name).mkdir()
@@ -347,5 +347,5 @@ def _runs(pid):
 def _wait(is_so, seconds=120.0):
     end = time.monotonic() + seconds
     while not is_so():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.05)

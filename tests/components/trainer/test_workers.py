@@ -1,4 +1,4 @@
-"""Workers that Trainer starts: they learn what one process learns, and are started again when one is lost."""
+"""Workers that Trainer starts learn like one process, and restart when one of them is lost."""
 
 import json
 import os
@@ -86,7 +86,7 @@ def equal(one, other):
         ),
     ],
 )
-def test_two_workers_learn_what_one_process_learns(train, settings):
+def test_two_workers_train_like_one_process(train, settings):
     """203 rows in batches of 16: the last batch of an epoch has 11, five for one worker and six for the other."""
     settings = {"epochs": 3, **settings}
     alone, together = train(SMOOTH, **settings), train(SMOOTH, **settings, workers=2)
@@ -102,7 +102,7 @@ def test_two_workers_learn_what_one_process_learns(train, settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
-def test_a_lost_worker_is_started_again_and_the_end_is_the_same(train, number):
+def test_a_lost_worker_is_restarted_with_the_same_result(train, number):
     """At two workers: 1 is lost where the checkpoint of step 20 is the last."""
 
     def lose():
@@ -136,7 +136,7 @@ def raises_as_worker_1(context):
 
 
 @pytest.mark.slow
-def test_a_worker_that_always_dies_is_given_up_in_one_line(train, tmp_path):
+def test_a_worker_that_always_dies_is_reported_in_one_line(train, tmp_path):
     report = Once(None)
     with pytest.raises(KeraslineError) as raised:
         train(own=dies_as_worker_1, workers=2, max_restarts=1, state_dir=tmp_path, report=report)
@@ -149,7 +149,7 @@ def test_a_worker_that_always_dies_is_given_up_in_one_line(train, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_mistake_of_the_user_is_told_at_once(train):
+def test_an_error_in_user_code_is_reported_at_once(train):
     report = Once(None)
     with pytest.raises(KeraslineError, match=r"raises_as_worker_1\(\) raised ValueError: no such thing"):
         train(own=raises_as_worker_1, workers=2, report=report)
@@ -158,7 +158,7 @@ def test_a_mistake_of_the_user_is_told_at_once(train):
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_pipeline_cut_by_signals_leaves_no_worker_and_goes_on(tmp_path):
+def test_a_pipeline_ended_by_signals_leaves_no_worker_and_resumes(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     two = ["--set", "Trainer.workers=2"]
     ended(start(whole, *two))
@@ -211,7 +211,7 @@ NETNS = {"workers": NETWORK, "launch": "ip netns exec {host} {command}"}
 
 
 @pytest.mark.slow
-def test_workers_on_two_hosts_learn_what_one_process_learns(train, network, tmp_path, monkeypatch):
+def test_workers_on_two_hosts_train_like_one_process(train, network, tmp_path, monkeypatch):
     alone, report = train(SMOOTH, epochs=3), Once(None)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     together = train(SMOOTH, epochs=3, **NETNS, report=report)
@@ -225,7 +225,7 @@ def test_workers_on_two_hosts_learn_what_one_process_learns(train, network, tmp_
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_cut_cable_is_found_and_training_goes_on_when_it_is_mended(train, network):
+def test_a_lost_connection_is_detected_and_training_resumes(train, network):
     def cut():
         network(f"-n {NETWORK[0]} link set kerasline0 down")
 
@@ -242,7 +242,7 @@ def test_a_cut_cable_is_found_and_training_goes_on_when_it_is_mended(train, netw
     assert told.startswith("worker ") and " after 'epoch " in told
 
 
-def test_hosts_that_do_not_reach_each_other_are_told_before_tensorflow_is_loaded(train, network):
+def test_unreachable_hosts_are_reported_before_tensorflow_is_loaded(train, network):
     network(f"-n {NETWORK[1]} addr del {NETWORK[1]}/24 dev kerasline1")
     with pytest.raises(KeraslineError, match=r"worker \d cannot reach worker \d at 10.213.77.\d:\d+: Network is un"):
         train(**NETNS)
@@ -269,13 +269,13 @@ def test_hosts_that_do_not_reach_each_other_are_told_before_tensorflow_is_loaded
         (
             {"workers": ["nowhere.invalid"], "launch": "sh -c 'echo no route to {host} >&2; exit 255' {command}"},
             (
-                r"worker 0 \(nowhere.invalid\) could not be started: its command exited with status 255; its last line: "
-                "no route to nowhere.invalid; its log: "
+                r"worker 0 \(nowhere.invalid\) could not be started: its command exited with status 255; its last "
+                "line: no route to nowhere.invalid; its log: "
             ),
         ),
     ],
 )
-def test_workers_that_cannot_be_are_told_in_one_line(train, settings, told):
+def test_invalid_workers_are_reported_in_one_line(train, settings, told):
     with pytest.raises((ParameterError, KeraslineError), match=told) as raised:
         train(**settings)
     assert "\n" not in str(raised.value) and not processes(parent=os.getpid())
@@ -291,7 +291,7 @@ while True:
 
 
 @pytest.mark.slow
-def test_a_worker_that_lives_but_gets_no_further_is_lost(train, tmp_path):
+def test_a_worker_that_makes_no_progress_is_lost(train, tmp_path):
     (tmp_path / "idle.py").write_text(LIVES_AND_DOES_NOTHING)
     launch = f"{sys.executable} {tmp_path}/idle.py {{command}}"
     report = Once(None)
@@ -302,19 +302,19 @@ def test_a_worker_that_lives_but_gets_no_further_is_lost(train, tmp_path):
     assert len(report.of_restarts()) == 1 and not processes("idle.py")
 
 
-def test_a_port_in_use_is_told_in_one_line(train):
+def test_a_port_in_use_is_reported_in_one_line(train):
     taken = cluster.Rendezvous(0)
     with pytest.raises(ParameterError, match=rf"Trainer.workers: cannot listen on port {taken.port} of \S+: "):
         train(workers=[f"localhost:{taken.port}"])
 
 
-def test_a_shell_that_takes_the_command_apart_gets_it_quoted():
+def test_a_shell_receives_the_command_quoted():
     words = ["env", "PYTHONPATH=/a folder", "python"]
     assert cluster.launch_command("ip netns exec {host} {command}", "h", words) == ["ip", "netns", "exec", "h", *words]
     assert cluster.launch_command(cluster.SSH, "h", words)[-2:] == ["h", "env 'PYTHONPATH=/a folder' python"]
 
 
-def test_who_the_workers_are_is_no_part_of_the_fingerprint_and_how_many_is(problem, tmp_path):
+def test_the_fingerprint_depends_only_on_the_number_of_workers(problem, tmp_path):
     examples, prepared = problem
 
     def fingerprint(**settings):

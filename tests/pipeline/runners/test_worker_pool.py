@@ -1,4 +1,4 @@
-"""The pool of Python workers, as an engine uses it; Beam's job service in Python stands for the engine."""
+"""The pool of Python workers, used by Beam's Python job service in place of an engine."""
 
 import operator
 import os
@@ -34,7 +34,7 @@ def process_and_threads(_element):
 
 
 @pytest.mark.slow
-def test_work_is_done_in_processes_of_the_pool_which_end_with_it(pool, threads, tmp_path):
+def test_work_runs_in_processes_that_end_with_the_pool(pool, threads, tmp_path):
     from kerasline.components.data.fold import fold
 
     said = pool.stdout.readline()
