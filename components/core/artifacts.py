@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kerasline.components.core.errors import ArtifactError, nearest
+from kerasline.components.core.keras_compat import source_node
 
 if TYPE_CHECKING:
     import keras
@@ -468,6 +469,5 @@ def needed_inputs(inputs: dict[str, Any], outputs: dict[str, Any]) -> dict[str, 
         tensor = waiting.pop()
         if id(tensor) not in reached:
             reached.add(id(tensor))
-            history = tensor._keras_history
-            waiting.extend(history.operation._inbound_nodes[history.node_index].input_tensors)
+            waiting.extend(source_node(tensor).input_tensors)
     return {name: tensor for name, tensor in inputs.items() if id(tensor) in reached}

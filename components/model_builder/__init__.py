@@ -1,0 +1,1 @@
+"""ModelBuilder: models from functions, descriptions and earlier models."""

@@ -1,14 +1,15 @@
-"""ModelBuilder: a model, built and initialised, before any training."""
+"""ModelBuilder: builds and initializes a model before training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Gt
 
 from kerasline.components.core.artifacts import Hyperparameters, Model, Preprocessing
-from kerasline.components.core.component import Component, Context, Input, Output, Parameter
+from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import ParameterError, UserCodeError
 from kerasline.components.core.user_code import call, name_of
 
@@ -16,29 +17,64 @@ if TYPE_CHECKING:
     import keras
 
 INITIAL_WEIGHTS = "initial.weights.h5"
-PICTURE = "graph.svg"
+GRAPH_IMAGE = "graph.svg"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelBuilderSettings:
+    """The parameters of ModelBuilder, which documents them."""
+
+    function: Callable[..., Any] | None = None
+    description: dict[str, Any] | None = None
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    warm_start: Literal["all", "matching"] | dict[str, str] = "matching"
+    freeze: list[str] = field(default_factory=list)
+    lora_rank: Annotated[int, Gt(0)] | None = None
+    lora_layers: list[str] = field(default_factory=list)
 
 
 class ModelBuilder(Component):
-    """Builds a model from a function or a description, or takes an earlier one on, and saves it untrained.
+    """Builds a model from a function, a description or an earlier model, and saves it untrained.
 
-    Parameters:
-        function: gets a dict of `keras.Input` by feature name and the hyperparameters; returns a
-            compiled functional `keras.Model`.
-        description: instead of a function, the model as data: see `kerasline.components.model_builder.description`.
-        hyperparameters: what `hp` holds, and what `"$name"` in a description stands for; single ones
-            are set as `hyperparameters.NAME`. Those of the input, a Tuner's best, go before them.
-        seed: decides the initial weights: the same seed, the same weights.
-        warm_start: what is taken of the input `initial`, an earlier model: "all", what is "matching" by
-            name and shape, or by layer `{new: earlier}`. Without function and description the earlier
-            model itself goes on.
-        freeze: patterns of layers that training leaves as they are, such as `encoder*`.
-        lora_rank: of low-rank updates beside frozen kernels.
-        lora_layers: patterns of layers that get them; all that can by default.
+    Args:
+        preprocessing: the output of Transform, which defines the inputs of the model.
+        initial: an earlier model. See `warm_start`.
+        best: hyperparameters that a Tuner found. They take precedence over `hyperparameters`.
+
+        function: `build_model(inputs, hp)`. Receives a dict of `keras.Input` by feature name and the hyperparameters,
+            and returns a compiled functional `keras.Model`.
+        description: the model as data, instead of a function. See
+            `kerasline.components.model_builder.description`.
+        hyperparameters: values of `hp`, and of `"$name"` in a description. A single one is set as
+            `hyperparameters.NAME`. Defaults to `{}`.
+        seed: seed of the initial weights. Defaults to 0.
+        warm_start: which weights to take from `initial`: `"all"`, those that are `"matching"` by name and shape, or
+            a dict from layers to layers of the earlier model. Without function and description, the earlier model
+            itself is used. Defaults to `"matching"`.
+        freeze: patterns of the layers that training leaves unchanged, such as `encoder*`. Defaults to `[]`.
+        lora_rank: rank of low-rank updates (LoRA) of frozen kernels. By default there are none.
+        lora_layers: patterns of the layers that receive these updates. By default all that support them.
+
+    Outputs:
+        model: the compiled model.
 
     Raises:
-        ParameterError: neither or both of function and description were given, or a setting fits nothing.
-        UserCodeError: the function raised, or returned something else.
+        ParameterError: both or neither of function and description were given, or a parameter does not apply to the
+            model.
+        UserCodeError: the function raised an exception or returned something else.
+
+    >>> import keras
+    >>> def preprocessing():
+    ...     x = keras.Input((1,), name="x")
+    ...     return keras.Model({"x": x}, {"x": keras.layers.Rescaling(0.5)(x)})
+    >>> model = {"layers": [{"layer": "Dense", "units": "$units"}, {"layer": "Dense", "units": 1}], "loss": "mse"}
+    >>> data = {"x": [0.0, 1.0, 2.0], "y": [1.0, 3.0, 5.0]}
+    >>> examples = kl.InMemoryExampleGen(data).execute(folder / "examples").examples
+    >>> prepared = kl.Transform(examples, function=preprocessing, label="y").execute(folder / "prepared").preprocessing
+    >>> builder = kl.ModelBuilder(prepared, description=model, hyperparameters={"units": 4})
+    >>> builder.execute(folder / "model").metrics["parameters"]
+    13
     """
 
     VERSION = "2"
@@ -48,85 +84,93 @@ class ModelBuilder(Component):
     initial: Input[Model] = None
     best: Input[Hyperparameters] = None
     model: Output[Model]
-    function: Parameter[Callable | None] = None
-    description: Parameter[dict[str, Any] | None] = None
-    hyperparameters: Parameter[dict[str, Any]] = {}
-    seed: Parameter[int] = 0
-    warm_start: Parameter[Literal["all", "matching"] | dict[str, str]] = "matching"
-    freeze: Parameter[list[str]] = []
-    lora_rank: Parameter[Annotated[int, Gt(0)] | None] = None
-    lora_layers: Parameter[list[str]] = []
+    settings: Parameters[ModelBuilderSettings]
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        from kerasline.components.model_builder.picture import picture
-        from kerasline.components.models.summary import summarise
+        from kerasline.components.model_builder.graph_image import draw_graph
+        from kerasline.components.models.summary import summarize
 
-        hyperparameters = {**self.hyperparameters, **(inputs.best.values if inputs.best else {})}
-        model, taken = self.build(inputs.preprocessing, hyperparameters, inputs.initial)
+        hyperparameters = {**self.settings.hyperparameters, **(inputs.best.values if inputs.best else {})}
+        model, warm_started = self.build(inputs.preprocessing, hyperparameters, inputs.initial)
         artifact: Model = outputs.model
         model.save(artifact.path / Model.FILE)
         model.save_weights(artifact.path / INITIAL_WEIGHTS)
-        summary = summarise(model)
+        summary = summarize(model)
         artifact.write_json("summary.json", summary)
-        (artifact.path / PICTURE).write_text(picture(model), encoding="utf-8")
-        return _figures(summary, taken)
+        (artifact.path / GRAPH_IMAGE).write_text(draw_graph(model), encoding="utf-8")
+        return _metrics(summary, warm_started)
 
     def build(
         self, preprocessing: Preprocessing, hyperparameters: Mapping[str, Any], initial: Model | None = None
     ) -> tuple[keras.Model, str | None]:
-        """The model, compiled, its optimizer built; and what it has of the initial one."""
+        """Build the model.
+
+        Args:
+            preprocessing: the output of Transform.
+            hyperparameters: values of `hp`.
+            initial: the earlier model, if any.
+
+        Returns:
+            The model, compiled and with its optimizer built, and which weights it took from the earlier model, or
+            None.
+        """
         from kerasline.components.model_builder.warm_start import warm_start
+        from kerasline.components.models.compiling import recompile
         from kerasline.components.models.freezing import enable_lora, freeze
         from kerasline.components.models.seeding import seed_everything
-        from kerasline.components.trainer.optimizers import recompile
 
-        if self.function is not None and self.description is not None:
-            raise ParameterError(f"{self.name}: give one of `function` and `description`")
-        seed_everything(self.seed)
-        taken = None
-        if self.function is None and self.description is None:
-            model, taken = self._earlier(initial), "all"
+        settings = self.settings
+        if settings.function is not None and settings.description is not None:
+            raise ParameterError(f"{self.name}: expected one of `function` and `description`, received both")
+        seed_everything(settings.seed)
+        warm_started = None
+        if settings.function is None and settings.description is None:
+            model, warm_started = self._load(initial), "all"
         else:
-            model = self._made(preprocessing, hyperparameters)
+            model = self._new_model(preprocessing, hyperparameters)
             if initial is not None:
-                taken = warm_start(model, initial.load(), self.warm_start)
-        freeze(model, self.freeze)
-        if self.lora_rank is not None:
-            enable_lora(model, self.lora_rank, self.lora_layers)
-        if self.freeze or self.lora_rank is not None:
+                warm_started = warm_start(model, initial.load(), settings.warm_start)
+        freeze(model, settings.freeze)
+        if settings.lora_rank is not None:
+            enable_lora(model, settings.lora_rank, settings.lora_layers)
+        if settings.freeze or settings.lora_rank is not None:
             recompile(model)
-        model.optimizer.build(model.trainable_variables)  # or Keras warns of what it lacks when loaded
-        return model, taken
+        model.optimizer.build(model.trainable_variables)  # otherwise Keras warns when it loads the model
+        return model, warm_started
 
-    def _earlier(self, initial: Model | None) -> keras.Model:
+    def _load(self, initial: Model | None) -> keras.Model:
         if initial is None:
-            raise ParameterError(f"{self.name}: give `function` or `description`, or an `initial` model")
+            raise ParameterError(f"{self.name}: expected `function`, `description` or an `initial` model")
         return initial.load()
 
-    def _made(self, preprocessing: Preprocessing, hyperparameters: Mapping[str, Any]) -> keras.Model:
+    def _new_model(self, preprocessing: Preprocessing, hyperparameters: Mapping[str, Any]) -> keras.Model:
         import keras
 
         features = preprocessing.load_features().output
         inputs = {
             name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name) for name, tensor in features.items()
         }
-        if self.description is not None:
+        settings = self.settings
+        if settings.description is not None:
             from kerasline.components.model_builder.description import build
 
-            return build(self.description, inputs, hyperparameters, f"{self.name}.description")
-        model = call(self.function, inputs, dict(hyperparameters))
+            return build(settings.description, inputs, hyperparameters, f"{self.name}.description")
+        assert settings.function is not None
+        model = call(settings.function, inputs, dict(hyperparameters))
         if not isinstance(model, keras.Model) or not model.compiled:
-            came = "one not compiled" if isinstance(model, keras.Model) else type(model).__name__
-            raise UserCodeError(f"{name_of(self.function)} must return a compiled keras.Model, it returned {came}")
+            received = "an uncompiled model" if isinstance(model, keras.Model) else type(model).__name__
+            raise UserCodeError(
+                f"{name_of(settings.function)} must return a compiled keras.Model, it returned {received}"
+            )
         return model
 
 
-def _figures(summary: Mapping[str, Any], taken: str | None) -> dict[str, Any]:
-    figures: dict[str, Any] = {"parameters": summary["parameters"]}
+def _metrics(summary: Mapping[str, Any], warm_started: str | None) -> dict[str, Any]:
+    metrics: dict[str, Any] = {"parameters": summary["parameters"]}
     if summary["trainable_parameters"] != summary["parameters"]:
-        figures["trainable_parameters"] = summary["trainable_parameters"]
+        metrics["trainable_parameters"] = summary["trainable_parameters"]
     if summary["flops"]:
-        figures["flops_a_row"] = summary["flops"]["forward"]
-    if taken is not None:
-        figures["warm_started"] = taken
-    return figures
+        metrics["flops_per_row"] = summary["flops"]["forward"]
+    if warm_started is not None:
+        metrics["warm_started"] = warm_started
+    return metrics

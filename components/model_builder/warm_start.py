@@ -1,53 +1,54 @@
-"""Weights from an earlier model: all of them, those that match, or layer by layer."""
+"""Copies weights from an earlier model: all of them, those that match, or layer by layer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Union
+from typing import Literal
 
 import keras
 
 from kerasline.components.core.errors import ParameterError, nearest
 
 WHERE = "ModelBuilder.warm_start"
+Layers = Mapping[str, keras.layers.Layer]
 
-How = Union[Literal["all", "matching"], dict[str, str]]
 
-
-def warm_start(model: keras.Model, source: keras.Model, how: How) -> str:
-    """Copies weights into a model, in place, by the names and shapes of its layers.
+def warm_start(model: keras.Model, source: keras.Model, layers: Literal["all", "matching"] | dict[str, str]) -> str:
+    """Copy weights into a model, in place, by the names and shapes of its layers.
 
     Args:
-        how: "all" wants every layer that has weights found; "matching" takes what fits; a dict says
-            which layer of the new model takes the weights of which layer of the earlier one.
+        model: receives the weights.
+        source: the earlier model.
+        layers: "all" requires a match for every layer with weights. "matching" copies the layers that match. A dict
+            maps layers of the model to layers of the earlier model.
 
     Returns:
-        How many layers were given weights, such as "3 of 4 layers".
+        The number of layers that received weights, such as "3 of 4 layers".
 
     Raises:
-        ParameterError: a layer is not there or of another shape, or nothing fits.
+        ParameterError: a layer does not exist or has other shapes, or no layer matches.
     """
-    new, old = _weighted(model), _weighted(source)
-    wanted = dict(how) if isinstance(how, Mapping) else {name: name for name in new}
-    done = 0
-    for target, origin in wanted.items():
-        problem = _problem(target, origin, new, old)
+    new, old = _layers_with_weights(model), _layers_with_weights(source)
+    pairs = {name: name for name in new} if isinstance(layers, str) else layers
+    copied = 0
+    for target, origin in pairs.items():
+        problem = _mismatch(target, origin, new, old)
         if problem is None:
             for variable, value in zip(new[target].weights, old[origin].weights):
                 variable.assign(value)
-            done += 1
-        elif how != "matching":
+            copied += 1
+        elif layers != "matching":
             raise ParameterError(f"{WHERE}: {problem}")
-    if not done:
+    if not copied:
         raise ParameterError(
-            f"{WHERE}: no layer of the model has name and shapes of one of the earlier model's "
-            f"({', '.join(old) or 'which has none'}); say which takes which, as a dict"
+            f"{WHERE}: no layer of the model matches the name and shapes of a layer of the earlier model "
+            f"({', '.join(old) or 'which has no weights'}); map the layers with a dict"
         )
-    return f"{done} of {len(new)} layers"
+    return f"{copied} of {len(new)} layers"
 
 
-def _problem(target: str, origin: str, new: Mapping, old: Mapping) -> str | None:
-    """Why the weights of one layer cannot be those of another, if they cannot."""
+def _mismatch(target: str, origin: str, new: Layers, old: Layers) -> str | None:
+    """Return why the weights of a layer cannot be copied, or None if they can."""
     if target not in new:
         return f"the model has no layer {target!r} with weights; {nearest(target, new)}"
     if origin not in old:
@@ -58,6 +59,5 @@ def _problem(target: str, origin: str, new: Mapping, old: Mapping) -> str | None
     return None
 
 
-def _weighted(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    """The layers of the model's graph that have weights, by name."""
+def _layers_with_weights(model: keras.Model) -> dict[str, keras.layers.Layer]:
     return {layer.name: layer for layer in model.layers if layer.weights}

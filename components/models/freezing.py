@@ -1,4 +1,4 @@
-"""Which weights training may change: frozen layers, and low-rank updates beside frozen kernels."""
+"""Which weights training may change: frozen layers, and low-rank updates (LoRA) of frozen kernels."""
 
 from __future__ import annotations
 
@@ -9,55 +9,62 @@ import keras
 import numpy as np
 
 from kerasline.components.core.errors import ParameterError, nearest
+from kerasline.components.core.keras_compat import flatten_layers
 
 
 def freeze(model: keras.Model, patterns: Sequence[str]) -> None:
-    """Freezes, in place, the layers whose name or path fits a pattern such as `block_1*`.
+    """Freeze, in place, the layers whose name or path matches a pattern such as `block_1*`.
+
+    Args:
+        model: the model.
+        patterns: shell-style patterns.
 
     Raises:
-        ParameterError: a pattern fits no layer.
+        ParameterError: a pattern matches no layer.
     """
-    for layer in _fitting(model, patterns, "ModelBuilder.freeze"):
+    for layer in _matching_layers(model, patterns, "ModelBuilder.freeze"):
         layer.trainable = False
 
 
 def enable_lora(model: keras.Model, rank: int, patterns: Sequence[str]) -> None:
-    """Puts, in place, low-rank updates beside the kernels of layers, and freezes these kernels.
+    """Add low-rank updates to the kernels of layers, in place, and freeze these kernels.
 
-    Hu et al., "LoRA: low-rank adaptation of large language models", ICLR 2022. Keras has it for Dense,
-    EinsumDense, Embedding and convolutions. A `.keras` file holds the sum of kernel and update, and an
-    update of nothing beside it: see `revive_lora`.
+    Hu et al., "LoRA: low-rank adaptation of large language models", ICLR 2022. Keras implements it for Dense,
+    EinsumDense, Embedding and convolutions. A `.keras` file holds the sum of kernel and update, beside an update of
+    zeros: see `restart_lora`.
 
     Args:
-        rank: of the update.
-        patterns: of names or paths; all layers that can when empty.
+        model: the model.
+        rank: rank of the updates.
+        patterns: patterns of names or paths of layers. If empty, all layers that support it.
 
     Raises:
-        ParameterError: a pattern fits no layer, or one that cannot.
+        ParameterError: a pattern matches no layer, or a layer that does not support LoRA.
     """
-    able = [layer for layer in model._flatten_layers(include_self=False) if hasattr(layer, "enable_lora")]
-    if patterns:
-        chosen = _fitting(model, patterns, "ModelBuilder.lora_layers")
-        for layer in chosen:
-            if not hasattr(layer, "enable_lora"):
-                raise ParameterError(
-                    f"ModelBuilder.lora_layers: {layer.name!r} is a {type(layer).__name__}, for which Keras has no "
-                    f"LoRA; it has for: {', '.join(one.name for one in able) or 'none of this model'}"
-                )
-    else:
-        chosen = able
+    supported = [layer for layer in flatten_layers(model) if hasattr(layer, "enable_lora")]
+    chosen = _matching_layers(model, patterns, "ModelBuilder.lora_layers") if patterns else supported
+    for layer in chosen:
+        if not hasattr(layer, "enable_lora"):
+            raise ParameterError(
+                f"ModelBuilder.lora_layers: layer {layer.name!r} is a {type(layer).__name__}, which does not support "
+                f"LoRA in Keras; layers that do: {', '.join(one.name for one in supported) or 'none in this model'}"
+            )
     if not chosen:
-        raise ParameterError("ModelBuilder.lora_rank: the model has no layer for which Keras has LoRA")
+        raise ParameterError("ModelBuilder.lora_rank: no layer of the model supports LoRA in Keras")
     for layer in chosen:
         layer.enable_lora(rank)
 
 
-def revive_lora(model: keras.Model, seed: int) -> None:
-    """Draws, in place, the first factor of low-rank updates anew where a file left both factors at zero.
+def restart_lora(model: keras.Model, seed: int) -> None:
+    """Initialize, in place, the first factor of low-rank updates that were loaded as zeros.
 
-    Of two zeros, neither has a gradient: without this, a model with LoRA that was saved never learns again.
+    If both factors are zero, the gradients of both are zero: a saved model with LoRA could never be trained again.
+
+    Args:
+        model: the model.
+        seed: seed of the initial values.
     """
-    for layer in model._flatten_layers(include_self=False):
+    for layer in flatten_layers(model):
         if getattr(layer, "lora_enabled", False):
             first = getattr(layer, "lora_kernel_a", None)
             first = layer.lora_embeddings_a if first is None else first
@@ -65,13 +72,15 @@ def revive_lora(model: keras.Model, seed: int) -> None:
                 first.assign(keras.initializers.HeUniform(seed)(first.shape, dtype=first.dtype))
 
 
-def _fitting(model: keras.Model, patterns: Sequence[str], where: str) -> list[keras.layers.Layer]:
-    layers = model._flatten_layers(include_self=False)
+def _matching_layers(model: keras.Model, patterns: Sequence[str], where: str) -> list[keras.layers.Layer]:
+    layers = flatten_layers(model)
     found = []
     for pattern in patterns:
-        fits = [layer for layer in layers if fnmatchcase(layer.name, pattern) or fnmatchcase(layer.path or "", pattern)]
-        if not fits:
+        matches = [
+            layer for layer in layers if fnmatchcase(layer.name, pattern) or fnmatchcase(layer.path or "", pattern)
+        ]
+        if not matches:
             names = [layer.name for layer in layers]
-            raise ParameterError(f"{where}: no layer fits {pattern!r}; {nearest(pattern, names)}")
-        found += fits
+            raise ParameterError(f"{where}: no layer matches {pattern!r}; {nearest(pattern, names)}")
+        found += matches
     return found

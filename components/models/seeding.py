@@ -1,4 +1,4 @@
-"""The seed of all that is random in building and training a model, whatever other stages do meanwhile."""
+"""The seed of all randomness in building and training a model, unaffected by other threads."""
 
 from __future__ import annotations
 
@@ -6,36 +6,37 @@ import random
 import threading
 from typing import Any
 
+from kerasline.components.core.keras_compat import replace_seed_source, seed_source
+
 
 def seed_everything(seed: int) -> None:
-    """Seeds Python's, NumPy's, TensorFlow's and Keras's randomness.
+    """Seed the random number generators of Python, NumPy, TensorFlow and Keras.
 
-    Initializers and layers that name no seed take one from Python's generator (`keras.src.random.seed_generator`),
-    from which stages in other threads draw too, as Beam does when it shuffles. So for them this thread has a
-    generator of its own from here on, seeded alike.
+    Keras draws the seeds of initializers and layers that have none from Python's generator. Stages in other threads
+    also draw from it, as Beam does when it shuffles. Therefore, Keras gets a generator per thread, seeded here for the
+    current thread.
+
+    Args:
+        seed: the seed.
     """
     import keras
 
     keras.utils.set_random_seed(seed)
-    _of_threads().seed(seed)
+    source = seed_source()
+    if not isinstance(source, _ThreadLocalRandom):
+        source = _ThreadLocalRandom()
+        replace_seed_source(source)
+    source.seed_thread(seed)
 
 
-class _GeneratorOfThreads(threading.local):
-    """Python's module `random` as Keras uses it; in a thread that was seeded, a generator of its own."""
+class _ThreadLocalRandom(threading.local):
+    """Python's module `random`, or a generator of its own in each thread that called `seed_thread`."""
 
     def __init__(self) -> None:
         self._generator: Any = random
 
-    def seed(self, seed: int) -> None:
+    def seed_thread(self, seed: int) -> None:
         self._generator = random.Random(seed)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._generator, name)
-
-
-def _of_threads() -> _GeneratorOfThreads:
-    from keras.src.random import seed_generator
-
-    if not isinstance(seed_generator.python_random, _GeneratorOfThreads):
-        seed_generator.python_random = _GeneratorOfThreads()
-    return seed_generator.python_random

@@ -1,4 +1,4 @@
-"""The size of a model and what it costs, for its artifact and for people."""
+"""The size and the costs of a model, for its artifact and for the screen."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import keras
 from kerasline.components.models.costs import model_costs
 
 LOG = logging.getLogger("kerasline")
-# Activations grow by the same for each further row, so two batches tell all others.
-TRACED = (8, 16)
-BATCHES = tuple(2**power for power in range(11))
+# Activations grow linearly with the batch size, so two sizes determine all others.
+TRACED_BATCH_SIZES = (8, 16)
+REPORTED_BATCH_SIZES = tuple(2**power for power in range(11))
 
 
-def summarise(model: keras.Model) -> dict[str, Any]:
-    """Parameters in all and by layer, bytes, optimizer, loss, and what a step takes.
+def summarize(model: keras.Model) -> dict[str, Any]:
+    """Return the content of `summary.json`: parameters, bytes, layers, optimizer, loss and costs of a step.
 
     Returns:
-        What `summary.json` holds: `flops` a row, `forward` and `training` (forward and backward), and
-        `activation_bytes` by batch size are null for a model that cannot be traced.
+        A dict. `flops` holds floating-point operations per row, `forward` and `training` (forward and backward), and
+        `activation_bytes` holds bytes by batch size. Both are None if the model cannot be traced.
     """
     trainable = sum(int(w.value.shape.num_elements()) for w in model.trainable_weights)
     return {
@@ -30,15 +30,15 @@ def summarise(model: keras.Model) -> dict[str, Any]:
         "bytes": sum(w.value.shape.num_elements() * w.value.dtype.size for w in model.weights),
         "optimizer": type(model.optimizer).__name__,
         "loss": _loss_name(model.loss),
-        "layers": [_layer(layer) for layer in model.layers],
+        "layers": [_layer_summary(layer) for layer in model.layers],
         **_costs(model),
     }
 
 
-def _layer(layer: keras.layers.Layer) -> dict[str, Any]:
+def _layer_summary(layer: keras.layers.Layer) -> dict[str, Any]:
     try:
         shape = list(layer.output.shape)
-    except (AttributeError, ValueError):  # called several times, or never as part of a graph
+    except (AttributeError, ValueError):  # called several times, or never in a graph
         shape = None
     return {
         "name": layer.name,
@@ -57,13 +57,13 @@ def _loss_name(loss: Any) -> Any:
 
 def _costs(model: keras.Model) -> dict[str, Any]:
     try:
-        small, large = (model_costs(model, batch) for batch in TRACED)
-    except Exception as error:  # an exotic model is built all the same
-        LOG.info("what a step of %s takes is not known: %s", model.name, error)
+        small, large = (model_costs(model, batch) for batch in TRACED_BATCH_SIZES)
+    except Exception as error:  # a model that cannot be traced can still be built and trained
+        LOG.info("cannot determine the costs of a step of %s: %s", model.name, error)
         return {"flops": None, "activation_bytes": None}
-    a_row = (large.activation_bytes - small.activation_bytes) / (TRACED[1] - TRACED[0])
-    fixed = small.activation_bytes - a_row * TRACED[0]
+    bytes_per_row = (large.activation_bytes - small.activation_bytes) / (TRACED_BATCH_SIZES[1] - TRACED_BATCH_SIZES[0])
+    fixed_bytes = small.activation_bytes - bytes_per_row * TRACED_BATCH_SIZES[0]
     return {
         "flops": {"forward": small.forward_flops, "training": small.training_flops},
-        "activation_bytes": {str(batch): round(fixed + a_row * batch) for batch in BATCHES},
+        "activation_bytes": {str(batch): round(fixed_bytes + bytes_per_row * batch) for batch in REPORTED_BATCH_SIZES},
     }

@@ -1,88 +1,97 @@
-"""How many steps go into one call of TensorFlow, and whether XLA compiles them; tuned in the first steps."""
+"""The number of steps per call of TensorFlow and the use of XLA, tuned during the first steps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-# A call should be long against what it costs to make it (some 0.3 ms), and short against the wish to
-# see progress, to write a checkpoint and to stop.
-SECONDS_A_CALL = 0.25
-# Before XLA is tried on a CPU: so long were steps measured, and at least so long do they go on, since
-# compiling takes a second or more; it helps where many small operations cost more than their arithmetic.
+# Target duration of a call. A call has an overhead of some 0.3 ms; between calls there is progress to report, a
+# checkpoint to write or a stop request to obey.
+SECONDS_PER_CALL = 0.25
+# Try XLA on a CPU only after 0.3 s of measurements and with 3 s of training left, since compilation takes a second or
+# more, and only for steps below 20 ms: XLA helps where the overhead of many small operations dominates.
 MEASURED_SECONDS = 0.3
-WORTH_TRYING_SECONDS = 3.0
+SECONDS_LEFT = 3.0
 SMALL_STEP_SECONDS = 0.02
-GAIN = 0.95
+# Keep XLA if it takes less than this share of the time.
+KEPT_TIME_RATIO = 0.95
 
 
 @dataclass
-class Pace:
-    """Counts, times and decides.
+class Autotuner:
+    """Decides the number of steps of each call and whether to compile with XLA.
+
+    Args:
+        steps_per_execution: steps per call, or `"auto"` to decide by measurement.
+        jit_compile: whether to compile with XLA, or `"auto"` to decide by measurement.
+        on_gpu: whether training runs on a GPU, where `"auto"` always compiles.
 
     Attributes:
-        per_call: steps that go into a call; "auto" by their time.
-        jit: whether XLA compiles; "auto" tries.
-        on_gpu: where XLA is taken without a trial.
+        is_compiled: whether calls are compiled with XLA at present.
     """
 
-    per_call: int | Literal["auto"]
-    jit: bool | Literal["auto"]
+    steps_per_execution: int | Literal["auto"]
+    jit_compile: bool | Literal["auto"]
     on_gpu: bool = False
 
     def __post_init__(self) -> None:
-        self.compiled = self.on_gpu if self.jit == "auto" else self.jit
-        self._decided = self.jit != "auto" or self.on_gpu
+        self.is_compiled = self.on_gpu if self.jit_compile == "auto" else self.jit_compile
+        self._is_decided = self.jit_compile != "auto" or self.on_gpu
         self._measured: dict[bool, tuple[int, float]] = {}
-        self._begun: set[bool] = set()
-        self._last: float | None = None
+        self._started: set[bool] = set()
 
     @property
     def step_seconds(self) -> float | None:
-        """Of the present way, over all its calls but the first, which compiles."""
-        steps, seconds = self._measured.get(self.compiled, (0, 0.0))
-        return seconds / steps if steps else self._last
+        """Seconds per step in the present mode, without its first call, which compiles. None before any measurement."""
+        steps, seconds = self._measured.get(self.is_compiled, (0, 0.0))
+        return seconds / steps if steps else None
 
-    def count(self, most: int) -> int:
-        """Steps for the next call, of at most so many that are left in the chunk."""
-        if self.per_call != "auto":
-            return min(self.per_call, most)
+    def next_steps(self, limit: int) -> int:
+        """Return the number of steps of the next call, at most `limit`."""
+        if self.steps_per_execution != "auto":
+            return min(self.steps_per_execution, limit)
         known = self.step_seconds
-        return 1 if known is None else max(1, min(most, round(SECONDS_A_CALL / max(known, 1e-9))))
+        return 1 if known is None else max(1, min(limit, round(SECONDS_PER_CALL / max(known, 1e-9))))
 
-    def took(self, steps: int, seconds: float, steps_left: int) -> bool:
-        """Learns from a call.
+    def record(self, steps: int, seconds: float, steps_left: int) -> bool:
+        """Record the duration of a call.
+
+        Args:
+            steps: number of steps of the call.
+            seconds: its duration.
+            steps_left: number of steps until the end of training.
 
         Returns:
-            Whether it was a way's first, whose time is mostly that of tracing and compiling.
+            Whether it was the first call of its mode, which mostly traces and compiles.
         """
-        if self.compiled not in self._begun:
-            self._begun.add(self.compiled)
-            self._last = None
+        if self.is_compiled not in self._started:
+            self._started.add(self.is_compiled)
             return True
-        before = self._measured.get(self.compiled, (0, 0.0))
-        self._measured[self.compiled] = before[0] + steps, before[1] + seconds
-        if not self._decided and self._measured[self.compiled][1] >= MEASURED_SECONDS:
+        before = self._measured.get(self.is_compiled, (0, 0.0))
+        self._measured[self.is_compiled] = before[0] + steps, before[1] + seconds
+        if not self._is_decided and self._measured[self.is_compiled][1] >= MEASURED_SECONDS:
             self._decide(steps_left)
         return False
 
-    def give_up_compiling(self) -> None:
-        """XLA cannot compile this model."""
-        self.compiled, self._decided = False, True
+    def disable_xla(self) -> None:
+        """Stop compiling, because XLA cannot compile this model."""
+        self.is_compiled, self._is_decided = False, True
 
-    def decision(self) -> dict[str, bool]:
-        """What a checkpoint keeps, so that training goes on as it was."""
-        return {"compiled": self.compiled, "decided": self._decided}
+    def state(self) -> dict[str, bool]:
+        """Return the decisions, for a checkpoint."""
+        return {"is_compiled": self.is_compiled, "is_decided": self._is_decided}
 
-    def resume(self, decision: dict[str, bool]) -> None:
-        self.compiled, self._decided = decision["compiled"], decision["decided"]
+    def restore(self, state: dict[str, bool]) -> None:
+        """Restore the decisions. A trial of XLA that was interrupted starts again with new measurements."""
+        self._is_decided = state["is_decided"]
+        self.is_compiled = state["is_compiled"] and self._is_decided
 
     def _decide(self, steps_left: int) -> None:
-        plain = self._measured[False][0] and self._measured[False][1] / self._measured[False][0]
-        if not self.compiled:
-            if plain > SMALL_STEP_SECONDS:
-                self._decided = True
-            self.compiled = not self._decided and plain * steps_left > WORTH_TRYING_SECONDS
+        steps, seconds = self._measured[False]
+        plain = seconds / steps
+        if not self.is_compiled:
+            self._is_decided = plain > SMALL_STEP_SECONDS
+            self.is_compiled = not self._is_decided and plain * steps_left > SECONDS_LEFT
             return
         steps, seconds = self._measured[True]
-        self.compiled, self._decided = seconds / steps < GAIN * plain, True
+        self.is_compiled, self._is_decided = seconds / steps < KEPT_TIME_RATIO * plain, True

@@ -1,7 +1,7 @@
-"""Where training stands, on disk: a kill at any instant loses what came after the newest, no more.
+"""Checkpoints: a kill at any instant loses only the steps after the newest one.
 
-A checkpoint is one file, written aside, flushed to the disk and renamed: every variable of the model,
-its optimizer and its metrics, and what the loop knows.
+A checkpoint is one file with all variables of the model, its optimizer and its metrics, and the state of the training
+loop. It is written under a temporary name, flushed to the disk and renamed.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ import numpy as np
 from kerasline.components.core.errors import DataError
 
 LOG = logging.getLogger("kerasline")
-STATE = "state"
+STATE_KEY = "state"
 
 
 class Checkpoints:
     """The checkpoints of one training.
 
     Args:
-        folder: where; it is made if need be.
-        keep: how many of the newest stay.
-        writes: whether this process is the one that writes; all may read.
+        folder: created if it does not exist.
+        keep: number of newest checkpoints to keep.
+        writes: whether this process writes checkpoints. All processes may read them. Defaults to True.
     """
 
     def __init__(self, folder: Path, keep: int, *, writes: bool = True) -> None:
@@ -37,18 +37,20 @@ class Checkpoints:
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, step: int, variables: Sequence[keras.Variable], state: Mapping[str, Any]) -> None:
-        """Writes what stands after a step.
+        """Write a checkpoint.
 
         Args:
-            state: arrays by name (as they are) and anything JSON can hold.
+            step: number of steps done.
+            variables: the variables.
+            state: NumPy arrays and JSON values by name.
         """
-        # Read even where it is not written: what replicas have a share of is read by all together.
+        # All processes read the variables, since reading a distributed variable is a collective operation.
         arrays = {f"variable {n}": keras.ops.convert_to_numpy(v) for n, v in enumerate(variables)}
         if not self._writes:
             return
         arrays |= {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
         plain = {key: value for key, value in state.items() if not isinstance(value, np.ndarray)}
-        arrays[STATE] = np.frombuffer(json.dumps(plain).encode(), np.uint8)
+        arrays[STATE_KEY] = np.frombuffer(json.dumps(plain).encode(), np.uint8)
         _write(self._file(step), arrays)
         for old in self._files()[self._keep :]:
             old.unlink(missing_ok=True)
@@ -56,17 +58,18 @@ class Checkpoints:
     def restore(
         self, variables: Sequence[keras.Variable], agree: Callable[[int | None], int | None] = lambda step: step
     ) -> dict[str, Any] | None:
-        """Sets the variables as the newest whole checkpoint has them.
+        """Set the variables to the newest readable checkpoint.
 
         Args:
-            agree: given the step of the newest, tells which all processes take, before any sets a variable:
-                that too they do together.
+            variables: as they were passed to `save`.
+            agree: receives the newest step that this process can read and returns the step that all processes
+                restore. It is called before any variable is assigned, since assignment is a collective operation.
 
         Returns:
-            The state given to `save`, or None where there is no checkpoint.
+            The state passed to `save`, or None if there is no checkpoint.
 
         Raises:
-            DataError: that of the step agreed on cannot be read here.
+            DataError: this process cannot read the checkpoint agreed on.
         """
         newest, arrays = self._newest()
         step = agree(newest)
@@ -75,13 +78,16 @@ class Checkpoints:
         if step != newest:
             arrays = _read(self._file(step))
         if arrays is None:
-            raise DataError(f"{self._file(step)} cannot be read here, but by another worker: is it the same folder?")
+            raise DataError(
+                f"{self._file(step)}: this worker cannot read a checkpoint that another worker can; "
+                "check that the folder is shared"
+            )
         for number, variable in enumerate(variables):
-            variable.assign(_of_dtype(arrays.pop(f"variable {number}"), variable.dtype))
-        return {**json.loads(arrays.pop(STATE).tobytes()), **arrays}
+            variable.assign(_from_storable(arrays.pop(f"variable {number}"), variable.dtype))
+        return {**json.loads(arrays.pop(STATE_KEY).tobytes()), **arrays}
 
     def forget_newest(self) -> None:
-        """Goes back further, where there is something to go back to."""
+        """Delete the newest checkpoint, unless it is the only one."""
         files = self._files()
         if self._writes and len(files) > 1:
             files[0].unlink()
@@ -96,12 +102,12 @@ class Checkpoints:
         return self._folder / f"step-{step:012d}.npz"
 
     def _files(self) -> list[Path]:
-        """The newest first."""
+        """Return the files, newest first."""
         return sorted(self._folder.glob("step-*.npz"), reverse=True)
 
 
 def all_variables(model: keras.Model) -> list[keras.Variable]:
-    """All that a step of training reads or changes, each once, in an order that stays."""
+    """Return every variable that a training step reads or changes, once each, in a reproducible order."""
     found = [*model.variables, *model.optimizer.variables]
     for metric in model.metrics:
         found += metric.variables
@@ -113,25 +119,26 @@ def _read(file: Path) -> dict[str, np.ndarray] | None:
         with np.load(file) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        LOG.warning("%s cannot be read and is left out: %s", file, error)
+        LOG.warning("%s: ignored, cannot be read: %s", file, error)
         return None
 
 
 def _write(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     unfinished = file.with_suffix(".unfinished")
     with unfinished.open("wb") as stream:
-        np.savez(stream, **{name: _as_bytes(value) for name, value in arrays.items()})
+        storable: dict[str, Any] = {name: _as_storable(value) for name, value in arrays.items()}
+        np.savez(stream, **storable)
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(unfinished, file)
 
 
-def _as_bytes(value: np.ndarray) -> np.ndarray:
-    """NumPy's format does not know bfloat16 and its like; their bits it does."""
+def _as_storable(value: np.ndarray) -> np.ndarray:
+    """Return bfloat16 as the integers with the same bits: NumPy's file format has no bfloat16."""
     return value.view(np.uint16) if value.dtype.name == "bfloat16" else value
 
 
-def _of_dtype(value: np.ndarray, dtype: str) -> np.ndarray:
+def _from_storable(value: np.ndarray, dtype: str) -> np.ndarray:
     if dtype == "bfloat16":
         import ml_dtypes
 

@@ -1,4 +1,4 @@
-"""How much a row of each class counts in the loss."""
+"""The weight of each class in the loss."""
 
 from __future__ import annotations
 
@@ -16,34 +16,35 @@ WHERE = "Trainer.class_weight"
 
 
 def class_weights(job: Job, weights: Mapping[str, float] | Literal["balanced"] | None) -> tf.Tensor | None:
-    """The weights as a table.
+    """Return the weight of each class.
 
     Args:
-        weights: by class, its name or its number, where classes left out count 1; or "balanced": rows /
-            (classes * rows of the class), as scikit-learn has it (King and Zeng, "Logistic regression
-            in rare events data", 2001).
+        job: the training.
+        weights: weights by class name or index, where missing classes have weight 1. "balanced" gives each class
+            rows / (classes * rows of the class), as scikit-learn does (King and Zeng, "Logistic regression in rare
+            events data", 2001).
 
     Returns:
-        float32 (classes,), or None where there are none.
+        float32 (classes,), or None if there are no weights.
 
     Raises:
-        ParameterError: several labels, one that is not a class, or an unknown class.
+        ParameterError: there are several labels, the label is not a class, or a class is unknown.
     """
     if weights is None:
         return None
     if len(job.preprocessing.labels) != 1:
-        raise ParameterError(f"{WHERE}: there are several labels; use Transform.sample_weight instead")
+        raise ParameterError(f"{WHERE}: not supported with several labels; use Transform.sample_weight instead")
     if weights == "balanced":
-        return _balanced(_counts(job))
+        return _balanced(_class_counts(job))
     names = job.preprocessing.facts["class_names"] or []
-    by_number = {_number(name, names): weight for name, weight in weights.items()}
-    table = np.ones(max(len(names), max(by_number) + 1), np.float32)
-    for number, weight in by_number.items():
-        table[number] = weight
+    by_index = {_class_index(name, names): weight for name, weight in weights.items()}
+    table = np.ones(max(len(names), max(by_index) + 1), np.float32)
+    for index, weight in by_index.items():
+        table[index] = weight
     return tf.constant(table)
 
 
-def _number(name: str, names: list[str]) -> int:
+def _class_index(name: str, names: list[str]) -> int:
     if name in names:
         return names.index(name)
     if name.isdecimal() and (not names or int(name) < len(names)):
@@ -51,22 +52,23 @@ def _number(name: str, names: list[str]) -> int:
     raise ParameterError(f"{WHERE}: no class {name!r}; {nearest(name, names)}")
 
 
-def _counts(job: Job) -> np.ndarray:
-    """Rows of each class in the split."""
+def _class_counts(job: Job) -> np.ndarray:
+    """Return the number of rows of each class in the training split."""
     data = dataset(job.examples, job.settings.split, job.preprocessing, batch_size=4096, work_dir=job.work_dir)
     total = np.zeros(0, np.int64)
     for _, label, *_ in data:
         if not label.dtype.is_integer and not np.array_equal(label, np.floor(label)):
-            raise ParameterError(f"{WHERE}: the label is a number and no class")
-        flat = tf.argmax(label, -1) if label.shape.rank == 2 and label.shape[1] > 1 else tf.reshape(label, [-1])
-        counts = np.bincount(flat.numpy().astype(np.int64))
+            raise ParameterError(f"{WHERE}: expected a label with class indices, received fractional numbers")
+        is_one_hot = label.shape.rank == 2 and label.shape[1] > 1
+        classes = tf.argmax(label, -1) if is_one_hot else tf.reshape(label, [-1])
+        counts = np.bincount(classes.numpy().astype(np.int64))
         size = max(len(total), len(counts))
         total = np.pad(total, (0, size - len(total))) + np.pad(counts, (0, size - len(counts)))
     return total
 
 
 def _balanced(counts: np.ndarray) -> tf.Tensor:
-    there = counts > 0
+    is_present = counts > 0
     table = np.ones(len(counts), np.float32)
-    table[there] = counts.sum() / (there.sum() * counts[there])
+    table[is_present] = counts.sum() / (is_present.sum() * counts[is_present])
     return tf.constant(table)

@@ -2,81 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import SimpleNamespace
-from typing import Annotated, Any, Literal
-
-from annotated_types import Ge, Gt, Len, Lt
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from kerasline.components.core.artifacts import Examples, Hyperparameters, Model, Preprocessing, Report
-from kerasline.components.core.component import Component, Context, Input, Output, Parameter
+from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import ParameterError
 from kerasline.components.trainer import cluster
-from kerasline.components.trainer.job import EarlyStoppingSettings, Job
+from kerasline.components.trainer.job import Job
+from kerasline.components.trainer.settings import TrainerSettings
 
-Positive = Annotated[int, Gt(0)]
-Auto = Literal["auto"]
-# Parameters that say how workers are started and watched, and nothing of what they learn.
-WATCHING = ("launch", "max_restarts", "worker_timeout", "stall_timeout")
+# Parameters that decide how workers are started and monitored. They do not affect the trained model.
+SUPERVISION_PARAMETERS = ("launch", "max_restarts", "worker_timeout", "stall_timeout")
 
 
 class Trainer(Component):
-    """Trains a built model, from its last checkpoint where an earlier run was cut short.
+    """Trains a model on one split of the examples.
 
-    The input `best`, of a Tuner, goes before the parameters.
+    Training resumes from the last checkpoint if an earlier run with the same inputs and parameters was interrupted.
+    If neither `epochs` nor `steps` is set, it trains for one epoch.
 
-    Parameters:
-        epochs: passes over the split; 1 if neither this nor `steps` is given.
-        steps: batches in all, over as many epochs as that takes; goes before `epochs`.
-        batch_size: rows a step, of all replicas together.
-        seed: of the order of the rows and of all that is random in the model.
-        split: trained on.
-        eval_split: measured after each epoch; None leaves that out.
-        shuffle: the rows anew in each epoch; else they keep their order.
+    Args:
+        examples: the examples to train on.
+        preprocessing: the output of Transform.
+        model: the compiled model, from ModelBuilder.
+        best: hyperparameters that a Tuner found. They take precedence over the parameters below.
 
-        optimizer, loss, metrics: by Keras's names instead of the model's own: "adam", or
-            `{"name": "SGD", "learning_rate": {"name": "CosineDecay", ...}}`; losses and metrics also
-            by output.
-        class_weight: how much rows of a class count, by its name or number; "balanced" by how rare it is.
-        accumulate_steps: steps whose gradients are added up for one update.
-        clip_norm: the most that the norm of all gradients together may be.
-        clip_value: the most that each number of a gradient may be.
-        ema: momentum of the moving average of the weights, which then is what is trained; such as 0.999.
-        early_stopping: see `kerasline.components.trainer.job.EarlyStoppingSettings`.
-        function: `train(context)` instead of the steps here; see `kerasline.components.trainer.custom_train`.
+        epochs: number of passes over the split.
+        steps: total number of batches, over as many epochs as needed. Takes precedence over `epochs`.
+        batch_size: number of rows per step, over all replicas. Defaults to 32.
+        seed: seed of the row order and of all randomness in the model. Defaults to 0.
+        split: split to train on. Defaults to `"train"`.
+        eval_split: split to evaluate on after each epoch, or None for no evaluation. Defaults to `"eval"`.
+        shuffle: whether to shuffle the rows in every epoch. Defaults to True.
 
-        device: "auto" (a GPU where there is one), "cpu", "gpu", "gpu:1".
-        gpu_memory_limit: in MiB; without one, memory is taken as it is needed.
-        precision: what the model computes in; "auto" by the device: float32 on a CPU.
-        distribution: "mirrored" over the devices here; "multi_worker" over processes.
-        replicas: of "mirrored"; all GPUs, or two parts of the CPU, by default.
-        workers: of "multi_worker", which need not be written then: how many processes here, or where each
-            is, ["10.0.0.1", "10.0.0.2:4000"]. The first is the chief: it alone writes. Without them
-            TF_CONFIG says who they are.
-        launch: the command that starts one on another machine, with {host} and {command}, or
-            {shell_command} where a shell takes it apart there; ssh by default.
-        max_restarts: how often all workers start again from the last checkpoint when one is lost.
-        worker_timeout: seconds without a sign of life after which a worker counts as lost.
-        stall_timeout: seconds without a step, or an evaluation, after which one counts as lost; None waits.
-        jit_compile: with XLA; "auto": on a GPU, and where it proves faster on a CPU.
-        steps_per_execution: steps in one call of TensorFlow; "auto" by their time.
-        rematerialize: activations are made again in the backward pass: true, or names of layers.
-        deterministic: the same result bit by bit every time on the same machine, if slower.
+        optimizer: replaces the optimizer of the model: `"adam"`, or
+            `{"name": "SGD", "learning_rate": {"name": "CosineDecay", ...}}`.
+        loss: replaces the loss of the model: a name, a dict with name and arguments, or a dict by output.
+        metrics: replaces the metrics of the model: a list of names or dicts, or a dict by output.
+        class_weight: weight of the rows of each class, by class name or index, or `"balanced"` for weights inversely
+            proportional to the class frequencies.
+        accumulate_steps: number of steps whose gradients are averaged for one update. Defaults to 1.
+        clip_norm: largest global norm of the gradients.
+        clip_value: largest absolute value of each element of a gradient.
+        ema: momentum of an exponential moving average of the weights, such as 0.999. The trained model has the
+            averaged weights.
+        early_stopping: see `kerasline.components.trainer.settings.EarlyStoppingSettings`.
+        function: `train(context)`, a training loop that replaces the built-in one. See
+            `kerasline.components.trainer.custom_train`.
 
-        checkpoint_seconds, checkpoint_steps, checkpoint_epochs: how often a checkpoint is written; the
-            first to be due counts.
-        keep_checkpoints: how many of the newest are kept.
-        on_non_finite: what happens when the loss is no longer a number: "stop", or "roll_back" to the
-            last checkpoint with half the learning rate.
-        tensorboard: logs for it, into `history`.
-        profile_steps: the first and the last step of a profile for TensorBoard.
+        device: `"auto"` (a GPU if there is one), `"cpu"`, `"gpu"` or `"gpu:1"`. Defaults to `"auto"`.
+        gpu_memory_limit: GPU memory in MiB. By default, memory grows as needed.
+        precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"`, or `"auto"`, which depends on the device and is
+            float32 on a CPU. Defaults to `"auto"`.
+        distribution: `"none"`, `"mirrored"` over the local devices, or `"multi_worker"` over processes. Defaults to
+            `"none"`.
+        replicas: number of devices for `"mirrored"`. By default all GPUs, or two logical CPU devices.
+        workers: number of local processes, or one host per process: `["10.0.0.1", "10.0.0.2:4000"]`. Implies
+            `distribution="multi_worker"`. The first is the chief and the only one that writes. Without it,
+            `"multi_worker"` reads TF_CONFIG.
+        launch: command that starts a worker on another machine, with `{host}` and `{command}`, or
+            `{shell_command}` if a remote shell splits the command into words. By default ssh.
+        max_restarts: how often all workers restart from the last checkpoint after one is lost. Defaults to 3.
+        worker_timeout: seconds without a heartbeat after which a worker counts as lost. Defaults to 60.
+        stall_timeout: seconds without a completed step or evaluation after which a worker counts as lost, or None to
+            wait forever. Defaults to 900.
+        jit_compile: whether to compile with XLA. `"auto"` compiles on a GPU, and on a CPU if it proves faster.
+            Defaults to `"auto"`.
+        steps_per_execution: number of steps per call of TensorFlow. `"auto"` measures it. Defaults to `"auto"`.
+        rematerialize: True, or names of layers, to recompute activations in the backward pass instead of storing
+            them. Defaults to False.
+        deterministic: whether the same machine produces bitwise identical results, at some cost in speed. Defaults to
+            False.
+
+        checkpoint_seconds: interval between checkpoints in seconds. Defaults to 60.
+        checkpoint_steps: interval between checkpoints in steps.
+        checkpoint_epochs: interval between checkpoints in epochs.
+        keep_checkpoints: number of checkpoints to keep. Defaults to 2.
+        on_non_finite: `"stop"` fails when the loss is NaN or infinite. `"roll_back"` returns to the last checkpoint
+            and halves the learning rate. Defaults to `"stop"`.
+        tensorboard: whether to write logs for TensorBoard into `history`. Defaults to True.
+        profile_steps: first and last step of a TensorBoard profile.
+
+    Outputs:
+        trained_model: the trained model.
+        history: loss of each step, metrics of each epoch, logs for TensorBoard.
 
     Raises:
-        ParameterError: a setting cannot be met here.
-        DataError: the loss is no longer a number; or a column is missing.
+        ParameterError: a setting cannot be applied on this machine or to this model.
+        DataError: the loss is NaN or infinite, memory ran out, or a column is missing.
+
+    >>> import keras
+    >>> def preprocessing():
+    ...     x = keras.Input((1,), name="x")
+    ...     return keras.Model({"x": x}, {"x": keras.layers.Rescaling(0.5)(x)})
+    >>> def build_model(inputs, hp):
+    ...     model = keras.Model(inputs, keras.layers.Dense(1)(inputs["x"]))
+    ...     model.compile("sgd", "mse")
+    ...     return model
+    >>> data = {"x": [0.0, 1.0, 2.0, 3.0], "y": [1.0, 3.0, 5.0, 7.0]}
+    >>> examples = kl.InMemoryExampleGen(data, splits={"train": 1}).execute(folder / "examples").examples
+    >>> prepared = kl.Transform(examples, function=preprocessing, label="y").execute(folder / "prepared").preprocessing
+    >>> built = kl.ModelBuilder(prepared, function=build_model).execute(folder / "built").model
+    >>> trained = kl.Trainer(examples, prepared, built, steps=20, eval_split=None).execute(folder / "trained")
+    >>> trained.metrics["steps"]
+    20
     """
 
-    VERSION = "3"
+    VERSION = "4"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]
@@ -85,48 +119,11 @@ class Trainer(Component):
     best: Input[Hyperparameters] = None
     trained_model: Output[Model]
     history: Output[Report]
-    epochs: Parameter[Positive | None] = None
-    steps: Parameter[Positive | None] = None
-    batch_size: Parameter[Positive] = 32
-    seed: Parameter[int] = 0
-    split: Parameter[str] = "train"
-    eval_split: Parameter[str | None] = "eval"
-    shuffle: Parameter[bool] = True
-    optimizer: Parameter[str | dict[str, Any] | None] = None
-    loss: Parameter[str | dict[str, Any] | None] = None
-    metrics: Parameter[list[Any] | dict[str, Any] | None] = None
-    class_weight: Parameter[Literal["balanced"] | dict[str, float] | None] = None
-    accumulate_steps: Parameter[Positive] = 1
-    clip_norm: Parameter[Annotated[float, Gt(0)] | None] = None
-    clip_value: Parameter[Annotated[float, Gt(0)] | None] = None
-    ema: Parameter[Annotated[float, Ge(0), Lt(1)] | None] = None
-    early_stopping: Parameter[EarlyStoppingSettings | None] = None
-    function: Parameter[Callable | None] = None
-    device: Parameter[str] = "auto"
-    gpu_memory_limit: Parameter[Positive | None] = None
-    precision: Parameter[Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]] = "auto"
-    distribution: Parameter[Literal["none", "mirrored", "multi_worker"]] = "none"
-    replicas: Parameter[Positive | None] = None
-    workers: Parameter[Positive | Annotated[list[str], Len(1)] | None] = None
-    launch: Parameter[str | None] = None
-    max_restarts: Parameter[Annotated[int, Ge(0)]] = 3
-    worker_timeout: Parameter[Annotated[float, Gt(0)]] = 60.0
-    stall_timeout: Parameter[Annotated[float, Gt(0)] | None] = 900.0
-    jit_compile: Parameter[bool | Auto] = "auto"
-    steps_per_execution: Parameter[Positive | Auto] = "auto"
-    rematerialize: Parameter[bool | list[str]] = False
-    deterministic: Parameter[bool] = False
-    checkpoint_seconds: Parameter[Annotated[float, Gt(0)] | None] = 60.0
-    checkpoint_steps: Parameter[Positive | None] = None
-    checkpoint_epochs: Parameter[Positive | None] = None
-    keep_checkpoints: Parameter[Positive] = 2
-    on_non_finite: Parameter[Literal["stop", "roll_back"]] = "stop"
-    tensorboard: Parameter[bool] = True
-    profile_steps: Parameter[Annotated[list[Positive], Len(2, 2)] | None] = None
+    settings: Parameters[TrainerSettings]
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         job = Job(
-            self.settings(inputs.best.trainer if inputs.best else {}),
+            self.resolved_settings(inputs.best.trainer if inputs.best else {}),
             inputs.model,
             inputs.examples,
             inputs.preprocessing,
@@ -135,48 +132,53 @@ class Trainer(Component):
             context.work_dir,
             context.state_dir,
         )
-        if job.apart:
-            from kerasline.components.trainer.process import train_apart
+        if job.needs_own_process:
+            from kerasline.components.trainer.supervision import train_apart
 
             return train_apart(job, context.report)
         from kerasline.components.trainer.process import train_here
 
         return train_here(job, context.report)
 
-    def settings(self, best: Mapping[str, Any]) -> SimpleNamespace:
-        """The parameters by name; those that a Tuner found best go before.
+    def resolved_settings(self, best: Mapping[str, Any]) -> TrainerSettings:
+        """Return the settings, overridden by those that a Tuner found, with the distribution that `workers` implies.
 
         Raises:
-            ParameterError: they contradict each other.
+            ParameterError: the settings contradict each other.
         """
         if best:
             self.with_parameters(best)
         self._check()
-        return SimpleNamespace(**self.parameters | {"distribution": self._distribution})
+        return dataclasses.replace(self.settings, distribution=self._distribution)
 
     def identifying_parameters(self) -> dict[str, Any]:
-        """How many workers there are decides the last digits; who they are and how patiently they are watched
-        does not, so that a training goes on from its checkpoint on other machines."""
-        found = {name: value for name, value in self.parameters.items() if name not in WATCHING}
-        count = len(self.workers) if isinstance(self.workers, list) else self.workers
+        """Return the parameters that affect the result.
+
+        The number of workers affects the last digits. Their addresses and how they are monitored do not, so that
+        training can resume from its checkpoint on other machines.
+        """
+        found = {name: value for name, value in self.parameters.items() if name not in SUPERVISION_PARAMETERS}
+        workers = self.settings.workers
+        count = len(workers) if isinstance(workers, list) else workers
         return {**found, "workers": count, "distribution": self._distribution}
 
     @property
-    def _distribution(self) -> str:
-        return "multi_worker" if self.workers and self.distribution == "none" else self.distribution
+    def _distribution(self) -> Any:
+        settings = self.settings
+        return "multi_worker" if settings.workers and settings.distribution == "none" else settings.distribution
 
     def _check(self) -> None:
-        """What contradicts itself is told before anything is loaded."""
-        if self._distribution != "none" and self.jit_compile is True:
+        settings = self.settings
+        if self._distribution != "none" and settings.jit_compile is True:
             raise ParameterError(
-                f"{self.name}.jit_compile: TensorFlow does not compile steps of a {self._distribution} "
+                f"{self.name}.jit_compile: TensorFlow does not compile the steps of a {self._distribution} "
                 "distribution with XLA; leave it at auto"
             )
-        if self.replicas and self.distribution != "mirrored":
-            raise ParameterError(f"{self.name}.replicas: for distribution=mirrored alone, which is not set")
-        if self.workers and self.distribution == "mirrored":
-            raise ParameterError(f"{self.name}.workers: not together with distribution=mirrored; leave that out")
-        if self.workers:
-            cluster.workers(self.workers)
-        if self.launch is not None:
-            cluster.check_launch(self.launch)
+        if settings.replicas and settings.distribution != "mirrored":
+            raise ParameterError(f"{self.name}.replicas: requires distribution=mirrored")
+        if settings.workers and settings.distribution == "mirrored":
+            raise ParameterError(f"{self.name}.workers: cannot be combined with distribution=mirrored; remove that")
+        if settings.workers:
+            cluster.parse_workers(settings.workers)
+        if settings.launch is not None:
+            cluster.check_launch(settings.launch)

@@ -1,4 +1,4 @@
-"""A user's own `train(context)`, where the steps of `training` do not suffice."""
+"""A training loop of the user's own, `train(context)`, as a replacement for the built-in one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -16,29 +15,30 @@ from kerasline.components.core import interruption
 from kerasline.components.core.errors import UserCodeError
 from kerasline.components.core.user_code import call, name_of
 from kerasline.components.data.training_input import dataset
+from kerasline.components.trainer.history import History
 from kerasline.components.trainer.job import Job
 from kerasline.components.trainer.preparation import Prepared, prepare
-from kerasline.components.trainer.records import Records
 from kerasline.components.trainer.results import Outcome, write_results
+from kerasline.components.trainer.settings import TrainerSettings
 
 
 @dataclass(frozen=True)
 class TrainContext:
-    """What `train(context)` gets.
+    """The argument of `train(context)`.
 
     Attributes:
-        model: compiled, in the precision asked for, on the device asked for; train it in place.
-        data: batches of (features by name, label) in the seed's order, without end; shuffled anew in
-            each epoch of `steps_per_epoch` batches.
-        validation: batches of the split that is measured, in order; or None.
-        epochs: as asked for.
-        steps_per_epoch: batches that make an epoch.
-        strategy: TensorFlow's; one device has one too.
-        state_dir: a folder that outlasts a kill: keep checkpoints there, and look for them first.
-        log_dir: TensorBoard finds what is written there.
-        settings: the Trainer's parameters, by name.
-        report: takes a line on how it goes on.
-        stop_requested: whether to write a checkpoint now and return: SIGTERM came.
+        model: the compiled model, in the precision and on the device of the settings. Train it in place.
+        data: batches of (features by name, label), repeated without end. Rows are shuffled anew in each epoch of
+            `steps_per_epoch` batches.
+        validation: batches of the evaluation split in order, or None.
+        epochs: number of epochs.
+        steps_per_epoch: number of batches in an epoch.
+        strategy: TensorFlow's distribution strategy.
+        state_dir: folder that survives a kill. Save checkpoints there, and look for them first.
+        log_dir: folder for TensorBoard's logs.
+        settings: the parameters of the Trainer.
+        report: called with progress messages.
+        stop_requested: returns whether SIGTERM was received. If so, save a checkpoint and return.
     """
 
     model: keras.Model
@@ -49,20 +49,28 @@ class TrainContext:
     strategy: tf.distribute.Strategy
     state_dir: Path
     log_dir: Path
-    settings: SimpleNamespace
+    settings: TrainerSettings
     report: Callable[[str], None]
     stop_requested: Callable[[], bool]
 
 
 def train_by_function(job: Job, report: Callable[[str], None]) -> dict[str, Any]:
-    """Calls the user's function, and writes what it leaves.
+    """Call the user's function and write the results.
 
-    The function returns nothing, what `model.fit` returns, or a list of dicts, one an epoch.
+    The function returns None, the result of `model.fit`, or a list with a dict of metrics for each epoch.
+
+    Args:
+        job: the training.
+        report: called with progress messages.
+
+    Returns:
+        The metrics to display.
 
     Raises:
-        UserCodeError: it raised, or returned something else.
+        UserCodeError: the function raised an exception or returned something else.
     """
-    began, function = time.perf_counter(), job.settings.function
+    start, function = time.perf_counter(), job.settings.function
+    assert function is not None
     prepared = prepare(job)
     with interruption.deferred() as stop:
         with prepared.scope():
@@ -70,32 +78,40 @@ def train_by_function(job: Job, report: Callable[[str], None]) -> dict[str, Any]
         if stop.is_set():
             interruption.obey()
     epochs = _epochs(returned, function)
-    records = Records()
+    history = History()
     steps = int(keras.ops.convert_to_numpy(prepared.model.optimizer.iterations))
-    records.epochs = [
-        {"epoch": number + 1, "steps": steps // len(epochs), "rows": 0, **figures}
-        for number, figures in enumerate(epochs)
+    history.epochs = [
+        {"epoch": number + 1, "steps": steps // len(epochs), "rows": 0, **metrics}
+        for number, metrics in enumerate(epochs)
     ]
-    return write_results(job, prepared, Outcome(records, steps), time.perf_counter() - began)
+    return write_results(job, prepared, Outcome(history, steps), time.perf_counter() - start)
 
 
 def _context(job: Job, prepared: Prepared, report: Callable[[str], None], stop: Callable[[], bool]) -> TrainContext:
     settings = job.settings
     state_dir = job.state_dir or job.work_dir / "state"
-    log_dir = job.log_dir
-    for folder in (state_dir, log_dir):
+    for folder in (state_dir, job.log_dir):
         folder.mkdir(parents=True, exist_ok=True)
-    measured = settings.eval_split if settings.eval_split in job.examples.splits else None
-    rows = {"batch_size": settings.batch_size, "work_dir": job.work_dir}
+
+    def batches(split: str, **options: Any) -> tf.data.Dataset:
+        return dataset(
+            job.examples,
+            split,
+            job.preprocessing,
+            batch_size=settings.batch_size,
+            work_dir=job.work_dir,
+            **options,
+        )
+
     return TrainContext(
         model=prepared.model,
-        data=dataset(job.examples, settings.split, job.preprocessing, **rows, seed=settings.seed, epochs=None),
-        validation=dataset(job.examples, measured, job.preprocessing, **rows) if measured else None,
+        data=batches(settings.split, seed=settings.seed, epochs=None),
+        validation=batches(job.eval_split) if job.eval_split else None,
         epochs=settings.epochs or 1,
-        steps_per_epoch=prepared.supply.an_epoch,
+        steps_per_epoch=prepared.data.steps_per_epoch,
         strategy=prepared.replicas.strategy,
         state_dir=state_dir,
-        log_dir=log_dir,
+        log_dir=job.log_dir,
         settings=settings,
         report=report,
         stop_requested=stop,
@@ -111,7 +127,7 @@ def _epochs(returned: Any, function: Callable[..., Any]) -> Sequence[Mapping[str
         history = []
     if not isinstance(history, list) or not all(isinstance(epoch, Mapping) for epoch in history):
         raise UserCodeError(
-            f"{name_of(function)} must return nothing, what model.fit returns, or a list of a dict an epoch; "
+            f"{name_of(function)} must return None, the result of model.fit, or a list with a dict for each epoch; "
             f"it returned {type(returned).__name__}"
         )
     return history or [{}]

@@ -1,25 +1,26 @@
-"""Where a model is trained: on which device, with how much of its memory, in which precision."""
+"""The device that a model is trained on, its memory and the precision that suits it."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import tensorflow as tf
 
 from kerasline.components.core.errors import ParameterError
-from kerasline.components.trainer.precision import Precision
+from kerasline.components.models.precision import Precision
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A device that is there.
+    """A device of this machine.
 
     Attributes:
-        name: as TensorFlow writes it, such as "/GPU:0".
+        name: TensorFlow's name, such as "/GPU:0".
         kind: "CPU" or "GPU".
-        description: for people, such as "NVIDIA T4".
-        capability: a GPU's compute capability, such as (7, 5).
+        description: name for people, such as "NVIDIA T4".
+        capability: compute capability of a GPU, such as (7, 5).
     """
 
     name: str
@@ -28,41 +29,40 @@ class Placement:
     capability: tuple[int, int] | None = None
 
 
-def place(device: str, memory_limit: int | None = None) -> Placement:
-    """Chooses the device and prepares its memory.
+def choose_device(device: str, memory_limit: int | None = None) -> Placement:
+    """Choose a device and configure its memory.
 
     Args:
-        device: "auto" (a GPU where there is one), "cpu", "gpu" or "gpu:1".
-        memory_limit: of a GPU, in MiB, at most; None lets TensorFlow take more as it needs it,
-            instead of everything at once.
+        device: "auto" (a GPU if there is one), "cpu", "gpu" or "gpu:1".
+        memory_limit: limit of GPU memory in MiB. If None, TensorFlow allocates more as needed instead of everything
+            at once.
 
     Raises:
-        ParameterError: no such device here; the memory cannot be limited any more, or not at all.
+        ParameterError: there is no such device, or its memory cannot be limited (any more).
     """
-    wanted = re.fullmatch(r"(auto|cpu|gpu)(?::(\d+))?", device.lower())
-    if not wanted or wanted[2] and wanted[1] != "gpu":
-        raise ParameterError(f"Trainer.device: {device!r} given; one of auto, cpu, gpu, gpu:0, gpu:1 … wanted")
-    gpus, index = tf.config.list_physical_devices("GPU"), int(wanted[2] or 0)
-    if wanted[1] == "gpu" and index >= len(gpus):
-        there = f"{len(gpus)} of them" if gpus else "none"
+    match = re.fullmatch(r"(auto|cpu|gpu)(?::(\d+))?", device.lower())
+    if not match or match[2] and match[1] != "gpu":
+        raise ParameterError(f"Trainer.device: expected auto, cpu, gpu, gpu:0, gpu:1 …, received {device!r}")
+    gpus, index = tf.config.list_physical_devices("GPU"), int(match[2] or 0)
+    if match[1] == "gpu" and index >= len(gpus):
         raise ParameterError(
-            f"Trainer.device: {device!r} asked for, and TensorFlow finds {there} here; check the driver and "
-            "CUDA (pip install 'kerasline[gpu]'), or set Trainer.device=cpu"
+            f"Trainer.device: {device!r} is not available, TensorFlow finds {len(gpus) or 'no'} GPUs; check the driver "
+            "and CUDA (pip install 'kerasline[gpu]'), or set Trainer.device=cpu"
         )
-    if wanted[1] == "cpu" or not gpus:
+    if match[1] == "cpu" or not gpus:
         if memory_limit:
-            raise ParameterError("Trainer.gpu_memory_limit: training runs on the CPU; leave it out")
+            raise ParameterError("Trainer.gpu_memory_limit: training runs on the CPU; remove this parameter")
         return Placement("/CPU:0", "CPU", "CPU")
-    _prepare_memory(gpus[index], memory_limit)
+    _configure_memory(gpus[index], memory_limit)
     details = tf.config.experimental.get_device_details(gpus[index])
     return Placement(f"/GPU:{index}", "GPU", details.get("device_name", "GPU"), details.get("compute_capability"))
 
 
-def precision_for(precision: Precision | str, placement: Placement) -> Precision:
-    """The precision that "auto" means on a device.
+def choose_precision(precision: Precision | Literal["auto"], placement: Placement) -> Precision:
+    """Return the precision, resolving "auto" by the device.
 
-    bfloat16 has units of its own from compute capability 8 on, float16 from 7 on (CUDA C++ Programming
-    Guide, "Compute Capabilities"); CPUs gain from neither unless they have AMX or the like.
+    GPUs have bfloat16 units from compute capability 8 on and float16 units from 7 on (CUDA C++ Programming Guide,
+    "Compute Capabilities"). CPUs without AMX or the like gain from neither.
     """
     if precision != "auto":
         return precision
@@ -70,7 +70,7 @@ def precision_for(precision: Precision | str, placement: Placement) -> Precision
     return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
 
 
-def _prepare_memory(gpu: tf.config.PhysicalDevice, memory_limit: int | None) -> None:
+def _configure_memory(gpu: tf.config.PhysicalDevice, memory_limit: int | None) -> None:
     try:
         if memory_limit is None:
             tf.config.experimental.set_memory_growth(gpu, True)
@@ -78,7 +78,7 @@ def _prepare_memory(gpu: tf.config.PhysicalDevice, memory_limit: int | None) -> 
             limit = tf.config.LogicalDeviceConfiguration(memory_limit=memory_limit)
             tf.config.set_logical_device_configuration(gpu, [limit])
     except RuntimeError as error:
-        # TensorFlow is at work on this GPU already: growth stays as it is. A limit is set in a process
-        # of its own (see `process`), where this cannot happen.
+        # TensorFlow already uses this GPU: its growth setting stays. Trainings with a limit run in a process of
+        # their own (see `process`), where this cannot happen.
         if memory_limit is not None:
             raise ParameterError(f"Trainer.gpu_memory_limit: {error}") from error

@@ -1,4 +1,4 @@
-"""Where numbers stopped being numbers: the first layer, of the step in which the loss did."""
+"""Finds the first layer with non-finite values in the step in which the loss became NaN or infinite."""
 
 from __future__ import annotations
 
@@ -8,54 +8,62 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasline.components.core.keras_compat import flatten_layers
 
-def culprit(model: keras.Model, batch: Any) -> str:
-    """Looks at a step layer by layer.
+
+def describe_cause(model: keras.Model, batch: Any) -> str:
+    """Run the forward pass of a step layer by layer.
 
     Args:
-        model: with the weights before the step.
-        batch: features, label and perhaps a weight.
+        model: has the weights before the step.
+        batch: features, label and possibly weight.
 
     Returns:
-        Where the first value that is no finite number stands, for the middle of a sentence.
+        A clause that says where the first non-finite value occurs.
     """
     features, label, *_ = batch
     for kind, tensors in (("feature", features), ("label", label)):
-        named = tensors if isinstance(tensors, dict) else {"": tensors}
-        for name, tensor in named.items():
-            if not _finite(tensor):
-                return f"{kind} {name!r} has such values itself" if name else f"the {kind} has such values itself"
-    for layer in model._flatten_layers(include_self=False):
-        if not layer._layers and any(not _finite(variable.value) for variable in layer.weights):
-            return f"the weights of layer {layer.path!r} were no numbers after the step before"
-    return _first_bad_output(model, features) or "the outputs are numbers, their loss or its gradients are not"
+        by_name = tensors if isinstance(tensors, dict) else {"": tensors}
+        for name, tensor in by_name.items():
+            if not _is_finite(tensor):
+                return f"{kind} {name!r} has non-finite values" if name else f"the {kind} has non-finite values"
+    for layer in _innermost_layers(model):
+        if any(not _is_finite(variable.value) for variable in layer.weights):
+            return f"layer {layer.path!r} had non-finite weights after the previous step"
+    return (
+        _first_non_finite_output(model, features) or "the outputs are finite, but their loss or its gradients are not"
+    )
 
 
-def _first_bad_output(model: keras.Model, features: Any) -> str | None:
-    """The first layer, in the order of their calls, that makes such values of good ones."""
+def _first_non_finite_output(model: keras.Model, features: Any) -> str | None:
+    """Return the first layer, in the order of execution, with non-finite outputs."""
     found: list[str] = []
-    watched = [layer for layer in model._flatten_layers(include_self=False) if not layer._layers]
-    originals = [layer.call for layer in watched]
+    layers = _innermost_layers(model)
+    originals = [layer.call for layer in layers]
 
-    def watching(layer: keras.layers.Layer, call: Any) -> Any:
-        def watched_call(*arguments: Any, **settings: Any) -> Any:
-            outputs = call(*arguments, **settings)
-            if not found and not all(_finite(t) for t in keras.tree.flatten(outputs)):
-                found.append(f"layer {layer.path!r} ({type(layer).__name__}) gave such values first")
+    def checked(layer: keras.layers.Layer, call: Any) -> Any:
+        def checked_call(*arguments: Any, **options: Any) -> Any:
+            outputs = call(*arguments, **options)
+            if not found and not all(_is_finite(t) for t in keras.tree.flatten(outputs)):
+                found.append(f"layer {layer.path!r} ({type(layer).__name__}) has the first non-finite outputs")
             return outputs
 
-        return watched_call
+        return checked_call
 
-    for layer, call in zip(watched, originals):
-        layer.call = watching(layer, call)
+    for layer, call in zip(layers, originals):
+        layer.call = checked(layer, call)
     try:
         model(features, training=True)
     finally:
-        for layer, call in zip(watched, originals):
+        for layer, call in zip(layers, originals):
             layer.call = call
     return found[0] if found else None
 
 
-def _finite(value: Any) -> bool:
+def _innermost_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    return [layer for layer in flatten_layers(model) if not flatten_layers(layer)]
+
+
+def _is_finite(value: Any) -> bool:
     tensor = tf.convert_to_tensor(value)
     return not tensor.dtype.is_floating or bool(np.isfinite(tf.cast(tensor, tf.float32).numpy()).all())

@@ -1,76 +1,74 @@
-"""The optimizer that training uses: the model's own or another, with what the settings add to it."""
+"""The optimizer of a training: the model's own or another one, with what the settings change about it."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import keras
 
 from kerasline.components.core.errors import ParameterError
-from kerasline.components.models import by_name
+from kerasline.components.models import compiling
+from kerasline.components.trainer.settings import TrainerSettings
 
 
-def prepare_optimizer(model: keras.Model, settings: SimpleNamespace, precision: str) -> None:
-    """Gives the model, in place, the optimizer, loss and metrics that the settings ask for.
+def prepare_optimizer(model: keras.Model, settings: TrainerSettings, precision: str) -> None:
+    """Compile the model, in place, with the optimizer, loss and metrics of the settings.
 
-    With mixed_float16 the optimizer is wrapped in one that scales the loss.
+    With mixed_float16, the optimizer is wrapped in one that scales the loss.
 
     Raises:
-        ParameterError: an unknown optimizer, loss or metric, or arguments that it does not take.
+        ParameterError: an unknown optimizer, loss or metric, or an argument that it does not accept.
     """
-    optimizer, changes = plain_optimizer(model), _changes(settings)
+    optimizer, changes = plain_optimizer(model), _changed_arguments(settings)
     if settings.optimizer is not None:
-        optimizer = by_name.optimizer(settings.optimizer, "Trainer.optimizer")
+        optimizer = compiling.optimizer(settings.optimizer, "Trainer.optimizer")
     if changes:
-        optimizer = _rebuilt(optimizer, changes)
+        optimizer = _with_arguments(optimizer, changes)
     if precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    asked: dict[str, Any] = {} if optimizer is model.optimizer else {"optimizer": optimizer}
+    arguments: dict[str, Any] = {} if optimizer is model.optimizer else {"optimizer": optimizer}
     if settings.loss is not None:
-        asked["loss"] = by_name.each(settings.loss, by_name.loss, "Trainer.loss")
+        arguments["loss"] = compiling.each(settings.loss, compiling.loss, "Trainer.loss")
     if settings.metrics is not None:
-        asked["metrics"] = by_name.each(settings.metrics, by_name.metric, "Trainer.metrics")
-    if asked:
-        recompile(model, **asked)
-
-
-def recompile(model: keras.Model, **changes: Any) -> None:
-    """Compiles a model, in place, as it was but for the changes; so does what is saved of it say."""
-    compiled = keras.saving.deserialize_keras_object(model.get_compile_config())
-    model.compile(**{**compiled, "auto_scale_loss": False, **changes})
+        arguments["metrics"] = compiling.each(settings.metrics, compiling.metric, "Trainer.metrics")
+    if arguments:
+        compiling.recompile(model, **arguments)
 
 
 def plain_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
-    """The optimizer beneath loss scaling."""
+    """Return the optimizer inside loss scaling."""
     return getattr(model.optimizer, "inner_optimizer", model.optimizer)
 
 
 class LearningRate:
-    """The learning rate of a model's optimizer, a number or a schedule, which may be lowered."""
+    """Reads and reduces the learning rate of a model's optimizer, whether it is a number or a schedule."""
 
     def __init__(self, model: keras.Model) -> None:
         self._optimizer = plain_optimizer(model)
-        base = self._optimizer._learning_rate
-        self._schedule = base if isinstance(base, keras.optimizers.schedules.LearningRateSchedule) else None
-        self._number = None if self._schedule else self.now()
+        config = self._optimizer.get_config()["learning_rate"]
+        is_schedule = isinstance(config, dict)
+        self._schedule = keras.saving.deserialize_keras_object(config) if is_schedule else None
+        self._initial = self.current()
 
-    def now(self) -> float:
+    def current(self) -> float:
         return float(keras.ops.convert_to_numpy(self._optimizer.learning_rate))
 
-    def slow_down(self, factor: float) -> None:
-        """Makes it `factor` times what it was at first; a function traced before keeps a schedule as it was."""
+    def scale(self, factor: float) -> None:
+        """Set the learning rate to `factor` times its initial value.
+
+        Functions that were traced before keep a schedule unchanged.
+        """
         if self._schedule is None:
-            self._optimizer.learning_rate = self._number * factor
+            self._optimizer.learning_rate = self._initial * factor
         else:
-            self._optimizer._learning_rate = Slowed(self._schedule, factor) if factor != 1 else self._schedule
+            self._optimizer.learning_rate = ScaledSchedule(self._schedule, factor) if factor != 1 else self._schedule
 
 
-@keras.saving.register_keras_serializable("kerasline")
-class Slowed(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule times a factor."""
+@keras.saving.register_keras_serializable("kerasline", name="Slowed")  # the name in files of earlier versions
+class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate schedule multiplied by a factor."""
 
     def __init__(self, schedule: Any, factor: float) -> None:
         self._schedule, self._factor = keras.saving.deserialize_keras_object(schedule), factor
@@ -83,8 +81,8 @@ class Slowed(keras.optimizers.schedules.LearningRateSchedule):
 
 
 @contextlib.contextmanager
-def averaged(model: keras.Model) -> Iterator[None]:
-    """While inside, the weights are their moving averages, where the optimizer keeps such."""
+def averaged_weights(model: keras.Model) -> Iterator[None]:
+    """Set the weights to their moving averages inside the context, if the optimizer keeps averages."""
     if not plain_optimizer(model).use_ema:
         yield
         return
@@ -97,7 +95,7 @@ def averaged(model: keras.Model) -> Iterator[None]:
             variable.assign(value)
 
 
-def _changes(settings: SimpleNamespace) -> dict[str, Any]:
+def _changed_arguments(settings: TrainerSettings) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if settings.clip_norm is not None:
         changes["global_clipnorm"] = settings.clip_norm
@@ -110,9 +108,9 @@ def _changes(settings: SimpleNamespace) -> dict[str, Any]:
     return changes
 
 
-def _rebuilt(optimizer: keras.optimizers.Optimizer, changes: dict[str, Any]) -> keras.optimizers.Optimizer:
-    """A new one of the same kind, which has no past: what changes is fixed when it is made."""
+def _with_arguments(optimizer: keras.optimizers.Optimizer, changes: dict[str, Any]) -> keras.optimizers.Optimizer:
+    """Return a new optimizer of the same class, without state. These arguments are fixed at construction."""
     try:
         return type(optimizer).from_config({**optimizer.get_config(), **changes})
     except (TypeError, ValueError) as error:
-        raise ParameterError(f"Trainer: {type(optimizer).__name__} does not take {changes}: {error}") from error
+        raise ParameterError(f"Trainer: {type(optimizer).__name__} does not accept {changes}: {error}") from error

@@ -1,4 +1,4 @@
-"""A model made ready for training: on its device, in its precision, with its optimizer built."""
+"""Prepares a model for training: device, precision, optimizer, training data."""
 
 from __future__ import annotations
 
@@ -11,74 +11,76 @@ import keras
 import tensorflow as tf
 
 from kerasline.components.core.errors import ParameterError, one_line
-from kerasline.components.models.freezing import revive_lora
+from kerasline.components.core.keras_compat import build_for_training
+from kerasline.components.models.freezing import restart_lora
+from kerasline.components.models.precision import Precision, set_precision
 from kerasline.components.models.seeding import seed_everything
-from kerasline.components.trainer.devices import Placement, place, precision_for
+from kerasline.components.trainer.devices import Placement, choose_device, choose_precision
 from kerasline.components.trainer.job import Job
 from kerasline.components.trainer.optimizers import prepare_optimizer
-from kerasline.components.trainer.precision import Precision, set_precision
 from kerasline.components.trainer.rematerialization import rematerialize
-from kerasline.components.trainer.replicas import Replicas, replicas
-from kerasline.components.trainer.supply import Supply
+from kerasline.components.trainer.replicas import Replicas, create_replicas
+from kerasline.components.trainer.training_data import TrainingData
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What training works with."""
+    """A model that is ready to be trained, and everything that training needs."""
 
     model: keras.Model
     placement: Placement
     precision: Precision
     replicas: Replicas
-    supply: Supply
+    data: TrainingData
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
+        """Enter the scope of the strategy and the device."""
         with _scope(self.replicas, self.placement):
             yield
 
 
 def prepare(job: Job) -> Prepared:
-    """Loads the model and does what the job's settings ask for.
+    """Load the model and apply the settings of a job.
 
     Raises:
-        ParameterError: a setting cannot be met.
-        DataError: the rows cannot be fed to the model.
+        ParameterError: a setting cannot be applied.
+        DataError: the rows do not match the inputs of the model.
     """
     settings = job.settings
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
-    placement = place(settings.device, settings.gpu_memory_limit)
-    precision = precision_for(settings.precision, placement)
-    together = replicas(settings, placement)
+    placement = choose_device(settings.device, settings.gpu_memory_limit)
+    precision = choose_precision(settings.precision, placement)
+    replicas = create_replicas(settings, placement)
     seed_everything(settings.seed)
-    supply = Supply(job, together)
-    with _scope(together, placement):
+    data = TrainingData(job, replicas)
+    with _scope(replicas, placement):
         model = job.model.load()
-        revive_lora(model, settings.seed)
+        restart_lora(model, settings.seed)
         set_precision(model, precision)
         rematerialize(model, settings.rematerialize)
         prepare_optimizer(model, settings, precision)
-        _build(model, supply)
-    return Prepared(model, placement, precision, together, supply)
+        _build(model, data)
+    return Prepared(model, placement, precision, replicas, data)
 
 
 @contextlib.contextmanager
-def _scope(together: Replicas, placement: Placement) -> Iterator[None]:
+def _scope(replicas: Replicas, placement: Placement) -> Iterator[None]:
     # A strategy of several devices places variables itself.
-    device = tf.device(placement.name) if together.count == 1 else contextlib.nullcontext()
-    with together.strategy.scope(), device:
+    device = tf.device(placement.name) if replicas.count == 1 else contextlib.nullcontext()
+    with replicas.strategy.scope(), device:
         yield
 
 
-def _build(model: keras.Model, supply: Supply) -> None:
-    """Makes the variables of optimizer and metrics, which else appear with the first step."""
-    batch = tf.nest.map_structure(lambda spec: _zeros(spec, supply.share), supply.element_spec)
+def _build(model: keras.Model, data: TrainingData) -> None:
+    batch = tf.nest.map_structure(lambda spec: _zeros(spec, data.rows_per_replica), data.element_spec)
     try:
-        model._symbolic_build(data_batch=batch)
+        build_for_training(model, batch)
     except (ValueError, TypeError, KeyError) as error:
         raise ParameterError(
-            f"the model cannot be trained on what Transform gives, {_told(supply.element_spec)}: {one_line(error, 300)}"
+            f"the model cannot be trained on the output of Transform, {_describe(data.element_spec)}: "
+            f"{one_line(error, 300)}"
         ) from error
 
 
@@ -86,7 +88,7 @@ def _zeros(spec: tf.TensorSpec, rows: int) -> tf.Tensor:
     return tf.zeros([rows, *(size or 1 for size in spec.shape[1:])], spec.dtype)
 
 
-def _told(element_spec: Any) -> str:
+def _describe(element_spec: Any) -> str:
     features, label, *_ = element_spec
     labels = ", ".join(label) if isinstance(label, dict) else "one label"
     return f"features {', '.join(features)} and {labels}"

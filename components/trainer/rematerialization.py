@@ -1,7 +1,7 @@
-"""Less memory for more arithmetic: activations are made again in the backward pass, not kept.
+"""Rematerialization: activations are recomputed in the backward pass instead of stored, to save memory.
 
-Chen et al., "Training deep nets with sublinear memory cost", 2016: of n layers in a row, segments of
-about the square root of n keep nothing but their ends.
+Chen et al., "Training deep nets with sublinear memory cost", 2016: of n consecutive layers, segments of about sqrt(n)
+layers store only their inputs.
 """
 
 from __future__ import annotations
@@ -15,78 +15,85 @@ import keras
 import tensorflow as tf
 
 from kerasline.components.core.errors import ParameterError, nearest
+from kerasline.components.core.keras_compat import (
+    accepts_training,
+    flatten_layers,
+    graph_nodes,
+    has_graph,
+    is_stateful,
+    standardize_inputs,
+)
 
 WHERE = "Trainer.rematerialize"
 
 
 def rematerialize(model: keras.Model, layers: bool | Sequence[str]) -> None:
-    """Makes the model, in place, keep less between the forward and the backward pass.
+    """Make a model, in place, store fewer activations between the forward and the backward pass.
 
-    A layer that draws random numbers or changes its state in a call (Dropout, BatchNormalization)
-    would do so twice: such layers keep what they give, and segments lie between them.
+    A layer that draws random numbers or changes its state in a call (Dropout, BatchNormalization) must not be called
+    twice. Such layers store their activations, and segments end before them.
 
     Args:
-        layers: True for segments of a functional model; or the names of layers (a block that is a
-            layer or model of its own, say) that keep their inputs alone; False for nothing.
+        model: the model.
+        layers: True to divide a functional model into segments, or names of layers (or of blocks that are layers or
+            models) that store only their inputs, or False to change nothing.
 
     Raises:
-        ParameterError: no such layer; one that may not be called twice; with True, a model that is
-            not functional or that masks steps of time.
+        ParameterError: there is no such layer, or it must not be called twice. With True: the model is not
+            functional, or uses masking.
     """
     if layers is True:
-        _by_segments(model)
+        _rematerialize_segments(model)
     else:
         for name in layers or ():
-            _alone(model, name)
+            _rematerialize_layer(model, name)
 
 
-def _alone(model: keras.Model, name: str) -> None:
-    known = {layer.name: layer for layer in model._flatten_layers(include_self=False)}
-    if name not in known:
-        raise ParameterError(f"{WHERE}: the model has no layer {name!r}; {nearest(name, known)}")
-    layer = known[name]
-    if not _repeatable(layer):
+def _rematerialize_layer(model: keras.Model, name: str) -> None:
+    by_name = {layer.name: layer for layer in flatten_layers(model)}
+    if name not in by_name:
+        raise ParameterError(f"{WHERE}: the model has no layer {name!r}; {nearest(name, by_name)}")
+    layer = by_name[name]
+    if not _is_repeatable(layer):
         raise ParameterError(
-            f"{WHERE}: layer {name!r} draws random numbers or changes its state when it is called, so it "
-            "cannot be called twice; name the layers inside it or around it"
+            f"{WHERE}: layer {name!r} draws random numbers or changes its state in a call, so it must not be called "
+            "twice; name the layers inside it or around it"
         )
     layer.call = _recomputed(layer.call)
 
 
 def _recomputed(call: Callable[..., Any]) -> Callable[..., Any]:
-    def recomputed(*arguments: Any, **settings: Any) -> Any:
-        return tf.recompute_grad(lambda *tensors: call(*tensors, **settings))(*arguments)
+    def recomputed_call(*arguments: Any, **options: Any) -> Any:
+        return tf.recompute_grad(lambda *tensors: call(*tensors, **options))(*arguments)
 
-    return recomputed
+    return recomputed_call
 
 
-def _repeatable(operation: Any) -> bool:
-    """Whether two calls of a layer, or of a plain operation, give the same and leave no trace."""
+def _is_repeatable(operation: Any) -> bool:
+    """Return whether two calls of a layer or other operation give the same result and change no state."""
     if not isinstance(operation, keras.layers.Layer):
         return "random" not in type(operation).__module__
-    inside = operation._flatten_layers()
-    return not any(layer._seed_generators or layer._non_trainable_variables for layer in inside)
+    return not any(is_stateful(layer) for layer in flatten_layers(operation, include_self=True))
 
 
-def _by_segments(model: keras.Model) -> None:
-    if not hasattr(model, "_nodes_by_depth"):
+def _rematerialize_segments(model: keras.Model) -> None:
+    if not has_graph(model):
         raise ParameterError(
-            f"{WHERE}: true goes by the graph of a functional model, which this {type(model).__name__} has "
-            "not; name its layers instead"
+            f"{WHERE}: true requires a functional model, received a {type(model).__name__}; name its layers instead"
         )
     masking = [layer.name for layer in model.layers if getattr(layer, "mask_zero", False)]
     masking += [layer.name for layer in model.layers if isinstance(layer, keras.layers.Masking)]
     if masking:
         raise ParameterError(
-            f"{WHERE}: {masking[0]!r} masks steps of time, and a mask is not passed on between segments; "
-            "name layers that no mask reaches instead"
+            f"{WHERE}: layer {masking[0]!r} masks time steps, and masks are not passed between segments; name layers "
+            "that no mask reaches instead"
         )
     segments = list(_segments(model))
 
     def call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        values = dict(zip(map(id, model.inputs), model._standardize_inputs(inputs)))
+        values = dict(zip(map(id, model.inputs), standardize_inputs(model, inputs)))
         for segment in segments:
-            values |= segment.called(values, training)
+            values |= segment.call(values, training)
         return keras.tree.pack_sequence_as(model.output, [values[id(tensor)] for tensor in model.outputs])
 
     model.call = call
@@ -94,62 +101,58 @@ def _by_segments(model: keras.Model) -> None:
 
 @dataclass(frozen=True)
 class _Segment:
-    """Nodes of the graph, one after the other.
+    """Consecutive nodes of the graph.
 
     Attributes:
-        takes, gives: ids of the symbolic tensors that it needs from before, and that later ones or
-            the model's outputs need of it.
-        again: whether it is run once more in the backward pass, and keeps `takes` alone.
+        nodes: the nodes.
+        inputs: ids of the symbolic tensors that it needs from earlier segments.
+        outputs: ids of its symbolic tensors that later segments or the outputs of the model need.
+        is_recomputed: whether it stores only its inputs and runs again in the backward pass.
     """
 
     nodes: Sequence[Any]
-    takes: Sequence[int]
-    gives: Sequence[int]
-    again: bool
+    inputs: Sequence[int]
+    outputs: Sequence[int]
+    is_recomputed: bool
 
-    def called(self, values: dict[int, Any], training: bool | None) -> dict[int, Any]:
-        def run(*taken: Any) -> list[Any]:
-            known = dict(zip(self.takes, taken))
+    def call(self, values: dict[int, Any], training: bool | None) -> dict[int, Any]:
+        def run(*inputs: Any) -> list[Any]:
+            known = dict(zip(self.inputs, inputs))
             for node in self.nodes:
-                known |= _node_called(node, known, training)
-            return [known[key] for key in self.gives]
+                known |= _call_node(node, known, training)
+            return [known[key] for key in self.outputs]
 
-        taken = [values[key] for key in self.takes]
-        given = tf.recompute_grad(run)(*taken) if self.again else run(*taken)
-        return dict(zip(self.gives, given))
+        inputs = [values[key] for key in self.inputs]
+        outputs = tf.recompute_grad(run)(*inputs) if self.is_recomputed else run(*inputs)
+        return dict(zip(self.outputs, outputs))
 
 
-def _node_called(node: Any, known: dict[int, Any], training: bool | None) -> dict[int, Any]:
-    arguments, settings = node.arguments.fill_in(known)
-    # The backward pass runs outside of the model's call, from which layers would learn this.
-    if getattr(node.operation, "_call_has_training_arg", False) and training is not None:
-        settings = {**settings, "training": training}
-    results = keras.tree.flatten(node.operation(*arguments, **settings))
+def _call_node(node: Any, known: dict[int, Any], training: bool | None) -> dict[int, Any]:
+    arguments, options = node.arguments.fill_in(known)
+    # Layers take `training` from the enclosing call of the model, and the backward pass runs outside that call.
+    if accepts_training(node.operation) and training is not None:
+        options = {**options, "training": training}
+    results = keras.tree.flatten(node.operation(*arguments, **options))
     return dict(zip(map(id, node.outputs), results))
 
 
 def _segments(model: keras.Model) -> Iterator[_Segment]:
-    """The graph in its order, cut where an operation may not be repeated, and every √n nodes."""
-    nodes = [
-        node
-        for depth in sorted(model._nodes_by_depth, reverse=True)
-        for node in model._nodes_by_depth[depth]
-        if not node.is_input
-    ]
+    """Divide the graph after every sqrt(n) nodes, and where an operation must not be repeated."""
+    nodes = [node for node in graph_nodes(model) if not node.is_input]
     longest = math.isqrt(max(len(nodes) - 1, 0)) + 1
     groups: list[tuple[bool, list[Any]]] = []
     for node in nodes:
-        again = _repeatable(node.operation)
-        if groups and groups[-1][0] == again and len(groups[-1][1]) < longest:
+        is_repeatable = _is_repeatable(node.operation)
+        if groups and groups[-1][0] == is_repeatable and len(groups[-1][1]) < longest:
             groups[-1][1].append(node)
         else:
-            groups.append((again, [node]))
-    wanted = {id(tensor) for tensor in model.outputs}
-    found = []
-    for again, group in reversed(groups):  # from the end: what later segments take is known
-        made = [id(tensor) for node in group for tensor in node.outputs]
-        needed = [id(tensor) for node in group for tensor in node.input_tensors]
-        takes = list(dict.fromkeys(key for key in needed if key not in made))
-        found.append(_Segment(group, takes, [key for key in made if key in wanted], again))
-        wanted |= set(takes)
-    return reversed(found)
+            groups.append((is_repeatable, [node]))
+    needed = {id(tensor) for tensor in model.outputs}
+    segments = []
+    for is_repeatable, group in reversed(groups):  # from the end, so that the needs of later segments are known
+        computed = [id(tensor) for node in group for tensor in node.outputs]
+        used = [id(tensor) for node in group for tensor in node.input_tensors]
+        inputs = list(dict.fromkeys(key for key in used if key not in computed))
+        segments.append(_Segment(group, inputs, [key for key in computed if key in needed], is_repeatable))
+        needed |= set(inputs)
+    return reversed(segments)

@@ -1,4 +1,4 @@
-"""What training leaves: the trained model, its history, and how and where it was trained."""
+"""Writes the results of a training: the trained model, its history, and how and where it was trained."""
 
 from __future__ import annotations
 
@@ -10,72 +10,78 @@ import keras
 import tensorflow as tf
 
 from kerasline.components.core.artifacts import Model
-from kerasline.components.models.summary import summarise
+from kerasline.components.models.compiling import recompile
+from kerasline.components.models.precision import set_precision
+from kerasline.components.models.summary import summarize
+from kerasline.components.trainer.history import History
 from kerasline.components.trainer.job import Job
-from kerasline.components.trainer.optimizers import plain_optimizer, recompile
-from kerasline.components.trainer.precision import set_precision
+from kerasline.components.trainer.optimizers import plain_optimizer
 from kerasline.components.trainer.preparation import Prepared
-from kerasline.components.trainer.records import Records
 
 FACTS = "training.json"
-# Measuring the peak of a CPU takes half a second; short trainings go without that figure.
-WORTH_MEASURING_SECONDS = 20.0
+# Measuring the peak of a CPU takes half a second. Shorter trainings do without `share_of_peak`.
+MIN_SECONDS_FOR_CPU_PEAK = 20.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How training went.
+    """The outcome of the training loop.
 
     Attributes:
-        steps: of all.
-        step_seconds: of one, without what tracing and compiling took; None where it is not known.
-        compiled: with XLA.
-        per_call: steps in one call of TensorFlow.
-        best_epoch: whose weights the model has; None for the last one's.
-        resumed_at: the step after which it went on in this process; None from the first on.
+        history: losses and metrics.
+        steps: total number of steps.
+        step_seconds: seconds per step without tracing and compilation, or None if unknown.
+        is_compiled: whether steps were compiled with XLA.
+        steps_per_call: number of steps per call of TensorFlow.
+        best_epoch: the epoch whose weights the model has, or None for the last one.
+        resumed_at: the step after which this process resumed, or None if it started from the beginning.
     """
 
-    records: Records
+    history: History
     steps: int
     step_seconds: float | None = None
-    compiled: bool = False
-    per_call: int = 1
+    is_compiled: bool = False
+    steps_per_call: int = 1
     best_epoch: int | None = None
     resumed_at: int | None = None
 
 
 def write_results(job: Job, prepared: Prepared, outcome: Outcome, seconds: float) -> dict[str, Any]:
-    """Writes the job's outputs, where this process is the one that does.
+    """Write the outputs of a job, if this process is the chief.
 
     Args:
-        seconds: from the beginning of the preparation to the last step.
+        job: the training.
+        prepared: has the trained model.
+        outcome: the outcome of the training loop.
+        seconds: duration from the start of the preparation to the last step.
 
     Returns:
-        The figures worth showing.
+        The metrics to display.
     """
     facts = _facts(job, prepared, outcome, seconds)
-    if prepared.replicas.chief:
+    if prepared.replicas.is_chief:
         _write_model(prepared.model, job)
         job.trained.write_json(FACTS, facts)
-        job.history.write_json("history.json", outcome.records.epochs)
-        outcome.records.write(job.history.path)
-        _take_logs(job)
-    return _shown(outcome, facts)
+        job.history.write_json("history.json", outcome.history.epochs)
+        outcome.history.write(job.history.path)
+        if job.log_dir.exists():
+            shutil.copytree(job.log_dir, job.history.path / "tensorboard")
+    return _displayed_metrics(outcome, facts)
 
 
 def _write_model(model: keras.Model, job: Job) -> None:
-    """As float32 and with the plain optimizer: how it was trained is no part of what it is."""
+    """Save the model in float32 and without loss scaling, which are properties of the training, not of the model."""
     set_precision(model, "float32")
     if plain_optimizer(model) is not model.optimizer:
         recompile(model, optimizer=plain_optimizer(model))
     model.save(job.trained.path / Model.FILE)
-    # What it takes is what the untrained one takes.
-    summary = job.model.summary or summarise(model)
+    # Training does not change the size and the costs of a model.
+    summary = job.model.summary or summarize(model)
     job.trained.write_json("summary.json", {**summary, "optimizer": type(model.optimizer).__name__})
 
 
 def _facts(job: Job, prepared: Prepared, outcome: Outcome, seconds: float) -> dict[str, Any]:
-    rows = sum(epoch["rows"] for epoch in outcome.records.epochs)
+    rows = sum(epoch["rows"] for epoch in outcome.history.epochs)
     rate = job.settings.batch_size / outcome.step_seconds if outcome.step_seconds else rows / seconds
     facts = {
         "device": prepared.placement.description,
@@ -83,11 +89,11 @@ def _facts(job: Job, prepared: Prepared, outcome: Outcome, seconds: float) -> di
         "precision": prepared.precision,
         "distribution": job.settings.distribution,
         "replicas": prepared.replicas.count,
-        "jit_compile": outcome.compiled,
-        "steps_per_execution": outcome.per_call,
-        "epochs": len(outcome.records.epochs),
+        "jit_compile": outcome.is_compiled,
+        "steps_per_execution": outcome.steps_per_call,
+        "epochs": len(outcome.history.epochs),
         "best_epoch": outcome.best_epoch,
-        "metrics": _figures(outcome),
+        "metrics": _final_metrics(outcome),
         "steps": outcome.steps,
         "rows": rows,
         "seconds": round(seconds, 3),
@@ -98,46 +104,41 @@ def _facts(job: Job, prepared: Prepared, outcome: Outcome, seconds: float) -> di
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
     }
-    return facts | _arithmetic(job, prepared, rate, seconds)
+    return facts | _throughput(job, prepared, rate, seconds)
 
 
-def _arithmetic(job: Job, prepared: Prepared, rate: float, seconds: float) -> dict[str, Any]:
-    """Floating-point operations a second, and their share of what the device can do, where known."""
+def _throughput(job: Job, prepared: Prepared, rate: float, seconds: float) -> dict[str, Any]:
+    """Return the floating-point operations per second and their share of the device's peak, if known."""
     flops = (job.model.summary.get("flops") or {}).get("training")
     if not flops:
         return {}
     found = {"flops_per_second": flops * rate}
-    if prepared.placement.kind == "GPU" or seconds > WORTH_MEASURING_SECONDS:
-        from kerasline.components.trainer.planning import devices
+    if prepared.placement.kind == "GPU" or seconds > MIN_SECONDS_FOR_CPU_PEAK:
+        from kerasline.components.trainer.planning import hardware
 
-        peak = devices.at_hand(job.settings.device).peak.get(prepared.precision)
+        peak = hardware.local_device(job.settings.device).peak.get(prepared.precision)
         if peak:
             found["share_of_peak"] = flops * rate / (peak * prepared.replicas.count)
     return found
 
 
-def _take_logs(job: Job) -> None:
-    if job.log_dir.exists():
-        shutil.copytree(job.log_dir, job.history.path / "tensorboard")
+def _final_metrics(outcome: Outcome) -> dict[str, float]:
+    """Return the metrics of the epoch whose weights the model has, by Keras's names: `loss`, `val_loss`, ..."""
+    excluded = ("epoch", "rows", "steps", "learning_rate")
+    epoch = outcome.history.epochs[(outcome.best_epoch or 0) - 1]
+    return {name: value for name, value in epoch.items() if name not in excluded and isinstance(value, float)}
 
 
-def _figures(outcome: Outcome) -> dict[str, float]:
-    """The losses and metrics of the epoch whose weights the model has, by Keras's names: `loss`, `val_loss`, ..."""
-    hidden = ("epoch", "rows", "steps", "learning_rate")
-    kept = outcome.records.epochs[(outcome.best_epoch or 0) - 1]
-    return {name: value for name, value in kept.items() if name not in hidden and isinstance(value, float)}
-
-
-def _shown(outcome: Outcome, facts: dict[str, Any]) -> dict[str, Any]:
-    shown = {
+def _displayed_metrics(outcome: Outcome, facts: dict[str, Any]) -> dict[str, Any]:
+    displayed = {
         "epochs": facts["epochs"],
         "steps": outcome.steps,
         **({"best_epoch": facts["best_epoch"]} if facts["best_epoch"] else {}),
         **facts["metrics"],
     }
     if facts["samples_per_second"]:
-        shown["samples_per_second"] = round(facts["samples_per_second"])
+        displayed["samples_per_second"] = round(facts["samples_per_second"])
     if "share_of_peak" in facts:
-        shown["share_of_peak"] = f"{facts['share_of_peak']:.0%}"
-    on = facts["device"] if facts["replicas"] == 1 else f"{facts['replicas']} × {facts['device']}"
-    return {**shown, "device": f"{on}, {facts['precision']}{', XLA' if facts['jit_compile'] else ''}"}
+        displayed["share_of_peak"] = f"{facts['share_of_peak']:.0%}"
+    device = facts["device"] if facts["replicas"] == 1 else f"{facts['replicas']} × {facts['device']}"
+    return {**displayed, "device": f"{device}, {facts['precision']}{', XLA' if facts['jit_compile'] else ''}"}

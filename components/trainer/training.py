@@ -1,11 +1,12 @@
-"""Training itself: from a job to a trained model, epoch by epoch, chunk by chunk."""
+"""The training loop: steps, epochs, checkpoints, and recovery from non-finite losses."""
 
 from __future__ import annotations
 
 import logging
+import operator
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -15,65 +16,66 @@ from kerasline.components.core import interruption
 from kerasline.components.core.errors import DataError
 from kerasline.components.data.training_input import dataset
 from kerasline.components.trainer import non_finite
-from kerasline.components.trainer.autotune import Pace
+from kerasline.components.trainer.autotune import Autotuner
 from kerasline.components.trainer.checkpoints import Checkpoints, all_variables
 from kerasline.components.trainer.class_weights import class_weights
 from kerasline.components.trainer.early_stopping import EarlyStopping
-from kerasline.components.trainer.gradients import WholeGradients
+from kerasline.components.trainer.history import History
 from kerasline.components.trainer.job import Job
-from kerasline.components.trainer.loop import Chunk, Evaluation, Loop
-from kerasline.components.trainer.optimizers import LearningRate, averaged
+from kerasline.components.trainer.optimizers import LearningRate, averaged_weights
 from kerasline.components.trainer.preparation import Prepared, prepare
 from kerasline.components.trainer.progress import Progress
-from kerasline.components.trainer.records import Records
+from kerasline.components.trainer.replica_gradients import ReplicaGradients
 from kerasline.components.trainer.results import Outcome, write_results
 from kerasline.components.trainer.tensorboard import TensorBoardLogs
+from kerasline.components.trainer.train_steps import Chunk, Evaluation, TrainSteps
 
 LOG = logging.getLogger("kerasline")
-# After so many setbacks, a lower learning rate is not what is missing.
-MOST_ROLL_BACKS = 5
+# Give up after this many rollbacks: a lower learning rate evidently does not help.
+MAX_ROLLBACKS = 5
+MIN_EVALUATION_BATCH = 1024
 
 OnEpoch = Callable[[int, Mapping[str, Any]], bool]
 
 
-def train(job: Job, report: Callable[[str], None], on_epoch: OnEpoch = lambda epoch, figures: False) -> dict[str, Any]:
-    """Trains, and writes the trained model and its history into the job's folders.
+def train(job: Job, report: Callable[[str], None], on_epoch: OnEpoch = lambda epoch, metrics: False) -> dict[str, Any]:
+    """Train, and write the trained model and its history into the folders of the job.
 
     Args:
-        report: takes a line on how it goes on.
-        on_epoch: called with the number of an epoch that has ended, from 1, and its figures; true ends
-            training there.
+        job: the training.
+        report: called with progress messages.
+        on_epoch: called after each epoch with its number, from 1, and its metrics. Training stops if it returns
+            True. By default it never does.
 
     Returns:
-        The figures worth showing.
+        The metrics to display.
 
     Raises:
-        DataError: the loss is no longer a finite number; the step and the layer are named.
-        ParameterError: a setting cannot be met here.
+        DataError: the loss is NaN or infinite (the message names the step and the layer), or memory ran out.
+        ParameterError: a setting cannot be applied.
     """
-    began = time.perf_counter()
+    start = time.perf_counter()
     prepared = prepare(job)
     with interruption.deferred() as stop, prepared.scope():
         training = Training(job, prepared, report, on_epoch, stop.is_set)
-        outcome = _guarded(training, job, prepared)
-    # Outside: whatever makes a variable inside wants all workers to do so.
-    return write_results(job, prepared, outcome, time.perf_counter() - began)
+        outcome = _run(training, job, prepared)
+    # Outside the scope, in which creating a variable is a collective operation of all workers.
+    return write_results(job, prepared, outcome, time.perf_counter() - start)
 
 
-def _guarded(training: Training, job: Job, prepared: Prepared) -> Outcome:
-    """Runs; what runs out of memory is told as `plan` would have told it."""
+def _run(training: Training, job: Job, prepared: Prepared) -> Outcome:
     try:
         return training.run()
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
-        from kerasline.components.trainer.planning.memory import would_have_said
+        from kerasline.components.trainer.planning.memory import describe_shortage
 
         settings = job.settings
-        told = would_have_said(job.model.load(), settings.batch_size, prepared.precision, settings.device)
-        raise DataError(f"memory ran out: {told}") from error
+        message = describe_shortage(job.model.load(), settings.batch_size, prepared.precision, settings.device)
+        raise DataError(f"memory ran out: {message}") from error
 
 
-class _NonFinite(Exception):
-    """The loss of a step, counted from 0, is not a finite number."""
+class _NonFiniteLoss(Exception):
+    """The loss of a step (counted from 0) is NaN or infinite."""
 
     def __init__(self, step: int, loss: float) -> None:
         super().__init__(step, loss)
@@ -81,7 +83,15 @@ class _NonFinite(Exception):
 
 
 class Training:
-    """The loop over steps, and what goes with it."""
+    """Runs the steps of one training.
+
+    Args:
+        job: the training.
+        prepared: the model and the data.
+        report: called with progress messages.
+        on_epoch: see `train`.
+        stop_requested: returns whether to write a checkpoint and stop.
+    """
 
     def __init__(
         self,
@@ -89,295 +99,301 @@ class Training:
         prepared: Prepared,
         report: Callable[[str], None],
         on_epoch: OnEpoch,
-        stop: Callable[[], bool],
+        stop_requested: Callable[[], bool],
     ) -> None:
-        self.job, self.settings, self.model = job, job.settings, prepared.model
-        self._replicas, self.supply = prepared.replicas, prepared.supply
-        self._on_epoch, self._stop = on_epoch, stop
-        self.total = self.settings.steps or self.supply.an_epoch * (self.settings.epochs or 1)
-        self.epochs = -(-self.total // self.supply.an_epoch)
-        self.progress = Progress(report, self.epochs, self.total)
-        self.records = Records()
-        self.pace = Pace(
-            self.settings.steps_per_execution, _jit(self.settings, prepared), prepared.placement.kind == "GPU"
+        self._job, self._settings, self._model = job, job.settings, prepared.model
+        self._replicas, self._data = prepared.replicas, prepared.data
+        self._on_epoch, self._stop_requested = on_epoch, stop_requested
+        self._total_steps = self._settings.steps or self._data.steps_per_epoch * (self._settings.epochs or 1)
+        epochs = -(-self._total_steps // self._data.steps_per_epoch)
+        self._progress = Progress(report, epochs, self._total_steps)
+        self._history = History()
+        self._autotuner = Autotuner(
+            self._settings.steps_per_execution, _jit_compile(job, prepared), prepared.placement.kind == "GPU"
         )
-        self._class_weights = class_weights(job, self.settings.class_weight)
-        self._gradients = WholeGradients(self.model.optimizer) if self._replicas.count > 1 else None
-        self._loop = self._new_loop()
-        self._evaluation = self._measuring()
-        self.stopping = EarlyStopping(self.settings.early_stopping) if self.settings.early_stopping else None
-        self._logs = TensorBoardLogs(self._log_folder(), self.settings.profile_steps)
+        self._class_weights = class_weights(job, self._settings.class_weight)
+        self._gradients = ReplicaGradients(self._model.optimizer) if self._replicas.count > 1 else None
+        self._train_steps = self._new_train_steps()
+        self._evaluation = self._new_evaluation()
+        self._early_stopping = EarlyStopping(self._settings.early_stopping) if self._settings.early_stopping else None
+        writes_logs = self._settings.tensorboard and self._replicas.is_chief
+        self._logs = TensorBoardLogs(job.log_dir if writes_logs else None, self._settings.profile_steps)
         folder = (job.state_dir or job.work_dir) / "checkpoints"
-        self._checkpoints = Checkpoints(folder, self.settings.keep_checkpoints, writes=prepared.replicas.chief)
-        self._variables = all_variables(self.model)
-        self._rate = LearningRate(self.model)
-        self._saved = time.monotonic()
-        self.step = 0  # of all, so many are done
-        self.resumed_at: int | None = None
-        self.ended = False  # before the last step
-        self._roll_backs, self._slowed = 0, 1.0
+        self._checkpoints = Checkpoints(folder, self._settings.keep_checkpoints, writes=self._replicas.is_chief)
+        self._variables = all_variables(self._model)
+        self._learning_rate = LearningRate(self._model)
+        self._last_checkpoint = time.monotonic()
+        self._step = 0  # number of steps done, over all epochs
+        self._resumed_at: int | None = None
+        self._ended_early = False
+        self._rollbacks, self._rate_factor = 0, 1.0
         self._rolled_back_to: int | None = None
 
     def run(self) -> Outcome:
-        """Trains to the end, from the newest checkpoint where there is one."""
+        """Train to the end, from the newest checkpoint if there is one."""
         if self._restore():
-            self.resumed_at = self.step
-            self.progress.say(f"goes on after step {self.step:,} of {self.total:,}")
+            self._resumed_at = self._step
+            self._progress.say(f"resumed after step {self._step:,} of {self._total_steps:,}")
         else:
             self._save()
         while True:
             try:
-                self._steps()
+                self._run_steps()
                 break
-            except _NonFinite as found:
-                self._set_back(found)
+            except _NonFiniteLoss as found:
+                self._roll_back(found)
         self._logs.close()
-        best = self.stopping.restore(self.model) if self.stopping else None
+        best = self._early_stopping.restore_weights(self._model) if self._early_stopping else None
         if best is None:
-            self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+            self._model.optimizer.finalize_variable_values(self._model.trainable_variables)
         return Outcome(
-            self.records,
-            self.step,
-            self.pace.step_seconds,
-            self.pace.compiled,
-            self.pace.count(self.supply.at_once),
+            self._history,
+            self._step,
+            self._autotuner.step_seconds,
+            self._autotuner.is_compiled,
+            self._autotuner.next_steps(self._data.batches_per_chunk),
             best,
-            self.resumed_at,
+            self._resumed_at,
         )
 
-    # The loop
+    # Steps and epochs
 
-    def _steps(self) -> None:
-        supply = self.supply.starting(self.step)
-        while self.step < self.total and not self.ended:
-            self._chunk(*next(supply))
-            if self.step % self.supply.an_epoch == 0 or self.step == self.total:
+    def _run_steps(self) -> None:
+        chunks = self._data.starting_at(self._step)
+        while self._step < self._total_steps and not self._ended_early:
+            self._run_chunk(*next(chunks))
+            if self._step % self._data.steps_per_epoch == 0 or self._step == self._total_steps:
                 self._end_epoch()
-                self._pause(epoch_ended=True)
+                self._maybe_checkpoint(epoch_ended=True)
 
-    def _chunk(self, whole: int, batches: Chunk | None, last: Chunk | None) -> None:
-        done, wanted = 0, min(whole, self.total - self.step)
-        while done < wanted:
-            count = self._next_count(wanted - done)
-            losses = self._called(batches, done, count)
-            self._took(losses)
-            done += count
-        if last is not None and self.step < self.total:
-            self._took(np.array([self._loop.last_step(last)], np.float32))
+    def _run_chunk(self, full_batches: int, batches: Chunk | None, last: Chunk | None) -> None:
+        done, count = 0, min(full_batches, self._total_steps - self._step)
+        while done < count:
+            steps = self._next_steps(count - done)
+            losses = self._call(batches, done, steps)
+            self._add_losses(losses)
+            done += steps
+        if last is not None and self._step < self._total_steps:
+            self._add_losses(np.array([self._train_steps.run_one(last)], np.float32))
 
-    def _called(self, batches: Chunk, first: int, count: int) -> np.ndarray:
-        """The losses of some steps, in one call of TensorFlow."""
-        began = time.perf_counter()
-        if self.supply.varies:
-            losses = self._loop.last_step(batches)[None]
+    def _call(self, batches: Chunk, first: int, steps: int) -> np.ndarray:
+        """Run some steps in one call of TensorFlow and return their losses."""
+        start = time.perf_counter()
+        if self._data.has_varying_shapes:
+            losses = self._train_steps.run_one(batches)[None]
         else:
-            losses = self._compiled_call(batches, first, count)
-        losses = losses.numpy()[:count]
-        self._logs.graph(lambda: self._loop.graph)
-        self.pace.took(count, time.perf_counter() - began, self.total - self.step - count)
-        return losses
+            losses = self._call_compiled(batches, first, steps)
+        values = losses.numpy()[:steps]
+        self._logs.write_graph(lambda: self._train_steps.graph)
+        self._autotuner.record(steps, time.perf_counter() - start, self._total_steps - self._step - steps)
+        return values
 
-    def _compiled_call(self, batches: Chunk, first: int, count: int) -> tf.Tensor:
+    def _call_compiled(self, batches: Chunk, first: int, steps: int) -> tf.Tensor:
         try:
-            return self._loop.steps(batches, first, count, compiled=self.pace.compiled)
+            return self._train_steps.run(batches, first, steps, jit_compile=self._autotuner.is_compiled)
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
-            if not self.pace.compiled or self.settings.jit_compile is True:
+            if not self._autotuner.is_compiled or self._settings.jit_compile is True:
                 raise
             LOG.info("XLA cannot compile the step: %s", error)
-            self.progress.say("XLA cannot compile this model; it trains without")
-            self.pace.give_up_compiling()
-            return self._loop.steps(batches, first, count, compiled=False)
+            self._progress.say("XLA cannot compile this model; training without XLA")
+            self._autotuner.disable_xla()
+            return self._train_steps.run(batches, first, steps, jit_compile=False)
 
-    def _next_count(self, most: int) -> int:
-        """Steps for a call: none goes past one at which something is due."""
-        every = self.settings.checkpoint_steps
-        edges = [(self.step // every + 1) * every] if every else []
-        edges += [edge for edge in [self._logs.boundary(self.step)] if edge is not None]
-        self._logs.profile(self.step)
-        count = self.pace.count(min([most, *(edge - self.step for edge in edges)]))
-        return round(self._replicas.chiefs([count])[0])
+    def _next_steps(self, limit: int) -> int:
+        """Return the number of steps of the next call. It ends where a checkpoint or the profile is due."""
+        every = self._settings.checkpoint_steps
+        boundaries = [(self._step // every + 1) * every] if every else []
+        boundary = self._logs.next_profile_boundary(self._step)
+        boundaries += [] if boundary is None else [boundary]
+        self._logs.update_profile(self._step)
+        steps = self._autotuner.next_steps(min([limit, *(boundary - self._step for boundary in boundaries)]))
+        return round(self._replicas.from_chief([steps])[0])
 
-    def _took(self, losses: np.ndarray) -> None:
-        """What follows after some steps of one epoch."""
-        finite = np.isfinite(losses)
-        if not finite.all():
-            first = int(np.argmin(finite))
-            raise _NonFinite(self.step + first, float(losses[first]))
-        self.records.add(losses, self.supply.rows_of(self.step))
-        self.step += len(losses)
-        if self.step % self.supply.an_epoch and self.step < self.total:
-            self._logs.scalars(self.step, {"loss": float(losses.mean())})
-            epoch = self.step // self.supply.an_epoch + 1
-            self.progress.within(epoch, self.step, self.records.loss, self.pace.step_seconds)
-            self._pause(epoch_ended=False)
+    def _add_losses(self, losses: np.ndarray) -> None:
+        """Record the losses of some steps of one epoch."""
+        is_finite = np.isfinite(losses)
+        if not is_finite.all():
+            first = int(np.argmin(is_finite))
+            raise _NonFiniteLoss(self._step + first, float(losses[first]))
+        self._history.add(losses, self._data.rows_of(self._step))
+        self._step += len(losses)
+        if self._step % self._data.steps_per_epoch and self._step < self._total_steps:
+            self._logs.write_scalars(self._step, {"loss": float(losses.mean())})
+            epoch = self._step // self._data.steps_per_epoch + 1
+            self._progress.steps_done(epoch, self._step, self._history.loss, self._autotuner.step_seconds)
+            self._maybe_checkpoint(epoch_ended=False)
 
     def _end_epoch(self) -> None:
-        """Takes the figures of an epoch, and decides whether it is the last."""
-        within = self.step % self.supply.an_epoch or self.supply.an_epoch
-        figures = {"loss": self.records.loss, **_figures(self.model)}
-        rate = self._rate.now()
-        with averaged(self.model):
-            self.model.reset_metrics()
+        """Record the metrics of an epoch and decide whether it is the last one."""
+        steps = self._step % self._data.steps_per_epoch or self._data.steps_per_epoch
+        metrics = {"loss": self._history.loss, **_metrics(self._model)}
+        rate = self._learning_rate.current()
+        with averaged_weights(self._model):
+            self._model.reset_metrics()
             if self._evaluation is not None:
-                figures |= {f"val_{name}": value for name, value in self._evaluation.figures().items()}
-            epoch = len(self.records.epochs) + 1
-            stops = self.stopping is not None and self.stopping.stops(epoch, figures, self.model)
-        self.records.end_epoch(epoch, within, {**figures, "learning_rate": rate})
-        self.progress.epoch_ended(epoch, figures)
-        self._logs.epoch(epoch, {**figures, "learning_rate": rate})
-        if stops and self.step < self.total:
-            watched = self.settings.early_stopping.monitor
-            self.progress.say(f"stopped after epoch {epoch}: {watched} got no better")
-        self.ended = bool(self._replicas.chiefs([float(self._on_epoch(epoch, figures) or stops)])[0])
+                metrics |= {f"val_{name}": value for name, value in self._evaluation.metrics().items()}
+            epoch = len(self._history.epochs) + 1
+            stopping = self._early_stopping
+            stops = stopping is not None and stopping.should_stop(epoch, metrics, self._model)
+        self._history.end_epoch(epoch, steps, {**metrics, "learning_rate": rate})
+        self._progress.epoch_done(epoch, metrics)
+        self._logs.write_epoch(epoch, {**metrics, "learning_rate": rate})
+        if stops and self._step < self._total_steps and self._settings.early_stopping:
+            monitor = self._settings.early_stopping.monitor
+            self._progress.say(f"stopped after epoch {epoch}: {monitor} did not improve")
+        self._ended_early = bool(self._replicas.from_chief([float(self._on_epoch(epoch, metrics) or stops)])[0])
 
     # Checkpoints
 
-    def _pause(self, epoch_ended: bool) -> None:
-        """Between two calls: writes a checkpoint where one is due, and obeys a wish to stop."""
-        stops, due = self._replicas.sums([float(self._stop()), float(self._is_due(epoch_ended))])
-        if stops or due:
+    def _maybe_checkpoint(self, epoch_ended: bool) -> None:
+        """Write a checkpoint if one is due or if a stop was requested, and obey the request."""
+        stops, is_due = self._replicas.sum_over_processes(
+            [float(self._stop_requested()), float(self._is_checkpoint_due(epoch_ended))]
+        )
+        if stops or is_due:
             self._save()
         if stops:
-            self._replicas.sums([0.0])  # all wait until it is written
+            self._replicas.sum_over_processes([0.0])  # wait until the chief has written it
             self._logs.flush()
-            LOG.info("told to stop; checkpoint written after step %s", self.step)
+            LOG.info("stop requested; checkpoint written after step %s", self._step)
             interruption.obey()
 
-    def _is_due(self, epoch_ended: bool) -> bool:
-        asked = self.settings
-        if asked.checkpoint_steps and self.step % asked.checkpoint_steps == 0:
+    def _is_checkpoint_due(self, epoch_ended: bool) -> bool:
+        settings = self._settings
+        if settings.checkpoint_steps and self._step % settings.checkpoint_steps == 0:
             return True
-        if epoch_ended and asked.checkpoint_epochs:
-            return len(self.records.epochs) % asked.checkpoint_epochs == 0
-        return bool(asked.checkpoint_seconds) and time.monotonic() - self._saved >= asked.checkpoint_seconds
+        if epoch_ended and settings.checkpoint_epochs:
+            return len(self._history.epochs) % settings.checkpoint_epochs == 0
+        seconds = settings.checkpoint_seconds
+        return seconds is not None and time.monotonic() - self._last_checkpoint >= seconds
 
     def _save(self) -> None:
-        stopping = {f"stopping {k}": v for k, v in self.stopping.state().items()} if self.stopping else {}
+        stopping = self._early_stopping.state() if self._early_stopping else {}
         state = {
-            **self.records.state(),
-            **stopping,
-            "step": self.step,
-            "pace": self.pace.decision(),
-            "roll_backs": self._roll_backs,
-            "slowed": self._slowed,
-            "ended": self.ended,
+            **self._history.state(),
+            **{f"early_stopping {key}": value for key, value in stopping.items()},
+            "step": self._step,
+            "autotuner": self._autotuner.state(),
+            "rollbacks": self._rollbacks,
+            "rate_factor": self._rate_factor,
+            "ended_early": self._ended_early,
         }
-        self._checkpoints.save(self.step, self._variables, state)
-        self._saved = time.monotonic()
+        self._checkpoints.save(self._step, self._variables, state)
+        self._last_checkpoint = time.monotonic()
 
     def _restore(self) -> bool:
-        """Goes back to the newest checkpoint, if there is one."""
-        state = self._checkpoints.restore(self._variables, self._agreed)
+        """Return to the newest checkpoint. Returns False if there is none."""
+        state = self._checkpoints.restore(self._variables, self._chiefs_step)
         if state is None:
             return False
-        self.step = state["step"]
-        self.records.resume(state)
-        self.pace.resume(state["pace"])
-        if self.stopping:
-            found = {key.removeprefix("stopping "): value for key, value in state.items()}
-            self.stopping.resume(found)
-        self._roll_backs = max(self._roll_backs, state["roll_backs"])
-        self.ended = state["ended"]
-        self._slow_down_to(min(self._slowed, state["slowed"]))
+        self._step = state["step"]
+        self._history.restore(state)
+        self._autotuner.restore(state["autotuner"])
+        if self._early_stopping:
+            self._early_stopping.restore({key.removeprefix("early_stopping "): value for key, value in state.items()})
+        self._rollbacks = max(self._rollbacks, state["rollbacks"])
+        self._ended_early = state["ended_early"]
+        self._scale_learning_rate(min(self._rate_factor, state["rate_factor"]))
         return True
 
-    def _agreed(self, newest: int | None) -> int | None:
-        """The step of the chief's newest checkpoint: a shared folder may show another to the others."""
-        step = round(self._replicas.chiefs([-1 if newest is None else newest])[0])
+    def _chiefs_step(self, newest: int | None) -> int | None:
+        """Return the step of the chief's newest checkpoint. Others may see another one in a shared folder."""
+        step = round(self._replicas.from_chief([-1 if newest is None else newest])[0])
         return None if step < 0 else step
 
-    # Losses that are no numbers
+    # Non-finite losses
 
-    def _set_back(self, found: _NonFinite) -> None:
-        """Finds the layer, then rolls back or gives up.
+    def _roll_back(self, found: _NonFiniteLoss) -> None:
+        """Return to the last checkpoint with half the learning rate.
 
         Raises:
-            DataError: naming step and layer.
+            DataError: the settings do not allow it, or it was done too often. Names the step and the layer.
         """
-        where = self._culprit(found.step)
-        epoch, within = divmod(found.step, self.supply.an_epoch)
-        told = f"the loss became {found.loss} in step {found.step + 1} (epoch {epoch + 1}, step {within + 1}): {where}"
-        if self.settings.on_non_finite == "stop":
+        cause = self._cause(found.step)
+        epoch, step = divmod(found.step, self._data.steps_per_epoch)
+        message = f"the loss became {found.loss} in step {found.step + 1} (epoch {epoch + 1}, step {step + 1}): {cause}"
+        if self._settings.on_non_finite == "stop":
             raise DataError(
-                f"{told}; the checkpoint before it is kept. Lower the learning rate, clip gradients "
-                "(Trainer.clip_norm), look for extreme or missing values that preprocessing lets through, or "
-                "set Trainer.on_non_finite=roll_back"
+                f"{message}; the checkpoint before it is kept. Lower the learning rate, clip gradients "
+                "(Trainer.clip_norm), check the preprocessed features for extreme or missing values, or set "
+                "Trainer.on_non_finite=roll_back"
             )
-        if self._roll_backs == MOST_ROLL_BACKS:
-            raise DataError(f"{told}; rolled back {MOST_ROLL_BACKS} times already, a lower learning rate does not help")
+        if self._rollbacks == MAX_ROLLBACKS:
+            raise DataError(f"{message}; gave up after {MAX_ROLLBACKS} rollbacks, a lower learning rate does not help")
         self._restore()
-        if self.step == self._rolled_back_to:  # from there it went wrong already
+        if self._step == self._rolled_back_to:  # this checkpoint has already led to a non-finite loss
             self._checkpoints.forget_newest()
             self._restore()
-        self._rolled_back_to = self.step
-        self._roll_backs += 1
-        self._slow_down_to(self._slowed / 2)
+        self._rolled_back_to = self._step
+        self._rollbacks += 1
+        self._scale_learning_rate(self._rate_factor / 2)
         self._save()
-        self.progress.say(f"{told}; back to step {self.step:,}, learning rate {self._slowed:g} times what it was")
+        self._progress.say(
+            f"{message}; back to step {self._step:,} with {self._rate_factor:g} times the initial learning rate"
+        )
 
-    def _culprit(self, step: int) -> str:
-        """Trains again from the newest checkpoint to just before the step, and looks at it."""
+    def _cause(self, step: int) -> str:
+        """Train again from the newest checkpoint up to the step, and describe what is non-finite in it."""
         self._restore()
-        share = self.supply.share
-        for whole, batches, last in self.supply.starting(self.step):
-            count = min(whole, step - self.step)
+        batch_size = self._data.rows_per_replica
+        for full_batches, batches, last in self._data.starting_at(self._step):
+            count = min(full_batches, step - self._step)
             if count:
-                self._called(batches, 0, count)
-                self.step += count
-            if self.step == step:
-                batch = last if count == whole else batches
-                rows = slice(None) if count == whole else slice(count * share, (count + 1) * share)
-                return non_finite.culprit(self.model, _rows(self._replicas.first(batch), rows))
+                self._call(batches, 0, count)
+                self._step += count
+            if self._step == step:
+                chunk, first = (last, 0) if count == full_batches else (batches, count * batch_size)
+                chunk = self._replicas.first_local(chunk)
+                batch = tf.nest.map_structure(operator.itemgetter(slice(first, first + batch_size)), chunk)
+                return non_finite.describe_cause(self._model, batch)
             if last is not None:
-                self._loop.last_step(last)
-                self.step += 1
+                self._train_steps.run_one(last)
+                self._step += 1
+        raise AssertionError("the training data repeats without end")
 
-    def _slow_down_to(self, factor: float) -> None:
-        self._rate.slow_down(factor)
-        if factor != self._slowed:
-            self._slowed = factor
-            self._loop = self._new_loop()
+    def _scale_learning_rate(self, factor: float) -> None:
+        self._learning_rate.scale(factor)
+        if factor != self._rate_factor:
+            self._rate_factor = factor
+            self._train_steps = self._new_train_steps()  # traced functions keep a schedule unchanged
 
-    # What it is made of
+    # Parts
 
-    def _new_loop(self) -> Loop:
-        supply = self.supply
-        return Loop(self.model, self._replicas, supply.share, supply.at_once, self._class_weights, self._gradients)
+    def _new_train_steps(self) -> TrainSteps:
+        return TrainSteps(
+            self._model,
+            self._replicas,
+            self._data.rows_per_replica,
+            self._data.batches_per_chunk,
+            self._class_weights,
+            self._gradients,
+        )
 
-    def _measuring(self) -> Evaluation | None:
-        split = self.settings.eval_split
-        if not split or split not in self.job.examples.splits:
+    def _new_evaluation(self) -> Evaluation | None:
+        if self._job.eval_split is None:
             return None
         data = dataset(
-            self.job.examples,
-            split,
-            self.job.preprocessing,
-            batch_size=max(self.settings.batch_size, 1024),
-            work_dir=self.job.work_dir,
+            self._job.examples,
+            self._job.eval_split,
+            self._job.preprocessing,
+            batch_size=max(self._settings.batch_size, MIN_EVALUATION_BATCH),
+            work_dir=self._job.work_dir,
         )
-        return Evaluation(self.model, self._replicas, data)
-
-    def _log_folder(self) -> Any:
-        if not self.settings.tensorboard or not self._replicas.chief:
-            return None
-        return self.job.log_dir
+        return Evaluation(self._model, self._replicas, data)
 
 
-def _rows(chunk: Chunk, rows: slice) -> Chunk:
-    return tf.nest.map_structure(lambda tensor: tensor[rows], chunk)
+def _metrics(model: keras.Model) -> dict[str, Any]:
+    """Return the metrics of the model except the loss, as numbers or lists of numbers."""
+    values = {name: np.asarray(value) for name, value in model.get_metrics_result().items() if name != "loss"}
+    return {name: value.astype(float).tolist() for name, value in values.items()}
 
 
-def _figures(model: keras.Model) -> dict[str, Any]:
-    """The metrics of an epoch, but for the loss: numbers, or lists of them."""
-    figures = {name: np.asarray(value) for name, value in model.get_metrics_result().items() if name != "loss"}
-    return {name: value.astype(float).tolist() for name, value in figures.items()}
-
-
-def _jit(settings: Any, prepared: Prepared) -> Any:
-    """Whether to compile, as far as it is decided before the first step."""
+def _jit_compile(job: Job, prepared: Prepared) -> bool | Literal["auto"]:
+    """Return whether to compile with XLA, or "auto" if the first steps decide."""
+    settings, data = job.settings, prepared.data
     if settings.jit_compile != "auto":
         return settings.jit_compile
-    texts = any(spec.dtype == tf.string for spec in tf.nest.flatten(prepared.supply.element_spec))
-    impossible = texts or prepared.supply.varies or prepared.replicas.count > 1
-    # A choice by the clock is not the same every time.
-    return False if impossible or settings.deterministic else "auto"
+    has_strings = any(spec.dtype == tf.string for spec in tf.nest.flatten(data.element_spec))
+    is_impossible = has_strings or data.has_varying_shapes or prepared.replicas.count > 1
+    # Decisions by measured time differ between runs.
+    return False if is_impossible or settings.deterministic else "auto"

@@ -1,1 +1,1 @@
-"""How hyperparameters are searched: what `kerasline.components.tuner.component` is made of."""
+"""Tuner: the search for the best hyperparameters."""

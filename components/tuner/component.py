@@ -1,42 +1,59 @@
-"""Tuner: searches the hyperparameters with which a model becomes best."""
+"""Tuner: searches for the hyperparameters of the best model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
-
-from annotated_types import Gt
+from collections.abc import Mapping
+from typing import Any
 
 from kerasline.components.core.artifacts import Examples, Hyperparameters, Preprocessing, Report
-from kerasline.components.core.component import Component, Context, Input, Output, Parameter
+from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import KeraslineError, ParameterError
-from kerasline.components.trainer.metric_direction import less_is_better
-from kerasline.components.tuner.space import Dimension, check, parts
+from kerasline.components.tuner.settings import TunerSettings
+from kerasline.components.tuner.space import check_names, split_values
 
-Positive = Annotated[int, Gt(0)]
+# Parameters of Trainer that need a process of their own for each training.
+UNSUPPORTED = ("deterministic", "distribution", "gpu_memory_limit")
 
 
 class Tuner(Component):
-    """Builds and trains the model with one set of values after the other, and keeps the best.
+    """Trains models with different hyperparameters and returns the best ones.
 
-    Its output `best` is an input of ModelBuilder and Trainer.
+    The output `best` is an input of ModelBuilder and Trainer.
 
-    Parameters:
-        space: what is searched: `{"units": {"int": [16, 256], "log": true}}`; names as `hp` of the
-            function has them, or `Trainer.NAME` for a Trainer's parameter. See `kerasline.components.tuner.space`.
-        function, description, hyperparameters: as ModelBuilder takes them.
-        trainer: parameters of the Trainer, by name, that are the same in all trials.
-        objective: a figure of an epoch, on the split that the Trainer measures.
-        direction: "minimize" or "maximize"; by the objective's name when left out.
-        trials: how many sets are tried.
-        sampler: "tpe", which learns from the trials before, or "random".
-        pruner: what ends trials early that will not be best: "hyperband", "median" or None.
-        parallel: trials side by side, as Beam's workers.
-        seed: of what is proposed, of the models' weights and of the order of the rows.
+    Args:
+        examples: the examples to train and evaluate on.
+        preprocessing: the output of Transform.
+
+        space: the values to search, by name: `{"units": {"int": [16, 256], "log": true}}`. A name is a key of `hp` in
+            `build_model(inputs, hp)`, or `Trainer.NAME` for a parameter of Trainer. See
+            `kerasline.components.tuner.space.Dimension`.
+        function: see ModelBuilder.
+        description: see ModelBuilder.
+        hyperparameters: see ModelBuilder. Those in `space` take precedence. Defaults to `{}`.
+        trainer: parameters of Trainer, by name, for all trials. Defaults to `{}`.
+        objective: metric to optimize. Defaults to `"val_loss"`.
+        direction: `"minimize"` or `"maximize"`. By default it is inferred from the name of the metric.
+        trials: number of trials. Defaults to 20.
+        sampler: `"tpe"`, which learns from earlier trials, or `"random"`. Defaults to `"tpe"`.
+        pruner: stops unpromising trials early: `"hyperband"`, `"median"` or None. Defaults to `"hyperband"`.
+        parallel: number of trials to run in parallel, as Beam workers. Defaults to 1.
+        seed: seed of the sampler, the initial weights and the row order. Defaults to 0.
+
+    Outputs:
+        best: the best hyperparameters.
+        trials_report: all trials, as a table and a chart.
 
     Raises:
-        ParameterError: a setting cannot be met.
-        DataError: not one trial came to its end.
+        ParameterError: a parameter is invalid.
+        DataError: no trial succeeded.
+
+    >>> kl.Tuner(
+    ...     kl.CsvExampleGen("data.csv"),
+    ...     kl.Transform(kl.CsvExampleGen("data.csv"), features={"x": kl.features.number()}, label="y"),
+    ...     space={"units": {"int": [16, 256], "log": True}, "Trainer.batch_size": {"choice": [32, 64]}},
+    ...     trials=10,
+    ... )
+    <Tuner 'Tuner'>
     """
 
     LIBRARIES = ("tensorflow", "keras", "optuna")
@@ -45,72 +62,37 @@ class Tuner(Component):
     preprocessing: Input[Preprocessing]
     best: Output[Hyperparameters]
     trials_report: Output[Report]
-    space: Parameter[dict[str, Dimension]]
-    function: Parameter[Callable | None] = None
-    description: Parameter[dict[str, Any] | None] = None
-    hyperparameters: Parameter[dict[str, Any]] = {}
-    trainer: Parameter[dict[str, Any]] = {}
-    objective: Parameter[str] = "val_loss"
-    direction: Parameter[Literal["minimize", "maximize"] | None] = None
-    trials: Parameter[Positive] = 20
-    sampler: Parameter[Literal["tpe", "random"]] = "tpe"
-    pruner: Parameter[Literal["hyperband", "median"] | None] = "hyperband"
-    parallel: Parameter[Positive] = 1
-    seed: Parameter[int] = 0
+    settings: Parameters[TunerSettings]
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        check(self.space, f"{self.name}.space")
+        settings = self.settings
+        check_names(settings.space, f"{self.name}.space")
+        for name in UNSUPPORTED:
+            if settings.trainer.get(name):
+                raise ParameterError(f"{self.name}.trainer.{name}: not supported in a search; set it in Trainer itself")
         try:
-            from kerasline.components.tuner import results, search
+            from kerasline.components.tuner import search, trials_report
         except ModuleNotFoundError as error:
             if error.name != "optuna":
                 raise
             raise KeraslineError(f"{self.name} needs Optuna: pip install 'kerasline[tune]'") from error
-        sought = self._search(inputs, context)
-        trials = search.run(sought, self.parallel, context)
-        found = search.best(trials, sought.less)
-        results.write(trials, sought, outputs.trials_report.path)
-        of_model, of_trainer = parts(found.params)
+        journal = (context.state_dir or context.work_dir) / "journal.log"
+        job = search.Search(inputs.examples, inputs.preprocessing, settings, journal, context.work_dir)
+        trials = search.run(job, context)
+        best = search.best_trial(trials, settings)
+        trials_report.write(trials, settings, outputs.trials_report.path)
+        of_model, of_trainer = split_values(best.params)
         outputs.best.write_json(
             Hyperparameters.FILE,
             {
                 "hyperparameters": of_model,
                 "trainer": of_trainer,
-                "objective": self.objective,
-                "value": found.value,
-                "trial": found.number + 1,
+                "objective": settings.objective,
+                "value": best.value,
+                "trial": best.number + 1,
             },
         )
         states = [trial.state.name for trial in trials]
-        counts = {kind: states.count(name) for kind, name in (("pruned", "PRUNED"), ("failed", "FAIL"))}
-        shown = {kind: count for kind, count in counts.items() if count}
-        return {"trials": len(trials), **shown, f"best_{self.objective}": found.value, **found.params}
-
-    def _search(self, inputs: Any, context: Context) -> Any:
-        from kerasline.components.tuner.search import Search
-
-        trainer = {"seed": self.seed, "tensorboard": False, **self.trainer}
-        apart = [name for name in ("deterministic", "distribution", "gpu_memory_limit") if trainer.get(name)]
-        if apart:
-            raise ParameterError(f"{self.name}.trainer.{apart[0]}: not in a search; set it at the Trainer itself")
-        less = less_is_better(self.objective) if self.direction is None else self.direction == "minimize"
-        return Search(
-            inputs.examples,
-            inputs.preprocessing,
-            {
-                "function": self.function,
-                "description": self.description,
-                "hyperparameters": self.hyperparameters,
-                "seed": self.seed,
-            },
-            trainer,
-            self.space,
-            self.objective,
-            less,
-            self.trials,
-            self.sampler,
-            self.pruner,
-            self.seed,
-            (context.state_dir or context.work_dir) / "journal.log",
-            context.work_dir,
-        )
+        counts = {name: states.count(state) for name, state in (("pruned", "PRUNED"), ("failed", "FAIL"))}
+        counts = {name: count for name, count in counts.items() if count}
+        return {"trials": len(trials), **counts, f"best_{settings.objective}": best.value, **best.params}

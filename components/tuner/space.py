@@ -1,4 +1,4 @@
-"""What is searched: a range or a choice for each hyperparameter."""
+"""The search space: a range or a list of choices for each hyperparameter."""
 
 from __future__ import annotations
 
@@ -13,62 +13,72 @@ from kerasline.components.trainer.component import Trainer
 if TYPE_CHECKING:
     import optuna
 
-TRAINER = "Trainer."
+TRAINER_PREFIX = "Trainer."
 
 
 class Dimension(BaseModel):
-    """Values that one hyperparameter may take: one of `int`, `float` and `choice`.
+    """The values that one hyperparameter may take. Exactly one of `int`, `float` and `choice` is set.
 
-    Attributes:
-        whole: `{"int": [16, 256]}`, both included; with `step`, every so many.
-        real: `{"float": [1e-4, 0.1]}`.
-        choice: `{"choice": ["relu", "gelu"]}`.
-        log: whether small ones are tried as closely as large ones.
+    Args:
+        int: `[low, high]`, both included, optionally with `step`.
+        float: `[low, high]`, both included, optionally with `step`.
+        choice: list of values.
+        step: distance between the values of a range.
+        log: whether to search a range on a logarithmic scale. Defaults to False.
+
+    >>> from kerasline.components.tuner.space import Dimension
+    >>> Dimension(int=[16, 256], log=True).int_range
+    (16, 256)
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    whole: tuple[int, int] | None = Field(None, alias="int")
-    real: tuple[float, float] | None = Field(None, alias="float")
+    int_range: tuple[int, int] | None = Field(None, alias="int")
+    float_range: tuple[float, float] | None = Field(None, alias="float")
     choice: list[bool | int | float | str | None] | None = Field(None, min_length=1)
     step: float | None = Field(None, gt=0)
     log: bool = False
 
     @model_validator(mode="after")
     def _checked(self) -> Dimension:
-        if sum(value is not None for value in (self.whole, self.real, self.choice)) != 1:
-            raise ValueError("one of int, float and choice wanted")
-        low, high = self.whole or self.real or (0, 0)
+        if sum(value is not None for value in (self.int_range, self.float_range, self.choice)) != 1:
+            raise ValueError("expected exactly one of int, float and choice")
+        low, high = self.int_range or self.float_range or (0, 0)
         if low > high:
-            raise ValueError(f"the lower end, {low}, lies above the upper, {high}")
+            raise ValueError(f"the lower bound {low} is greater than the upper bound {high}")
         if self.log and (self.choice is not None or low <= 0 or self.step):
-            raise ValueError("log wants a range above 0, without a step")
+            raise ValueError("log requires a range above 0 without a step")
         return self
 
-    def suggested(self, trial: optuna.Trial, name: str) -> Any:
-        if self.whole is not None:
-            return trial.suggest_int(name, *self.whole, step=int(self.step or 1), log=self.log)
-        if self.real is not None:
-            return trial.suggest_float(name, *self.real, step=self.step, log=self.log)
+    def suggest(self, trial: optuna.Trial, name: str) -> Any:
+        """Return the value that Optuna suggests for a trial."""
+        if self.int_range is not None:
+            return trial.suggest_int(name, *self.int_range, step=int(self.step or 1), log=self.log)
+        if self.float_range is not None:
+            return trial.suggest_float(name, *self.float_range, step=self.step, log=self.log)
+        assert self.choice is not None
         return trial.suggest_categorical(name, self.choice)
 
 
-def check(space: Mapping[str, Dimension], where: str) -> None:
-    """Whether names that begin with "Trainer." are a Trainer's parameters.
+def check_names(space: Mapping[str, Dimension], where: str) -> None:
+    """Check that names beginning with "Trainer." are parameters of Trainer.
 
     Raises:
-        ParameterError: one is not, or nothing is searched.
+        ParameterError: there is no such parameter, or the space is empty.
     """
     if not space:
-        raise ParameterError(f"{where}: nothing to search; name a hyperparameter and its values")
+        raise ParameterError(f"{where}: empty; expected at least one hyperparameter and its values")
     known = Trainer.spec().parameters
     for name in space:
-        parameter = name.removeprefix(TRAINER)
-        if name.startswith(TRAINER) and parameter not in known:
+        parameter = name.removeprefix(TRAINER_PREFIX)
+        if name.startswith(TRAINER_PREFIX) and parameter not in known:
             raise ParameterError(f"{where}.{name}: Trainer has no such parameter; {nearest(parameter, known)}")
 
 
-def parts(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is the model's, and what is the Trainer's, by their names there."""
-    trainer = {key.removeprefix(TRAINER): value for key, value in values.items() if key.startswith(TRAINER)}
-    return {key: value for key, value in values.items() if not key.startswith(TRAINER)}, trainer
+def split_values(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the hyperparameters of the model and the parameters of Trainer, the latter without their prefix."""
+    of_model = {name: value for name, value in values.items() if not name.startswith(TRAINER_PREFIX)}
+    of_trainer = {
+        name.removeprefix(TRAINER_PREFIX): value for name, value in values.items() if name.startswith(TRAINER_PREFIX)
+    }
+    return of_model, of_trainer

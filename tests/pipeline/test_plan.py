@@ -62,7 +62,7 @@ def test_plan_tells_memory_time_and_choices_and_trains_nothing(cli, recipe, tmp_
 @pytest.mark.slow
 def test_plan_for_a_device_that_is_not_here(cli, recipe, tmp_path):
     done = cli("plan", recipe, "--root", "root", "--device", "h100", "--json", "plan.json")
-    assert "NVIDIA H100: 80.0 GiB" in done.stdout and "a rough guess: that device is not here" in done.stdout
+    assert "NVIDIA H100: 80.0 GiB" in done.stdout and "a rough estimate: the device is not on this machine" in done.stdout
     assert not json.loads((tmp_path / "plan.json").read_text())["measured"]
 
 
@@ -70,8 +70,8 @@ def test_plan_for_a_device_that_is_not_here(cli, recipe, tmp_path):
     ("more", "told"),
     [
         (["--device", "h3"], "error: --device h3: no such device is known; known: A10,"),
-        (["--device", "gpu"], "error: Trainer.device: 'gpu' asked for, and TensorFlow finds none here"),
-        (["--node", "Trainr"], "error: --node: name the Trainer to plan: Trainer"),
+        (["--device", "gpu"], "error: Trainer.device: 'gpu' is not available, TensorFlow finds no GPUs"),
+        (["--node", "Trainr"], "error: --node: expected the name of a Trainer, one of Trainer, received Trainr"),
         (["--set", "Trainer.batch_sise=3"], "error: Trainer.batch_sise: no such parameter; did you mean 'batch_size'?"),
     ],
 )

@@ -1,8 +1,8 @@
 """The states of Keras's own preprocessing layers.
 
-They are what the layer's `adapt()` computes, except that what is missing (NaN; "" and -1 in
-vocabularies) and what is infinite is left out, and that bin boundaries are values of the data, each
-once. Vocabularies are in Keras's order: by count, ties by value, both descending.
+They equal the results of the layer's `adapt()`, except that missing values (NaN; "" and -1 in vocabularies) and infinite
+ones are left out, and that bin boundaries are distinct values of the data. Vocabularies are in Keras's order: descending
+by count, then by value.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from kerasline.components.core.keras_compat import lookup_layer, split_into_tokens
 from kerasline.components.data.accumulators import Accumulator
 from kerasline.components.data.accumulators.moments import Moments
 from kerasline.components.data.accumulators.quantiles import Quantiles
@@ -20,7 +21,7 @@ from kerasline.components.data.accumulators.vocabulary import Vocabulary
 
 
 class Adapter(Protocol):
-    """The protocol of `kerasline.components.preprocessing.adaptation`, for layers that lack it."""
+    """Implements the protocol of `kerasline.components.preprocessing.adaptation` for a layer of Keras."""
 
     @staticmethod
     def new_state(layer: Any) -> Accumulator | None: ...
@@ -36,7 +37,7 @@ class _Normalization:
 
     @staticmethod
     def set_state(layer: layers.Normalization, state: Moments) -> None:
-        seen = np.asarray(state.count) > 0  # of nothing, the state of a fresh layer
+        seen = np.asarray(state.count) > 0  # without data, keep the state of a new layer
         layer.adapt_mean.assign(np.reshape(state.mean, layer.adapt_mean.shape))
         variance = np.where(seen, state.variance, 1.0)
         layer.adapt_variance.assign(np.reshape(variance, layer.adapt_variance.shape))
@@ -55,7 +56,7 @@ class _Discretization:
 
 
 class BinBoundaries(Quantiles):
-    """Boundaries of so many bins at equal ranks; fewer where a value fills several bins."""
+    """Boundaries of bins at equal ranks. There are fewer if a value fills several bins."""
 
     def __init__(self, bins: int) -> None:
         super().__init__()
@@ -77,8 +78,8 @@ class _Lookup:
     @staticmethod
     def set_state(layer: Any, state: Vocabulary) -> None:
         words, documents = state.values(), state.documents()
-        if not words:  # which Keras refuses
-            words, documents = [_never_there(layer)], None if documents is None else np.zeros(1)
+        if not words:  # Keras refuses an empty vocabulary
+            words, documents = [_impossible_value(layer)], None if documents is None else np.zeros(1)
         if documents is None:
             layer.set_vocabulary(words)
         else:  # Keras's formula: log(1 + rows / (1 + rows with the value))
@@ -88,7 +89,7 @@ class _Lookup:
 class _TextVectorization(_Lookup):
     @staticmethod
     def new_state(layer: layers.TextVectorization) -> Tokens | None:
-        lookup = layer._lookup_layer
+        lookup = lookup_layer(layer)
         if _has_vocabulary(lookup):
             return None
         config = {**layer.get_config(), "name": None}  # names count up within a process
@@ -104,7 +105,7 @@ class Tokens(Vocabulary):
 
     def add(self, texts: np.ndarray) -> None:
         splitter = layers.TextVectorization.from_config(self._config)
-        super().add(splitter._preprocess(np.asarray(texts)))
+        super().add(split_into_tokens(splitter, np.asarray(texts)))
 
 
 _ADAPTERS: dict[type, type[Adapter]] = {
@@ -117,17 +118,20 @@ _ADAPTERS: dict[type, type[Adapter]] = {
 
 
 def adapter(layer: keras.layers.Layer) -> type[Adapter] | None:
-    """How a layer of Keras's is adapted; None for one that needs no data."""
+    """Return the adapter of a layer of Keras, or None if it needs no data."""
     return next((how for kind, how in _ADAPTERS.items() if isinstance(layer, kind)), None)
 
 
 def _reduced_axes(layer: layers.Normalization) -> tuple[int, ...]:
-    kept = layer._keep_axis if layer.built else ()
-    return tuple(axis for axis in range(len(layer._build_input_shape or ())) if axis not in kept)
+    if not layer.built:
+        return ()
+    rank = len(layer.get_build_config()["input_shape"])
+    kept = {axis % rank for axis in layer.axis}
+    return tuple(axis for axis in range(rank) if axis not in kept)
 
 
 def _has_mean(layer: layers.Normalization) -> bool:
-    """Whether its mean was given or computed; a fresh layer has 0, and 1 for the variance."""
+    """Return whether the mean was passed or computed. A new layer has mean 0 and variance 1."""
     if layer.input_mean is not None or not layer.built:
         return layer.input_mean is not None
     mean, variance = np.asarray(layer.adapt_mean), np.asarray(layer.adapt_variance)
@@ -137,15 +141,15 @@ def _has_mean(layer: layers.Normalization) -> bool:
 def _vocabulary_options(layer: Any) -> dict[str, Any]:
     room = None if layer.max_tokens is None else layer.max_tokens - len(layer.get_vocabulary())
     return {
-        "most": room,
-        "left_out": ("", -1, layer.mask_token, layer.oov_token),
-        "as_lines": True,
-        "counts_documents": layer.output_mode == "tf_idf",
+        "max_size": room,
+        "excluded": ("", -1, layer.mask_token, layer.oov_token),
+        "single_lines": True,
+        "count_documents": layer.output_mode == "tf_idf",
     }
 
 
-def _never_there(layer: Any) -> Any:
-    """A value for the vocabulary of a column that has none, so that all is out of it."""
+def _impossible_value(layer: Any) -> Any:
+    """Return the only value of the vocabulary of a column without values. No real value equals it."""
     return int(np.iinfo(np.int64).min) if isinstance(layer, layers.IntegerLookup) else "[no value]"
 
 

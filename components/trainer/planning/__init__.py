@@ -1,1 +1,1 @@
-"""What training will cost, told before it begins: memory, arithmetic and time."""
+"""Estimates of what a training needs, before it starts: memory, floating-point operations and time."""

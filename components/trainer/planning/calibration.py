@@ -1,8 +1,9 @@
-"""How long a step takes, from running it for seconds on rows that are made up."""
+"""The duration of a training step, measured for some seconds on synthetic rows."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasline.components.trainer.loop import Loop
 from kerasline.components.trainer.replicas import Replicas
+from kerasline.components.trainer.train_steps import TrainSteps
 
 SECONDS = 2.0
 BATCHES = 8
@@ -19,12 +20,12 @@ BATCHES = 8
 
 @dataclass(frozen=True)
 class Calibration:
-    """Measured times.
+    """Measured durations.
 
     Attributes:
-        first_seconds: of the first call: tracing and compiling.
-        step_seconds: of one step after it.
-        forward_seconds: of evaluating a batch of the same size.
+        first_seconds: seconds of the first call, which traces and compiles.
+        step_seconds: seconds of each later step.
+        forward_seconds: seconds of evaluating a batch of the same size.
     """
 
     first_seconds: float
@@ -37,43 +38,52 @@ def calibrate(
     element_spec: Any,
     batch_size: int,
     *,
-    compiled: bool = False,
+    jit_compile: bool = False,
     seconds: float = SECONDS,
 ) -> Calibration:
-    """Trains the model, in place, for some seconds.
+    """Train a model, in place, for some seconds, and measure it.
 
     Args:
-        model: compiled and built, its optimizer too.
-        element_spec: of a batch: features by name, label and perhaps weight.
-        compiled: with XLA.
+        model: compiled and built, including its optimizer.
+        element_spec: TensorSpecs of a batch: features by name, label and possibly weight.
+        batch_size: number of rows per step.
+        jit_compile: whether to compile with XLA. Defaults to False.
+        seconds: approximate duration of the measurement. Defaults to 2.
     """
-    chunk = tf.nest.map_structure(lambda spec: _made_up(spec, BATCHES * batch_size), element_spec)
-    loop = Loop(model, Replicas(tf.distribute.get_strategy()), batch_size, BATCHES)
-    began = time.perf_counter()
-    loop.steps(chunk, 0, 1, compiled=compiled).numpy()
-    first = time.perf_counter() - began
-    step = _median(lambda: loop.steps(chunk, 0, 1, compiled=compiled).numpy(), seconds / 4)
+    chunk = tf.nest.map_structure(lambda spec: _synthetic(spec, BATCHES * batch_size), element_spec)
+    steps = TrainSteps(model, Replicas(tf.distribute.get_strategy()), batch_size, BATCHES)
+
+    def run(count: int) -> None:
+        steps.run(chunk, 0, count, jit_compile=jit_compile).numpy()
+
+    start = time.perf_counter()
+    run(1)
+    first = time.perf_counter() - start
+    step = _median_seconds(lambda: run(1), seconds / 4)
     count = max(1, min(BATCHES, round(seconds / 8 / step)))
-    step = _median(lambda: loop.steps(chunk, 0, count, compiled=compiled).numpy(), seconds / 2) / count
+    step = _median_seconds(lambda: run(count), seconds / 2) / count
     batch = tf.nest.map_structure(lambda tensor: tensor[:batch_size], chunk)
     forward = tf.function(model.test_step)
     forward(batch)
-    return Calibration(first, step, _median(lambda: forward(batch), seconds / 4))
+    return Calibration(first, step, _median_seconds(lambda: forward(batch), seconds / 4))
 
 
-def _median(call: Any, seconds: float) -> float:
-    """The middle of the times that fit into some seconds, and of three at least."""
-    times, until = [], time.perf_counter() + seconds
-    while len(times) < 3 or time.perf_counter() < until:
-        began = time.perf_counter()
+def _median_seconds(call: Callable[[], Any], seconds: float) -> float:
+    """Return the median duration of the calls that fit into `seconds`, but of at least three."""
+    durations: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(durations) < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
         call()
-        times.append(time.perf_counter() - began)
-    return float(np.median(times))
+        durations.append(time.perf_counter() - start)
+    return float(np.median(durations))
 
 
-def _made_up(spec: tf.TensorSpec, rows: int) -> tf.Tensor:
-    """Numbers about zero; of whole ones 0 and 1, classes and words that there are in any vocabulary. All the
-    same would be learned in a few steps, and numbers next to nothing take longer."""
+def _synthetic(spec: tf.TensorSpec, rows: int) -> tf.Tensor:
+    """Return normally distributed floats, or the integers 0 and 1, which are valid as classes and as tokens.
+
+    Constant rows would be learned in a few steps, after which numbers near zero slow the arithmetic down.
+    """
     shape = [rows, *(size or 1 for size in spec.shape[1:])]
     if spec.dtype.is_floating:
         return tf.random.stateless_normal(shape, [0, 1], dtype=spec.dtype)

@@ -1,4 +1,4 @@
-"""Whether a training fits a device, and with how many rows a step."""
+"""The memory that a training needs, and the largest batch size that fits a device."""
 
 from __future__ import annotations
 
@@ -7,74 +7,81 @@ from dataclasses import dataclass
 import keras
 
 from kerasline.components.models.costs import LENGTH, Costs, model_costs
+from kerasline.components.models.precision import Precision
 
-# TensorFlow, its kernels and this program, beside the model: measured, resident after the first step.
+# Memory of TensorFlow, its kernels and this program without a model: measured, resident after the first step.
 RUNTIME_BYTES = {"cpu": 700 << 20, "gpu": 1200 << 20}
 
 
 @dataclass(frozen=True)
-class Need:
-    """What a training takes of a device.
+class MemoryNeed:
+    """The memory that a training needs.
 
     Attributes:
-        costs: of a step of `batch_size` rows.
-        batch_size: rows a step.
-        runtime_bytes: beside the model.
-        bytes_a_row: by which each further row makes it more.
+        costs: costs of a step.
+        batch_size: number of rows per step.
+        runtime_bytes: memory of the runtime.
+        bytes_per_row: memory that each additional row needs.
     """
 
     costs: Costs
     batch_size: int
     runtime_bytes: int
-    bytes_a_row: float
+    bytes_per_row: float
 
     @property
     def total_bytes(self) -> int:
         return self.costs.memory_bytes + self.runtime_bytes
 
     def largest_batch(self, memory_bytes: int) -> int:
-        """The most rows a step that fit; 0 where not even one does.
+        """Return the largest batch size that fits, or 0 if not even one row fits.
 
-        Activations grow with the rows by the same for each, from what two batches take.
+        Activations grow linearly with the batch size.
         """
         costs = self.costs
-        lasting = costs.weight_bytes + costs.optimizer_bytes + self.runtime_bytes
-        fixed = costs.activation_bytes + costs.input_bytes - self.bytes_a_row * self.batch_size
-        if lasting + costs.gradient_bytes > memory_bytes or self.bytes_a_row <= 0:
+        constant = costs.weight_bytes + costs.optimizer_bytes + self.runtime_bytes
+        fixed = costs.activation_bytes + costs.input_bytes - self.bytes_per_row * self.batch_size
+        if constant + costs.gradient_bytes > memory_bytes or self.bytes_per_row <= 0:
             return 0
-        return max(0, int((memory_bytes - lasting - max(fixed, 0)) / self.bytes_a_row))
+        return max(0, int((memory_bytes - constant - max(fixed, 0)) / self.bytes_per_row))
 
 
-def need(model: keras.Model, batch_size: int, kind: str, *, precision: str = "float32", length: int = LENGTH) -> Need:
-    """Traces steps of two batches.
+def memory_need(
+    model: keras.Model, batch_size: int, kind: str, *, precision: Precision = "float32", length: int = LENGTH
+) -> MemoryNeed:
+    """Estimate the memory that training needs, by tracing steps of two batch sizes.
 
     Args:
-        kind: of the device, cpu or gpu.
+        model: the model.
+        batch_size: number of rows per step.
+        kind: kind of the device, "cpu" or "gpu".
+        precision: precision of the training. Defaults to float32.
+        length: length of inputs whose length varies. Defaults to 128.
     """
-    other = max(2 * batch_size, 2)
+    larger_size = max(2 * batch_size, 2)
     costs = model_costs(model, batch_size, precision=precision, length=length)
-    larger = model_costs(model, other, precision=precision, length=length)
+    larger = model_costs(model, larger_size, precision=precision, length=length)
     more = larger.activation_bytes + larger.input_bytes - costs.activation_bytes - costs.input_bytes
-    return Need(costs, batch_size, RUNTIME_BYTES[kind], more / (other - batch_size))
+    return MemoryNeed(costs, batch_size, RUNTIME_BYTES[kind], more / (larger_size - batch_size))
 
 
-def would_have_said(model: keras.Model, batch_size: int, precision: str, device: str) -> str:
-    """What to say when memory ran out: what was needed, what there is, and what would fit."""
-    from kerasline.components.trainer.planning import devices
+def describe_shortage(model: keras.Model, batch_size: int, precision: Precision, device: str) -> str:
+    """Return a message for when memory ran out: what is needed, what is available, and what would fit."""
+    from kerasline.components.trainer.planning.hardware import local_device
 
-    here = devices.at_hand(device)
-    needed = need(model, batch_size, here.kind, precision=precision)
-    fits = needed.largest_batch(here.memory_bytes)
-    advice = f"the largest batch_size that fits is about {fits:,}" if fits else "not even one row a step fits"
+    available = local_device(device)
+    need = memory_need(model, batch_size, available.kind, precision=precision)
+    largest = need.largest_batch(available.memory_bytes)
+    advice = f"the largest batch_size that fits is about {largest:,}" if largest else "not even one row per step fits"
     return (
-        f"a step of {batch_size:,} rows takes about {gib(needed.total_bytes)} in {precision}, "
-        f"{here.name} has {gib(here.memory_bytes)}; {advice}; mixed precision, Trainer.rematerialize=true or "
-        "accumulate_steps with a smaller batch_size take less (see `plan`)"
+        f"a step of {batch_size:,} rows needs about {format_bytes(need.total_bytes)} in {precision}, {available.name} "
+        f"has {format_bytes(available.memory_bytes)}; {advice}; to need less, use mixed precision, "
+        "Trainer.rematerialize=true or accumulate_steps with a smaller batch_size (see `plan`)"
     )
 
 
-def gib(size: float) -> str:
-    """Bytes for people."""
+def format_bytes(size: float) -> str:
+    """Return a number of bytes as text: "1.5 GiB", "20 MiB", "700 KiB"."""
     if size >= 2**30:
         return f"{size / 2**30:.1f} GiB"
     return f"{size / 2**20:.0f} MiB" if size >= 10 << 20 else f"{size / 2**10:,.0f} KiB"

@@ -1,40 +1,39 @@
-"""The plan of a training: what it needs, how long it takes, and what each choice would change."""
+"""The plan of a training: its memory, its duration, and how alternatives would change them."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import tensorflow as tf
 
+from kerasline.components.models.precision import Precision
 from kerasline.components.trainer.job import Job
 from kerasline.components.trainer.planning.calibration import Calibration, calibrate
-from kerasline.components.trainer.planning.devices import PRECISIONS, Device
-from kerasline.components.trainer.planning.memory import Need, need
+from kerasline.components.trainer.planning.hardware import PRECISIONS, Device
+from kerasline.components.trainer.planning.memory import MemoryNeed, memory_need
 from kerasline.components.trainer.preparation import Prepared, prepare
 
-# Of a device that is not here: the share of its peak that training reaches is unknown, and this is a guess
-# between a small model's hundredth and the half that large transformers reach (Chowdhery et al., "PaLM",
-# 2022, section 4.1, reports 0.46).
+# The share of a device's peak that training reaches is unknown for a device of another machine. This is a guess between
+# the 0.01 of small models and the 0.46 of large transformers (Chowdhery et al., "PaLM", 2022, section 4.1).
 GUESSED_SHARE_OF_PEAK = 0.3
-# However fast the device: the launches of a small step's kernels.
-LAUNCH_SECONDS_A_STEP = 0.3e-3
+# Lower bound from the kernel launches of a small step, however fast the device.
+LAUNCH_SECONDS_PER_STEP = 0.3e-3
 REPLICAS = (2, 4, 8)
-ACCUMULATED = 4
+ACCUMULATED_STEPS = 4
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to train, and what it takes of each device.
+    """One way to train, and what it needs.
 
     Attributes:
-        name: for people.
-        memory_bytes: of one device.
-        fits: whether that is there.
-        largest_batch: the most rows a step, of one device.
-        seconds: of the whole training; None where nobody knows.
+        name: description for people.
+        memory_bytes: memory of one device.
+        fits: whether the device has that much memory.
+        largest_batch: largest number of rows per step on one device.
+        seconds: duration of the whole training, or None if unknown.
         need: the parts of the memory.
     """
 
@@ -43,30 +42,37 @@ class Choice:
     fits: bool
     largest_batch: int
     seconds: float | None
-    need: Need
+    need: MemoryNeed
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What training will take.
+    """What a training needs.
 
     Attributes:
-        parameters: of the model; trainable ones apart.
-        precision: that the Trainer's settings choose.
-        steps, epochs, rows: of the training; rows an epoch.
-        flops: of the whole training.
-        seconds: of the whole training, of which `first_seconds` go to tracing and compiling and
-            `evaluation_seconds` to the other split.
-        measured: whether on the device itself; else guessed from its peak.
-        precisions: what the model takes in each.
-        choices: other ways, the first one as the settings are.
+        model: name of the model.
+        parameters: number of parameters.
+        trainable_parameters: number of trainable parameters.
+        device: the device.
+        precision: the precision that the settings choose.
+        batch_size: number of rows per step.
+        steps: total number of steps.
+        epochs: number of epochs.
+        rows: number of rows per epoch.
+        flops: floating-point operations of the whole training.
+        seconds: duration of the whole training, or None if unknown.
+        first_seconds: the part of it for tracing and compilation.
+        evaluation_seconds: the part of it for evaluation.
+        measured: whether durations were measured on the device. Otherwise they are guessed from its peak.
+        precisions: what the training needs in each precision.
+        choices: alternatives. The first one has the settings as they are.
     """
 
     model: str
     parameters: int
     trainable_parameters: int
     device: Device
-    precision: str
+    precision: Precision
     batch_size: int
     steps: int
     epochs: float
@@ -80,40 +86,39 @@ class Plan:
     choices: list[Choice]
 
     def as_json(self) -> dict[str, Any]:
-        """As `plan --json` writes it."""
+        """Return the content of the file that `plan --json` writes."""
         return dataclasses.asdict(self)
 
 
 def plan(job: Job, device: Device) -> Plan:
-    """Makes the plan of a job.
+    """Plan a job without training its model. A copy of the model is calibrated on synthetic rows.
 
     Args:
-        job: nothing is trained: its model is calibrated on rows that are made up.
-        device: at hand, or a well-known one.
+        job: the training.
+        device: a device of this machine, or a well-known one.
 
     Raises:
-        KeraslineError: as training would.
+        KeraslineError: the same error that training would raise.
     """
     return _Planner(job, device).plan()
 
 
 class _Planner:
     def __init__(self, job: Job, device: Device) -> None:
-        settings = SimpleNamespace(**{**vars(job.settings), "distribution": "none", "accumulate_steps": 1})
-        if not device.here:  # its steps are traced on the CPU
-            settings.device, settings.gpu_memory_limit = "cpu", None
+        settings = dataclasses.replace(job.settings, distribution="none", accumulate_steps=1)
+        if not device.is_local:  # its steps are traced on the CPU
+            settings = dataclasses.replace(settings, device="cpu", gpu_memory_limit=None)
         self.job, self.device = dataclasses.replace(job, settings=settings), device
         self.batch_size, self.first_seconds = settings.batch_size, 0.0
-        base = self._prepared(settings.precision)
-        self.base, self.precision = base, base.precision
-        if not device.here and settings.precision == "auto":
+        self.base = self._prepare()
+        self.precision = self.base.precision
+        if not device.is_local and settings.precision == "auto":
             self.precision = "mixed_bfloat16" if "mixed_bfloat16" in device.peak else "mixed_float16"
-        supply = base.supply
-        self.steps = settings.steps or supply.an_epoch * (settings.epochs or 1)
-        self.epochs = self.steps / supply.an_epoch
+        steps_per_epoch = self.base.data.steps_per_epoch
+        self.steps = settings.steps or steps_per_epoch * (settings.epochs or 1)
+        self.epochs = self.steps / steps_per_epoch
         self.rows = job.examples.rows(settings.split)
-        measured = settings.eval_split if settings.eval_split in job.examples.splits else None
-        self.measured_rows = job.examples.rows(measured) if measured else 0
+        self.evaluated_rows = job.examples.rows(job.eval_split) if job.eval_split else 0
 
     def plan(self) -> Plan:
         model = self.base.model
@@ -134,70 +139,62 @@ class _Planner:
             seconds=chosen.seconds,
             first_seconds=self.first_seconds,
             evaluation_seconds=self._evaluation_seconds(calibration) if calibration else 0.0,
-            measured=self.device.here,
+            measured=self.device.is_local,
             precisions=[choice for choice, _ in by_precision.values()],
-            choices=[dataclasses.replace(chosen, name="as it is set"), *self._others(chosen)],
+            choices=[dataclasses.replace(chosen, name="current settings"), *self._alternatives(chosen)],
         )
 
-    def _others(self, chosen: Choice) -> list[Choice]:
-        again, _ = self._choice("rematerialized", self.precision, rematerialize=True)
-        others = [again]
-        if self.batch_size >= ACCUMULATED:
-            part = self.batch_size // ACCUMULATED
-            less, _ = self._choice(f"{ACCUMULATED} steps of {part} rows accumulated", self.precision, part)
-            more = less.seconds * ACCUMULATED if less.seconds is not None else None
-            others.append(dataclasses.replace(less, seconds=more))
-        others += [self._shared(chosen, count) for count in REPLICAS if self.batch_size % count == 0]
-        return others
+    def _alternatives(self, chosen: Choice) -> list[Choice]:
+        alternatives = [self._choice("rematerialized", self.precision, rematerialize=True)[0]]
+        if self.batch_size >= ACCUMULATED_STEPS:
+            rows = self.batch_size // ACCUMULATED_STEPS
+            name = f"{ACCUMULATED_STEPS} steps of {rows} rows accumulated"
+            accumulated, _ = self._choice(name, self.precision, batch_size=rows)
+            seconds = accumulated.seconds * ACCUMULATED_STEPS if accumulated.seconds is not None else None
+            alternatives.append(dataclasses.replace(accumulated, seconds=seconds))
+        return alternatives + [self._replicated(chosen, count) for count in REPLICAS if self.batch_size % count == 0]
 
-    def _choice(
-        self, name: str, precision: str, batch_size: int | None = None, *, rematerialize: Any = None
-    ) -> tuple[Choice, Calibration | None]:
-        rows = batch_size or self.batch_size
-        prepared = self._prepared(precision, rows, rematerialize)
-        needed = need(prepared.model, rows, self.device.kind, precision=precision)
-        calibration = self._calibrated(prepared, rows) if self.device.here else None
-        seconds = self._seconds(needed, precision, calibration)
-        return self._told(name, needed, seconds), calibration
+    def _choice(self, name: str, precision: Precision, **changes: Any) -> tuple[Choice, Calibration | None]:
+        prepared = self._prepare(precision=precision, **changes)
+        rows = changes.get("batch_size", self.batch_size)
+        need = memory_need(prepared.model, rows, self.device.kind, precision=precision)
+        calibration = self._calibrate(prepared, rows) if self.device.is_local else None
+        return self._as_choice(name, need, self._seconds(need, precision, calibration)), calibration
 
-    def _shared(self, chosen: Choice, count: int) -> Choice:
-        """So many replicas, each with its share of the rows; what they exchange is not counted."""
-        needed = need(self.base.model, self.batch_size // count, self.device.kind, precision=self.precision)
-        alone = self.device.kind == "cpu"  # they have the same cores
-        seconds = chosen.seconds if alone or chosen.seconds is None else chosen.seconds / count
-        return self._told(f"{count} replicas, {self.batch_size // count} rows each", needed, seconds)
+    def _replicated(self, chosen: Choice, count: int) -> Choice:
+        """Return the choice of several replicas that share the rows, without the time to exchange gradients."""
+        rows = self.batch_size // count
+        need = memory_need(self.base.model, rows, self.device.kind, precision=self.precision)
+        shares_cores = self.device.kind == "cpu"
+        seconds = chosen.seconds if shares_cores or chosen.seconds is None else chosen.seconds / count
+        return self._as_choice(f"{count} replicas, {rows} rows each", need, seconds)
 
-    def _told(self, name: str, needed: Need, seconds: float | None) -> Choice:
+    def _as_choice(self, name: str, need: MemoryNeed, seconds: float | None) -> Choice:
         memory = self.device.memory_bytes
-        largest = needed.largest_batch(memory)
-        return Choice(name, needed.total_bytes, needed.total_bytes <= memory, largest, seconds, needed)
+        return Choice(name, need.total_bytes, need.total_bytes <= memory, need.largest_batch(memory), seconds, need)
 
-    def _prepared(self, precision: str, batch_size: int | None = None, rematerialize: Any = None) -> Prepared:
-        changes = {"precision": precision, "batch_size": batch_size or self.batch_size}
-        if rematerialize is not None:
-            changes["rematerialize"] = rematerialize
-        settings = SimpleNamespace(**{**vars(self.job.settings), **changes})
-        return prepare(dataclasses.replace(self.job, settings=settings))
+    def _prepare(self, **changes: Any) -> Prepared:
+        return prepare(dataclasses.replace(self.job, settings=dataclasses.replace(self.job.settings, **changes)))
 
-    def _calibrated(self, prepared: Prepared, rows: int) -> Calibration:
-        jit = self.job.settings.jit_compile
-        compiled = jit is True or (jit == "auto" and self.device.kind == "gpu")
+    def _calibrate(self, prepared: Prepared, rows: int) -> Calibration:
+        setting = self.job.settings.jit_compile
+        jit_compile = setting is True or (setting == "auto" and self.device.kind == "gpu")
         with prepared.scope():
-            return calibrate(prepared.model, prepared.supply.element_spec, rows, compiled=compiled)
+            return calibrate(prepared.model, prepared.data.element_spec, rows, jit_compile=jit_compile)
 
-    def _seconds(self, needed: Need, precision: str, calibration: Calibration | None) -> float | None:
+    def _seconds(self, need: MemoryNeed, precision: Precision, calibration: Calibration | None) -> float | None:
         if calibration is not None:
-            # Compiling takes about as long for each choice: the first one's time stands for all.
+            # Compilation takes about as long for each choice, so the duration of the first one stands for all.
             self.first_seconds = self.first_seconds or calibration.first_seconds
             steps = self.steps * calibration.step_seconds
             return self.first_seconds + steps + self._evaluation_seconds(calibration)
-        peak, costs = self.device.peak.get(precision), needed.costs
+        peak, costs = self.device.peak.get(precision), need.costs
         if peak is None:
             return None
-        forward = costs.forward_flops * self.measured_rows * max(1, round(self.epochs))
+        forward = costs.forward_flops * self.evaluated_rows * max(1, round(self.epochs))
         flops = costs.training_flops * self.rows * self.epochs + forward
-        return max(flops / (peak * GUESSED_SHARE_OF_PEAK), self.steps * LAUNCH_SECONDS_A_STEP)
+        return max(flops / (peak * GUESSED_SHARE_OF_PEAK), self.steps * LAUNCH_SECONDS_PER_STEP)
 
     def _evaluation_seconds(self, calibration: Calibration) -> float:
-        a_row = calibration.forward_seconds / self.batch_size
-        return a_row * self.measured_rows * max(1, round(self.epochs))
+        seconds_per_row = calibration.forward_seconds / self.batch_size
+        return seconds_per_row * self.evaluated_rows * max(1, round(self.epochs))

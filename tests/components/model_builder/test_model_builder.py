@@ -115,33 +115,42 @@ def with_layer(**layer):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
-        ({}, r"ModelBuilder: give `function` or `description`, or an `initial` model"),
-        ({"function": by_hand, "description": DESCRIPTION}, r"ModelBuilder: give one of `function` and `description`"),
+        ({}, r"ModelBuilder: expected `function`, `description` or an `initial` model"),
+        (
+            {"function": by_hand, "description": DESCRIPTION},
+            r"ModelBuilder: expected one of `function` and `description`",
+        ),
         ({"description": changed(layrs=[])}, r"description.layrs: no such key; did you mean 'layers'\?"),
         ({"description": changed(loss="hubr")}, r"description.loss: Keras has no loss 'hubr'; did you mean 'Huber'\?"),
         (
             {"description": with_layer(layer="Dens")},
             r"layers\[0\].layer: Keras has no layer 'Dens'; did you mean 'Dense'",
         ),
-        ({"description": with_layer(layer="Dense", unit=3)}, r"layers\[0\].unit: Dense does not take it; .*'units'"),
+        (
+            {"description": with_layer(layer="Dense", unit=3)},
+            r"layers\[0\].unit: Dense has no such argument; .*'units'",
+        ),
         ({"description": with_layer(layer="Dense", units=-3)}, r"layers\[0\]: Dense: .*positive"),
         (
             {"description": with_layer(layer="Dense", units=3, inputs="y")},
-            r"layers\[0\].inputs: no layer or feature 'y'",
+            r"layers\[0\].inputs: no earlier layer or feature 'y'",
         ),
         ({"description": with_layer(layer="Conv2D", filters=3, kernel_size=3)}, r"layers\[0\]: Conv2D: .*"),
         ({"description": DESCRIPTION, "hyperparameters": {"unit": 3}}, r"units: no hyperparameter 'units'; .*'unit'"),
-        ({"description": DESCRIPTION, "freeze": ["hiden"]}, r"freeze: no layer fits 'hiden'; did you mean 'hidden'\?"),
+        (
+            {"description": DESCRIPTION, "freeze": ["hiden"]},
+            r"freeze: no layer matches 'hiden'; did you mean 'hidden'\?",
+        ),
         (
             {"description": DESCRIPTION, "lora_rank": 2, "lora_layers": ["dropout*"]},
-            r"a Dropout, for which Keras has no LoRA",
+            r"a Dropout, which does not support LoRA",
         ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(build, given, told):
-    with pytest.raises(ParameterError, match=told):
+def test_what_is_wrong_is_told_with_its_place(build, given, message):
+    with pytest.raises(ParameterError, match=message):
         build(**given)
 
 

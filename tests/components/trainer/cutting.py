@@ -11,7 +11,7 @@ import numpy as np
 from tests.conftest import HOUSE
 from tests.forking import Forked
 
-FILE = HOUSE / "tests" / "components" / "training" / "long_training.py"
+FILE = HOUSE / "tests" / "components" / "trainer" / "long_training.py"
 
 
 def start(root, *more):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kerasline.components.core.errors import KeraslineError, ParameterError
-from kerasline.components.trainer.replicas import share_of
+from kerasline.components.trainer.replicas import gpus_of_worker
 from tests.components.trainer.conftest import BATCH, ROWS
 
 STEPS = 2 * -(-ROWS // BATCH)
@@ -38,10 +38,12 @@ def test_replicas_together_learn_what_one_learns_alone(train, distribution):
 )
 def test_workers_of_a_machine_share_its_gpus(worker, own):
     addresses = ["10.0.0.1:1", "10.0.0.1:2", "10.0.0.2:1"]
-    assert share_of(["a", "b", "c", "d"], addresses, worker) == own
+    assert gpus_of_worker(["a", "b", "c", "d"], addresses, worker) == own
     if worker < 2:
-        with pytest.raises(ParameterError, match="2 on 10.0.0.1, and there are 1 GPUs there"):
-            share_of(["a"], addresses, worker)
+        with pytest.raises(
+            ParameterError, match="at most one worker per GPU, received 2 on 10.0.0.1, which has 1 GPUs"
+        ):
+            gpus_of_worker(["a"], addresses, worker)
 
 
 @pytest.mark.slow
@@ -56,17 +58,17 @@ def test_a_deterministic_training_is_the_same_every_time(train):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"distribution": "mirrored", "replicas": 3}, "batch_size: 16 rows cannot be shared by 3 workers evenly"),
         (
             {"distribution": "multi_worker"},
-            "multi_worker wants Trainer.workers .* or the environment variable TF_CONFIG",
+            "multi_worker requires Trainer.workers .* or the environment variable TF_CONFIG",
         ),
     ],
 )
-def test_what_cannot_be_distributed_is_told_in_one_line(train, settings, told):
-    with pytest.raises((ParameterError, KeraslineError), match=told):
+def test_what_cannot_be_distributed_is_told_in_one_line(train, settings, message):
+    with pytest.raises((ParameterError, KeraslineError), match=message):
         train(**settings)
 
 

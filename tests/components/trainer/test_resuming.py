@@ -66,7 +66,7 @@ def test_the_newest_that_can_be_read_counts_and_old_ones_go(train, tmp_path):
     said = []
     whole, resumed = train(epochs=6), train(epochs=6, checkpoint_steps=2, state_dir=tmp_path, report=said.append)
     assert resumed.facts["resumed_at_step"] == int(files[-2].stem[5:])
-    assert said[0] == f"goes on after step {int(files[-2].stem[5:])} of {6 * AN_EPOCH}"
+    assert said[0] == f"resumed after step {int(files[-2].stem[5:])} of {6 * AN_EPOCH}"
     np.testing.assert_array_equal(resumed.losses, whole.losses)
 
 

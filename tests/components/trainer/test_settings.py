@@ -8,7 +8,7 @@ from sklearn.metrics import accuracy_score
 
 from kerasline import ModelBuilder, Trainer
 from kerasline.components.core.errors import DataError, ParameterError, UserCodeError
-from kerasline.components.trainer.autotune import Pace
+from kerasline.components.trainer.autotune import Autotuner
 from tests.components.trainer.conftest import BATCH, ROWS, X, Y, build_model
 from tests.marks import slowly
 
@@ -101,25 +101,28 @@ def test_warm_up_goes_before_any_schedule(train):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
-        ({"device": "gpu:3"}, r"Trainer.device: 'gpu:3' asked for, and TensorFlow finds none here.*device=cpu"),
-        ({"device": "tpu"}, r"Trainer.device: 'tpu' given; one of auto, cpu, gpu"),
-        ({"replicas": 2}, r"Trainer.replicas: for distribution=mirrored alone"),
-        ({"distribution": "mirrored", "jit_compile": True}, r"does not compile steps of a mirrored distribution"),
+        ({"device": "gpu:3"}, r"Trainer.device: 'gpu:3' is not available, TensorFlow finds no GPUs.*device=cpu"),
+        ({"device": "tpu"}, r"Trainer.device: expected auto, cpu, gpu, .* received 'tpu'"),
+        ({"replicas": 2}, r"Trainer.replicas: requires distribution=mirrored"),
+        ({"distribution": "mirrored", "jit_compile": True}, r"does not compile the steps of a mirrored distribution"),
         ({"optimizer": "adagradd"}, r"Trainer.optimizer: Keras has no optimizer 'adagradd'; did you mean 'Adagrad'\?"),
-        ({"optimizer": {"name": "SGD", "momentun": 1}}, r"Trainer.optimizer.momentun: SGD does not take it; did you"),
+        (
+            {"optimizer": {"name": "SGD", "momentun": 1}},
+            r"Trainer.optimizer.momentun: SGD has no such argument; did you",
+        ),
         ({"optimizer": {"name": "SGD", "momentum": 7}}, r"Trainer.optimizer: SGD: .*momentum.* must be"),
         ({"loss": {"logits": "hubr"}}, r"Trainer.loss.logits: Keras has no loss 'hubr'; did you mean 'Huber'\?"),
-        ({"clip_norm": 1.0, "clip_value": 1.0}, r"Trainer: SGD does not take .*Only one of"),
+        ({"clip_norm": 1.0, "clip_value": 1.0}, r"Trainer: SGD does not accept .*Only one of"),
         ({"rematerialize": ["hiden"]}, r"Trainer.rematerialize: the model has no layer 'hiden'; did you mean 'hidden'"),
         ({"class_weight": {"2": 1.0, "x": 1.0}}, r"Trainer.class_weight: no class 'x'"),
-        ({"early_stopping": {"monitor": "val_acuracy"}}, r"monitor: no figure 'val_acuracy' .* 'val_accuracy'"),
+        ({"early_stopping": {"monitor": "val_acuracy"}}, r"monitor: no metric 'val_acuracy'.* 'val_accuracy'"),
         ({"gpu_memory_limit": 100}, r"Trainer.gpu_memory_limit: training runs on the CPU"),
     ],
 )
-def test_what_cannot_be_met_is_told_in_one_line(train, settings, told):
-    with pytest.raises(ParameterError, match=told):
+def test_what_cannot_be_met_is_told_in_one_line(train, settings, message):
+    with pytest.raises(ParameterError, match=message):
         train(**settings)
 
 
@@ -246,33 +249,33 @@ def test_several_outputs_learn_several_labels(problem, tmp_path):
     assert 0 <= done.metrics["val_y_accuracy"] <= 1
 
 
-class TestPace:
-    """Steps in a call, and whether XLA compiles, by times that are made up."""
+class TestAutotuner:
+    """Steps per call and the use of XLA, for given durations."""
 
     def test_a_call_is_filled_up_to_a_quarter_of_a_second(self):
-        pace = Pace("auto", False)
-        assert pace.count(500) == 1
-        assert pace.took(1, 2.0, 999)  # the first compiles
-        pace.took(1, 0.01, 998)
-        assert pace.count(500) == 25 and pace.count(7) == 7
+        tuner = Autotuner("auto", False)
+        assert tuner.next_steps(500) == 1
+        assert tuner.record(1, 2.0, 999)  # the first compiles
+        tuner.record(1, 0.01, 998)
+        assert tuner.next_steps(500) == 25 and tuner.next_steps(7) == 7
 
     @pytest.mark.parametrize(("with_xla", "kept"), [(0.4, True), (0.99, False)])
     def test_xla_stays_where_it_is_faster(self, with_xla, kept):
-        pace = Pace("auto", "auto")
-        pace.took(1, 1.0, 10**6)
-        pace.took(1000, 1.0, 10**6)
-        assert pace.compiled
-        pace.took(1, 5.0, 10**6)
-        pace.took(1000, with_xla, 10**6)
-        pace.took(1000, with_xla, 10**6)
-        assert pace.compiled is kept
+        tuner = Autotuner("auto", "auto")
+        tuner.record(1, 1.0, 10**6)
+        tuner.record(1000, 1.0, 10**6)
+        assert tuner.is_compiled
+        tuner.record(1, 5.0, 10**6)
+        tuner.record(1000, with_xla, 10**6)
+        tuner.record(1000, with_xla, 10**6)
+        assert tuner.is_compiled is kept
 
     def test_xla_is_not_tried_where_little_is_left_or_steps_are_long(self):
         for seconds, left in ((1.0, 1000), (100.0, 10**6)):
-            pace = Pace("auto", "auto")
-            pace.took(1, 1.0, left)
-            pace.took(1000, seconds, left)
-            assert not pace.compiled
+            tuner = Autotuner("auto", "auto")
+            tuner.record(1, 1.0, left)
+            tuner.record(1000, seconds, left)
+            assert not tuner.is_compiled
 
 
 def much_too_large(inputs, hp):
@@ -286,6 +289,6 @@ def much_too_large(inputs, hp):
 
 def test_memory_that_runs_out_is_told_as_plan_would_have_told_it(train):
     with pytest.raises(
-        DataError, match="memory ran out: a step of 16 rows takes about .* not even one row a step fits"
+        DataError, match="memory ran out: a step of 16 rows needs about .* not even one row per step fits"
     ):
         train(function=much_too_large, eval_split=None)

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from kerasline.components.core.errors import ParameterError
 from kerasline.components.models.costs import model_costs
-from kerasline.components.trainer.planning import devices
-from kerasline.components.trainer.planning.memory import need, would_have_said
+from kerasline.components.trainer.planning import hardware
+from kerasline.components.trainer.planning.memory import describe_shortage, memory_need
 
 L = keras.layers
 
@@ -89,31 +89,31 @@ def test_half_precision_halves_activations_and_leaves_the_model_as_it_was():
 
 def test_the_largest_batch_is_the_largest():
     model, _ = dense()
-    planned = need(model, 64, "cpu")
+    planned = memory_need(model, 64, "cpu")
     memory = planned.runtime_bytes + (64 << 20)
     largest = planned.largest_batch(memory)
-    assert need(model, largest, "cpu").total_bytes <= memory * 1.01
-    assert need(model, int(largest * 1.05) + 1, "cpu").total_bytes > memory
+    assert memory_need(model, largest, "cpu").total_bytes <= memory * 1.01
+    assert memory_need(model, int(largest * 1.05) + 1, "cpu").total_bytes > memory
     assert planned.largest_batch(planned.runtime_bytes) == 0
 
 
 def test_what_is_said_when_memory_runs_out():
     model, _ = dense()
-    told = would_have_said(model, 10**9, "float32", "cpu")
-    assert "a step of 1,000,000,000 rows takes about" in told and "the largest batch_size that fits is about" in told
+    told = describe_shortage(model, 10**9, "float32", "cpu")
+    assert "a step of 1,000,000,000 rows needs about" in told and "the largest batch_size that fits is about" in told
 
 
 def test_devices_by_name():
-    assert devices.named("h200").memory_bytes == 141 << 30
-    assert devices.named("a100 80gb").peak["mixed_bfloat16"] == 312e12
-    assert "mixed_bfloat16" not in devices.named("T4").peak
+    assert hardware.known_device("h200").memory_bytes == 141 << 30
+    assert hardware.known_device("a100 80gb").peak["mixed_bfloat16"] == 312e12
+    assert "mixed_bfloat16" not in hardware.known_device("T4").peak
     with pytest.raises(ParameterError, match="--device a100: .* one of A100-40GB, A100-80GB"):
-        devices.named("a100")
+        hardware.known_device("a100")
     with pytest.raises(ParameterError, match="--device h300: no such device is known; known: A10, .*H100"):
-        devices.named("h300")
+        hardware.known_device("h300")
 
 
 def test_the_device_at_hand_has_memory_and_a_peak():
-    here = devices.at_hand("cpu")
-    assert here.memory_bytes > 1 << 30 and here.peak["float32"] > 1e9 and here.here
+    here = hardware.local_device("cpu")
+    assert here.memory_bytes > 1 << 30 and here.peak["float32"] > 1e9 and here.is_local
     assert here.peak is not None and np.isfinite(here.peak["float32"])

@@ -1,0 +1,187 @@
+"""The private attributes of Keras that kerasline needs, each behind a function with a public name.
+
+Keras may change these attributes in any release. They are used here and nowhere else, and
+`tests/components/core/test_keras_compat.py` has a test for each: after an upgrade of Keras, its failures name the
+attributes that changed. Importing this module imports neither Keras nor TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+# Layers
+
+
+def flatten_layers(layer: keras.layers.Layer, *, include_self: bool = False) -> list[keras.layers.Layer]:
+    """Return all layers inside a layer or model, at any depth. `Model.layers` has only the outermost ones."""
+    return list(layer._flatten_layers(include_self=include_self))
+
+
+def seed_states(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """Return the states of a layer's own seed generators. `Layer.variables` does not tell them from other variables."""
+    return [generator.state for generator in getattr(layer, "_seed_generators", ())]
+
+
+def is_stateful(layer: keras.layers.Layer) -> bool:
+    """Return whether a call may change the layer: it draws random numbers or has non-trainable variables of its own.
+
+    `Layer.non_trainable_variables` also has the frozen weights, which a call does not change.
+    """
+    return bool(layer._seed_generators or layer._non_trainable_variables)
+
+
+def accepts_training(operation: Any) -> bool:
+    """Return whether an operation's `call` has the argument `training`."""
+    return getattr(operation, "_call_has_training_arg", False)
+
+
+# Graphs of functional models. Keras has no public way from a symbolic tensor to what computed it.
+
+
+def has_graph(model: keras.Model) -> bool:
+    """Return whether a model is functional, so that its graph is known."""
+    return hasattr(model, "_nodes_by_depth")
+
+
+def graph_nodes(model: keras.Model) -> list[Any]:
+    """Return the nodes of a functional model in the order of execution.
+
+    A node is one call of an operation. Its attributes are `operation`, `arguments`, `input_tensors`, `outputs` and
+    `is_input`.
+    """
+    return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+
+
+def source_operation(tensor: keras.KerasTensor) -> Any:
+    """Return the layer or operation that computes a symbolic tensor."""
+    return tensor._keras_history.operation
+
+
+def source_node(tensor: keras.KerasTensor) -> Any:
+    """Return the node that computes a symbolic tensor: one call of its operation."""
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index]
+
+
+def call_nodes(operation: Any) -> list[Any]:
+    """Return the nodes of an operation, one for each of its symbolic calls, in this model and in others."""
+    return list(operation._inbound_nodes)
+
+
+def run_graph(model: keras.Model, inputs: Any, operation_fn: Callable[[Any], Any]) -> Any:
+    """Call the operations of a functional or Sequential model on inputs, each replaced by `operation_fn(operation)`."""
+    functional = model if hasattr(model, "_run_through_graph") else model._functional
+    return functional._run_through_graph(inputs, operation_fn=operation_fn)
+
+
+def can_run_graph(operation: Any) -> bool:
+    """Return whether `run_graph` accepts this operation: a functional or Sequential model."""
+    return hasattr(operation, "_run_through_graph") or hasattr(operation, "_functional")
+
+
+def standardize_inputs(model: keras.Model, inputs: Any) -> list[Any]:
+    """Return the inputs of a functional model as a flat list in the order of `model.inputs`, cast and reshaped."""
+    return model._standardize_inputs(inputs)
+
+
+# Training
+
+
+def build_for_training(model: keras.Model, batch: Any) -> None:
+    """Create the variables of the model's loss, metrics and optimizer, which otherwise appear in the first step."""
+    model._symbolic_build(data_batch=batch)
+
+
+def reduce_gradients_first(optimizer: keras.optimizers.Optimizer, reduce: Callable[[list[Any]], list[Any]]) -> None:
+    """Make an optimizer, in place, reduce its gradients over the replicas before it processes them.
+
+    Keras's optimizers clip, check and accumulate the gradients of each replica and sum over the replicas last
+    (keras/src/backend/tensorflow/optimizer.py). The norm of one replica's gradient is not the norm of the batch's.
+
+    Args:
+        optimizer: may be a `LossScaleOptimizer`.
+        reduce: called in replica context with the gradients of a replica, some of them None. Returns their sums over
+            all replicas.
+    """
+    apply = optimizer.apply
+
+    def apply_reduced(grads: Sequence[Any], trainable_variables: Any = None) -> None:
+        apply(reduce(list(grads)), trainable_variables)
+
+    optimizer.apply = apply_reduced
+    plain = getattr(optimizer, "inner_optimizer", optimizer)
+    plain._all_reduce_sum_gradients = list  # they are summed already
+    if plain.gradient_accumulation_steps:
+        plain._backend_apply_gradients = lambda grads, variables: _accumulate(plain, grads, variables)
+
+
+def _accumulate(optimizer: Any, grads: Sequence[Any], variables: Sequence[Any]) -> None:
+    """Do what `BaseOptimizer._backend_apply_gradients` does with `gradient_accumulation_steps`.
+
+    All replicas decide together whether this step updates, since a replica cannot wait for the others inside a
+    condition of its own.
+    """
+    import tensorflow as tf
+
+    steps = optimizer.gradient_accumulation_steps
+    sums = [optimizer._accumulated_gradients[optimizer._get_variable_index(variable)] for variable in variables]
+
+    def update(*grads: Any) -> None:
+        means = [(gradient + sum) / steps for gradient, sum in zip(grads, sums)]
+        optimizer._apply_weight_decay(variables)
+        optimizer._backend_update_step(optimizer._clip_gradients(means), variables, optimizer.learning_rate)
+        optimizer._backend_reset_gradient_accumulators()
+
+    def add(*grads: Any) -> None:
+        optimizer._backend_increment_gradient_accumulators(grads, sums)
+
+    def on_all_replicas(strategy: tf.distribute.Strategy, *grads: Any) -> None:
+        def call(function: Any) -> Any:
+            strategy.extended.call_for_each_replica(function, args=grads)
+
+        is_update = (optimizer._iterations.value + 1) % steps == 0
+        tf.cond(is_update, lambda: call(update), lambda: call(add))
+
+    tf.distribute.get_replica_context().merge_call(on_all_replicas, args=tuple(grads))
+    if optimizer.use_ema:
+        optimizer._update_model_variables_moving_average(optimizer._trainable_variables)
+
+
+# Preprocessing layers
+
+
+def lookup_layer(layer: keras.layers.TextVectorization) -> keras.layers.StringLookup:
+    """Return the lookup inside a TextVectorization, which holds its vocabulary."""
+    return layer._lookup_layer
+
+
+def split_into_tokens(layer: keras.layers.TextVectorization, texts: Any) -> Any:
+    """Return the tokens of texts, before they become integers."""
+    return layer._preprocess(texts)
+
+
+def mark_adapted(space: keras.utils.FeatureSpace) -> None:
+    """Tell a FeatureSpace that its preprocessors have their state, which otherwise only its own `adapt` does."""
+    space._is_adapted = True
+
+
+# Randomness
+
+
+def seed_source() -> Any:
+    """Return what Keras draws the seeds of layers and initializers from. By default it is Python's module `random`."""
+    from keras.src.random import seed_generator
+
+    return seed_generator.python_random
+
+
+def replace_seed_source(source: Any) -> None:
+    """Make Keras draw the seeds of layers and initializers that have none from another source."""
+    from keras.src.random import seed_generator
+
+    seed_generator.python_random = source

@@ -1,0 +1,85 @@
+"""The training data: chunks of batches for each replica of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from kerasline.components.data.training_input import Chunks
+from kerasline.components.trainer.job import Job
+from kerasline.components.trainer.replicas import Replicas
+from kerasline.components.trainer.train_steps import Chunk
+
+
+class TrainingData:
+    """Chunks in the order that the job's seed decides.
+
+    Attributes:
+        steps_per_epoch: number of steps in an epoch.
+        batches_per_chunk: largest number of batches in a chunk.
+        rows_per_replica: number of rows of a full batch that each replica receives.
+        element_spec: the TensorSpecs of a chunk.
+        has_varying_shapes: whether rows have different lengths. `batches_per_chunk` is 1 then.
+    """
+
+    def __init__(self, job: Job, replicas: Replicas) -> None:
+        settings = job.settings
+        self._replicas = replicas
+        self._chunks = [
+            Chunks(
+                job.examples,
+                settings.split,
+                job.preprocessing,
+                batch_size=settings.batch_size,
+                work_dir=job.work_dir,
+                seed=settings.seed,
+                shuffle=settings.shuffle,
+                worker=worker,
+                workers=replicas.count,
+            )
+            for worker in replicas.local_ids
+        ]
+        first = self._chunks[0]
+        self._rows, self._batch_size = first.rows, settings.batch_size
+        self.steps_per_epoch, self.batches_per_chunk = first.an_epoch, first.at_once
+        self.rows_per_replica = first.share
+        self.element_spec = first.starting(0, 0).element_spec
+        self.has_varying_shapes = any(None in spec.shape[1:] for spec in tf.nest.flatten(self.element_spec))
+
+    def rows_of(self, step: int) -> int:
+        """Return the number of rows of a step, over all replicas. Steps count over all epochs."""
+        return min(self._batch_size, self._rows - step % self.steps_per_epoch * self._batch_size)
+
+    def starting_at(self, step: int) -> Iterator[tuple[int, Chunk | None, Chunk | None]]:
+        """Yield the chunks from a step on.
+
+        Yields:
+            The number of full batches, these batches, padded to the size of every chunk, and the incomplete batch
+            after them. Each of the two may be None.
+        """
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        iterators = [iter(chunks.starting(epoch, step_in_epoch)) for chunks in self._chunks]
+        while True:
+            batches = min(self.batches_per_chunk, self.steps_per_epoch - step % self.steps_per_epoch)
+            is_last_incomplete = self.rows_of(step + batches - 1) < self._batch_size
+            full = batches - is_last_incomplete
+            rows, padded_rows = full * self.rows_per_replica, self.batches_per_chunk * self.rows_per_replica
+            parts = [_split(next(iterator), rows, padded_rows) for iterator in iterators]
+            yield (
+                full,
+                self._replicas.per_replica([part[0] for part in parts]) if full else None,
+                self._replicas.per_replica([part[1] for part in parts]) if is_last_incomplete else None,
+            )
+            step += batches
+
+
+def _split(chunk: Chunk, rows: int, padded_rows: int) -> tuple[Chunk, Chunk]:
+    """Return the first rows, padded with zeros since compiled functions need a constant shape, and the other rows."""
+
+    def first(tensor: tf.Tensor) -> tf.Tensor:
+        missing = padded_rows - rows
+        padding = [tf.zeros([missing, *tensor.shape[1:]], tensor.dtype)] if missing else []
+        return tf.concat([tensor[:rows], *padding], 0) if padding else tensor[:rows]
+
+    return tf.nest.map_structure(first, chunk), tf.nest.map_structure(lambda tensor: tensor[rows:], chunk)

@@ -1,0 +1,160 @@
+"""`plan`: what training a pipeline's model needs, before it is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from kerasline.components.core.component import Component
+from kerasline.components.core.errors import KeraslineError, ParameterError
+from kerasline.components.trainer.component import Trainer
+from kerasline.pipeline.commands.screen import plain_table
+from kerasline.pipeline.dag import Pipeline
+from kerasline.pipeline.run import Summary
+from kerasline.pipeline.storage import roots
+
+if TYPE_CHECKING:
+    from kerasline.components.trainer.planning.hardware import Device
+    from kerasline.components.trainer.planning.plan import Choice, Plan
+
+
+def trainer_of(pipeline: Pipeline, name: str | None) -> Trainer:
+    """Return the Trainer to plan.
+
+    Args:
+        pipeline: the pipeline.
+        name: name of the node, or None if there is only one Trainer.
+
+    Raises:
+        ParameterError: the pipeline has no Trainer, or several and none is named.
+    """
+    found = {node: stage for node, stage in pipeline.nodes.items() if isinstance(stage, Trainer)}
+    if name is not None and name in found:
+        return found[name]
+    if not found:
+        raise ParameterError(f"{pipeline.name} has no Trainer: there is nothing to plan")
+    if len(found) > 1 or name is not None:
+        raise ParameterError(f"--node: expected the name of a Trainer, one of {', '.join(found)}, received {name}")
+    return next(iter(found.values()))
+
+
+def stages_before(pipeline: Pipeline, trainer: Component) -> list[str]:
+    """Return the names of the stages that the Trainer depends on, in the order of execution."""
+    needed = pipeline.ancestors(trainer.name) - {trainer.name}
+    return [name for name in pipeline.order if name in needed]
+
+
+def known_device(device: str) -> Device | None:
+    """Return the well-known device of that name, or None for "auto", "cpu", "gpu" or "gpu:1".
+
+    Raises:
+        ParameterError: there is no well-known device of that name.
+    """
+    from kerasline.components.trainer.planning import hardware
+
+    is_local = device.partition(":")[0].lower() in ("auto", "cpu", "gpu")
+    return None if is_local else hardware.known_device(device)
+
+
+def plan_after(summary: Summary, trainer: Trainer, device: str) -> Plan:
+    """Plan with the outputs of the stages before the Trainer.
+
+    Args:
+        summary: the run of these stages.
+        trainer: the Trainer to plan.
+        device: "auto", "cpu", "gpu", "gpu:1", or the name of a well-known device.
+
+    Raises:
+        KeraslineError: a stage failed, or training would fail.
+    """
+    failed = [e for e in summary.executions if e.state in ("failed", "skipped")]
+    if failed:
+        raise KeraslineError(f"{failed[0].node}: {failed[0].message}")
+    from kerasline.components.core.artifacts import Model, Report
+    from kerasline.components.trainer.job import Job
+    from kerasline.components.trainer.planning.hardware import local_device
+    from kerasline.components.trainer.planning.plan import plan
+
+    settings, known = trainer.settings, known_device(device)
+    if known is None:
+        settings = dataclasses.replace(settings, device=device)
+    with tempfile.TemporaryDirectory(prefix="kerasline-") as folder:
+        work = Path(folder)
+        inputs = _inputs(summary, trainer)
+        job = Job(settings, **inputs, trained=Model(work), history=Report(work), work_dir=work, state_dir=None)
+        return plan(job, known or local_device(device))
+
+
+def _inputs(summary: Summary, trainer: Trainer) -> dict[str, Any]:
+    """Return the input artifacts of the Trainer."""
+    done = {execution.node: execution.outputs for execution in summary.executions}
+    artifacts = {}
+    for name in ("model", "examples", "preprocessing"):
+        source: Any = trainer.inputs[name]
+        producer = getattr(source, "producer", None)
+        if producer is None:
+            artifacts[name] = source
+        else:
+            artifacts[name] = source.type(roots.local(done[producer.name][source.name].path))
+    return artifacts
+
+
+def print_plan(screen: Console, plan: Plan) -> None:
+    """Print a plan as tables."""
+    from kerasline.components.trainer.planning.memory import format_bytes
+
+    device = plan.device
+    screen.print(
+        f"{plan.model}: {plan.parameters:,} parameters, {plan.trainable_parameters:,} trainable",
+        highlight=False,
+    )
+    screen.print(f"{device.name}: {format_bytes(device.memory_bytes)}", highlight=False)
+    columns = ("precision", "weights", "gradients", "optimizer", "activations", "total", "fits", "largest batch")
+    screen.print(plain_table(columns, [_memory_row(choice) for choice in plan.precisions]))
+    details = (
+        f" ({plan.first_seconds:.1f} s to compile, {_time(plan.evaluation_seconds)} to evaluate)"
+        if plan.measured
+        else ", a rough estimate: the device is not on this machine"
+    )
+    screen.print(
+        f"training: {plan.rows:,} rows, {plan.epochs:g} epochs, {plan.steps:,} steps of {plan.batch_size} in "
+        f"{plan.precision}: {_flops(plan.flops)}, about {_time(plan.seconds)}{details}",
+        highlight=False,
+    )
+    rows = [
+        (c.name, format_bytes(c.memory_bytes), "yes" if c.fits else "no", _time(c.seconds), _ratio(c, plan))
+        for c in plan.choices
+    ]
+    screen.print(plain_table(("choice", "memory", "fits", "time", "× current"), rows))
+
+
+def _memory_row(choice: Choice) -> tuple[str, ...]:
+    from kerasline.components.trainer.planning.memory import format_bytes
+
+    costs = choice.need.costs
+    parts = (costs.weight_bytes, costs.gradient_bytes, costs.optimizer_bytes, costs.activation_bytes)
+    sizes = (format_bytes(size) for size in (*parts, choice.memory_bytes))
+    return choice.name, *sizes, "yes" if choice.fits else "no", f"{choice.largest_batch:,}"
+
+
+def _ratio(choice: Choice, plan: Plan) -> str:
+    return f"{choice.seconds / plan.seconds:.2f}" if choice.seconds and plan.seconds else ""
+
+
+def _time(seconds: float | None) -> str:
+    from kerasline.components.trainer.progress import format_duration
+
+    if seconds is None:
+        return "unknown"
+    return f"{seconds:.1f} s" if seconds < 10 else format_duration(seconds)
+
+
+def _flops(flops: float) -> str:
+    for unit, size in (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9)):
+        if flops >= size:
+            return f"{flops / size:.3g} {unit}"
+    return f"{flops / 1e6:.3g} MFLOP"
