@@ -52,23 +52,23 @@ def test_statistics_agree_with_numpy(statistics_of):
     np.testing.assert_allclose([b.low_value for b in standard.buckets], edges[:-1])
 
 
-def test_statistics_of_the_real_trips_agree_with_pandas(taxi_csv, tmp_path):
+def test_statistics_of_taxi_trips_match_pandas(taxi_csv, tmp_path):
     examples = CsvExampleGen(str(taxi_csv), splits={"all": 1}).execute(tmp_path / "examples").examples
     statistics = StatisticsGen(examples, slices=["payment_type", "payment_type*trip_start_day"])
     done = statistics.execute(tmp_path / "out").statistics
     table = pd.read_csv(taxi_csv)
-    assert_as_pandas(done.proto().datasets[0], table)
+    assert_matches_pandas(done.proto().datasets[0], table)
     slices = {dataset.name: dataset for dataset in done.slices().datasets}
     assert len(slices) == table["payment_type"].nunique() + len(table.groupby(["payment_type", "trip_start_day"]))
-    assert_as_pandas(slices["all: payment_type=Cash"], table[table["payment_type"] == "Cash"])
+    assert_matches_pandas(slices["all: payment_type=Cash"], table[table["payment_type"] == "Cash"])
     both = (table["payment_type"] == "Credit Card") & (table["trip_start_day"] == 3)
-    assert_as_pandas(slices["all: payment_type=Credit Card,trip_start_day=3"], table[both])
+    assert_matches_pandas(slices["all: payment_type=Credit Card,trip_start_day=3"], table[both])
     listed = pd.read_csv(done.path / "statistics.csv").set_index(["dataset", "feature"])
     assert listed.loc[("all", "fare"), "mean"] == pytest.approx(table["fare"].mean())
     assert listed.loc[("all", "company"), "unique"] == table["company"].nunique()
 
 
-def assert_as_pandas(dataset, table):
+def assert_matches_pandas(dataset, table):
     assert dataset.num_examples == len(table)
     for feature in dataset.features:
         column = table[feature.path.step[0]]
@@ -95,9 +95,9 @@ def assert_as_pandas(dataset, table):
                 assert (known < bucket.high_value).mean() - 0.001 <= rank <= (known <= bucket.high_value).mean() + 0.001
 
 
-def test_the_same_data_give_the_same_bytes_with_any_number_of_workers(taxi_csv, tmp_path, monkeypatch):
-    """In one thread, in three, and in two processes of Beam's."""
-    monkeypatch.setattr(shards, "ROW_GROUP_ROWS", 1000)  # many pieces
+def test_bytes_do_not_depend_on_the_number_of_workers(taxi_csv, tmp_path, monkeypatch):
+    """In one thread, in three threads and in two Beam processes."""
+    monkeypatch.setattr(shards, "ROW_GROUP_ROWS", 1000)  # for many pieces
     examples = CsvExampleGen(str(taxi_csv)).execute(tmp_path / "examples").examples
     options = {
         "one": [],
@@ -112,7 +112,7 @@ def test_the_same_data_give_the_same_bytes_with_any_number_of_workers(taxi_csv, 
     assert pq.read_metadata(examples.shards("train")[0]).num_row_groups > 5
 
 
-def test_a_shard_with_other_rows_than_were_written_is_told(make_examples, tmp_path):
+def test_shard_with_a_wrong_number_of_rows_is_an_error(make_examples, tmp_path):
     examples = make_examples({"train": GOOD})
     path = examples.shards("train")[0]
     pq.write_table(pq.read_table(path).slice(1), path)
@@ -120,13 +120,15 @@ def test_a_shard_with_other_rows_than_were_written_is_told(make_examples, tmp_pa
         StatisticsGen(examples).execute(tmp_path / "out")
 
 
-@pytest.mark.parametrize(("slices", "told"), [(["kin"], "did you mean 'kind'"), (["weight"], "more than 200 values")])
-def test_slices_that_cannot_be_are_told(make_examples, tmp_path, slices, told):
-    with pytest.raises((ParameterError, DataError), match=told):
+@pytest.mark.parametrize(
+    ("slices", "message"), [(["kin"], "did you mean 'kind'"), (["weight"], "more than 200 values")]
+)
+def test_invalid_slices_are_an_error(make_examples, tmp_path, slices, message):
+    with pytest.raises((ParameterError, DataError), match=message):
         StatisticsGen(make_examples({"train": GOOD}), slices=slices).execute(tmp_path / "out")
 
 
-def test_files_are_those_of_tensorflow_metadata(statistics_of, tmp_path):
+def test_files_have_the_format_of_tensorflow_metadata(statistics_of, tmp_path):
     statistics = statistics_of(train=GOOD, eval=GOOD)
     data = (statistics.path / "statistics.pb").read_bytes()
     parsed = statistics_pb2.DatasetFeatureStatisticsList.FromString(data)
@@ -138,13 +140,13 @@ def test_files_are_those_of_tensorflow_metadata(statistics_of, tmp_path):
     assert {feature.name for feature in schema.proto().feature} == set(GOOD)
 
 
-def test_the_inferred_schema_accepts_what_it_was_inferred_from(statistics_of, tmp_path):
+def test_inferred_schema_accepts_its_own_data(statistics_of, tmp_path):
     done = validated(tmp_path, statistics_of(train=GOOD, eval=GOOD))
     assert done.metrics == {"anomalies": 0, "warnings": 0}
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (
             {"kind": ["dog"] * 390 + ["unicorn"] * 10},
@@ -156,7 +158,7 @@ def test_the_inferred_schema_accepts_what_it_was_inferred_from(statistics_of, tm
         ({"legs": [4] * 399 + [40]}, "the largest value is 40, expected at most 8"),
     ],
 )
-def test_a_violation_stops_the_run_naming_feature_and_values(statistics_of, tmp_path, change, told):
+def test_violation_fails_with_feature_and_values(statistics_of, tmp_path, change, message):
     schema = """
       feature { name: "weight" type: FLOAT }
       feature { name: "kind" type: BYTES presence { min_fraction: 1 }
@@ -165,16 +167,16 @@ def test_a_violation_stops_the_run_naming_feature_and_values(statistics_of, tmp_
     columns = {k: v for k, v in {**GOOD, **change}.items() if v is not None}
     with pytest.raises(DataError) as error:
         validated(tmp_path, statistics_of(train=columns), schema)
-    assert told in str(error.value) and str(error.value).startswith("train: ")
+    assert message in str(error.value) and str(error.value).startswith("train: ")
 
 
-def test_a_new_column_is_a_warning(statistics_of, tmp_path):
+def test_new_column_is_a_warning(statistics_of, tmp_path):
     done = validated(tmp_path, statistics_of(train=GOOD), 'feature { name: "kind" type: BYTES }')
     assert done.metrics == {"anomalies": 0, "warnings": 2}
     assert set(done.anomalies.proto().anomaly_info) == {"weight", "legs"}
 
 
-def test_a_broken_curated_schema_is_named(statistics_of, tmp_path):
+def test_malformed_schema_file_is_an_error(statistics_of, tmp_path):
     (tmp_path / "schema.pbtxt").write_text("feature {")
     with pytest.raises(DataError, match="schema.pbtxt: not a Schema"):
         ImportSchemaGen(str(tmp_path / "schema.pbtxt")).execute(tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Orders that are computed: each row once, all orders alike likely."""
+"""Computed orders have each row once, and all orders are equally likely."""
 
 import itertools
 
@@ -16,19 +16,19 @@ def order(rows, seed, epoch=0):
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 16, 17, 1000, 65537])
-def test_every_row_stands_at_one_place(rows):
+def test_every_row_has_one_place(rows):
     assert sorted(order(rows, 7)) == list(range(rows))
 
 
-def test_any_part_of_an_order_is_that_of_the_whole():
+def test_part_of_an_order_equals_the_whole_order():
     places = tf.constant([5, 999, 0, 5], tf.int64)
     part = shuffled(places, 1000, tf.constant(7, tf.int64), tf.constant(2, tf.int64))
     np.testing.assert_array_equal(part, order(1000, 7, 2)[[5, 999, 0, 5]])
 
 
 @pytest.mark.slow
-def test_all_orders_of_few_rows_are_alike_likely():
-    """A chi-square test over the 6 orders of three rows and the places of ten."""
+def test_all_orders_of_few_rows_are_equally_likely():
+    """Chi-square tests over the 6 orders of three rows, and over the places of ten rows."""
     each = [tuple(order(3, seed)) for seed in range(600)]
     counts = [each.count(one) for one in itertools.permutations(range(3))]
     assert stats.chisquare(counts).pvalue > 1e-4

@@ -1,4 +1,4 @@
-"""Shards as batches for training: content, memory and mistakes. Order: see test_transform.py."""
+"""Shards as batches for training: content, files and errors. test_transform.py tests the order."""
 
 import keras
 import numpy as np
@@ -61,21 +61,21 @@ def test_features_stay_with_their_label(prepare, tmp_path, seed):
         (np.stack([CLASSES / 7] * 3, 1).tolist(), "float32"),
     ],
 )
-def test_a_raw_label_keeps_its_kind_and_shape(prepare, tmp_path, label, dtype):
+def test_raw_label_keeps_its_type_and_shape(prepare, tmp_path, label, dtype):
     examples, prepared = prepare(images(label), rescaled, "label")
     _, ours = gathered(dataset(examples, "train", prepared, batch_size=64, work_dir=tmp_path))
     assert ours.dtype == dtype
     np.testing.assert_allclose(ours, np.array(label), rtol=1e-6)
 
 
-def test_a_computed_label_is_no_feature(prepare, tmp_path):
+def test_computed_label_is_not_a_feature(prepare, tmp_path):
     tips, fare = np.arange(50.0), np.full(50, 100.0)
     examples, prepared = prepare({"tips": tips, "fare": fare}, ratio, "generous")
     features, label = gathered(dataset(examples, "train", prepared, batch_size=8, work_dir=tmp_path))
     assert list(features) == ["fare"] and label.tolist() == (tips > 20).astype(int).tolist()
 
 
-def test_datasets_of_one_split_share_a_file_that_is_never_written_over(prepare, tmp_path):
+def test_datasets_of_a_split_share_one_unchanged_file(prepare, tmp_path):
     examples, prepared = prepare(images(), rescaled, "label")
     first = iter(dataset(examples, "train", prepared, batch_size=8, work_dir=tmp_path, seed=1, epochs=None))
     next(first)
@@ -88,7 +88,7 @@ def test_datasets_of_one_split_share_a_file_that_is_never_written_over(prepare, 
 
 
 @pytest.mark.parametrize(
-    ("columns", "label", "told"),
+    ("columns", "label", "message"),
     [
         (
             {"tips": [1.0, 2.0], "fare": [1.0, 2.0], "y": [1, None]},
@@ -98,21 +98,21 @@ def test_datasets_of_one_split_share_a_file_that_is_never_written_over(prepare, 
         ({"tips": [1.0, 2.0], "fare": [1.0, 2.0]}, None, "name an output or a column as Transform.label"),
     ],
 )
-def test_what_cannot_be_learned_is_told_before_training(prepare, tmp_path, columns, label, told):
+def test_missing_label_is_an_error_before_training(prepare, tmp_path, columns, label, message):
     examples, prepared = prepare(columns, ratio, label)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         dataset(examples, "train", prepared, batch_size=8, work_dir=tmp_path)
 
 
-def test_a_bad_value_far_down_is_told_before_training(prepare, make_examples, tmp_path):
+def test_late_bad_value_is_an_error_before_training(prepare, make_examples, tmp_path):
     good = {"tips": [1.0] * 9, "fare": [1.0] * 9, "y": list(range(9))}
     _, prepared = prepare(good, ratio, "y")
-    for name, other, told in (
+    for name, other, message in (
         ("text", {**good, "tips": ["x"] * 9}, "column 'tips' of type string cannot be fed"),
         ("gone", {"fare": [1.0], "y": [1]}, "no column 'tips'"),
         ("unlabelled", {"fare": [1.0], "tips": [1.0]}, "no column 'y', the label or weight"),
     ):
-        with pytest.raises(DataError, match=told):
+        with pytest.raises(DataError, match=message):
             dataset(make_examples({"train": other}, name), "train", prepared, batch_size=8, work_dir=tmp_path)
     with pytest.raises(DataError, match="split 'eval' has no rows"):
         empty = make_examples({"train": good, "eval": {name: [] for name in good}}, "empty")
@@ -121,7 +121,7 @@ def test_a_bad_value_far_down_is_told_before_training(prepare, make_examples, tm
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 @pytest.mark.parametrize("batch_size", [8, 128])
-def test_workers_share_each_batch_an_incomplete_one_too(prepare, tmp_path, workers, batch_size):
+def test_workers_share_each_batch(prepare, tmp_path, workers, batch_size):
     examples, prepared = prepare(images(), rescaled, "label")
     settings = {"batch_size": batch_size, "work_dir": tmp_path, "seed": 3}
     alone = [label.numpy().tolist() for _, label in dataset(examples, "train", prepared, **settings, epochs=2)]
@@ -135,7 +135,7 @@ def test_workers_share_each_batch_an_incomplete_one_too(prepare, tmp_path, worke
 
 
 @pytest.mark.parametrize("step", [0, 1, 5, 37])
-def test_chunks_begin_at_any_step(prepare, tmp_path, step):
+def test_chunks_may_start_at_any_step(prepare, tmp_path, step):
     examples, prepared = prepare(images(), rescaled, "label")
     settings = {"batch_size": 8, "work_dir": tmp_path, "seed": 3}
     whole = sum((label.numpy().tolist() for _, label in dataset(examples, "train", prepared, **settings, epochs=5)), [])
@@ -153,13 +153,13 @@ def rows_of(chunks):
     return np.concatenate([label.numpy() for _, label in chunks]).tolist()
 
 
-def test_a_batch_that_cannot_be_shared_evenly_is_refused(prepare, tmp_path):
+def test_unevenly_shared_batch_is_an_error(prepare, tmp_path):
     examples, prepared = prepare(images(), rescaled, "label")
     with pytest.raises(ParameterError, match="batch_size: 9 rows cannot be shared by 2 workers"):
         Chunks(examples, "train", prepared, batch_size=9, work_dir=tmp_path, seed=0, workers=2)
 
 
-def test_several_labels_come_by_name_and_a_weight_behind_them(make_examples, tmp_path):
+def test_several_labels_are_a_dict_followed_by_the_weight(make_examples, tmp_path):
     columns = {"tips": [1.0, 2.0], "fare": [1.0, 2.0], "y": [3, 4], "w": [0.5, 2.0]}
     examples = make_examples({"train": columns})
     transform = Transform(examples, function=ratio, label=["generous", "y"], sample_weight="w")
@@ -176,7 +176,7 @@ def augmented():
     return keras.Model({"image": image}, {"x": keras.layers.RandomBrightness(0.5, (0, 1))(flipped)})
 
 
-def test_augmentation_is_random_in_training_alone_and_the_same_for_the_same_seed(prepare, tmp_path):
+def test_augmentation_is_random_in_training_and_seeded(prepare, tmp_path):
     examples, prepared = prepare(images(), augmented, "label")
 
     def epochs(**options):
@@ -193,7 +193,7 @@ def test_augmentation_is_random_in_training_alone_and_the_same_for_the_same_seed
     assert changed.mean() > 0.9
     first, second = (dict(zip(label[part], x[part])) for part in (slice(300), slice(300, 600)))
     assert np.mean([np.abs(first[row] - second[row]).max() > 1e-6 for row in range(300)]) > 0.9
-    later, labels = epochs(epochs=1, first_epoch=1)  # as if training went on from there
+    later, labels = epochs(epochs=1, first_epoch=1)  # as when training resumes there
     np.testing.assert_array_equal((later, labels)[0], x[300:])
     assert (epochs(seed=2)[0] != x).mean() > 0.9
     measured, label = epochs(seed=None, epochs=1)
@@ -231,7 +231,7 @@ def stored(make_examples, tmp_path):
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
-def test_stored_rows_are_those_that_would_be_made(stored, tmp_path, split):
+def test_materialized_rows_equal_computed_rows(stored, tmp_path, split):
     examples, plain, kept = stored
     for seed in (None, 4):
         ours, theirs = (
@@ -244,7 +244,7 @@ def test_stored_rows_are_those_that_would_be_made(stored, tmp_path, split):
             np.testing.assert_array_equal(ours[0][name], theirs[0][name])
 
 
-def test_rows_stored_of_other_examples_are_not_taken(stored, make_examples, tmp_path):
+def test_materialized_rows_of_other_examples_are_ignored(stored, make_examples, tmp_path):
     _, _, kept = stored
     other = make_examples({"train": {"text": ["new"] * 3, "size": [1.0, 2.0, 3.0], "label": [7, 8, 9]}}, "other")
     assert kept.materialized(other) is None
@@ -258,12 +258,12 @@ def of_any_length():
 
 
 @pytest.mark.parametrize(
-    ("function", "told"),
+    ("function", "message"),
     [(augmented, "augments at random"), (of_any_length, r"output 'tokens' has no fixed shape, \(None,\)")],
 )
-def test_what_cannot_be_stored_is_told(make_examples, tmp_path, function, told):
+def test_unsupported_materialization_is_an_error(make_examples, tmp_path, function, message):
     columns = {"text": ["a b"] * 3} if function is of_any_length else images()
-    with pytest.raises(ParameterError, match=f"Transform.materialize: .*{told}"):
+    with pytest.raises(ParameterError, match=f"Transform.materialize: .*{message}"):
         Transform(make_examples({"train": columns}), function=function, materialize=True).execute(tmp_path / "out")
 
 
@@ -273,7 +273,7 @@ def ragged():
     return keras.Model({"words": words}, {"x": lookup(words)})
 
 
-def test_lists_of_any_length_are_filled_up_batch_by_batch(prepare, tmp_path):
+def test_lists_are_padded_batch_by_batch(prepare, tmp_path):
     lists = [["a", "b"], [], None, ["c"], ["a", "a", "zz", "b"]] * 4
     examples, prepared = prepare({"words": lists, "label": list(range(20))}, ragged, "label")
     features, label = gathered(dataset(examples, "train", prepared, batch_size=3, work_dir=tmp_path, seed=1))

@@ -1,4 +1,4 @@
-"""One data set made wrong in just one way for each kind of anomaly; skew, drift and severity."""
+"""A data set with exactly one defect for each kind of anomaly; skew, drift and severity."""
 
 import io
 import json
@@ -51,7 +51,7 @@ dataset_constraints { min_examples_count: 100 max_examples_count: 1000 }
 
 @pytest.fixture
 def found(make_examples, tmp_path):
-    """The anomalies of a split, through the stages, as {(kind, feature): anomaly}."""
+    """Return a function that runs the stages and returns the anomalies of a split as {(kind, feature): anomaly}."""
 
     def find(columns, schema=SCHEMA, **parameters):
         statistics = StatisticsGen(make_examples({"train": columns})).execute(tmp_path / "statistics").statistics
@@ -74,7 +74,7 @@ def with_some(name, value, count):
     return {name: [*GOOD[name][: ROWS - count], *[value] * count]}
 
 
-WRONG = [
+DEFECTS = [
     ("SCHEMA_MISSING_COLUMN", "size", {"size": None}, "the data has code, face"),
     ("SCHEMA_NEW_COLUMN", "news", {"news": [1] * ROWS}, "that the schema does not have"),
     ("FEATURE_TYPE_LOW_FRACTION_PRESENT", "kind", with_some("kind", None, 40), "missing in 40 of 200 rows (20.0%)"),
@@ -117,12 +117,12 @@ WRONG = [
 ]
 
 
-def test_good_data_have_no_anomaly(found):
+def test_valid_data_have_no_anomaly(found):
     assert found(GOOD) == {}
 
 
-@pytest.mark.parametrize(("kind", "feature", "change", "seen"), WRONG, ids=[f"{w[0]}-{w[1]}" for w in WRONG])
-def test_an_anomaly_is_found_with_what_was_seen_and_a_fix(found, kind, feature, change, seen):
+@pytest.mark.parametrize(("kind", "feature", "change", "seen"), DEFECTS, ids=[f"{w[0]}-{w[1]}" for w in DEFECTS])
+def test_anomaly_has_observed_values_and_a_fix(found, kind, feature, change, seen):
     columns = {name: values for name, values in {**GOOD, **change}.items() if values is not None}
     one = found(columns)[kind, feature]
     assert seen in one["seen"] + "; " + one["fix"]
@@ -151,18 +151,18 @@ OTHER_SCHEMAS = [
 
 
 @pytest.mark.parametrize(("kind", "feature", "schema"), OTHER_SCHEMAS, ids=[case[0] for case in OTHER_SCHEMAS])
-def test_an_anomaly_that_another_schema_finds(found, kind, feature, schema):
+def test_anomaly_under_another_schema(found, kind, feature, schema):
     assert (kind, feature) in found({**GOOD, "low": [-1] * ROWS}, schema)
 
 
-def test_an_empty_split_is_an_anomaly(make_examples, tmp_path):
+def test_empty_split_is_an_anomaly(make_examples, tmp_path):
     statistics = StatisticsGen(make_examples({"train": GOOD, "eval": {}})).execute(tmp_path / "s").statistics
     schema = SchemaGen(statistics).execute(tmp_path / "schema").schema
     with pytest.raises(DataError, match="eval: the split is empty; add rows"):
         ExampleValidator(statistics, schema).execute(tmp_path / "a")
 
 
-def test_a_share_of_strange_values_may_be_allowed(found):
+def test_schema_may_allow_a_share_of_unexpected_values(found):
     schema = SCHEMA.replace(
         'domain: "kinds" unique_constraints { min: 2 max: 2 }',
         'domain: "kinds" distribution_constraints { min_domain_mass: 0.9 }',
@@ -170,14 +170,14 @@ def test_a_share_of_strange_values_may_be_allowed(found):
     assert found({**GOOD, **with_some("kind", "cow", 10)}, schema) == {}
 
 
-def test_a_label_may_be_missing_in_serving(found):
+def test_label_may_be_missing_in_serving(found):
     schema = SCHEMA.replace('name: "sold"', 'name: "sold" presence { min_fraction: 1 } not_in_environment: "SERVING"')
     schema += 'default_environment: "TRAINING" default_environment: "SERVING"'
     serving = {name: values for name, values in GOOD.items() if name != "sold"}
     assert found(serving, schema, environment="SERVING") == {}
 
 
-def test_the_label_is_wanted_in_training(found):
+def test_label_is_expected_in_training(found):
     schema = SCHEMA.replace('name: "sold"', 'name: "sold" presence { min_fraction: 1 } not_in_environment: "SERVING"')
     schema += 'default_environment: "TRAINING" default_environment: "SERVING"'
     serving = {name: values for name, values in GOOD.items() if name != "sold"}
@@ -185,7 +185,7 @@ def test_the_label_is_wanted_in_training(found):
 
 
 @pytest.mark.parametrize(
-    ("severity", "fail_on", "stops"),
+    ("severity", "fail_on", "fails"),
     [
         ({}, "error", False),
         ({}, "warning", True),
@@ -193,9 +193,9 @@ def test_the_label_is_wanted_in_training(found):
         ({"SCHEMA_NEW_COLUMN": "error", "news": "ignore"}, "warning", False),
     ],
 )
-def test_severity_decides_between_a_warning_and_a_stop(found, severity, fail_on, stops):
+def test_severity_decides_whether_the_stage_fails(found, severity, fail_on, fails):
     columns = {**GOOD, "news": [1] * ROWS}
-    if stops:
+    if fails:
         with pytest.raises(DataError, match="feature 'news'"):
             found(columns, severity=severity, fail_on=fail_on)
     else:
@@ -213,7 +213,7 @@ feature { name: "legs" type: INT {0} { infinity_norm { threshold: 0.1 } } }
 @pytest.mark.parametrize(
     ("comparator", "given"), [("skew_comparator", "serving_statistics"), ("drift_comparator", "previous_statistics")]
 )
-def test_distances_from_other_data_are_those_of_scipy(make_examples, tmp_path, comparator, given):
+def test_distances_match_scipy(make_examples, tmp_path, comparator, given):
     random = np.random.default_rng(0)
     ours = {
         "size": random.normal(0, 1, 2000),
@@ -248,7 +248,7 @@ def test_distances_from_other_data_are_those_of_scipy(make_examples, tmp_path, c
     divergence = jensenshannon(*shares, base=2) ** 2
     assert f"divergence {divergence:.4g} from" in listed["COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH", "kind"]
     found = float(listed["COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH", "size"].split("divergence ")[1].split()[0])
-    # The same ten buckets each, of NumPy's, laid out evenly over the bounds of both.
+    # NumPy's ten buckets of each side, distributed uniformly over the bounds of both.
     edges = [np.histogram_bin_edges(side["size"], 10) for side in (ours, theirs)]
     every = np.unique(np.concatenate(edges))
     laid = []
@@ -258,7 +258,7 @@ def test_distances_from_other_data_are_those_of_scipy(make_examples, tmp_path, c
     assert found == pytest.approx(jensenshannon(*laid, base=2) ** 2, rel=0.03)
 
 
-def test_the_skew_of_the_penguins_of_tfx_is_found_and_named(tmp_path):
+def test_skew_of_the_tfx_penguins_is_found(tmp_path):
     folder = SHARED_DATA / "tfx"
     if not (folder / "penguins_processed_skewed.csv").exists():
         pytest.skip(f"the TFX samples are not in {folder}")
@@ -280,8 +280,8 @@ def test_the_skew_of_the_penguins_of_tfx_is_found_and_named(tmp_path):
     assert "flipper_length_mm" not in str(error.value)
 
 
-def test_a_schema_of_tfdv_is_read_and_enforced(taxi_csv, tmp_path):
-    """What TFX's own schema finds in the raw data is what pandas finds."""
+def test_tfdv_schema_is_enforced(taxi_csv, tmp_path):
+    """The anomalies under TFX's own schema are those that pandas finds."""
     path = SHARED_DATA / "tfx" / "chicago_taxi_schema.pbtxt"
     (tmp_path / "schema").mkdir()
     (tmp_path / "schema" / "schema.pbtxt").write_text(path.read_text())
@@ -292,14 +292,14 @@ def test_a_schema_of_tfdv_is_read_and_enforced(taxi_csv, tmp_path):
     found = json.loads((done.anomalies.path / "anomalies.json").read_text())
     table = pd.read_csv(taxi_csv)
     domains = {domain.name: set(domain.value) for domain in schema.proto().string_domain}
-    wanted = {}
+    expected = {}
     for feature in schema.proto().feature:
         missing = table[feature.name].isna().sum()
         if feature.presence.min_fraction == 1 and missing:
-            wanted["FEATURE_TYPE_LOW_FRACTION_PRESENT", feature.name] = f"missing in {missing} of {len(table)} rows"
+            expected["FEATURE_TYPE_LOW_FRACTION_PRESENT", feature.name] = f"missing in {missing} of {len(table)} rows"
         if feature.domain:
             strange = ~table[feature.name].dropna().isin(domains[feature.domain])
             if strange.any():
-                wanted["ENUM_TYPE_UNEXPECTED_STRING_VALUES", feature.name] = f"{strange.mean():.1%} of the values"
-    assert {(a["kind"], a["feature"]) for a in found} == set(wanted) and len(wanted) == 4
-    assert all(a["seen"].startswith(wanted[a["kind"], a["feature"]]) for a in found)
+                expected["ENUM_TYPE_UNEXPECTED_STRING_VALUES", feature.name] = f"{strange.mean():.1%} of the values"
+    assert {(a["kind"], a["feature"]) for a in found} == set(expected) and len(expected) == 4
+    assert all(a["seen"].startswith(expected[a["kind"], a["feature"]]) for a in found)

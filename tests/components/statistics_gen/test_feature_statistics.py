@@ -1,3 +1,5 @@
+"""Statistics of features, merged and compared with one pass."""
+
 import functools
 import io
 import pickle
@@ -20,7 +22,7 @@ LISTS = st.lists(st.one_of(st.none(), FLOATS), max_size=20)
 
 
 def merged_by(data, summaries):
-    """Merges neighbours in an order that hypothesis draws: any tree over the parts."""
+    """Merge neighbours in an order that hypothesis draws, which is any tree over the parts."""
     while len(summaries) > 1:
         place = data.draw(st.integers(0, len(summaries) - 2))
         summaries[place : place + 2] = [summaries[place].merge(summaries[place + 1])]
@@ -28,7 +30,7 @@ def merged_by(data, summaries):
 
 
 @given(st.lists(LISTS, min_size=1, max_size=6), st.data())
-def test_numbers_merged_along_any_tree_equal_one_pass(parts, data):
+def test_numbers_merged_in_any_tree_equal_one_pass(parts, data):
     every = [v for part in parts for v in part]
     parts = data.draw(st.permutations(parts))
     merged = merged_by(data, [FeatureSummary.of(pa.array(part, pa.float64())) for part in parts])
@@ -50,7 +52,7 @@ def test_numbers_merged_along_any_tree_equal_one_pass(parts, data):
 @given(
     st.lists(st.lists(st.one_of(st.none(), st.text("aé", max_size=2)), max_size=20), min_size=1, max_size=6), st.data()
 )
-def test_texts_merged_along_any_tree_equal_one_pass(parts, data):
+def test_strings_merged_in_any_tree_equal_one_pass(parts, data):
     merged = merged_by(data, [FeatureSummary.of(pa.array(part, pa.string())) for part in parts])
     every = [v for part in parts for v in part if v is not None]
     counts = sorted(((v, every.count(v)) for v in set(every)), key=lambda item: (-item[1], item[0]))
@@ -65,7 +67,7 @@ def test_texts_merged_along_any_tree_equal_one_pass(parts, data):
     st.lists(st.lists(st.one_of(st.none(), st.lists(FLOATS, max_size=4)), max_size=8), min_size=1, max_size=4),
     st.data(),
 )
-def test_lists_merged_along_any_tree_equal_one_pass(parts, data):
+def test_lists_merged_in_any_tree_equal_one_pass(parts, data):
     kind = pa.list_(pa.float64())
     merged = merged_by(data, [FeatureSummary.of(pa.array(part, kind)) for part in parts])
     every = [v for part in parts for v in part]
@@ -82,7 +84,7 @@ def test_lists_merged_along_any_tree_equal_one_pass(parts, data):
         assert merged.numbers.moments.mean == pytest.approx(np.mean(flat), rel=1e-9, abs=1e-6)
 
 
-def test_many_values_keep_the_frequent_within_the_stated_error():
+def test_frequent_values_are_counted_within_the_error_bound():
     random = np.random.default_rng(0)
     rows = np.concatenate([np.repeat(np.arange(50), 2000), random.integers(50, 10**6, 200_000)])
     random.shuffle(rows)
@@ -99,12 +101,12 @@ def test_many_values_keep_the_frequent_within_the_stated_error():
     assert merged.distinct == pytest.approx(len(true), rel=4 * 1.04 / 2 ** (HLL_LG_REGISTERS / 2))
 
 
-def test_bytes_that_are_no_text_are_counted():
+def test_invalid_utf8_is_counted():
     column = pa.array([b"good", b"\xff", b"\xff", b"\xc3\x28", None])
     assert FeatureSummary.of(column).invalid_utf8 == 3
 
 
-def test_images_and_audio_are_told_by_their_heads():
+def test_images_and_audio_are_detected_by_their_headers():
     def png(height, width):
         file = io.BytesIO()
         Image.new("RGB", (width, height)).save(file, "PNG")
