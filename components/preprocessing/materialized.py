@@ -1,4 +1,4 @@
-"""Preprocessed rows, stored once: shards of what the preprocessing gives."""
+"""Preprocessed rows, stored once: shards of the preprocessing's outputs."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ import pyarrow.parquet as pq
 from kerasline.components.core.artifacts import Examples, Preprocessing
 from kerasline.components.core.component import Context
 from kerasline.components.core.errors import ParameterError
-from kerasline.components.data.feed import feed, rows_a_batch
-from kerasline.components.data.fold import fold, take
+from kerasline.components.data.fold import fold, move_files
+from kerasline.components.data.model_inputs import feed, rows_per_batch
 
-Written = list[tuple[str, dict[str, Any]]]  # the split, and what the manifest says of a shard
+Written = list[tuple[str, dict[str, Any]]]  # the split, and the manifest's entry for a shard
 
 
 def materialize(preprocessing: Preprocessing, examples: Examples, context: Context) -> int:
-    """Stores the preprocessed rows of all splits in the artifact, a shard for each of theirs.
+    """Store the preprocessed rows of all splits in the artifact, one shard for each shard of the examples.
 
     Returns:
-        How many rows.
+        The number of rows.
 
     Raises:
         ParameterError: an output varies in length, or is random in training.
-        DataError: a column cannot be fed to the preprocessing.
+        DataError: a column does not fit the preprocessing's input.
     """
     _check(preprocessing)
     stored = Examples(preprocessing.path / Preprocessing.MATERIALIZED)
@@ -41,47 +41,55 @@ def materialize(preprocessing: Preprocessing, examples: Examples, context: Conte
         (work / split).mkdir(parents=True)
         (stored.path / split).mkdir(parents=True)
     written: Written = fold(shards, write, operator.add, context) or []
-    take((shard["path"] for _, shard in written), work, stored.path)
+    move_files((shard["path"] for _, shard in written), work, stored.path)
     splits = {split: [shard for name, shard in written if name == split] for split in examples.splits}
     stored.write_json(Examples.MANIFEST, {"splits": splits, "made_from": examples.digest()})
     return sum(shard["rows"] for _, shard in written)
 
 
 def _check(preprocessing: Preprocessing) -> None:
-    from kerasline.components.preprocessing.random_layers import is_random
+    from kerasline.components.preprocessing.training_mode import is_random
 
     model = preprocessing.load()
     if is_random(model):
         raise ParameterError(
-            "Transform.materialize: the preprocessing augments at random, which stored rows would not be; "
-            "leave it out, or move the random layers into the model"
+            "Transform.materialize: the preprocessing augments at random, and stored rows would be the same in every "
+            "epoch; remove materialize, or move the random layers into the model"
         )
     for name, tensor in model.output.items():
         if None in tensor.shape[1:]:
             raise ParameterError(
                 f"Transform.materialize: output {name!r} has no fixed shape, {tuple(tensor.shape[1:])}; "
-                "give one, for instance with output_sequence_length"
+                "give it one, for instance with output_sequence_length"
             )
 
 
 def _write(element: tuple[str, str], preprocessing: Preprocessing, folder: Path) -> Written:
+    import tensorflow as tf
+
+    from kerasline.components.preprocessing.training_mode import PartPositions, rows_at
+
     split, shard = element
     model, facts = _loaded(preprocessing.path), preprocessing.facts
-    rows = rows_a_batch({**model.input, **{f"output {name}": t for name, t in model.output.items()}})
+    positions = PartPositions([Path(shard)]) if facts.get("out_of_fold") == split else None
+    rows = rows_per_batch({**model.input, **{f"output {name}": t for name, t in model.output.items()}})
     path = f"{split}/{Path(shard).name}"
-    unfinished = folder / f"{path}.{uuid.uuid4().hex}"  # a runner may do an element twice
+    unfinished = folder / f"{path}.{uuid.uuid4().hex}"  # a runner may process an element twice
     count, writer = 0, None
     beside = [*preprocessing.labels, *([facts["sample_weight"]] if facts["sample_weight"] else [])]
     beside = [name for name in beside if name not in model.output]
     with pq.ParquetFile(shard) as file:
         for batch in file.iter_batches(rows, columns=list({**model.input, **dict.fromkeys(beside)})):
-            outputs = model(feed(batch, model.input), training=False)
+            place = tf.range(count, count + batch.num_rows, dtype=tf.int64)
+            with rows_at(None if positions is None else positions.of(place)):
+                outputs = model(feed(batch, model.input), training=False)
             columns = {name: as_arrow(tensor.numpy()) for name, tensor in outputs.items()}
             columns |= {name: batch.column(name) for name in beside}
             table = pa.table(columns)
             writer = writer or pq.ParquetWriter(unfinished, table.schema, compression="zstd")
             writer.write_table(table)
             count += len(table)
+    assert writer is not None, "a shard has rows"
     writer.close()
     os.replace(unfinished, folder / path)
     return [(split, {"path": path, "rows": count})]
@@ -93,7 +101,7 @@ def _loaded(path: Path) -> Any:
 
 
 def as_arrow(values: np.ndarray) -> pa.Array:
-    """An array (rows, ...) as a column."""
+    """Return an array (rows, ...) as an Arrow column."""
     if values.dtype == object:
         texts = pa.array(values.reshape(-1), pa.binary())
         return texts if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(texts, values[0].size)

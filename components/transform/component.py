@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Gt
 
 from kerasline.components.core.artifacts import Examples, Preprocessing, Schema
-from kerasline.components.core.component import Component, Context, Input, Output, Parameter
+from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import DataError, ParameterError, UserCodeError, nearest
+from kerasline.components.core.keras_compat import source_operation
 from kerasline.components.core.user_code import call, name_of
 from kerasline.components.preprocessing.features import Feature
 
@@ -19,26 +21,58 @@ if TYPE_CHECKING:
     from kerasline.components.preprocessing.adaptation.draft import Draft
 
 
-class Transform(Component):
-    """Computes the state of every preprocessing layer and saves the model that has it.
+@dataclass(frozen=True, kw_only=True)
+class TransformSettings:
+    """The parameters of Transform, which documents them."""
 
-    Parameters:
-        function: returns a functional `keras.Model` from raw features to model inputs, both dicts
-            by name, or a `keras.utils.FeatureSpace`. It may compute the label too.
-        features: instead of a function, what becomes of each column: see `kerasline.components.preprocessing.features`.
-        label: the output of that model, or else the raw column, that is learned; or several, for a
-            model whose outputs are named as they are.
-        sample_weight: the output or raw column that says how much a row counts in training.
-        split: the rows over which layers are adapted.
-        materialize: stores the preprocessed rows of all splits, so that training, however long,
-            need not preprocess them again. For preprocessing that costs more than reading.
-        most_counted: how many values a vocabulary counts at once. None counts all, in whatever
-            memory they take; else counts are too low by rows / most_counted at most.
+    function: Callable | None = None
+    features: dict[str, Feature] | None = None
+    label: str | list[str] | None = None
+    sample_weight: str | None = None
+    split: str = "train"
+    materialize: bool = False
+    most_counted: Annotated[int, Gt(0)] | None = None
+
+
+class Transform(Component):
+    """Computes the state of every preprocessing layer over all rows, and saves the adapted model.
+
+    Pass either `function` or `features`.
+
+    Args:
+        examples: Examples. The data.
+        schema: Schema, optional. Not read. Connecting it makes Transform run after the schema's review.
+        function: callable, or its name as `file.py:name`. Returns a functional `keras.Model` from raw columns to model
+            inputs, both dicts by name, or a `keras.utils.FeatureSpace`. The model may also compute the label.
+        features: dict of `kerasline.features` by the name of the model input, instead of a function.
+        label: str or list of str. The output of the preprocessing, or else the raw column, to learn. Several for a
+            model whose outputs have these names.
+        sample_weight: str. The output or raw column with the weight of each row in training.
+        split: str. The rows on which layers are adapted. Defaults to `"train"`.
+        materialize: bool. Store the preprocessed rows of all splits, so that training reads them instead of
+            preprocessing raw rows in every epoch. Worth it if preprocessing costs more than reading. Defaults to
+            `False`.
+        most_counted: int. Maximum number of values that a vocabulary counts at once, to bound its memory. Counts are
+            then too low by at most rows / most_counted. None, the default, counts all values exactly.
+
+    Returns:
+        preprocessing: Preprocessing. The adapted model, its state in readable files, and the materialized rows.
 
     Raises:
-        UserCodeError: the function raised, or did not return such a model.
-        ParameterError: neither or both of function and features were given.
-        DataError: no column feeds an input, or its values cannot; the split has no rows.
+        UserCodeError: the function raised an error, or returned something else.
+        ParameterError: `function` and `features` were both passed, or neither; or a layer needs a label.
+        DataError: an input has no column of its name, or the column's values do not fit it; or the split has no rows.
+
+    Example:
+
+    >>> examples = kl.InMemoryExampleGen({"fare": [1.0, 3.0], "tip": [0, 1]}, splits={"train": 1})
+    >>> examples = examples.execute(folder / "examples").examples
+    >>> transform = kl.Transform(examples, features={"fare": kl.features.Number()}, label="tip")
+    >>> done = transform.execute(folder / "transform")
+    >>> done.metrics
+    {'adapted_layers': 1, 'passes': 1}
+    >>> done.preprocessing.load()({"fare": np.array([[2.0], [4.0]])})["fare"].numpy().tolist()
+    [[0.0], [2.0]]
     """
 
     VERSION = "3"
@@ -47,92 +81,94 @@ class Transform(Component):
     examples: Input[Examples]
     schema: Input[Schema] = None
     preprocessing: Output[Preprocessing]
-    function: Parameter[Callable | None] = None
-    features: Parameter[dict[str, Feature] | None] = None
-    label: Parameter[str | list[str] | None] = None
-    sample_weight: Parameter[str | None] = None
-    split: Parameter[str] = "train"
-    materialize: Parameter[bool] = False
-    most_counted: Parameter[Annotated[int, Gt(0)] | None] = None
+    settings: Parameters[TransformSettings]
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        from kerasline.components.preprocessing.adaptation.passes import adapt
+        from kerasline.components.preprocessing.adaptation.passes import adapt, layer_labels
 
         examples: Examples = inputs.examples
         draft = self._draft(examples)
         self._check(draft.model, examples)
-        shards = examples.whole_shards(self.split)
-        adapted = adapt(draft.model, shards, context, self.most_counted)
+        labels = layer_labels(draft.model, self._labels, self.name)
+        shards = examples.whole_shards(self.settings.split)
+        adapted = adapt(draft.model, shards, context, self.settings.most_counted, labels)
         model = draft.finished()
         preprocessing: Preprocessing = outputs.preprocessing
         model.save(preprocessing.path / Preprocessing.FILE)
         facts = self._facts(model, examples)
         facts["state"] = preprocessing.write_states(adapted.states)
+        if labels:
+            facts["out_of_fold"] = self.settings.split
         preprocessing.write_json(Preprocessing.FACTS, facts)
-        figures = {"adapted_layers": len(adapted.states), "passes": adapted.passes}
+        metrics: dict[str, Any] = {"adapted_layers": len(adapted.states), "passes": adapted.passes}
         if adapted.remembered:
-            figures["remembered"] = f"{adapted.remembered} of {adapted.remembered + adapted.computed} parts"
-        if self.materialize:
+            metrics["remembered"] = f"{adapted.remembered} of {adapted.remembered + adapted.computed} parts"
+        if self.settings.materialize:
             from kerasline.components.preprocessing.materialized import materialize
 
-            figures["materialized_rows"] = materialize(preprocessing, examples, context)
-        return figures
+            metrics["materialized_rows"] = materialize(preprocessing, examples, context)
+        return metrics
 
     @property
-    def _told(self) -> str:
-        """What to call the preprocessing in messages."""
-        return name_of(self.function) if self.function else f"{self.name}.features"
+    def _source(self) -> str:
+        """The name of the preprocessing in messages."""
+        return name_of(self.settings.function) if self.settings.function else f"{self.name}.features"
 
     def _draft(self, examples: Examples) -> Draft:
         from kerasline.components.preprocessing.adaptation import draft
 
-        if (self.function is None) == (self.features is None):
-            raise ParameterError(f"{self.name}: give one of `function` and `features`")
-        if self.features is not None:
-            return draft.of_features(self.features, examples.schema())
-        return draft.of_returned(call(self.function), self._told)
+        function, features = self.settings.function, self.settings.features
+        if (function is None) == (features is None):
+            raise ParameterError(f"{self.name}: pass either `function` or `features`")
+        if features is not None:
+            return draft.from_features(features, examples.schema())
+        assert function is not None
+        return draft.from_returned_value(call(function), self._source)
 
     def _check(self, model: keras.Model, examples: Examples) -> None:
         from kerasline.components.preprocessing.adaptation.graph import unreachable, unsavable
 
         for problem in (unreachable(model), unsavable(model)):
             if problem:
-                raise UserCodeError(f"{self._told}: {problem}")
-        if not examples.rows(self.split):
-            raise DataError(f"{self.name}.split: {self.split!r} has no rows to adapt layers on")
+                raise UserCodeError(f"{self._source}: {problem}")
+        if not examples.rows(self.settings.split):
+            raise DataError(f"{self.name}.split: {self.settings.split!r} has no rows to adapt layers on")
         columns = examples.schema().names
         for name in model.input:
             if name not in columns:
-                raise DataError(f"the data has no column {name!r}, which {self._told} wants; {nearest(name, columns)}")
+                raise DataError(
+                    f"the data has no column {name!r}, an input of {self._source}; {nearest(name, columns)}"
+                )
         known = [*model.output, *columns]
-        asked = [("label", name) for name in self._labels]
-        asked += [("sample_weight", self.sample_weight)] if self.sample_weight else []
-        for parameter, name in asked:
+        named = [("label", name) for name in self._labels]
+        named += [("sample_weight", self.settings.sample_weight)] if self.settings.sample_weight else []
+        for parameter, name in named:
             if name not in known:
                 raise DataError(
-                    f"{self.name}.{parameter}: {name!r} is neither an output of {self._told} "
+                    f"{self.name}.{parameter}: {name!r} is neither an output of {self._source} "
                     f"nor a column of the data; {nearest(name, known)}"
                 )
 
     @property
     def _labels(self) -> list[str]:
-        return [self.label] if isinstance(self.label, str) else self.label or []
+        label = self.settings.label
+        return [label] if isinstance(label, str) else label or []
 
     def _facts(self, model: keras.Model, examples: Examples) -> dict[str, Any]:
-        names = {label: _class_names(model, examples, label) for label in self._labels}
-        only = isinstance(self.label, str)
+        label = self.settings.label
+        names = {name: _class_names(model, examples, name) for name in self._labels}
         return {
-            "label": self.label,
-            "sample_weight": self.sample_weight,
-            "class_names": names[self.label] if only else names or None,
+            "label": label,
+            "sample_weight": self.settings.sample_weight,
+            "class_names": names[label] if isinstance(label, str) else names or None,
         }
 
 
 def _class_names(model: keras.Model, examples: Examples, label: str) -> list[str] | None:
-    """What the whole numbers of a label mean, where that is known."""
+    """Return the names of the classes that an integer label numbers, or None if they are unknown."""
     if label not in model.output:
         return examples.class_names(label)
-    layer = model.output[label]._keras_history.operation
+    layer = source_operation(model.output[label])
     if hasattr(layer, "get_vocabulary") and getattr(layer, "num_oov_indices", 1) == 0:
         return [str(value) for value in layer.get_vocabulary()]
     return None

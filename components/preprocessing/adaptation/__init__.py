@@ -1,13 +1,22 @@
-"""Adapting Keras layers: what Keras's `adapt()` computes in one process, over shards, with Beam.
+"""Adapting Keras layers: the state that Keras's `adapt()` computes in one process, computed over shards with Beam.
 
-A layer of one's own is adapted too, if it has two methods::
+A custom layer is adapted too if it has two methods::
 
-    def new_state(self) -> Accumulator | None    # empty; None where the layer needs no data
-    def set_state(self, state) -> None           # keeps it in weights, so that it is saved
+    def new_state(self) -> Accumulator | None    # empty; None if the layer needs no data
+    def set_state(self, state) -> None           # keeps it in what Keras saves of the layer
 
-`new_state` is called on a built layer. What it returns travels to Beam's workers without the layer,
-takes in what enters the layer, batch by batch, and merges: see `Accumulator` in
-`kerasline.components.data.accumulators`, where there are some to use: moments, extremes, quantiles, counts.
+`new_state` is called on a built layer. The accumulator that it returns travels to Beam's workers without the layer.
+There it receives the layer's inputs batch by batch: `state.add(*inputs)`. The workers' accumulators are merged.
+`Accumulator` in `kerasline.components.data.accumulators` describes them; moments, extremes, quantiles and counts are
+there to use.
+
+An accumulator with `TAKES_LABEL = True` also receives the label::
+
+    state.add(*inputs, label=label, positions=positions)
+
+`label` is an array (rows, ...) in which a missing label is NaN, None or "". `positions`, int64 (rows,), identify the
+rows for `kerasline.components.preprocessing.training_mode.fold_of`. If Transform learns several labels, the layer's
+attribute `label` names one. `kerasline.components.preprocessing.layers.TargetEncoding` is such a layer.
 """
 
 from __future__ import annotations
@@ -19,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def new_state(layer: Any) -> Accumulator | None:
-    """An accumulator for a layer that needs one; None for one that does not, or has its state."""
+    """Return an empty accumulator for the layer, or None if it needs no data or has its state."""
     from kerasline.components.preprocessing.adaptation import keras_layers
 
     if _has_protocol(layer):
@@ -29,13 +38,20 @@ def new_state(layer: Any) -> Accumulator | None:
 
 
 def set_state(layer: Any, state: Accumulator) -> None:
-    """Gives the layer what was accumulated for it."""
+    """Give the layer the state that was accumulated for it."""
     from kerasline.components.preprocessing.adaptation import keras_layers
 
     if _has_protocol(layer):
         layer.set_state(state)
     else:
-        keras_layers.adapter(layer).set_state(layer, state)
+        adapter = keras_layers.adapter(layer)
+        assert adapter is not None, layer
+        adapter.set_state(layer, state)
+
+
+def takes_label(layer: Any) -> bool:
+    """Return whether the layer needs the label to be adapted."""
+    return getattr(new_state(layer), "TAKES_LABEL", False)
 
 
 def _has_protocol(layer: Any) -> bool:

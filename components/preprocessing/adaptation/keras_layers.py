@@ -1,8 +1,8 @@
 """The states of Keras's own preprocessing layers.
 
-They equal the results of the layer's `adapt()`, except that missing values (NaN; "" and -1 in vocabularies) and infinite
-ones are left out, and that bin boundaries are distinct values of the data. Vocabularies are in Keras's order: descending
-by count, then by value.
+They equal the results of the layer's `adapt()`, except that missing values (NaN; "" and -1 in vocabularies) and
+infinite ones are left out, and that bin boundaries are distinct values of the data. Vocabularies are in Keras's order:
+descending by count, then by value.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Adapts the layers of a functional model over shards: one fold a pass."""
+"""Adapt the layers of a functional model over shards: one fold for each pass."""
 
 from __future__ import annotations
 
@@ -14,30 +14,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
+import numpy as np
 
 from kerasline.components.core.artifacts import needed_inputs
 from kerasline.components.core.component import Context
-from kerasline.components.data.feed import column, rows_a_batch
+from kerasline.components.core.errors import DataError, ParameterError
 from kerasline.components.data.fold import fold
-from kerasline.components.data.partial_results import Counted, Part, Remembering, parts
-from kerasline.components.preprocessing.adaptation import new_state, set_state
-from kerasline.components.preprocessing.adaptation.graph import adaptation_passes, calls
+from kerasline.components.data.model_inputs import feed_column, rows_per_batch
+from kerasline.components.data.partial_results import CachedAccumulate, CountedResult, Part, split_into_parts
+from kerasline.components.preprocessing.adaptation import new_state, set_state, takes_label
+from kerasline.components.preprocessing.adaptation.graph import adaptation_passes, calls, operations_before
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from kerasline.components.data.accumulators import Accumulator
 
-VERSION = "1"  # raised whenever the same rows would give other states
+VERSION = "1"  # raise it whenever the same rows would give other states
 
 
 @dataclass
 class Adapted:
-    """What adapting a model came to.
+    """The result of adapting a model.
 
     Attributes:
         states: by the layer's name.
-        passes: how often the rows were read.
-        computed: parts of the rows read, over all passes.
-        remembered: parts whose states an earlier run had kept.
+        passes: number of times that the rows were read.
+        computed: number of parts of the rows that were read, over all passes.
+        remembered: number of parts whose states came from the cache.
     """
 
     states: dict[str, Accumulator]
@@ -46,31 +50,78 @@ class Adapted:
     remembered: int = 0
 
 
-def adapt(model: keras.Model, shards: Sequence[Path], context: Context, most_counted: int | None = None) -> Adapted:
-    """Computes the states of all layers that need one, and sets them.
-
-    Layers that feed each other are adapted in as many passes as the longest such chain, each on the
-    real output of those before it; all others in one. A layer called on several tensors is adapted
-    on all of them.
+def layer_labels(model: keras.Model, labels: Sequence[str], stage: str) -> dict[str, str]:
+    """Return the label of each layer that takes one, by the layer's name.
 
     Args:
-        model: functional, with inputs by name; changed in place.
+        model: functional, with outputs by name.
+        labels: the outputs or raw columns that Transform learns.
+        stage: the stage's name, for messages.
+
+    Raises:
+        ParameterError: there is no label, the layer does not say which of several it takes, or the label is computed
+            from such a layer.
+    """
+    found: dict[str, str] = {}
+    for layer in filter(takes_label, model.layers):
+        described = f"layer {layer.name!r} ({type(layer).__name__})"
+        chosen = getattr(layer, "label", None)
+        if not labels:
+            raise ParameterError(f"{stage}.label: {described} needs the label to be adapted; pass {stage}(label=...)")
+        if chosen is None and len(labels) > 1:
+            raise ParameterError(
+                f"{stage}.label: {described} takes one label, received {', '.join(labels)}; "
+                f"name one: {type(layer).__name__}(label={labels[0]!r})"
+            )
+        if chosen is not None and chosen not in labels:
+            raise ParameterError(
+                f"{stage}.label: {described} takes label {chosen!r}, which is not among {', '.join(labels)}"
+            )
+        found[layer.name] = chosen or labels[0]
+    for name, label in found.items():
+        cyclic = operations_before(model.output[label]) & set(found) if label in model.output else ()
+        for other in cyclic:
+            raise ParameterError(
+                f"{stage}.label: {label!r} is computed from layer {other!r}, which needs a label itself; "
+                f"it cannot be the label of layer {name!r}"
+            )
+    return found
+
+
+def adapt(
+    model: keras.Model,
+    shards: Sequence[Path],
+    context: Context,
+    most_counted: int | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> Adapted:
+    """Compute the states of all layers that need one, and set them.
+
+    The number of passes is the length of the longest chain of such layers. Each layer is adapted on the real output of
+    those before it. A layer that is called on several tensors is adapted on all of them.
+
+    Args:
+        model: functional, with inputs by name. Changed in place.
         shards: Parquet files with a column for each input.
         context: its `cache_dir` keeps the states of parts of the rows for later runs.
-        most_counted: how many values a vocabulary counts at once; None counts all.
+        most_counted: maximum number of values that a vocabulary counts at once. None counts all.
+        labels: the label of each layer that takes one, see `layer_labels`.
     """
-    rows, adapted = parts(shards), Adapted({})
-    for layers in adaptation_passes(model):
+    rows, adapted = split_into_parts(shards), Adapted({})
+    for layers in adaptation_passes(model, labels):
         adapted.passes += 1
         context.report(f"pass {adapted.passes}: {', '.join(layer.name for layer in layers)}")
-        plan = _Plan.of(model, layers, context.work_dir, most_counted)
+        plan = _Plan.of(model, layers, context.work_dir, most_counted, labels or {})
         folder = None
         if context.cache_dir is not None:
             folder = context.cache_dir / _plan_digest(plan, model, layers, adapted.states)
-        accumulate = Remembering(functools.partial(_accumulate, plan=plan), tuple(plan.inputs), folder)
-        done: Counted = fold(rows, accumulate, functools.partial(Counted.merged, merge=_merge), context)
+        accumulate = CachedAccumulate(functools.partial(_accumulate, plan=plan), plan.columns, folder)
+        done: CountedResult | None = fold(
+            rows, accumulate, functools.partial(CountedResult.merge, merge_values=_merge), context
+        )
+        assert done is not None, "a split with rows has parts"
         adapted.computed += done.computed
-        adapted.remembered += done.remembered
+        adapted.remembered += done.cached
         for layer, state in zip(layers, done.value):
             set_state(layer, state)
             adapted.states[layer.name] = state
@@ -78,7 +129,7 @@ def adapt(model: keras.Model, shards: Sequence[Path], context: Context, most_cou
 
 
 class _Spec(NamedTuple):
-    """The dtype and shape of an input, rows first: what feeding needs to know of it."""
+    """The dtype and shape of an input, rows first."""
 
     dtype: str
     shape: tuple[int | None, ...]
@@ -86,15 +137,17 @@ class _Spec(NamedTuple):
 
 @dataclass(frozen=True)
 class _Plan:
-    """One pass, as Beam's workers get it: layers by their place, as Keras's names count up.
+    """One pass, as Beam's workers receive it. Layers go by their place, as Keras numbers names within a process.
 
     Attributes:
-        inputs: the columns that are read.
-        rows: how many rows are taken at a time.
-        model_file: from these inputs to what enters the layers, where that is not an input itself.
-        direct: inputs that enter layers as they are, by the key under which calls name them.
-        calls: for each layer, for each time that it is called: the keys of the tensors.
+        inputs: the columns that feed the model.
+        rows: number of rows in a batch.
+        model_file: computes the layers' inputs from these columns, if they are not columns themselves.
+        direct: columns that enter layers unchanged, by their key in `calls`.
+        calls: for each call of each layer, the keys of its tensors.
         empty: an accumulator for each layer, pickled.
+        labels: for each layer, the key of its label, or None if it takes none.
+        label_columns: labels that are raw columns, by their key.
     """
 
     inputs: Mapping[str, _Spec]
@@ -103,21 +156,46 @@ class _Plan:
     direct: Mapping[str, str]
     calls: Sequence[Sequence[Sequence[str]]]
     empty: bytes
+    labels: Sequence[str | None]
+    label_columns: Mapping[str, str]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([*self.inputs, *self.label_columns.values()]))
 
     @classmethod
-    def of(cls, model: keras.Model, layers: Sequence[keras.layers.Layer], work_dir: Path, most: int | None) -> _Plan:
+    def of(
+        cls,
+        model: keras.Model,
+        layers: Sequence[keras.layers.Layer],
+        work_dir: Path,
+        most: int | None,
+        labels: Mapping[str, str],
+    ) -> _Plan:
         names = {id(tensor): name for name, tensor in model.input.items()}
-        direct, computed, called = {}, {}, []
+        direct: dict[str, str] = {}
+        computed: dict[str, Any] = {}
+        called: list[list[list[str]]] = []
+
+        def take(key: str, tensor: Any) -> str:
+            if id(tensor) in names:
+                direct[key] = names[id(tensor)]
+            else:
+                computed[key] = tensor
+            return key
+
         for place, layer in enumerate(layers):
-            called.append([])
-            for time, tensors in enumerate(calls(model, layer)):
-                keys = [f"{place}.{time}.{part}" for part in range(len(tensors))]
-                called[-1].append(keys)
-                for key, tensor in zip(keys, tensors):
-                    if id(tensor) in names:
-                        direct[key] = names[id(tensor)]
-                    else:
-                        computed[key] = tensor
+            times = enumerate(calls(model, layer))
+            called.append([[take(f"{place}.{time}.{n}", tensor) for n, tensor in enumerate(ts)] for time, ts in times])
+        label_keys: list[str | None] = []
+        label_columns: dict[str, str] = {}
+        for layer in layers:
+            label = labels.get(layer.name)
+            label_keys.append(None if label is None else f"label {label}")
+            if label in model.output:
+                take(f"label {label}", model.output[label])
+            elif label is not None:
+                label_columns[f"label {label}"] = label
         empty = [new_state(layer) for layer in layers]
         for state in empty:
             if most is not None and hasattr(state, "limit"):
@@ -130,31 +208,35 @@ class _Plan:
             before.save(file)
             used |= before.input
         specs = {name: _Spec(str(t.dtype), tuple(t.shape)) for name, t in sorted(used.items())}
-        rows = rows_a_batch({**specs, **computed})
-        return cls(specs, rows, file, direct, called, pickle.dumps(empty))
+        rows = rows_per_batch({**specs, **computed})
+        return cls(specs, rows, file, direct, called, pickle.dumps(empty), label_keys, label_columns)
 
 
 def _accumulate(part: Part, plan: _Plan) -> list[Accumulator]:
-    """The layers' states over one part of the rows."""
+    """Return the layers' states over one part of the rows."""
     import pyarrow.parquet as pq
 
-    states = pickle.loads(plan.empty)
+    states, position = pickle.loads(plan.empty), 0
     with pq.ParquetFile(part.shard) as file:
-        for batch in file.iter_batches(plan.rows, list(part.groups), list(plan.inputs)):
+        for batch in file.iter_batches(plan.rows, list(part.groups), list(plan.columns)):
             entering = _Entering(batch, plan)
-            for state, times in zip(states, plan.calls):
-                takes_arrow = getattr(state, "TAKES_ARROW", False)
+            for state, times, label in zip(states, plan.calls, plan.labels):
+                takes_arrow, options = getattr(state, "ACCEPTS_ARROW", False), {}
+                if label is not None:
+                    positions = np.arange(position, position + batch.num_rows)
+                    options = {"label": entering.label(label), "positions": positions}
                 for keys in times:
-                    state.add(*(entering.value(key, takes_arrow) for key in keys))
+                    state.add(*(entering.value(key, takes_arrow) for key in keys), **options)
+            position += batch.num_rows
     return states
 
 
 class _Entering:
-    """What enters layers, of one batch, each computed once."""
+    """The tensors that enter layers, for one batch. Each is computed once."""
 
     def __init__(self, batch: Any, plan: _Plan) -> None:
-        self._direct = plan.direct
-        self._columns = {name: column(batch, name, spec) for name, spec in plan.inputs.items()}
+        self._batch, self._direct, self._label_columns = batch, plan.direct, plan.label_columns
+        self._columns = {name: feed_column(batch, name, spec) for name, spec in plan.inputs.items()}
         self._dense = functools.cache(lambda name: self._columns[name].dense())
         self._computed: dict[str, Any] = {}
         if plan.model_file is not None:
@@ -168,15 +250,29 @@ class _Entering:
         if key not in self._direct:
             return self._computed[key].numpy()
         held = self._columns[self._direct[key]]
-        # Arrow's own texts, where a row is one: ten times as fast as objects of Python's.
+        # Arrow's own texts, where a row is one, are ten times as fast as Python's objects.
         if takes_arrow and held.lengths is None and held.shape in ((), (1,)) and hasattr(held.values, "buffers"):
             return held.values
         return self._dense(self._direct[key])
 
+    def label(self, key: str) -> np.ndarray:
+        if key not in self._label_columns:
+            return self.value(key, takes_arrow=False)
+        return _label_values(self._batch.column(self._label_columns[key]), self._label_columns[key])
+
+
+def _label_values(values: pa.Array, name: str) -> np.ndarray:
+    """Return a raw label as an array (rows,) in which a missing label is NaN or None."""
+    import pyarrow as pa
+
+    if pa.types.is_nested(values.type) or isinstance(values.type, pa.BaseExtensionType):
+        raise DataError(f"column {name!r}, the label, is {values.type}; a layer takes one number or text per row")
+    return (values.cast(pa.int8()) if pa.types.is_boolean(values.type) else values).to_numpy(zero_copy_only=False)
+
 
 @functools.lru_cache(maxsize=2)
 def _loaded(model_file: str) -> keras.Model:
-    """The model, loaded once in a process."""
+    """Return the model, loaded once in a process."""
     return keras.saving.load_model(model_file)
 
 
@@ -192,19 +288,21 @@ def _plan_digest(
     layers: Sequence[keras.layers.Layer],
     before: Mapping[str, Accumulator],
 ) -> str:
-    """What decides the states of a pass, besides the rows."""
+    """Return a digest of everything that decides the states of a pass, except the rows."""
     text = json.dumps({**model.get_config(), "name": ""}, sort_keys=True, default=str)
     for place, operation in enumerate(model.operations):
         text = text.replace(json.dumps(operation.name), f'"operation {place}"')
     digest = hashlib.sha256(f"{VERSION} {keras.__version__} {text}".encode())
     digest.update(repr([plan.inputs, [model.layers.index(layer) for layer in layers]]).encode())
+    if any(plan.labels):
+        digest.update(repr([plan.labels, plan.label_columns]).encode())
     digest.update(plan.empty)
     digest.update(pickle.dumps(list(before.values())))
     for weight in model.weights:
         digest.update(weight.numpy().tobytes())
     for layer in model.layers:
-        if hasattr(layer, "get_vocabulary"):  # neither in its configuration nor in weights, once adapted
+        if hasattr(layer, "get_vocabulary"):  # once adapted, neither in its configuration nor in its weights
             digest.update(repr(layer.get_vocabulary()).encode())
         if not type(layer).__module__.startswith(("keras.", "kerasline.components.preprocessing.layers.")):
-            digest.update(inspect.getsource(inspect.getmodule(type(layer))).encode())
+            digest.update(inspect.getsource(inspect.getmodule(type(layer)) or type(layer)).encode())
     return digest.hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""What all features share, and how the model is made of them."""
+"""The base of all features, and the model that they describe."""
 
 from __future__ import annotations
 
@@ -20,46 +20,61 @@ Encoding = Literal["index", "one_hot", "multi_hot"]
 
 @dataclass(frozen=True)
 class Feature:
-    """Base of all. A subclass says what layers its columns go through.
+    """Base of all features. A subclass describes the layers between its columns and a model input.
+
+    Args:
+        column: str. The column, if it has another name than the feature.
 
     Raises:
-        ParameterError: an argument is of the wrong kind; names it, what was given and what is wanted.
+        ParameterError: an argument has the wrong type. The message names it, its value and the expected type.
+
+    Example, a feature of your own:
+
+    >>> import dataclasses
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Doubled(Feature):
+    ...     def output(self, name, *inputs):
+    ...         return inputs[0] * 2
+    >>> examples = kl.InMemoryExampleGen({"fare": [1.0]}, splits={"train": 1}).execute(folder / "a").examples
+    >>> model = kl.Transform(examples, features={"fare": Doubled()}).execute(folder / "b").preprocessing.load()
+    >>> model({"fare": np.array([[3.0]])})["fare"].numpy().tolist()
+    [[6.0]]
     """
 
     column: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
+        hints = typing.get_type_hints(type(self), include_extras=True)
         for one in dataclasses.fields(self):
             where = f"{type(self).__name__}.{one.name}"
             object.__setattr__(self, one.name, parse_value(where, hints[one.name], getattr(self, one.name)))
 
     def columns(self, name: str) -> list[str]:
-        """The columns that the feature of this name is made of."""
+        """Return the columns that the feature of this name reads."""
         return [self.column or name]
 
     def input_form(self, name: str, kind: pa.DataType) -> tuple[str, tuple[int | None, ...]]:
-        """The dtype and shape of the input for a column of this Arrow type.
+        """Return the dtype and shape of the input for a column of this Arrow type.
 
         Raises:
-            DataError: the feature is not for such columns.
+            DataError: the feature does not accept such columns.
         """
         return number_form(self, name, kind)
 
     def output(self, name: str, *inputs: keras.KerasTensor) -> keras.KerasTensor:
-        """The model input that becomes of the columns' inputs."""
+        """Return the model input, computed from the inputs for the columns."""
         raise NotImplementedError
 
 
 def preprocessing_model(features: Mapping[str, Feature], schema: pa.Schema) -> keras.Model:
-    """The functional model, not yet adapted, that the specifications amount to.
+    """Return the functional model that features describe. Its layers are not adapted yet.
 
     Args:
         features: by the name of the model input.
-        schema: of the data, whose types decide the inputs' dtypes and shapes.
+        schema: of the data. The columns' types decide the inputs' dtypes and shapes.
 
     Raises:
-        DataError: a column is not in the data, or of a kind that its feature is not for.
+        DataError: a column is not in the data, or has a type that its feature does not accept.
     """
     import keras
 
@@ -70,7 +85,7 @@ def preprocessing_model(features: Mapping[str, Feature], schema: pa.Schema) -> k
         for column in feature.columns(name):
             if column not in schema.names:
                 raise DataError(
-                    f"Transform.features: the data has no column {column!r}, which {name!r} wants; "
+                    f"Transform.features: the data has no column {column!r}, which feature {name!r} reads; "
                     f"{nearest(column, schema.names)}"
                 )
             forms[column] = feature.input_form(column, schema.field(column).type)
@@ -80,7 +95,7 @@ def preprocessing_model(features: Mapping[str, Feature], schema: pa.Schema) -> k
 
 
 def form_of(kind: pa.DataType) -> tuple[str, tuple[int | None, ...]]:
-    """The dtype, as far as it matters here, and the shape of a column of this type."""
+    """Return the dtype (float32, int64 or string) and the shape of a column of this type."""
     import pyarrow as pa
 
     from kerasline.components.data.arrow_types import is_list
@@ -96,25 +111,29 @@ def form_of(kind: pa.DataType) -> tuple[str, tuple[int | None, ...]]:
 
 
 def number_form(feature: Feature, column: str, kind: pa.DataType) -> tuple[str, tuple[int | None, ...]]:
+    """Return the form of a column of numbers. Raise a DataError for texts."""
     import pyarrow as pa
 
     dtype, shape = form_of(kind)
     if dtype == "string" and not pa.types.is_null(kind):
-        raise DataError(f"Transform.features: column {column!r} holds {kind}, {type(feature).__name__} takes numbers")
+        expected = f"{type(feature).__name__} expects numbers"
+        raise DataError(f"Transform.features: column {column!r} is {kind}, but {expected}")
     return "float32", shape
 
 
 def category_form(feature: Feature, column: str, kind: pa.DataType) -> tuple[str, tuple[int | None, ...]]:
+    """Return the form of a column of texts or integers. Raise a DataError for floats."""
     dtype, shape = form_of(kind)
     if dtype == "float32":
         raise DataError(
-            f"Transform.features: column {column!r} holds {kind}, {type(feature).__name__} takes texts or "
-            "whole numbers; Number and Buckets take fractions"
+            f"Transform.features: column {column!r} is {kind}, but {type(feature).__name__} expects texts or "
+            "integers; use Number or Buckets for floats"
         )
     return dtype, shape
 
 
 def encoded(ids: keras.KerasTensor, encode: str, number: int) -> keras.KerasTensor:
+    """Return ids as they are, or encoded in `number` columns."""
     from keras import layers
 
     if encode == "index":
@@ -125,7 +144,7 @@ def encoded(ids: keras.KerasTensor, encode: str, number: int) -> keras.KerasTens
 def _input(
     inputs: dict[str, keras.KerasTensor], column: str, dtype: str, shape: tuple[int | None, ...]
 ) -> keras.KerasTensor:
-    """The column's input; one for all features that take it, in the form that the first takes."""
+    """Return the column's input. All features that read it share one, in the form of the first."""
     import keras
 
     if column not in inputs:
@@ -136,6 +155,6 @@ def _input(
     if "string" not in (held.dtype, dtype) and tuple(held.shape[1:]) == shape:
         return keras.ops.cast(held, dtype)
     raise DataError(
-        f"Transform.features: column {column!r} is taken both as {held.dtype} {tuple(held.shape[1:])} and "
-        f"as {dtype} {shape}; make one model input of it, or write a function"
+        f"Transform.features: features read column {column!r} both as {held.dtype} {tuple(held.shape[1:])} and "
+        f"as {dtype} {shape}; read it in one form, or write a function"
     )

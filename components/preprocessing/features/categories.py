@@ -1,9 +1,11 @@
-"""Categories: texts and whole numbers by a vocabulary or a hash, alone or crossed."""
+"""Categories: texts and integers by a vocabulary, a hash or the label, alone or crossed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge
 
 from kerasline.components.preprocessing.features.base import Encoding, Feature, category_form, encoded
 
@@ -12,15 +14,32 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+class _CategoryFeature(Feature):
+    """Base of features of texts and integers."""
+
+    def input_form(self, name: str, kind: pa.DataType) -> tuple[str, tuple[int | None, ...]]:
+        return category_form(self, name, kind)
+
+
 @dataclass(frozen=True)
-class Category(Feature):
-    """Texts or whole numbers that name categories, by a vocabulary; lists of them too.
+class Category(_CategoryFeature):
+    """Encodes texts or integers, or lists of them, by a vocabulary of the data.
 
     Args:
-        top: how many categories at most, the most frequent; None takes all.
-        least: how often a category must occur.
-        unknown: how many indices all others share.
-        encode: `index`, `one_hot`, or for lists `multi_hot` or `count`.
+        top: int. Maximum size of the vocabulary, which holds the most frequent values. Defaults to None, unlimited.
+        least: int. Minimum number of occurrences of a value of the vocabulary. Defaults to 1.
+        unknown: int. Number of indices that all other values share. Defaults to 1.
+        encode: `"index"` (0 for a missing value), `"one_hot"`, or for lists `"multi_hot"` or `"count"`. Defaults to
+            `"index"`.
+        column: str. The column, if it has another name than the feature.
+
+    Example:
+
+    >>> data = kl.InMemoryExampleGen({"company": ["a", "b", "a", None]}, splits={"train": 1})
+    >>> transform = kl.Transform(data.execute(folder / "a").examples, features={"company": kl.features.Category()})
+    >>> model = transform.execute(folder / "b").preprocessing.load()
+    >>> model({"company": np.array([["a"], ["b"], ["new"], [""]])})["company"].numpy().tolist()
+    [[2], [3], [1], [0]]
     """
 
     top: int | None = None
@@ -28,40 +47,98 @@ class Category(Feature):
     unknown: int = 1
     encode: Literal["index", "one_hot", "multi_hot", "count"] = "index"
 
-    def input_form(self, name: str, kind: pa.DataType) -> tuple[str, tuple[int | None, ...]]:
-        return category_form(self, name, kind)
-
     def output(self, name: str, *inputs: keras.KerasTensor) -> keras.KerasTensor:
         from kerasline.components.preprocessing.layers.categories import FrequencyLookup
 
-        mode = "int" if self.encode == "index" else self.encode
         lookup = FrequencyLookup(
             max_tokens=self.top,
             min_count=self.least,
             hash_bins=self.unknown,
-            output_mode=mode,
+            output_mode="int" if self.encode == "index" else self.encode,
             name=f"{name}_index",
         )
         return lookup(*inputs)
 
 
 @dataclass(frozen=True)
-class Hashed(Feature):
-    """Texts or whole numbers by a hash, without a vocabulary; 0 stands for a missing one."""
+class TargetEncoded(_CategoryFeature):
+    """Encodes texts or integers by the mean of the label of each category, out-of-fold in training.
+
+    See `kerasline.layers.TargetEncoding` for the formulas, and for how training avoids leaking the label. Transform
+    needs `label`.
+
+    Args:
+        smooth: `"auto"` (empirical Bayes), or a number from 0. The larger, the closer are small categories to the
+            overall mean. Defaults to `"auto"`.
+        folds: int, at least 2. Number of folds. Defaults to 5.
+        target_type: `"numeric"`, or `"multiclass"` for a column for each class. Defaults to `"numeric"`.
+        label: str. The label to encode by if Transform learns several.
+        column: str. The column, if it has another name than the feature.
+
+    Example:
+
+    >>> data = kl.InMemoryExampleGen({"company": ["a", "a", "b", "b"], "tip": [1, 1, 0, 1]}, splits={"train": 1})
+    >>> features = {"company": kl.features.TargetEncoded(smooth=0)}
+    >>> transform = kl.Transform(data.execute(folder / "a").examples, features=features, label="tip")
+    >>> model = transform.execute(folder / "b").preprocessing.load()
+    >>> model({"company": np.array([["a"], ["b"], ["new"]])})["company"].numpy().tolist()
+    [[1.0], [0.5], [0.75]]
+    """
+
+    smooth: Literal["auto"] | Annotated[float, Ge(0)] = "auto"
+    folds: Annotated[int, Ge(2)] = 5
+    target_type: Literal["numeric", "multiclass"] = "numeric"
+    label: str | None = None
+
+    def output(self, name: str, *inputs: keras.KerasTensor) -> keras.KerasTensor:
+        from kerasline.components.preprocessing.layers.target_encoding import TargetEncoding
+
+        return TargetEncoding(self.smooth, self.folds, self.target_type, self.label, name=f"{name}_target")(*inputs)
+
+
+@dataclass(frozen=True)
+class Hashed(_CategoryFeature):
+    """Maps texts or integers to buckets by a hash, without a vocabulary.
+
+    Args:
+        buckets: int. Number of buckets, numbered from 1. 0 is a missing value.
+        encode: `"index"`, `"one_hot"`, or for lists `"multi_hot"`. Defaults to `"index"`.
+        column: str. The column, if it has another name than the feature.
+
+    Example:
+
+    >>> data = kl.InMemoryExampleGen({"company": ["a", "b"]}, splits={"train": 1})
+    >>> transform = kl.Transform(data.execute(folder / "a").examples, features={"company": kl.features.Hashed(10)})
+    >>> model = transform.execute(folder / "b").preprocessing.load()
+    >>> model({"company": np.array([["a"], ["b"], [""]])})["company"].numpy().tolist()
+    [[10], [3], [0]]
+    """
 
     buckets: int
     encode: Encoding = "index"
-
-    def input_form(self, name: str, kind: pa.DataType) -> tuple[str, tuple[int | None, ...]]:
-        return category_form(self, name, kind)
 
     def output(self, name: str, *inputs: keras.KerasTensor) -> keras.KerasTensor:
         return hashed(name, inputs[0], self.buckets, self.encode)
 
 
 @dataclass(frozen=True)
-class Cross(Feature):
-    """Several columns as one category: their values joined, then hashed; 0 where one is missing."""
+class Cross(_CategoryFeature):
+    """Combines several columns into one category: joins their values and hashes the result.
+
+    Args:
+        of: list of str. The columns.
+        buckets: int. Number of buckets, numbered from 1. 0 is a missing value in one of the columns.
+        encode: `"index"` or `"one_hot"`. Defaults to `"index"`.
+
+    Example:
+
+    >>> data = kl.InMemoryExampleGen({"day": ["mon", "tue"], "hour": [1, 2]}, splits={"train": 1})
+    >>> features = {"time": kl.features.Cross(["day", "hour"], buckets=100)}
+    >>> transform = kl.Transform(data.execute(folder / "a").examples, features=features)
+    >>> model = transform.execute(folder / "b").preprocessing.load()
+    >>> model({"day": np.array([["mon"], [""]]), "hour": np.array([[1], [1]])})["time"].numpy().tolist()
+    [[38], [0]]
+    """
 
     of: list[str]
     buckets: int
@@ -69,9 +146,6 @@ class Cross(Feature):
 
     def columns(self, name: str) -> list[str]:
         return list(self.of)
-
-    def input_form(self, name: str, kind: pa.DataType) -> tuple[str, tuple[int | None, ...]]:
-        return category_form(self, name, kind)
 
     def output(self, name: str, *inputs: keras.KerasTensor) -> keras.KerasTensor:
         from kerasline.components.preprocessing.layers import categories
@@ -81,6 +155,7 @@ class Cross(Feature):
 
 
 def hashed(name: str, tensor: keras.KerasTensor, buckets: int, encode: str) -> keras.KerasTensor:
+    """Return the bucket of each category, from 1; 0 for a missing one."""
     from keras import layers
 
     mask = "" if tensor.dtype == "string" else -1

@@ -1,4 +1,4 @@
-"""Images and sound, encoded or not."""
+"""Images and sound, encoded or decoded."""
 
 from __future__ import annotations
 
@@ -14,13 +14,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Image(Feature):
-    """Images, encoded (PNG, JPEG, BMP, GIF) or as pixels, from 0..255 to 0..1.
+    """Decodes (PNG, JPEG, BMP, GIF) and resizes images, and scales pixels from 0..255 to 0..1.
 
     Args:
-        size: height and width.
-        channels: 1 for grey, 3 for colour.
-        augment: what is done at random in training alone: `flip` (left to right), `rotate`, `shift`,
-            `zoom`, `contrast`, `brightness`.
+        size: tuple of two ints. Height and width.
+        channels: 1 for grey, 3 for colour. Defaults to 3.
+        augment: list of random changes in training: `"flip"` (left to right), `"rotate"`, `"shift"`, `"zoom"`,
+            `"contrast"`, `"brightness"`. Defaults to none.
+        column: str. The column, if it has another name than the feature.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> png = tf.io.encode_png(np.full((2, 2, 1), 51, "uint8")).numpy()
+    >>> data = kl.InMemoryExampleGen({"photo": [png]}, splits={"train": 1})
+    >>> features = {"photo": kl.features.Image((2, 2), channels=1)}
+    >>> model = kl.Transform(data.execute(folder / "a").examples, features=features)
+    >>> model = model.execute(folder / "b").preprocessing.load()
+    >>> print(model({"photo": tf.constant([[png]])})["photo"].numpy().round(2).reshape(2, 2))
+    [[0.2 0.2]
+     [0.2 0.2]]
     """
 
     size: tuple[int, int]
@@ -58,13 +71,22 @@ class Image(Feature):
 
 @dataclass(frozen=True)
 class Audio(Feature):
-    """Sound as a log-mel spectrogram: WAV files, or samples as a list of one length.
+    """Computes log-mel spectrograms of sound: WAV files, or lists of samples of one length.
 
     Args:
-        seconds: longer ones are cut, shorter filled up with silence.
-        rate: samples a second, of the files.
-        resample: to so many samples a second first.
-        mels: how many bands.
+        seconds: float. Length. Longer files are cut, shorter ones padded with silence.
+        rate: int. The files' sampling rate, in samples per second.
+        resample: int. Resample to this rate first. Defaults to None.
+        mels: int. Number of mel bands. Defaults to 80.
+        column: str. The column, if it has another name than the feature.
+
+    Example:
+
+    >>> data = kl.InMemoryExampleGen({"sound": [[0.0] * 800]}, splits={"train": 1})
+    >>> features = {"sound": kl.features.Audio(seconds=0.1, rate=8000, mels=20)}
+    >>> model = kl.Transform(data.execute(folder / "a").examples, features=features)
+    >>> model.execute(folder / "b").preprocessing.load().output_shape["sound"]
+    (None, 20, 11)
     """
 
     seconds: float

@@ -1,4 +1,4 @@
-"""Numbers: scaled, in buckets, by their principal components, or as they are."""
+"""Numbers: scaled, in buckets, as principal components, or unchanged."""
 
 from __future__ import annotations
 
@@ -13,15 +13,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Number(Feature):
-    """Numbers on one scale.
+    """Scales numbers and fills missing ones.
 
     Args:
-        scale: `z_score`, `min_max` (0 to 1), `robust` (median and quartiles), `log` (signed log1p),
-            `uniform` or `normal` (by quantiles); None leaves them.
-        impute: what a missing number becomes, after scaling: the `mean`, `median` or `most_frequent` of
-            the scaled numbers, or a number; None leaves it NaN.
-        clip: lower and upper quantile beyond which numbers are cut off, before scaling.
-        indicator: adds a column that is 1 where the number is missing.
+        scale: `"z_score"`, `"min_max"` (0 to 1), `"robust"` (median and quartiles), `"log"` (signed log1p),
+            `"uniform"` or `"normal"` (by quantiles), or None to leave the scale. Defaults to `"z_score"`.
+        impute: replacement for a missing number after scaling: `"mean"`, `"median"` or `"most_frequent"` of the scaled
+            numbers, or a number. None leaves NaN. Defaults to `"mean"`.
+        clip: tuple of two quantiles to clip numbers to before scaling. Defaults to None, no clipping.
+        indicator: bool. Add a column that is 1 where the number is missing. Defaults to `False`.
+        column: str. The column, if it has another name than the feature.
+
+    Example:
+
+    >>> data = kl.InMemoryExampleGen({"fare": [1.0, 3.0]}, splits={"train": 1})
+    >>> features = {"fare": kl.features.Number()}
+    >>> model = kl.Transform(data.execute(folder / "a").examples, features=features)
+    >>> model = model.execute(folder / "b").preprocessing.load()
+    >>> model({"fare": np.array([[3.0], [np.nan]])})["fare"].numpy().tolist()
+    [[1.0], [0.0]]
     """
 
     scale: Literal["z_score", "min_max", "robust", "log", "uniform", "normal"] | None = "z_score"
@@ -45,7 +55,7 @@ class Number(Feature):
         }
         x = raw if self.clip is None else scaling.QuantileClipping(*self.clip, name=f"{name}_clipped")(raw)
         x = x if self.scale is None else scalers[self.scale](name=f"{name}_scaled")(x)
-        if self.scale == "z_score" and self.impute == "mean":  # known without another pass
+        if self.scale == "z_score" and self.impute == "mean":  # 0, known without another pass
             x = missing.Imputation("constant", fill_value=0.0, name=f"{name}_filled")(x)
         elif isinstance(self.impute, str):
             x = missing.Imputation(self.impute, name=f"{name}_filled")(x)
@@ -58,10 +68,21 @@ class Number(Feature):
 
 @dataclass(frozen=True)
 class Buckets(Feature):
-    """Numbers by their rank: 0 for a missing one, 1 to `bins` for as many buckets of equal size.
+    """Maps numbers to buckets that hold equal shares of the data. 0 is a missing number.
 
     Args:
-        bins: how many; or the boundaries between them, in ascending order.
+        bins: int, the number of buckets, or list of floats, the ascending boundaries between them. Defaults to 10.
+        encode: `"index"`, `"one_hot"`, or for lists `"multi_hot"`. Defaults to `"index"`.
+        column: str. The column, if it has another name than the feature.
+
+    Example:
+
+    >>> data = kl.InMemoryExampleGen({"fare": [1.0, 2.0, 3.0, 4.0]}, splits={"train": 1})
+    >>> features = {"fare": kl.features.Buckets(2)}
+    >>> model = kl.Transform(data.execute(folder / "a").examples, features=features)
+    >>> model = model.execute(folder / "b").preprocessing.load()
+    >>> model({"fare": np.array([[1.5], [9.0], [np.nan]])})["fare"].numpy().tolist()
+    [[1], [2], [0]]
     """
 
     bins: int | list[float] = 10
@@ -70,19 +91,30 @@ class Buckets(Feature):
     def output(self, name: str, *inputs: keras.KerasTensor) -> keras.KerasTensor:
         from kerasline.components.preprocessing.layers.buckets import BucketIds
 
-        given = isinstance(self.bins, list)
-        options = {"boundaries": self.bins} if given else {"bins": self.bins}
-        ids = BucketIds(**options, name=f"{name}_bucket")(*inputs)
-        return encoded(ids, self.encode, (len(self.bins) + 1 if given else self.bins) + 1)
+        if isinstance(self.bins, list):
+            layer, number = BucketIds(boundaries=self.bins, name=f"{name}_bucket"), len(self.bins) + 1
+        else:
+            layer, number = BucketIds(self.bins, name=f"{name}_bucket"), self.bins
+        return encoded(layer(*inputs), self.encode, number + 1)
 
 
 @dataclass(frozen=True)
 class Components(Feature):
-    """Vectors by their principal components.
+    """Projects vectors onto their principal components.
 
     Args:
-        number: how many.
-        whiten: gives each component variance 1.
+        number: int. Number of components.
+        whiten: bool. Scale each component to variance 1. Defaults to `False`.
+        column: str. The column, if it has another name than the feature.
+
+    Example:
+
+    >>> data = kl.InMemoryExampleGen({"at": np.array([[-1.0, 0.0], [1.0, 0.0], [3.0, 0.0]])}, splits={"train": 1})
+    >>> features = {"at": kl.features.Components(1)}
+    >>> model = kl.Transform(data.execute(folder / "a").examples, features=features)
+    >>> model = model.execute(folder / "b").preprocessing.load()
+    >>> model({"at": np.array([[2.0, 5.0]])})["at"].numpy().tolist()
+    [[1.0]]
     """
 
     number: int
@@ -96,7 +128,20 @@ class Components(Feature):
 
 @dataclass(frozen=True)
 class AsIs(Feature):
-    """A number, or numbers, as they are, a missing one NaN."""
+    """Passes numbers on unchanged. A missing one is NaN.
+
+    Args:
+        column: str. The column, if it has another name than the feature.
+
+    Example:
+
+    >>> data = kl.InMemoryExampleGen({"fare": [1.0]}, splits={"train": 1})
+    >>> features = {"fare": kl.features.AsIs()}
+    >>> model = kl.Transform(data.execute(folder / "a").examples, features=features)
+    >>> model = model.execute(folder / "b").preprocessing.load()
+    >>> model({"fare": np.array([[2.5]])})["fare"].numpy().tolist()
+    [[2.5]]
+    """
 
     def output(self, name: str, *inputs: keras.KerasTensor) -> keras.KerasTensor:
         from keras import layers

@@ -1,4 +1,4 @@
-"""Texts by their words, moments by their parts."""
+"""Texts as their words, points in time as their parts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Text(Feature):
-    """Texts by the words in them.
+    """Encodes texts by their words.
 
     Args:
-        encode: `index` (a row of word indices), `count`, `binary` or `tf_idf` (a column a word).
-        top: how many words at most, the most frequent.
-        length: of the row of indices, longer ones cut and shorter filled up with 0.
-        ngrams: runs of up to so many words count as words too; for `index` of words alone.
-        least: the number of texts that a word must be in; not for `index`.
+        encode: `"index"` (a row of word indices), or `"count"`, `"binary"` or `"tf_idf"` (a column for each word).
+            Defaults to `"index"`.
+        top: int. Maximum size of the vocabulary, which holds the most frequent words. Defaults to None, unlimited.
+        length: int. Number of indices for `"index"`. Longer texts are cut, shorter ones padded with 0. Defaults to 128.
+        ngrams: int. Up to this number of consecutive words also count as one word. Defaults to 1.
+        least: int. Minimum number of texts that contain a word of the vocabulary. Not for `"index"`. Defaults to 1.
+        column: str. The column, if it has another name than the feature.
+
+    Example:
+
+    >>> data = kl.InMemoryExampleGen({"review": ["the cat", "the dog"]}, splits={"train": 1})
+    >>> features = {"review": kl.features.Text(length=3)}
+    >>> model = kl.Transform(data.execute(folder / "a").examples, features=features)
+    >>> model = model.execute(folder / "b").preprocessing.load()
+    >>> model({"review": np.array([["the bird"]])})["review"].numpy().tolist()
+    [[2, 1, 0]]
     """
 
     encode: Literal["index", "count", "binary", "tf_idf"] = "index"
@@ -57,13 +68,23 @@ class Text(Feature):
 
 @dataclass(frozen=True)
 class DateTime(Feature):
-    """Parts of a moment: ISO 8601 texts, or whole numbers since 1970 in a `unit`.
+    """Splits points in time into parts. Texts are ISO 8601; integers count from 1970.
 
     Args:
-        parts: among those of `kerasline.components.preprocessing.layers.DateTimeParts`.
-        unit: of numbers.
-        cyclic: each part as sine and cosine, so that 23 o'clock is next to 0.
-        impute: what stands for a missing moment's parts.
+        parts: list of parts of `kerasline.layers.DateTimeParts`. Defaults to month, day, weekday and hour.
+        unit: `"s"`, `"ms"`, `"us"`, `"ns"` or `"days"`, the unit of integers. Defaults to `"s"`.
+        cyclic: bool. Encode each cyclic part as sine and cosine, so that 23 o'clock is next to 0. Defaults to `False`.
+        impute: float. Replacement for the parts of a missing value. None leaves NaN. Defaults to 0.
+        column: str. The column, if it has another name than the feature.
+
+    Example:
+
+    >>> data = kl.InMemoryExampleGen({"at": ["2026-11-24T01:38:35"]}, splits={"train": 1})
+    >>> features = {"at": kl.features.DateTime(["month", "hour"])}
+    >>> model = kl.Transform(data.execute(folder / "a").examples, features=features)
+    >>> model = model.execute(folder / "b").preprocessing.load()
+    >>> model({"at": np.array([["2026-11-24T01:38:35"]])})["at"].numpy().tolist()
+    [[11.0, 1.0]]
     """
 
     parts: list[str] = field(default_factory=lambda: ["month", "day", "weekday", "hour"])

@@ -1,6 +1,6 @@
-"""Keras layers of our own, for preprocessing that Keras lacks; see docs/PREPROCESSING.md.
+"""Keras layers for preprocessing that Keras lacks; see docs/PREPROCESSING.md.
 
-Each is registered, keeps its state in what is saved, and works inside a SavedModel.
+Each is registered with Keras, saves its state with the model, and works inside a SavedModel.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from kerasline.components.preprocessing.layers.scaling import (
     RobustScaling,
     SignedLog1p,
 )
+from kerasline.components.preprocessing.layers.target_encoding import TargetEncoding
 from kerasline.components.preprocessing.layers.text import BagOfWords, TfIdf
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "RobustScaling",
     "ScalingPerKey",
     "SignedLog1p",
+    "TargetEncoding",
     "TfIdf",
     "Whitening",
 ]

@@ -1,4 +1,4 @@
-"""Encoded sound as samples. Spectrograms are Keras's own layers: `MelSpectrogram`, `STFTSpectrogram`."""
+"""Encoded sound as samples. For spectrograms use Keras's `MelSpectrogram` and `STFTSpectrogram`."""
 
 from __future__ import annotations
 
@@ -9,31 +9,45 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasline.components.preprocessing.layers.base import check, is_whole
+
 
 @keras.saving.register_keras_serializable("kerasline")
 class AudioDecoding(keras.layers.Layer):
-    """Decodes WAV files (16-bit PCM) to one length.
+    """Decodes WAV files (16-bit PCM) to a fixed length.
 
-    Input: files as texts, (rows,) or (rows, 1). Output: float32 from -1 to 1, (rows, samples) of one
-    channel, else (rows, samples, channels); longer ones are cut, shorter filled up with zeros at the
-    end. A missing ("") file is silence. A file with fewer channels repeats its first, of one with more
-    the first are taken.
-
-    What is no such file, or has another rate, raises TensorFlow's InvalidArgumentError, in training
-    and serving alike.
+    Longer files are cut. Shorter ones are padded with zeros at the end. A missing ("") file is silence. A file with
+    fewer channels repeats its first one; of a file with more, the first ones are taken.
 
     Args:
-        samples: how many there are after it.
-        rate: samples a second that every file must have.
-        channels: how many.
+        samples: int. Number of samples after decoding.
+        rate: int. The sampling rate of every file, in samples per second.
+        channels: int. Number of channels. Defaults to 1.
+
+    Inputs:
+        The files' contents as texts, (rows,) or (rows, 1).
+
+    Outputs:
+        float32 from -1 to 1: (rows, samples) for one channel, else (rows, samples, channels).
+
+    Raises:
+        ValueError: an argument or the inputs are invalid.
+        tf.errors.InvalidArgumentError: when called, in training and serving, on a text that is not such a file or has
+            another rate.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> wav = tf.audio.encode_wav([[0.5], [-0.5]], sample_rate=8000)
+    >>> kl.layers.AudioDecoding(samples=3, rate=8000)(wav[None]).numpy().round(3).tolist()
+    [[0.5, -0.5, 0.0]]
     """
 
     def __init__(self, samples: int, rate: int, channels: int = 1, **options: Any) -> None:
         super().__init__(**options)
         self.supports_jit = False  # XLA has no texts
-        for name, given in (("samples", samples), ("rate", rate), ("channels", channels)):
-            if not isinstance(given, int) or given < 1:
-                raise ValueError(f"AudioDecoding: {name} is {given!r}; possible: 1 or more")
+        for name, received in (("samples", samples), ("rate", rate), ("channels", channels)):
+            check("AudioDecoding", is_whole(received, 1), name, received, "an integer from 1")
         self.samples, self.rate, self.channels = samples, rate, channels
 
     def call(self, files: Any) -> tf.Tensor:
@@ -43,11 +57,9 @@ class AudioDecoding(keras.layers.Layer):
         return sound[..., 0] if self.channels == 1 else sound
 
     def compute_output_spec(self, files: Any) -> keras.KerasTensor:
-        if files.dtype != "string" or tuple(files.shape[1:]) not in ((), (1,)):
-            raise ValueError(
-                f"AudioDecoding: inputs are {files.dtype} {tuple(files.shape)}; possible: texts (rows,) or "
-                "(rows, 1), each a WAV file"
-            )
+        fits = files.dtype == "string" and tuple(files.shape[1:]) in ((), (1,))
+        received = f"{files.dtype} {tuple(files.shape)}"
+        check("AudioDecoding", fits, "inputs", received, "texts (rows,) or (rows, 1), each a WAV file")
         shape = (files.shape[0], self.samples, *([] if self.channels == 1 else [self.channels]))
         return keras.KerasTensor(shape, "float32")
 
@@ -57,11 +69,13 @@ class AudioDecoding(keras.layers.Layer):
 
     def _decoded(self, file: tf.Tensor) -> tf.Tensor:
         silence = tf.zeros((self.samples, self.channels))
-        return tf.cond(file == "", lambda: silence, lambda: self._of_file(file))
+        return tf.cond(file == "", lambda: silence, lambda: self._decoded_file(file))
 
-    def _of_file(self, file: tf.Tensor) -> tf.Tensor:
+    def _decoded_file(self, file: tf.Tensor) -> tf.Tensor:
         sound, rate = tf.audio.decode_wav(file, self.channels, self.samples)
-        message = f"AudioDecoding {self.name!r}: a file's rate is not the {self.rate} samples a second wanted"
+        message = (
+            f"AudioDecoding {self.name!r}: a file has another rate than the expected {self.rate} samples per second"
+        )
         with tf.control_dependencies([tf.debugging.assert_equal(rate, self.rate, message)]):
             return tf.ensure_shape(tf.identity(sound), (self.samples, self.channels))
 
@@ -70,20 +84,33 @@ class AudioDecoding(keras.layers.Layer):
 class Resampling(keras.layers.Layer):
     """Changes the sampling rate as SciPy's `resample_poly` does by default.
 
-    Raised `up` times, filtered by a Kaiser window (beta 5) of 20 max(up, down) + 1 taps, and every
-    `down`-th sample kept, as one convolution: some 20 max(up, down) / up multiplications a sample.
-
-    Input: float32 (rows, samples). Output: float32 (rows, ceil(samples up / down)).
+    The samples are upsampled `up` times and filtered by a Kaiser window (beta 5) of 20 max(up, down) + 1 taps. Then
+    every `down`-th sample is kept. Here up / down is to_rate / from_rate as a reduced fraction. All of this is one
+    convolution, with some 20 max(up, down) / up multiplications per sample.
 
     Args:
-        from_rate, to_rate: samples a second.
+        from_rate: int. The inputs' rate in samples per second.
+        to_rate: int. The outputs' rate in samples per second.
+
+    Inputs:
+        Numbers of shape (rows, samples).
+
+    Outputs:
+        float32 of shape (rows, ceil(samples up / down)).
+
+    Raises:
+        ValueError: an argument or the inputs are invalid.
+
+    Example:
+
+    >>> kl.layers.Resampling(8000, 4000)(np.ones((1, 10), "float32")).shape
+    TensorShape([1, 5])
     """
 
     def __init__(self, from_rate: int, to_rate: int, **options: Any) -> None:
         super().__init__(**options)
-        for name, given in (("from_rate", from_rate), ("to_rate", to_rate)):
-            if not isinstance(given, int) or given < 1:
-                raise ValueError(f"Resampling: {name} is {given!r}; possible: 1 or more")
+        for name, received in (("from_rate", from_rate), ("to_rate", to_rate)):
+            check("Resampling", is_whole(received, 1), name, received, "an integer from 1")
         self.from_rate, self.to_rate = from_rate, to_rate
         common = math.gcd(from_rate, to_rate)
         self._up, self._down = to_rate // common, from_rate // common
@@ -93,22 +120,21 @@ class Resampling(keras.layers.Layer):
         samples = tf.convert_to_tensor(samples, tf.float32)
         if self._up == self._down:
             return samples
-        # Each of the `up` phases of the output is a convolution of the input with its share of the taps.
+        # Each of the `up` phases of the output is a convolution of the input with a part of the taps.
         filters, before, stride = _phases(self._taps, self._up, self._down)
         count = tf.shape(samples)[1]
-        wanted = -(-count * self._up // self._down)
-        steps = -(-wanted // self._up)
+        size = -(-count * self._up // self._down)
+        steps = -(-size // self._up)
         length = (steps - 1) * stride + filters.shape[0]
         padded = tf.pad(samples, [[0, 0], [before, tf.maximum(length - before - count, 0)]])[:, :length]
         phases = tf.nn.conv1d(padded[..., None], filters[:, None, :], stride=stride, padding="VALID")
-        resampled = tf.reshape(phases, [tf.shape(samples)[0], -1])[:, :wanted]
+        resampled = tf.reshape(phases, [tf.shape(samples)[0], -1])[:, :size]
         return tf.ensure_shape(resampled, [samples.shape[0], self._length(samples.shape[1])])
 
     def compute_output_spec(self, samples: Any) -> keras.KerasTensor:
-        if samples.dtype == "string" or len(samples.shape) != 2:
-            raise ValueError(
-                f"Resampling: inputs are {samples.dtype} {tuple(samples.shape)}; possible: numbers (rows, samples)"
-            )
+        received = f"{samples.dtype} {tuple(samples.shape)}"
+        fits = samples.dtype != "string" and len(samples.shape) == 2
+        check("Resampling", fits, "inputs", received, "numbers (rows, samples)")
         return keras.KerasTensor((samples.shape[0], self._length(samples.shape[1])), "float32")
 
     def get_config(self) -> dict[str, Any]:
@@ -119,7 +145,7 @@ class Resampling(keras.layers.Layer):
 
 
 def _low_pass(up: int, down: int) -> np.ndarray:
-    """The windowed sinc of SciPy's `firwin(20 m + 1, 1 / m, window=("kaiser", 5.0)) * up`, m the larger rate."""
+    """Return SciPy's windowed sinc `firwin(20 m + 1, 1 / m, window=("kaiser", 5.0)) * up`. m is the larger rate."""
     most = max(up, down)
     place = np.arange(-10 * most, 10 * most + 1)
     taps = np.sinc(place / most) / most * np.kaiser(20 * most + 1, 5.0)
@@ -127,10 +153,10 @@ def _low_pass(up: int, down: int) -> np.ndarray:
 
 
 def _phases(taps: np.ndarray, up: int, down: int) -> tuple[np.ndarray, int, int]:
-    """The taps by phase, (width, up); how many zeros go before the input; and the input's stride.
+    """Return the taps by phase, (width, up); the number of zeros before the input; and the input's stride.
 
-    Output n is the sum over inputs k of taps[n down - k up + half]. For n = q up + p that is k = q down + j,
-    of tap p down - j up + half, whatever q.
+    Output n is the sum over inputs k of taps[n down - k up + half]. With n = q up + p and k = q down + j, the tap is
+    p down - j up + half, for every q.
     """
     half = len(taps) // 2
     low = -(half // up)

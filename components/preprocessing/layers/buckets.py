@@ -1,4 +1,4 @@
-"""Numbers by their rank, as ids for an embedding or an encoding."""
+"""Numbers as bucket ids, for an embedding or an encoding."""
 
 from __future__ import annotations
 
@@ -10,34 +10,49 @@ import numpy as np
 import tensorflow as tf
 
 from kerasline.components.data.accumulators.feature_quantiles import FeatureQuantiles
-from kerasline.components.preprocessing.layers.missing import is_missing
-from kerasline.components.preprocessing.layers.numeric import NumericLayer
+from kerasline.components.preprocessing.layers.base import NumericLayer, is_missing, is_whole
 
 
 @keras.saving.register_keras_serializable("kerasline")
 class BucketIds(NumericLayer):
-    """The bucket of each number: int64 of the input's shape; 0 where it is missing (NaN, and -1 in whole
-    numbers), else 1 to `bins`.
+    """Maps each number to the id of its bucket. Buckets hold equal shares of the data.
 
-    All features share the boundaries, which stand at equal ranks of their numbers together. A number
-    that is a boundary is in the bucket above it, as in Keras's Discretization. Where a value fills
-    several buckets, all but the last of them stay empty. Of no data, all numbers are in the last.
+    All features share the boundaries, which are quantiles of all their numbers together. A number equal to a boundary
+    is in the bucket above it, as in Keras's `Discretization`. If one value fills several buckets, all but the last of
+    them stay empty. Without data, all numbers are in the last bucket.
 
     Args:
-        bins: how many buckets.
-        boundaries: those between them, ascending, where they are known: such a layer needs no data.
+        bins: int, at least 2. Number of buckets.
+        boundaries: list of floats in ascending order, instead of `bins`. The layer then needs no data.
+
+    Inputs:
+        Numbers of any shape.
+
+    Outputs:
+        int64 of the same shape: 0 where the number is missing (NaN, and -1 in integers), else the bucket from 1 to
+        `bins`.
+
+    Raises:
+        ValueError: an argument or the inputs are invalid.
+
+    Example:
+
+    >>> layer = kl.layers.BucketIds(bins=2)
+    >>> layer.adapt([1.0, 2.0, 3.0, 4.0])
+    >>> layer(np.array([1.5, 3.5, np.nan])).numpy().tolist()
+    [1, 2, 0]
     """
 
     def __init__(self, bins: int | None = None, boundaries: Sequence[float] | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.check((bins is None) != (boundaries is None), "bins", bins, "a number, or else boundaries")
-        self.check(bins is None or (isinstance(bins, int) and bins >= 2), "bins", bins, "2 or more")
+        self.check((bins is None) != (boundaries is None), "bins", bins, "either bins or boundaries")
+        self.check(bins is None or is_whole(bins, 2), "bins", bins, "an integer from 2")
         self.check(boundaries is None or _ascend(boundaries), "boundaries", boundaries, "ascending numbers")
         self.bins, self.boundaries = bins, None if boundaries is None else list(map(float, boundaries))
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
-        if self.boundaries is None:
+        if self.bins is not None:
             self._bounds = self.add_numbers("bounds", -np.inf, self.bins - 1)
 
     def compute_output_spec(self, values: Any) -> keras.KerasTensor:
@@ -54,6 +69,7 @@ class BucketIds(NumericLayer):
         return KnownQuantiles() if self.boundaries is None else None
 
     def set_state(self, state: KnownQuantiles) -> None:
+        assert self.bins is not None, "only a layer with bins has a state"
         bounds = state.at(np.arange(1, self.bins) / self.bins)[0]
         self._bounds.assign(np.where(np.isnan(bounds), -np.inf, bounds))
 
@@ -62,7 +78,7 @@ class BucketIds(NumericLayer):
 
 
 class KnownQuantiles(FeatureQuantiles):
-    """Quantiles of all numbers together, without -1 in whole numbers, which is missing."""
+    """Quantiles of all numbers together, except -1 in integers, which is missing."""
 
     def add(self, values: np.ndarray) -> None:
         values = np.asarray(values)
@@ -70,7 +86,9 @@ class KnownQuantiles(FeatureQuantiles):
 
 
 def _ascend(boundaries: Any) -> bool:
-    numbers = isinstance(boundaries, (tuple, list, np.ndarray)) and np.asarray(boundaries)
-    if numbers is False or numbers.dtype.kind not in "iuf" or numbers.ndim != 1:
+    if not isinstance(boundaries, (tuple, list, np.ndarray)):
+        return False
+    numbers = np.asarray(boundaries)
+    if numbers.dtype.kind not in "iuf" or numbers.ndim != 1:
         return False
     return bool(len(numbers) and not np.isnan(numbers).any() and (np.diff(numbers) > 0).all())

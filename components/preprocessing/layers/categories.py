@@ -1,4 +1,4 @@
-"""Categories as indices: the frequent values by a vocabulary, the others by a hash; and crosses of them."""
+"""Categories as indices: frequent values by a vocabulary, the others by a hash; and crosses of categories."""
 
 from __future__ import annotations
 
@@ -10,46 +10,62 @@ import numpy as np
 import tensorflow as tf
 
 from kerasline.components.data.accumulators.vocabulary import Vocabulary
+from kerasline.components.preprocessing.layers.base import (
+    AdaptableLayer,
+    as_texts,
+    check,
+    check_category_dtype,
+    is_whole,
+)
 
 MODES = ("int", "one_hot", "multi_hot", "count")
 
 
 @keras.saving.register_keras_serializable("kerasline")
-class FrequencyLookup(keras.layers.Layer):
-    """Gives each frequent value an index of its own, and the others some to share.
+class FrequencyLookup(AdaptableLayer):
+    """Maps each frequent value to its own index, and the other values to shared indices.
 
-    Index 0 is a missing value ("" or -1); then come `hash_bins` buckets, or a single index, for values
-    that are not in the vocabulary; then the vocabulary by count, ties by value (numbers as numbers),
-    both descending, as Keras orders it. Buckets are by FarmHash64's fingerprint of the text modulo
-    `hash_bins`, as those of `keras.layers.StringLookup`. Over no values the vocabulary is empty, and
-    all that is not missing is unknown.
-
-    Input: texts or integers of any shape; integers count as their decimal text. Texts that are no UTF-8
-    are never in the vocabulary.
-
-    Output, by `output_mode`:
-        int: the indices, int64, of the input's shape.
-        one_hot: 1 in the column of each value; (rows, columns) for inputs (rows,) or (rows, 1), otherwise
-            the input's shape and one axis more.
-        multi_hot: 1 in the column of each value of a row; the input's shape with its last axis
-            replaced by the columns, (rows, columns) for inputs (rows,).
-        count: as multi_hot, but how often.
-        The columns are the indices but 0: a missing value, such as the padding of a list, has none, and
-        is zeros. The dtype is the layer's (float32).
+    Index 0 is a missing value ("" or -1). Then come `hash_bins` indices, or one if `hash_bins` is 0, for values outside
+    of the vocabulary. Then comes the vocabulary in descending order of count, then value (numbers as numbers), as in
+    Keras. The hash is FarmHash64's fingerprint of the text modulo `hash_bins`, as in `keras.layers.StringLookup`.
+    Integers count as their decimal text. Texts that are not UTF-8 are never in the vocabulary. Without data the
+    vocabulary is empty.
 
     Args:
-        max_tokens: how many values the vocabulary has at most; all by default.
-        min_count: how often a value must occur to be in it.
-        hash_bins: how many indices the others share; 0 and 1 are the same, one for all.
-        output_mode: one of those above.
-        vocabulary: texts or integers, where they are known: such a layer needs no data.
+        max_tokens: int. Maximum size of the vocabulary. Defaults to None, unlimited.
+        min_count: int. Minimum number of occurrences of a value of the vocabulary. Defaults to 1.
+        hash_bins: int. Number of indices that all other values share. 0 and 1 both give one. Defaults to 0.
+        output_mode: `"int"`, `"one_hot"`, `"multi_hot"` or `"count"`, see below. Defaults to `"int"`.
+        vocabulary: list of str or int. The layer then needs no data.
+
+    Inputs:
+        Texts or integers of any shape.
+
+    Outputs:
+        - `"int"`: the indices, int64 of the same shape.
+        - `"one_hot"`: 1 in the column of each value. The shape is (rows, columns) for inputs (rows,) or (rows, 1), else
+          the inputs' shape with one more axis.
+        - `"multi_hot"`: 1 in the column of each value of a row. The columns replace the last axis; they are
+          (rows, columns) for inputs (rows,).
+        - `"count"`: as `"multi_hot"`, with the number of occurrences.
+
+        The columns are the indices except 0: a missing value, such as the padding of a list, gives zeros. They have the
+        layer's dtype, float32 by default.
 
     Attributes:
-        vocabulary: the values as texts, in the order of their indices; None before the layer is adapted.
+        vocabulary: the values as texts, in the order of their indices. None before the layer is adapted.
 
     Raises:
-        ValueError: an argument or the input is not among what is possible, or the layer is called without
-            vocabulary.
+        ValueError: an argument or the inputs are invalid, or the layer is called before it is adapted.
+
+    Example:
+
+    >>> layer = kl.layers.FrequencyLookup(max_tokens=2)
+    >>> layer.adapt(["cash", "card", "cash", "card", "cash", "app"])
+    >>> layer.vocabulary
+    ['cash', 'card']
+    >>> layer(np.array(["", "app", "cash", "card"])).numpy().tolist()
+    [0, 1, 2, 3]
     """
 
     def __init__(
@@ -63,16 +79,17 @@ class FrequencyLookup(keras.layers.Layer):
     ) -> None:
         super().__init__(**options)
         self.supports_jit = False  # XLA has no texts
-        _check(max_tokens is None or _is_whole(max_tokens, 1), "max_tokens", max_tokens, "None, 1 or more")
-        _check(_is_whole(min_count, 1), "min_count", min_count, "1 or more")
-        _check(_is_whole(hash_bins, 0), "hash_bins", hash_bins, "0 or more")
-        _check(output_mode in MODES, "output_mode", output_mode, ", ".join(map(repr, MODES)))
+        whole = max_tokens is None or is_whole(max_tokens, 1)
+        self._check(whole, "max_tokens", max_tokens, "None or an integer from 1")
+        self._check(is_whole(min_count, 1), "min_count", min_count, "an integer from 1")
+        self._check(is_whole(hash_bins, 0), "hash_bins", hash_bins, "an integer from 0")
+        self._check(output_mode in MODES, "output_mode", output_mode, " or ".join(map(repr, MODES)))
         self.max_tokens, self.min_count, self.hash_bins = max_tokens, min_count, hash_bins
         self.output_mode = output_mode
-        self._values: np.ndarray | None = None  # of str; a list would be tracked, value by value
+        self._values: np.ndarray | None = None  # of str; Keras would track each value of a list
         if vocabulary is not None:
             different = len(set(map(str, vocabulary))) == len(vocabulary) and "" not in vocabulary
-            _check(different, "vocabulary", vocabulary, "different values, none of them empty")
+            self._check(different, "vocabulary", vocabulary, "distinct values, none of them empty")
             self._set_vocabulary(vocabulary)
 
     @property
@@ -107,14 +124,14 @@ class FrequencyLookup(keras.layers.Layer):
         return *shape, None if self._values is None else self._columns()
 
     def compute_output_spec(self, values: Any) -> keras.KerasTensor:
-        _check_dtype("FrequencyLookup", values.dtype)
+        check_category_dtype("FrequencyLookup", values.dtype)
         dtype = "int64" if self.output_mode == "int" else self.compute_dtype
         return keras.KerasTensor(self.compute_output_shape(values.shape), dtype)
 
     def new_state(self) -> Vocabulary | None:
         if self._values is not None:
             return None
-        return Vocabulary(self.max_tokens, self.min_count, left_out=("", -1))
+        return Vocabulary(self.max_tokens, self.min_count, excluded=("", -1))
 
     def set_state(self, state: Vocabulary) -> None:
         self._set_vocabulary(state.values())
@@ -130,60 +147,71 @@ class FrequencyLookup(keras.layers.Layer):
         }
 
     def _places(self, values: tf.Tensor) -> tf.Tensor:
-        """The indices less one: -1 for what is missing."""
+        """Return the indices less one: -1 for a missing value."""
         if self._values is None:
-            raise ValueError(f"FrequencyLookup {self.name!r} has no vocabulary yet; adapt it, or give it one")
-        texts, bins = _texts(values, "FrequencyLookup"), max(self.hash_bins, 1)
+            raise ValueError(f"FrequencyLookup {self.name!r} has no vocabulary yet; adapt it, or pass it one")
+        texts, bins = as_texts(values, "FrequencyLookup"), max(self.hash_bins, 1)
         places = self._table.lookup(texts)
         unknown = tf.strings.to_hash_bucket_fast(texts, bins) if bins > 1 else tf.zeros_like(places)
         places = tf.where(places < 0, unknown, places + bins)
         return tf.where(texts == "", tf.constant(-1, tf.int64), places)
 
     def _columns(self) -> int:
-        return max(self.hash_bins, 1) + len(self._values)
+        return max(self.hash_bins, 1) + (0 if self._values is None else len(self._values))
 
     def _set_vocabulary(self, values: Sequence[str | int]) -> None:
         self._values = np.array([*map(str, values), None], object)[:-1]  # of objects, whatever the texts are
         with tf.init_scope():
-            # TensorFlow refuses a table of nothing; the empty text is missing, and never looked for.
+            # TensorFlow refuses an empty table. "" is missing, so its entry is never used.
             keys = tf.constant([*self._values, ""])
             places = tf.constant([*range(len(self._values)), -1], tf.int64)
             self._table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, places), -1)
 
+    def _check(self, holds: bool, name: str, received: Any, expected: str) -> None:
+        check("FrequencyLookup", holds, name, received, expected)
+
 
 @keras.saving.register_keras_serializable("kerasline")
 class Cross(keras.layers.Layer):
-    """Several categories as one: their texts joined, for a lookup or `keras.layers.Hashing` to follow.
+    """Joins the texts of several categories into one category, as input of a lookup or `keras.layers.Hashing`.
 
-    Called on a list of two tensors or more of one shape, texts or integers (as their decimal text).
-    Gives texts of that shape, empty (missing) where any of them is missing ("" or -1). Nothing is
-    escaped: with the separator in the values, different ones may give the same text.
+    The separator is not escaped. If values contain it, different combinations may give the same text.
 
     Args:
-        separator: what stands between the texts.
+        separator: str between the texts. Defaults to `"_X_"`.
+
+    Inputs:
+        A list of at least two tensors of the same shape: texts, or integers, which count as their decimal text.
+
+    Outputs:
+        Texts of that shape. A text is empty (missing) where one of the inputs is missing ("" or -1).
 
     Raises:
-        ValueError: the separator is no text, or the inputs are not such a list.
+        ValueError: the separator is not a str, or the inputs are not such a list.
+
+    Example:
+
+    >>> cross = kl.layers.Cross()
+    >>> cross([np.array(["a", ""]), np.array([3, 4])]).numpy().tolist()
+    [b'a_X_3', b'']
     """
 
     def __init__(self, separator: str = "_X_", **options: Any) -> None:
         super().__init__(**options)
         self.supports_jit = False  # XLA has no texts
-        if not isinstance(separator, str):
-            raise ValueError(f"Cross: separator is {separator!r}; possible: a text")
+        check("Cross", isinstance(separator, str), "separator", separator, "a str")
         self.separator = separator
 
     def call(self, values: Sequence[Any]) -> tf.Tensor:
-        texts = [_texts(tf.convert_to_tensor(one), "Cross") for one in values]
+        texts = [as_texts(tf.convert_to_tensor(one), "Cross") for one in values]
         missing = tf.reduce_any([one == "" for one in texts], axis=0)
         return tf.where(missing, "", tf.strings.join(texts, self.separator))
 
-    def build(self, input_shape: Sequence[Sequence[int | None]]) -> None:
+    def build(self, input_shape: Any) -> None:
         shapes = [shape for shape in input_shape if isinstance(shape, (list, tuple))]
         agree = all(len(set(sizes) - {None}) <= 1 for sizes in zip(*shapes))
-        if len(shapes) < 2 or len(set(map(len, shapes))) > 1 or not agree:
-            possible = "a list of two or more of one shape"
-            raise ValueError(f"Cross: inputs are of shape {input_shape}; possible: {possible}")
+        fits = len(shapes) >= 2 and len(set(map(len, shapes))) == 1 and agree
+        check("Cross", fits, "inputs", input_shape, "a list of at least two tensors of the same shape")
 
     def compute_output_shape(self, input_shape: Sequence[Sequence[int | None]]) -> tuple[int | None, ...]:
         known = (set(sizes) - {None} for sizes in zip(*input_shape))
@@ -191,31 +219,8 @@ class Cross(keras.layers.Layer):
 
     def compute_output_spec(self, values: Sequence[Any]) -> keras.KerasTensor:
         for one in values:
-            _check_dtype("Cross", one.dtype)
+            check_category_dtype("Cross", one.dtype)
         return keras.KerasTensor(self.compute_output_shape([one.shape for one in values]), "string")
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "separator": self.separator}
-
-
-def _texts(values: tf.Tensor, layer: str) -> tf.Tensor:
-    """Integers as their decimal texts, -1 as the empty one; texts as they are."""
-    if values.dtype == tf.string:
-        return values
-    _check_dtype(layer, values.dtype.name)
-    texts = tf.strings.as_string(tf.cast(values, tf.int64))
-    return tf.where(values == -1, "", texts) if values.dtype.is_integer and values.dtype.min else texts
-
-
-def _check_dtype(layer: str, dtype: str) -> None:
-    if "float" in dtype or "complex" in dtype:
-        raise ValueError(f"{layer}: inputs are {dtype}; possible: texts and integers")
-
-
-def _is_whole(number: Any, least: int) -> bool:
-    return isinstance(number, (int, np.integer)) and not isinstance(number, bool) and number >= least
-
-
-def _check(holds: bool, name: str, given: Any, possible: str) -> None:
-    if not holds:
-        raise ValueError(f"FrequencyLookup: {name} is {given!r}; possible: {possible}")

@@ -1,4 +1,4 @@
-"""Moments as numbers: the year, the month, the day of the week, the hour."""
+"""Points in time as numbers: the year, the month, the day of the week, the hour."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# The parts that come round: the first value, and how many values there are. Months have 31 days and
-# years 366 and 53 weeks, so that each value has its angle in every month and year.
+from kerasline.components.preprocessing.layers.base import check
+
+# Cyclic parts: the first value and the number of values. Months count 31 days, and years 366 days and 53 weeks, so that
+# each value has the same angle in every month and year.
 CYCLES = {
     "quarter": (1, 4),
     "month": (1, 12),
@@ -24,11 +26,11 @@ CYCLES = {
 }
 PARTS = ("year", *CYCLES, "is_weekend", "epoch_days", "epoch_seconds")
 DAY_SECONDS = 86_400
-MONTH_DAYS = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])  # but for the leap day
-# How many of a unit make a second; a day is longer.
-UNITS_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-SOURCES = ("iso", *UNITS_A_SECOND, "days")
-# 0001-01-01 and 9999-12-31, of those that ISO 8601 writes with four digits of the year, 0000 aside.
+MONTH_DAYS = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])  # without the leap day
+# Number of units in a second.
+UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+SOURCES = ("iso", *UNITS_PER_SECOND, "days")
+# 0001-01-01 and 9999-12-31: the years that ISO 8601 writes with four digits, except 0000.
 FIRST_DAY, LAST_DAY = -719_162, 2_932_896
 ISO_8601 = r"\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}([.,]\d{1,9})?)?([Zz]|[+-]\d{2}(:?\d{2})?)?)?"
 LONGEST = len("2026-11-24T01:38:35.123456789+01:00")
@@ -36,34 +38,44 @@ LONGEST = len("2026-11-24T01:38:35.123456789+01:00")
 
 @keras.saving.register_keras_serializable("kerasline")
 class DateTimeParts(keras.layers.Layer):
-    """Gives a column for each part of a moment, in the proleptic Gregorian calendar and UTC.
+    """Splits points in time into parts, a column for each, in the proleptic Gregorian calendar and UTC.
 
-    Input: (rows,) or (rows, 1). Texts are ISO 8601: a date, or a date, `T` or a blank, hours and minutes,
-    with or without seconds and up to nine digits of their fraction, and without a zone (then UTC), with
-    `Z` or with an offset, which is taken off: `2026-11-24`, `2026-11-24 01:38:35.5+01:00`. Numbers
-    count from 1970, in `source`'s unit, floats of days to the nearest second.
-
-    Output: (rows, columns) of the layer's dtype (float32). All parts are whole numbers: fractions of a
-    second, or of a day, are cut off downwards. A row is NaN where the moment is missing ("", -1 in
-    integers, NaN), or unreadable: another form, no such day or time (a leap second is none), not in the
-    years 1 to 9999.
+    Texts are ISO 8601: `2026-11-24`, `2026-11-24 01:38`, `2026-11-24T01:38:35.5+01:00`. Date and time are separated by
+    `T` or a space. Seconds, up to nine digits of their fraction, and the zone are optional. Without a zone, or with
+    `Z`, the time is UTC; an offset is subtracted. Numbers count from 1970 in the unit of `source`. Fractional days are
+    rounded to the nearest second.
 
     Args:
-        parts: `year`, `quarter` (1 to 4), `month`, `week` (of ISO 8601, 1 to 53), `day`, `day_of_year`
-            (1 to 366), `weekday` (Monday is 0), `hour`, `minute`, `second`, `is_weekend` (1 on Saturdays
-            and Sundays), `epoch_days` and `epoch_seconds` (since 1970). A float32 has `epoch_days`
-            exactly, but of `epoch_seconds` in our days multiples of 128: where that is too coarse,
-            give the layer `dtype="float64"`.
-        source: `iso` for texts, or the unit of numbers: `s`, `ms`, `us`, `ns` or `days`.
-        cyclic: gives two columns, sine and cosine of 2 pi (part - its first value) / its period, for
-            each part that comes round; periods: quarter 4, month 12, week 53, day 31, day_of_year 366,
-            weekday 7, hour 24, minute and second 60.
+        parts: list of `year`, `quarter` (1 to 4), `month`, `week` (of ISO 8601, 1 to 53), `day`, `day_of_year` (1 to
+            366), `weekday` (Monday is 0), `hour`, `minute`, `second`, `is_weekend` (1 on Saturdays and Sundays),
+            `epoch_days` and `epoch_seconds` (since 1970). Defaults to month, day, weekday and hour. A float32 holds
+            `epoch_days` exactly but current `epoch_seconds` only in multiples of 128: pass `dtype="float64"` if that is
+            too coarse.
+        source: `"iso"` for texts, or the unit of numbers: `"s"`, `"ms"`, `"us"`, `"ns"` or `"days"`. Defaults to
+            `"iso"`.
+        cyclic: bool. Replace each cyclic part by two columns, sine and cosine of 2 pi (part - first value) / period.
+            The periods are: quarter 4, month 12, week 53, day 31, day_of_year 366, weekday 7, hour 24, minute and
+            second 60. Defaults to `False`.
+
+    Inputs:
+        Texts or numbers of shape (rows,) or (rows, 1).
+
+    Outputs:
+        Floats of shape (rows, columns) and the layer's dtype, float32 by default. All parts are integers: fractions of
+        a second or a day are rounded down. A row is NaN if its input is missing ("", -1 in integers, NaN), is not of a
+        form above, is not a valid date or time (leap seconds are not), or is outside of the years 1 to 9999.
 
     Attributes:
-        columns: the names of the columns: the part's, or with `_sin` and `_cos` behind it.
+        columns: the names of the columns: the parts, with `_sin` and `_cos` appended for cyclic ones.
 
     Raises:
-        ValueError: an argument or the input is not among what is possible.
+        ValueError: an argument or the inputs are invalid.
+
+    Example:
+
+    >>> layer = kl.layers.DateTimeParts(["year", "hour"])
+    >>> layer(np.array(["2026-11-24T01:38:35", "yesterday"])).numpy().tolist()
+    [[2026.0, 1.0], [nan, nan]]
     """
 
     def __init__(
@@ -73,14 +85,13 @@ class DateTimeParts(keras.layers.Layer):
         cyclic: bool = False,
         **options: Any,
     ) -> None:
-        # Moments as float64 are not to become float32 on their way in.
+        # Autocasting would turn float64 inputs into float32.
         super().__init__(**{"autocast": False, **options})
         self.supports_jit = False  # XLA has no texts
         parts = [parts] if isinstance(parts, str) else list(parts)
-        if not parts or any(part not in PARTS for part in parts):
-            raise ValueError(f"DateTimeParts: parts is {parts}; possible: one or more of {', '.join(PARTS)}")
-        if source not in SOURCES:
-            raise ValueError(f"DateTimeParts: source is {source!r}; possible: {', '.join(SOURCES)}")
+        known = bool(parts) and all(part in PARTS for part in parts)
+        check("DateTimeParts", known, "parts", parts, f"some of {', '.join(PARTS)}")
+        check("DateTimeParts", source in SOURCES, "source", source, f"one of {', '.join(SOURCES)}")
         self._parts, self._source, self._cyclic = tuple(parts), source, bool(cyclic)
 
     @property
@@ -89,19 +100,19 @@ class DateTimeParts(keras.layers.Layer):
         ends = {part: ("_sin", "_cos") if part in angles else ("",) for part in self._parts}
         return [part + end for part in self._parts for end in ends[part]]
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Any) -> None:
         shape = tuple(input_shape)
-        if not shape or shape[1:] not in ((), (1,)):
-            raise ValueError(f"DateTimeParts: inputs are of shape {shape}; possible: (rows,) and (rows, 1)")
+        fits = len(shape) > 0 and shape[1:] in ((), (1,))
+        check("DateTimeParts", fits, "inputs", shape, "shape (rows,) or (rows, 1)")
 
     def call(self, moments: Any) -> tf.Tensor:
         moments = tf.convert_to_tensor(moments)
         _check_dtype(moments.dtype.name, self._source)
         known_rows, moments = moments.shape[0], tf.reshape(moments, [-1])
         if self._source == "iso":
-            seconds, known = _seconds_of_texts(moments)
+            seconds, known = _seconds_from_texts(moments)
         else:
-            seconds, known = _seconds_of_numbers(moments, self._source)
+            seconds, known = _seconds_from_numbers(moments, self._source)
         moment = _Moment(seconds)
         table = tf.concat([self._columns_of(part, moment) for part in self._parts], axis=1)
         missing = tf.constant(np.nan, table.dtype)
@@ -119,19 +130,19 @@ class DateTimeParts(keras.layers.Layer):
         return {**super().get_config(), **config}
 
     def _columns_of(self, part: str, moment: _Moment) -> tf.Tensor:
-        """The columns of one part, (rows, 1) or (rows, 2)."""
+        """Return the columns of one part, (rows, 1) or (rows, 2)."""
         values = getattr(moment, part)()
         if not self._cyclic or part not in CYCLES:
             return tf.cast(values, self.compute_dtype)[:, None]
         first, period = CYCLES[part]
         angles = 2 * np.pi * np.arange(period) / period
-        # A table of all angles is exact, and the same on every device.
+        # A table of all angles is exact and the same on every device.
         circle = tf.constant(np.stack([np.sin(angles), np.cos(angles)], axis=1), self.compute_dtype)
         return tf.gather(circle, values - first)
 
 
 class _Moment:
-    """The parts of moments, each int64 (rows,), from seconds since 1970 in UTC: int64 (rows,)."""
+    """The parts of points in time, int64 (rows,), computed from seconds since 1970 in UTC, int64 (rows,)."""
 
     def __init__(self, seconds: tf.Tensor) -> None:
         self._seconds = seconds
@@ -149,7 +160,7 @@ class _Moment:
         return self._month
 
     def week(self) -> tf.Tensor:
-        # A week belongs to the year that its Thursday is in (ISO 8601, 2.2.10).
+        # A week belongs to the year of its Thursday (ISO 8601, 2.2.10).
         thursday = self._days - self.weekday() + 3
         year, _, _ = _civil_from_days(thursday)
         return (thursday - _days_from_civil(year, 1, 1)) // 7 + 1
@@ -182,12 +193,12 @@ class _Moment:
         return self._seconds
 
 
-def _seconds_of_numbers(numbers: tf.Tensor, unit: str) -> tuple[tf.Tensor, tf.Tensor]:
-    """Seconds since 1970, and where they are known; elsewhere they are some moment's."""
+def _seconds_from_numbers(numbers: tf.Tensor, unit: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return seconds since 1970, and where they are known. Elsewhere they are arbitrary."""
     if numbers.dtype.is_floating:
         numbers = tf.cast(numbers, tf.float64)
-        # A third of a day is 28,799.999999999996 seconds.
-        seconds = tf.round(numbers * DAY_SECONDS) if unit == "days" else numbers / UNITS_A_SECOND[unit]
+        # Round: a third of a day is 28,799.999999999996 seconds.
+        seconds = tf.round(numbers * DAY_SECONDS) if unit == "days" else numbers / UNITS_PER_SECOND[unit]
         return _within(tf.floor(seconds), FIRST_DAY * DAY_SECONDS, (LAST_DAY + 1) * DAY_SECONDS - 1)
     missing = numbers == -1 if numbers.dtype.min else tf.zeros_like(numbers, tf.bool)
     numbers = tf.cast(numbers, tf.int64)
@@ -195,13 +206,13 @@ def _seconds_of_numbers(numbers: tf.Tensor, unit: str) -> tuple[tf.Tensor, tf.Te
         days, known = _within(numbers, FIRST_DAY, LAST_DAY)
         seconds = days * DAY_SECONDS
     else:
-        seconds = numbers // UNITS_A_SECOND[unit]
+        seconds = numbers // UNITS_PER_SECOND[unit]
         seconds, known = _within(seconds, FIRST_DAY * DAY_SECONDS, (LAST_DAY + 1) * DAY_SECONDS - 1)
     return seconds, known & ~missing
 
 
-def _seconds_of_texts(texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Seconds since 1970, and where they are known; elsewhere they are some moment's."""
+def _seconds_from_texts(texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return seconds since 1970, and where they are known. Elsewhere they are arbitrary."""
     readable = tf.strings.regex_full_match(texts, ISO_8601)
     texts = tf.where(readable, texts, "1970-01-01")
     characters = tf.cast(tf.io.decode_raw(texts, tf.uint8, fixed_length=LONGEST), tf.int64)
@@ -221,7 +232,7 @@ def _seconds_of_texts(texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     has_time = length >= len("2026-11-24T01:38")
     hour, minute = where(has_time, two_digits(11)), where(has_time, two_digits(14))
     second = where(characters[:, 16] == ord(":"), two_digits(17))
-    # After the minutes only a zone has a sign; its minutes, if it has any, are the last two characters.
+    # After the minutes only a zone has a sign. Its minutes, if present, are the last two characters.
     tail = characters[:, 16:]
     signs = tf.cast(tail == ord("+"), tf.int64) - tf.cast(tail == ord("-"), tf.int64)
     sign, place = tf.reduce_sum(signs, axis=1), 16 + tf.argmax(tf.abs(signs), axis=1)
@@ -241,16 +252,16 @@ def _seconds_of_texts(texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _within(numbers: tf.Tensor, first: int, last: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """As int64, and where they are in the range; 0 elsewhere."""
+    """Return the numbers as int64, 0 outside of the range, and where they are within it."""
     known = (numbers >= first) & (numbers <= last)
     return tf.cast(tf.where(known, numbers, tf.zeros_like(numbers)), tf.int64), known
 
 
 # Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", days_from_civil and civil_from_days
-# (https://howardhinnant.github.io/date_algorithms.html). Years begin in March, so that the leap day is
-# the last; eras are the 400 years after which the calendar repeats, of 146,097 days.
+# (https://howardhinnant.github.io/date_algorithms.html). Years begin in March, so that the leap day is the last day. An
+# era is 400 years, 146,097 days, after which the calendar repeats.
 def _days_from_civil(year: tf.Tensor, month: tf.Tensor | int, day: tf.Tensor | int) -> tf.Tensor:
-    """Days since 1970-01-01."""
+    """Return days since 1970-01-01."""
     year = year - tf.cast(tf.less_equal(month, 2), tf.int64)
     era = year // 400
     of_era = year - era * 400
@@ -259,7 +270,7 @@ def _days_from_civil(year: tf.Tensor, month: tf.Tensor | int, day: tf.Tensor | i
 
 
 def _civil_from_days(days: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Year, month and day of the days since 1970-01-01."""
+    """Return year, month and day from days since 1970-01-01."""
     days = days + 719_468
     era = days // 146_097
     of_era = days - era * 146_097
@@ -272,6 +283,6 @@ def _civil_from_days(days: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
 
 def _check_dtype(dtype: str, source: str) -> None:
-    if (dtype == "string") != (source == "iso") or dtype == "bool":
-        possible = "texts" if source == "iso" else "integers and floats"
-        raise ValueError(f"DateTimeParts: inputs are {dtype}; possible with source {source!r}: {possible}")
+    fits = (dtype == "string") == (source == "iso") and dtype != "bool"
+    expected = "texts" if source == "iso" else "integers or floats"
+    check("DateTimeParts", fits, f"inputs for source {source!r}", dtype, expected)

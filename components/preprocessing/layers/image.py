@@ -1,4 +1,4 @@
-"""Encoded images as pixels. Resizing, rescaling and augmentation of pixels are Keras's own layers."""
+"""Encoded images as pixels. To resize, rescale and augment pixels, use Keras's layers."""
 
 from __future__ import annotations
 
@@ -8,27 +8,44 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-# Images decoded in one step of the loop over a batch. A step costs as much as decoding a small image,
-# and the images of one are decoded side by side: 16 are 1.5 times as fast as one, 64 no faster.
-AT_ONCE = 16
+from kerasline.components.preprocessing.layers.base import check, is_whole
+
+# Number of images decoded in one step of the loop over a batch. A step costs as much as decoding a small image, and its
+# images are decoded in parallel: 16 are 1.5 times as fast as one, 64 no faster.
+GROUP = 16
 
 
 @keras.saving.register_keras_serializable("kerasline")
 class ImageDecoding(keras.layers.Layer):
-    """Decodes PNG, JPEG, BMP and GIF (its first frame) to one size.
+    """Decodes PNG, JPEG, BMP and GIF images (its first frame) to a fixed size.
 
-    Input: files as texts, (rows,) or (rows, 1). Output: uint8 (rows, height, width, channels), from 0 to
-    255. An image of the wanted size keeps its pixels exactly; others are resized, bilinearly, with
-    antialiasing. A missing ("") image is black. A batch of PNGs of the wanted size alone is decoded
-    about half again as fast: nothing is asked about each image.
+    An image of that size keeps its exact pixels. Others are resized bilinearly with antialiasing. A missing ("") image
+    is black. A batch that holds only PNGs of that size is decoded about 1.5 times as fast.
 
-    What is no image raises TensorFlow's InvalidArgumentError, in training and serving alike: a graph
-    cannot go on after it. `MediaExampleGen(bad_rows="quarantine")` sets such files aside before.
+    `MediaExampleGen(bad_rows="quarantine")` sets unreadable images aside beforehand.
 
     Args:
-        size: height and width.
-        channels: 1 for grey, 3 for colour, 4 with transparency.
-        fit: what happens to another aspect ratio: `stretch`, `crop` (of the middle), or `pad` (black).
+        size: tuple of two ints. Height and width.
+        channels: 1 for grey, 3 for colour, 4 for colour with transparency. Defaults to 3.
+        fit: how to change the aspect ratio: `"stretch"`, `"crop"` (keep the middle) or `"pad"` (with black). Defaults
+            to `"stretch"`.
+
+    Inputs:
+        The images' encoded contents as texts, (rows,) or (rows, 1).
+
+    Outputs:
+        uint8 from 0 to 255, of shape (rows, height, width, channels).
+
+    Raises:
+        ValueError: an argument or the inputs are invalid.
+        tf.errors.InvalidArgumentError: when called, in training and serving, on a text that is not an image.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> png = tf.io.encode_png(np.full((2, 2, 1), 7, "uint8"))
+    >>> kl.layers.ImageDecoding((2, 2), channels=1)(png[None]).numpy().reshape(2, 2).tolist()
+    [[7, 7], [7, 7]]
     """
 
     def __init__(
@@ -40,53 +57,50 @@ class ImageDecoding(keras.layers.Layer):
     ) -> None:
         super().__init__(**options)
         self.supports_jit = False  # XLA has no texts
-        for holds, name, given, possible in (
-            (len(size) == 2 and min(size) >= 1, "size", size, "height and width"),
-            (channels in (1, 3, 4), "channels", channels, "1, 3, 4"),
-            (fit in ("stretch", "crop", "pad"), "fit", fit, "'stretch', 'crop', 'pad'"),
-        ):
-            if not holds:
-                raise ValueError(f"ImageDecoding: {name} is {given!r}; possible: {possible}")
+        whole = len(size) == 2 and all(is_whole(one, 1) for one in size)
+        fits = ("stretch", "crop", "pad")
+        check("ImageDecoding", whole, "size", size, "height and width, integers from 1")
+        check("ImageDecoding", channels in (1, 3, 4), "channels", channels, "1, 3 or 4")
+        check("ImageDecoding", fit in fits, "fit", fit, " or ".join(map(repr, fits)))
         self.size, self.channels, self.fit = (int(size[0]), int(size[1])), channels, fit
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
-        if tuple(input_shape[1:]) not in ((), (1,)):
-            raise ValueError(f"ImageDecoding: inputs are of shape {tuple(input_shape)}; possible: (rows,), (rows, 1)")
+    def build(self, input_shape: Any) -> None:
+        shape = tuple(input_shape)
+        check("ImageDecoding", shape[1:] in ((), (1,)), "inputs", shape, "shape (rows,) or (rows, 1)")
         with tf.init_scope():
             self._black = tf.io.encode_png(tf.zeros((*self.size, self.channels), tf.uint8)).numpy()
 
     def call(self, files: Any) -> tf.Tensor:
         files = tf.reshape(tf.convert_to_tensor(files), [-1])
         files = tf.where(files == "", tf.constant(self._black), files)
-        # A PNG begins with its signature and the first chunk, whose head is followed by width and height.
+        # A PNG begins with its signature and the head of its first chunk. Width and height follow.
         heads = tf.strings.substr(tf.where(tf.strings.length(files) >= 24, files, b"?" * 24), 0, 24)
-        as_wanted = tf.reduce_all(heads == self._black[:24])
-        return tf.cond(as_wanted, lambda: self._of_pngs(files), lambda: self._of_any(files))
+        all_pngs = tf.reduce_all(heads == self._black[:24])
+        return tf.cond(all_pngs, lambda: self._decode_pngs(files), lambda: self._decode_any(files))
 
     def compute_output_spec(self, files: Any) -> keras.KerasTensor:
-        if files.dtype != "string":
-            raise ValueError(f"ImageDecoding: inputs are {files.dtype}; possible: texts, each an encoded image")
+        check("ImageDecoding", files.dtype == "string", "inputs", files.dtype, "texts, each an encoded image")
         return keras.KerasTensor((files.shape[0], *self.size, self.channels), "uint8")
 
     def get_config(self) -> dict[str, Any]:
         config = {"size": list(self.size), "channels": self.channels, "fit": self.fit}
         return {**super().get_config(), **config}
 
-    def _of_pngs(self, files: tf.Tensor) -> tf.Tensor:
-        """PNGs of the wanted size, `AT_ONCE` at a time."""
+    def _decode_pngs(self, files: tf.Tensor) -> tf.Tensor:
+        """Decode PNGs of the final size, `GROUP` at a time."""
 
         def decoded(group: tf.Tensor) -> tf.Tensor:
-            images = [tf.io.decode_png(file, self.channels) for file in tf.unstack(group, AT_ONCE)]
+            images = [tf.io.decode_png(file, self.channels) for file in tf.unstack(group, GROUP)]
             return tf.ensure_shape(tf.stack(images), form.shape)
 
-        rows, form = tf.size(files), tf.TensorSpec((AT_ONCE, *self.size, self.channels), tf.uint8)
-        padding = tf.fill([-rows % AT_ONCE], tf.constant(self._black))
-        groups = tf.reshape(tf.concat([files, padding], 0), [-1, AT_ONCE])
+        rows, form = tf.size(files), tf.TensorSpec((GROUP, *self.size, self.channels), tf.uint8)
+        padding = tf.fill([-rows % GROUP], tf.constant(self._black))
+        groups = tf.reshape(tf.concat([files, padding], 0), [-1, GROUP])
         images = tf.map_fn(decoded, groups, fn_output_signature=form, parallel_iterations=4)
         return tf.reshape(images, [-1, *self.size, self.channels])[:rows]
 
-    def _of_any(self, files: tf.Tensor) -> tf.Tensor:
-        """Images of any format and size."""
+    def _decode_any(self, files: tf.Tensor) -> tf.Tensor:
+        """Decode images of any format and size."""
 
         def decoded(file: tf.Tensor) -> tf.Tensor:
             image = tf.io.decode_image(file, self.channels, expand_animations=False)

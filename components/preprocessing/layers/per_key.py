@@ -8,30 +8,52 @@ from typing import Any, Literal
 import keras
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import tensorflow as tf
 
-from kerasline.components.preprocessing.layers.missing import is_missing
+from kerasline.components.preprocessing.layers.base import (
+    AdaptableLayer,
+    as_arrow_texts,
+    as_texts,
+    check,
+    is_utf8,
+    is_whole,
+)
 
-ALL = ""  # the key under which the figures of all rows stand: a missing key takes them
-# A standard deviation below this share of the mean is what summing alike numbers in float64 leaves.
+ALL = ""  # key of the figures of all rows, which a missing key takes
+# Treat a standard deviation below this share of the mean as 0: it is the rounding error of equal numbers in float64.
 LEAST_SHARE = 1e-10
 
 
 @keras.saving.register_keras_serializable("kerasline")
-class ScalingPerKey(keras.layers.Layer):
-    """Scales each number by the numbers that share its key, as tensorflow-transform's `..._per_key`.
+class ScalingPerKey(AdaptableLayer):
+    """Scales each number by the numbers that share its key.
 
-    Called on `[values, keys]`, both (rows,) or (rows, 1): numbers, and texts or whole numbers. Gives
-    floats of the values' shape. A key that was not seen, or is missing ("" or -1), takes the figures of
-    all rows. NaN stays NaN. The numbers of a key that are all alike become 0.
+    It does what tensorflow-transform's `scale_to_z_score_per_key` and `scale_by_min_max_per_key` do. An unseen key, and
+    a missing one ("" or -1), takes the figures of all rows. NaN stays NaN. If all numbers of a key are equal, they
+    become 0.
 
     Args:
-        method: `z_score`: mean 0 and (population) variance 1; `min_max`: from 0 to 1.
-        max_keys: the keys with the most numbers, ties by text, have figures of their own; all by default.
-        figures: of each key two numbers, where they are known: such a layer needs no data. For
-            `z_score` mean and standard deviation, for `min_max` minimum and range; the key "" has
-            those of all rows.
+        method: `"z_score"` for mean 0 and (population) variance 1, or `"min_max"` for 0 to 1. Defaults to `"z_score"`.
+        max_keys: int. Only this number of keys, those with the most numbers, then by text, have their own figures.
+            Defaults to None, all keys.
+        figures: dict of two numbers by key. The layer then needs no data. The numbers are mean and standard deviation
+            for `"z_score"`, minimum and range for `"min_max"`. Key "" has those of all rows.
+
+    Inputs:
+        A list `[values, keys]` of the same shape, (rows,) or (rows, 1): numbers, and texts or integers.
+
+    Outputs:
+        Floats of the values' shape. The dtype is float32 unless `dtype` is passed.
+
+    Raises:
+        ValueError: an argument or the inputs are invalid, or the layer is called before it is adapted.
+
+    Example:
+
+    >>> layer = kl.layers.ScalingPerKey("min_max")
+    >>> layer.adapt([1.0, 3.0, 10.0, 30.0], ["a", "a", "b", "b"])
+    >>> layer([np.array([2.0, 20.0]), np.array(["a", "b"])]).numpy().tolist()
+    [0.5, 0.5]
     """
 
     def __init__(
@@ -43,13 +65,10 @@ class ScalingPerKey(keras.layers.Layer):
     ) -> None:
         super().__init__(**{"dtype": "float32", **options})  # whatever the global policy, as `NumericLayer`
         self.supports_jit = False  # XLA has no texts
-        for holds, name, given, possible in (
-            (method in ("z_score", "min_max"), "method", method, "'z_score' or 'min_max'"),
-            (max_keys is None or max_keys >= 1, "max_keys", max_keys, "None, 1 or more"),
-            (figures is None or ALL in figures, "figures", figures, "a dict with the key '' among others"),
-        ):
-            if not holds:
-                raise ValueError(f"ScalingPerKey: {name} is {given!r}; possible: {possible}")
+        self._check(method in ("z_score", "min_max"), "method", method, "'z_score' or 'min_max'")
+        whole = max_keys is None or is_whole(max_keys, 1)
+        self._check(whole, "max_keys", max_keys, "None or an integer from 1")
+        self._check(figures is None or ALL in figures, "figures", figures, "a dict with the key ''")
         self.method, self.max_keys = method, max_keys
         self._keys: np.ndarray | None = None
         if figures is not None:
@@ -62,23 +81,17 @@ class ScalingPerKey(keras.layers.Layer):
     def call(self, inputs: Sequence[Any]) -> Any:
         values, keys = (tf.convert_to_tensor(one) for one in inputs)
         if self._keys is None:
-            raise ValueError(f"ScalingPerKey {self.name!r} has no figures yet; adapt it first, or give it some")
-        if keys.dtype != tf.string:
-            keys = tf.where(is_missing(keys), ALL, tf.strings.as_string(keys))
-        pairs = tf.gather(tf.constant(self._pairs, self.compute_dtype), self._table.lookup(keys))
+            raise ValueError(f"ScalingPerKey {self.name!r} has no figures yet; adapt it, or pass it figures")
+        places = self._table.lookup(as_texts(keys, "ScalingPerKey"))
+        pairs = tf.gather(tf.constant(self._pairs, self.compute_dtype), places)
         return (tf.cast(values, self.compute_dtype) - pairs[..., 0]) / pairs[..., 1]
 
     def compute_output_spec(self, inputs: Sequence[Any]) -> keras.KerasTensor:
         values, keys = inputs
-        if values.dtype == "string" or "float" in keys.dtype:
-            raise ValueError(
-                f"ScalingPerKey: inputs are {values.dtype} and {keys.dtype}; possible: [numbers, texts "
-                "or whole numbers]"
-            )
-        if len(values.shape) != len(keys.shape) or values.shape[1:] != keys.shape[1:]:
-            raise ValueError(
-                f"ScalingPerKey: inputs are of shapes {values.shape} and {keys.shape}; possible: two of the same"
-            )
+        fits = values.dtype != "string" and "float" not in keys.dtype
+        self._check(fits, "inputs", [values.dtype, keys.dtype], "[numbers, texts or integers]")
+        same = len(values.shape) == len(keys.shape) and values.shape[1:] == keys.shape[1:]
+        self._check(same, "inputs", [values.shape, keys.shape], "two tensors of the same shape")
         return keras.KerasTensor(values.shape, self.compute_dtype)
 
     def new_state(self) -> KeyFigures | None:
@@ -100,11 +113,14 @@ class ScalingPerKey(keras.layers.Layer):
             content = tf.lookup.KeyValueTensorInitializer(tf.constant(list(self._keys)), places)
             self._table = tf.lookup.StaticHashTable(content, default)
 
+    def _check(self, holds: bool, name: str, received: Any, expected: str) -> None:
+        check("ScalingPerKey", holds, name, received, expected)
+
 
 class KeyFigures:
-    """Count, mean, variance and extremes of the numbers of each key; only finite numbers count.
+    """Count, mean, variance and extremes of the finite numbers of each key.
 
-    Merged by Chan, Golub and LeVeque (1979), in float64. As many keys as there are stay in memory.
+    Merged by Chan, Golub and LeVeque (1979), in float64. All keys stay in memory.
     """
 
     def __init__(self) -> None:
@@ -112,7 +128,7 @@ class KeyFigures:
         self._figures = np.empty((0, 5))  # count, mean, sum of squared deviations, minimum, maximum
 
     def add(self, values: np.ndarray, keys: np.ndarray) -> None:
-        numbers, texts = np.asarray(values, np.float64).reshape(-1), _texts(np.asarray(keys).reshape(-1))
+        numbers, texts = np.asarray(values, np.float64).reshape(-1), as_arrow_texts(np.asarray(keys).reshape(-1))
         known = np.isfinite(numbers)
         numbers, found = numbers[known], texts.filter(pa.array(known)).dictionary_encode()
         place, size = found.indices.to_numpy(), len(found.dictionary)
@@ -133,7 +149,7 @@ class KeyFigures:
         self._figures = _merged(np.concatenate([self._figures, figures]), found.indices.to_numpy(), len(self._keys))
 
     def pairs(self, method: str, most: int | None) -> dict[str, list[float]]:
-        """What is subtracted and what is divided by, for each key and for all rows."""
+        """Return the offset to subtract and the scale to divide by, for each key and for all rows."""
         whole = _merged(self._figures, np.zeros(len(self._figures), int), 1)
         keys, figures = self._ordered()
         keys, figures = [ALL, *keys[:most]], np.concatenate([whole, figures[:most]])
@@ -151,9 +167,9 @@ class KeyFigures:
         return {key: [float(a), float(b)] for key, a, b in zip(keys, offset, scale)}
 
     def _ordered(self) -> tuple[list[str], np.ndarray]:
-        """Keys that are there and are UTF-8, by count, ties by text, both descending."""
+        """Return the keys that are not missing and are UTF-8, by descending count, then text, and their figures."""
         raw = self._keys.to_pylist()
-        kept = [place for place, key in enumerate(raw) if key and _is_utf8(key)]
+        kept = [place for place, key in enumerate(raw) if key and is_utf8(key)]
         kept.sort(key=lambda place: (self._figures[place, 0], raw[place]), reverse=True)
         return [raw[place].decode() for place in kept], self._figures[kept]
 
@@ -165,7 +181,7 @@ class KeyFigures:
 
 
 def _merged(figures: np.ndarray, place: np.ndarray, size: int) -> np.ndarray:
-    """Figures of the same place as one: (size, 5)."""
+    """Merge the figures that share a place: (size, 5)."""
     count, mean, deviations, minimum, maximum = figures.T
     total = np.bincount(place, count, size)
     joint = np.bincount(place, count * mean, size) / np.maximum(total, 1)
@@ -174,19 +190,3 @@ def _merged(figures: np.ndarray, place: np.ndarray, size: int) -> np.ndarray:
     np.minimum.at(low, place, minimum)
     np.maximum.at(high, place, maximum)
     return np.stack([total, joint, np.bincount(place, spread, size), low, high], axis=1)
-
-
-def _texts(keys: np.ndarray) -> pa.Array:
-    """Keys as bytes; whole numbers as their decimal text, -1 as the empty one."""
-    if keys.dtype == object or keys.dtype.kind in "SU":
-        return pa.array(keys).cast(pa.large_binary())
-    texts = pa.array(keys).cast(pa.large_string())
-    return pc.if_else(pa.array(keys == -1), pa.scalar("", pa.large_string()), texts).cast(pa.large_binary())
-
-
-def _is_utf8(key: bytes) -> bool:
-    try:
-        key.decode()
-        return True
-    except UnicodeDecodeError:
-        return False

@@ -1,4 +1,4 @@
-"""Vectors by their principal components, or whitened."""
+"""Vectors as their principal components, or whitened."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import numpy as np
 from keras import ops
 
 from kerasline.components.data.accumulators.covariance import Covariance
-from kerasline.components.preprocessing.layers.numeric import NumericLayer
+from kerasline.components.preprocessing.layers.base import NumericLayer, is_whole
 
-# A variance is taken for 0 below this share of the largest: what rounding leaves of none.
+# Treat a variance below this share of the largest as 0: it is rounding error.
 LEAST_SHARE = 1e-12
 
 
 class _Projection(NumericLayer):
-    """Subtracts the mean of each feature, then multiplies with a matrix.
+    """Base of layers that subtract the mean of each feature and multiply by a matrix.
 
-    Rows with a number that is not finite do not count, and become NaN.
+    Rows with a number that is not finite are ignored in adaptation, and become NaN.
     """
 
-    center = True  # whether the mean is subtracted
+    center = True  # whether to subtract the mean
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
         self.check(
             len(input_shape) >= 2 and input_shape[-1] is not None,
-            "the inputs' shape",
+            "inputs",
             input_shape,
-            "(..., features), their number known",
+            "shape (..., features), with a known number of features",
         )
         outputs = self.compute_output_shape(input_shape)[-1]
         self.mean = self.add_numbers("mean", 0.0)
@@ -46,22 +46,37 @@ class _Projection(NumericLayer):
 
 @keras.saving.register_keras_serializable("kerasline")
 class PrincipalComponents(_Projection):
-    """Projects onto the directions of the largest variance, as scikit-learn's PCA.
+    """Projects vectors onto the directions of largest variance, as scikit-learn's `PCA` does.
 
-    Each direction's sign makes its largest loading positive. Of no data, or along directions without
-    variance in whitened form, the output is 0. A row with a number that is not finite becomes NaN.
-
-    Input: numbers (..., features). Output: float32 (..., components).
+    The sign of each direction makes its largest loading positive. Without data the output is 0, and with `whiten` also
+    along directions without variance. A row with a number that is not finite becomes NaN.
 
     Args:
-        components: how many, at most as many as there are features.
-        whiten: divides each component by its standard deviation.
-        center: subtracts the mean before. tensorflow-transform's `pca` is used without.
+        components: int, at most the number of features. Number of components to keep.
+        whiten: bool. Divide each component by its standard deviation. Defaults to `False`.
+        center: bool. Subtract the mean first. `False` is for results like those of tensorflow-transform's `pca`.
+            Defaults to `True`.
+
+    Inputs:
+        Numbers of shape (..., features).
+
+    Outputs:
+        Floats of shape (..., components). The dtype is float32 unless `dtype` is passed.
+
+    Raises:
+        ValueError: an argument or the inputs are invalid.
+
+    Example:
+
+    >>> layer = kl.layers.PrincipalComponents(1)
+    >>> layer.adapt([[-1.0, 0.0], [1.0, 0.0], [3.0, 0.0]])
+    >>> layer(np.array([[2.0, 5.0]])).numpy().tolist()
+    [[1.0]]
     """
 
     def __init__(self, components: int, whiten: bool = False, center: bool = True, **options: Any) -> None:
         super().__init__(**options)
-        self.check(isinstance(components, int) and components >= 1, "components", components, "1 or more")
+        self.check(is_whole(components, 1), "components", components, "an integer from 1")
         self.components, self.whiten, self.center = components, whiten, center
 
     def build(self, input_shape: Any) -> None:
@@ -94,21 +109,35 @@ class PrincipalComponents(_Projection):
 
 @keras.saving.register_keras_serializable("kerasline")
 class Whitening(_Projection):
-    """Makes features uncorrelated and of variance 1, moving them as little as possible (ZCA).
+    """Transforms features to be uncorrelated with variance 1, changing them as little as possible (ZCA).
 
-    The matrix is U (S + epsilon)^(-1/2) U', of the covariance U S U' (Bell and Sejnowski, 1997; Kessy,
-    Lewin and Strimmer, 2018). Of no data, the output is the input. A row with a number that is not
-    finite becomes NaN.
-
-    Input: numbers (..., features). Output: float32 of the same shape.
+    For the covariance U S U', the matrix is U (S + epsilon)^(-1/2) U' (Bell and Sejnowski, 1997; Kessy, Lewin and
+    Strimmer, 2018). Without data, the output is the input. A row with a number that is not finite becomes NaN.
 
     Args:
-        epsilon: what is added to variances; with 0, directions without variance are dropped.
+        epsilon: float, at least 0. Added to the variances. With 0, directions without variance are dropped. Defaults to
+            1e-6.
+
+    Inputs:
+        Numbers of shape (..., features).
+
+    Outputs:
+        Floats of the same shape. The dtype is float32 unless `dtype` is passed.
+
+    Raises:
+        ValueError: an argument or the inputs are invalid.
+
+    Example:
+
+    >>> layer = kl.layers.Whitening(epsilon=0.0)
+    >>> layer.adapt([[0.0, 0.0], [0.0, 4.0], [2.0, 0.0], [2.0, 4.0]])
+    >>> print(layer(np.array([[2.0, 2.0]])).numpy().round(3))
+    [[0.866 0.   ]]
     """
 
     def __init__(self, epsilon: float = 1e-6, **options: Any) -> None:
         super().__init__(**options)
-        self.check(epsilon >= 0, "epsilon", epsilon, "0 or more")
+        self.check(epsilon >= 0, "epsilon", epsilon, "a number from 0")
         self.epsilon = epsilon
 
     def set_state(self, state: Covariance) -> None:
@@ -122,6 +151,6 @@ class Whitening(_Projection):
 
 
 def _inverse_root(variances: np.ndarray) -> np.ndarray:
-    """1 / sqrt of variances; 0 of those that are 0 but for rounding."""
+    """Return 1 / sqrt of variances, and 0 for those that are 0 up to rounding."""
     real = variances > LEAST_SHARE * max(variances.max(initial=0.0), np.finfo(float).tiny)
     return np.where(real, 1 / np.sqrt(np.where(real, variances, 1)), 0)

@@ -1,4 +1,4 @@
-"""Numbers on other scales. NaN stays NaN in all of these: filling it is `Imputation`'s work."""
+"""Numbers on other scales. NaN stays NaN in all of these layers; `Imputation` fills it."""
 
 from __future__ import annotations
 
@@ -11,28 +11,44 @@ from keras import ops
 
 from kerasline.components.data.accumulators.extremes import Extremes
 from kerasline.components.data.accumulators.feature_quantiles import FeatureQuantiles
-from kerasline.components.preprocessing.layers.numeric import NumericLayer, known_or, rise_within
+from kerasline.components.preprocessing.layers.base import NumericLayer, finite_or, increase_within, is_whole
 
-# TensorFlow's kernels take smaller numbers for 0, and must not divide by them.
+# TensorFlow's kernels flush smaller numbers to 0, so they must not be divisors.
 LEAST, MOST = np.finfo(np.float32).tiny, np.finfo(np.float32).max
 
 
 @keras.saving.register_keras_serializable("kerasline")
 class MinMaxScaling(NumericLayer):
-    """Moves each feature's smallest number to the range's lower end, and the largest to its upper.
+    """Scales each feature linearly, so that its minimum and maximum become the ends of a range.
 
-    A feature of one value, or of none, goes to the lower end from there on, in steps of its own
-    size, as in scikit-learn's MinMaxScaler.
+    A feature with a single value, or without data, is shifted so that the value becomes the lower end, but not scaled,
+    as in scikit-learn's `MinMaxScaler`.
 
     Args:
-        feature_range: lower and upper end.
-        clip: whether numbers beyond those seen are cut off at the ends.
+        feature_range: tuple of two numbers. Lower and upper end. Defaults to `(0.0, 1.0)`.
+        clip: bool. Clip numbers outside of the adapted data to the range. Defaults to `False`.
+
+    Inputs:
+        Numbers of any shape. A feature is an index of the last axis.
+
+    Outputs:
+        Floats of the same shape. The dtype is float32 unless `dtype` is passed.
+
+    Raises:
+        ValueError: an argument or the inputs are invalid.
+
+    Example:
+
+    >>> layer = kl.layers.MinMaxScaling()
+    >>> layer.adapt([[2.0], [6.0]])
+    >>> layer(np.array([[3.0], [8.0]])).numpy().tolist()
+    [[0.25], [1.5]]
     """
 
     def __init__(self, feature_range: tuple[float, float] = (0.0, 1.0), clip: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self.check(
-            rise_within(feature_range, -MOST, MOST),
+            increase_within(feature_range, -MOST, MOST),
             "feature_range",
             feature_range,
             "two numbers, the lower first",
@@ -53,7 +69,7 @@ class MinMaxScaling(NumericLayer):
 
     def set_state(self, state: Extremes) -> None:
         span = state.maximum - state.minimum
-        self.lowest.assign(known_or(state.minimum, 0.0))
+        self.lowest.assign(finite_or(state.minimum, 0.0))
         self.span.assign(np.where(np.isfinite(span) & (span >= LEAST), span, 1.0))
 
     def get_config(self) -> dict[str, Any]:
@@ -62,18 +78,34 @@ class MinMaxScaling(NumericLayer):
 
 @keras.saving.register_keras_serializable("kerasline")
 class RobustScaling(NumericLayer):
-    """Subtracts each feature's median and divides by the range between two of its quantiles.
+    """Subtracts each feature's median and divides by the distance between two of its quantiles.
 
-    As scikit-learn's RobustScaler: outliers move neither. Where the range is 0, it is taken as 1.
+    Outliers affect neither, as in scikit-learn's `RobustScaler`. A distance of 0 counts as 1.
 
     Args:
-        quantile_range: the two quantiles in percent.
+        quantile_range: tuple of two percentages. Defaults to `(25.0, 75.0)`.
+
+    Inputs:
+        Numbers of any shape. A feature is an index of the last axis.
+
+    Outputs:
+        Floats of the same shape. The dtype is float32 unless `dtype` is passed.
+
+    Raises:
+        ValueError: an argument or the inputs are invalid.
+
+    Example:
+
+    >>> layer = kl.layers.RobustScaling()
+    >>> layer.adapt([[1.0], [2.0], [3.0], [4.0], [1000.0]])
+    >>> layer(np.array([[3.0], [5.0]])).numpy().tolist()
+    [[0.0], [1.0]]
     """
 
     def __init__(self, quantile_range: tuple[float, float] = (25.0, 75.0), **options: Any) -> None:
         super().__init__(**options)
         self.check(
-            rise_within(quantile_range, 0, 100),
+            increase_within(quantile_range, 0, 100),
             "quantile_range",
             quantile_range,
             "two numbers from 0 to 100, the lower first",
@@ -93,7 +125,7 @@ class RobustScaling(NumericLayer):
     def set_state(self, state: FeatureQuantiles) -> None:
         low, high = (share / 100 for share in self.quantile_range)
         lower, median, upper = state.at([low, 0.5, high]).T
-        self.median.assign(known_or(median, 0.0))
+        self.median.assign(finite_or(median, 0.0))
         self.range.assign(np.where(np.isfinite(upper - lower) & (upper - lower >= LEAST), upper - lower, 1.0))
 
     def get_config(self) -> dict[str, Any]:
@@ -102,7 +134,19 @@ class RobustScaling(NumericLayer):
 
 @keras.saving.register_keras_serializable("kerasline")
 class SignedLog1p(NumericLayer):
-    """sign(x) log(1 + |x|): the logarithm of amounts, for negative ones too. Needs no data."""
+    """Computes sign(x) log(1 + |x|), a logarithm for amounts that may be negative. Needs no data.
+
+    Inputs:
+        Numbers of any shape.
+
+    Outputs:
+        Floats of the same shape. The dtype is float32 unless `dtype` is passed.
+
+    Example:
+
+    >>> kl.layers.SignedLog1p()(np.array([0.0, np.e - 1, 1 - np.e])).numpy().tolist()
+    [0.0, 1.0, -1.0]
+    """
 
     def call(self, values: Any) -> Any:
         values = self.as_floats(values)
@@ -111,15 +155,37 @@ class SignedLog1p(NumericLayer):
 
 @keras.saving.register_keras_serializable("kerasline")
 class QuantileClipping(NumericLayer):
-    """Cuts each feature off at two of its quantiles (winsorising). Of no data, nothing is cut off.
+    """Clips each feature to the range between two of its quantiles (winsorising). Without data, nothing is clipped.
 
     Args:
-        lower, upper: shares, such as 0.01 and 0.99.
+        lower: float from 0 to 1. The lower quantile. Defaults to 0.01.
+        upper: float from 0 to 1. The upper quantile. Defaults to 0.99.
+
+    Inputs:
+        Numbers of any shape. A feature is an index of the last axis.
+
+    Outputs:
+        Floats of the same shape. The dtype is float32 unless `dtype` is passed.
+
+    Raises:
+        ValueError: an argument or the inputs are invalid.
+
+    Example:
+
+    >>> layer = kl.layers.QuantileClipping(0.25, 0.75)
+    >>> layer.adapt([[1.0], [2.0], [3.0], [4.0], [1000.0]])
+    >>> layer(np.array([[-5.0], [3.0], [900.0]])).numpy().tolist()
+    [[2.0], [3.0], [4.0]]
     """
 
     def __init__(self, lower: float = 0.01, upper: float = 0.99, **options: Any) -> None:
         super().__init__(**options)
-        self.check(rise_within((lower, upper), 0, 1), "lower, upper", (lower, upper), "two shares from 0 to 1")
+        self.check(
+            increase_within((lower, upper), 0, 1),
+            "lower, upper",
+            (lower, upper),
+            "two quantiles from 0 to 1, the lower first",
+        )
         self.lower, self.upper = lower, upper
 
     def build(self, input_shape: Any) -> None:
@@ -128,7 +194,7 @@ class QuantileClipping(NumericLayer):
 
     def call(self, values: Any) -> Any:
         values = self.as_floats(values)
-        values = ops.where(values < self.lowest, self.lowest, values)  # NaN is less than nothing
+        values = ops.where(values < self.lowest, self.lowest, values)  # comparisons with NaN are false
         return ops.where(values > self.highest, self.highest, values)
 
     def new_state(self) -> FeatureQuantiles:
@@ -145,20 +211,36 @@ class QuantileClipping(NumericLayer):
 
 @keras.saving.register_keras_serializable("kerasline")
 class QuantileTransform(NumericLayer):
-    """Gives each feature a uniform or a normal distribution, by the ranks of its numbers.
+    """Transforms each feature to a uniform or normal distribution, by the ranks of its numbers.
 
-    As scikit-learn's QuantileTransformer: between quantiles by linear interpolation, a number that
-    several quantiles share at the middle of their ranks, beyond the extremes the rank 0 or 1, and for
-    the normal distribution ranks no closer to 0 and 1 than 1e-7. Of no data, every number has rank 1/2.
+    It computes what scikit-learn's `QuantileTransformer` does. Ranks between two quantiles are interpolated linearly. A
+    number that several quantiles share has the mean of their ranks. Numbers beyond the extremes have rank 0 or 1. For
+    the normal distribution, ranks are clipped to 1e-7 from 0 and 1. Without data, every number has rank 1/2.
 
     Args:
-        quantiles: how many are kept, the extremes among them.
-        output: `uniform`, from 0 to 1, or `normal`, of mean 0 and variance 1.
+        quantiles: int, at least 2. Number of quantiles to keep, including the extremes. Defaults to 1000.
+        output: `"uniform"`, from 0 to 1, or `"normal"`, with mean 0 and variance 1. Defaults to `"uniform"`.
+
+    Inputs:
+        Numbers of any shape. A feature is an index of the last axis.
+
+    Outputs:
+        Floats of the same shape. The dtype is float32 unless `dtype` is passed.
+
+    Raises:
+        ValueError: an argument or the inputs are invalid.
+
+    Example:
+
+    >>> layer = kl.layers.QuantileTransform(quantiles=3)
+    >>> layer.adapt([[0.0], [10.0], [1000.0]])
+    >>> layer(np.array([[5.0], [10.0], [505.0]])).numpy().tolist()
+    [[0.25], [0.5], [0.75]]
     """
 
     def __init__(self, quantiles: int = 1000, output: Literal["uniform", "normal"] = "uniform", **options: Any) -> None:
         super().__init__(**options)
-        self.check(isinstance(quantiles, int) and quantiles >= 2, "quantiles", quantiles, "2 or more")
+        self.check(is_whole(quantiles, 2), "quantiles", quantiles, "an integer from 2")
         self.check(output in ("uniform", "normal"), "output", output, "'uniform' or 'normal'")
         self.quantiles, self.output_distribution = quantiles, output
 
@@ -175,22 +257,22 @@ class QuantileTransform(NumericLayer):
         if self.output_distribution == "uniform":
             return ranks
         least = tf.constant(1e-7, ranks.dtype)
-        # float32 has 1 - 1e-7 only roughly: the upper half is the lower one mirrored.
+        # float32 cannot represent 1 - 1e-7 well, so the upper half mirrors the lower one.
         upper = ranks > 0.5
         tail = tf.maximum(tf.where(upper, 1 - ranks, ranks), least)
         return tf.where(upper, -tf.math.ndtri(tail), tf.math.ndtri(tail))
 
     def _ranks(self, columns: Any) -> Any:
-        """The ranks of numbers (features, n), from 0 to 1."""
+        """Return the ranks of numbers (features, n), from 0 to 1."""
         references, last = tf.cast(self.references, columns.dtype), self.quantiles - 1
-        first = tf.searchsorted(references, columns, side="left")  # quantiles below the number
-        up_to = tf.searchsorted(references, columns, side="right")  # and those that it equals
+        first = tf.searchsorted(references, columns, side="left")  # number of quantiles below
+        up_to = tf.searchsorted(references, columns, side="right")  # number of quantiles below or equal
         low, high = tf.clip_by_value(up_to - 1, 0, last), tf.clip_by_value(up_to, 0, last)
         below, above = (tf.gather(references, place, batch_dims=1) for place in (low, high))
         share = tf.math.divide_no_nan(columns - below, above - below)
-        # Between an infinite quantile and a finite one, a number has the rank of the finite one.
+        # A number between an infinite quantile and a finite one has the rank of the finite one.
         share = tf.where(tf.math.is_inf(below), tf.ones_like(share), share)
-        # Times the inverse, as TensorFlow makes it of a division in a graph, but not outside.
+        # Multiply by the inverse: TensorFlow turns a division into that in a graph, but not eagerly.
         between = (tf.cast(low, columns.dtype) + tf.clip_by_value(share, 0, 1)) * (1 / last)
         shared = tf.cast(first + up_to - 1, columns.dtype) * (0.5 / last)
         ranks = tf.where(up_to - first > 1, shared, between)

@@ -1,4 +1,4 @@
-"""Texts as rows of numbers: a column for each token of a vocabulary."""
+"""Texts as rows of numbers, with a column for each token of a vocabulary."""
 
 from __future__ import annotations
 
@@ -12,42 +12,30 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from kerasline.components.data.accumulators.value_counts import ValueCounts
+from kerasline.components.preprocessing.layers.base import AdaptableLayer, check, is_whole
 
-# Texts are split so many bytes at a time: an n-gram takes about 100 bytes while it is counted.
+# Bytes of text to split at a time: an n-gram takes about 100 bytes while it is counted.
 BYTES_AT_ONCE = 1 << 20
-BYTES_A_VALUE = 256
-# Python's \w and \s, as RE2 says them, where \w and \s mean ASCII.
+BYTES_PER_VALUE = 256
+# Python's \w and \s in RE2, whose own \w and \s are ASCII only.
 NOT_OF_WORDS = r"[^\pL\pN_]+"
 WHITE_SPACES = r"[\s\pZ\x{0b}\x{1c}-\x{1f}\x{85}]{2,}"
-NOT_UTF_8 = r"\x{FFFD}"  # the replacement character, which takes the place of bytes that are no UTF-8
+NOT_UTF_8 = r"\x{FFFD}"  # the replacement character, which stands for bytes that are not UTF-8
 
 
-class TokenColumns(keras.layers.Layer):
-    """What the layers below share: the tokens of texts, the vocabulary and its counts.
+class TokenColumns(AdaptableLayer):
+    """Base of layers with a column for each token of a vocabulary.
 
-    Texts are put in lower case and split as scikit-learn's `CountVectorizer` does by default: into
-    words, runs of two or more letters, digits and underscores of any script; or into characters,
-    where runs of white space are one space. Bytes that are no UTF-8 part words, and are left out of
-    characters; a NUL is a space. Tokens that are not in the vocabulary are left out.
+    Texts are lower-cased and split as scikit-learn's `CountVectorizer` does by default: into words, which are runs of
+    at least two letters, digits and underscores of any script; or into characters, where runs of white space are one
+    space. Bytes that are not UTF-8 separate words, and are dropped from characters. A NUL is a space. Tokens outside of
+    the vocabulary are dropped. Without data the vocabulary is empty, and so is each row.
 
-    Input: texts (rows,) or (rows, 1). Output: (rows, vocabulary) of the layer's dtype (float32), dense;
-    a row of zeros for a missing (empty) text. Over no texts the vocabulary is empty, and so is each row.
-
-    Args:
-        max_tokens: how many tokens the vocabulary has at most, the most frequent over all texts; of
-            equally frequent ones the greater text (scikit-learn's choice there is not defined). All
-            by default: as the output is dense, keep it within thousands.
-        ngrams: from how many tokens in a row to how many make one: `(1, 2)` for words and pairs.
-        min_documents: how many texts a token must be in.
-        split: into what: `word` or `character`.
-        vocabulary: the tokens, where they are known: such a layer needs no data.
+    The vocabulary is in descending order of count, then text. (scikit-learn does not define which of equally frequent
+    tokens `max_tokens` keeps.) As the outputs are dense, keep it within thousands.
 
     Attributes:
-        vocabulary: the tokens in the order of the columns, by count, ties by text, both descending;
-            None before the layer is adapted.
-
-    Raises:
-        ValueError: an argument is not among what is possible, or the layer is called without vocabulary.
+        vocabulary: the tokens in the order of the columns. None before the layer is adapted.
     """
 
     def __init__(
@@ -62,36 +50,38 @@ class TokenColumns(keras.layers.Layer):
         super().__init__(**options)
         self.supports_jit = False  # XLA has no texts
         low_high = tuple(ngrams) if isinstance(ngrams, (tuple, list)) else ()
-        self._check(max_tokens is None or _is_whole(max_tokens), "max_tokens", max_tokens, "None, 1 or more")
         self._check(
-            len(low_high) == 2 and all(map(_is_whole, low_high)) and low_high[0] <= low_high[1],
+            max_tokens is None or is_whole(max_tokens, 1), "max_tokens", max_tokens, "None or an integer from 1"
+        )
+        self._check(
+            len(low_high) == 2 and all(is_whole(one, 1) for one in low_high) and low_high[0] <= low_high[1],
             "ngrams",
             ngrams,
-            "two whole numbers, the first from 1 to the second",
+            "two integers from 1, the lower first",
         )
-        self._check(_is_whole(min_documents), "min_documents", min_documents, "1 or more")
+        self._check(is_whole(min_documents, 1), "min_documents", min_documents, "an integer from 1")
         self._check(split in ("word", "character"), "split", split, "'word' or 'character'")
         self.max_tokens, self.min_documents = max_tokens, min_documents
         self._splitter = Splitter(split, low_high)
-        self._tokens: np.ndarray | None = None  # of str; a list would be tracked, token by token
+        self._tokens: np.ndarray | None = None  # of str; Keras would track each token of a list
         if vocabulary is not None:
             different = len(set(vocabulary)) == len(vocabulary) and "" not in vocabulary
-            self._check(different, "vocabulary", vocabulary, "different texts, none of them empty")
+            self._check(different, "vocabulary", vocabulary, "distinct texts, none of them empty")
             self._set_vocabulary(vocabulary)
 
     @property
     def vocabulary(self) -> list[str] | None:
         return None if self._tokens is None else self._tokens.tolist()
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Any) -> None:
         fits = len(input_shape) > 0 and tuple(input_shape[1:]) in ((), (1,))
-        self._check(fits, "the inputs' shape", tuple(input_shape), "(rows,) and (rows, 1)")
+        self._check(fits, "inputs", tuple(input_shape), "shape (rows,) or (rows, 1)")
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape[0], None if self._tokens is None else len(self._tokens)
 
     def compute_output_spec(self, texts: Any) -> keras.KerasTensor:
-        self._check(texts.dtype == "string", "the inputs' dtype", texts.dtype, "string")
+        self._check(texts.dtype == "string", "inputs", texts.dtype, "texts")
         return keras.KerasTensor(self.compute_output_shape(texts.shape), self.compute_dtype)
 
     def new_state(self) -> TokenCounts | None:
@@ -113,12 +103,12 @@ class TokenColumns(keras.layers.Layer):
         }
 
     def _counts(self, texts: Any) -> tf.Tensor:
-        """How often each row has each token of the vocabulary: float32 (rows, vocabulary)."""
+        """Return the number of times that each row has each token: float32 (rows, vocabulary)."""
         if self._tokens is None:
-            told = "has no vocabulary yet; adapt it, or give it one"
-            raise ValueError(f"{type(self).__name__} {self.name!r} {told}")
+            reason = "has no vocabulary yet; adapt it, or pass it one"
+            raise ValueError(f"{type(self).__name__} {self.name!r} {reason}")
         texts = tf.convert_to_tensor(texts)
-        self._check(texts.dtype == tf.string, "the inputs' dtype", texts.dtype.name, "string")
+        self._check(texts.dtype == tf.string, "inputs", texts.dtype.name, "texts")
         known_rows, texts = texts.shape[0], tf.reshape(texts, [-1])
         tokens = self._splitter(texts)
         places, size = self._table.lookup(tokens.flat_values), len(self._tokens)
@@ -131,26 +121,47 @@ class TokenColumns(keras.layers.Layer):
     def _set_vocabulary(self, tokens: Any) -> None:
         self._tokens = np.array([*tokens, None], object)[:-1]  # of objects, whatever the texts are
         with tf.init_scope():
-            # TensorFlow refuses a table of nothing; no token is empty.
+            # TensorFlow refuses an empty table. No token is "", so its entry is never used.
             keys = tf.constant([*self._tokens, ""])
             places = tf.constant([*range(len(self._tokens)), -1], tf.int64)
             self._table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, places), -1)
 
-    def _check(self, holds: bool, name: str, given: Any, possible: str) -> None:
-        if not holds:
-            raise ValueError(f"{type(self).__name__}: {name} is {given!r}; possible: {possible}")
+    def _check(self, holds: bool, name: str, received: Any, expected: str) -> None:
+        check(type(self).__name__, holds, name, received, expected)
 
 
 @keras.saving.register_keras_serializable("kerasline")
 class BagOfWords(TokenColumns):
-    """How often each token is in a text, or whether it is.
+    """Counts how often each token of a vocabulary occurs in a text.
 
-    The same numbers as scikit-learn's `CountVectorizer`, the columns in another order.
+    The numbers are those of scikit-learn's `CountVectorizer`, with the columns in another order. `TokenColumns`
+    describes how texts are split.
 
     Args:
-        output: `count`, or `binary`: 1 for each token that is there.
+        max_tokens: int. Maximum size of the vocabulary, which holds the most frequent tokens. Defaults to None, all.
+        ngrams: tuple of two ints. Fewest and most consecutive tokens that form one. Defaults to `(1, 1)`.
+        min_documents: int. Minimum number of texts that contain a token of the vocabulary. Defaults to 1.
+        split: `"word"` or `"character"`. Defaults to `"word"`.
+        output: `"count"`, or `"binary"` for 1 if the token occurs, else 0. Defaults to `"count"`.
+        vocabulary: list of str. The tokens; the layer then needs no data.
 
-    The other arguments, the input, the output and the errors are those of `TokenColumns`.
+    Inputs:
+        Texts of shape (rows,) or (rows, 1).
+
+    Outputs:
+        Floats of shape (rows, vocabulary) and the layer's dtype, float32 by default. A missing (empty) text gives 0.
+
+    Raises:
+        ValueError: an argument or the inputs are invalid, or the layer is called before it is adapted.
+
+    Example:
+
+    >>> layer = kl.layers.BagOfWords()
+    >>> layer.adapt(["the cat", "the dog", "the cat sat"])
+    >>> layer.vocabulary
+    ['the', 'cat', 'sat', 'dog']
+    >>> layer(np.array(["The dog, the dog!"])).numpy().tolist()
+    [[2.0, 0.0, 0.0, 2.0]]
     """
 
     def __init__(
@@ -176,18 +187,40 @@ class BagOfWords(TokenColumns):
 
 @keras.saving.register_keras_serializable("kerasline")
 class TfIdf(TokenColumns):
-    """How often each token is in a text, times how rare it is: tf * idf, each row of length 1.
+    """Weights the tokens of a text by their frequency in it and their rarity in the data: tf * idf.
 
-    The same numbers as scikit-learn's `TfidfVectorizer`, the columns in another order. With n texts,
-    d of them with the token, idf = log((1 + n) / (1 + d)) + 1; missing texts are not among the n.
+    The numbers are those of scikit-learn's `TfidfVectorizer`, with the columns in another order. For n texts, d of them
+    with the token, idf = log((1 + n) / (1 + d)) + 1. Missing texts do not count. `TokenColumns` describes how texts are
+    split.
 
     Args:
-        norm: what is 1 in each row: `l2` the Euclidean length, `l1` the sum, or None for neither.
-        smooth: as if one more text had every token; otherwise idf = log(n / d) + 1.
-        sublinear: 1 + log(tf) takes the place of tf.
-        idf: one number for each token, where `vocabulary` is given.
+        max_tokens: int. Maximum size of the vocabulary, which holds the most frequent tokens. Defaults to None, all.
+        ngrams: tuple of two ints. Fewest and most consecutive tokens that form one. Defaults to `(1, 1)`.
+        min_documents: int. Minimum number of texts that contain a token of the vocabulary. Defaults to 1.
+        split: `"word"` or `"character"`. Defaults to `"word"`.
+        norm: scale each row to Euclidean length 1 (`"l2"`) or sum 1 (`"l1"`). None does not scale. Defaults to `"l2"`.
+        smooth: bool. Compute idf as if one more text had every token; else idf = log(n / d) + 1. Defaults to `True`.
+        sublinear: bool. Use 1 + log(tf) instead of tf. Defaults to `False`.
+        vocabulary: list of str. The tokens; the layer then needs no data.
+        idf: array-like with the idf of each token, if `vocabulary` is passed.
 
-    The other arguments, the input, the output and the errors are those of `TokenColumns`.
+    Inputs:
+        Texts of shape (rows,) or (rows, 1).
+
+    Outputs:
+        Floats of shape (rows, vocabulary) and the layer's dtype, float32 by default. A missing (empty) text gives 0.
+
+    Raises:
+        ValueError: an argument or the inputs are invalid, or the layer is called before it is adapted.
+
+    Example:
+
+    >>> layer = kl.layers.TfIdf()
+    >>> layer.adapt(["the cat", "the dog"])
+    >>> layer.vocabulary
+    ['the', 'dog', 'cat']
+    >>> print(layer(np.array(["the dog"])).numpy().round(3))
+    [[0.58  0.815 0.   ]]
     """
 
     def __init__(
@@ -206,7 +239,7 @@ class TfIdf(TokenColumns):
         self._check(norm in ("l2", "l1", None), "norm", norm, "'l2', 'l1' or None")
         tokens = 0 if self._tokens is None else len(self._tokens)
         fits = (idf is None) == (self._tokens is None) and (idf is None or len(idf) == tokens)
-        self._check(fits, "idf", idf, f"a number for each of the {tokens} tokens of the given vocabulary")
+        self._check(fits, "idf", idf, f"a number for each of the {tokens} tokens of vocabulary")
         self._norm, self._smooth, self._sublinear = norm, bool(smooth), bool(sublinear)
         self._idf = None if idf is None else np.array(idf, np.float32)
 
@@ -237,10 +270,9 @@ class TfIdf(TokenColumns):
 
 
 class TokenCounts:
-    """How often each token is in texts, and in how many texts.
+    """Counts of each token, and of the texts that contain it.
 
-    Takes one array of texts at a time, of any shape; an element is a text. Missing (empty) texts do not
-    count.
+    `add` takes an array of texts of any shape. Missing (empty) texts do not count.
 
     Attributes:
         documents: the number of texts.
@@ -248,18 +280,18 @@ class TokenCounts:
 
     def __init__(self, splitter: Splitter, max_tokens: int | None, min_documents: int) -> None:
         self._splitter, self._most, self._least = splitter, max_tokens, min_documents
-        self._times = ValueCounts(most=None, estimates_distinct=False)
-        self._texts_with = ValueCounts(most=None, estimates_distinct=False)
+        self._times = ValueCounts(max_values=None, estimate_distinct=False)
+        self._texts_with = ValueCounts(max_values=None, estimate_distinct=False)
         self.documents = 0
 
     def limit(self, tokens: int) -> None:
-        """Counts no more than so many tokens at once; see `error`."""
+        """Count at most this number of tokens at once; see `error`."""
         for counts in (self._times, self._texts_with):
-            counts.limit(tokens, tokens * BYTES_A_VALUE)
+            counts.limit(tokens, tokens * BYTES_PER_VALUE)
 
     @property
     def error(self) -> int:
-        """By how much a count may be too low; 0 unless the limit was met."""
+        """The maximum error of a count, which is never too high. 0 unless the limit was reached."""
         return self._times.error
 
     def add(self, texts: np.ndarray) -> None:
@@ -278,11 +310,11 @@ class TokenCounts:
         self.documents += other.documents
 
     def documents_with(self) -> np.ndarray:
-        """In how many texts each token of the vocabulary is, in its order: int64."""
+        """Return the number of texts with each token of the vocabulary, in its order: int64."""
         return self._kept()["texts_with"].to_numpy()
 
     def readable(self) -> list[tuple[str, int]]:
-        """The vocabulary in its order, with counts."""
+        """Return the vocabulary in its order, with counts."""
         kept = self._kept()
         return [(t.decode(), n) for t, n in zip(kept["values"].to_pylist(), kept["counts"].to_pylist())]
 
@@ -290,17 +322,17 @@ class TokenCounts:
         found = pa.array(tokens.flat_values.numpy()).cast(pa.large_binary()).dictionary_encode()
         places, different = found.indices.to_numpy().astype(np.int64), len(found.dictionary)
         self._times.add_counted(found.dictionary, _counted(places, different))
-        # In each text a token counts once. The pairs of text and token, as numbers, are nearly sorted:
-        # a stable sort takes a tenth of the time that np.unique takes.
+        # A token counts once for each text. The pairs of text and token, as numbers, are nearly sorted, so a stable
+        # sort takes a tenth of np.unique's time.
         pairs = np.sort(tokens.value_rowids().numpy() * different + places, kind="stable")
         once = pairs[np.diff(pairs, prepend=-1) > 0] % max(different, 1)
         self._texts_with.add_counted(found.dictionary, _counted(once, different))
 
     def _kept(self) -> pa.Table:
-        """The vocabulary in its order: `values`, `counts`, `texts_with`."""
+        """Return the vocabulary in its order: `values`, `counts`, `texts_with`."""
         kept, texts_with = self._times.table().combine_chunks(), self._texts_with.table().combine_chunks()
         place = pc.index_in(kept["values"], texts_with["values"])
-        numbers = texts_with["counts"].take(place)  # null for one that `limit` left out
+        numbers = texts_with["counts"].take(place)  # null if `limit` left it out
         numbers = numbers.fill_null(self._texts_with.error)
         kept = kept.append_column("texts_with", numbers)
         kept = kept.filter(pc.greater_equal(numbers, self._least))
@@ -309,13 +341,13 @@ class TokenCounts:
 
 @dataclass(frozen=True)
 class Splitter:
-    """Splits texts (rows,) into tokens, a ragged tensor (rows, None); by nothing but TensorFlow's ops."""
+    """Splits texts (rows,) into tokens, a ragged tensor (rows, None), by TensorFlow's operations alone."""
 
     split: str
     ngrams: tuple[int, int]
 
     def __call__(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        # TensorFlow's `lower` ends a text at its first NUL.
+        # TensorFlow's `lower` cuts a text at its first NUL.
         texts = tf.strings.lower(tf.strings.regex_replace(texts, r"\x00", " "), encoding="utf-8")
         if self.split == "word":
             tokens = tf.strings.split(tf.strings.regex_replace(texts, NOT_OF_WORDS, " "))
@@ -332,7 +364,3 @@ class Splitter:
 
 def _counted(places: np.ndarray, different: int) -> pa.Array:
     return pa.array(np.bincount(places, minlength=different), pa.int64())
-
-
-def _is_whole(number: Any) -> bool:
-    return isinstance(number, (int, np.integer)) and not isinstance(number, bool) and number >= 1

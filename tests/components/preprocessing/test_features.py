@@ -196,12 +196,12 @@ def test_sounds(make_examples, tmp_path):
 @pytest.mark.parametrize(
     ("features", "told"),
     [
-        ({"fair": Number()}, "no column 'fair', which 'fair' wants; did you mean 'fare'"),
-        ({"company": Number()}, "column 'company' holds .*string, Number takes numbers"),
-        ({"fare": Category()}, "column 'fare' holds double, Category takes texts or whole numbers"),
+        ({"fair": Number()}, "no column 'fair', which feature 'fair' reads; did you mean 'fare'"),
+        ({"company": Number()}, "column 'company' is .*string, but Number expects numbers"),
+        ({"fare": Category()}, "column 'fare' is double, but Category expects texts or integers"),
         (
             {"a": Text(column="text"), "b": Category(column="tags"), "c": Text(column="tags")},
-            "column 'tags' is taken both as",
+            "features read column 'tags' both as",
         ),
     ],
 )
@@ -228,7 +228,7 @@ def test_bad_arguments_are_told_when_they_are_given(make, told):
 def test_a_function_or_features_and_not_both(make_examples, tmp_path):
     examples = make_examples({"train": TABLE})
     for options in ({}, {"features": {"fare": Number()}, "function": lambda: None}):
-        with pytest.raises(ParameterError, match="Transform: give one of `function` and `features`"):
+        with pytest.raises(ParameterError, match="Transform: pass either `function` or `features`"):
             Transform(examples, **options).execute(tmp_path / "out")
 
 
