@@ -1,8 +1,8 @@
-"""Charts as inline SVG, drawn from plain numbers: no dependency, light, dark and in print.
+"""Charts as inline SVG, without dependencies, for light and dark pages and for print.
 
-Each function returns the text of an `<svg class="chart">` that scales with its `viewBox`. Its colours are CSS
-variables of `STYLE`, which a page includes once; `standalone` makes a file of charts, with the style in it.
-Texts are escaped. What is not a finite number (None, NaN, infinities) is left out.
+Each function returns an `<svg class="chart">` element as text. It scales with its `viewBox`. Its colours are CSS
+variables defined in `STYLE`, which a page includes once. `standalone` returns an SVG file of several charts with the
+style inside. All texts are escaped. Values that are not finite numbers (None, NaN, infinities) are omitted.
 """
 
 from kerasline.components.charts.bars import Bar, bar_chart, histogram
@@ -11,8 +11,7 @@ from kerasline.components.charts.intervals import Interval, interval_plot
 from kerasline.components.charts.lines import Series, line_chart
 from kerasline.components.charts.numbers import number_text
 from kerasline.components.charts.scatter import Dot, scatter
-from kerasline.components.charts.style import STYLE
-from kerasline.components.charts.svg import standalone
+from kerasline.components.charts.svg import STYLE, standalone
 
 __all__ = [
     "STYLE",

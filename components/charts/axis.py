@@ -1,4 +1,4 @@
-"""Axes: from values to places, with round ticks."""
+"""Axes: map values to positions, with round ticks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ TINY = 1e-290  # below it, ratios overflow
 
 @dataclass(frozen=True)
 class Axis:
-    """One direction of a plot.
+    """An axis of a plot.
 
     Attributes:
-        low, high: the values at its two ends.
-        ticks: values, and what is written there.
-        names: of categories; the one of number `i` lies at `i + 0.5`.
+        low, high: the values at its ends.
+        ticks: pairs of a value and its label.
+        label: the label of the axis.
+        log: whether the axis is logarithmic.
+        names: the categories. Category `i` is at `i + 0.5`.
     """
 
     low: float
@@ -30,7 +32,7 @@ class Axis:
     names: tuple[str, ...] = ()
 
     def share(self, value: float) -> float:
-        """0 at the low end, 1 at the high one; a value beyond an end lies at the end."""
+        """Return the position of a value, from 0 at the low end to 1 at the high end. Values outside are clipped."""
         low, high = self.low, self.high
         if self.log:
             low, high, value = math.log(low), math.log(high), math.log(max(value, self.low))
@@ -46,23 +48,25 @@ def number_axis(
     within: tuple[float, float] | None = None,
     about: int = 5,
 ) -> Axis:
-    """An axis that holds all the values, with round ends; of whole numbers alone, with ticks on such.
+    """Return an axis with round ends that contains all values. If all are integers, so are the ticks.
 
     Args:
-        log: logarithmic, where all values are above zero.
-        zero: is on the axis too.
-        within: the ends, instead of those that the values ask for.
-        about: how many ticks are wanted.
+        values: the values; other than finite numbers are ignored.
+        label: the label of the axis.
+        log: use a logarithmic axis if all values are positive.
+        zero: include zero.
+        within: the ends. Derived from the values by default.
+        about: approximate number of ticks.
     """
-    given = [value for value in values if finite(value)]
-    known = [float(value) for value in given] + [0.0] * zero
+    numbers = [value for value in values if finite(value)]
+    known = [float(value) for value in numbers] + [0.0] * zero
     low, high = within or (min(known, default=0.0), max(known, default=1.0))
     if log and low > TINY:
         return _logarithmic(low, high, label)
     if high - low <= max(1e-9 * max(abs(low), abs(high)), TINY):  # one value, up to rounding
         low, high = (low - abs(low) / 2, high + abs(high) / 2) if abs(low) > TINY else (low, low + 1.0)
     step = round_step((high - low) / about)
-    if given and all(isinstance(value, int) for value in given):
+    if numbers and all(isinstance(value, int) for value in numbers):
         step = max(step, 1.0)
     if within is None:
         low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
@@ -72,15 +76,15 @@ def number_axis(
 
 
 def category_axis(names: Sequence[Any], label: str = "", most: int = 22) -> Axis:
-    """An axis of names, the first at its low end; long ones are cut."""
+    """Return an axis of categories, the first at the low end. Longer names than `most` characters are truncated."""
     texts = tuple(str(name) for name in names)
-    shown = (text if len(text) <= most else text[: most - 1] + "…" for text in texts)
-    ticks = tuple((number + 0.5, text) for number, text in enumerate(shown))
+    labels = (text if len(text) <= most else text[: most - 1] + "…" for text in texts)
+    ticks = tuple((number + 0.5, text) for number, text in enumerate(labels))
     return Axis(0.0, float(max(len(texts), 1)), ticks, label, names=texts)
 
 
 def round_step(rough: float) -> float:
-    """The step of 1, 2 or 5 times a power of ten next to a rough one (Heckbert, Graphics Gems, 1990)."""
+    """Return the nearest step of 1, 2 or 5 times a power of ten (Heckbert, Graphics Gems, 1990)."""
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in (1, 2, 5, 10) if rough <= factor * power * 1.4142 or factor == 10)
 
@@ -93,12 +97,12 @@ def _logarithmic(low: float, high: float, label: str) -> Axis:
     every = -(-(last - first) // 6) if len(factors) == 1 else 1
     ticks = [f * 10.0**power for power in range(first, last + 1, every) for f in factors]
     inside = [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
-    shown = inside if len(inside) > 1 else [low, high]
-    return Axis(low, high, tuple((tick, number_text(tick, 3)) for tick in shown), label, log=True)
+    labelled = inside if len(inside) > 1 else [low, high]
+    return Axis(low, high, tuple((tick, number_text(tick, 3)) for tick in labelled), label, log=True)
 
 
 def _texts(ticks: Sequence[float], step: float) -> list[str]:
-    """With as many decimals as the step has; very large and small ones with a power of ten."""
+    """Format ticks with the decimals of the step; very large and very small ones with a power of ten."""
     largest = max(map(abs, ticks), default=0.0)
     if largest >= 1e6 or (largest and step < 1e-4):
         digits = max(math.ceil(math.log10(largest / step)) + 1, 2)

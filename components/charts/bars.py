@@ -1,4 +1,4 @@
-"""Bars: amounts by name, and histograms."""
+"""Bar charts and histograms."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from typing import Any
 from kerasline.components.charts.axis import Axis, category_axis, number_axis
 from kerasline.components.charts.numbers import finite, number_text
 from kerasline.components.charts.plot import WIDTH, Plot
-from kerasline.components.charts.svg import tag, told
+from kerasline.components.charts.svg import tag, tooltip
 
-BAR_ROOM = 22.0
+ROW_HEIGHT = 22.0
 
 
 @dataclass(frozen=True)
 class Bar:
-    """An amount and its name. `low` and `high`: the ends of its interval."""
+    """A bar of `bar_chart`.
+
+    Attributes:
+        name: the label of the bar.
+        value: the length of the bar.
+        low, high: the ends of its interval, drawn as a whisker. Optional.
+    """
 
     name: str
     value: Any
@@ -31,13 +37,25 @@ def bar_chart(
     label: str = "",
     color: int = 1,
     width: float = WIDTH,
-    room: float = BAR_ROOM,
+    row_height: float = ROW_HEIGHT,
 ) -> str:
-    """Lying bars from zero, the first on top, with their intervals as whiskers.
+    """Draw horizontal bars from zero, the first at the top, with their intervals as whiskers.
 
     Args:
-        color: the number of the bars' colour, from 1.
-        room: pixels for each bar.
+        bars: the bars.
+        title: the accessible name of the chart.
+        label: the label of the value axis.
+        color: number of the colour of the bars, 1 to 6.
+        width: width in pixels.
+        row_height: height of each bar with its margin, in pixels.
+
+    Returns:
+        The `<svg>` element as text.
+
+    Example:
+
+    >>> bar_chart([Bar("Cash", 928), Bar("Credit card", 519)], title="Rides")[:4]
+    '<svg'
     """
     values = [v for bar in bars for v in (bar.value, bar.low, bar.high)]
     across = number_axis(values, label, zero=True, about=4)
@@ -47,7 +65,7 @@ def bar_chart(
         category_axis([bar.name for bar in bars]),
         width=width,
         top_down=True,
-        height=len(bars) * room + 28 + (16 if label else 0),
+        height=len(bars) * row_height + 28 + (16 if label else 0),
     )
     zero = plot.x(0.0)
     marks = []
@@ -64,13 +82,13 @@ def bar_chart(
         shape = tag(
             "rect",
             x=min(zero, end),
-            y=y - room * 0.36,
+            y=y - row_height * 0.36,
             width=max(abs(end - zero), 0.5),
-            height=room * 0.72,
+            height=row_height * 0.72,
             rx=2,
             kind="bar",
         )
-        marks.append(tag("g", told(text), shape, whisker, kind=f"s{color}"))
+        marks.append(tag("g", tooltip(text), shape, whisker, kind=f"s{color}"))
     return plot.svg(*marks)
 
 
@@ -85,13 +103,24 @@ def histogram(
     width: float = WIDTH,
     height: float = 150.0,
 ) -> str:
-    """Standing bars over the range of each bucket.
+    """Draw a histogram: a vertical bar over the range of each bucket.
 
     Args:
-        buckets: low end, high end and count of each.
-        counts: whether the axis of the counts is shown.
-        within: ends of the axis of the values.
-        color: the number of the bars' colour, from 1.
+        buckets: low end, high end and count of each bucket.
+        title: the accessible name of the chart.
+        label: the label of the value axis.
+        counts: whether to draw the axis of the counts.
+        within: the ends of the value axis. Derived from the buckets by default.
+        color: number of the colour of the bars, 1 to 6.
+        width, height: size in pixels.
+
+    Returns:
+        The `<svg>` element as text.
+
+    Example:
+
+    >>> histogram([(0.0, 1.0, 3), (1.0, 2.0, 5)], title="Miles")[:4]
+    '<svg'
     """
     known = [bucket for bucket in buckets if all(map(finite, bucket))]
     across = number_axis([end for low, high, _ in known for end in (low, high)], label, within=within, about=4)
@@ -102,7 +131,7 @@ def histogram(
     for low, high, count in known:
         x, top = plot.x(low), plot.y(count)
         where = number_text(low) if low == high else f"{number_text(low)} to {number_text(high)}"
-        text = told(f"{where}: {number_text(round(count, 6))}")
+        text = tooltip(f"{where}: {number_text(round(count, 6))}")
         size = {"width": max(plot.x(high) - x - 1, 1.5), "height": max(plot.bottom - top, 0.0)}
         marks.append(tag("rect", text, x=x + 0.5, y=top, **size, kind="bar"))
     return plot.svg(tag("g", *marks, kind=f"s{color}")) if marks else plot.svg()

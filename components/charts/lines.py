@@ -1,4 +1,4 @@
-"""Lines: values along another, with bands of uncertainty."""
+"""Line charts with bands of uncertainty."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ from typing import Any
 from kerasline.components.charts.axis import number_axis
 from kerasline.components.charts.numbers import finite, number_text
 from kerasline.components.charts.plot import COLOURS, HEIGHT, WIDTH, Key, Plot
-from kerasline.components.charts.svg import tag, told
+from kerasline.components.charts.svg import tag, tooltip
 
-FEW, HOVERED = 20, 60
+MOST_DOTS = 20  # Longer lines get no visible dots.
+MOST_TOOLTIPS = 60  # Approximate number of tooltips along a longer line.
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line.
+    """A line of `line_chart`.
 
     Attributes:
-        low, high: a band around it.
-        steps: each value holds until the next.
-        color: its number, from 1; by its place among the series when left out.
+        name: the name of the line in the legend.
+        x, y: the coordinates of its points. The line has a gap where one is missing.
+        low, high: lower and upper ends of a band around the line. Optional.
+        steps: draw steps: each value holds until the next point.
+        dashed: draw a dashed line.
+        color: number of the colour, 1 to 6. Defaults to the position of the line among the series.
     """
 
     name: str
@@ -47,11 +51,24 @@ def line_chart(
     width: float = WIDTH,
     height: float = HEIGHT,
 ) -> str:
-    """One line a series; a gap where a value is missing.
+    """Draw one line per series.
 
     Args:
-        x_within, y_within: ends of the axes; by the values when left out.
-        diagonal: a dashed line from corner to corner, what a curve is held against.
+        series: the lines.
+        title: the accessible name of the chart.
+        x_label, y_label: the labels of the axes.
+        x_within, y_within: the ends of the axes. Derived from the values by default.
+        x_log: use a logarithmic x axis if all values are positive.
+        diagonal: draw a dashed reference line from corner to corner.
+        width, height: size in pixels.
+
+    Returns:
+        The `<svg>` element as text.
+
+    Example:
+
+    >>> line_chart([Series("training", [1, 2, 3], [0.9, 0.5, 0.4])], title="Loss by epoch")[:4]
+    '<svg'
     """
     across = number_axis((x for s in series for x in s.x), x_label, within=x_within, log=x_log)
     heights = [y for s in series for side in (s.y, s.low, s.high) for y in side]
@@ -76,22 +93,22 @@ def _marks(plot: Plot, series: Series) -> list[str]:
     runs = _unbroken(list(zip(series.x, series.y)))
     d = "".join(plot.path(run, series.steps) for run in runs if len(run) > 1)
     if d:
-        marks.append(tag("path", told(series.name), d=d, kind="line dashed" if series.dashed else "line"))
+        marks.append(tag("path", tooltip(series.name), d=d, kind="line dashed" if series.dashed else "line"))
     points = [point for run in runs for point in run]
     alone = {run[0] for run in runs if len(run) == 1}
-    every = max(len(points) // HOVERED, 1)
+    every = max(len(points) // MOST_TOOLTIPS, 1)
     for number, (x, y) in enumerate(points):
-        seen = len(points) <= FEW or (x, y) in alone
-        if seen or number % every == 0:
+        visible = len(points) <= MOST_DOTS or (x, y) in alone
+        if visible or number % every == 0:
             text = f"{series.name}: {number_text(y)} at {plot.across.label or 'x'} {number_text(x)}"
             marks.append(
                 tag(
                     "circle",
-                    told(text),
+                    tooltip(text),
                     cx=plot.x(x),
                     cy=plot.y(y),
-                    r=3 if seen else 5,
-                    kind="dot" if seen else "hover",
+                    r=3 if visible else 5,
+                    kind="dot" if visible else "hover",
                 )
             )
     return marks

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers formatted for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from typing import Any
 
 
 def number_text(value: Any, digits: int = 4) -> str:
-    """`1,234`, `0.9254`, `1.2e-7`; a dash for what is no finite number; yes or no; any other value as it is."""
+    """Format a value for people.
+
+    Args:
+        value: a number; a bool, which becomes "yes" or "no"; or any other value, returned as `str(value)`. None, NaN
+            and infinities become a dash.
+        digits: number of significant digits of a float.
+
+    Example:
+
+    >>> [number_text(value) for value in (1234, 0.92541, 1.2e-7, True)]
+    ['1,234', '0.9254', '1.2e-7', 'yes']
+    """
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -27,5 +38,5 @@ def number_text(value: Any, digits: int = 4) -> str:
 
 
 def finite(value: Any) -> bool:
-    """Whether a value has a place on an axis: a number, and not so large that differences overflow."""
+    """Return whether a value is a number that an axis can show: not so large that differences overflow."""
     return isinstance(value, (int, float)) and abs(value) <= 1e300

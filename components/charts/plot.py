@@ -1,4 +1,4 @@
-"""What all plots share: two axes with their labels and grid, a legend, and room for the marks."""
+"""The frame of all plots: two axes with labels and grid, and a legend."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kerasline.components.charts.axis import Axis
-from kerasline.components.charts.svg import drawing, tag, text_width, told, words
+from kerasline.components.charts.svg import chart_svg, tag, text_element, text_width, tooltip
 
 WIDTH, HEIGHT = 320.0, 215.0
 LINE, GAP = 16.0, 8.0
@@ -15,7 +15,7 @@ COLOURS = 6
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of the legend. `color`: its number, from 1."""
+    """An entry of the legend. `color` is the number of the colour, 1 to 6."""
 
     name: str
     color: int
@@ -23,13 +23,14 @@ class Key:
 
 
 class Plot:
-    """Two axes in a box; `x` and `y` tell where a value lies.
+    """A plot with two axes.
 
     Args:
-        title: what the chart shows, in words.
-        across, up: the axes; `up` of categories counts from the top.
-        legend: what each series is called; of one alone, none is drawn.
-        top_down: the second axis begins at the top.
+        title: the accessible name of the chart.
+        across, up: the horizontal and the vertical axis.
+        width, height: size in pixels.
+        legend: the entries of the legend, which is drawn if there are several.
+        top_down: the vertical axis starts at the top.
     """
 
     def __init__(
@@ -54,31 +55,34 @@ class Plot:
         self.bottom = height - GAP / 2 - (LINE if across.ticks else 0) - (LINE if across.label else 0)
 
     def x(self, value: float) -> float:
+        """Return the x coordinate of a value in pixels."""
         return self.left + self.across.share(value) * (self.right - self.left)
 
     def y(self, value: float) -> float:
+        """Return the y coordinate of a value in pixels."""
         share = self.up.share(value)
         return self.top + (share if self.top_down else 1 - share) * (self.bottom - self.top)
 
     def svg(self, *marks: str) -> str:
-        parts = [*self._named(), *self._grid(), *self._across_texts(), *self._up_texts(), *marks]
-        return drawing(self.title, self.width, self.height, *parts)
+        """Return the chart with these elements on top of the axes."""
+        parts = [*self._legend_marks(), *self._grid(), *self._across_texts(), *self._up_texts(), *marks]
+        return chart_svg(self.title, self.width, self.height, *parts)
 
     def path(self, points: Sequence[tuple[float, float]], steps: bool = False) -> str:
-        """The `d` of a line through points in values; as steps, each value holds until the next."""
+        """Return the `d` attribute of a line through points. With `steps`, each value holds until the next point."""
         placed = [(self.x(x), self.y(y)) for x, y in points]
         join: Callable[[float, float], str] = (
             (lambda x, y: f"H{x:.1f}V{y:.1f}") if steps else (lambda x, y: f"L{x:.1f} {y:.1f}")
         )
         return "".join(join(x, y) if number else f"M{x:.1f} {y:.1f}" for number, (x, y) in enumerate(placed))
 
-    def _named(self) -> list[str]:
+    def _legend_marks(self) -> list[str]:
         parts = []
         for row, keys in enumerate(self._legend):
             for x, key in keys:
                 y = GAP + LINE * row + 4
                 swatch = tag("path", d=f"M{x:.1f} {y - 3:.1f}h13", kind="line dashed" if key.dashed else "line")
-                parts.append(tag("g", swatch, words(key.name, x + 18, y), kind=f"s{key.color}"))
+                parts.append(tag("g", swatch, text_element(key.name, x + 18, y), kind=f"s{key.color}"))
         return parts
 
     def _grid(self) -> list[str]:
@@ -91,15 +95,17 @@ class Plot:
         return [*grid, tag("path", d=f"M{self.left:.1f} {self.bottom:.1f}H{self.right:.1f}", kind="axis")]
 
     def _across_texts(self) -> list[str]:
-        y, room, parts = self.bottom + LINE - 3, -1e9, []
+        y, free_from, parts = self.bottom + LINE - 3, -1e9, []
         for value, text in self.across.ticks:
             x, half = self.x(value), text_width(text) / 2
-            if x - half >= room:  # one that would run into its neighbour is left out
-                parts.append(words(text, x, y, text_anchor="middle"))
-                room = x + half + GAP / 2
+            if x - half >= free_from:  # Omit a label that would overlap its neighbour.
+                parts.append(text_element(text, x, y, text_anchor="middle"))
+                free_from = x + half + GAP / 2
         if self.across.label:
             middle = (self.left + self.right) / 2
-            parts.append(words(self.across.label, middle, self.height - GAP / 2, kind="name", text_anchor="middle"))
+            parts.append(
+                text_element(self.across.label, middle, self.height - GAP / 2, kind="name", text_anchor="middle")
+            )
         return parts
 
     def _up_texts(self) -> list[str]:
@@ -108,18 +114,18 @@ class Plot:
         parts = [
             tag(
                 "g",
-                told(name) if name != text else "",
-                words(text, self.left - GAP / 2 - 1, self.y(value) + 4, text_anchor="end", kind=kind),
+                tooltip(name) if name != text else "",
+                text_element(text, self.left - GAP / 2 - 1, self.y(value) + 4, text_anchor="end", kind=kind),
             )
             for (value, text), name in zip(self.up.ticks, names)
         ]
         if self.up.label:
-            parts.append(words(self.up.label, 2.0, self.top - GAP - 3, kind="name"))
+            parts.append(text_element(self.up.label, 2.0, self.top - GAP - 3, kind="name"))
         return parts
 
 
 def _legend_rows(keys: Sequence[Key], width: float) -> list[list[tuple[float, Key]]]:
-    """Each key and its place, in as many rows as they need."""
+    """Arrange the keys in rows. Return each with its x coordinate."""
     rows: list[list[tuple[float, Key]]] = []
     x = width
     for key in keys if len(keys) > 1 else ():

@@ -1,1 +1,1 @@
-"""Why a model answers as it does: importances, attributions, dependences, and its worst rows."""
+"""Explainer: importances, attributions, partial dependence and the worst rows of a model."""

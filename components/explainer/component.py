@@ -1,48 +1,71 @@
-"""Explainer: why the model answers as it does, in figures and pictures."""
+"""Explainer: explains a model's predictions on held-out rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
-
-from annotated_types import Ge, Gt
+from collections.abc import Mapping
+from typing import Any
 
 from kerasline.components.core.artifacts import Examples, Explanation, Model, Preprocessing
-from kerasline.components.core.component import Component, Context, Input, Output, Parameter
-
-Positive = Annotated[int, Gt(0)]
+from kerasline.components.core.component import Component, Context, Input, Output, Parameters
+from kerasline.components.explainer.settings import ExplainerSettings
 
 
 class Explainer(Component):
-    """Explains a trained model on held-out rows, by what goes into it and what comes out.
+    """Explains a trained model on held-out rows.
 
-    Permutation importance of raw columns; partial dependence on the most important ones; integrated gradients of
-    what enters the model; and the rows of the whole split that it gets most wrong. docs/EXPLAINING.md says how
-    to read them.
+    Writes permutation importances of the raw columns, partial dependence on the most important ones, integrated
+    gradients of the model's inputs, and the rows with the largest loss. docs/EXPLAINING.md describes how to read
+    them.
 
-    Parameters:
-        split: the held-out rows.
-        most_rows: rows that are drawn from it, but for the worst, which are sought in all.
-        seed: of that draw, and of the permutations.
-        repeats: permutations of each column.
-        metric: by what importance is measured: the compiled loss when left out, "accuracy", the name of a loss
-            function of Keras's, or a function of label and prediction, NumPy arrays as the model has them, that
-            gives a number a row.
-        direction: "minimize" or "maximize" the metric; by its name when left out.
-        output: which output of a model that has several; the first that has a label when left out.
-        features: columns whose partial dependence is shown; the six most important when left out.
-        classes: of several classes, those whose scores it shows; the three predicted most often when left out.
-        points: values of each column at which it asks the model, at most.
-        integrated_gradients: "auto" leaves them out where nothing has a gradient, which "on" refuses.
-        steps: points on the way from the baseline.
-        baseline: where that way begins: "zeros", "mean", or numbers by what enters the model.
-        worst: how many of the rows that it gets most wrong are shown.
+    Args:
+        examples: the data.
+        preprocessing: the output of Transform.
+        model: the output of Trainer.
+        split: name of the held-out split. Defaults to `"test"`.
+        most_rows: maximum number of rows to sample from the split. The search for the worst rows reads the whole
+            split. Defaults to 2000.
+        seed: seed of the sample and of the permutations. Defaults to 0.
+        repeats: number of permutations of each column. Defaults to 5.
+        metric: the metric by which importance is measured: `"accuracy"`, the name of a Keras loss function, or a
+            function `(label, prediction)` of two NumPy arrays that returns one number per row. Defaults to the
+            compiled loss.
+        direction: `"minimize"` or `"maximize"` the metric. Derived from the metric's name by default.
+        output: name of the output to explain, for a model with several. Defaults to the first one with a label.
+        features: columns to compute partial dependence for. Defaults to the six most important.
+        classes: classes whose scores partial dependence includes, by name or number. Defaults to the three
+            predicted most often.
+        points: maximum number of values of each column at which partial dependence is computed. Defaults to 20.
+        integrated_gradients: `"auto"` omits them if no input of the model is differentiable; `"on"` raises an error
+            in that case; `"off"` always omits them. Defaults to `"auto"`.
+        steps: number of quadrature points between the baseline and the input. Defaults to 64.
+        baseline: the baseline of integrated gradients: `"zeros"`, `"mean"`, or a dict from input name to numbers.
+            Defaults to `"zeros"`.
+        worst: number of worst rows to write. Defaults to 20.
 
     Raises:
-        ParameterError: there is no such metric, output, column, class or baseline.
-        DataError: there is no label, or no row.
-        ArtifactError: there is no such split.
-        UserCodeError: the metric raised, or did not give a number a row.
+        ParameterError: the metric, output, column, class or baseline does not exist.
+        DataError: the split has no label or no rows.
+        ArtifactError: the split does not exist.
+        UserCodeError: the metric raised, or did not return one number per row.
+
+    Example:
+
+    >>> import keras
+    >>> def preprocessing():
+    ...     x = keras.Input((1,), name="x")
+    ...     return keras.Model({"x": x}, {"x": keras.layers.Rescaling(1.0)(x)})
+    >>> def build_model(inputs, hp):
+    ...     model = keras.Model(inputs, keras.layers.Dense(1, kernel_initializer="ones", name="score")(inputs["x"]))
+    ...     model.compile("sgd", "mse")
+    ...     return model
+    >>> rows = {"x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 3.0]}
+    >>> data = kl.InMemoryExampleGen(rows, splits={"test": 1}).execute(folder / "data")
+    >>> transform = kl.Transform(data.examples, function=preprocessing, label="y", fit="test")
+    >>> prepared = transform.execute(folder / "t").preprocessing
+    >>> model = kl.ModelBuilder(prepared, function=build_model).execute(folder / "m").model
+    >>> done = kl.Explainer(data.examples, prepared, model).execute(folder / "e")
+    >>> (done.explanation.path / "explanation.json").exists()
+    True
     """
 
     LIBRARIES = ("tensorflow", "keras")
@@ -51,32 +74,19 @@ class Explainer(Component):
     preprocessing: Input[Preprocessing]
     model: Input[Model]
     explanation: Output[Explanation]
-    split: Parameter[str] = "test"
-    most_rows: Parameter[Positive] = 2000
-    seed: Parameter[Annotated[int, Ge(0)]] = 0
-    repeats: Parameter[Positive] = 5
-    metric: Parameter[str | Callable | None] = None
-    direction: Parameter[Literal["minimize", "maximize"] | None] = None
-    output: Parameter[str | None] = None
-    features: Parameter[list[str] | None] = None
-    classes: Parameter[list[int | str] | None] = None
-    points: Parameter[Positive] = 20
-    integrated_gradients: Parameter[Literal["auto", "on", "off"]] = "auto"
-    steps: Parameter[Positive] = 64
-    baseline: Parameter[Literal["zeros", "mean"] | dict[str, Any]] = "zeros"
-    worst: Parameter[Annotated[int, Ge(0)]] = 20
+    settings: Parameters[ExplainerSettings]
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        from kerasline.components.explainer.explanation import Settings, explain
+        from kerasline.components.explainer.explanation import explain
         from kerasline.components.explainer.subject import Question
 
+        settings = self.settings
         question = Question(
             inputs.model.path,
             inputs.preprocessing.path,
             inputs.examples.path,
-            self.output,
-            self.metric,
-            self.direction,
+            settings.output,
+            settings.metric,
+            settings.direction,
         )
-        settings = Settings(**{name: getattr(self, name) for name in Settings.__dataclass_fields__})
         return explain(question, settings, inputs.examples, outputs.explanation, context)

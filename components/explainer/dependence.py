@@ -1,4 +1,4 @@
-"""Partial dependence: the mean answer of a model when a raw column has one value in every row.
+"""Partial dependence: the mean score of a model when a raw column has the same value in all rows.
 
 Friedman, "Greedy function approximation: a gradient boosting machine", 2001, section 8.2.
 """
@@ -21,21 +21,21 @@ from kerasline.components.core.errors import DataError, ParameterError, nearest
 from kerasline.components.data.fold import fold
 from kerasline.components.explainer.answers import Answers
 from kerasline.components.explainer.intervals import around, weighted_mean
-from kerasline.components.explainer.progress import begun, watched
+from kerasline.components.explainer.progress import record_start, report_progress
 from kerasline.components.explainer.sample import Sample, opened_sample
 from kerasline.components.explainer.subject import Question, Subject, opened
 
-# Of numbers, the middle nine tenths: where there are few rows, a mean says little.
+# Quantiles that bound the grid of a numeric column: beyond them, there are too few rows.
 LOWEST, HIGHEST = 0.05, 0.95
 MOST_FEATURES, MOST_CLASSES = 6, 3
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The values of a column at which the model is asked.
+    """The values of a column at which partial dependence is computed.
 
     Attributes:
-        kind: number or category.
+        kind: "number" or "category".
         values: an Arrow array of the column's type.
     """
 
@@ -45,59 +45,57 @@ class Grid:
 
 
 def grids(
-    subject: Subject, sample: Sample, asked: Sequence[str] | None, ranked: Sequence[str], points: int
+    subject: Subject, sample: Sample, requested: Sequence[str] | None, ranked: Sequence[str], points: int
 ) -> list[Grid]:
-    """The grids of the columns asked for, or of the first of those ranked by importance that have one.
+    """Return the grids of the requested columns or, if None, of the most important columns that have one.
 
     Raises:
-        ParameterError: a column is not among those that the features need.
-        DataError: a column asked for is neither number nor category.
+        ParameterError: the features do not use a requested column.
+        DataError: a requested column is neither numeric nor categorical.
     """
-    if asked is None:
+    if requested is None:
         found = (_grid(name, sample.table.column(name), points, strict=True) for name in ranked)
         return [grid for grid in found if grid is not None][:MOST_FEATURES]
     known = list(subject.features.input)
-    for name in asked:
+    for name in requested:
         if name not in known:
             raise ParameterError(f"Explainer.features: the model uses no column {name!r}; {nearest(name, known)}")
-    found = [_grid(name, sample.table.column(name), points, strict=False) for name in asked]
-    for name, grid in zip(asked, found):
+    found = [_grid(name, sample.table.column(name), points, strict=False) for name in requested]
+    for name, grid in zip(requested, found):
         if grid is None:
             kind = sample.table.schema.field(name).type
-            raise DataError(
-                f"Explainer.features: column {name!r} of type {kind} has no numbers or categories to go through"
-            )
+            raise DataError(f"Explainer.features: column {name!r} of type {kind} is neither numeric nor categorical")
     return found
 
 
 def dependences(
     question: Question, sample: Path, grids: Sequence[Grid], units: Sequence[int], context: Context
 ) -> list[dict[str, Any]]:
-    """The mean score at every value of the grids, with normal intervals over the rows, pointwise.
+    """Compute the mean score at every value of the grids, with pointwise normal intervals.
 
     Args:
-        units: the classes, or numbers, whose scores are told: an entry each.
+        units: the indices of the classes, or outputs, to return: one entry each.
 
     Returns:
-        `feature`, `kind`, `class` (null where there is but one score), `x`, `y`, `low`, `high`.
+        `feature`, `kind`, `class` (null if the model has a single score), `x`, `y`, `low`, `high`.
     """
     progress = context.work_dir / "dependences"
     accumulate = functools.partial(_dependence, question=question, sample=sample, units=units, progress=progress)
-    with watched(progress, "partial dependence", len(grids), context.report):
+    with report_progress(progress, "partial dependence", len(grids), context.report):
         return fold(grids, accumulate, operator.add, context) or []
 
 
-def units_of(answers: Answers, asked: Sequence[int | str] | None, scores: np.ndarray) -> list[int]:
-    """Which classes are told: those asked for by name or number, or those predicted most often.
+def units_of(answers: Answers, requested: Sequence[int | str] | None, scores: np.ndarray) -> list[int]:
+    """Return the indices of the requested classes (names or numbers) or, if None, of those predicted most often.
 
     Args:
         scores: float64 (rows, units).
 
     Raises:
-        ParameterError: there is no such class.
+        ParameterError: a requested class does not exist.
     """
-    if asked is not None:
-        return [_unit(answers, name) for name in asked]
+    if requested is not None:
+        return [_unit(answers, name) for name in requested]
     if answers.task == "regression":
         return list(range(min(answers.units, MOST_CLASSES)))
     counts = np.bincount(scores.argmax(1), minlength=answers.units)
@@ -114,30 +112,32 @@ def _unit(answers: Answers, name: int | str) -> int:
 
 
 def _grid(name: str, column: pa.ChunkedArray, points: int, strict: bool) -> Grid | None:
-    """None where the column has no values to go through.
+    """Return the grid of a column, or None if it is neither numeric nor categorical.
 
     Args:
-        strict: leaves out texts that hardly recur, which are no categories.
+        strict: do not treat texts that rarely recur as categories.
     """
-    kind, held = column.type, column.drop_null()
+    kind, values = column.type, column.drop_null()
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        held = held.filter(pc.is_finite(held)) if pa.types.is_floating(kind) else held
-        return Grid(name, "number", _quantiles(held, points)) if len(held) else None
+        values = values.filter(pc.is_finite(values)) if pa.types.is_floating(kind) else values
+        return Grid(name, "number", _quantiles(values, points)) if len(values) else None
     textual = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     if not textual and not pa.types.is_boolean(kind):
         return None
-    counts = sorted(pc.value_counts(held.combine_chunks()).to_pylist(), key=lambda c: (-c["counts"], str(c["values"])))
-    if not counts or (strict and len(counts) > max(points, len(held) // 10)):
+    counts = sorted(
+        pc.value_counts(values.combine_chunks()).to_pylist(), key=lambda c: (-c["counts"], str(c["values"]))
+    )
+    if not counts or (strict and len(counts) > max(points, len(values) // 10)):
         return None
     return Grid(name, "category", pa.array([count["values"] for count in counts[:points]], kind))
 
 
-def _quantiles(held: pa.ChunkedArray, points: int) -> pa.Array:
-    """Values that occur, in order: all where they are few, else those at even ranks."""
-    distinct = held.unique()
+def _quantiles(values: pa.ChunkedArray, points: int) -> pa.Array:
+    """Return values of the column, ascending: all if there are few, else those at even ranks."""
+    distinct = values.unique()
     if len(distinct) <= points:
         return distinct.take(pc.sort_indices(distinct))
-    ordered = held.take(pc.sort_indices(held)).combine_chunks()
+    ordered = values.take(pc.sort_indices(values)).combine_chunks()
     places = np.round(np.linspace(LOWEST, HIGHEST, points) * (len(ordered) - 1)).astype(np.int64)
     return ordered.take(pa.array(places)).unique()
 
@@ -145,7 +145,7 @@ def _quantiles(held: pa.ChunkedArray, points: int) -> pa.Array:
 def _dependence(
     grid: Grid, question: Question, sample: Path, units: Sequence[int], progress: Path
 ) -> list[dict[str, Any]]:
-    begun(progress, grid.feature)
+    record_start(progress, grid.feature)
     subject, rows = opened(question), opened_sample(sample)
     found = np.empty((len(grid.values), 3, len(units)))
     for number, value in enumerate(grid.values):
@@ -157,14 +157,14 @@ def _dependence(
             mean, influence = weighted_mean(of_unit, rows.given.weight)
             found[number, :, place] = mean, *around(mean, influence)
     curves = zip(("y", "low", "high"), found.transpose(1, 2, 0))
-    told = {name: values.tolist() for name, values in curves}
+    lists = {name: curve.tolist() for name, curve in curves}
     return [
         {
             "feature": grid.feature,
             "kind": grid.kind,
             "class": subject.answers.unit_name(unit),
             "x": grid.values.to_pylist(),
-            **{name: values[place] for name, values in told.items()},
+            **{name: curve[place] for name, curve in lists.items()},
         }
         for place, unit in enumerate(units)
     ]

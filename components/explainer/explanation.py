@@ -1,9 +1,8 @@
-"""The whole explanation of a model, one kind after the other, into its artifact."""
+"""Compute all explanations of a model and write them to the artifact."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,44 +13,28 @@ from kerasline.components.core.component import Context
 from kerasline.components.core.errors import ParameterError
 from kerasline.components.data.row_groups import rows_at
 from kerasline.components.explainer.dependence import Grid, dependences, grids, units_of
-from kerasline.components.explainer.gradients import Attributions, Baseline, IntegratedGradients, MeanAttributions
+from kerasline.components.explainer.gradients import Attributions, IntegratedGradients, MeanAttributions
 from kerasline.components.explainer.intervals import CONFIDENCE
 from kerasline.components.explainer.permutation import Importance, importances
+from kerasline.components.explainer.rendering import attribution_pictures, display_columns, plain
 from kerasline.components.explainer.sample import Sample, draw, opened_sample
-from kerasline.components.explainer.showing import attribution_pictures, plain, shown
+from kerasline.components.explainer.settings import ExplainerSettings
 from kerasline.components.explainer.subject import Question, Subject, opened
 from kerasline.components.explainer.worst import Worst, worst_rows
 
-# Integrated gradients ask the model, forward and backward, `steps` times a row: a few hundred rows tell the
-# mean, and a heavy model gets as many as take some 2e12 operations, a minute or two of two cores.
+# Integrated gradients take `steps` forward and backward passes per row. A few hundred rows suffice for the mean. For a
+# large model, the number of rows is limited to about 2e12 operations, one or two minutes on two cores.
 MOST_ROWS_INTEGRATED, LEAST_ROWS_INTEGRATED = 256, 16
 MOST_FLOPS_INTEGRATED = 2e12
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The Explainer's parameters, by their names."""
-
-    split: str
-    most_rows: int
-    seed: int
-    repeats: int
-    features: Sequence[str] | None
-    classes: Sequence[int | str] | None
-    points: int
-    integrated_gradients: str
-    steps: int
-    baseline: Baseline
-    worst: int
-
-
 def explain(
-    question: Question, settings: Settings, examples: Examples, explanation: Explanation, context: Context
+    question: Question, settings: ExplainerSettings, examples: Examples, explanation: Explanation, context: Context
 ) -> dict[str, Any]:
-    """Explains, and writes `explanation.json` and the files beside it.
+    """Compute the explanation and write `explanation.json` and its media files.
 
     Returns:
-        The figures worth showing.
+        The metrics to record.
     """
     try:
         return _Explaining(question, settings, examples, explanation, context).run()
@@ -64,7 +47,7 @@ class _Explaining:
     def __init__(
         self,
         question: Question,
-        settings: Settings,
+        settings: ExplainerSettings,
         examples: Examples,
         explanation: Explanation,
         context: Context,
@@ -84,33 +67,33 @@ class _Explaining:
         )
 
     def run(self) -> dict[str, Any]:
-        asked = self._settings
-        # What was asked for and is not there is told before the work, not after it.
+        settings = self._settings
+        # Report requests that cannot be met before the expensive work.
         gradients, units = self._gradients(), self._units()
-        chosen = None if asked.features is None else self._grids(asked.features)
+        chosen = None if settings.features is None else self._grids(settings.features)
         ranked = importances(
-            self._question, self._folder, repeats=asked.repeats, seed=asked.seed, context=self._context
+            self._question, self._folder, repeats=settings.repeats, seed=settings.seed, context=self._context
         )
         chosen = self._grids([one.feature for one in ranked]) if chosen is None else chosen
         curves = dependences(self._question, self._folder, chosen, units, self._context)
         integrated = self._integrated(gradients)
-        worst = worst_rows(self._question, self._examples, asked.split, asked.worst, self._context)
+        worst = worst_rows(self._question, self._examples, settings.split, settings.worst, self._context)
         measure = self._subject.metric
-        split_rows = self._examples.rows(asked.split)
+        split_rows = self._examples.rows(settings.split)
         found = {
             "version": 1,
-            "split": asked.split,
+            "split": settings.split,
             "rows": self._sample.rows,
             "split_rows": split_rows,
             "sampled": self._sample.rows < split_rows,
-            "seed": asked.seed,
+            "seed": settings.seed,
             "confidence": CONFIDENCE,
             "output": self._subject.output,
             "permutation": {
                 "metric": measure.name,
                 "direction": measure.direction,
                 "value": self._value(),
-                "repeats": asked.repeats,
+                "repeats": settings.repeats,
                 "features": [importance.as_json() for importance in ranked],
             },
             "integrated_gradients": integrated,
@@ -118,22 +101,22 @@ class _Explaining:
             "worst": {
                 "by": self._subject.errors.name,
                 "searched": split_rows,
-                "rows": self._shown(worst, gradients),
+                "rows": self._worst_entries(worst, gradients),
             },
         }
         self._explanation.write_json(Explanation.FILE, _finite(found))
-        return self._told(ranked, worst)
+        return self._metrics(ranked, worst)
 
-    def _told(self, ranked: Sequence[Importance], worst: Worst) -> dict[str, Any]:
-        told: dict[str, Any] = {"rows": self._sample.rows}
+    def _metrics(self, ranked: Sequence[Importance], worst: Worst) -> dict[str, Any]:
+        metrics: dict[str, Any] = {"rows": self._sample.rows}
         if ranked:
-            told["most_important"] = f"{ranked[0].feature} ({ranked[0].importance:.2g})"
+            metrics["most_important"] = f"{ranked[0].feature} ({ranked[0].importance:.2g})"
         if len(worst.losses):
-            told[f"worst_{self._subject.errors.name}"] = self._error(worst.losses[0])
-        return told
+            metrics[f"worst_{self._subject.errors.name}"] = self._error(worst.losses[0])
+        return metrics
 
     def _error(self, loss: float) -> float:
-        """The figure of one of the worst rows, as its measure has it."""
+        """Return the value of the measure from a loss of `Worst`, which is negated if higher is better."""
         return float(loss if self._subject.errors.less else 0 - loss)
 
     def _value(self) -> float:
@@ -141,27 +124,27 @@ class _Explaining:
         return float((given.measured * given.weight).sum() / given.weight.sum())
 
     def _grids(self, columns: Sequence[str]) -> list[Grid]:
-        """Of the columns asked for, or of those that count most."""
-        asked = self._settings
-        return grids(self._subject, self._sample, asked.features, columns, asked.points)
+        """Return the grids of the requested columns, or of the most important ones."""
+        settings = self._settings
+        return grids(self._subject, self._sample, settings.features, columns, settings.points)
 
     def _units(self) -> list[int]:
-        """The classes, or numbers, whose partial dependence is shown."""
+        """Return the indices of the classes, or outputs, of partial dependence."""
         subject, sample = self._subject, self._sample
         scores = [subject.scores(sample.raw(subject, chunk)) for chunk in sample.chunks(subject)]
         return units_of(subject.answers, self._settings.classes, np.concatenate(scores))
 
     def _gradients(self) -> IntegratedGradients | None:
-        asked, subject = self._settings, self._subject
-        if asked.integrated_gradients == "off":
+        settings, subject = self._settings, self._subject
+        if settings.integrated_gradients == "off":
             return None
         first = self._sample.raw(subject, self._sample.chunks(subject)[0])
-        gradients = IntegratedGradients(subject, steps=asked.steps, baseline=asked.baseline, first=first)
+        gradients = IntegratedGradients(subject, steps=settings.steps, baseline=settings.baseline, first=first)
         if gradients.features:
             return gradients
-        if asked.integrated_gradients == "on":
+        if settings.integrated_gradients == "on":
             raise ParameterError(
-                "Explainer.integrated_gradients: nothing that enters the model has a gradient: no "
+                "Explainer.integrated_gradients: the model has no differentiable input: no "
                 "float input and no Embedding layer"
             )
         return None
@@ -186,7 +169,7 @@ class _Explaining:
         }
 
     def _parts_integrated(self) -> list[tuple[Mapping[str, Any], np.ndarray]]:
-        """Rows of the sample, evenly spread, fed, and how much each counts."""
+        """Return batches of evenly spaced rows of the sample, with their weights."""
         subject, sample = self._subject, self._sample
         most, flops = MOST_ROWS_INTEGRATED, subject.training_flops
         if flops:
@@ -197,7 +180,7 @@ class _Explaining:
         groups = [places[start : start + at_once] for start in range(0, len(places), at_once)]
         return [(subject.raw(sample.table.take(pa.array(rows))), sample.given.weight[rows]) for rows in groups]
 
-    def _shown(self, worst: Worst, gradients: IntegratedGradients | None) -> list[dict[str, Any]]:
+    def _worst_entries(self, worst: Worst, gradients: IntegratedGradients | None) -> list[dict[str, Any]]:
         (self._explanation.path / "worst").mkdir()
         if not len(worst.places):
             return []
@@ -211,20 +194,20 @@ class _Explaining:
         return [{**by_place[int(place)], "loss": self._error(loss)} for loss, place in zip(worst.losses, worst.places)]
 
     def _rows(self, table: pa.Table, places: Sequence[int]) -> list[dict[str, Any]]:
-        """The worst rows, in the order of their places; the loss is still to be told."""
+        """Return the entries of the worst rows, in the order of `places`, without their loss."""
         subject, found = self._subject, []
         for start in range(0, table.num_rows, subject.rows_at_once):
             part = table.slice(start, subject.rows_at_once)
             (labels, _), scores = subject.given(part), subject.scores(subject.raw(part))
             for number, (label, score) in enumerate(zip(labels, scores)):
                 place = places[start + number]
-                columns, media = shown(part.slice(number, 1), place, self._explanation.path)
-                prediction, certain = subject.answers.prediction_in_words(score)
+                columns, media = display_columns(part.slice(number, 1), place, self._explanation.path)
+                prediction, certain = subject.answers.prediction_as_text(score)
                 found.append(
                     {
                         "place": place,
                         "loss": None,
-                        "label": subject.answers.label_in_words(label),
+                        "label": subject.answers.label_as_text(label),
                         "prediction": prediction,
                         "score": certain,
                         "columns": columns,
@@ -246,7 +229,7 @@ class _Explaining:
 
 
 def _finite(value: Any) -> Any:
-    """The value as JSON has it: NaN and infinities are null."""
+    """Replace NaN and infinities, which JSON lacks, by None."""
     if isinstance(value, Mapping):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

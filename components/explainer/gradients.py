@@ -1,4 +1,4 @@
-"""Integrated gradients: how much of a score each number of a model's input brings about.
+"""Integrated gradients: the contribution of each number of a model's input to a score.
 
 Sundararajan, Taly and Yan, "Axiomatic attribution for deep networks", 2017: (x - x') times the mean gradient
 of the score along the straight line from a baseline x' to x, so that all attributions of a row sum to the
@@ -7,32 +7,36 @@ difference of its scores. The mean is taken by Gauss-Legendre quadrature.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from kerasline.components.core.artifacts import needed_inputs
 from kerasline.components.core.errors import ParameterError, nearest
-from kerasline.components.explainer.embeddings import Embeddings
+from kerasline.components.core.keras_compat import flatten_layers
 from kerasline.components.explainer.raw_images import RawImages, is_image
+from kerasline.components.explainer.settings import Baseline
 from kerasline.components.explainer.subject import Raw, Subject
 
 Tensors = dict[str, tf.Tensor]
-Baseline = Union[str, Mapping[str, Any]]
+Replacement = Callable[[str, tf.Tensor], tf.Tensor]
 MOST_PLACES = 1000
 
 
 @dataclass(frozen=True)
 class Attributions:
-    """Of some rows.
+    """The attributions of a batch of rows.
 
     Attributes:
-        values: float32 (rows, ...) by feature; of an embedding, summed over its numbers.
-        points: what they are attributed to, float32 (rows, ...) by feature.
-        missing: by how much the sum of each row's differs from the difference of its scores, float32 (rows,).
+        values: float32 (rows, ...) by feature; for an embedding, summed over its last axis.
+        points: the inputs that scores are attributed to, float32 (rows, ...) by feature.
+        missing: sum of the attributions of each row minus the difference of its scores, float32 (rows,).
     """
 
     values: dict[str, np.ndarray]
@@ -63,7 +67,7 @@ class IntegratedGradients:
         self._inputs = [
             name
             for name, tensor in outputs.items()
-            if name not in self._raw_images.made
+            if name not in self._raw_images.derived
             and "float" in str(tensor.dtype)
             and (not isinstance(used, dict) or name in used)
         ]
@@ -75,14 +79,14 @@ class IntegratedGradients:
 
     @property
     def features(self) -> list[str]:
-        """What scores are attributed to; where there is nothing, there are no gradients."""
+        """The names of the differentiable inputs. If empty, there are no gradients."""
         return [*self._raw_images.columns, *self._inputs, *self._embeddings.names]
 
     def set_means(self, parts: Iterable[tuple[Raw, np.ndarray]]) -> None:
-        """Makes the mean of some rows the baseline: over axes that vary in length, and embedded places, too.
+        """Set the baseline to the mean of these rows, also over axes of variable length and embedded positions.
 
         Args:
-            parts: fed rows, and how much each counts.
+            parts: batches of model inputs with the weights of their rows.
         """
         sums: dict[str, Any] = {}
         total = 0.0
@@ -94,7 +98,7 @@ class IntegratedGradients:
         self._baseline = {name: (value / total).astype(np.float32) for name, value in sums.items()}
 
     def attribute(self, raw: Raw) -> Attributions:
-        """The attributions of some rows, in one call of TensorFlow."""
+        """Compute the attributions of a batch of rows, in one TensorFlow call."""
         values, points, missing = self._integrated(raw)
         arrays = {name: value.numpy() for name, value in values.items()}
         for name in set(arrays) - {*self._raw_images.columns, *self._inputs}:
@@ -102,7 +106,7 @@ class IntegratedGradients:
         return Attributions(arrays, {name: point.numpy() for name, point in points.items()}, missing.numpy())
 
     def image_of(self, column: str) -> str | None:
-        """The feature whose attributions are a picture of a raw column: itself, or what is made of it."""
+        """Return the feature whose attributions form an image of a raw column: itself or one computed from it."""
         if column in self._raw_images.columns:
             return column
         for name in self._inputs:
@@ -115,12 +119,12 @@ class IntegratedGradients:
         for name in baseline:
             if name not in self.features:
                 raise ParameterError(
-                    f"Explainer.baseline: nothing enters the model by the name {name!r}; {nearest(name, self.features)}"
+                    f"Explainer.baseline: no differentiable input {name!r} in the model; {nearest(name, self.features)}"
                 )
         return {name: np.asarray(value, np.float32) for name, value in baseline.items()}
 
     def _over_places(self, name: str, values: np.ndarray) -> np.ndarray:
-        """The mean over what differs from batch to batch in length."""
+        """Average over the axes of variable length."""
         if name not in self._raw_images.columns and name not in self._inputs:
             return values.mean(axis=tuple(range(1, values.ndim - 1)))
         form = self._subject.features.output.get(name, self._subject.features.input.get(name))
@@ -130,16 +134,16 @@ class IntegratedGradients:
         return self._points(raw, self._subject.features(raw, training=False))
 
     def _points(self, raw: Raw, features: Tensors) -> Tensors:
-        """What enters, each float32 (rows, ...)."""
+        """Return the differentiable inputs, each float32 (rows, ...)."""
         found = {name: raw[name] for name in self._raw_images.columns}
         found |= {name: features[name] for name in self._inputs}
         if self._embeddings.names:
-            with self._embeddings.passing(found.setdefault):
+            with self._embeddings.replacing(found.setdefault):
                 self._subject.answered(features)
         return {name: tf.cast(value, tf.float32) for name, value in found.items()}
 
     def _integrate(self, raw: Raw) -> tuple[Tensors, Tensors, tf.Tensor]:
-        """Attributions, what they are of, and what is missing in their sums."""
+        """Return attributions, the inputs they refer to, and the error of their sums."""
         features = self._subject.features(raw, training=False)
         points = self._points(raw, features)
         starts = {name: self._start(name, point) for name, point in points.items()}
@@ -174,15 +178,15 @@ class IntegratedGradients:
         return tf.zeros_like(point) if start is None else tf.broadcast_to(tf.constant(start), tf.shape(point))
 
     def _scores(self, raw: Raw, features: Mapping[str, tf.Tensor], points: Tensors) -> tf.Tensor:
-        """The scores where these points enter, and all else is as it is."""
+        """Compute the scores with these values of the differentiable inputs."""
         features = {**features, **self._raw_images.features({**raw, **points})}
         features |= {name: tf.cast(points[name], features[name].dtype) for name in self._inputs}
-        with self._embeddings.passing(lambda name, value: tf.cast(points[name], value.dtype)):
+        with self._embeddings.replacing(lambda name, value: tf.cast(points[name], value.dtype)):
             return self._subject.answers.by_unit(self._subject.answered(features))
 
 
 class MeanAttributions:
-    """How much the scores of rows move by each feature, on average."""
+    """Weighted mean over rows of the absolute attributions of each feature."""
 
     def __init__(self) -> None:
         self._sums: dict[str, np.ndarray] = {}
@@ -190,18 +194,18 @@ class MeanAttributions:
         self.completeness_error = 0.0
 
     def add(self, found: Attributions, weight: np.ndarray) -> None:
-        """Takes in rows."""
+        """Add the attributions of a batch."""
         self._weight += float(weight.sum())
         self.completeness_error = max(self.completeness_error, float(np.abs(found.missing).max(initial=0)))
         for name, values in found.values.items():
-            # By row, over all axes but the last; rows of one number have one place.
+            # Sum per row over all axes but the last. A scalar feature has one place.
             by_place = np.abs(values).reshape(len(values), -1, values.shape[-1] if values.ndim > 1 else 1).sum(1)
             more, known = weight @ by_place, self._sums.get(name, np.zeros(0))
             size = max(len(more), len(known))
             self._sums[name] = np.pad(known, (0, size - len(known))) + np.pad(more, (0, size - len(more)))
 
     def as_json(self) -> list[dict[str, Any]]:
-        """`mean_absolute`: the sum of a row's absolute attributions; `places`: its parts along the last axis."""
+        """Return, per feature, `mean_absolute` and its parts along the last axis, `places`."""
         means = {name: values / self._weight for name, values in self._sums.items()}
         ranked = sorted(means.items(), key=lambda item: (-item[1].sum(), item[0]))
         return [
@@ -211,6 +215,47 @@ class MeanAttributions:
 
 
 def _gauss_legendre(steps: int) -> Sequence[tf.Tensor]:
-    """Points in (0, 1) and their weights, float32 (steps,): exact for polynomials up to degree 2 steps - 1."""
+    """Return points in (0, 1) and weights, float32 (steps,), exact for polynomials up to degree 2 steps - 1."""
     places, weights = np.polynomial.legendre.leggauss(steps)
     return tf.constant((places + 1) / 2, tf.float32), tf.constant(weights / 2, tf.float32)
+
+
+class Embeddings:
+    """The Embedding layers of a model, whose outputs can be read or replaced. Their masks are not changed.
+
+    Attributes:
+        names: the names of the layers.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._layers = [layer for layer in flatten_layers(model) if isinstance(layer, keras.layers.Embedding)]
+        self.names = [layer.name for layer in self._layers]
+
+    @contextlib.contextmanager
+    def replacing(self, through: Replacement) -> Iterator[None]:
+        """Replace the outputs of the layers by those of a function `(name, tensor)`, within the context.
+
+        The name is that of the layer. The second call of a layer has the suffix " 2", and so on.
+        """
+        called: Counter[str] = Counter()
+        for layer in self._layers:
+            layer.call = _replaced(layer, through, called)
+        try:
+            yield
+        finally:
+            for layer in self._layers:
+                del layer.call  # Restore the method of the class.
+
+
+def _replaced(layer: keras.layers.Layer, through: Replacement, called: Counter[str]) -> Callable[..., Any]:
+    original = layer.call
+
+    def call(inputs: Any, *arguments: Any, **named: Any) -> Any:
+        output = original(inputs, *arguments, **named)
+        if named.get("reverse"):  # KerasHub's reversible embeddings, which map vectors to logits
+            return output
+        called[layer.name] += 1
+        count = called[layer.name]
+        return through(layer.name if count == 1 else f"{layer.name} {count}", output)
+
+    return call

@@ -1,4 +1,4 @@
-"""Means over rows with the normal interval that goes with them."""
+"""Weighted means over rows with normal intervals."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 
 def around(mean: float, influence: np.ndarray) -> tuple[float, float]:
-    """The normal interval of a mean, from each row's influence on it.
+    """Return the normal interval of a mean, from the influence of each row.
 
     Its variance is sum(influence^2) / (n (n - 1)): the delta method (van der Vaart, "Asymptotic Statistics",
-    1998, chapter 20). Of one row it is unbounded.
+    1998, chapter 20). With a single row, the interval is unbounded.
 
     Args:
         influence: float64 (rows,), of mean zero.
@@ -27,6 +27,6 @@ def around(mean: float, influence: np.ndarray) -> tuple[float, float]:
 
 
 def weighted_mean(values: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
-    """The mean of values (rows,), and each row's influence: n w_i (v_i - mean) / sum(w)."""
+    """Return the mean of values (rows,) and the influence of each row: n w_i (v_i - mean) / sum(w)."""
     mean = float((weight * values).sum() / weight.sum())
     return mean, weight * (values - mean) * (len(values) / weight.sum())

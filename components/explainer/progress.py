@@ -1,4 +1,4 @@
-"""How far a fold has come, told while Beam's workers are at it, in whatever processes they are."""
+"""Progress of a fold, reported while Beam workers run in other processes."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-SECONDS = 0.3
+POLLING_SECONDS = 0.3
 
 
-def begun(file: Path, name: str) -> None:
-    """Notes that work on something has begun: a line, which the system appends whole."""
+def record_start(file: Path, name: str) -> None:
+    """Record the start of an element: append a line, which is atomic."""
     with file.open("a", encoding="utf-8") as lines:
         lines.write(f"{name}\n")
 
 
 @contextlib.contextmanager
-def watched(file: Path, what: str, total: int, report: Callable[[str], None]) -> Iterator[None]:
-    """Reports "WHAT 3 of 14: fare" while the work goes on.
+def report_progress(file: Path, what: str, total: int, report: Callable[[str], None]) -> Iterator[None]:
+    """Report "WHAT 3 of 14: fare" within the context.
 
     Args:
-        file: to which workers append by `begun`.
+        file: the file that workers append to with `record_start`.
     """
-    over = threading.Event()
+    finished = threading.Event()
 
     def watch() -> None:
-        told = 0
+        reported = 0
         while True:
-            ended = over.wait(SECONDS)
+            ended = finished.wait(POLLING_SECONDS)
             lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-            if len(lines) > told:
-                told = len(lines)
-                report(f"{what} {min(told, total)} of {total}: {lines[-1]}")
+            if len(lines) > reported:
+                reported = len(lines)
+                report(f"{what} {min(reported, total)} of {total}: {lines[-1]}")
             if ended:
                 return
 
@@ -41,5 +41,5 @@ def watched(file: Path, what: str, total: int, report: Callable[[str], None]) ->
     try:
         yield
     finally:
-        over.set()
+        finished.set()
         watcher.join()

@@ -1,4 +1,4 @@
-"""Preprocessing that can be differentiated by the raw images that it takes, though they are whole numbers."""
+"""Differentiate a preprocessing model with respect to its raw integer images."""
 
 from __future__ import annotations
 
@@ -18,71 +18,71 @@ SMALLEST_SIDE = 4
 
 
 def is_image(shape: Sequence[int | None]) -> bool:
-    """Whether tensors (rows, height, width, channels) are images."""
+    """Return whether a shape (rows, height, width, channels) is that of images."""
     return len(shape) == 4 and shape[-1] in CHANNELS and all(size and size >= SMALLEST_SIDE for size in shape[1:3])
 
 
 class RawImages:
-    """Raw image columns of which alone some output is made that is no image itself, such as flattened pixels.
+    """Image columns that are the only input of an output that is not an image, such as flattened pixels.
 
     Args:
         features: the preprocessing.
-        first: fed rows, on which it is tried.
+        first: a batch of inputs, used to check that gradients exist.
 
     Attributes:
-        columns: those images; none where the way has no gradient.
-        made: the outputs that are made of them.
+        columns: the image columns; empty if they have no gradient.
+        derived: the outputs computed from them.
     """
 
     def __init__(self, features: keras.Model, first: Mapping[str, tf.Tensor]) -> None:
-        self.made, self.columns = _made_of_images(features)
+        self.derived, self.columns = _derived_from_images(features)
         self._model = _of_floats(features, self.columns) if self.columns else None
         if self.columns and not self._differentiable(features, first):
-            self.made, self.columns, self._model = [], [], None
+            self.derived, self.columns, self._model = [], [], None
 
     def features(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """The outputs made of the images, which are float32 here."""
+        """Compute the outputs derived from the images, given as float32."""
         if self._model is None:
             return {}
         outputs = self._model({name: raw[name] for name in self._model.input}, training=False)
-        return {name: outputs[name] for name in self.made}
+        return {name: outputs[name] for name in self.derived}
 
     def _differentiable(self, features: keras.Model, first: Mapping[str, tf.Tensor]) -> bool:
-        """Whether all images have a gradient, and the outputs are the same as of whole numbers."""
+        """Return whether all images have a gradient and outputs equal those for integer images."""
         if self._model is None:
             return False
         rows = {name: values[:2] for name, values in first.items()}
         images = {name: tf.cast(rows[name], tf.float32) for name in self.columns}
         with tf.GradientTape() as tape:
             tape.watch(images)
-            made = self.features({**rows, **images})
-            total = tf.add_n([tf.reduce_sum(tf.cast(value, tf.float32)) for value in made.values()])
+            derived = self.features({**rows, **images})
+            total = tf.add_n([tf.reduce_sum(tf.cast(value, tf.float32)) for value in derived.values()])
         slopes = tape.gradient(total, images)
         known = features(rows, training=False)
         return all(slope is not None for slope in slopes.values()) and all(
-            np.allclose(value, known[name], rtol=1e-4, atol=1e-5) for name, value in made.items()
+            np.allclose(value, known[name], rtol=1e-4, atol=1e-5) for name, value in derived.items()
         )
 
 
-def _made_of_images(features: keras.Model) -> tuple[list[str], list[str]]:
-    """Outputs made of one raw image alone, and those images."""
+def _derived_from_images(features: keras.Model) -> tuple[list[str], list[str]]:
+    """Return the outputs derived from a single raw image, and these images."""
     images = {name for name, tensor in features.input.items() if _may_be_image(tensor)}
-    made = {}
+    derived = {}
     for name, tensor in features.output.items():
         needed = needed_inputs(features.input, {name: tensor})
         if len(needed) == 1 and images >= needed.keys() and "float" in str(tensor.dtype) and not is_image(tensor.shape):
-            made[name] = next(iter(needed))
-    return list(made), list(dict.fromkeys(made.values()))
+            derived[name] = next(iter(needed))
+    return list(derived), list(dict.fromkeys(derived.values()))
 
 
 def _may_be_image(tensor: Any) -> bool:
-    """Numbers (rows, height, width, channels), or bytes (rows, height, width)."""
+    """Return whether an input is numbers (rows, height, width, channels) or uint8 (rows, height, width)."""
     shape, kind = tuple(tensor.shape), str(tensor.dtype)
     return kind != "string" and (is_image(shape) or (kind == "uint8" and is_image((*shape, 1))))
 
 
 def _of_floats(features: keras.Model, columns: Sequence[str]) -> keras.Model | None:
-    """The same layers on float32 images; None where one takes no floats."""
+    """Return the same layers applied to float32 images, or None if a layer does not accept floats."""
     inputs = {
         name: keras.Input(batch_shape=t.shape, dtype="float32" if name in columns else t.dtype, name=name)
         for name, t in features.input.items()

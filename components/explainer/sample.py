@@ -1,4 +1,4 @@
-"""The rows that are explained: drawn from a split by a seed, in a file that workers map into memory."""
+"""The sample of rows to explain, in a file that workers map into memory."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from kerasline.components.data.row_groups import rows_at
 from kerasline.components.explainer.subject import Raw, Subject
 
 ROWS, GIVEN = "rows.arrow", "given.npz"
-# What is fed again and again is kept as tensors if it takes no more than this.
+# Cache the model inputs as tensors if the sample has at most this size.
 MOST_BYTES_KEPT = 64 << 20
 
 
 @dataclass(frozen=True)
 class Given:
-    """What is known of the sample's rows, each (rows, ...).
+    """Labels, weights and metric of the sample's rows, each (rows, ...).
 
     Attributes:
-        label: as training has it.
+        label: the label as in training.
         weight: float64 (rows,).
         measured: the metric of each row, float64 (rows,).
     """
@@ -37,7 +37,7 @@ class Given:
 
 
 class Sample:
-    """Rows in a folder that `draw` has filled."""
+    """The sample in a folder that `draw` has written."""
 
     def __init__(self, folder: Path) -> None:
         self.table = pa.ipc.open_file(pa.memory_map(str(folder / ROWS))).read_all()
@@ -47,11 +47,11 @@ class Sample:
         self._kept: dict[tuple[int, int], Raw] = {}
 
     def chunks(self, subject: Subject) -> list[tuple[int, int]]:
-        """First row and end of what is answered at once."""
+        """Return the first row and the end of each batch of predictions."""
         return _chunks(self.rows, subject.rows_at_once)
 
     def raw(self, subject: Subject, chunk: tuple[int, int], replaced: Mapping[str, pa.Array] = {}) -> Raw:
-        """The rows of a chunk, fed, some columns replaced."""
+        """Return the model inputs of a chunk, with some columns replaced."""
         known = self._kept.get(chunk)
         if known is None:
             known = subject.raw(self.table.slice(chunk[0], chunk[1] - chunk[0]))
@@ -63,7 +63,7 @@ class Sample:
         return {**known, **subject.tensors(feed(pa.table(dict(replaced)), inputs))}
 
     def measured(self, subject: Subject) -> np.ndarray:
-        """The metric of every row."""
+        """Compute the metric of every row."""
         label = self.given.label
         parts = [subject.measured(subject.metric, self.raw(subject, c), label[slice(*c)]) for c in self.chunks(subject)]
         return np.concatenate(parts)
@@ -71,16 +71,16 @@ class Sample:
 
 @functools.lru_cache(maxsize=4)
 def opened_sample(folder: Path) -> Sample:
-    """The sample of a folder, opened once in a process."""
+    """Return the sample of a folder, opened once per process."""
     return Sample(folder)
 
 
 def draw(subject: Subject, examples: Examples, split: str, *, most: int, seed: int, folder: Path) -> Sample:
-    """Draws rows without replacement, in the order of the split; all where there are no more.
+    """Sample up to `most` rows without replacement, in the order of the split.
 
     Raises:
-        ArtifactError: there is no such split.
-        DataError: it has no rows.
+        ArtifactError: the split does not exist.
+        DataError: the split has no rows, or all weights are zero.
     """
     rows = examples.rows(split)
     if not rows:
@@ -99,7 +99,7 @@ def draw(subject: Subject, examples: Examples, split: str, *, most: int, seed: i
     writer.close()
     weight = np.concatenate(weights)
     if not weight.sum() > 0:
-        raise DataError(f"{examples.path}: the rows of split {split!r} have no weight")
+        raise DataError(f"{examples.path}: the weights of all rows of split {split!r} are zero")
     given = {"label": np.concatenate(labels), "weight": weight, "measured": np.zeros(0)}
     np.savez(folder / GIVEN, **given)
     np.savez(folder / GIVEN, **{**given, "measured": Sample(folder).measured(subject)})

@@ -1,4 +1,4 @@
-"""The rows that a model gets most wrong, of a whole split; what is kept on the way is those few alone."""
+"""The rows of a split with the largest loss. Only the current worst rows are kept in memory."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.component import Context
 from kerasline.components.data.fold import fold
 from kerasline.components.data.row_groups import row_groups
-from kerasline.components.explainer.progress import begun, watched
+from kerasline.components.explainer.progress import record_start, report_progress
 from kerasline.components.explainer.subject import Question, opened
 
 
 @dataclass
 class Worst:
-    """The rows of the highest loss; of equal losses, the first.
+    """The rows with the highest loss. Among equal losses, the first ones.
 
     Attributes:
-        most: how many are kept.
-        losses: float64 (kept,), the highest first. What is no number is higher than any. Of a metric of which
-            more is better, its negative.
-        places: int64 (kept,): where they stand in the split.
+        most: number of rows to keep.
+        losses: float64 (kept,), the highest first. NaN is higher than any number. For a metric where higher is
+            better, its negative.
+        places: int64 (kept,), the positions of the rows in the split.
     """
 
     most: int
@@ -33,7 +33,7 @@ class Worst:
     places: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def add(self, losses: np.ndarray, places: np.ndarray) -> Worst:
-        """Takes in rows."""
+        """Add rows."""
         losses, places = np.concatenate([self.losses, losses]), np.concatenate([self.places, places])
         ranked = np.where(np.isnan(losses), np.inf, losses)
         kept = np.lexsort((places, -ranked))[: self.most]
@@ -45,17 +45,17 @@ class Worst:
 
 
 def worst_rows(question: Question, examples: Examples, split: str, most: int, context: Context) -> Worst:
-    """Searches a whole split; rows of no weight are left out."""
+    """Find the worst rows of a split. Rows without weight are ignored."""
     elements = [(*group, examples.rows(split)) for group in row_groups(examples, split)]
     progress = context.work_dir / "worst"
     accumulate = functools.partial(_of_group, question=question, most=most, progress=progress)
-    with watched(progress, "worst rows, part", len(elements), context.report):
+    with report_progress(progress, "worst rows, part", len(elements), context.report):
         return fold(elements, accumulate, Worst.merge, context) or Worst(most)
 
 
 def _of_group(element: tuple[str, int, int, int, int], question: Question, most: int, progress: Any) -> Worst:
-    shard, group, first, rows, of = element
-    begun(progress, f"rows {first:,} to {first + rows:,} of {of:,}")
+    shard, group, first, rows, total = element
+    record_start(progress, f"rows {first:,} to {first + rows:,} of {total:,}")
     subject, worst = opened(question), Worst(most)
     with pq.ParquetFile(shard) as file:
         for batch in file.iter_batches(subject.rows_at_once, row_groups=[group], columns=subject.columns):

@@ -1,1 +1,1 @@
-"""The metrics, a family a file: those that are computed of the same sums, counts or states."""
+"""Metrics, one family per file: those computed from the same sums, counts or states."""

@@ -1,38 +1,40 @@
-"""What a metric is: something that adds up over rows, and what is computed of it.
+"""Base classes of metrics, for writing your own. Public as `kl.metrics`.
 
-There are three kinds, by what has to be kept of the rows until all have been seen:
+A metric has two parts: something that adds up over rows, and a function from that total to the metric's value.
+Choose the base class by what has to be kept until all rows have been seen:
 
-- `SumMetrics`: sums of some numbers a row. Loss, accuracy, errors, words and their matches.
-- `CellMetrics`: how many rows fall into each of many cells. Confusion matrices; scores by label.
-- `StateMetrics`: anything else that merges, and that tells its own intervals.
+- `SumMetrics`: sums of a few numbers per row. For losses, accuracies, errors and word counts.
+- `CellMetrics`: the number of rows in each of many cells. For confusion matrices and curves over scores.
+- `StateMetrics`: any other state that can be merged. It computes its own intervals.
 
-None of them weighs, slices or resamples: `kerasline.components.evaluator.measuring` does so for all alike.
+A metric does not handle sample weights, slices or resampling: the Evaluator applies them in the same way to all
+metrics.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Optional, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from kerasline.components.evaluator.estimates import Estimate
+from kerasline.components.metrics.estimates import Estimate
 
-# Whether more is better, less is, or neither.
-Direction = Optional[Literal["up", "down"]]
+Direction = Literal["up", "down"] | None
+"""Whether higher (`"up"`) or lower (`"down"`) values are better, or neither (None)."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of predictions, as a metric takes them.
+    """A batch of labels and predictions, the input of a metric.
 
     Attributes:
-        label: what is true, (rows, ...); texts and lists as arrays of objects.
-        prediction: what the model says, (rows, ...); of a classifier probabilities.
-        weight: float64 (rows,); None where all count the same.
-        number: int64 (rows,): tells each row of the split from all others.
+        label: the true values, (rows, ...). Texts and lists are object arrays.
+        prediction: the model's output, (rows, ...). For a classifier, probabilities.
+        weight: sample weights, float64 (rows,), or None if all rows count equally.
+        number: int64 (rows,), a unique number of each row in its split.
         columns: further columns by name, such as the query of a ranking.
     """
 
@@ -45,136 +47,217 @@ class Rows:
     def __len__(self) -> int:
         return len(self.number)
 
-    def taken(self, places: np.ndarray) -> Rows:
-        """The rows at these places, int64 (n,) or bool (rows,)."""
-        mask = pa.array(np.arange(len(self))[places]) if self.columns else None
+    def take(self, indices: np.ndarray) -> Rows:
+        """Return the rows at these indices, int64 (n,), or of this mask, bool (rows,)."""
+        taken = pa.array(np.arange(len(self))[indices]) if self.columns else None
         return Rows(
-            self.label[places],
-            self.prediction[places],
-            None if self.weight is None else self.weight[places],
-            self.number[places],
-            {name: column.take(mask) for name, column in self.columns.items()},
+            self.label[indices],
+            self.prediction[indices],
+            None if self.weight is None else self.weight[indices],
+            self.number[indices],
+            {name: column.take(taken) for name, column in self.columns.items()},
         )
 
 
 class Metrics:
-    """Base of all kinds.
+    """Base class of `SumMetrics`, `CellMetrics` and `StateMetrics`: a family of metrics computed together.
 
     Attributes:
-        directions: the metrics' names, the main ones first, and whether more of each is better.
+        directions: maps the name of each metric, the main ones first, to whether higher values are better.
     """
 
     directions: Mapping[str, Direction]
 
     @property
     def key(self) -> str:
-        """Tells the family from the others of one output."""
+        """A name of the family, unique among those of one output. Defaults to the name of the class."""
         return type(self).__name__
 
 
 class SumMetrics(Metrics):
-    """Metrics that are functions of sums over units: rows, or groups of rows such as queries.
+    """Metrics that are functions of sums over units. A unit is a row, or a group of rows such as a query.
+
+    Override `directions`, `sums` and `values`.
 
     Attributes:
-        shares: metrics that are one column of sums divided by another, a count of successes by one of
-            trials: without weights their intervals are Wilson's.
+        proportions: maps the name of a metric that is a proportion, number of successes by number of trials, to
+            the indices of these two columns of `sums`. Without sample weights it gets a Wilson interval.
+
+    Example:
+
+    >>> class Bias(SumMetrics):
+    ...     directions = {"mean_error": None, "overestimated": None}
+    ...     proportions = {"overestimated": (2, 0)}
+    ...
+    ...     def sums(self, rows):
+    ...         error = rows.prediction - rows.label
+    ...         return np.stack([np.ones(len(rows)), error, error > 0], axis=1)
+    ...
+    ...     def values(self, sums):
+    ...         count = sums[..., 0]
+    ...         return {"mean_error": divided(sums[..., 1], count), "overestimated": divided(sums[..., 2], count)}
+    >>> rows = Rows(np.array([1.0, 2.0]), np.array([1.5, 1.0]), None, np.arange(2))
+    >>> values = Bias().values(Bias().sums(rows).sum(axis=0))
+    >>> {name: float(value) for name, value in values.items()}
+    {'mean_error': -0.25, 'overestimated': 0.5}
     """
 
-    shares: Mapping[str, tuple[int, int]] = {}
+    proportions: Mapping[str, tuple[int, int]] = {}
 
     def sums(self, rows: Rows) -> np.ndarray:
-        """What is added up, without weights: float64 (units, k). The first column is 1 for each."""
+        """Return the unweighted terms of the sums.
+
+        Returns:
+            float64 (units, k). The first column is 1 for each unit.
+        """
         raise NotImplementedError
 
-    def places(self, rows: Rows) -> np.ndarray | None:
-        """The row that stands for each unit, with its slice, weight and number: int64 (units,); None
-        where units are rows."""
+    def unit_rows(self, rows: Rows) -> np.ndarray | None:
+        """Return the index of the row that gives each unit its slice, weight and number.
+
+        Returns:
+            int64 (units,), or None if the units are the rows themselves.
+        """
         return None
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """The metrics of weighted sums.
+        """Compute the metrics from weighted sums.
 
         Args:
             sums: float64 (..., k).
 
         Returns:
-            By name, float64 (...); NaN where a metric has no value.
+            Maps each name to float64 (...), NaN where the metric is undefined.
         """
         raise NotImplementedError
 
 
 class CellMetrics(Metrics):
-    """Metrics that are functions of how many rows are in each cell; a cell is a whole number.
+    """Metrics that are functions of the number of rows in each cell. A cell is identified by an integer.
 
-    `most_exact`: beyond so many cells in a slice, `coarse` makes fewer of them, level by level up to `levels`.
+    Override `directions`, `cells` and `values`.
+
+    Attributes:
+        max_exact_cells: with more cells than this in a slice, `coarsen` merges cells, level by level.
+        coarsening_levels: the last level passed to `coarsen`. Defaults to 0, which never merges cells.
+
+    Example:
+
+    >>> class Agreement(CellMetrics):
+    ...     directions = {"agreement": "up"}
+    ...
+    ...     def cells(self, rows):
+    ...         return 10 * rows.label + rows.prediction
+    ...
+    ...     def values(self, cells, counts):
+    ...         agree = cells // 10 == cells % 10
+    ...         return {"agreement": divided(counts[..., agree].sum(axis=-1), counts.sum(axis=-1))}
+    >>> rows = Rows(np.array([0, 1, 2, 2]), np.array([0, 1, 1, 2]), None, np.arange(4))
+    >>> cells, counts = np.unique(Agreement().cells(rows), return_counts=True)
+    >>> float(Agreement().values(cells, counts)["agreement"])
+    0.75
     """
 
-    most_exact: int = 1 << 62
-    levels: int = 0
+    max_exact_cells: int = 1 << 62
+    coarsening_levels: int = 0
 
     def cells(self, rows: Rows) -> np.ndarray:
-        """The cell or cells of each row: int64 (rows,) or (rows, m)."""
+        """Return the cell, int64 (rows,), or the cells, int64 (rows, m), of each row."""
         raise NotImplementedError
 
     def values(self, cells: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
-        """The metrics of weighted counts.
+        """Compute the metrics from weighted counts.
 
         Args:
             cells: int64 (n,), ascending.
             counts: float64 (..., n).
 
         Returns:
-            By name, float64 (...); NaN where a metric has no value.
+            Maps each name to float64 (...), NaN where the metric is undefined.
         """
         raise NotImplementedError
 
-    def shares(self, cells: np.ndarray, counts: np.ndarray) -> dict[str, tuple[float, float]]:
-        """Metrics that are successes by trials, both as numbers of rows; for Wilson's intervals."""
+    def proportions(self, cells: np.ndarray, counts: np.ndarray) -> dict[str, tuple[float, float]]:
+        """Return successes and trials, in rows, of metrics that are proportions. They get Wilson intervals."""
         return {}
 
-    def coarse(self, cells: np.ndarray, level: int) -> np.ndarray:
-        """The cells that stand for these where there are too many: int64, of the shape of `cells`.
+    def coarsen(self, cells: np.ndarray, level: int) -> np.ndarray:
+        """Map cells to fewer cells, if a slice has too many.
 
-        The higher the level, the fewer. What a level gives, that level gives back; and of what a lower
-        one gave, a level makes what it makes of the cells themselves.
+        A higher level maps to fewer cells. It must hold that `coarsen(coarsen(c, i), j) == coarsen(c, j)` for i <= j.
+
+        Returns:
+            int64, of the shape of `cells`.
         """
         return cells
 
-    def few(self, cells: np.ndarray, counts: np.ndarray, most: int) -> np.ndarray:
-        """Not many more than `most` cells that stand for all, by which spreads are told.
+    def resampling_cells(self, cells: np.ndarray, counts: np.ndarray, most: int) -> np.ndarray:
+        """Map cells to not many more than `most` cells, for estimating the spread by resampling.
 
         Args:
             cells: int64 (n,), ascending.
             counts: float64 (n,), weighted.
+            most: the target number of cells.
 
         Returns:
-            int64 (n,): for each cell the one that stands for it.
+            int64 (n,), the representative of each cell.
         """
         return cells
 
 
 class State(Protocol):
-    """What `StateMetrics` keep of rows."""
+    """The state that a `StateMetrics` accumulates."""
 
-    def add(self, rows: Rows) -> None: ...
+    def add(self, rows: Rows) -> None:
+        """Add a batch of rows."""
 
     def merge(self, other: Any) -> None:
-        """Takes in what another worker kept."""
+        """Add the state of another worker."""
 
 
 class StateMetrics(Metrics):
-    """Metrics of a state that merges in any order."""
+    """Metrics of a state that can be merged in any order. Override `directions`, `new_state` and `estimates`.
+
+    Example:
+
+    >>> class Largest:
+    ...     value = -np.inf
+    ...
+    ...     def add(self, rows):
+    ...         self.value = max(self.value, float(np.max(rows.prediction, initial=-np.inf)))
+    ...
+    ...     def merge(self, other):
+    ...         self.value = max(self.value, other.value)
+    >>> class LargestPrediction(StateMetrics):
+    ...     directions = {"largest_prediction": None}
+    ...
+    ...     def new_state(self):
+    ...         return Largest()
+    ...
+    ...     def estimates(self, state, seed):
+    ...         return {"largest_prediction": Estimate(state.value)}
+    >>> state = LargestPrediction().new_state()
+    >>> state.add(Rows(np.zeros(2), np.array([0.25, 0.75]), None, np.arange(2)))
+    >>> LargestPrediction().estimates(state, seed=0)["largest_prediction"].value
+    0.75
+    """
 
     def new_state(self) -> State:
+        """Return an empty state."""
         raise NotImplementedError
 
-    def estimates(self, state: State, seed: int) -> dict[str, Estimate]:
-        """The metrics by name, each with what its interval is told by."""
+    def estimates(self, state: Any, seed: int) -> dict[str, Estimate]:
+        """Compute each metric by name, with the source of its interval.
+
+        Args:
+            state: a state from `new_state`, with all rows added.
+            seed: seed for resampling.
+        """
         raise NotImplementedError
 
 
 def divided(numerator: Any, denominator: Any) -> np.ndarray:
-    """numerator / denominator, float64; NaN where the denominator is 0."""
+    """Return numerator / denominator as float64, NaN where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
     result = np.full(numerator.shape, np.nan)
     np.divide(numerator, denominator, out=result, where=denominator != 0)

@@ -1,4 +1,4 @@
-"""Yes or no: metrics of a probability and a label that is 0 or 1."""
+"""Metrics of binary classification: a probability and a label that is 0 or 1."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import numpy as np
 
 from kerasline.components.metrics.base import CellMetrics, Direction, Rows, SumMetrics, divided
 
-# Probabilities are kept this far from 0 and 1 where a logarithm is taken: float32's epsilon, as Keras's and
-# scikit-learn's losses do.
+# Distance that probabilities keep from 0 and 1 before a logarithm: float32's epsilon, as in Keras and scikit-learn.
 EPSILON = float(np.finfo(np.float32).eps)
-# With more different scores than these in a slice, scores are rounded, no more than is needed.
+# With more distinct scores than this in a slice, scores are rounded.
 MOST_EXACT_SCORES = 1 << 14
-# Scores nearer to 0 than this count as 0: float32 has next to none of them.
+# Scores below this count as 0. float32 has almost none of them.
 LEAST_SCORE = 2.0**-127
 CALIBRATION_BINS = 10
 MOST_POINTS = 200
 
 
 class BinaryLosses(SumMetrics):
-    """Log loss and Brier score (Brier, Monthly Weather Review 78, 1950), and the means of both sides."""
+    """Log loss and Brier score (Brier, Monthly Weather Review 78, 1950), and the means of prediction and label."""
 
     directions: Mapping[str, Direction] = {
         "log_loss": "down",
@@ -29,7 +28,7 @@ class BinaryLosses(SumMetrics):
         "mean_prediction": None,
         "mean_label": None,
     }
-    shares = {"mean_label": (4, 0)}
+    proportions = {"mean_label": (4, 0)}
 
     def sums(self, rows: Rows) -> np.ndarray:
         y, p = rows.label.astype(np.float64), rows.prediction.astype(np.float64)
@@ -42,13 +41,13 @@ class BinaryLosses(SumMetrics):
 
 
 class BinaryThresholds(CellMetrics):
-    """Whatever follows from the four counts of right and wrong at a threshold.
+    """Metrics of the binary confusion matrix at a threshold.
 
-    A row is predicted positive where its probability is above the threshold, as Keras has it.
+    A row is predicted positive if its probability is above the threshold, as in Keras.
 
     Args:
-        thresholds: the first is that of the metrics; at all of them counts are told.
-        beta: of F-beta: recall counts beta times as much as precision (van Rijsbergen, 1979).
+        thresholds: the metrics use the first one. `table` returns the counts at all of them.
+        beta: weight of recall relative to precision in F-beta (van Rijsbergen, 1979).
     """
 
     directions: Mapping[str, Direction] = {
@@ -81,7 +80,7 @@ class BinaryThresholds(CellMetrics):
         found = {
             "accuracy": divided(tp + tn, tp + fp + tn + fn),
             "balanced_accuracy": (recall + specificity) / 2,
-            # Of nothing that was predicted, or that is true, nothing was found: 0, as scikit-learn has it.
+            # 0 if no row is predicted positive, as in scikit-learn.
             "precision": _zero_where(divided(tp, tp + fp), tp + fp, tp + fn + tn),
             "recall": recall,
             "specificity": specificity,
@@ -91,7 +90,7 @@ class BinaryThresholds(CellMetrics):
         }
         return found if self._beta == 1 else {**found, f"f{self._beta:g}": _f(tp, fp, fn, self._beta)}
 
-    def shares(self, cells: np.ndarray, counts: np.ndarray) -> dict[str, tuple[float, float]]:
+    def proportions(self, cells: np.ndarray, counts: np.ndarray) -> dict[str, tuple[float, float]]:
         tp, fp, tn, fn = (float(part) for part in self._four(cells, counts, self._first))
         rows = tp + fp + tn + fn
         return {
@@ -104,7 +103,7 @@ class BinaryThresholds(CellMetrics):
         }
 
     def table(self, cells: np.ndarray, counts: np.ndarray) -> list[dict[str, float]]:
-        """The four counts at each threshold, of counts (n,)."""
+        """Return the four counts at each threshold, from counts (n,)."""
         names = ("true_positives", "false_positives", "true_negatives", "false_negatives")
         return [
             {"threshold": float(t), **dict(zip(names, map(float, self._four(cells, counts, t))))}
@@ -112,32 +111,33 @@ class BinaryThresholds(CellMetrics):
         ]
 
     def pairs(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The true and the predicted class of each cell, 0 or 1, int64 (n,)."""
+        """Return the true and the predicted class of each cell, 0 or 1, int64 (n,)."""
         return cells % 2, (cells // 2 > np.searchsorted(self._thresholds, self._first)).astype(np.int64)
 
     def _four(self, cells: np.ndarray, counts: np.ndarray, threshold: float) -> tuple[np.ndarray, ...]:
         above = cells // 2 > np.searchsorted(self._thresholds, threshold)
         positive = cells % 2 == 1
-        wanted = (above & positive, above & ~positive, ~above & ~positive, ~above & positive)
-        return tuple(counts @ mask.astype(np.float64) for mask in wanted)
+        masks = (above & positive, above & ~positive, ~above & ~positive, ~above & positive)
+        return tuple(counts @ mask.astype(np.float64) for mask in masks)
 
 
 class BinaryScores(CellMetrics):
-    """What follows from the order of the scores: areas under curves; and how well they are calibrated.
+    """Areas under the ROC and precision-recall curves, and the calibration error.
 
-    - `roc_auc`: the chance that a positive row has the higher score, ties half (Hanley and McNeil, 1982).
-    - `pr_auc`: average precision, the sum of precision times the steps of recall, as scikit-learn has it.
-    - `calibration_error`: the mean distance of predicted and observed in bins of equal width, weighted by rows
+    - `roc_auc`: the probability that a positive row has a higher score than a negative one, ties counting half (Hanley
+      and McNeil, 1982).
+    - `pr_auc`: average precision, the sum of precision times the steps of recall, as in scikit-learn.
+    - `calibration_error`: the mean distance between predicted and observed in bins of equal width, weighted by rows
       (Naeini, Cooper and Hauskrecht, AAAI 2015).
 
-    Exact up to `MOST_EXACT_SCORES` different scores in a slice. With more, scores lose binary digits of their
-    distance to 0 or 1, whichever is nearer, until there are few enough: wherever the scores crowd, order is
-    lost among some ten thousandths of them at most.
+    Exact for up to `MOST_EXACT_SCORES` distinct scores in a slice. With more, scores lose binary digits of their
+    distance to 0 or 1, whichever is nearer, until there are few enough. The order is then lost only among groups of
+    about one ten-thousandth of the scores.
     """
 
     directions: Mapping[str, Direction] = {"roc_auc": "up", "pr_auc": "up", "calibration_error": "down"}
-    most_exact = 2 * MOST_EXACT_SCORES
-    levels = 52
+    max_exact_cells = 2 * MOST_EXACT_SCORES
+    coarsening_levels = 52
 
     def cells(self, rows: Rows) -> np.ndarray:
         return score_keys(rows.prediction) << 1 | rows.label
@@ -150,22 +150,22 @@ class BinaryScores(CellMetrics):
             "calibration_error": _calibration_error(scores, positive, negative),
         }
 
-    def coarse(self, cells: np.ndarray, level: int) -> np.ndarray:
+    def coarsen(self, cells: np.ndarray, level: int) -> np.ndarray:
         return rounded_keys(cells >> 1, level) << 1 | cells & 1
 
-    def few(self, cells: np.ndarray, counts: np.ndarray, most: int) -> np.ndarray:
-        # Of as many rows each, both labels weighing alike: where positive rows are rare, they count.
+    def resampling_cells(self, cells: np.ndarray, counts: np.ndarray, most: int) -> np.ndarray:
+        # Equal parts of the rows, with equal weight of both labels, so that rare positive rows count.
         share = np.zeros(len(cells))
         for side in (0, 1):
             mine = counts * (cells & 1 == side)
             share += np.cumsum(mine) / max(mine.sum(), EPSILON) / 2
         part = np.minimum((share * (most // 2)).astype(np.int64), most // 2 - 1)
         _, keys = np.unique(cells >> 1, return_inverse=True)
-        part = part[np.searchsorted(keys, keys)]  # rows of one score stay together
+        part = part[np.searchsorted(keys, keys)]  # Keep rows of equal scores together.
         return cells[np.searchsorted(part, part)] >> 1 << 1 | cells & 1
 
     def curves(self, cells: np.ndarray, counts: np.ndarray) -> dict[str, dict[str, list[float]]]:
-        """The points of the ROC, precision-recall and calibration curves, of counts (n,)."""
+        """Return the points of the ROC, precision-recall and calibration curves, from counts (n,)."""
         scores, positive, negative = self._by_score(cells, counts)
         true, false = (np.append(0, np.cumsum(side[::-1])) for side in (positive, negative))
         found = {"calibration": _calibration(scores, positive, negative)}
@@ -176,7 +176,7 @@ class BinaryScores(CellMetrics):
         return found
 
     def _by_score(self, cells: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The different scores, ascending (m,), and the counts of both labels at each (..., m)."""
+        """Return the distinct scores, ascending (m,), and the counts of both labels at each (..., m)."""
         if not len(cells):
             return np.empty(0), *(np.zeros((*counts.shape[:-1], 0)) for _ in range(2))
         keys, label = cells >> 1, cells & 1
@@ -186,10 +186,10 @@ class BinaryScores(CellMetrics):
 
 
 def score_keys(scores: np.ndarray) -> np.ndarray:
-    """Scores in [0, 1] as whole numbers in the same order, int64, from 0 to `_LAST`.
+    """Map scores in [0, 1] to integers in the same order, int64, from 0 to `_LAST`.
 
-    Up to one half they are the bits of the score, beyond it those of 1 - score counted from the end: both
-    ends are told apart as finely as floating point does it near 0.
+    Up to one half, they are the bits of the score; above, those of 1 - score counted from the end. Both ends have the
+    resolution that floating point has near 0.
     """
     scores = np.clip(np.ascontiguousarray(scores, np.float64), 0, 1)
     bits = np.maximum(_bits(np.minimum(scores, 1 - scores)) - _FIRST, 0)
@@ -197,21 +197,21 @@ def score_keys(scores: np.ndarray) -> np.ndarray:
 
 
 def scores_of(keys: np.ndarray) -> np.ndarray:
-    """The scores of `score_keys`, float64."""
+    """Return the scores of keys from `score_keys`, float64."""
     near = np.minimum(keys, _LAST - keys)
     scores = np.where(near > 0, (near + _FIRST).view(np.float64), 0.0)
     return np.where(keys <= _LAST // 2, scores, 1 - scores)
 
 
 def rounded_keys(keys: np.ndarray, digits: int) -> np.ndarray:
-    """Of `score_keys` the middle of those that differ in the last binary digits only; 0 and 1 stay."""
+    """Round keys from `score_keys` to the middle of those with the same leading digits. 0 and 1 are unchanged."""
     if not digits:
         return keys
     return np.where((keys > 0) & (keys < _LAST), keys >> digits << digits | 1 << digits - 1, keys)
 
 
 def _bits(scores: np.ndarray) -> np.ndarray:
-    """Those of numbers that are not negative are in the order of the numbers."""
+    """Return the bits of non-negative numbers, which have the order of the numbers."""
     return (scores + 0.0).view(np.int64)  # -0.0 becomes 0.0
 
 
@@ -220,7 +220,7 @@ _LAST = 2 * (int(_bits(np.array(0.5))) - _FIRST)
 
 
 def _zero_where(values: np.ndarray, denominator: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """0 instead of NaN where the denominator alone is 0."""
+    """Return 0 instead of NaN where only the denominator is 0."""
     return np.where((denominator == 0) & (others > 0), 0.0, values)
 
 
@@ -258,7 +258,7 @@ def _calibration(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray)
 
 
 def _binned(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Rows, positive ones and the sum of scores in each bin (..., bins)."""
+    """Return the number of rows, of positive rows, and the sum of scores of each bin (..., bins)."""
     place = np.minimum((scores * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
     inside = (place[:, np.newaxis] == np.arange(CALIBRATION_BINS)).astype(np.float64)
     both = positive + negative
@@ -266,17 +266,17 @@ def _binned(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> t
 
 
 def _points(x: np.ndarray, y: np.ndarray) -> dict[str, list[float]]:
-    """A curve in no more points than a picture needs."""
+    """Reduce a curve to at most `MOST_POINTS` points, evenly spaced along it."""
     if len(x) > MOST_POINTS:
-        wanted = np.linspace(0, 1, MOST_POINTS)
+        targets = np.linspace(0, 1, MOST_POINTS)
         spread = np.append(0, np.cumsum(np.hypot(np.diff(x), np.diff(y))))
-        place = np.unique(np.searchsorted(spread / spread[-1], wanted).clip(0, len(x) - 1))
+        place = np.unique(np.searchsorted(spread / spread[-1], targets).clip(0, len(x) - 1))
         x, y = x[place], y[place]
     return {"x": x.tolist(), "y": y.tolist()}
 
 
 def checked_probabilities(values: Any, name: str) -> None:
-    """Raises a DataError where scores that should be probabilities are not."""
+    """Raise a DataError if scores are not probabilities."""
     from kerasline.components.core.errors import DataError
 
     if not np.size(values):

@@ -1,4 +1,4 @@
-"""Objects found in images: average precision and recall as COCO defines them."""
+"""Metrics of object detection: average precision and recall as defined by COCO."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kerasline.components.core.errors import DataError, ParameterError, nearest
-from kerasline.components.data.unify import is_list
-from kerasline.components.evaluator.estimates import Estimate
-from kerasline.components.metrics.average_precision import precision_and_recall
+from kerasline.components.data.arrow_types import is_list
 from kerasline.components.metrics.base import Direction, Rows, StateMetrics
-from kerasline.components.metrics.box_matching import Matches, Objects, matched
+from kerasline.components.metrics.coco import Matches, Objects, matched, precision_and_recall
+from kerasline.components.metrics.estimates import Estimate
 
 # The names of the columns by what they hold; `OPTIONAL` ones may be missing.
 COLUMNS: Mapping[str, str] = MappingProxyType(
@@ -31,12 +30,12 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
 )
 TRUE, PREDICTED = tuple(COLUMNS)[:4], tuple(COLUMNS)[4:]
 OPTIONAL = ("crowd", "area")
-# Numbers at once when replicates are drawn: 32 MB.
+# Most numbers in memory when replicates are drawn: 32 MB.
 MOST_NUMBERS = 1 << 22
 
 
 class DetectionMetrics(StateMetrics):
-    """Mean average precision and recall of boxes, exactly as pycocotools' COCOeval tells them.
+    """Mean average precision and recall of boxes, exactly as in pycocotools' COCOeval.
 
     In each image and class the detections, the highest score first, take the free true box that they overlap
     most, if by the threshold (intersection over union; of a crowd, the share of the detection in it). Over all
@@ -83,7 +82,7 @@ class DetectionMetrics(StateMetrics):
             if name not in COLUMNS:
                 raise ParameterError(f"columns: detections have no {name!r}; {nearest(name, COLUMNS)}")
         if boxes not in ("xyxy", "xywh"):
-            raise ParameterError(f"boxes={boxes!r}: boxes are told as 'xyxy' or 'xywh'")
+            raise ParameterError(f"boxes={boxes!r}: expected 'xyxy' or 'xywh'")
         self.columns, self.boxes, self.replicates = {**COLUMNS, **columns}, boxes, replicates
 
     def new_state(self) -> DetectionState:
@@ -155,7 +154,7 @@ class DetectionState:
             values.get("crowd", np.zeros(len(boxes))).astype(bool),
             values.get("scores", np.zeros(len(boxes))).astype(np.float64),
         )
-        return objects.taken(objects.kind >= 0)
+        return objects.take(objects.kind >= 0)
 
     def _column(self, rows: Rows, name: str) -> pa.Array | None:
         column = self._columns[name]

@@ -1,4 +1,4 @@
-"""Keras's own metrics, by slice and with intervals: their variables are sums, and so add up.
+"""Keras metrics by slice and with intervals. Their variables are sums, so they can be added.
 
 Every metric of Keras keeps sums (a mean's total and count, an AUC's counts at thresholds, a confusion
 matrix); they are added over batches, whichever worker had them. The interval is the delete-a-group
@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from kerasline.components.core.errors import UserCodeError, one_line
 from kerasline.components.data.hashing import mix
-from kerasline.components.evaluator.estimates import Estimate
+from kerasline.components.metrics.estimates import Estimate
 
 JACKKNIFE_GROUPS = 20
 _NONE = np.array([np.nan])
@@ -31,10 +31,10 @@ _NONE = np.array([np.nan])
 
 @dataclass(frozen=True)
 class KerasMetric:
-    """A metric by its configuration.
+    """A Keras metric, identified by its configuration.
 
     Attributes:
-        name: as it is called.
+        name: the name of the metric.
         config: of `keras.metrics.serialize`, as JSON.
     """
 
@@ -47,7 +47,7 @@ class KerasMetric:
 
 
 def distinct(metrics: Iterable[KerasMetric]) -> tuple[KerasMetric, ...]:
-    """Each metric once; others of the same name numbered, as Keras does it: `auc`, `auc_1`."""
+    """Return each metric once. Different metrics of the same name are numbered as in Keras: `auc`, `auc_1`."""
     found: dict[str, KerasMetric] = {}
     for metric in metrics:
         names = itertools.chain([metric.name], (f"{metric.name}_{number}" for number in itertools.count(1)))
@@ -63,7 +63,9 @@ class KerasStates:
         self._metric = metric
         # float64 (JACKKNIFE_GROUPS, 1 + numbers), by group: how many rows there are, and their sums
         self._sums: dict[int, np.ndarray] = {}
-        self._example: tuple[np.ndarray, ...] = ()  # a row, of which some metrics make their variables
+        self._example: tuple[
+            np.ndarray, ...
+        ] = ()  # A row, from which some metrics derive the shapes of their variables.
 
     def add(
         self,
@@ -73,13 +75,13 @@ class KerasStates:
         numbers: np.ndarray,
         groups: Sequence[np.ndarray],
     ) -> None:
-        """Takes in rows.
+        """Add rows.
 
         Args:
-            label, prediction: as the model has them, (rows, ...).
+            label, prediction: labels and outputs of the model, (rows, ...).
             weight: float64 (rows,), or None.
-            numbers: int64 (rows,), which tell the rows apart.
-            groups: of each slicing the group of each row, int64 (rows,); -1 for none.
+            numbers: int64 (rows,), a unique number of each row.
+            groups: for each slicing, the group of each row, int64 (rows,); -1 for none.
         """
         if label.ndim == prediction.ndim - 1 and prediction.shape[-1] == 1:
             label = label[..., np.newaxis]
@@ -106,24 +108,24 @@ class KerasStates:
             self._sums[group] = self._sums[group] + sums if group in self._sums else sums
 
     def estimates(self, groups: int) -> list[Estimate]:
-        """The metric of each of the groups 0 to `groups`; NaN where one has no rows."""
+        """Return the metric of each group from 0 to `groups` - 1, NaN for a group without rows."""
         results = self._results()
         return [_jackknifed(results.get(group, _NONE)) for group in range(groups)]
 
     def changes(self, others: KerasStates, groups: int) -> list[Estimate]:
-        """The metric less that of other answers to the same rows, likewise."""
+        """Return the metric minus that of other predictions for the same rows."""
         ours, theirs = self._results(), others._results()
         return [_jackknifed(ours.get(group, _NONE) - theirs.get(group, _NONE)) for group in range(groups)]
 
     def _results(self) -> dict[int, np.ndarray]:
-        """By group the metric, and that without each jackknife group that has rows, float64 (1 + n,)."""
-        wanted, parts = [], {}
+        """Return, by group, the metric and its value without each non-empty jackknife group, float64 (1 + n,)."""
+        totals, parts = [], {}
         for group, sums in self._sums.items():
             filled = np.flatnonzero(sums[:, 0])
             total = sums.sum(axis=0)
-            parts[group] = slice(len(wanted), len(wanted) + 1 + len(filled))
-            wanted += [total, *(total - sums[one] for one in filled)]
-        results = self._functions.results(np.array(wanted)[:, 1:]) if wanted else np.empty(0)
+            parts[group] = slice(len(totals), len(totals) + 1 + len(filled))
+            totals += [total, *(total - sums[one] for one in filled)]
+        results = self._functions.results(np.array(totals)[:, 1:]) if totals else np.empty(0)
         return {group: results[part] for group, part in parts.items()}
 
     @property
@@ -134,7 +136,7 @@ class KerasStates:
 
 
 def _jackknifed(results: np.ndarray) -> Estimate:
-    """The estimate, of the value and those without each group."""
+    """Return the jackknife estimate, from the value and those without each group."""
     value, without = float(results[0]), results[1:]
     n = len(without)
     if n < 2:
@@ -149,7 +151,7 @@ def _functions(metric: KerasMetric) -> _Functions:
 
 
 class _Functions:
-    """A metric's two functions, each one call of TensorFlow for however many groups of rows."""
+    """The update and the result of a metric, each one TensorFlow call for any number of groups."""
 
     def __init__(self, metric: KerasMetric) -> None:
         self._name = metric.name
@@ -158,29 +160,29 @@ class _Functions:
 
     def build(self, example: tuple[np.ndarray, ...]) -> None:
         if not self._built:
-            with self._told():
+            with self._user_errors():
                 self._metric.update_state(*map(tf.constant, example))
             self._metric.reset_state()
             self._zero = [tf.constant(variable.numpy()) for variable in self._metric.variables]
             self._built = True
 
     def sums(self, rows: Sequence[np.ndarray], starts: np.ndarray) -> np.ndarray:
-        """The variables after each run of rows alone, float64 (runs, numbers).
+        """Return the variables after each run of rows, float64 (runs, numbers).
 
         Args:
             rows: labels, predictions and, if there are any, weights, (rows, ...).
             starts: of the runs, int64 (runs,).
         """
         spans = np.stack([starts, np.append(starts[1:], len(rows[0]))], 1)
-        with self._told():
-            given = [tf.constant(array) for array in rows], tf.constant(spans)
-            if not self._is_traced:  # for any number of rows, else it would be traced for the first number and again
-                self._sums.get_concrete_function(*tf.nest.map_structure(_of_any_length, given))
+        with self._user_errors():
+            tensors = [tf.constant(array) for array in rows], tf.constant(spans)
+            if not self._is_traced:  # Trace once for any number of rows.
+                self._sums.get_concrete_function(*tf.nest.map_structure(_of_any_length, tensors))
                 self._is_traced = True
-            return self._sums(*given).numpy()
+            return self._sums(*tensors).numpy()
 
     def results(self, sums: np.ndarray) -> np.ndarray:
-        """The metric of each state, float64 (states,); of several numbers their mean."""
+        """Return the metric of each state, float64 (states,). A result of several numbers is averaged."""
         return self._results(tf.constant(sums)).numpy()
 
     @functools.cached_property
@@ -212,7 +214,7 @@ class _Functions:
         return results
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _user_errors(self) -> Iterator[None]:
         try:
             yield
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:

@@ -1,4 +1,4 @@
-"""One class of several: metrics of a probability for each class and the number of the true one."""
+"""Metrics of multi-class classification: a probability per class and the index of the true class."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from kerasline.components.evaluator.estimates import wilson
 from kerasline.components.metrics.base import CellMetrics, Direction, Rows, SumMetrics, divided
 from kerasline.components.metrics.binary import EPSILON, BinaryScores, score_keys
+from kerasline.components.metrics.estimates import wilson
 
 
 class MultiClassLosses(SumMetrics):
-    """Log loss, Brier score over all classes, and how often the true class is among the k most likely.
+    """Log loss, Brier score over all classes, and top-k accuracy.
 
-    Equally likely classes are ranked against the model: the true one is the last of them.
+    The true class ranks last among classes of equal probability.
 
     Args:
         top: the k of top-k accuracy.
@@ -24,11 +24,11 @@ class MultiClassLosses(SumMetrics):
     def __init__(self, top: int = 5) -> None:
         self._top = top
         self.directions: Mapping[str, Direction] = {f"top_{top}_accuracy": "up", "log_loss": "down", "brier": "down"}
-        self.shares = {f"top_{top}_accuracy": (1, 0)}
+        self.proportions = {f"top_{top}_accuracy": (1, 0)}
 
     def sums(self, rows: Rows) -> np.ndarray:
         p, each = rows.prediction.astype(np.float64), np.arange(len(rows))
-        p = p / np.maximum(p.sum(axis=1, keepdims=True), EPSILON)  # float32's rounding undone
+        p = p / np.maximum(p.sum(axis=1, keepdims=True), EPSILON)  # Correct the rounding of float32.
         true = p[each, rows.label]
         found = (p >= true[:, np.newaxis]).sum(axis=1) <= self._top
         loss = -np.log(np.clip(true, EPSILON, 1))
@@ -40,13 +40,13 @@ class MultiClassLosses(SumMetrics):
 
 
 class Confusion(CellMetrics):
-    """What follows from how many rows of each class were taken for each: a cell is a pair of classes.
+    """Metrics of the confusion matrix. A cell is a pair of true and predicted class.
 
-    Macro means count each class that is true or predicted somewhere once, weighted ones by its rows; a
-    class without a right answer has 0, as in scikit-learn.
+    Macro averages count each class that occurs as label or prediction once; weighted averages weight it by its rows.
+    A class without a correct prediction has 0, as in scikit-learn.
 
     Args:
-        classes: how many there are.
+        classes: number of classes.
     """
 
     directions: Mapping[str, Direction] = {
@@ -79,20 +79,20 @@ class Confusion(CellMetrics):
         for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
             found[f"macro_{name}"] = _mean(values, seen)
             found[f"weighted_{name}"] = divided((values * true).sum(axis=-1), rows)
-            found[f"micro_{name}"] = accuracy  # each row is predicted once
+            found[f"micro_{name}"] = accuracy  # Each row has one prediction.
         return found
 
-    def shares(self, cells: np.ndarray, counts: np.ndarray) -> dict[str, tuple[float, float]]:
+    def proportions(self, cells: np.ndarray, counts: np.ndarray) -> dict[str, tuple[float, float]]:
         right = float(counts[cells // self.classes == cells % self.classes].sum())
         names = ("accuracy", "micro_precision", "micro_recall", "micro_f1", "weighted_recall")
         return dict.fromkeys(names, (right, float(counts.sum())))
 
     def pairs(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The true and the predicted class of each cell, int64 (n,)."""
+        """Return the true and the predicted class of each cell, int64 (n,)."""
         return cells // self.classes, cells % self.classes
 
     def matrix(self, cells: np.ndarray, counts: np.ndarray) -> list[list[float]]:
-        """Rows by true and predicted class, of counts (n,)."""
+        """Return the number of rows by true and predicted class, from counts (n,)."""
         table = np.zeros(self.classes * self.classes)
         table[cells] = counts
         return table.reshape(self.classes, self.classes).tolist()
@@ -100,8 +100,7 @@ class Confusion(CellMetrics):
     def per_class(
         self, cells: np.ndarray, counts: np.ndarray, weighted: bool, confidence: float
     ) -> list[dict[str, Any]]:
-        """Precision, recall and F1 of each class by its number, of counts (n,); intervals where rows
-        have no weight."""
+        """Return precision, recall and F1 of each class, from counts (n,). Unweighted rows give intervals."""
         right, predicted, true = self._sides(cells, counts)
         found = []
         for k in range(self.classes):
@@ -126,7 +125,7 @@ class Confusion(CellMetrics):
         return found
 
     def _sides(self, cells: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Of each class the rows taken for it rightly, taken for it, and truly of it (..., classes)."""
+        """Return the true positives, predicted rows and true rows of each class (..., classes)."""
         true, predicted = cells // self.classes, cells % self.classes
         shape = (*counts.shape[:-1], self.classes)
         sides = []
@@ -139,7 +138,7 @@ class Confusion(CellMetrics):
 
 
 class Confidence(BinaryScores):
-    """How well the probability of the most likely class tells how often it is right."""
+    """Calibration of the probability of the most likely class."""
 
     directions: Mapping[str, Direction] = {"calibration_error": "down"}
 

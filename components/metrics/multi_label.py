@@ -1,4 +1,4 @@
-"""Several labels a row, each of them there or not."""
+"""Metrics of multi-label classification."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ RATIOS = ("precision", "recall", "f1")
 class MultiLabelMetrics(SumMetrics):
     """Subset accuracy, Hamming loss, precision, recall and F1 over labels, and log loss.
 
-    - `subset_accuracy`: the share of rows all of whose labels are right.
-    - `hamming_loss`: the share of labels, over all rows, that are wrong.
+    - `subset_accuracy`: the proportion of rows whose labels are all correct.
+    - `hamming_loss`: the proportion of labels, over all rows, that are wrong.
     - precision = TP / (TP + FP), recall = TP / (TP + FN), F1 = 2 TP / (2 TP + FP + FN). `micro_...` of the counts
       of all labels together; `macro_...` the mean over labels; `weighted_...` that mean by the rows that have
       the label. A ratio of 0 to 0 counts as 0, as in scikit-learn with `zero_division=0`. (Tsoumakas, Katakis and
       Vlahavas, Mining Multi-label Data, 2010.)
-    - `log_loss`: the mean over rows and labels of -ln p, p the probability of what is true, kept `EPSILON` off
+    - `log_loss`: the mean over rows and labels of -ln p, p the probability of the true value, clipped to `EPSILON` from
       0 and 1.
 
-    The label is 0 or 1, (rows, labels), the prediction probabilities of the same shape. What is summed up takes
-    3 + 3 labels numbers a row.
+    The label is 0 or 1, (rows, labels), the prediction probabilities of the same shape. The sums take
+    3 + 3 * labels numbers per row.
 
     Args:
-        classes: how many labels there are.
+        classes: number of labels.
         threshold: a label is predicted where its probability is above this, as in Keras.
 
     Raises:
@@ -42,7 +42,7 @@ class MultiLabelMetrics(SumMetrics):
         **{f"{kind}_{name}": "up" for kind in ("micro", "macro", "weighted") for name in RATIOS},
         "log_loss": "down",
     }
-    shares = {"subset_accuracy": (1, 0)}
+    proportions = {"subset_accuracy": (1, 0)}
 
     def __init__(self, classes: int, *, threshold: float = 0.5) -> None:
         self.classes, self.threshold = classes, threshold
@@ -99,12 +99,12 @@ class MultiLabelMetrics(SumMetrics):
 
         Returns:
             By class and by `precision`, `recall`, `f1` and `rows`, float64 (...). A ratio of 0 to 0 is 0, so that
-            the macro average is the mean of what is told here.
+            the macro average is the mean of these values.
         """
         hits, predicted, true = _counts(sums)
-        told = {**_ratios(hits, predicted, true), "rows": true}
+        metrics = {**_ratios(hits, predicted, true), "rows": true}
         return {
-            str(one): {name: value[..., place] for name, value in told.items()} for place, one in enumerate(classes)
+            str(one): {name: value[..., place] for name, value in metrics.items()} for place, one in enumerate(classes)
         }
 
 

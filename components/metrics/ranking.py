@@ -1,4 +1,4 @@
-"""Rankings: how well scores order the rows of each query."""
+"""Ranking metrics: the order of scores within each query."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class RankingMetrics(SumMetrics):
     A query has the weight and the slice of that of its rows with the lowest number.
 
     Args:
-        query: the column that tells the query of each row.
-        at: ranks k at which NDCG is told besides the one of all rows.
+        query: name of the column with the query of each row.
+        at: ranks k at which NDCG is computed, in addition to NDCG of all rows.
         exponential: the gain is 2^relevance - 1 instead of the relevance (Burges et al., ICML 2005).
         relevant: the least relevance that counts as relevant for average precision and reciprocal rank.
 
@@ -49,7 +49,7 @@ class RankingMetrics(SumMetrics):
         relevant: float = 1.0,
     ):
         if not all(rank > 0 for rank in at):
-            raise ParameterError(f"at={list(at)}: NDCG is told at ranks of 1 and more")
+            raise ParameterError(f"at={list(at)}: expected ranks of 1 or more")
         self.query, self.at, self.exponential, self.relevant = query, tuple(at), exponential, relevant
         names = ["ndcg", *(f"ndcg_at_{rank}" for rank in at), "mean_average_precision", "mean_reciprocal_rank"]
         self.directions: dict[str, Direction] = dict.fromkeys(names, "up")
@@ -68,7 +68,7 @@ class RankingMetrics(SumMetrics):
         columns = [*ndcg, found.average_precision(relevant), found.reciprocal_rank(relevant)]
         return np.column_stack([np.ones(len(found.starts)), *columns])
 
-    def places(self, rows: Rows) -> np.ndarray:
+    def unit_rows(self, rows: Rows) -> np.ndarray:
         query = self._queries(rows)
         order = np.lexsort((rows.number, query))
         return order[_begins(query[order])]
@@ -146,7 +146,7 @@ class _Ranking:
 
 
 def _begins(values: np.ndarray) -> np.ndarray:
-    """Whether each value differs from the one before it."""
+    """Return whether each value differs from the previous one."""
     return np.append(True, values[1:] != values[:-1])[: len(values)]
 
 

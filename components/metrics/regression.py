@@ -1,4 +1,4 @@
-"""How far off numbers are."""
+"""Regression metrics."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 
 from kerasline.components.core.errors import DataError
 from kerasline.components.data.accumulators.quantiles import Quantiles
-from kerasline.components.evaluator.estimates import Estimate
 from kerasline.components.metrics.base import Direction, Rows, StateMetrics, SumMetrics, divided
+from kerasline.components.metrics.estimates import Estimate
 
-# As scikit-learn divides where a label is 0.
+# The divisor for a label of 0, as in scikit-learn.
 LEAST_DIVISOR = float(np.finfo(np.float64).eps)
 RESIDUAL_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 class RegressionErrors(SumMetrics):
-    """Errors of numbers; of several numbers a row, the mean over them, as scikit-learn has it.
+    """Regression errors. With several numbers per row, their mean, as in scikit-learn.
 
     With errors e = prediction - label: the means of e², |e|, e and |e| / |label|; the root of the first;
     R² = 1 - sum e² / sum (label - mean label)²; and, for a quantile q, the pinball loss
@@ -58,7 +58,7 @@ class RegressionErrors(SumMetrics):
         each = sums[..., 1:].reshape(*sums.shape[:-1], parts, -1)  # (..., part, number of the row)
         means = {name: divided(each[..., k, :], weight) for k, name in enumerate(self._means)}
         spread = each[..., -1, :] - divided(np.square(each[..., -2, :]), weight)
-        # A label that does not vary is no yardstick.
+        # R² is undefined for constant labels.
         r2 = np.where(spread > 1e-12 * np.abs(each[..., -1, :]), 1 - divided(each[..., 0, :], spread), np.nan)
         root = np.sqrt(means["mean_squared_error"])
         found = {"root_mean_squared_error": root, **means, "r2": r2}
@@ -69,7 +69,7 @@ class ResidualQuantiles(StateMetrics):
     """Quantiles of prediction - label, with intervals by order statistics.
 
     The number of rows below the quantile q is binomial, so the values at ranks n q ± z √(n q (1 - q)) enclose
-    it (Conover, Practical Nonparametric Statistics, 1999, 3.2). Rows count alike, whatever their weight.
+    it (Conover, Practical Nonparametric Statistics, 1999, 3.2). Sample weights are ignored.
     """
 
     directions: Mapping[str, Direction] = {f"residual_q{round(q * 100):02d}": None for q in RESIDUAL_QUANTILES}
@@ -115,7 +115,7 @@ class _Ends:
         self._state, self._q = state, q
 
     def __call__(self, confidence: float) -> tuple[float, float]:
-        # The numbers of a row are not independent of each other: they count as one.
+        # The numbers of a row are not independent, so they count as one.
         rows, q = self._state.rows, self._q
         reach = NormalDist().inv_cdf(1 - (1 - confidence) / 2) * np.sqrt(q * (1 - q) / rows)
         ends = np.clip([q - reach, q + reach + 1 / rows], 1 / rows, 1.0)

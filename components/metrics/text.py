@@ -1,4 +1,4 @@
-"""Texts against reference texts: translations, summaries, transcripts."""
+"""Metrics of texts against reference texts: translations, summaries, transcripts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DIRECTIONS: Mapping[str, Direction] = {
 
 
 class TextMetrics(SumMetrics):
-    """BLEU, chrF, ROUGE, word and character error rate, as the libraries of the field count them.
+    """BLEU, chrF, ROUGE, word and character error rate, computed by the established libraries.
 
     | metric | of | scale | more than one reference | source |
     |---|---|---|---|---|
@@ -41,9 +41,9 @@ class TextMetrics(SumMetrics):
     (None, or an empty list of references) is the empty text.
 
     Args:
-        metrics: which ones, the main one first.
+        metrics: names of the metrics, the main one first.
         tokenize: sacrebleu's tokenizer, for BLEU; `zh`, `ja-mecab`, `ko-mecab`, `char`, ...
-        lowercase: BLEU and chrF do not tell upper case from lower. ROUGE never does.
+        lowercase: BLEU and chrF ignore case. ROUGE always does.
         stem: ROUGE compares stems of English words (Porter).
 
     Raises:
@@ -155,7 +155,7 @@ class _Rouge:
     def counts(self, predictions: list[str], references: list[list[str]]) -> np.ndarray:
         library = _library("rouge_score.rouge_scorer", "rouge-score")
         scorer = library.RougeScorer([self.kind], use_stemmer=self.stem)
-        scores = [scorer.score_multi(true, told)[self.kind] for told, true in zip(predictions, references)]
+        scores = [scorer.score_multi(true, predicted)[self.kind] for predicted, true in zip(predictions, references)]
         return np.array([score.fmeasure for score in scores], np.float64)
 
     def value(self, counts: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -174,14 +174,14 @@ class _ErrorRate:
         align = jiwer.process_characters if self.characters else jiwer.process_words
         if not predictions:
             return np.zeros((0, 2))
-        pairs = [(told, one) for told, true in zip(predictions, references) for one in true]
-        aligned = align([one for _, one in pairs], [told for told, _ in pairs])
+        pairs = [(predicted, one) for predicted, true in zip(predictions, references) for one in true]
+        aligned = align([one for _, one in pairs], [predicted for predicted, _ in pairs])
         counts = np.array(
             [(_edits(steps), len(one)) for steps, one in zip(aligned.alignments, aligned.references)], np.float64
         )
         row = np.repeat(np.arange(len(predictions)), list(map(len, references)))
         rate = np.divide(counts[:, 0], np.maximum(counts[:, 1], 1))
-        best = np.lexsort((rate, row))  # of equal rates the first
+        best = np.lexsort((rate, row))  # The first among equal rates.
         return counts[best[np.searchsorted(row, np.arange(len(predictions)))]]
 
     def value(self, counts: np.ndarray, rows: np.ndarray) -> np.ndarray:

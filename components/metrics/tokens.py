@@ -1,4 +1,4 @@
-"""Sequences of tokens: how well the next ones, or each one's label, are told."""
+"""Metrics of sequences of tokens: next-token prediction or a label per token."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from kerasline.components.metrics.binary import EPSILON
 class TokenMetrics(SumMetrics):
     """Accuracy of tokens and of whole sequences, cross entropy and perplexity.
 
-    - `token_accuracy`: the share of tokens whose likeliest class is right; of equal ones the first counts.
-    - `sequence_accuracy`: the share of rows all of whose tokens are right; rows without tokens are left out.
+    - `token_accuracy`: the proportion of tokens whose most likely class is correct. The first wins ties.
+    - `sequence_accuracy`: the proportion of rows whose tokens are all correct. Rows without tokens are ignored.
     - `cross_entropy`: the mean over tokens of -ln p, p the probability of the right class, kept `EPSILON` off 0
       and 1.
     - `perplexity`: exp(cross_entropy) (Jelinek et al., Journal of the Acoustical Society of America 62, 1977).
@@ -24,8 +24,8 @@ class TokenMetrics(SumMetrics):
     padding to the longest prediction.
 
     Args:
-        ignore: the label of what is no token but padding. Labels below 0 never count: no class has such a
-            number, and it is what shorter lists are filled up with.
+        ignore: the label of padding. Negative labels are always ignored, and shorter lists are padded
+            with them.
 
     Raises:
         DataError: when computing: the shapes do not fit together, or a label is not among the classes.
@@ -38,7 +38,7 @@ class TokenMetrics(SumMetrics):
         "perplexity": "down",
     }
     # Tokens of a row are not independent of each other, rows are.
-    shares = {"sequence_accuracy": (4, 3)}
+    proportions = {"sequence_accuracy": (4, 3)}
 
     def __init__(self, ignore: int = -1):
         self.ignore = ignore

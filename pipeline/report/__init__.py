@@ -1,10 +1,11 @@
-"""One self-contained HTML file about a run, and its model card as Markdown.
+"""The report of a run: a self-contained HTML file, and a model card as Markdown.
 
-gather.py    from the metadata store and the artifact folders to values
-SECTION.py   one a section: from these values to what its template shows, or None
-card.py      the model card (Mitchell et al., 2019)
-compare.py   two runs side by side
-render.py    the templates, and the files written
+gather.py     collects the data of a run from the metadata store and the artifact folders
+evaluation.py reads the results of Evaluators
+SECTION.py    one per section: returns the context of its template, or None to omit the section
+card.py       the model card (Mitchell et al., 2019)
+compare.py    the comparison of two runs
+render.py     renders the templates and writes the files
 """
 
 from kerasline.pipeline.report.render import Written, write_report

@@ -1,6 +1,6 @@
-"""The model card: what is known filled in, what only a human can say taken from the docstring or left open.
+"""The model card. Facts of the run are filled in; the rest comes from the docstring of the pipeline's file.
 
-Sections and their order are those of Mitchell et al., "Model Cards for Model Reporting", 2019.
+The sections and their order follow Mitchell et al., "Model Cards for Model Reporting", 2019.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from kerasline.pipeline.report.gather import Gathered
 from kerasline.pipeline.report.overview import verdicts
 
 MOST_SLICES = 20
-# What people say, by the label that begins a paragraph of the docstring, and what to write there.
-TO_SAY = {
-    "Authors": "who made the model, and whom to ask about it",
-    "License": "under what terms it may be used",
+# The entries that a person writes, by label, with a description of the expected content.
+WRITTEN_BY_PEOPLE = {
+    "Authors": "who developed the model, and whom to contact about it",
+    "License": "the terms under which it may be used",
     "Citation": "papers or pages about it",
-    "Intended use": "what it is made for",
-    "Intended users": "who is meant to use it",
-    "Out-of-scope uses": "what it should not be used for",
-    "Factors": "groups, instruments and surroundings that may matter for how well it works",
-    "Data source": "where the data comes from, how it was collected, and under what terms",
-    "Ethical considerations": "sensitive data, harms, and what was done about them",
-    "Caveats and recommendations": "what was not tested, and what a user should know",
+    "Intended use": "the purposes that it was developed for",
+    "Intended users": "the people or systems meant to use it",
+    "Out-of-scope uses": "uses that it is not suitable for",
+    "Factors": "groups, instruments and environments that may affect its performance",
+    "Data source": "the origin of the data, how it was collected, and its terms of use",
+    "Ethical considerations": "sensitive data, possible harms, and mitigations",
+    "Caveats and recommendations": "what was not tested, and advice for users",
 }
 
 
 @dataclass(frozen=True)
 class Line:
-    """A labelled statement; `known` is False where a human has yet to write it."""
+    """A labelled statement; `known` is False if a person has yet to write it."""
 
     label: str
     text: str
@@ -42,7 +42,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Part:
-    """A section of the card: statements, then a table if there is one."""
+    """A section of the card: statements, then an optional table."""
 
     title: str
     lines: Sequence[Line]
@@ -51,34 +51,34 @@ class Part:
 
 
 def model_card(gathered: Gathered) -> list[Part]:
-    said = labelled(gathered.docstring)
+    paragraphs = labelled(gathered.docstring)
     found = evaluations(gathered)
     return [
-        _details(gathered, said),
-        Part("Intended use", _asked(said, "Intended use", "Intended users", "Out-of-scope uses")),
-        Part("Factors", [*_asked(said, "Factors"), *_slicings(found)]),
+        _details(gathered, paragraphs),
+        Part("Intended use", _written(paragraphs, "Intended use", "Intended users", "Out-of-scope uses")),
+        Part("Factors", [*_written(paragraphs, "Factors"), *_slicings(found)]),
         Part("Metrics", _metrics(gathered, found)),
         Part("Evaluation data", _evaluation_data(found)),
-        Part("Training data", [*_asked(said, "Data source"), *_training_data(gathered)]),
+        Part("Training data", [*_written(paragraphs, "Data source"), *_training_data(gathered)]),
         _quantitative(found),
-        Part("Ethical considerations", _asked(said, "Ethical considerations")),
-        Part("Caveats and recommendations", _caveats(gathered, found, said)),
+        Part("Ethical considerations", _written(paragraphs, "Ethical considerations")),
+        Part("Caveats and recommendations", _caveats(gathered, found, paragraphs)),
     ]
 
 
 def labelled(docstring: str) -> dict[str, str]:
-    """Paragraphs that begin with a label of `TO_SAY` and a colon, by label."""
-    said = {}
+    """Return the paragraphs that start with a label of `WRITTEN_BY_PEOPLE` and a colon, by label."""
+    paragraphs = {}
     for paragraph in re.split(r"\n\s*\n", docstring):
         label, colon, text = " ".join(paragraph.split()).partition(":")
-        known = {name.lower(): name for name in TO_SAY}.get(label.lower())
+        known = {name.lower(): name for name in WRITTEN_BY_PEOPLE}.get(label.lower())
         if colon and known and text.strip():
-            said[known] = text.strip()
-    return said
+            paragraphs[known] = text.strip()
+    return paragraphs
 
 
 def as_markdown(gathered: Gathered, parts: Sequence[Part]) -> str:
-    """The card as a Markdown file; every text is escaped."""
+    """Return the card as Markdown. Every text is escaped."""
     lines = [f"# Model card: {_escaped(gathered.run.pipeline)}", "", f"Run {_escaped(gathered.run.id)}.", ""]
     for part in parts:
         lines += [f"## {part.title}", ""]
@@ -96,11 +96,11 @@ def as_markdown(gathered: Gathered, parts: Sequence[Part]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _asked(said: Mapping[str, str], *labels: str) -> list[Line]:
-    return [Line(label, said.get(label) or TO_SAY[label], label in said) for label in labels]
+def _written(paragraphs: Mapping[str, str], *labels: str) -> list[Line]:
+    return [Line(label, paragraphs.get(label) or WRITTEN_BY_PEOPLE[label], label in paragraphs) for label in labels]
 
 
-def _details(gathered: Gathered, said: Mapping[str, str]) -> Part:
+def _details(gathered: Gathered, paragraphs: Mapping[str, str]) -> Part:
     run = gathered.run
     lines = [Line("Name", run.pipeline), Line("Version", f"run {run.id}"), Line("Date", f"{run.started:%Y-%m-%d}")]
     about = " ".join(gathered.docstring.partition("\n\n")[0].split())
@@ -128,7 +128,7 @@ def _details(gathered: Gathered, said: Mapping[str, str]) -> Part:
             lines.append(Line("Training parameters", ", ".join(f"{k} {v}" for k, v in given.items())))
     for stage, _ in gathered.outputs("PushedModel"):
         lines.append(Line("Pushed to", str(stage.metrics.get("path", ""))))
-    return Part("Model details", [*lines, *_asked(said, "Authors", "License", "Citation")])
+    return Part("Model details", [*lines, *_written(paragraphs, "Authors", "License", "Citation")])
 
 
 def _slicings(found: Sequence[Evaluated]) -> list[Line]:
@@ -148,7 +148,7 @@ def _metrics(gathered: Gathered, found: Sequence[Evaluated]) -> list[Line]:
         if kinds:
             lines.append(Line("Uncertainty", f"{evaluated.confidence} intervals ({', '.join(kinds)})"))
     for verdict in verdicts(gathered):
-        rules = "; ".join(f"{rule['said']} ({'kept' if rule['kept'] else 'not kept'})" for rule in verdict["rules"])
+        rules = "; ".join(f"{rule['text']} ({'kept' if rule['kept'] else 'not kept'})" for rule in verdict["rules"])
         lines.append(
             Line("Decision", f"{'blessed' if verdict['blessed'] else 'refused'}{': ' + rules if rules else ''}")
         )
@@ -157,7 +157,7 @@ def _metrics(gathered: Gathered, found: Sequence[Evaluated]) -> list[Line]:
 
 def _evaluation_data(found: Sequence[Evaluated]) -> list[Line]:
     if not found:
-        return [Line("Evaluation", "the run has none")]
+        return [Line("Evaluation", "none in this run")]
     return [
         Line(
             "Split",
@@ -170,22 +170,22 @@ def _evaluation_data(found: Sequence[Evaluated]) -> list[Line]:
 
 def _training_data(gathered: Gathered) -> list[Line]:
     lines = []
-    for stage, output in gathered.outputs("Examples"):
+    for _, output in gathered.outputs("Examples"):
         splits = (output.json("examples.json") or {}).get("splits") or {}
         sizes = {split: sum(shard["rows"] for shard in shards) for split, shards in splits.items()}
         lines.append(Line("Rows", ", ".join(f"{split} {number_text(rows)}" for split, rows in sizes.items())))
-    for stage, output in gathered.outputs("Preprocessing"):
+    for _, output in gathered.outputs("Preprocessing"):
         facts = output.json("preprocessing.json") or {}
-        lines.append(Line("Learned", f"{facts.get('label')}"))
+        lines.append(Line("Label", f"{facts.get('label')}"))
         states = [str(state.get("layer")) for state in facts.get("state") or ()]
         if states:
-            lines.append(Line("Preprocessing", f"adapted to the training rows: {', '.join(states)}"))
+            lines.append(Line("Preprocessing", f"adapted on the training rows: {', '.join(states)}"))
     return lines
 
 
 def _quantitative(found: Sequence[Evaluated]) -> Part:
-    """Unitary results: the main metric of each output, of all rows and of the slices that do worst."""
-    rows, notes = [], [] if found else [Line("Evaluation", "the run has none")]
+    """Return the metrics for all rows, and the main metric of each output for the worst slices."""
+    rows, notes = [], [] if found else [Line("Evaluation", "none in this run")]
     for evaluated in found:
         for output in evaluated.outputs:
             whole = evaluated.entries(output, whole=True)
@@ -204,7 +204,7 @@ def _gap(gap: Mapping[str, Any]) -> Line:
     size = f"{number_text(gap['gap'])} ({number_text(gap.get('low'))} to {number_text(gap.get('high'))})"
     return Line(
         "Fairness",
-        f"{gap['definition']} by {gap['slicing']}: gap {size}, most {gap['most']}, least {gap['least']}",
+        f"{gap['definition']} by {gap['slicing']}: gap {size}, highest {gap['most']}, lowest {gap['least']}",
     )
 
 
@@ -212,16 +212,16 @@ def _result(evaluated: Evaluated, entry: Mapping[str, Any]) -> tuple[str, ...]:
     where = f"{entry['slicing']}: {entry['slice']}" if entry.get("slicing") else "all rows"
     known = entry.get("low") is not None and entry.get("high") is not None
     interval = f"{number_text(entry['low'])} to {number_text(entry['high'])}" if known else ""
-    count = number_text(entry.get("rows")) + (" (few)" if entry.get("small") else "")
+    count = number_text(entry.get("rows")) + (" (small)" if entry.get("small") else "")
     return where, evaluated.title(entry), number_text(entry["value"]), interval, count
 
 
-def _caveats(gathered: Gathered, found: Sequence[Evaluated], said: Mapping[str, str]) -> list[Line]:
-    lines = _asked(said, "Caveats and recommendations")
+def _caveats(gathered: Gathered, found: Sequence[Evaluated], paragraphs: Mapping[str, str]) -> list[Line]:
+    lines = _written(paragraphs, "Caveats and recommendations")
     for evaluated in found:
-        lines += [Line("Note of the evaluation", note) for note in evaluated.facts.get("notes") or ()]
+        lines += [Line("Evaluation note", note) for note in evaluated.facts.get("notes") or ()]
     if gathered.run.state != "succeeded":
-        lines.append(Line("The run", f"{gathered.run.state}; what is missing here was not made"))
+        lines.append(Line("Run state", f"{gathered.run.state}; missing entries were not produced"))
     return lines
 
 
@@ -230,5 +230,5 @@ def _row(cells: Sequence[str], escape: bool = True) -> str:
 
 
 def _escaped(text: str) -> str:
-    """As plain text of Markdown: no markup, HTML or new line can come of it."""
+    """Escape a text for Markdown, so that it cannot become markup, HTML or a new line."""
     return re.sub(r"([\\`*_{}\[\]<>#|!~])", r"\\\1", " ".join(str(text).split()))

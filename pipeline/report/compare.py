@@ -1,4 +1,4 @@
-"""Two runs side by side: figures, verdicts, what was set otherwise, times and learning curves."""
+"""The Comparison section: metrics, verdicts, settings, times and learning curves of two runs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from kerasline.pipeline.report.overview import verdicts
 
 
 def comparison(one: Gathered, other: Gathered) -> dict[str, Any]:
-    """What differs; `one` is the run of the report, and differences are from `other` to it."""
+    """Compare two runs. `one` is the run of the report; differences are `one` minus `other`."""
     return {
         "other": other.run,
         "metrics": _metrics(one, other),
-        "verdicts": [(name, _verdict(one, name), _verdict(other, name)) for name in _judges(one, other)],
+        "verdicts": [(name, _verdict(one, name), _verdict(other, name)) for name in _blessing_stages(one, other)],
         "parameters": differing(_parameters(one), _parameters(other)),
         "settings": differing(one.run.settings, other.run.settings),
         "versions": differing(environment.recorded(one), environment.recorded(other)),
@@ -26,13 +26,13 @@ def comparison(one: Gathered, other: Gathered) -> dict[str, Any]:
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Key, value here and value there, where they differ; None where there is none."""
+    """Return (key, value, other value) of all keys whose values differ. A missing value is None."""
     keys = dict.fromkeys([*one, *other])
     return [(key, one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)]
 
 
 def _metrics(one: Gathered, other: Gathered) -> list[dict[str, Any]]:
-    """Metrics of the whole set that either has. `overlap`: whether the intervals do; None without both."""
+    """Return the metrics for all rows of both runs. `overlap` is None unless both have intervals."""
     ours, theirs = _whole(one), _whole(other)
     rows = []
     for key in dict.fromkeys([*ours, *theirs]):
@@ -71,7 +71,7 @@ def _overlap(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> 
     return low <= other_high and other_low <= high
 
 
-def _judges(one: Gathered, other: Gathered) -> list[str]:
+def _blessing_stages(one: Gathered, other: Gathered) -> list[str]:
     return list(dict.fromkeys(verdict["stage"] for run in (one, other) for verdict in verdicts(run)))
 
 
@@ -85,7 +85,7 @@ def _parameters(gathered: Gathered) -> dict[str, Any]:
 
 
 def _times(one: Gathered, other: Gathered) -> list[tuple[str, Any, Any]]:
-    """Stage by stage: the stage here and there; None where a run has none of the name."""
+    """Return (name, stage, other stage) for each name. A missing stage is None."""
     ours, theirs = ({stage.name: stage for stage in run.stages} for run in (one, other))
     return [(name, ours.get(name), theirs.get(name)) for name in dict.fromkeys([*ours, *theirs])]
 
@@ -96,5 +96,5 @@ def _curves(one: Gathered, other: Gathered) -> list[dict[str, str]]:
         chart
         for name in ours
         if name in theirs
-        for chart in model.learning_curves({"this run": ours[name], "the other": theirs[name]})
+        for chart in model.learning_curves({"this run": ours[name], "other run": theirs[name]})
     ]

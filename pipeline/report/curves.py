@@ -1,21 +1,19 @@
-"""What lies behind the figures: confusion, curves, thresholds, residuals, and each class by itself."""
+"""Diagnostics of the Metrics section: confusion matrix, curves, thresholds, residuals and metrics by class."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kerasline.components.charts import Bar, Series, bar_chart, heat_map, line_chart
-
-if TYPE_CHECKING:
-    from kerasline.pipeline.report.evaluation import Evaluated
+from kerasline.pipeline.report.evaluation import Evaluated
 
 UNIT = (0.0, 1.0)
 MOST_THRESHOLDS = 40
 
 
-def shown(found: Evaluated) -> list[dict[str, Any]]:
-    """For each output: `name`, `figures`, and the tables `thresholds`, `classes` and `residuals`."""
+def diagnostics(found: Evaluated) -> list[dict[str, Any]]:
+    """Return, for each output, `name`, `figures` and the tables `thresholds`, `classes` and `residuals`."""
     parts = [_of_output(found.facts, output) for output in found.outputs]
     return [part for part in parts if any(part[key] for key in ("figures", "thresholds", "classes", "residuals"))]
 
@@ -49,16 +47,16 @@ def _confusion(facts: Mapping[str, Any], output: str) -> list[dict[str, Any]]:
         row_label="true",
         column_label="predicted",
     )
-    return [{"svg": svg, "caption": "Confusion matrix; shade: share of the true class"}]
+    return [{"svg": svg, "caption": "Confusion matrix, shaded by the share of the true class"}]
 
 
 def _curves(facts: Mapping[str, Any], output: str) -> list[dict[str, Any]]:
-    """ROC, precision and recall, calibration: those that there are."""
+    """Draw the available curves of ROC, precision-recall and calibration."""
     curves = (facts.get("curves") or {}).get(output) or {}
     kinds = {
         "roc": ("Receiver operating characteristic", "false positive rate", "true positive rate", True),
         "precision_recall": ("Precision and recall", "recall", "precision", False),
-        "calibration": ("Calibration: observed against predicted", "mean predicted", "observed share", True),
+        "calibration": ("Calibration: observed against predicted", "mean prediction", "observed proportion", True),
     }
     figures = []
     for kind, (caption, x_label, y_label, diagonal) in kinds.items():
@@ -80,10 +78,8 @@ def _curves(facts: Mapping[str, Any], output: str) -> list[dict[str, Any]]:
 
 def _residuals(residuals: Mapping[str, Any]) -> list[dict[str, Any]]:
     line = Series("residual", residuals["quantiles"], residuals["values"])
-    svg = line_chart(
-        [line], title="Residuals by quantile", x_label="share of the rows", y_label="residual", x_within=UNIT
-    )
-    return [{"svg": svg, "caption": "Residuals: label less prediction, by quantile"}]
+    svg = line_chart([line], title="Residuals by quantile", x_label="quantile", y_label="residual", x_within=UNIT)
+    return [{"svg": svg, "caption": "Residuals (prediction minus label) by quantile"}]
 
 
 def _quantiles(residuals: Mapping[str, Any], most: int = 11) -> list[tuple[float, float]]:
@@ -92,7 +88,7 @@ def _quantiles(residuals: Mapping[str, Any], most: int = 11) -> list[tuple[float
 
 
 def _thresholds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """With what follows from the counts."""
+    """Add the rates that follow from the counts."""
     return [{**row, **_rates(row)} for row in _thinned(list(rows), MOST_THRESHOLDS)]
 
 
@@ -112,7 +108,7 @@ def _ratio(part: float, whole: float) -> float | None:
 
 
 def _classes(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """A row a class, a column a metric; and the F1 scores as bars."""
+    """Return a table with a row per class and a column per metric, and a bar chart of the F1 scores."""
     if not entries:
         return None
     metrics = list(dict.fromkeys(entry["metric"] for entry in entries))
@@ -130,7 +126,7 @@ def _classes(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 
 def _thinned(rows: Sequence[Any], most: int) -> list[Any]:
-    """At most so many, evenly, with both ends."""
+    """Return at most `most` rows, evenly spaced, with the first and the last."""
     if len(rows) <= most:
         return list(rows)
     return [rows[round(number * (len(rows) - 1) / (most - 1))] for number in range(most)]

@@ -1,4 +1,4 @@
-"""The data: what each feature looks like in each split, and where it breaks its schema or has moved."""
+"""The Data section: statistics of each feature by split, anomalies, skew and drift."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from kerasline.components.charts import Bar, bar_chart, histogram, number_text
 from kerasline.pipeline.report.gather import Gathered, Output
 
-# So many features get charts; of more, the table has the figures.
+# Only this many features get charts. All are in the table.
 CHARTED, TOP, FEW_VALUES = 60, 6, 10
 
 
@@ -23,7 +23,7 @@ def section(gathered: Gathered) -> dict[str, Any] | None:
 
 
 def _grouped(anomalies: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """What breaks the schema apart from what has moved: skew against serving, drift against before."""
+    """Separate violations of the schema from skew and drift."""
     moved = [a for a in anomalies if str(a.get("kind", "")).startswith("COMPARATOR")]
     return {"schema": [a for a in anomalies if a not in moved], "moved": moved}
 
@@ -58,7 +58,7 @@ def _feature(name: str, by_split: dict[str, Any]) -> dict[str, Any]:
 
 
 def _figures(split: str, feature: Any) -> dict[str, Any]:
-    """The figures of a feature in a split; what its kind has no figure for is None."""
+    """Return the statistics of a feature in a split. Those that its type does not have are None."""
     texts = feature.WhichOneof("stats") == "string_stats"
     stats = feature.string_stats if texts else feature.num_stats
     common = stats.common_stats
@@ -86,7 +86,7 @@ def _figures(split: str, feature: Any) -> dict[str, Any]:
 
 
 def _charts(feature: dict[str, Any], by_split: dict[str, Any]) -> list[dict[str, Any]]:
-    """A chart a split; histograms of all splits over one range, so that they can be compared."""
+    """Draw a chart per split. Histograms of all splits share one range, so that they can be compared."""
     ends = [end for row in feature["rows"] if row["low"] is not None for end in (row["low"], row["high"])]
     within = (min(ends), max(ends)) if ends and min(ends) < max(ends) else None
     charts = []
@@ -96,7 +96,8 @@ def _charts(feature: dict[str, Any], by_split: dict[str, Any]) -> list[dict[str,
         few = row["unique"] is not None and row["unique"] <= FEW_VALUES
         if ranked and (row["kind"] in ("text", "media") or few):
             bars = [Bar(label, count) for label, count in ranked[:TOP]]
-            svg = bar_chart(bars, title=f"{title}: most frequent values", color=number % 6 + 1, width=300, room=17)
+            name = f"{title}: most frequent values"
+            svg = bar_chart(bars, title=name, color=number % 6 + 1, width=300, row_height=17)
         else:
             buckets = _buckets(held)
             if not buckets:
@@ -125,7 +126,7 @@ def _caption(row: dict[str, Any]) -> str:
 
 
 def _ranked(feature: Any) -> list[tuple[str, float]]:
-    """The most frequent values with their counts; formats of media."""
+    """Return the most frequent values, or formats of media, with their counts."""
     custom = {entry.name: entry for entry in feature.custom_stats}
     if "formats" in custom:
         histogram = custom["formats"].rank_histogram
@@ -139,7 +140,7 @@ def _ranked(feature: Any) -> list[tuple[str, float]]:
 
 
 def _buckets(feature: Any) -> list[tuple[float, float, float]]:
-    """Of the histogram of equal widths (type STANDARD, 0)."""
+    """Return the buckets of the histogram with equal widths (type STANDARD, 0)."""
     for held in feature.num_stats.histograms:
         if held.type == 0:
             return [(bucket.low_value, bucket.high_value, bucket.sample_count) for bucket in held.buckets]

@@ -1,4 +1,4 @@
-"""Where and from what: machine, versions, fingerprints, lineage, settings and parameters."""
+"""The Environment section: machine, versions, fingerprints, lineage, settings and parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def section(gathered: Gathered, store: Store) -> dict[str, Any]:
 
 
 def recorded(gathered: Gathered) -> dict[str, str]:
-    """What the run's stages wrote down when they ran: manifests (`environment`) and `training.json`."""
+    """Return the environment that the stages recorded in their manifests and in `training.json`."""
     facts: dict[str, str] = {}
     for stage in gathered.stages:
         facts |= _flat(stage.manifest.get("environment") or {})
@@ -39,7 +39,7 @@ def _flat(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _lineage(gathered: Gathered, store: Store) -> list[dict[str, Any]]:
-    """The trees of what nothing in the run was made from: upwards they hold all else."""
+    """Return the lineage of each final output, one that no other stage of the run reads."""
     from kerasline.pipeline.metadata.lineage import trace
 
     used = {source for stage in gathered.stages for source in stage.sources}

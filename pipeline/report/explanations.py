@@ -1,4 +1,4 @@
-"""Explanations: what the model looks at, how its answer moves with it, and where it errs most."""
+"""The Explanations section: importances, attributions, partial dependence and worst rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kerasline.pipeline.report.gather import Gathered
 
 MOST_FEATURES, MOST_PANELS, MOST_WORST = 30, 24, 40
 MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".wav": "audio/wav"}
-MOST_MEDIA_BYTES = 1_500_000  # of all examples together; a data URI takes a third more
+MOST_MEDIA_BYTES = 1_500_000  # In total, as data URIs.
 
 
 def section(gathered: Gathered) -> dict[str, Any] | None:
@@ -38,7 +38,7 @@ def _permutation(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     features = found["features"]
     bars = [Bar(f["feature"], f["importance"], f.get("low"), f.get("high")) for f in features[:MOST_FEATURES]]
-    label = f"worse {found['metric'].replace('_', ' ')} when shuffled"
+    label = f"worsening of {found['metric'].replace('_', ' ')}"
     svg = bar_chart(bars, title="Permutation importance", label=label, width=420)
     return {**found, "svg": svg, "left_out": max(len(features) - MOST_FEATURES, 0)}
 
@@ -64,15 +64,15 @@ def _gradients(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _places(name: str, places: Sequence[float]) -> dict[str, str]:
     if len(places) <= MOST_FEATURES:
         bars = [Bar(str(number), value) for number, value in enumerate(places)]
-        svg = bar_chart(bars, title=f"{name} by place", label="mean absolute attribution", room=14)
+        svg = bar_chart(bars, title=f"{name} by index", label="mean absolute attribution", row_height=14)
     else:
         line = Series(name, list(range(len(places))), places)
-        svg = line_chart([line], title=f"{name} by place", x_label="place", y_label="attribution")
-    return {"svg": svg, "caption": f"{name}, by place of its last axis"}
+        svg = line_chart([line], title=f"{name} by index", x_label="index", y_label="attribution")
+    return {"svg": svg, "caption": f"{name}, by index of its last axis"}
 
 
 def _dependence(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """A chart a feature, of several classes a line each; of categories a chart a class too."""
+    """Draw a chart per numeric feature with a line per class, and a chart per class of each categorical feature."""
     by_feature: dict[str, list[Mapping[str, Any]]] = {}
     for part in parts:
         by_feature.setdefault(part["feature"], []).append(part)
@@ -103,14 +103,14 @@ def _by_number(name: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def _by_category(name: str, part: Mapping[str, Any]) -> dict[str, str]:
     unknown = [None] * len(part["x"])
     sides = zip(part["x"], part["y"], part.get("low") or unknown, part.get("high") or unknown)
-    told = f"{name}: {part['class']}" if part.get("class") else name
+    caption = f"{name}: {part['class']}" if part.get("class") else name
     svg = interval_plot(
         [Interval(str(x), *side) for x, *side in sides],
-        title=f"Prediction by {told}",
+        title=f"Prediction by {caption}",
         label="prediction",
         width=320,
     )
-    return {"svg": svg, "caption": told}
+    return {"svg": svg, "caption": caption}
 
 
 def _worst(worst: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
@@ -133,7 +133,7 @@ def _worst(worst: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
 
 
 def _embedded(folder: Path, name: str, room: int) -> str | None:
-    """A picture or sound of the folder as a data URI; None where it is not one, too large, or elsewhere."""
+    """Return an image or sound of the folder as a data URI, or None if it is too large, outside, or of another type."""
     path = (folder / name).resolve()
     kind = MEDIA.get(path.suffix.lower())
     if kind is None or not path.is_file() or not path.is_relative_to(folder.resolve()):

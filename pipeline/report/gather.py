@@ -1,4 +1,4 @@
-"""What is known of a run: from the metadata store and the folders of its artifacts to plain values."""
+"""Collect the data of a run from the metadata store and the folders of its artifacts."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from kerasline.pipeline.metadata.store import Execution, Run, Store, StoredArtifact
-from kerasline.pipeline.storage.publishing import ArtifactRoot, root_of
+from kerasline.pipeline.storage import roots
 
 EARLIER = "earlier"
 
 
 @dataclass(frozen=True)
 class Output:
-    """An artifact in its folder.
+    """An output artifact.
 
     Attributes:
         place: its path or URL.
-        present: False where the folder is gone, such as after `gc`.
+        present: False if the folder was deleted, for example by `gc`.
     """
 
     name: str
@@ -33,26 +33,25 @@ class Output:
     digest: str
     size_bytes: int
     present: bool
-    root: ArtifactRoot
 
     @functools.cached_property
     def path(self) -> Path:
         """The folder on this machine's disk."""
-        return self.root.local(self.place)
+        return roots.local(self.place)
 
     def json(self, name: str) -> Any:
-        """A JSON file of the folder; None where it is not there or not JSON."""
-        return read_json(self.root.local(self.place, name) / name)
+        """Read a JSON file of the folder, or return None if it is missing or invalid."""
+        return read_json(roots.local(self.place, name) / name)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One node as it went.
+    """One node of the run.
 
     Attributes:
-        state: as in the store, or `earlier`: not part of the run, but an earlier run's outputs were used.
-        sources: the nodes whose outputs it read.
-        manifest: what `execution.json` in its published folder says besides: parameters, environment.
+        state: as in the store, or `earlier` for a node of an earlier run whose outputs were used.
+        sources: the nodes whose outputs this node read.
+        manifest: further content of `execution.json` in its published folder: parameters and environment.
     """
 
     name: str
@@ -75,10 +74,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Gathered:
-    """A run with its stages, in the order in which they began.
+    """A run with its stages, in the order of their start.
 
     Attributes:
-        docstring: of the pipeline's file, read without running it; empty where the file is not there.
+        docstring: the docstring of the pipeline's file, read without running the file; empty if the file is missing.
     """
 
     run: Run
@@ -90,7 +89,7 @@ class Gathered:
         return [stage for stage in self.stages if stage.state == "failed"]
 
     def outputs(self, *types: str) -> Iterator[tuple[Stage, Output]]:
-        """The outputs of the types named whose folders are there, with their stages."""
+        """Yield the present outputs of these types, with their stages."""
         for stage in self.stages:
             for output in stage.outputs.values():
                 if output.present and output.type in types:
@@ -98,20 +97,17 @@ class Gathered:
 
 
 def gather(store: Store, run: Run) -> Gathered:
-    """Collects a run's stages, and those of earlier runs whose outputs it used.
+    """Collect the stages of a run, and those of earlier runs whose outputs it used.
 
     Args:
-        run: as the store knows it, its state as people should read it.
+        run: the run, with its state as displayed to people.
     """
-    root = root_of(run.root)
     executions = store.executions(run.id)
-    earlier = list(_lent(store, executions))
+    earlier = list(_earlier_executions(store, executions))
     everything = [*earlier, *executions]
     makers = {artifact.id: e.node for e in everything for artifact in e.outputs.values()}
     known = {e.node for e in everything}
-    stages = [
-        _stage(root, e, EARLIER if e in earlier else e.state, _sources(store, e, makers, known)) for e in everything
-    ]
+    stages = [_stage(e, EARLIER if e in earlier else e.state, _sources(store, e, makers, known)) for e in everything]
     return Gathered(run, stages, _docstring(run.recipe))
 
 
@@ -122,10 +118,10 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def _lent(store: Store, executions: Sequence[Execution]) -> Iterator[Execution]:
-    """The executions of earlier runs that made what this run's stages read, and so on upwards.
+def _earlier_executions(store: Store, executions: Sequence[Execution]) -> Iterator[Execution]:
+    """Yield the executions of earlier runs that produced inputs of this run's stages, recursively.
 
-    One a node: what a model was compared with (`baseline`) gives way to what the run is about.
+    Yields one execution per node. Inputs named `baseline` come last, so that they do not replace the run's own.
     """
     made = {artifact.id for e in executions for artifact in e.outputs.values()}
     nodes = {e.node for e in executions}
@@ -142,7 +138,8 @@ def _lent(store: Store, executions: Sequence[Execution]) -> Iterator[Execution]:
 
 
 def _sources(store: Store, execution: Execution, makers: Mapping[str, str], known: set[str]) -> tuple[str, ...]:
-    """Where a stage's inputs came from; of one that never got so far, what is known otherwise."""
+    """Return the nodes that a stage read from. For a stage that did not start, they are derived from its message or an
+    earlier run."""
     if execution.inputs:
         return tuple(dict.fromkeys(makers[a.id] for a in execution.inputs.values() if a.id in makers))
     if execution.state in ("failed", "skipped"):
@@ -157,13 +154,13 @@ def _sources(store: Store, execution: Execution, makers: Mapping[str, str], know
 
 
 def _node_of(artifact: StoredArtifact) -> str:
-    """The node that made an artifact, by its path: .../PIPELINE/NODE/FINGERPRINT-ID/OUTPUT."""
+    """Return the node that produced an artifact, from its path: .../PIPELINE/NODE/FINGERPRINT-ID/OUTPUT."""
     parts = Path(artifact.path).parts
     return parts[-3] if len(parts) >= 3 else ""
 
 
-def _stage(root: ArtifactRoot, execution: Execution, state: str, sources: tuple[str, ...]) -> Stage:
-    manifest = root.manifest(execution.folder) if execution.folder else None
+def _stage(execution: Execution, state: str, sources: tuple[str, ...]) -> Stage:
+    manifest = roots.manifest(execution.folder) if execution.folder else None
     return Stage(
         execution.node,
         execution.component,
@@ -175,12 +172,12 @@ def _stage(root: ArtifactRoot, execution: Execution, state: str, sources: tuple[
         execution.fingerprint,
         execution.run_id,
         sources,
-        {name: _output(root, name, artifact) for name, artifact in execution.outputs.items()},
+        {name: _output(name, artifact) for name, artifact in execution.outputs.items()},
         manifest or {},
     )
 
 
-def _output(root: ArtifactRoot, name: str, artifact: StoredArtifact) -> Output:
+def _output(name: str, artifact: StoredArtifact) -> Output:
     return Output(
         name,
         artifact.type,
@@ -188,13 +185,12 @@ def _output(root: ArtifactRoot, name: str, artifact: StoredArtifact) -> Output:
         artifact.id,
         artifact.digest,
         artifact.size_bytes,
-        root.holds(artifact.path),
-        root,
+        roots.exists(artifact.path),
     )
 
 
 def _docstring(recipe: str) -> str:
-    """Of a ready recipe, by its name, or of a user's file."""
+    """Return the docstring of a recipe, by name, or of a user's file."""
     from kerasline.pipeline import recipes
 
     file = Path(recipe) if recipe.endswith(".py") else Path(recipes.__path__[0], f"{recipe}.py")

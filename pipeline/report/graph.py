@@ -1,7 +1,7 @@
-"""The stages as a drawing: each below all that it reads from (Sugiyama, Tagawa and Toda, 1981).
+"""A drawing of the pipeline, each stage below the stages that it reads from (Sugiyama, Tagawa and Toda, 1981).
 
-An edge that passes ranks gets a place of its own in each, so that it runs between the boxes. Edges that say
-nothing new, for a longer way leads along the same stages, are faint.
+An edge that crosses ranks reserves a position in each of them, so that it runs between the boxes. An edge is faint
+if a longer path connects the same stages.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kerasline.components.charts.svg import drawing, shortened, tag, told, words
+from kerasline.components.charts.svg import chart_svg, shortened, tag, text_element, tooltip
 from kerasline.pipeline.report.gather import Gathered, Stage
 
 BOX, PASSAGE, HEIGHT = 156.0, 18.0, 44.0
@@ -20,7 +20,7 @@ STATE_COLOURS = {"ran": "s3", "cached": "s1", "skipped": "s2", "failed": "s6", "
 
 @dataclass
 class _Place:
-    """A box, or (without a stage) where an edge passes a rank."""
+    """The position of a box or, without a stage, of an edge that crosses a rank."""
 
     rank: int
     stage: Stage | None = None
@@ -38,7 +38,7 @@ class _Place:
 
 
 def picture(gathered: Gathered) -> str:
-    """An SVG of stages, states, times, and what reads from what; empty where there are no stages."""
+    """Return an SVG of the stages with their states, times and edges; empty if there are no stages."""
     stages = {stage.name: stage for stage in gathered.stages}
     if not stages:
         return ""
@@ -49,17 +49,17 @@ def picture(gathered: Gathered) -> str:
     for place in (place for rank in ranks for place in rank):
         place.x -= left
     width = max(place.x + place.width / 2 for rank in ranks for place in rank) + MARGIN
-    implied = {(source, name) for name in stages for source in sources[name] if _longer_way(source, name, sources)}
+    implied = {(source, name) for name in stages for source in sources[name] if _has_longer_path(source, name, sources)}
     edges = [tag("path", d=_edge(way), kind="edge faint" if ends in implied else "edge") for ends, way in ways.items()]
     boxes = [_box(place) for rank in ranks for place in rank if place.stage]
     height = len(ranks) * (HEIGHT + GAP_Y) - GAP_Y + 2 * MARGIN
-    return drawing(f"The stages of {gathered.run.pipeline}", width, height, *edges, *boxes)
+    return chart_svg(f"The stages of {gathered.run.pipeline}", width, height, *edges, *boxes)
 
 
 def _laid_out(
     stages: Mapping[str, Stage], sources: Mapping[str, Sequence[str]]
 ) -> tuple[list[list[_Place]], dict[tuple[str, str], list[_Place]]]:
-    """The places by rank, and for each edge those that it runs through."""
+    """Return the positions by rank, and for each edge the positions on its path."""
     rank = _ranks(sources)
     ranks: list[list[_Place]] = [[] for _ in range(1 + max(rank.values()))]
     boxes = {name: _Place(rank[name], stage) for name, stage in stages.items()}
@@ -79,7 +79,7 @@ def _laid_out(
 
 
 def _ranks(sources: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """One below the lowest source; a stage without sources right above the highest that reads it."""
+    """Assign ranks: one below the lowest source. A stage without sources is right above its highest reader."""
     rank: dict[str, int] = {}
 
     def depth(name: str) -> int:
@@ -97,16 +97,16 @@ def _ranks(sources: Mapping[str, Sequence[str]]) -> dict[str, int]:
 
 
 def _place(ranks: Sequence[list[_Place]]) -> None:
-    """Orders each rank by the middle of its neighbours, then moves all towards these middles."""
+    """Order each rank by the mean position of the neighbours, then move all towards these means."""
     for rank in ranks:
-        _apart(rank, [0.0] * len(rank))
+        _separate(rank, [0.0] * len(rank))
     for sweep in range(2 * SWEEPS):
         downwards = sweep % 2 == 0
         for rank in ranks if downwards else reversed(ranks):
-            wanted = {id(place): _middle(place, downwards) for place in rank}
+            targets = {id(place): _middle(place, downwards) for place in rank}
             if sweep < SWEEPS:
-                rank.sort(key=lambda place: wanted[id(place)])
-            _apart(rank, [wanted[id(place)] for place in rank])
+                rank.sort(key=lambda place: targets[id(place)])
+            _separate(rank, [targets[id(place)] for place in rank])
 
 
 def _middle(place: _Place, of_those_above: bool) -> float:
@@ -114,13 +114,13 @@ def _middle(place: _Place, of_those_above: bool) -> float:
     return sum(other.x for other in near) / len(near) if near else place.x
 
 
-def _apart(rank: Sequence[_Place], wanted: Sequence[float]) -> None:
-    """Places near where they are wanted, in their order, without touching: the mean of packing from both ends."""
-    from_left, from_right = list(wanted), list(wanted)
+def _separate(rank: Sequence[_Place], targets: Sequence[float]) -> None:
+    """Set positions near the targets, in order and without overlap: the mean of packing from both ends."""
+    from_left, from_right = list(targets), list(targets)
     for i in range(1, len(rank)):
-        from_left[i] = max(wanted[i], from_left[i - 1] + _distance(rank[i - 1], rank[i]))
+        from_left[i] = max(targets[i], from_left[i - 1] + _distance(rank[i - 1], rank[i]))
     for i in range(len(rank) - 2, -1, -1):
-        from_right[i] = min(wanted[i], from_right[i + 1] - _distance(rank[i], rank[i + 1]))
+        from_right[i] = min(targets[i], from_right[i + 1] - _distance(rank[i], rank[i + 1]))
     for place, left, right in zip(rank, from_left, from_right):
         place.x = (left + right) / 2
 
@@ -129,8 +129,8 @@ def _distance(one: _Place, other: _Place) -> float:
     return (one.width + other.width) / 2 + GAP_X
 
 
-def _longer_way(source: str, name: str, sources: Mapping[str, Sequence[str]]) -> bool:
-    """Whether another source of the node reads, however far up, from this one."""
+def _has_longer_path(source: str, name: str, sources: Mapping[str, Sequence[str]]) -> bool:
+    """Return whether another source of the node reads, directly or indirectly, from this one."""
     waiting = [other for other in sources[name] if other != source]
     seen: set[str] = set()
     while waiting:
@@ -158,12 +158,12 @@ def _edge(way: Sequence[_Place]) -> str:
 def _box(place: _Place) -> str:
     stage, x, y = place.stage, place.x - BOX / 2, place.y
     seconds = f" · {stage.seconds:.1f} s" if stage.seconds and stage.state in ("ran", "failed") else ""
-    state = "of an earlier run" if stage.state == "earlier" else stage.state
+    state = "from an earlier run" if stage.state == "earlier" else stage.state
     note = "\n".join(filter(None, [f"{stage.name}: {state}{seconds}", stage.message]))
     box = (
         tag("rect", x=x, y=y, width=BOX, height=HEIGHT, rx=7, kind="stage"),
         tag("rect", x=x, y=y + 7, width=4, height=HEIGHT - 14, rx=2, kind="bar"),
-        words(shortened(stage.name, 19), x + 14, y + 18, kind="name strong"),
-        words(state + seconds, x + 14, y + 34),
+        text_element(shortened(stage.name, 19), x + 14, y + 18, kind="name strong"),
+        text_element(state + seconds, x + 14, y + 34),
     )
-    return tag("g", told(note), *box, kind=STATE_COLOURS.get(stage.state, "plain"))
+    return tag("g", tooltip(note), *box, kind=STATE_COLOURS.get(stage.state, "plain"))

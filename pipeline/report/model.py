@@ -1,4 +1,4 @@
-"""The model: its layers and costs, how it was trained, and what a search tried before."""
+"""The Model section: layers and costs, training, learning curves and hyperparameter search."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from kerasline.components.charts import Series, line_chart
 from kerasline.pipeline.report.gather import Gathered, Output, read_json
 
-POINTS = 200  # of a line; more cannot be seen
+POINTS = 200  # Most points of a line; more are not visible.
 HIDDEN = ("epoch", "steps", "rows")
 MOST_TRIALS = 300
 
@@ -18,10 +18,9 @@ MOST_TRIALS = 300
 def section(gathered: Gathered) -> dict[str, Any] | None:
     models = [_model(stage.name, output) for stage, output in gathered.outputs("Model")]
     models = [model for model in models if model["summary"] or model["graph"] or model["training"]]
-    # What the trained one is, the built one was.
     drawn = [model for model in models if model["graph"]]
     trained = [model for model in models if model["training"]]
-    curves = [{"stage": name, **shown} for name, _, shown in learning(gathered)]
+    curves = [{"stage": name, **charts} for name, _, charts in learning(gathered)]
     trials = [
         {"stage": stage.name, **_trials(output)}
         for stage, output in gathered.outputs("Report")
@@ -37,7 +36,7 @@ def section(gathered: Gathered) -> dict[str, Any] | None:
 
 
 def learning(gathered: Gathered) -> list[tuple[str, list[dict[str, Any]], dict[str, Any]]]:
-    """Of each Trainer: its name, a dict an epoch, and the charts."""
+    """Return, for each Trainer, its name, a dict per epoch, and the charts."""
     found = []
     for stage, output in gathered.outputs("Report"):
         if (output.path / "history.parquet").exists():
@@ -48,7 +47,7 @@ def learning(gathered: Gathered) -> list[tuple[str, list[dict[str, Any]], dict[s
 
 
 def learning_curves(histories: dict[str, Sequence[dict[str, Any]]]) -> list[dict[str, str]]:
-    """A chart a figure, on training and on held-out rows, of one or several histories by name."""
+    """Draw a chart per metric, with training and held-out values of one or several named histories."""
     names = dict.fromkeys(name for epochs in histories.values() for row in epochs for name in row)
     bases = dict.fromkeys(name.removeprefix("val_") for name in names if name not in HIDDEN)
     charts = []
@@ -85,13 +84,13 @@ def _model(stage: str, output: Output) -> dict[str, Any]:
         "summary": summary,
         "activation": list((summary.get("activation_bytes") or {}).items()),
         "training": read_json(output.path / "training.json"),
-        # As a picture, for its style is its own: inlined, it would colour the page's other drawings.
+        # An image, because the style of an inlined graph would apply to the charts of the page.
         "graph": _data_uri(graph, "image/svg+xml") if graph.exists() else None,
     }
 
 
 def _loss_of_steps(path: Path) -> list[dict[str, str]]:
-    """The loss of the steps: means of so many neighbours, in a band from the least to the largest."""
+    """Draw the loss by step. Many steps are averaged in groups, with a band from minimum to maximum."""
     if not path.exists():
         return []
     import numpy as np
@@ -105,12 +104,12 @@ def _loss_of_steps(path: Path) -> list[dict[str, str]]:
     low, mean, high = ([float(f(part)) for part in losses if len(part)] for f in (np.min, np.mean, np.max))
     series = Series("loss", steps, mean, *((low, high) if table.num_rows > POINTS else ()))
     svg = line_chart([series], title="loss by step", x_label="step", y_label="loss")
-    each = f", means of {table.num_rows // parts}" if table.num_rows > POINTS else ""
+    each = f", means of {table.num_rows // parts} steps" if table.num_rows > POINTS else ""
     return [{"svg": svg, "caption": f"training loss by step{each}"}] if steps else []
 
 
 def _read_table(path: Path, columns: Sequence[str] | None = None) -> Any:
-    """Not by `read_table`, which imports pandas."""
+    """Read a Parquet file without `read_table`, which imports pandas."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:

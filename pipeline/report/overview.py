@@ -1,4 +1,4 @@
-"""The head of the report: which run, how it went, the verdict, and the figures that count."""
+"""The Overview section: the run, its state, its verdicts and its main metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kerasline.pipeline.report.evaluation import Evaluated, evaluations
 from kerasline.pipeline.report.gather import Gathered, Stage
 
 KEY_FIGURES = 4
-# Of what only waited for a stage that failed, the table of the stages tells.
+# Stages that were skipped because another stage failed are only listed in the table of stages.
 NOT_RUN = "not run, because"
 
 
@@ -28,7 +28,7 @@ def overview(gathered: Gathered) -> dict[str, Any]:
 
 
 def verdicts(gathered: Gathered) -> list[dict[str, Any]]:
-    """Of each stage that blesses or refuses: `stage`, `blessed`, and its `rules` with figures and bounds."""
+    """Return `stage`, `blessed` and `rules` (with values and bounds) of each stage that blesses a model."""
     found = []
     for stage, output in gathered.outputs("Blessing"):
         blessing = output.json("blessing.json")
@@ -39,7 +39,7 @@ def verdicts(gathered: Gathered) -> list[dict[str, Any]]:
 
 
 def key_figures(found: Evaluated) -> list[dict[str, Any]]:
-    """The main metrics of the whole set, a few of each output."""
+    """Return the main metrics for all rows, a few of each output."""
     figures = []
     for output in found.outputs:
         entries = found.entries(output, whole=True)[:KEY_FIGURES]
@@ -48,22 +48,22 @@ def key_figures(found: Evaluated) -> list[dict[str, Any]]:
 
 
 def stage_table(gathered: Gathered) -> dict[str, Any]:
-    """The stages with their figures; `told`: whether one has something to say besides."""
-    rows = [{"stage": stage, "figures": figures_text(stage), "gone": _gone(stage)} for stage in gathered.stages]
-    return {"rows": rows, "told": any(row["stage"].message or row["gone"] for row in rows)}
+    """Return the stages with their metrics, and whether any has a message or deleted outputs."""
+    rows = [{"stage": stage, "metrics": metrics_text(stage), "deleted": _deleted(stage)} for stage in gathered.stages]
+    return {"rows": rows, "has_messages": any(row["stage"].message or row["deleted"] for row in rows)}
 
 
-def figures_text(stage: Stage) -> str:
-    """`rows 344, accuracy 0.9855`."""
+def metrics_text(stage: Stage) -> str:
+    """Format the metrics of a stage: `rows 344, accuracy 0.9855`."""
     return ", ".join(f"{name.replace('_', ' ')} {number_text(value)}" for name, value in stage.metrics.items())
 
 
-def _gone(stage: Stage) -> list[str]:
+def _deleted(stage: Stage) -> list[str]:
     return [output.name for output in stage.outputs.values() if not output.present]
 
 
 def _rule(rule: Mapping[str, Any]) -> dict[str, Any]:
     kind = {"min": "at least", "max": "at most", "max_drop": "a drop of at most"}.get(rule.get("kind", ""), "")
     bound = "" if rule.get("bound") is None else number_text(rule["bound"])
-    said = rule.get("rule") or f"{rule.get('metric', '')} {kind} {bound}".strip()
-    return {**rule, "said": said, "wanted": f"{kind} {bound}".strip(), "kept": bool(rule.get("kept"))}
+    text = rule.get("rule") or f"{rule.get('metric', '')} {kind} {bound}".strip()
+    return {**rule, "text": text, "limit": f"{kind} {bound}".strip(), "kept": bool(rule.get("kept"))}

@@ -1,4 +1,4 @@
-"""The state of the preprocessing: what its layers learned from the training rows."""
+"""The Preprocessing section: the state that layers learned from the training rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def section(gathered: Gathered) -> dict[str, Any] | None:
 
 
 def _layer(output: Output, state: dict[str, Any]) -> dict[str, Any]:
-    """`figures`: name and values, long ones cut; `svg`: of a vocabulary, its most frequent values."""
+    """Return `figures` (truncated values by name) and `svg`, a chart of the most frequent values of a vocabulary."""
     known = {key: value for key, value in state.items() if key not in ("layer", "kind", "file")}
     file = _inside(output.path, str(state.get("file", "")))
     svg = ""
@@ -36,22 +36,22 @@ def _layer(output: Output, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _vocabulary(file: Path, layer: str) -> str:
-    """Its lines are a value, a tab and its count; the most frequent come first."""
+    """Draw the most frequent values. Each line of the file is a value, a tab and its count, the most frequent first."""
     with file.open(encoding="utf-8") as lines:
         pairs = [line.rstrip("\n").rpartition("\t") for line in itertools.islice(lines, TOP)]
     bars = [Bar(value, float(count)) for value, _, count in pairs if _is_number(count)]
-    return bar_chart(bars, title=f"{layer}: most frequent values", width=320, room=18) if bars else ""
+    return bar_chart(bars, title=f"{layer}: most frequent values", width=320, row_height=18) if bars else ""
 
 
 def _cut(value: Any) -> str:
     if not isinstance(value, list):
         return number_text(value)
-    more = f", … {len(value):,} in all" if len(value) > LONGEST else ""
+    more = f", … {len(value):,} in total" if len(value) > LONGEST else ""
     return ", ".join(_cut(item) for item in value[:LONGEST]) + more
 
 
 def _inside(folder: Path, name: str) -> Path | None:
-    """A file of the folder; None where there is none, or the name leads out of it."""
+    """Return the path of a file of the folder, or None if it is missing or outside of the folder."""
     path = (folder / name).resolve()
     return path if path.is_file() and path.is_relative_to(folder.resolve()) else None
 

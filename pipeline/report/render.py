@@ -1,4 +1,4 @@
-"""From what was gathered to the files: the templates filled in, one HTML file and one Markdown file written."""
+"""Render the templates, and write the HTML report and the Markdown model card."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from kerasline.pipeline.report import (
     compare,
     data,
     environment,
-    evaluation,
     explanations,
     graph,
+    metrics,
     model,
     preprocessing,
     validation,
@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Written:
-    """What was written. `sections`: the names of those that the run has something for."""
+    """The files written, with a summary of their content. `sections` names the sections of the page."""
 
     run_id: str
     report: Path
@@ -46,7 +46,7 @@ class Written:
     comparison: dict[str, Any] | None
 
     def as_json(self) -> dict[str, Any]:
-        """In the form that `--json` writes."""
+        """Return the report's summary as `--json` writes it."""
         compared = self.comparison and {
             "run_id": self.comparison["other"].id,
             "metrics": self.comparison["metrics"],
@@ -56,18 +56,20 @@ class Written:
 
 
 def write_report(store: Store, run: Run, path: Path, against: Run | None = None) -> Written:
-    """Writes the report of a run to `path`, and its model card beside it, ending in `.md`.
+    """Write the report of a run to `path`, and its model card beside it with the suffix `.md`.
 
     Args:
-        run: with its state as people should read it.
-        against: another run to compare it with.
+        run: the run, with its state as displayed to people.
+        against: another run to compare with. Optional.
 
     Raises:
-        KeraslineError: the files cannot be written there.
+        KeraslineError: the files cannot be written.
     """
     card_path = path.with_suffix(".md")
     if card_path == path:
-        raise KeraslineError(f"report {path}: the report is HTML, and its card lies there; end the name in .html")
+        raise KeraslineError(
+            f"report {path}: expected a name ending in .html; the model card is written to the same name with .md"
+        )
     gathered = gather(store, run)
     compared = compare.comparison(gathered, gather(store, against)) if against else None
     parts = card.model_card(gathered)
@@ -98,20 +100,20 @@ class Section:
 
 
 def _sections(gathered: Gathered, store: Store, compared: Any, parts: list[card.Part]) -> list[Section]:
-    made = [
+    candidates = [
         ("overview", "Overview", overview(gathered)),
         ("compare", "Comparison", compared),
         ("stages", "Pipeline", {"picture": graph.picture(gathered), **stage_table(gathered)}),
         ("data", "Data", data.section(gathered)),
         ("preprocessing", "Preprocessing", preprocessing.section(gathered)),
         ("model", "Model", model.section(gathered)),
-        ("metrics", "Metrics", evaluation.section(gathered)),
+        ("metrics", "Metrics", metrics.section(gathered)),
         ("explanations", "Explanations", explanations.section(gathered)),
         ("validation", "Serving", validation.section(gathered)),
         ("environment", "Environment", environment.section(gathered, store)),
         ("card", "Model card", {"parts": parts}),
     ]
-    return [Section(name, title, context) for name, title, context in made if context is not None]
+    return [Section(name, title, context) for name, title, context in candidates if context is not None]
 
 
 def _page(gathered: Gathered, sections: list[Section]) -> str:
@@ -122,7 +124,7 @@ def _page(gathered: Gathered, sections: list[Section]) -> str:
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
-        undefined=jinja2.ChainableUndefined,  # what an artifact lacks is left blank
+        undefined=jinja2.ChainableUndefined,  # Values that an artifact lacks are blank.
     )
     templates.filters |= {
         "number": number_text,
@@ -137,7 +139,7 @@ def _page(gathered: Gathered, sections: list[Section]) -> str:
         sections=sections,
         style=STYLE + (HERE / "style.css").read_text(encoding="utf-8"),
         script=script,
-        # The one script that the page may run: whatever a name in the data says, it cannot add another.
+        # The only script that the page may run. Names in the data cannot add another.
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         written=now(),
     )
@@ -166,17 +168,17 @@ def _spaced(name: str) -> str:
 
 
 def _value(value: Any) -> str:
-    """A parameter or setting, as JSON spells it."""
+    """Format a parameter or setting as JSON."""
     import json
 
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _write(path: Path, text: str) -> None:
-    """Writes aside and renames, so that a reader never meets half a file."""
+    """Write atomically, so that a reader never sees a partial file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replaced(path) as aside:
             aside.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise KeraslineError(f"report {path}: {error.strerror}; give another place with -o") from error
+        raise KeraslineError(f"report {path}: {error.strerror}; choose another path with -o") from error

@@ -1,5 +1,5 @@
 "use strict";
-// Tables sort by their headings, slices are filtered by metric, and print opens what is folded.
+// Sorts tables by their headings, filters slices by metric, and opens folded parts for printing.
 
 const number = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
 

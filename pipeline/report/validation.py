@@ -1,4 +1,4 @@
-"""Serving: how the model fared behind a real server, by InfraValidator."""
+"""The Serving section: the results of InfraValidator."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ VERSION = 1
 
 
 def section(gathered: Gathered) -> dict[str, Any] | None:
-    """Each trial as `validation.json` has it, with its stage; None where there was none."""
+    """Return each `validation.json` with its stage, or None if there is none."""
     found = [(stage, output.json("validation.json")) for stage, output in gathered.outputs("InfraValidation")]
-    trials = [{"stage": stage.name, **told, "figures": _figures(told)} for stage, told in found if _readable(told)]
+    trials = [{"stage": stage.name, **facts, "figures": _figures(facts)} for stage, facts in found if _readable(facts)]
     return {"trials": trials} if trials else None
 
 
-def _figures(told: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    latency = told.get("latency") or {}
+def _figures(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    latency = facts.get("latency") or {}
     return [
-        ("largest difference", told.get("largest_difference")),
+        ("largest difference", facts.get("largest_difference")),
         ("median latency of one row (ms)", latency.get("p50_ms")),
         ("p99 latency (ms)", latency.get("p99_ms")),
-        ("at most (ms)", latency.get("bound_ms")),
+        ("latency bound (ms)", latency.get("bound_ms")),
         ("requests timed", latency.get("requests")),
     ]
 
 
-def _readable(told: Any) -> bool:
-    return isinstance(told, dict) and told.get("version") == VERSION
+def _readable(facts: Any) -> bool:
+    return isinstance(facts, dict) and facts.get("version") == VERSION

@@ -175,10 +175,10 @@ def minus_squared_error(label, prediction):
     ],
 )
 def test_what_an_output_answers_is_told_by_its_loss_and_label(loss, label, output, names, task):
-    from kerasline.components.evaluator.compiled import CompiledLoss, _each_row
+    from kerasline.components.models.compile_config import CompiledLoss, unreduced_loss
 
     found = Answers.of(
-        CompiledLoss(_each_row(loss)),
+        CompiledLoss(unreduced_loss(loss)),
         keras.KerasTensor(label, "float32"),
         keras.KerasTensor(output, "float32"),
         names,
@@ -187,7 +187,7 @@ def test_what_an_output_answers_is_told_by_its_loss_and_label(loss, label, outpu
 
 
 def test_probabilities_are_made_of_logits():
-    from kerasline.components.evaluator.compiled import CompiledLoss
+    from kerasline.components.models.compile_config import CompiledLoss
 
     label, output = keras.KerasTensor((None,), "int64"), keras.KerasTensor((None, 3), "float32")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None)
@@ -195,7 +195,7 @@ def test_probabilities_are_made_of_logits():
     logits = np.array([[1.0, 2.0, 4.0]], "float32")
     known = [math.exp(value) / sum(math.exp(v) for v in (1, 2, 4)) for value in (1, 2, 4)]
     np.testing.assert_allclose(answers.by_unit(logits)[0], known, rtol=1e-6)
-    word, score = answers.prediction_in_words(np.array(known))
+    word, score = answers.prediction_as_text(np.array(known))
     assert word == "2" and score == pytest.approx(known[2])
 
 

@@ -273,13 +273,13 @@ def test_where_nothing_has_a_gradient_they_are_left_out_or_refused(diabetes, tmp
         tmp_path / "p", diabetes.splits, numbers_without_a_gradient, model_without_a_gradient, label="progression"
     )
     assert explain(problem, **QUICK).integrated_gradients is None
-    with pytest.raises(ParameterError, match="nothing that enters the model has a gradient"):
+    with pytest.raises(ParameterError, match="the model has no differentiable input"):
         explain(problem, integrated_gradients="on", **QUICK)
 
 
 def test_a_baseline_for_what_does_not_enter_gets_the_nearest(tumours, explain):
     with pytest.raises(
-        ParameterError, match="Explainer.baseline: nothing enters the model by the name 'xx'; did you mean 'x'"
+        ParameterError, match="Explainer.baseline: no differentiable input 'xx' in the model; did you mean 'x'"
     ):
         explain(tumours, baseline={"xx": 0.5}, **QUICK)
 

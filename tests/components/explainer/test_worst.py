@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from kerasline.components.data import shards
-from kerasline.components.explainer.pictures import write_image, write_sound
-from kerasline.components.explainer.showing import plain
+from kerasline.components.explainer.rendering import plain, write_image, write_sound
 from kerasline.components.explainer.worst import Worst
 from tests.components.explainer.conftest import TUMOUR, Served, matrix, split_at, trained, tumour_columns, tumour_model
 from tests.components.explainer.conftest import tumour_preprocessing as preprocessing

@@ -109,7 +109,7 @@ def build(root: Path, run_id: str = "rich", strength: float = 1.0, epochs: int =
     blank = Execution(run_id, "cells", "Pusher", "kerasline.Pusher", "skipped", STARTED + datetime.timedelta(minutes=1))
     inputs = {source: next(iter(done[source].outputs.values())) for source in EDGES["Pusher"]}
     store.record(
-        dataclasses.replace(blank, message="model refused: recall is 0.93, at least 0.99 wanted", inputs=inputs)
+        dataclasses.replace(blank, message="model refused: recall is 0.93, at least 0.99 required", inputs=inputs)
     )
     store.finish_run(run_id, "succeeded", 83.2)
     return store

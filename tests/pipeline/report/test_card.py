@@ -2,7 +2,7 @@
 
 from markdown_it import MarkdownIt
 
-from kerasline.pipeline.report.card import TO_SAY, labelled
+from kerasline.pipeline.report.card import WRITTEN_BY_PEOPLE, labelled
 from tests.conftest import HOUSE
 from tests.pipeline.report.conftest import call, report
 from tests.pipeline.report.models import HOSTILE
@@ -39,7 +39,7 @@ def test_the_card_has_the_sections_of_the_paper(rich, penguins):
 
 def test_what_only_a_human_can_say_is_marked(penguins):
     card = penguins.card.read_text()
-    assert card.count("**To fill in:**") == len(TO_SAY)
+    assert card.count("**To fill in:**") == len(WRITTEN_BY_PEOPLE)
     assert card.count("**Ethical considerations**: **To fill in:**") == 1
 
 

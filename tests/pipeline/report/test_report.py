@@ -61,7 +61,7 @@ def test_the_metrics_are_scikit_learns(rich):
     _, _, y, _, p, before = cancer(1.0)
     rows = {row[0]: row for row in rich.table("All rows")}
     assert rows["accuracy"][1] == figure(metrics.accuracy_score(y, p > 0.5))
-    assert rows["log_loss"][1] == figure(metrics.log_loss(y, p)) and rows["log_loss"][3] == "less"
+    assert rows["log_loss"][1] == figure(metrics.log_loss(y, p)) and rows["log_loss"][3] == "lower"
     assert rows["brier"][5] == figure(metrics.brier_score_loss(y, before))
 
 
@@ -101,7 +101,7 @@ def test_the_trial_behind_a_server_is_told(rich):
     assert [row[0] for row in rich.table("Checks")] == ["kept", "not kept"]
     assert rich.table("Wrong answers")[0][2:] == [f"{' '.join(HOSTILE.split())}: missing", "y: 1 served"]
     text = rich.text("validation")
-    assert "p99 latency (ms) 1.25" in text and "was ended by SIGABRT" in text and "at most (ms)" not in text
+    assert "p99 latency (ms) 1.25" in text and "was ended by SIGABRT" in text and "latency bound (ms)" not in text
     assert "Refused by InfraValidator" in rich.text("overview")
 
 
@@ -112,7 +112,7 @@ def test_confusion_and_classes_are_scikit_learns(rich):
     cells = [text.text for text in drawn[0].iter(f"{SVG}text") if (text.get("class") or "").startswith("on-")]
     assert cells == [str(count) for count in matrix.ravel()]
     f1 = metrics.f1_score(y, p.argmax(1), average=None)
-    assert [row[3] for row in rich.table("Each class")] == [figure(value) for value in f1]
+    assert [row[3] for row in rich.table("Metrics by class")] == [figure(value) for value in f1]
 
 
 def test_curves_residuals_fairness_forms_and_latency_are_there(rich):
@@ -149,7 +149,7 @@ def test_the_stages_are_drawn_with_their_states_and_edges(rich):
 
 def test_the_data_has_a_chart_for_each_split_and_its_figures(rich):
     data, x, *_ = cancer(1.0)
-    row = next(r for r in rich.table("Statistics of the features") if r[0] == "mean radius" and r[1] == "test")
+    row = next(r for r in rich.table("Feature statistics") if r[0] == "mean radius" and r[1] == "test")
     assert row[4] == figure(x[:, 0].mean()) and row[6] == figure(x[:, 0].min()) and row[8] == figure(x[:, 0].max())
     charts = [e for e in rich.section("data").iter(f"{SVG}svg")]
     assert len(charts) == 4 * 2
@@ -208,9 +208,9 @@ def test_the_environment_has_versions_settings_parameters_and_lineage(rich):
 def test_a_comparison_tells_differences_and_whether_intervals_overlap(rich):
     _, _, y, _, p, _ = cancer(1.0)
     other = cancer(0.001)[4]
-    rows = {row[0]: row for row in rich.table("Figures of all rows")}
+    rows = {row[0]: row for row in rich.table("Metrics for all rows")}
     difference = metrics.log_loss(y, p) - metrics.log_loss(y, other)
-    assert rows["log_loss"][3] == figure(difference) and rows["log_loss"][4:] == ["apart", "better"]
+    assert rows["log_loss"][3] == figure(difference) and rows["log_loss"][4:] == ["do not overlap", "better"]
     assert rows["recall"][4:] == ["overlap", ""]
     assert rich.table("Parameters that differ") == [["Trainer.epochs", "12", "6"]]
     assert rich.table("Settings that differ") == [

@@ -1,4 +1,5 @@
-"""Boxes found in images, matched with those that are there, image by image, by pycocotools."""
+"""COCO detection metrics: pycocotools matches boxes per image; average precision and recall are computed for many
+bootstrap replicates at once, exactly as COCOeval does."""
 
 from __future__ import annotations
 
@@ -9,17 +10,18 @@ from typing import Any
 import numpy as np
 
 from kerasline.components.core.errors import ParameterError
-from kerasline.components.metrics.base import Rows
+from kerasline.components.metrics.base import Rows, divided
 
-# As COCOeval has them: limits of the area in pixels, thresholds of overlap, detections an image.
+# As in COCOeval: limits of the area in pixels, overlap thresholds, and detections per image.
 AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 OVERLAPS = np.linspace(0.5, 0.95, 10)
 MOST_DETECTIONS = (1, 10, 100)
+RECALLS = np.linspace(0.0, 1.0, 101)
 IGNORED, WRONG, RIGHT = 0, 1, 2
 
 
 def matched(rows: Rows, true: Objects, predicted: Objects) -> Matches:
-    """Each image and class matched by itself, by pycocotools."""
+    """Match the boxes of each image and class with pycocotools."""
     evaluator = _evaluator()
     truths, detections = true.by_image_and_class(), predicted.by_image_and_class()
     evaluator._gts.update(truths)
@@ -59,11 +61,11 @@ class Objects:
     crowd: np.ndarray
     score: np.ndarray
 
-    def taken(self, places: np.ndarray) -> Objects:
+    def take(self, places: np.ndarray) -> Objects:
         return Objects(*(getattr(self, name)[places] for name in self.__dataclass_fields__))
 
     def by_image_and_class(self) -> dict[tuple[int, int], list[dict[str, Any]]]:
-        """As COCOeval takes annotations; their ids begin with 1, for 0 would say that a box is not matched."""
+        """Return annotations in COCOeval's format. Ids start at 1, because 0 means that a box is not matched."""
         groups: dict[tuple[int, int], list[dict[str, Any]]] = {}
         values = (getattr(self, name).tolist() for name in self.__dataclass_fields__)
         for place, (image, kind, box, area, crowd, score) in enumerate(zip(*values), start=1):
@@ -75,7 +77,7 @@ class Objects:
 
 @dataclass(frozen=True)
 class Matches:
-    """What came of the detections in some images.
+    """The outcome of the detections in some images.
 
     Attributes:
         number: of each image, int64 (images,), ascending.
@@ -83,8 +85,8 @@ class Matches:
         image, kind, score, place: of each detection: the place of its image, its class, its score, and its
             place by score among those of the image and class; (detections,).
         outcome: `RIGHT`, `WRONG` or `IGNORED`, uint8 (detections, areas, overlaps).
-        true_image, true_kind: of each pair of an image and a class that is in it; (pairs,).
-        there: how many true boxes count, int64 (pairs, areas).
+        true_image, true_kind: of each pair of an image and a class present in it; (pairs,).
+        there: number of true boxes that count, int64 (pairs, areas).
     """
 
     number: np.ndarray
@@ -100,7 +102,7 @@ class Matches:
 
     @classmethod
     def joined(cls, parts: list[Matches]) -> Matches:
-        """All in one, by the numbers of the images."""
+        """Join matches, ordered by the numbers of the images."""
         parts = [_nothing(), *parts]
         number = np.concatenate([part.number for part in parts])
         order = np.argsort(number)
@@ -126,7 +128,7 @@ class Matches:
         )
 
     def by_class(self) -> Iterator[tuple[int, Matches]]:
-        """Each class that has true boxes, with what is of it."""
+        """Yield each class that has true boxes, with its matches."""
         for kind in np.unique(self.true_kind):
             found, true = self.kind == kind, self.true_kind == kind
             yield (
@@ -138,6 +140,108 @@ class Matches:
                     *(getattr(self, name)[true] for name in ("true_image", "true_kind", "there")),
                 ),
             )
+
+
+def precision_and_recall(matches: Matches, weight: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute the metrics by name, float64 (replicates,).
+
+    Args:
+        weight: of each image in each replicate, float64 (images, replicates).
+    """
+    classes = [_OfClass.of(of_class, weight) for _, of_class in matches.by_class()]
+    none = np.zeros((0, len(AREAS), len(OVERLAPS), weight.shape[1]))
+    precision = np.stack([one.average_precision() for one in classes]) if classes else none
+    recall = {most: np.stack([one.recall(most) for one in classes]) if classes else none for most in MOST_DETECTIONS}
+    areas = list(AREAS)[1:]
+    return {
+        "ap": _mean(precision[:, 0]),
+        "ap_50": _mean(precision[:, 0, :1]),
+        "ap_75": _mean(precision[:, 0, 5:6]),
+        **{f"ap_{area}": _mean(precision[:, place]) for place, area in enumerate(areas, start=1)},
+        **{f"ar_{most}": _mean(of_most[:, 0]) for most, of_most in recall.items()},
+        **{f"ar_{area}": _mean(recall[100][:, place]) for place, area in enumerate(areas, start=1)},
+    }
+
+
+@dataclass(frozen=True)
+class _OfClass:
+    """The detections of a class, in descending order of score.
+
+    Attributes:
+        place: as in `Matches`.
+        outcome: as in `Matches`.
+        weight: of each detection, float64 (detections, replicates).
+        there: total weight of the true boxes, float64 (areas, replicates).
+        slack: tolerance for rounding errors of the recall; 0 for integer weights.
+    """
+
+    place: np.ndarray
+    outcome: np.ndarray
+    weight: np.ndarray
+    there: np.ndarray
+    slack: float
+
+    @classmethod
+    def of(cls, matches: Matches, weight: np.ndarray) -> _OfClass:
+        order = np.argsort(-matches.score, kind="stable")
+        there = matches.there.T @ weight[matches.true_image]
+        slack = 0.0 if (weight == np.rint(weight)).all() else 1e-9
+        return cls(matches.place[order], matches.outcome[order], weight[matches.image[order]], there, slack)
+
+    def average_precision(self) -> np.ndarray:
+        """Return float64 (areas, overlaps, replicates), NaN without true boxes."""
+        return np.stack([self._average_precision(area) for area in range(len(AREAS))])
+
+    def _average_precision(self, area: int) -> np.ndarray:
+        """float64 (overlaps, replicates)."""
+        outcome = self.outcome[:, area]
+        counted = (outcome != IGNORED).astype(np.int8)
+        # Few detections change between overlaps, so only the changes are summed again.
+        of_first = np.cumsum(self.weight * counted[:, :1], axis=0)
+        found = []
+        for overlap in range(len(OVERLAPS)):
+            right = np.flatnonzero(outcome[:, overlap] == RIGHT)
+            change = counted[:, overlap] - counted[:, 0]
+            changed = np.flatnonzero(change)
+            changes = np.cumsum(self.weight[changed] * change[changed, np.newaxis], axis=0)
+            changes = np.concatenate([np.zeros((1, self.weight.shape[1])), changes])
+            so_far = of_first[right] + changes[np.searchsorted(changed, right, side="right")]
+            found.append(_average_precision(self.weight[right], so_far, self.there[area], self.slack))
+        return np.stack(found)
+
+    def recall(self, most: int) -> np.ndarray:
+        """Compute the recall of the `most` best detections of each image: float64 (areas, overlaps, replicates)."""
+        right = (self.outcome == RIGHT) & (self.place < most)[:, np.newaxis, np.newaxis]
+        hits = np.tensordot(right.astype(np.float64), self.weight, axes=(0, 0))
+        return divided(hits, self.there[:, np.newaxis])
+
+
+def _average_precision(right: np.ndarray, so_far: np.ndarray, there: np.ndarray, slack: float) -> np.ndarray:
+    """Average, over `RECALLS`, the best precision at that recall or higher: float64 (replicates,).
+
+    Precision and recall rise only at correct detections. Where recall rises from one value to the next, the best
+    precision from there on applies to all `RECALLS` in between.
+
+    Args:
+        right: the weights of correct detections in descending order of score, float64 (right ones, replicates).
+        so_far: cumulative weight of all detections that count up to each of them; the same shape.
+        there: of all true boxes, float64 (replicates,).
+        slack: as in `_OfClass`.
+    """
+    hits = np.cumsum(right, axis=0)
+    precision = hits / (so_far + np.spacing(1))
+    best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+    reached = np.searchsorted(RECALLS, divided(hits, there) + slack, side="right")
+    risen = np.diff(reached, axis=0, prepend=0)
+    return np.where(there > 0, (best * risen).sum(axis=0) / len(RECALLS), np.nan)
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Average over overlaps and the classes present: float64 (replicates,)."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=(0, 1))
+    total = np.where(known, values, 0).sum(axis=(0, 1))
+    return divided(total, count)
 
 
 def _outcome(matches: np.ndarray, ignored: np.ndarray) -> np.ndarray:

@@ -1,0 +1,32 @@
+"""The parameters of Explainer as one typed value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt
+
+Positive = Annotated[int, Gt(0)]
+Baseline = Literal["zeros", "mean"] | dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainerSettings:
+    """The parameters of Explainer, which documents them."""
+
+    split: str = "test"
+    most_rows: Positive = 2000
+    seed: Annotated[int, Ge(0)] = 0
+    repeats: Positive = 5
+    metric: str | Callable[..., Any] | None = None
+    direction: Literal["minimize", "maximize"] | None = None
+    output: str | None = None
+    features: list[str] | None = None
+    classes: list[int | str] | None = None
+    points: Positive = 20
+    integrated_gradients: Literal["auto", "on", "off"] = "auto"
+    steps: Positive = 64
+    baseline: Baseline = "zeros"
+    worst: Annotated[int, Ge(0)] = 20
