@@ -278,22 +278,22 @@ def hides():
 
 
 @pytest.mark.parametrize(
-    ("function", "label", "error", "told"),
+    ("function", "label", "error", "message"),
     [
         (raises, None, UserCodeError, r"raises\(\) raised RuntimeError: no luck \(.*test_transform.py, line \d+\)"),
         (
             lambda: 3,
             None,
             UserCodeError,
-            "must return a functional keras.Model .* or a keras.utils.FeatureSpace, it returned int",
+            "must return a functional keras.Model .* or a keras.utils.FeatureSpace; it returned int",
         ),
-        (wants_more, None, DataError, r"no column 'sise', which wants_more\(\) wants; did you mean 'size'\?"),
-        (hides, None, UserCodeError, r"hides\(\): layer 'scaled' wants adapting but lies inside layer 'part'"),
+        (wants_more, None, DataError, r"no column 'sise', an input of wants_more\(\); did you mean 'size'\?"),
+        (hides, None, UserCodeError, r"hides\(\): layer 'scaled' must be adapted but lies inside layer 'part'"),
         (chained, "targte", DataError, "'targte' is neither an output .* did you mean 'target'"),
     ],
 )
-def test_mistakes_in_user_code_are_one_line(make_examples, tmp_path, function, label, error, told):
-    with pytest.raises(error, match=told):
+def test_mistakes_in_user_code_are_one_line(make_examples, tmp_path, function, label, error, message):
+    with pytest.raises(error, match=message):
         Transform(make_examples({"train": COLUMNS}), function=function, label=label).execute(tmp_path / "out")
 
 

@@ -48,8 +48,8 @@ def test_a_constant_needs_no_data():
 
 def test_booleans_and_unsigned_numbers_are_never_missing():
     for values in (np.array([True, False]), np.array([3, 255], "uint8")):
-        filled, told = Imputation("constant", indicator=True)(values)
-        assert filled.numpy().tolist() == values.tolist() and told.numpy().tolist() == [0, 0]
+        filled, indicator = Imputation("constant", indicator=True)(values)
+        assert filled.numpy().tolist() == values.tolist() and indicator.numpy().tolist() == [0, 0]
 
 
 def test_the_global_policy_does_not_make_numbers_infinite():
@@ -63,8 +63,8 @@ def test_the_global_policy_does_not_make_numbers_infinite():
 @pytest.mark.parametrize(("values", "missing"), [(HOLES, np.isnan(HOLES)), (WORDS, WORDS == b""), (CODES, CODES == -1)])
 def test_where_values_were_missing(values, missing):
     np.testing.assert_array_equal(MissingIndicator()(values), missing.astype("float32"))
-    _, told = Imputation("constant", indicator=True)(values)
-    np.testing.assert_array_equal(told, missing.astype("float32"))
+    _, indicator = Imputation("constant", indicator=True)(values)
+    np.testing.assert_array_equal(indicator, missing.astype("float32"))
 
 
 @pytest.mark.parametrize("strategy", ["mean", "median", "most_frequent"])
@@ -99,18 +99,24 @@ def test_saved_forms_give_the_same(values, strategy, indicator, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
-        (lambda: Imputation("mode"), "Imputation: strategy is 'mode'; possible: mean, median"),
-        (lambda: Imputation("mean")(keras.Input((1,), dtype="string")), "strategy is 'mean', inputs are string"),
-        (lambda: Imputation("constant", "x")(keras.Input((1,))), "fill_value is 'x', inputs are float32"),
+        (lambda: Imputation("mode"), "Imputation: invalid strategy: expected 'mean' or 'median'.*, received 'mode'"),
+        (
+            lambda: Imputation("mean")(keras.Input((1,), dtype="string")),
+            "invalid strategy for string inputs: .* received 'mean'",
+        ),
+        (
+            lambda: Imputation("constant", "x")(keras.Input((1,))),
+            "invalid fill_value for float32 inputs: .* received 'x'",
+        ),
         (
             lambda: Imputation("constant", 2.5)(keras.Input((1,), dtype="int64")),
-            "2.5, inputs are int64; possible: a whole",
+            "for int64 inputs: expected an integer, received 2.5",
         ),
-        (lambda: Imputation("mean")(np.array(["a"])), "strategy is 'mean', inputs are string"),
+        (lambda: Imputation("mean")(np.array(["a"])), "invalid strategy for string inputs: .* received 'mean'"),
     ],
 )
-def test_bad_arguments_are_told(make, told):
-    with pytest.raises(ValueError, match=told):
+def test_invalid_arguments_raise(make, message):
+    with pytest.raises(ValueError, match=message):
         make()
