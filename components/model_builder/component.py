@@ -70,7 +70,7 @@ class ModelBuilder(Component):
     ...     return keras.Model({"x": x}, {"x": keras.layers.Rescaling(0.5)(x)})
     >>> model = {"layers": [{"layer": "Dense", "units": "$units"}, {"layer": "Dense", "units": 1}], "loss": "mse"}
     >>> data = {"x": [0.0, 1.0, 2.0], "y": [1.0, 3.0, 5.0]}
-    >>> examples = kl.InMemoryExampleGen(data).execute(folder / "examples").examples
+    >>> examples = kl.InMemoryExampleGen(data, splits={"train": 1}).execute(folder / "examples").examples
     >>> prepared = kl.Transform(examples, function=preprocessing, label="y").execute(folder / "prepared").preprocessing
     >>> builder = kl.ModelBuilder(prepared, description=model, hyperparameters={"units": 4})
     >>> builder.execute(folder / "model").metrics["parameters"]

@@ -49,7 +49,7 @@ class Tuner(Component):
 
     >>> kl.Tuner(
     ...     kl.CsvExampleGen("data.csv"),
-    ...     kl.Transform(kl.CsvExampleGen("data.csv"), features={"x": kl.features.number()}, label="y"),
+    ...     kl.Transform(kl.CsvExampleGen("data.csv"), features={"x": kl.features.Number()}, label="y"),
     ...     space={"units": {"int": [16, 256], "log": True}, "Trainer.batch_size": {"choice": [32, 64]}},
     ...     trials=10,
     ... )

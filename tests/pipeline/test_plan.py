@@ -1,4 +1,4 @@
-"""`plan`, as people call it."""
+"""The command `plan`."""
 
 import json
 
@@ -40,7 +40,7 @@ def recipe(tmp_path):
 
 
 @pytest.mark.slow
-def test_plan_tells_memory_time_and_choices_and_trains_nothing(cli, recipe, tmp_path):
+def test_plan_shows_memory_time_and_choices_without_training(cli, recipe, tmp_path):
     done = cli("plan", recipe, "--root", "root", "--json", "plan.json")
     assert done.returncode == 0, done.stderr
     for text in ("small: 1,218 parameters", "mixed_bfloat16", "rematerialized", "4 steps of 8 rows", "2 replicas"):
@@ -60,9 +60,11 @@ def test_plan_tells_memory_time_and_choices_and_trains_nothing(cli, recipe, tmp_
 
 
 @pytest.mark.slow
-def test_plan_for_a_device_that_is_not_here(cli, recipe, tmp_path):
+def test_plan_for_a_device_of_another_machine(cli, recipe, tmp_path):
     done = cli("plan", recipe, "--root", "root", "--device", "h100", "--json", "plan.json")
-    assert "NVIDIA H100: 80.0 GiB" in done.stdout and "a rough estimate: the device is not on this machine" in done.stdout
+    assert (
+        "NVIDIA H100: 80.0 GiB" in done.stdout and "a rough estimate: the device is not on this machine" in done.stdout
+    )
     assert not json.loads((tmp_path / "plan.json").read_text())["measured"]
 
 
@@ -75,12 +77,12 @@ def test_plan_for_a_device_that_is_not_here(cli, recipe, tmp_path):
         (["--set", "Trainer.batch_sise=3"], "error: Trainer.batch_sise: no such parameter; did you mean 'batch_size'?"),
     ],
 )
-def test_what_cannot_be_planned_is_told_in_one_line(cli, recipe, more, told):
+def test_impossible_plans_are_errors_in_one_line(cli, recipe, more, told):
     done = cli("plan", recipe, "--root", "root", *more)
     assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith(told)
 
 
-def test_a_pipeline_without_a_trainer(cli, tmp_path):
+def test_pipeline_without_trainer_is_an_error(cli, tmp_path):
     text = RECIPE.replace('    return Pipeline("small", [trained])', '    return Pipeline("small", [model])')
     (tmp_path / "none.py").write_text(text)
     done = cli("plan", "none.py", "--root", "root")

@@ -1,4 +1,4 @@
-"""ModelBuilder: descriptions, warm start, freezing, LoRA, and what its artifact says."""
+"""ModelBuilder: descriptions, warm start, freezing, LoRA, and the content of its artifact."""
 
 import json
 import subprocess
@@ -63,7 +63,7 @@ def weights(done):
     return {w.path: keras.ops.convert_to_numpy(w) for w in done.model.load().weights}
 
 
-def test_a_description_builds_what_code_builds(build):
+def test_description_builds_the_same_model_as_code(build):
     ours, theirs = build(description=DESCRIPTION), build(function=by_hand)
     for name, value in weights(theirs).items():
         np.testing.assert_array_equal(weights(ours)[name], value)
@@ -72,10 +72,11 @@ def test_a_description_builds_what_code_builds(build):
     assert ours.metrics["parameters"] == 4 * 8 + 8 + 8 * 2 + 2
 
 
-def test_the_same_seed_gives_the_same_weights_in_another_process(build, problem):  # noqa: F811
+def test_same_seed_gives_same_weights_in_another_process(build, problem):  # noqa: F811
     done = build(description=DESCRIPTION, seed=7)
     script = (
-        "import json, sys; from kerasline import ModelBuilder; from kerasline.components.core.artifacts import Preprocessing\n"
+        "import json, sys; from kerasline import ModelBuilder\n"
+        "from kerasline.components.core.artifacts import Preprocessing\n"
         "d = json.loads(sys.argv[2]); b = ModelBuilder(Preprocessing(sys.argv[1]), description=d, seed=7,"
         " hyperparameters={'units': 8})\n"
         "model, _ = b.build(Preprocessing(sys.argv[1]), {'units': 8})\n"
@@ -149,12 +150,12 @@ def with_layer(**layer):
         ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(build, given, message):
+def test_error_messages_name_the_place_in_the_description(build, given, message):
     with pytest.raises(ParameterError, match=message):
         build(**given)
 
 
-def test_warm_start_takes_what_matches(build):
+def test_warm_start_copies_matching_layers(build):
     first = build(description=DESCRIPTION, seed=1)
     wider = {**DESCRIPTION, "layers": [*DESCRIPTION["layers"][:2], {"layer": "Dense", "name": "logits", "units": 3}]}
     second = build(first.model, description=wider, seed=2)
@@ -171,7 +172,7 @@ def test_warm_start_takes_what_matches(build):
         build(first.model, description=renamed, warm_start={"first": "hiden"})
 
 
-def test_an_earlier_model_goes_on_as_it_is(build, problem, tmp_path):  # noqa: F811
+def test_earlier_model_is_used_unchanged(build, problem, tmp_path):  # noqa: F811
     first = build(function=by_hand)
     trained = Trainer(problem[0], problem[1][False], first.model).execute(tmp_path / "t").trained_model
     again = build(Model(trained.path))
@@ -180,7 +181,7 @@ def test_an_earlier_model_goes_on_as_it_is(build, problem, tmp_path):  # noqa: F
     assert again.metrics["warm_started"] == "all"
 
 
-def test_frozen_layers_stay_as_they_are(build, problem, tmp_path):  # noqa: F811
+def test_frozen_layers_do_not_change_in_training(build, problem, tmp_path):  # noqa: F811
     first = build(description=DESCRIPTION, freeze=["hid*"])
     assert first.metrics["trainable_parameters"] == 8 * 2 + 2
     before = weights(first)
@@ -190,7 +191,7 @@ def test_frozen_layers_stay_as_they_are(build, problem, tmp_path):  # noqa: F811
     assert np.any(after["logits/kernel"] != before["logits/kernel"])
 
 
-def test_low_rank_updates_train_beside_frozen_kernels(build, problem, tmp_path):  # noqa: F811
+def test_low_rank_updates_train_while_kernels_are_frozen(build, problem, tmp_path):  # noqa: F811
     first = build(description=DESCRIPTION, lora_rank=2)
     low_rank = 2 * (4 + 8) + 2 * (8 + 2)
     assert first.metrics["trainable_parameters"] == low_rank + 8 + 2
@@ -202,7 +203,7 @@ def test_low_rank_updates_train_beside_frozen_kernels(build, problem, tmp_path):
     assert done.metrics["accuracy"] > 0.7 and abs((answers == Y).mean() - done.metrics["accuracy"]) < 0.1
 
 
-def test_the_artifact_says_size_and_costs(build):
+def test_summary_has_size_and_costs(build):
     summary = build(description=DESCRIPTION).model.summary
     assert [(layer["name"], layer["parameters"]) for layer in summary["layers"] if layer["parameters"]] == [
         ("hidden", 40),
@@ -216,7 +217,7 @@ def test_the_artifact_says_size_and_costs(build):
     assert summary["layers"][1]["output_shape"] == [None, 8]
 
 
-def test_the_picture_shows_every_layer_and_edge(build):
+def test_graph_image_shows_every_layer_and_edge(build):
     svg = build(function=by_hand).model.path / "graph.svg"
     root = ElementTree.fromstring(svg.read_text())
     space = "{http://www.w3.org/2000/svg}"

@@ -1,4 +1,4 @@
-"""Seeds of models, beside threads that draw random numbers too."""
+"""Seeds of models while other threads draw random numbers."""
 
 import contextlib
 import random
@@ -11,7 +11,7 @@ from kerasline.components.models.seeding import seed_everything
 
 
 @contextlib.contextmanager
-def somebody_draws():
+def other_thread_draws():
     """A thread that draws from Python's generator all the time, as Beam does when it shuffles."""
     stop = threading.Event()
 
@@ -34,9 +34,9 @@ def weights(seed=7, layers=40):
     return keras.Model(inputs, x).get_weights()
 
 
-def test_weights_are_the_same_whatever_other_threads_draw():
+def test_weights_do_not_depend_on_other_threads():
     alone = weights()
-    with somebody_draws():
+    with other_thread_draws():
         beside = [weights() for _ in range(5)]
     for found in beside:
         for one, other in zip(alone, found):
@@ -44,7 +44,7 @@ def test_weights_are_the_same_whatever_other_threads_draw():
     assert not np.array_equal(alone[0], weights(seed=8)[0])
 
 
-def test_weights_are_those_of_kerass_own_seed():
+def test_weights_equal_those_of_keras_set_random_seed():
     ours = weights(layers=2)
     keras.utils.set_random_seed(7)
     states = [random.randint(1, int(1e9)) for _ in range(2)]  # what Keras draws for the two kernels

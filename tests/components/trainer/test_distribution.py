@@ -1,4 +1,4 @@
-"""One model on several devices and processes learns what it learns on one."""
+"""Training on several devices and processes gives the same result as on one."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from kerasline.components.trainer.replicas import gpus_of_worker
 from tests.components.trainer.conftest import BATCH, ROWS
 
 STEPS = 2 * -(-ROWS // BATCH)
-# Smooth, so that rounding stays rounding: at the kink of a ReLU it becomes another gradient.
+# Smooth: at the kink of a ReLU, a rounding difference would change the gradient.
 HP = {"activation": "tanh", "rate": 0.1, "momentum": 0.9}
 
 
@@ -19,7 +19,7 @@ HP = {"activation": "tanh", "rate": 0.1, "momentum": 0.9}
         pytest.param({"distribution": "mirrored", "replicas": 4, "precision": "mixed_float16"}, marks=pytest.mark.slow),
     ],
 )
-def test_replicas_together_learn_what_one_learns_alone(train, distribution):
+def test_several_replicas_give_the_result_of_one(train, distribution):
     """203 rows in batches of 16: the last batch of an epoch has 11, which no two replicas can share evenly."""
     alone = train(HP, precision=distribution.get("precision", "float32"))
     together = train(HP, **distribution)
@@ -47,7 +47,7 @@ def test_workers_of_a_machine_share_its_gpus(worker, own):
 
 
 @pytest.mark.slow
-def test_a_deterministic_training_is_the_same_every_time(train):
+def test_deterministic_training_is_reproducible(train):
     settings = {"deterministic": True, "epochs": 3}
     hp = {"dropout": 0.2, "units": 64}
     one, two = train(hp, **settings), train(hp, **settings)
@@ -67,7 +67,7 @@ def test_a_deterministic_training_is_the_same_every_time(train):
         ),
     ],
 )
-def test_what_cannot_be_distributed_is_told_in_one_line(train, settings, message):
+def test_impossible_distributions_are_errors_in_one_line(train, settings, message):
     with pytest.raises((ParameterError, KeraslineError), match=message):
         train(**settings)
 
@@ -81,7 +81,7 @@ def test_what_cannot_be_distributed_is_told_in_one_line(train, settings, message
         {"clip_value": 0.01, "class_weight": {"0": 2.0, "1": 0.5}, "weighted": True},
     ],
 )
-def test_what_changes_gradients_changes_those_of_the_whole_batch(train, settings):
+def test_gradient_settings_apply_to_the_whole_batch(train, settings):
     alone = train(HP, **settings, precision="float32")
     together = train(HP, **settings, distribution="mirrored", replicas=2)
     np.testing.assert_allclose(together.losses, alone.losses, atol=1e-5)

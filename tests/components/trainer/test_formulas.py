@@ -63,7 +63,7 @@ def by_hand(weights, epochs=2, weights_of_rows=None, clip=None):
 
 @pytest.fixture
 def start(train):
-    """The initial weights: those of a training whose learning rate is all but nothing."""
+    """The initial weights, from a training with a negligible learning rate."""
     return train({"rate": 1e-30}, steps=1, eval_split=None).weights
 
 
@@ -71,7 +71,7 @@ HP = {"rate": RATE, "momentum": MOMENTUM}
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_steps_are_those_of_the_formulas(train, start, jit_compile):
+def test_steps_agree_with_formulas(train, start, jit_compile):
     trained = train(HP, shuffle=False, jit_compile=jit_compile)
     weights, losses = by_hand(start)
     np.testing.assert_allclose(trained.losses, losses, atol=1e-6)
@@ -79,24 +79,24 @@ def test_steps_are_those_of_the_formulas(train, start, jit_compile):
         np.testing.assert_allclose(ours, theirs, atol=2e-6)
 
 
-def test_an_epochs_loss_is_the_mean_over_its_rows(train, start):
+def test_loss_of_an_epoch_is_the_mean_over_its_rows(train, start):
     trained = train(HP, shuffle=False, epochs=1)
     sizes = [len(X[rows]) for rows in batches(1)]
     np.testing.assert_allclose(trained.epochs[0]["loss"], np.average(by_hand(start, 1)[1], weights=sizes), rtol=1e-6)
 
 
-def test_gradients_are_clipped_by_their_common_norm(train, start):
+def test_gradients_are_clipped_by_their_global_norm(train, start):
     trained = train(HP, shuffle=False, clip_norm=0.1)
     np.testing.assert_allclose(trained.losses, by_hand(start, clip=0.1)[1], atol=1e-6)
 
 
-def test_rows_count_by_their_weight(train, start):
+def test_rows_are_weighted_by_sample_weight(train, start):
     trained = train(HP, shuffle=False, weighted=True)
     np.testing.assert_allclose(trained.losses, by_hand(start, weights_of_rows=np.abs(X[:, 3]))[1], atol=1e-6)
 
 
 @pytest.mark.parametrize("given", ["balanced", {"1": 3.0}])
-def test_rows_count_by_the_weight_of_their_class(train, start, given):
+def test_rows_are_weighted_by_class_weight(train, start, given):
     table = (
         compute_class_weight("balanced", classes=np.array([0, 1]), y=Y) if given == "balanced" else np.array([1.0, 3.0])
     )
@@ -104,7 +104,7 @@ def test_rows_count_by_the_weight_of_their_class(train, start, given):
     np.testing.assert_allclose(trained.losses, by_hand(start, weights_of_rows=table[Y])[1], atol=1e-6)
 
 
-def test_accumulated_gradients_are_those_of_a_larger_batch(train):
+def test_accumulated_gradients_equal_those_of_a_larger_batch(train):
     whole = {"shuffle": False, "eval_split": None}
     small = train(HP, batch_size=8, steps=24, accumulate_steps=2, **whole)
     large = train(HP, batch_size=16, steps=12, **whole)
@@ -112,7 +112,7 @@ def test_accumulated_gradients_are_those_of_a_larger_batch(train):
         np.testing.assert_allclose(ours, theirs, atol=2e-6)
 
 
-def test_the_average_of_the_weights_is_what_is_trained(train, start):
+def test_ema_returns_the_averaged_weights(train, start):
     trained = train(HP, shuffle=False, epochs=1, ema=0.9)
     model, averages = ByHand(start), None
     for rows in batches(1):

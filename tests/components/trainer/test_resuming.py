@@ -1,4 +1,4 @@
-"""Training that is cut short goes on as if nothing had been, bit by bit."""
+"""Interrupted training resumes with bitwise identical results."""
 
 import signal
 import time
@@ -11,21 +11,21 @@ from tests.components.trainer.conftest import BATCH, ROWS
 from tests.components.trainer.cutting import assert_same_training, checkpoints, ended, start, wait_for
 from tests.marks import slowly
 
-AN_EPOCH = -(-ROWS // BATCH)
+STEPS_PER_EPOCH = -(-ROWS // BATCH)
 
 
-class Cut(Exception):
+class Interrupted(Exception):
     pass
 
 
-def cut_after(lines):
-    """A report that raises after so many lines, as a failing disk or a kill would end the process."""
+def interrupted_after(lines):
+    """Return a report function that raises after this many lines, like a kill."""
     left = [lines]
 
     def report(text):
         left[0] -= 1
         if left[0] < 0:
-            raise Cut
+            raise Interrupted
 
     return report
 
@@ -39,16 +39,16 @@ def cut_after(lines):
         slowly({"rate": 0.5}, {"checkpoint_steps": 5, "precision": "mixed_float16"}),
         slowly({"rate": 0.5}, {"checkpoint_steps": 5, "precision": "mixed_bfloat16", "clip_norm": 1.0}),
         slowly({"rate": 0.5}, {"checkpoint_epochs": 1, "early_stopping": {"patience": 1, "min_delta": 0.01}}),
-        slowly({}, {"checkpoint_steps": 4, "steps": 3 * AN_EPOCH + 5}),
+        slowly({}, {"checkpoint_steps": 4, "steps": 3 * STEPS_PER_EPOCH + 5}),
     ],
 )
-def test_what_was_cut_ends_with_the_same_weights_and_figures(train, tmp_path, hp, settings):
+def test_resumed_training_has_the_same_weights_and_metrics(train, tmp_path, hp, settings):
     settings = {"epochs": 6, **settings}
     whole = train(hp, **settings)
     for lines in (2, 4):
         state = tmp_path / f"state{lines}"
-        with pytest.raises(Cut):
-            train(hp, **settings, state_dir=state, report=cut_after(lines))
+        with pytest.raises(Interrupted):
+            train(hp, **settings, state_dir=state, report=interrupted_after(lines))
         resumed = train(hp, **settings, state_dir=state)
         assert resumed.facts["resumed_at_step"] > 0
         for ours, theirs in zip(resumed.weights, whole.weights):
@@ -57,16 +57,16 @@ def test_what_was_cut_ends_with_the_same_weights_and_figures(train, tmp_path, hp
         assert resumed.epochs == whole.epochs
 
 
-def test_the_newest_that_can_be_read_counts_and_old_ones_go(train, tmp_path):
-    with pytest.raises(Cut):
-        train(epochs=6, checkpoint_steps=2, keep_checkpoints=3, state_dir=tmp_path, report=cut_after(3))
+def test_newest_readable_checkpoint_is_used_and_old_ones_are_deleted(train, tmp_path):
+    with pytest.raises(Interrupted):
+        train(epochs=6, checkpoint_steps=2, keep_checkpoints=3, state_dir=tmp_path, report=interrupted_after(3))
     files = sorted((tmp_path / "checkpoints").iterdir())
     assert [file.name for file in files] == [f"step-{step:012d}.npz" for step in range(*_last_three(files))]
     files[-1].write_bytes(files[-1].read_bytes()[:-100])
     said = []
     whole, resumed = train(epochs=6), train(epochs=6, checkpoint_steps=2, state_dir=tmp_path, report=said.append)
     assert resumed.facts["resumed_at_step"] == int(files[-2].stem[5:])
-    assert said[0] == f"resumed after step {int(files[-2].stem[5:])} of {6 * AN_EPOCH}"
+    assert said[0] == f"resumed after step {int(files[-2].stem[5:])} of {6 * STEPS_PER_EPOCH}"
     np.testing.assert_array_equal(resumed.losses, whole.losses)
 
 
@@ -75,7 +75,7 @@ def _last_three(files):
     return last - 4, last + 1, 2
 
 
-def test_bfloat16_survives_a_checkpoint(tmp_path):
+def test_checkpoint_restores_bfloat16(tmp_path):
     import keras
 
     variable = keras.Variable(np.arange(5) / 3, dtype="bfloat16")
@@ -89,7 +89,7 @@ def test_bfloat16_survives_a_checkpoint(tmp_path):
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_run_goes_on_with_the_same_command(tmp_path, number):
+def test_killed_run_resumes_with_the_same_command(tmp_path, number):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     ended(start(whole))
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""What each setting of Trainer does, seen from outside."""
+"""The effect of each setting of Trainer."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ STEPS = 2 * -(-ROWS // BATCH)
 
 @keras.saving.register_keras_serializable("tests")
 class Spy(keras.layers.Layer):
-    """Passes on what it gets, and notes its dtype."""
+    """Returns its input and records its dtype."""
 
     seen: list[str] = []
 
@@ -45,7 +45,7 @@ def test_mixed_precision_computes_in_half_and_keeps_float32(train, precision, in
     assert type(half.model.optimizer).__name__ == "SGD"
 
 
-def test_the_trained_model_scores_what_the_last_epoch_says(train):
+def test_trained_model_has_the_metrics_of_the_last_epoch(train):
     trained = train({"rate": 0.3}, epochs=5)
     answers = trained.model.predict({"x": X[:90]}, verbose=0).argmax(1)
     assert trained.epochs[-1]["val_accuracy"] == pytest.approx(accuracy_score(Y[:90], answers))
@@ -56,7 +56,7 @@ def test_the_trained_model_scores_what_the_last_epoch_says(train):
 
 
 @pytest.mark.slow
-def test_rematerialization_changes_memory_and_not_the_result(train):
+def test_rematerialization_does_not_change_the_result(train):
     plain, again = train({"activation": "gelu"}), train({"activation": "gelu"}, rematerialize=True)
     np.testing.assert_allclose(again.losses, plain.losses, atol=1e-4)
     named = train({"activation": "gelu"}, rematerialize=["hidden"])
@@ -64,7 +64,7 @@ def test_rematerialization_changes_memory_and_not_the_result(train):
 
 
 @pytest.mark.parametrize("steps_per_execution", [slowly(1), 3, slowly(1000)])
-def test_steps_in_a_call_do_not_change_the_result(train, steps_per_execution):
+def test_steps_per_execution_does_not_change_the_result(train, steps_per_execution):
     one = train({"dropout": 0.2}, steps_per_execution=steps_per_execution)
     np.testing.assert_array_equal(one.losses, train({"dropout": 0.2}).losses)
 
@@ -88,7 +88,7 @@ def test_optimizers_schedules_losses_and_metrics_by_name(train):
     )
 
 
-def test_warm_up_goes_before_any_schedule(train):
+def test_warm_up_can_precede_any_schedule(train):
     rate = {
         "name": "ExponentialDecay",
         "initial_learning_rate": 0.1,
@@ -121,12 +121,12 @@ def test_warm_up_goes_before_any_schedule(train):
         ({"gpu_memory_limit": 100}, r"Trainer.gpu_memory_limit: training runs on the CPU"),
     ],
 )
-def test_what_cannot_be_met_is_told_in_one_line(train, settings, message):
+def test_impossible_settings_are_errors_in_one_line(train, settings, message):
     with pytest.raises(ParameterError, match=message):
         train(**settings)
 
 
-def test_early_stopping_stops_and_restores_as_keras_does(train, problem, tmp_path):
+def test_early_stopping_agrees_with_keras(train, problem, tmp_path):
     settings = {"monitor": "val_loss", "patience": 2, "min_delta": 0.01}
     trained = train({"rate": 0.5}, epochs=40, shuffle=False, early_stopping=settings)
     first = train({"rate": 0.5}, epochs=1, steps=1, shuffle=False, optimizer={"name": "SGD", "learning_rate": 1e-30})
@@ -145,7 +145,7 @@ def test_early_stopping_stops_and_restores_as_keras_does(train, problem, tmp_pat
 
 @keras.saving.register_keras_serializable("tests")
 class Fuse(keras.layers.Layer):
-    """Gives nan once the kernel before it has moved too far in a step: as a learning rate too high does."""
+    """Returns NaN for large inputs, which occur when the learning rate is too high."""
 
     def call(self, x):
         return keras.ops.where(keras.ops.max(keras.ops.abs(x)) > 60.0, float("nan"), x)
@@ -159,14 +159,14 @@ def fused(inputs, hp):
     return model
 
 
-def test_a_nan_names_step_and_layer_and_keeps_the_checkpoint(train, tmp_path):
+def test_nan_loss_names_step_and_layer_and_keeps_the_checkpoint(train, tmp_path):
     with pytest.raises(DataError, match=r"loss became nan in step (\d+) \(epoch \d+, step \d+\): layer '.*fuse'"):
         train({"rate": 60.0}, function=fused, epochs=30, checkpoint_steps=1, state_dir=tmp_path / "state")
     assert len(list((tmp_path / "state" / "checkpoints").glob("step-*.npz"))) == 2
 
 
 @pytest.mark.slow
-def test_a_nan_rolls_back_and_halves_the_learning_rate_on_request(train):
+def test_roll_back_halves_the_learning_rate(train):
     """Gradient descent on a squared error diverges where the rate exceeds 2 / the largest eigenvalue."""
     largest = np.linalg.eigvalsh(np.cov(np.c_[X, np.ones(ROWS)].T, bias=True))[-1]
     trained = train({"rate": 12.0 / largest}, function=line, epochs=20, on_non_finite="roll_back", checkpoint_steps=5)
@@ -182,7 +182,7 @@ def line(inputs, hp):
     return model
 
 
-def test_tensorboard_finds_scalars_the_graph_and_a_profile(train):
+def test_tensorboard_logs_have_scalars_graph_and_profile(train):
     logs = train(profile_steps=[3, 5]).folder / "tensorboard"
     (file,) = (logs / "train").glob("events*")
     events = list(tf.compat.v1.train.summary_iterator(str(file)))
@@ -196,7 +196,7 @@ def test_tensorboard_finds_scalars_the_graph_and_a_profile(train):
 def own_training(context):
     context.report("hello")
     epochs = []
-    for epoch in range(context.epochs):
+    for _ in range(context.epochs):
         losses = [context.model.train_on_batch(*batch) for batch in context.data.take(context.steps_per_epoch)]
         epochs.append({"loss": float(np.mean(losses))})
     return epochs
@@ -213,14 +213,14 @@ def fitting(context):
 
 
 @pytest.mark.parametrize("own", [own_training, fitting])
-def test_a_function_of_ones_own_trains(train, own):
+def test_custom_training_function_trains_the_model(train, own):
     trained = train({"rate": 0.3}, own=own, epochs=3)
     assert trained.losses is None and [epoch["epoch"] for epoch in trained.epochs] == [1, 2, 3]
     assert trained.epochs[-1]["loss"] < trained.epochs[0]["loss"]
     assert int(trained.model.optimizer.iterations.value) == 3 * STEPS // 2
 
 
-def test_a_function_of_ones_own_that_raises_is_told_as_the_users(train):
+def test_exception_in_custom_training_function_is_a_user_code_error(train):
     def broken(context):
         raise ZeroDivisionError("no")
 
@@ -252,7 +252,7 @@ def test_several_outputs_learn_several_labels(problem, tmp_path):
 class TestAutotuner:
     """Steps per call and the use of XLA, for given durations."""
 
-    def test_a_call_is_filled_up_to_a_quarter_of_a_second(self):
+    def test_call_takes_a_quarter_of_a_second(self):
         tuner = Autotuner("auto", False)
         assert tuner.next_steps(500) == 1
         assert tuner.record(1, 2.0, 999)  # the first compiles
@@ -260,7 +260,7 @@ class TestAutotuner:
         assert tuner.next_steps(500) == 25 and tuner.next_steps(7) == 7
 
     @pytest.mark.parametrize(("with_xla", "kept"), [(0.4, True), (0.99, False)])
-    def test_xla_stays_where_it_is_faster(self, with_xla, kept):
+    def test_xla_is_kept_if_it_is_faster(self, with_xla, kept):
         tuner = Autotuner("auto", "auto")
         tuner.record(1, 1.0, 10**6)
         tuner.record(1000, 1.0, 10**6)
@@ -270,7 +270,7 @@ class TestAutotuner:
         tuner.record(1000, with_xla, 10**6)
         assert tuner.is_compiled is kept
 
-    def test_xla_is_not_tried_where_little_is_left_or_steps_are_long(self):
+    def test_xla_is_not_tried_with_long_steps_or_near_the_end(self):
         for seconds, left in ((1.0, 1000), (100.0, 10**6)):
             tuner = Autotuner("auto", "auto")
             tuner.record(1, 1.0, left)
@@ -279,7 +279,7 @@ class TestAutotuner:
 
 
 def much_too_large(inputs, hp):
-    """A step of 16 rows wants 64 TB: more than any allocator gives."""
+    """A step of 16 rows needs 64 TB, more than any allocator provides."""
     repeated = keras.layers.RepeatVector(10**11)(keras.layers.Dense(10)(inputs["x"]))
     outputs = keras.layers.Dense(2)(keras.layers.GlobalMaxPooling1D()(repeated))
     model = keras.Model(inputs, outputs)
@@ -287,7 +287,7 @@ def much_too_large(inputs, hp):
     return model
 
 
-def test_memory_that_runs_out_is_told_as_plan_would_have_told_it(train):
+def test_out_of_memory_error_has_the_estimate_of_plan(train):
     with pytest.raises(
         DataError, match="memory ran out: a step of 16 rows needs about .* not even one row per step fits"
     ):

@@ -1,4 +1,4 @@
-"""The search, with real trainings of a small model."""
+"""Tuner, with real trainings of a small model."""
 
 import json
 import xml.etree.ElementTree as ElementTree
@@ -42,21 +42,21 @@ def without_times(table):
 
 
 @pytest.mark.parametrize("sampler", ["tpe", pytest.param("random", marks=pytest.mark.slow)])
-def test_the_best_is_the_best_and_its_model_scores_it_again(tune, problem, tmp_path, sampler):  # noqa: F811
+def test_best_trial_is_reproduced_by_model_builder_and_trainer(tune, problem, tmp_path, sampler):  # noqa: F811
     done = tune(sampler=sampler, pruner=None)
-    told = done.best.read_json(Hyperparameters.FILE)
+    best_json = done.best.read_json(Hyperparameters.FILE)
     assert [row["trial"] for row in done.table] == [1, 2, 3, 4, 5, 6]
-    assert told["value"] == max(row["val_accuracy"] for row in done.table) == done.metrics["best_val_accuracy"]
-    best = next(row for row in done.table if row["trial"] == told["trial"])
-    assert told["hyperparameters"] == {name: best[name] for name in ("units", "rate", "activation")}
-    assert told["trainer"] == {"batch_size": best["Trainer.batch_size"]}
+    assert best_json["value"] == max(row["val_accuracy"] for row in done.table) == done.metrics["best_val_accuracy"]
+    best = next(row for row in done.table if row["trial"] == best_json["trial"])
+    assert best_json["hyperparameters"] == {name: best[name] for name in ("units", "rate", "activation")}
+    assert best_json["trainer"] == {"batch_size": best["Trainer.batch_size"]}
     built = ModelBuilder(problem[1][False], best=done.best, function=build_model).execute(tmp_path / "m")
     trainer = Trainer(problem[0], problem[1][False], built.model, done.best, epochs=3)
-    assert trainer.execute(tmp_path / "t").metrics["val_accuracy"] == told["value"]
+    assert trainer.execute(tmp_path / "t").metrics["val_accuracy"] == best_json["value"]
 
 
 @pytest.mark.slow
-def test_the_picture_has_a_panel_for_each_hyperparameter(tune):
+def test_chart_has_a_panel_for_each_hyperparameter(tune):
     done = tune(trials=4)
     root = ElementTree.fromstring((done.trials_report.path / "trials.svg").read_text())
     space = "{http://www.w3.org/2000/svg}"
@@ -65,7 +65,7 @@ def test_the_picture_has_a_panel_for_each_hyperparameter(tune):
 
 
 @pytest.mark.slow
-def test_hopeless_trials_are_ended_early(tune):
+def test_pruner_stops_unpromising_trials_early(tune):
     space = {"rate": {"float": [1e-6, 1.0], "log": True}}
     done = tune(space=space, trials=12, pruner="median", trainer={"epochs": 6}, objective="val_loss")
     pruned = [row for row in done.table if row["state"] == "pruned"]
@@ -75,19 +75,19 @@ def test_hopeless_trials_are_ended_early(tune):
     assert min(row["val_loss"] for row in whole) == done.metrics["best_val_loss"]
 
 
-class Cut(BaseException):
+class Interrupted(BaseException):
     pass
 
 
 @pytest.mark.slow
-def test_a_search_that_was_cut_goes_on_as_if_it_had_not_been(tune, tmp_path):
+def test_interrupted_search_continues_with_the_same_trials(tune, tmp_path):
     whole = tune(pruner=None)
 
     def report(text):
         if text.startswith("trial 4 of 6, epoch 2"):
-            raise Cut
+            raise Interrupted
 
-    with pytest.raises(Cut):
+    with pytest.raises(Interrupted):
         tune(pruner=None, state_dir=tmp_path / "state", report=report)
     resumed = tune(pruner=None, state_dir=tmp_path / "state")
     key = [{k: v for k, v in row.items() if k != "trial"} for row in without_times(resumed.table)]
@@ -100,7 +100,7 @@ def explosive(inputs, hp):
     return build_model(inputs, hp)
 
 
-def test_trials_that_fail_are_told_with_their_reason(tune):
+def test_failed_trials_are_recorded_with_their_reason(tune):
     done = tune(function=explosive, space={"units": {"int": [1, 16]}}, trials=6, sampler="random")
     failed = [row for row in done.table if row["state"] == "fail"]
     assert {row["units"] > 8 for row in failed} == {True} and len(failed) == done.metrics["failed"]
@@ -110,7 +110,7 @@ def test_trials_that_fail_are_told_with_their_reason(tune):
 
 
 @pytest.mark.slow
-def test_trials_side_by_side(tune, tmp_path):
+def test_parallel_trials_run_in_several_processes(tune, tmp_path):
     said = []
     done = tune(parallel=2, trials=6, state_dir=tmp_path / "state", report=said.append)
     assert [row["trial"] for row in done.table] == [1, 2, 3, 4, 5, 6]
@@ -135,7 +135,7 @@ def test_trials_side_by_side(tune, tmp_path):
         ({"trainer": {"epoch": 3}}, r"Trainer.epoch: no such .*did you mean 'epochs'\?"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(tune, given, message):
+def test_invalid_parameters_are_errors_in_one_line(tune, given, message):
     from kerasline.components.core.errors import KeraslineError
 
     with pytest.raises(KeraslineError, match=message):

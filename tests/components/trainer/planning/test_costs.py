@@ -1,4 +1,4 @@
-"""What the plan says of arithmetic and memory, against formulas and TensorFlow's own counting."""
+"""Estimated FLOPs and memory, compared with formulas and with TensorFlow's profiler."""
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ def recurrent():
 
 
 @pytest.mark.parametrize("made", [dense, convolution, depthwise, attention, recurrent])
-def test_arithmetic_is_that_of_the_formulas(made):
+def test_flops_agree_with_formulas(made):
     """A multiplication and an addition for each weight and place; all else is a small part."""
     model, products = made()
     costs = model_costs(model, 4)
@@ -56,12 +56,12 @@ def test_arithmetic_is_that_of_the_formulas(made):
     assert 1.9 * costs.forward_flops < costs.training_flops < 3.5 * costs.forward_flops
 
 
-def test_products_agree_with_tensorflows_profiler():
+def test_flops_agree_with_tensorflow_profiler():
     model, _ = convolution()
     function = tf.function(lambda x: model(x)).get_concrete_function(tf.TensorSpec((4, 16, 16, 3)))
     options = tf.compat.v1.profiler.ProfileOptionBuilder(tf.compat.v1.profiler.ProfileOptionBuilder.float_operation())
-    told = tf.compat.v1.profiler.profile(function.graph, options=options.with_empty_output().build())
-    assert model_costs(model, 4).forward_flops * 4 == pytest.approx(told.total_float_ops, rel=0.02)
+    found = tf.compat.v1.profiler.profile(function.graph, options=options.with_empty_output().build())
+    assert model_costs(model, 4).forward_flops * 4 == pytest.approx(found.total_float_ops, rel=0.02)
 
 
 def test_bytes_of_weights_gradients_and_optimizer_are_exact():
@@ -77,7 +77,7 @@ def test_bytes_of_weights_gradients_and_optimizer_are_exact():
     assert model_costs(model, 4).gradient_bytes == 4 * (128 * 10 + 10)
 
 
-def test_half_precision_halves_activations_and_leaves_the_model_as_it_was():
+def test_half_precision_halves_activations_and_restores_the_model():
     x = h = keras.Input((256,))
     for _ in range(6):
         h = L.Dense(256, activation="gelu")(h)
@@ -87,7 +87,7 @@ def test_half_precision_halves_activations_and_leaves_the_model_as_it_was():
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
 
 
-def test_the_largest_batch_is_the_largest():
+def test_largest_batch_fits_and_a_larger_one_does_not():
     model, _ = dense()
     planned = memory_need(model, 64, "cpu")
     memory = planned.runtime_bytes + (64 << 20)
@@ -97,13 +97,13 @@ def test_the_largest_batch_is_the_largest():
     assert planned.largest_batch(planned.runtime_bytes) == 0
 
 
-def test_what_is_said_when_memory_runs_out():
+def test_memory_shortage_message_has_need_and_advice():
     model, _ = dense()
-    told = describe_shortage(model, 10**9, "float32", "cpu")
-    assert "a step of 1,000,000,000 rows needs about" in told and "the largest batch_size that fits is about" in told
+    found = describe_shortage(model, 10**9, "float32", "cpu")
+    assert "a step of 1,000,000,000 rows needs about" in found and "the largest batch_size that fits is about" in found
 
 
-def test_devices_by_name():
+def test_known_devices_by_name():
     assert hardware.known_device("h200").memory_bytes == 141 << 30
     assert hardware.known_device("a100 80gb").peak["mixed_bfloat16"] == 312e12
     assert "mixed_bfloat16" not in hardware.known_device("T4").peak
@@ -113,7 +113,7 @@ def test_devices_by_name():
         hardware.known_device("h300")
 
 
-def test_the_device_at_hand_has_memory_and_a_peak():
+def test_local_device_has_memory_and_peak():
     here = hardware.local_device("cpu")
     assert here.memory_bytes > 1 << 30 and here.peak["float32"] > 1e9 and here.is_local
     assert here.peak is not None and np.isfinite(here.peak["float32"])

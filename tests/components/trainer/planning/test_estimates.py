@@ -1,4 +1,4 @@
-"""Estimates held against measurement, each model in a process of its own, whose peak of memory is its own."""
+"""Estimates compared with measurements, each model in a process of its own to measure its peak memory."""
 
 import json
 import subprocess
@@ -26,7 +26,8 @@ def wide():
     x = h = keras.Input((512,))
     for _ in range(6):
         h = L.Dense(2048, activation="relu")(h)
-    return classifier(x, L.Dense(10)(h)), 8192, lambda b: (np.random.rand(b, 512).astype("f"), np.random.randint(0, 2, b))
+    rows = lambda b: (np.random.rand(b, 512).astype("f"), np.random.randint(0, 2, b))
+    return classifier(x, L.Dense(10)(h)), 8192, rows
 
 def convolutional():
     x = h = keras.Input((32, 32, 3))
@@ -63,11 +64,11 @@ for _ in range(4):
     times.append(time.perf_counter() - began)
 taken = memory("VmHWM") - before
 spec = (tf.TensorSpec(x.shape, x.dtype), tf.TensorSpec(y.shape, y.dtype))
-told = calibrate(model, spec, batch).step_seconds
+estimated = calibrate(model, spec, batch).step_seconds
 print(json.dumps({
     "parameters": model.count_params(), "by_hand": sum(int(np.prod(w.shape)) for w in model.get_weights()),
     "bytes": costs.weight_bytes, "memory": max(costs.activation_bytes, costs.gradient_bytes), "taken": taken,
-    "step": told, "took": min(times[1:]),
+    "step": estimated, "took": min(times[1:]),
 }))
 """
 
@@ -76,7 +77,7 @@ print(json.dumps({
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["wide", "convolutional", "transformer"])
 def test_memory_within_a_fifth_and_time_within_three_tenths(name):
-    for attempt in range(3):  # other work on the machine is no part of the estimate
+    for _ in range(3):  # repeat, since other processes disturb the measurement
         done = subprocess.run(
             [sys.executable, "-c", MEASURE, name], cwd=HOUSE, capture_output=True, text=True, timeout=300
         )
