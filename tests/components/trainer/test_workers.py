@@ -259,7 +259,7 @@ def test_unreachable_hosts_are_reported_before_tensorflow_is_loaded(train, netwo
             {"workers": ["localhost", "10.0.0.2"]},
             "the other hosts cannot reach 'localhost'; write the address by which",
         ),
-        ({"workers": 2, "distribution": "mirrored"}, "Trainer.workers: not together with distribution=mirrored"),
+        ({"workers": 2, "distribution": "mirrored"}, "Trainer.workers: cannot be combined with distribution=mirrored"),
         ({"workers": 2, "launch": "ssh {host}"}, "Trainer.launch: 'ssh {host}' does not contain the worker's command"),
         ({"workers": 3}, "batch_size: 16 rows cannot be shared by 3 workers evenly"),
         (
