@@ -119,7 +119,8 @@ class KerasStates:
 
     def _results(self) -> dict[int, np.ndarray]:
         """Return, by group, the metric and its value without each non-empty jackknife group, float64 (1 + n,)."""
-        totals, parts = [], {}
+        totals: list[np.ndarray] = []
+        parts: dict[int, slice] = {}
         for group, sums in self._sums.items():
             filled = np.flatnonzero(sums[:, 0])
             total = sums.sum(axis=0)

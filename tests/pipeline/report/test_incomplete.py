@@ -28,7 +28,7 @@ def edges(made):
     return [e for e in made.section("stages").iter(f"{SVG}path") if (e.get("class") or "").startswith("edge")]
 
 
-def test_a_failure_is_told_at_the_top(root):
+def test_failure_message_is_at_the_top(root):
     call("run", QUICK, "--root", root, "--set", "Left.fail=true")
     made = report(root, "latest")
     first = said(next(e for e in made.section("overview").iter("div") if "verdict" in (e.get("class") or "")))
@@ -58,7 +58,7 @@ def test_a_run_of_one_node_shows_what_it_was_lent(root):
     call("run", QUICK, "--root", root)
     call("run", QUICK, "--root", root, "--node", "Join", "--no-cache")
     made = report(root, "latest")
-    assert drawn(made).count("of an earlier run") == 3 and len(edges(made)) == 4
+    assert drawn(made).count("from an earlier run") == 3 and len(edges(made)) == 4
     assert "Stages 1" in made.text("overview")
 
 
@@ -78,10 +78,10 @@ def test_what_a_model_was_compared_with_is_not_taken_for_it(root):
     assert stages["Evaluator"].sources == ("Exporter",)
 
 
-def test_outputs_that_are_gone_are_said_to_be(root):
+def test_deleted_outputs_are_marked(root):
     call("run", QUICK, "--root", root)
     shutil.rmtree(root / "artifacts" / "quick" / "Left")
-    assert "No longer there: left." in report(root, "latest").text("stages")
+    assert "Deleted outputs: left." in report(root, "latest").text("stages")
 
 
 def test_a_killed_run_is_called_interrupted(root, cli):

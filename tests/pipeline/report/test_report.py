@@ -99,7 +99,7 @@ def test_the_trial_behind_a_server_is_told(rich):
         ["edge cases", "gRPC", "12", "8", "3", "1"],
     ]
     assert [row[0] for row in rich.table("Checks")] == ["kept", "not kept"]
-    assert rich.table("Wrong answers")[0][2:] == [f"{' '.join(HOSTILE.split())}: missing", "y: 1 served"]
+    assert rich.table("Wrong responses")[0][2:] == [f"{' '.join(HOSTILE.split())}: missing", "y: 1 served"]
     text = rich.text("validation")
     assert "p99 latency (ms) 1.25" in text and "was ended by SIGABRT" in text and "latency bound (ms)" not in text
     assert "Refused by InfraValidator" in rich.text("overview")
@@ -161,7 +161,7 @@ def test_model_training_and_search_are_told(rich):
     text = rich.text("model")
     for what in (
         "parameters 31",
-        "FLOPs a row, forward 61",
+        "FLOPs per row, forward 61",
         "loss by epoch",
         "accuracy by epoch",
         "training loss by step",
@@ -198,8 +198,8 @@ def test_the_environment_has_versions_settings_parameters_and_lineage(rich):
         "numpy 2.4.0",
         "Trainer.epochs 12",
         "batch size 32",
-        "made by Trainer",
-        "made by ExampleGen",
+        "produced by Trainer",
+        "produced by ExampleGen",
     ):
         assert what in text, what
     assert len(rich.table("Fingerprints")) == 14
@@ -281,7 +281,9 @@ def test_the_main_job_is_reported_whole(penguins):
     assert "island_one_hot" in penguins.text("preprocessing") and "Torgersen" in penguins.text("data")
     assert len(list(penguins.section("model").iter("img"))) == 1
     assert penguins.html.stat().st_size < 3_000_000
-    assert "Trainer.epochs 2" in penguins.text("environment") and "made by ExampleGen" in penguins.text("environment")
+    assert "Trainer.epochs 2" in penguins.text("environment") and "produced by ExampleGen" in penguins.text(
+        "environment"
+    )
     accuracy = [f for f in penguins.told["figures"] if f["metric"] == "accuracy"]
     assert (
         accuracy
