@@ -29,11 +29,11 @@ SHARD_ROWS = 8 * 65536
 def metrics(rows: int) -> dict[str, Any]:
     """Measuring and estimating of predictions that lie in Parquet files."""
     from kerasline.components.core.component import Context
-    from kerasline.components.evaluator.estimating import estimate
-    from kerasline.components.evaluator.measuring import Measure, measure
-    from kerasline.components.evaluator.resampling import Resampling
-    from kerasline.components.evaluator.slicing import SliceTable
     from kerasline.components.metrics.binary import BinaryLosses, BinaryScores, BinaryThresholds
+    from kerasline.components.metrics.measuring import Measure, measure
+    from kerasline.components.metrics.metric_values import estimate
+    from kerasline.components.metrics.resampling import Resampling
+    from kerasline.components.metrics.slices import SliceTable
 
     names = tuple(f"slice {number}" for number in range(SLICES))
     with tempfile.TemporaryDirectory() as folder:
@@ -111,7 +111,7 @@ def inference(taxi: str, rows: int, side: str, batch_size: int) -> dict[str, Any
     """`evaluator`: predictions to Parquet; `predict`: Keras's own, of arrays in memory."""
     import numpy as np
 
-    from kerasline.components.data.feed import feed
+    from kerasline.components.data.model_inputs import feed
 
     with tempfile.TemporaryDirectory() as folder:
         given = _taxi(Path(folder), taxi, rows)
@@ -123,15 +123,13 @@ def inference(taxi: str, rows: int, side: str, batch_size: int) -> dict[str, Any
             from kerasline.components.core.component import Context
             from kerasline.components.evaluator.component import Evaluator
             from kerasline.components.evaluator.evaluate import Evaluating
-            from kerasline.components.evaluator.predicting import predict
-            from kerasline.components.evaluator.slicing import SliceTable
+            from kerasline.components.metrics.slices import SliceTable
+            from kerasline.components.models.prediction_files import predict
 
             stage = Evaluator(examples, given["preprocessing"], given["model"], batch_size=batch_size)
             outputs = SimpleNamespace(evaluation=Evaluation(Path(folder)), blessing=Blessing(Path(folder)))
             context = Context(Path(folder))
-            work = Evaluating(
-                stage.input_artifacts(stage.inputs), outputs, SimpleNamespace(**stage.parameters), context
-            )
+            work = Evaluating(stage.input_artifacts(stage.inputs), outputs, stage.settings, context)
             plan = work.plan([], SliceTable({}, {}))
             with Watch() as watch:
                 predict(examples, "test", plan, context)

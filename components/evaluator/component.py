@@ -1,66 +1,86 @@
-"""Evaluator: how good the model is on held-out rows, where, how surely, and whether it may go out."""
+"""Evaluator: measure a model on held-out rows and on slices of them, and decide whether it may be deployed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any
-
-from annotated_types import Ge, Gt, Len, Lt
+from collections.abc import Mapping
+from typing import Any
 
 from kerasline.components.core.artifacts import Blessing, Evaluation, Examples, Model, Preprocessing, SavedModel
-from kerasline.components.core.component import Component, Context, Input, Output, Parameter
-from kerasline.components.evaluator.settings import Slicing, Thresholds
-
-Positive = Annotated[int, Gt(0)]
+from kerasline.components.core.component import Component, Context, Input, Output, Parameters
+from kerasline.components.evaluator.settings import EvaluatorSettings
 
 
 class Evaluator(Component):
-    """Measures a model over a whole split and every slice of it, and holds it to thresholds.
+    """Measures a model on a split and on slices of it, and compares its metrics with thresholds.
 
-    The input `baseline` is another model, which takes raw features: what it does worse or better is told
-    row by row. `LastBlessed("saved_model")` is the one that this stage blessed last. The input `saved_model`
-    is what was exported of the model: how far its answers and metrics differ is told.
+    The optional input `baseline` is another model, which takes raw features. Its metrics are compared with those of
+    the model row by row. `LastBlessed("saved_model")` is the model that this stage blessed last. The optional input
+    `saved_model` is the exported model. The differences of its predictions and metrics are reported.
 
-    Parameters:
-        thresholds: bounds by metric, such as `{"accuracy": {"min": 0.9, "max_drop": 0.01}}`: see
-            `kerasline.components.evaluator.settings.Bounds`. A model that keeps them all is blessed. Besides the metrics
-            there are `megabytes`, `latency_ms` and `latency_p99_ms`, of one row.
-        slices: by what the rows are cut: columns, `"a*b"`, `{"column": "fare", "buckets": 4}`, functions; see
-            `kerasline.components.evaluator.settings.Slicing`.
-        most_slices: of each slicing the most frequent ones are measured.
-        small_slice_rows: slices of fewer rows are marked, and neither tested nor compared.
-        task: what the model answers, or by output: binary, multi_class, multi_label, regression, ranking, tokens,
-            text, detection; by its loss when left out.
-        metrics: further ones: Keras's by name or as `{"name": "AUC", "curve": "PR"}`; functions of
-            `(label, prediction)`, arrays (rows, ...), that give a number a row, of which the mean is taken;
-            `kerasline.components.metrics.base.Metrics`.
-        decision_thresholds: of binary answers; the first is that of accuracy, precision and recall.
-        beta: of F-beta.
-        top_k: of top-k accuracy.
-        loss_quantiles: of quantile losses.
-        query: the column that says which rows are ranked together; makes the task ranking.
-        ndcg_at: the ranks of NDCG.
-        padding: the label of tokens that are none.
-        decode: `decode(output, batch)` makes of the model's raw output (rows, ...) and a batch of raw columns what
-            the metrics take: texts; of objects found a dict of `predicted_boxes`, `predicted_classes`, `scores`.
-        detection_columns: what the columns of objects are called, by the names that
-            `kerasline.components.metrics.detection` has for them.
-        reference: the raw column that is true, instead of the label that the model was trained on.
-        text_metrics: of texts: bleu, chrf, rouge1, rouge2, rougeL, wer, cer.
-        confidence: of the intervals.
-        replicates: of the bootstrap.
-        seed: of the bootstrap.
-        split: the held-out rows.
-        batch_size: rows that the model takes at once; by default up to 4,096, as long as all that its layers give
-            for them is within 64 MB, and 1,024 where that is not known.
+    Args:
+        thresholds: dict, bounds by metric, such as `{"accuracy": {"min": 0.9, "max_drop": 0.01}}`, see
+            `kerasline.components.evaluator.settings.Bounds`. A model within all bounds is blessed. Besides the metrics,
+            `megabytes`, `latency_ms` and `latency_p99_ms` (of one row) can be bounded. Defaults to `{}`.
+        slices: list of slicings: columns, `"a*b"`, `{"column": "fare", "buckets": 4}`, functions (docs/EVALUATION.md).
+            Defaults to `[]`.
+        most_slices: int, number of slices measured per slicing, the most frequent ones. Defaults to 100.
+        small_slice_rows: int, slices with fewer rows are marked as small and are neither tested nor compared. Defaults
+            to 100.
+        task: str, or dict of str by output: `"binary"`, `"multi_class"`, `"multi_label"`, `"regression"`,
+            `"ranking"`, `"tokens"`, `"text"` or `"detection"`. Defaults to None: inferred from loss and label.
+        metrics: list of further metrics: Keras's, by name or as `{"name": "AUC", "curve": "PR"}`; functions of
+            `(label, prediction)`, arrays (rows, ...), that return one number per row, which is averaged; or
+            instances of `kerasline.components.metrics.base.Metrics`. Defaults to `[]`.
+        decision_thresholds: list of float, decision thresholds of binary predictions. Accuracy, precision and recall
+            use the first. Defaults to `[0.5]`.
+        beta: float, weight of recall in F-beta. Defaults to 1.0.
+        top_k: int, k of top-k accuracy. Defaults to 5.
+        loss_quantiles: list of float, quantiles of the quantile losses. Defaults to `[0.1, 0.5, 0.9]`.
+        query: str, column that identifies the rows that are ranked together. Implies the task `"ranking"`. Defaults to
+            None.
+        decode: `decode(output, batch)`, converts raw outputs (rows, ...) and a batch of raw columns to what the metrics
+            expect: texts, or for detection a dict of `predicted_boxes`, `predicted_classes`, `scores`. Defaults to
+            None.
+        reference: str, raw column to use as the label instead of the label of the training. Defaults to None.
+        text_metrics: list of str, metrics of the text task. Defaults to
+            `["bleu", "chrf", "rouge1", "rouge2", "rougeL", "wer", "cer"]`.
+        ndcg_at: list of int, ranks of NDCG. Defaults to `[5, 10]`.
+        padding: int, label of padding tokens, which are ignored. Defaults to -1.
+        detection_columns: dict of str, names of the raw columns with objects, by the names in
+            `kerasline.components.metrics.detection`. Defaults to `{}`.
+        confidence: float in (0, 1), confidence level of the intervals. Defaults to 0.95.
+        replicates: int, number of bootstrap replicates. Defaults to 200.
+        seed: int, seed of the bootstrap. Defaults to 0.
+        split: str, split to evaluate. Defaults to `"test"`.
+        batch_size: int, rows per call of the model. Defaults to None: up to 4,096 rows if the outputs of all layers for
+            them fit into 64 MB, 1,024 rows if this is unknown.
 
     Raises:
-        ParameterError: a threshold, slice or task names what there is not.
-        DataError: a column is missing or of the wrong kind, or the split has no rows.
-        UserCodeError: a function of the user's raised, or gave something else.
+        ParameterError: a threshold, slice or task names something that does not exist.
+        DataError: a column is missing or has the wrong type, or the split has no rows.
+        UserCodeError: a user's function raised or returned something else than declared.
+
+    Example:
+
+    >>> import keras
+    >>> def preprocessing():
+    ...     x = keras.Input((1,), name="x")
+    ...     return keras.Model({"x": x}, {"x": keras.layers.Rescaling(1.0)(x)})
+    >>> def build_model(inputs, hp):
+    ...     model = keras.Model(inputs, keras.layers.Dense(1, kernel_initializer="ones", name="score")(inputs["x"]))
+    ...     model.compile("sgd", "mse")
+    ...     return model
+    >>> rows = {"x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 3.0]}
+    >>> data = kl.InMemoryExampleGen(rows, splits={"test": 1}).execute(folder / "data")
+    >>> transform = kl.Transform(data.examples, function=preprocessing, label="y", fit="test")
+    >>> prepared = transform.execute(folder / "t").preprocessing
+    >>> model = kl.ModelBuilder(prepared, function=build_model).execute(folder / "m").model
+    >>> done = kl.Evaluator(data.examples, prepared, model, thresholds={"loss": {"max": 0.1}}).execute(folder / "e")
+    >>> done.blessing.blessed
+    True
     """
 
-    VERSION = "3"
+    VERSION = "4"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]
@@ -70,33 +90,9 @@ class Evaluator(Component):
     saved_model: Input[SavedModel] = None
     evaluation: Output[Evaluation]
     blessing: Output[Blessing]
-    thresholds: Parameter[Thresholds] = {}
-    slices: Parameter[list[Slicing]] = []
-    most_slices: Parameter[Positive] = 100
-    small_slice_rows: Parameter[int] = 100
-    task: Parameter[str | dict[str, str] | None] = None
-    metrics: Parameter[list[Any]] = []
-    decision_thresholds: Parameter[Annotated[list[float], Len(1)]] = [0.5]
-    beta: Parameter[Annotated[float, Gt(0)]] = 1.0
-    top_k: Parameter[Positive] = 5
-    loss_quantiles: Parameter[list[float]] = [0.1, 0.5, 0.9]
-    query: Parameter[str | None] = None
-    decode: Parameter[Callable | None] = None
-    reference: Parameter[str | None] = None
-    text_metrics: Parameter[list[str]] = ["bleu", "chrf", "rouge1", "rouge2", "rougeL", "wer", "cer"]
-    ndcg_at: Parameter[list[Positive]] = [5, 10]
-    padding: Parameter[int] = -1
-    detection_columns: Parameter[dict[str, str]] = {}
-    confidence: Parameter[Annotated[float, Gt(0), Lt(1)]] = 0.95
-    replicates: Parameter[Annotated[int, Ge(0)]] = 200
-    seed: Parameter[int] = 0
-    split: Parameter[str] = "test"
-    batch_size: Parameter[Positive | None] = None
+    settings: Parameters[EvaluatorSettings]
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        from types import SimpleNamespace
-
         from kerasline.components.evaluator.evaluate import Evaluating
 
-        settings = SimpleNamespace(**self.parameters)
-        return Evaluating(inputs, outputs, settings, context).run()
+        return Evaluating(inputs, outputs, self.settings, context).run()

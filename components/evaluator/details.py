@@ -1,30 +1,29 @@
-"""What an evaluation finds beyond figures: confusion, curves, thresholds, classes, residuals, fairness."""
+"""Tables and curves of an evaluation: confusion, thresholds, curves, classes, residuals, fairness."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from kerasline.components.evaluator.estimates import Estimate
 from kerasline.components.evaluator.fairness import gaps
-from kerasline.components.evaluator.measuring import Measure, Measured, SumTally
+from kerasline.components.evaluator.settings import EvaluatorSettings
 from kerasline.components.metrics.base import Metrics
 from kerasline.components.metrics.binary import BinaryScores, BinaryThresholds
 from kerasline.components.metrics.cell_counts import CellCounts
+from kerasline.components.metrics.estimates import Estimate
+from kerasline.components.metrics.measuring import Measure, Measured, SumTally
 from kerasline.components.metrics.multi_class import Confusion
 from kerasline.components.metrics.multi_label import MultiLabelMetrics
 from kerasline.components.metrics.regression import ResidualQuantiles, residual_table
-from kerasline.components.models.task import Output
+from kerasline.components.models.tasks import Output
 
 MOST_CLASSES_SHOWN = 100
 
 
-def details(outputs: Sequence[Output], measured: Measured, wanted: Measure, settings: Any) -> dict[str, Any]:
-    """Tables and curves by part of the artifact; see `metrics.json` in docs/EVALUATION.md.
-
-    Args:
-        settings: the Evaluator's parameters.
-    """
+def details(
+    outputs: Sequence[Output], measured: Measured, wanted: Measure, settings: EvaluatorSettings
+) -> dict[str, Any]:
+    """Return tables and curves by key of `metrics.json` (docs/EVALUATION.md)."""
     parts: dict[str, Any] = {
         "confusion": {},
         "thresholds": {},
@@ -36,10 +35,10 @@ def details(outputs: Sequence[Output], measured: Measured, wanted: Measure, sett
     for output in outputs:
         for family in wanted.families[output.name]:
             tally = measured.tallies.get((output.name, family.key, wanted.answers))
-            told = _of_family(output, family, tally, settings, wanted.weighted)
+            tables = _tables_of_family(output, family, tally, settings, wanted.weighted)
             if isinstance(family, (BinaryThresholds, Confusion)):
-                told["fairness"] = _gaps(family, tally, measured, wanted, settings)
-            for name, part in told.items():
+                tables["fairness"] = _gaps(family, tally, measured, wanted, settings)
+            for name, part in tables.items():
                 if isinstance(parts[name], list):
                     parts[name] += [{"output": output.name, **entry} for entry in part]
                 else:
@@ -47,39 +46,42 @@ def details(outputs: Sequence[Output], measured: Measured, wanted: Measure, sett
     return parts
 
 
-def _of_family(output: Output, family: Metrics, tally: Any, settings: Any, weighted: bool) -> dict[str, Any]:
+def _tables_of_family(
+    output: Output, family: Metrics, tally: Any, settings: EvaluatorSettings, weighted: bool
+) -> dict[str, Any]:
     if isinstance(family, BinaryThresholds):
         cells, sums = tally.of(0)
         return {"thresholds": family.table(cells, sums[1])}
     if isinstance(family, Confusion):
-        return _of_classes(output, family, tally, settings.confidence, weighted)
+        return _class_tables(output, family, tally, settings.confidence, weighted)
     if isinstance(family, BinaryScores):
         cells, sums = tally.of(0)
         return {"curves": family.curves(cells, sums[1])}
     if isinstance(family, MultiLabelMetrics):
-        return {"per_class": _per_label(family, tally, output.classes, settings.confidence)}
+        return {"per_class": _per_label(family, tally, output.classes or (), settings.confidence)}
     if isinstance(family, ResidualQuantiles) and tally:
         return {"residuals": residual_table(family.estimates(tally[0], 0))}
     return {}
 
 
-def _of_classes(
+def _class_tables(
     output: Output, family: Confusion, counts: CellCounts, confidence: float, weighted: bool
 ) -> dict[str, Any]:
     if family.classes > MOST_CLASSES_SHOWN:
         return {}
+    names = output.classes or ()
     cells, sums = counts.of(0)
     classes = family.per_class(cells, sums[1], weighted, confidence)
     return {
         "confusion": {"classes": output.classes, "counts": family.matrix(cells, sums[1])},
-        "per_class": [{**entry, "class": output.classes[entry["class"]]} for entry in classes],
+        "per_class": [{**entry, "class": names[entry["class"]]} for entry in classes],
     }
 
 
 def _per_label(
     family: MultiLabelMetrics, tally: SumTally, classes: Sequence[str], confidence: float
 ) -> list[dict[str, Any]]:
-    """Precision, recall and F1 of each label, with bootstrapped intervals."""
+    """Return precision, recall and F1 of each label, with bootstrap intervals."""
     values, spreads = (family.per_class(sums, classes) for sums in (tally.sums[0], tally.replicates[0]))
     found = []
     for label, figures in values.items():
@@ -100,9 +102,13 @@ def _per_label(
 
 
 def _gaps(
-    family: BinaryThresholds | Confusion, counts: CellCounts, measured: Measured, wanted: Measure, settings: Any
+    family: BinaryThresholds | Confusion,
+    counts: CellCounts,
+    measured: Measured,
+    wanted: Measure,
+    settings: EvaluatorSettings,
 ) -> list[dict[str, Any]]:
-    """Of each slicing, between the slices that are not small."""
+    """Return the fairness gaps of each slicing between the slices that are not small."""
     found = []
     for slicing in wanted.slices.slices:
         slices = {
@@ -110,6 +116,6 @@ def _gaps(
             for group, (of, label) in enumerate(wanted.slices.names)
             if of == slicing and measured.rows[group][0] >= settings.small_slice_rows
         }
-        told = gaps(counts, family, slices, wanted.resampling, settings.confidence)
-        found += [{"slicing": slicing, **gap} for gap in told]
+        of_slicing = gaps(counts, family, slices, wanted.resampling, settings.confidence)
+        found += [{"slicing": slicing, **gap} for gap in of_slicing]
     return found

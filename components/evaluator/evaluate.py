@@ -1,10 +1,10 @@
-"""An evaluation from its beginning to its end: predict, measure, compare, judge, write."""
+"""Run an evaluation: predict, measure, compare with thresholds, write."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,34 +14,31 @@ import numpy as np
 from kerasline.components.core.artifacts import Blessing, Evaluation, Model
 from kerasline.components.core.component import Context
 from kerasline.components.core.errors import ParameterError, nearest
-from kerasline.components.data.feed import feed
-from kerasline.components.data.targets import columns_beside
-from kerasline.components.evaluator import judging, whole
-from kerasline.components.evaluator.compiled import compiled_losses, compiled_metrics
+from kerasline.components.data.label_columns import raw_label_columns
+from kerasline.components.data.model_inputs import feed
+from kerasline.components.evaluator import judging
 from kerasline.components.evaluator.details import details
-from kerasline.components.evaluator.estimates import Estimate
-from kerasline.components.evaluator.estimating import Figures, estimate
-from kerasline.components.evaluator.families import (
-    RowMean,
-    check_names,
-    families_of,
-    kept_columns,
-    keras_metrics,
-    summed,
-    users_metrics,
-)
-from kerasline.components.evaluator.measuring import Measure, Measured, measure
-from kerasline.components.evaluator.outputs import outputs_of
-from kerasline.components.evaluator.predicting import Plan, Predicted, predict
-from kerasline.components.evaluator.resampling import Resampling
 from kerasline.components.evaluator.results import VERSION, Result, known, with_tests, write_table
-from kerasline.components.evaluator.slicing import SliceTable, slice_table, slicers
+from kerasline.components.evaluator.settings import EvaluatorSettings
+from kerasline.components.evaluator.slicing import slice_table, slicers
+from kerasline.components.metrics.base import Metrics
+from kerasline.components.metrics.estimates import Estimate
 from kerasline.components.metrics.keras_metrics import KerasMetric, distinct
+from kerasline.components.metrics.measuring import Measure, Measured, measure
+from kerasline.components.metrics.metric_values import Figures, estimate
+from kerasline.components.metrics.resampling import Resampling
+from kerasline.components.metrics.row_means import FunctionMean, RowMean
+from kerasline.components.metrics.slices import SliceTable
+from kerasline.components.models import size_and_latency
+from kerasline.components.models.compile_config import compiled_losses, compiled_metrics
+from kerasline.components.models.outputs import model_outputs
+from kerasline.components.models.prediction_files import Plan, Predicted, predict
 from kerasline.components.models.predictors import KerasPredictor, SavedModelPredictor, rows_at_once
+from kerasline.components.models.tasks import TASKS, required_columns, stored_sums
 
 BASELINE, EXPORTED = "baseline", "exported"
 PREDICTIONS = "predictions"
-# Rows of whole queries that are ranked at a time, more or less.
+# Approximate number of rows of whole queries that are ranked at a time.
 MOST_ROWS_TOGETHER = 1 << 16
 
 
@@ -49,21 +46,24 @@ class Evaluating:
     """One evaluation.
 
     Args:
-        inputs, outputs: of the Evaluator.
-        settings: its parameters.
+        inputs: input artifacts of Evaluator.
+        outputs: output artifacts of Evaluator.
+        settings: parameters of Evaluator.
     """
 
-    def __init__(self, inputs: Any, outputs: Any, settings: Any, context: Context) -> None:
+    def __init__(self, inputs: Any, outputs: Any, settings: EvaluatorSettings, context: Context) -> None:
         self._inputs, self._outputs, self._settings, self._context = inputs, outputs, settings, context
         self._predictor = KerasPredictor(inputs.model.path, inputs.preprocessing.path)
-        self._answers = outputs_of(self._predictor, inputs.preprocessing, settings)
+        label_columns = raw_label_columns(inputs.preprocessing, self._predictor.load()[0], inputs.examples)
+        self._label_columns = label_columns
+        self._answers = model_outputs(self._predictor, inputs.preprocessing, settings, label_columns)
         self._resampling = Resampling(settings.seed, settings.replicates)
 
     def run(self) -> Mapping[str, Any]:
-        """Writes both artifacts.
+        """Write both artifacts.
 
         Returns:
-            The figures worth showing.
+            dict of the metrics to display.
         """
         settings, examples, context = self._settings, self._inputs.examples, self._context
         where = "Evaluator.slices"
@@ -79,10 +79,8 @@ class Evaluating:
         self._write(results, measured, wanted, predicted, rulings)
         return self._figures(results)
 
-    # What is to be done
-
     def plan(self, cuts: list[Any], slices: SliceTable) -> Plan:
-        """What is predicted, and what is kept beside it."""
+        """Return what to predict and which columns to store with the predictions."""
         settings, inputs = self._settings, self._inputs
         preprocessing, model = self._predictor.load()
         others = {
@@ -92,7 +90,7 @@ class Evaluating:
         }
         return Plan(
             model=self._predictor,
-            beside=columns_beside(inputs.preprocessing, preprocessing, inputs.examples),
+            beside=self._label_columns,
             others=others,
             outputs=self._answers,
             slicers=tuple(cuts),
@@ -102,7 +100,7 @@ class Evaluating:
             reference=settings.reference,
             metrics=self._keras_metrics(model),
             baseline=BASELINE if inputs.baseline is not None else None,
-            summed={o.name: one for o in self._answers if (one := summed(o, settings)) is not None},
+            summed=stored_sums(self._answers, settings),
             query=settings.query,
             partitions=self._partitions,
             batch_size=settings.batch_size or rows_at_once(preprocessing, model),
@@ -110,15 +108,15 @@ class Evaluating:
         )
 
     def _keras_metrics(self, model: Any) -> dict[str, tuple[KerasMetric, ...]]:
-        """The model's own, and those that were asked for, by output."""
+        """Return the compiled Keras metrics and those of the `metrics` parameter, by output."""
         import keras
 
-        from kerasline.components.models.by_name import metric
+        from kerasline.components.models.compiling import metric
 
-        asked = [metric(one, "Evaluator.metrics") for one in keras_metrics(self._settings.metrics)]
+        requested = [metric(one, "Evaluator.metrics") for one in self._settings.metrics if not _is_users(one)]
         found = {}
         for output, configs in compiled_metrics(model).items():
-            configs = [*configs, *(keras.metrics.serialize(one) for one in asked if not isinstance(one, str))]
+            configs = [*configs, *(keras.metrics.serialize(one) for one in requested if not isinstance(one, str))]
             found[output] = distinct(map(KerasMetric.of, configs))
         return found
 
@@ -128,10 +126,10 @@ class Evaluating:
         for output in self._answers:
             moments = predicted.labels.get(output.name)
             middle = np.reshape(moments.mean, -1) if moments else 0.0
-            own = families_of(output, self._settings, middle)
+            own = TASKS[output.task].metrics(output, self._settings, middle)
             loss = [RowMean("loss", "down")] if output.name in losses else []
-            families[output.name] = (*own, *loss, *users_metrics(self._settings.metrics))
-            check_names(families[output.name])
+            families[output.name] = (*own, *loss, *_user_metrics(self._settings.metrics))
+            _check_names(families[output.name])
         return Measure(
             families,
             slices,
@@ -152,15 +150,13 @@ class Evaluating:
         query = self._settings.query
         if query and query not in columns:
             raise ParameterError(f"Evaluator.query: no column {query!r}; {nearest(query, columns)}")
-        return kept_columns(self._answers, self._settings, columns)
+        return required_columns(self._answers, self._settings, columns)
 
     @property
     def _partitions(self) -> int:
-        """Sets of files that each hold whole queries and fit into memory; 0 where there are no queries."""
+        """Number of sets of files that hold whole queries and fit into memory; 0 without queries."""
         rows = self._inputs.examples.rows(self._settings.split)
         return -(-rows // MOST_ROWS_TOGETHER) if self._settings.query else 0
-
-    # What is found
 
     def _measured(self, predicted: Predicted, wanted: Measure) -> Measured:
         return measure(self._folder, predicted.files, wanted, self._context)
@@ -189,42 +185,40 @@ class Evaluating:
                 compared = group > 0 and not about.small
                 figures = estimate(measured, wanted, output.name, group, compared=compared)
                 found += [replace(about, metric=n, direction=names[n], figures=f) for n, f in figures.items()]
-                for metric, told in keras_figures.items():
+                for metric, values in keras_figures.items():
                     if metric not in figures:
                         direction = _direction(metric)
-                        found.append(replace(about, metric=metric, direction=direction, figures=told[group]))
-        return [*with_tests(found), *self._of_the_whole(measured)]
+                        found.append(replace(about, metric=metric, direction=direction, figures=values[group]))
+        return [*with_tests(found), *self._size_and_latency(measured)]
 
-    def _of_the_whole(self, measured: Measured) -> list[Result]:
-        """Figures that a threshold asks for: of time, which is never the same, only then."""
-        asked = set(self._settings.thresholds) & set(whole.NAMES)
-        if not asked:
+    def _size_and_latency(self, measured: Measured) -> list[Result]:
+        """Return size and latency, only if a threshold needs them, because latency differs between runs."""
+        bounded = set(self._settings.thresholds) & set(size_and_latency.NAMES)
+        if not bounded:
             return []
         saved, figures = self._inputs.saved_model, {}
         path = saved.path if saved is not None else self._predictor.model / Model.FILE
-        if whole.MEGABYTES in asked:
-            figures[whole.MEGABYTES] = whole.megabytes(path)
-        if asked - {whole.MEGABYTES}:
-            figures |= whole.latency(*self._one_call())
+        if size_and_latency.MEGABYTES in bounded:
+            figures[size_and_latency.MEGABYTES] = size_and_latency.megabytes(path)
+        if bounded - {size_and_latency.MEGABYTES}:
+            figures |= size_and_latency.latency(*self._one_call())
         rows, weight = measured.rows[0]
         return [
             Result("", "", "", int(rows), float(weight), False, name, "down", Figures(Estimate(value)))
             for name, value in figures.items()
-            if name in asked
+            if name in bounded
         ]
 
     def _one_call(self) -> tuple[Any, dict[str, np.ndarray]]:
-        """What is called for an answer, and a row of the split to ask about."""
+        """Return the function to time, and a row of the split to call it with."""
         examples, split = self._inputs.examples, self._settings.split
         row = next(examples.batches(split)).slice(0, 1)
         if self._inputs.saved_model is not None:
             predictor = SavedModelPredictor(self._inputs.saved_model.path)
             return predictor, feed(row, predictor.inputs)
         preprocessing, _ = self._predictor.load()
-        beside = feed(row, columns_beside(self._inputs.preprocessing, preprocessing, examples))
+        beside = feed(row, self._label_columns)
         return functools.partial(self._predictor, beside=beside), feed(row, preprocessing.input)
-
-    # What is left
 
     @property
     def _folder(self) -> Path:
@@ -242,7 +236,7 @@ class Evaluating:
         rows = [result.as_row(settings.confidence) for result in results]
         write_table(rows, evaluation.path / Evaluation.TABLE)
         names = {o.name: [r.metric for r in results if r.output == o.name and not r.slicing] for o in self._answers}
-        told = {
+        document = {
             "version": VERSION,
             "split": settings.split,
             "rows": int(measured.rows[0][0]),
@@ -269,16 +263,16 @@ class Evaluating:
                 if left
             ],
         }
-        evaluation.write_json(Evaluation.FILE, known(told))
+        evaluation.write_json(Evaluation.FILE, known(document))
         self._outputs.blessing.write_json(Blessing.FILE, judging.blessing(rulings))
 
     def _forms(self, results: list[Result], wanted: Measure, predicted: Predicted) -> list[dict[str, Any]]:
-        """The same metrics of the exported form, less those of the Keras model."""
+        """Return the metrics of the exported model and their differences from those of the Keras model."""
         if self._inputs.saved_model is None:
             return []
         plain = SliceTable({}, {})
         exported = replace(wanted, slices=plain, resampling=Resampling(0, 0), answers=EXPORTED, baseline=None)
-        # The compiled loss is that of the Keras model's answers.
+        # The compiled loss exists only for predictions of the Keras model.
         families = {
             output: tuple(family for family in given if not isinstance(family, RowMean))
             for output, given in wanted.families.items()
@@ -301,16 +295,16 @@ class Evaluating:
                 "name": "SavedModel",
                 "rows": int(measured.rows[0][0]),
                 "largest_difference": predicted.differences.get(EXPORTED),
-                "megabytes": whole.megabytes(self._inputs.saved_model.path),
+                "megabytes": size_and_latency.megabytes(self._inputs.saved_model.path),
                 "metrics": figures,
             }
         ]
 
     def _figures(self, results: list[Result]) -> dict[str, Any]:
-        """A few figures for the screen, and the verdict."""
+        """Return the headline metrics and the verdict."""
         shown: dict[str, Any] = {}
         for output in self._answers:
-            wanted = {*_SHOWN.get(output.task, ()), *self._settings.thresholds}
+            wanted = {*TASKS[output.task].headline, *self._settings.thresholds}
             mine = [r for r in results if r.output == output.name and not r.slicing and not math.isnan(r.value)]
             shown |= {r.full_name: r.value for r in [r for r in mine if r.metric in wanted] or mine[:3]}
         shown |= {r.metric: r.value for r in results if not r.output}
@@ -320,16 +314,29 @@ class Evaluating:
         return {**shown, **({"slices": slices} if slices else {}), "blessed": verdict}
 
 
-_SHOWN: Mapping[str, tuple[str, ...]] = {
-    "binary": ("accuracy", "loss", "roc_auc", "auc"),
-    "multi_class": ("accuracy", "loss"),
-    "multi_label": ("micro_f1", "subset_accuracy", "loss"),
-    "regression": ("root_mean_squared_error", "r2", "loss"),
-}
+def _user_metrics(given: Sequence[Any]) -> tuple[Metrics, ...]:
+    """Return the user's functions and metric families among the `metrics` parameter."""
+    return tuple(one if isinstance(one, Metrics) else FunctionMean(one) for one in given if _is_users(one))
+
+
+def _is_users(given: Any) -> bool:
+    return isinstance(given, Metrics) or callable(given)
+
+
+def _check_names(families: Sequence[Metrics]) -> None:
+    """Raise a ParameterError if two metrics or families of an output have the same name."""
+    names: set[str] = set()
+    keys: set[str] = set()
+    for family in families:
+        taken = names & set(family.directions) if isinstance(family, FunctionMean) else {family.key} & keys
+        if taken:
+            raise ParameterError(f"Evaluator.metrics: there is already a metric {taken.pop()!r}; rename the other one")
+        names |= set(family.directions)
+        keys.add(family.key)
 
 
 def _keras_figures(predicted: Predicted, output: str, groups: int) -> dict[str, list[Figures]]:
-    """Keras's own metrics of an output by name, one of each group."""
+    """Return the Keras metrics of an output by name, one value per group."""
     found = {}
     for (of, metric, side), states in predicted.keras.items():
         if of != output or side == BASELINE:
@@ -343,6 +350,6 @@ def _keras_figures(predicted: Predicted, output: str, groups: int) -> dict[str, 
 
 
 def _direction(metric: str) -> str:
-    from kerasline.components.trainer.metric_direction import less_is_better
+    from kerasline.components.trainer.settings import lower_is_better
 
-    return "down" if less_is_better(metric) else "up"
+    return "down" if lower_is_better(metric) else "up"

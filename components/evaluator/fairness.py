@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from kerasline.components.evaluator.resampling import Resampling
 from kerasline.components.metrics.base import divided
 from kerasline.components.metrics.binary import BinaryThresholds
 from kerasline.components.metrics.cell_counts import CellCounts
 from kerasline.components.metrics.multi_class import Confusion
+from kerasline.components.metrics.resampling import Resampling
 
 DEMOGRAPHIC_PARITY, EQUAL_OPPORTUNITY, EQUALISED_ODDS = (
     "demographic parity",

@@ -1,4 +1,4 @@
-"""Whether a model keeps its bounds: each rule with the figure that it was held against."""
+"""Compare metrics with their bounds, and decide whether the model is blessed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS = ("min", "max", "max_drop")
 
 @dataclass(frozen=True)
 class Ruling:
-    """One rule, and how it went; see `kerasline.components.core.artifacts.Blessing`."""
+    """The outcome of one rule; see `kerasline.components.core.artifacts.Blessing`."""
 
     rule: str
     output: str
@@ -37,11 +37,10 @@ class Ruling:
 
 
 def judge(results: Sequence[Result], thresholds: Thresholds) -> list[Ruling]:
-    """Every rule; of one for several slices each that broke it, or else the one that came nearest to it.
+    """Return the outcome of every rule. A rule for slices yields all violations or, without any, the closest slice.
 
     Raises:
-        ParameterError: a threshold names a metric or slicing that there is not, or a drop of a metric
-            of which neither more nor less is better.
+        ParameterError: a threshold names an unknown metric or slicing, or a drop of a metric without a direction.
     """
     rulings = []
     for name, given in thresholds.items():
@@ -61,21 +60,21 @@ def judge(results: Sequence[Result], thresholds: Thresholds) -> list[Ruling]:
 def _of_rule(results: Sequence[Result], name: str, kind: str, bounds: Bounds) -> list[Ruling]:
     if kind == "max_drop" and results[0].direction is None:
         raise ParameterError(
-            f"Evaluator.thresholds: {name!r} is neither better nor worse for being more: it cannot drop"
+            f"Evaluator.thresholds: max_drop is set for {name!r}, a metric for which neither higher nor lower is better"
         )
     if not bounds.slices:
         (whole,) = [r for r in results if not r.slicing]
         return [_ruling(whole, name, kind, bounds, bounds.confidence)]
     known = {r.slicing for r in results if r.slicing}
-    asked = known if bounds.slices is True else set(bounds.slices)
+    selected = known if bounds.slices is True else set(bounds.slices)
     if not known:
-        raise ParameterError(f"Evaluator.thresholds: {name!r} is bound in slices, but Evaluator.slices has none")
-    for slicing in sorted(asked - known):
+        raise ParameterError(f"Evaluator.thresholds: {name!r} has bounds for slices, but Evaluator.slices is empty")
+    for slicing in sorted(selected - known):
         raise ParameterError(
-            f"Evaluator.thresholds: {name!r} is bound in slices by {slicing!r}; {nearest(slicing, known)}"
+            f"Evaluator.thresholds: {name!r} has bounds for slices by {slicing!r}; {nearest(slicing, known)}"
         )
-    judged = [r for r in results if r.slicing in asked and r.rows >= bounds.min_rows and not _unknown(r, kind)]
-    # Several at once: the level of each is so much higher that all hold together (Bonferroni).
+    judged = [r for r in results if r.slicing in selected and r.rows >= bounds.min_rows and not _unknown(r, kind)]
+    # Bonferroni correction: raise the level of each slice so that all hold jointly.
     confidence = bounds.confidence and 1 - (1 - bounds.confidence) / max(len(judged), 1)
     rulings = [_ruling(r, name, kind, bounds, confidence) for r in judged]
     broken = [ruling for ruling in rulings if not ruling.kept]
@@ -86,27 +85,28 @@ def _of_rule(results: Sequence[Result], name: str, kind: str, bounds: Bounds) ->
         why = f"no slice of {bounds.min_rows} rows or more has this metric"
         return [replace(_ruling(whole, name, kind, bounds, None), kept=True, why=why)]
     nearest_one = min(rulings, key=lambda ruling: _room(ruling, results[0].direction))
-    told = f"{nearest_one.rule} in each of {len(rulings)} slices of {bounds.min_rows} rows or more"
-    return [replace(nearest_one, rule=told)]
+    summary = f"{nearest_one.rule} in each of {len(rulings)} slices of {bounds.min_rows} rows or more"
+    return [replace(nearest_one, rule=summary)]
 
 
 def _ruling(result: Result, name: str, kind: str, bounds: Bounds, confidence: float | None) -> Ruling:
     where = name_of_slice(result.slicing, result.slice)
-    told, bound = f"{name} in {where}" if where else name, getattr(bounds, kind)
+    subject, bound = f"{name} in {where}" if where else name, getattr(bounds, kind)
     if kind == "max_drop":
         value, (low, high) = _drop(result, confidence)
         rule = f"{name} at most {bound:g} worse than the baseline's"
-        why = f"{told} went from {_told(result.baseline)} to {_told(result.value)}, at most {bound:g} worse allowed"
+        why = f"{subject} went from {_as_text(result.baseline)} to {_as_text(result.value)}, "
+        why += f"at most {bound:g} worse allowed"
     else:
         value, (low, high) = result.value, _one_sided(result.figures.estimate, confidence)
-        wanted = f"{'at least' if kind == 'min' else 'at most'} {bound:g}"
-        rule, why = f"{name} {wanted}", f"{told} is {_told(value)}, {wanted} wanted"
+        limit = f"{'at least' if kind == 'min' else 'at most'} {bound:g}"
+        rule, why = f"{name} {limit}", f"{subject} is {_as_text(value)}, {limit} required"
     held = value if confidence is None else low if kind == "min" else high
-    # A figure that is not a number keeps no bound.
+    # NaN violates every bound.
     kept = bool(held >= bound if kind == "min" else held <= bound)
     if confidence is not None:
         rule += f" with confidence {bounds.confidence:g}"
-        why += f" with confidence {bounds.confidence:g} ({_told(held)} cannot be ruled out)"
+        why += f" with confidence {bounds.confidence:g} ({_as_text(held)} cannot be ruled out)"
     if kind == "max_drop" and result.baseline is None:
         kept, why = True, "there is no baseline to compare with yet"
     return Ruling(
@@ -127,7 +127,7 @@ def _ruling(result: Result, name: str, kind: str, bounds: Bounds, confidence: fl
 
 
 def _drop(result: Result, confidence: float | None) -> tuple[float, tuple[float, float]]:
-    """By how much it is worse than the baseline, and the limits of that."""
+    """Return how much worse than the baseline a metric is, and the limits of that difference."""
     if result.figures.change is None:
         return math.nan, (math.nan, math.nan)
     change = result.figures.change
@@ -136,25 +136,25 @@ def _drop(result: Result, confidence: float | None) -> tuple[float, tuple[float,
 
 
 def _one_sided(estimate: Any, confidence: float | None) -> tuple[float, float]:
-    """The limits below and above, each of which holds with the confidence."""
+    """Return the one-sided lower and upper confidence limits."""
     return (math.nan, math.nan) if confidence is None else estimate.interval(2 * confidence - 1)
 
 
 def _unknown(result: Result, kind: str) -> bool:
-    """Whether a slice has no such figure: of one class alone there is no AUC."""
+    """Return whether a slice lacks the metric: a slice of one class has no AUC, for example."""
     if kind == "max_drop" and result.figures.change is not None:
         return math.isnan(result.figures.change.value)
     return math.isnan(result.value)
 
 
 def _room(ruling: Ruling, direction: str | None) -> float:
-    """How far a ruling that was kept is from its bound."""
+    """Return the distance of a value within its bound from the bound."""
     if math.isnan(ruling.value):
         return math.inf
     return ruling.value - ruling.bound if ruling.kind == "min" else ruling.bound - ruling.value
 
 
-def _told(value: float | None) -> str:
+def _as_text(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.4g}"
 
 
@@ -163,5 +163,5 @@ def _is_nan(value: Any) -> bool:
 
 
 def blessing(rulings: Sequence[Ruling]) -> Mapping[str, Any]:
-    """What the artifact holds."""
+    """Return the content of the Blessing artifact."""
     return {"blessed": all(r.kept for r in rulings), "rules": [r.as_json() for r in rulings]}

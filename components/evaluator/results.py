@@ -1,4 +1,4 @@
-"""The figures of an evaluation, one a metric, slice and output: as rows, as JSON and as Parquet."""
+"""The results of an evaluation, one per metric, slice and output, with tests between slices."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
-from kerasline.components.evaluator.estimating import Figures
+from kerasline.components.metrics.metric_values import Figures
 
 VERSION = 1
 
 
 @dataclass(frozen=True)
 class Result:
-    """A metric of a slice of an output.
+    """The value of a metric for a slice and an output.
 
     Attributes:
-        output: "" for what is of the model as a whole.
-        slicing, slice: "" for all rows.
-        rows, weight: how many, and the sum of their weights.
+        output: name of the output; "" for metrics of the whole model, such as latency.
+        slicing: name of the slicing; "" for all rows.
+        slice: label of the slice; "" for all rows.
+        rows: number of rows.
+        weight: sum of the weights of the rows.
         several: whether the model has several outputs.
     """
 
@@ -40,7 +42,7 @@ class Result:
 
     @property
     def full_name(self) -> str:
-        """The metric's name, with the output's before it where there are several."""
+        """Name of the metric, prefixed with the output if the model has several."""
         return f"{self.output}/{self.metric}" if self.several and self.output else self.metric
 
     @property
@@ -52,7 +54,7 @@ class Result:
         return self.figures.baseline
 
     def as_row(self, confidence: float) -> dict[str, Any]:
-        """As the table has it; what is not known is None."""
+        """Return the row of the table, with None for unknown values."""
         low, high = self.figures.estimate.interval(confidence)
         change = self.figures.change
         change_low, change_high = change.interval(confidence) if change is not None else (math.nan, math.nan)
@@ -81,7 +83,7 @@ class Result:
 
 
 def known(value: Any) -> Any:
-    """None for what is not a finite number: JSON has no other word for it."""
+    """Replace numbers that are not finite by None, recursively, because JSON cannot represent them."""
     if isinstance(value, Mapping):
         return {name: known(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -94,9 +96,9 @@ def name_of_slice(slicing: str, label: str) -> str:
 
 
 def with_tests(results: Sequence[Result]) -> list[Result]:
-    """The results with the p-values of each slice's difference from the other rows.
+    """Add the p-values of the difference between each slice and the other rows.
 
-    Two-sided, normal, by bootstrapped standard errors; corrected for all slices tested of one metric
+    The test is two-sided and normal, with bootstrapped standard errors. It is corrected for all slices of a metric
     (Holm, Scandinavian Journal of Statistics 6, 1979). Small slices are not tested.
     """
     tested: dict[tuple[str, str], list[int]] = {}
@@ -106,7 +108,7 @@ def with_tests(results: Sequence[Result]) -> list[Result]:
         if not math.isnan(p_value):
             p_values[place] = p_value
             tested.setdefault((result.output, result.metric), []).append(place)
-    corrected = {}
+    corrected: dict[int, float] = {}
     for places in tested.values():
         corrected |= dict(zip(places, holm([p_values[place] for place in places])))
     return [
@@ -116,7 +118,10 @@ def with_tests(results: Sequence[Result]) -> list[Result]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values: the k-th smallest of n times n - k, never less than the one before, at most 1."""
+    """Return Holm-adjusted p-values.
+
+    The k-th smallest of n, counted from 0, is multiplied by n - k, is at least the one before, and is at most 1.
+    """
     order = sorted(range(len(p_values)), key=lambda place: p_values[place])
     adjusted, least = [0.0] * len(p_values), 0.0
     for rank, place in enumerate(order):
@@ -135,7 +140,7 @@ def _p_value(result: Result) -> float:
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """The rows as Parquet, all with the same columns and types whatever they hold."""
+    """Write the rows as Parquet with fixed columns and types."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,16 +1,23 @@
-"""What is said of an evaluation from outside: slices, and the bounds that a model must keep."""
+"""The parameters of Evaluator."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Union
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Len, Lt
 from pydantic import BaseModel, ConfigDict
 
 
 class Buckets(BaseModel):
-    """A number cut into parts: `buckets` of as many rows each, or at `edges`."""
+    """A numeric column cut into intervals.
+
+    Attributes:
+        column: name of the column.
+        buckets: number of intervals with equal numbers of rows.
+        edges: inner edges of the intervals, instead of `buckets`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -19,21 +26,21 @@ class Buckets(BaseModel):
     edges: Annotated[list[float], Len(1)] | None = None
 
 
-# By a column or a cross of columns, a number cut into parts, several of these together, or a function of
-# a `pyarrow.RecordBatch` of raw columns that gives a text or None for each row.
-Slicing = Union[str, Buckets, list[str | Buckets], Callable]
+Slicing = str | Buckets | list[str | Buckets] | Callable
+"""Columns, crosses of columns, buckets, or a function of a `pyarrow.RecordBatch` (docs/EVALUATION.md)."""
 
 
 class Bounds(BaseModel):
-    """What a metric must keep.
+    """Bounds of a metric.
 
     Attributes:
-        min, max: the least and the most that it may be.
-        max_drop: by how much it may be worse than the baseline's, in its own units.
-        slices: judge each slice too instead of all rows together: of all slicings (true), or of those named.
-        min_rows: of a slice; smaller ones are not judged.
-        confidence: with which the bound is kept: the one-sided limit of the metric counts instead of its value,
-            for several slices corrected by their number (Bonferroni).
+        min: smallest allowed value.
+        max: largest allowed value.
+        max_drop: how much worse than the baseline the metric may be, in its own units.
+        slices: apply the bounds to each slice instead of to all rows: True for all slicings, or names of slicings.
+        min_rows: smallest slice to which the bounds apply.
+        confidence: compare the one-sided confidence limit of the metric instead of its value. For several slices the
+            level is corrected by their number (Bonferroni).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,3 +54,35 @@ class Bounds(BaseModel):
 
 
 Thresholds = dict[str, Bounds | list[Bounds]]
+
+Positive = Annotated[int, Gt(0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatorSettings:
+    """The parameters of Evaluator, which documents them."""
+
+    thresholds: Thresholds = field(default_factory=dict)
+    slices: list[Slicing] = field(default_factory=list)
+    most_slices: Positive = 100
+    small_slice_rows: int = 100
+    task: str | dict[str, str] | None = None
+    metrics: list[Any] = field(default_factory=list)
+    decision_thresholds: Annotated[list[float], Len(1)] = field(default_factory=lambda: [0.5])
+    beta: Annotated[float, Gt(0)] = 1.0
+    top_k: Positive = 5
+    loss_quantiles: list[float] = field(default_factory=lambda: [0.1, 0.5, 0.9])
+    query: str | None = None
+    decode: Callable | None = None
+    reference: str | None = None
+    text_metrics: list[str] = field(
+        default_factory=lambda: ["bleu", "chrf", "rouge1", "rouge2", "rougeL", "wer", "cer"]
+    )
+    ndcg_at: list[Positive] = field(default_factory=lambda: [5, 10])
+    padding: int = -1
+    detection_columns: dict[str, str] = field(default_factory=dict)
+    confidence: Annotated[float, Gt(0), Lt(1)] = 0.95
+    replicates: Annotated[int, Ge(0)] = 200
+    seed: int = 0
+    split: str = "test"
+    batch_size: Positive | None = None

@@ -15,7 +15,7 @@ import tensorflow as tf
 from kerasline.components.core.errors import ParameterError, UserCodeError, nearest
 from kerasline.components.core.user_code import call, name_of
 from kerasline.components.explainer.answers import Answers
-from kerasline.components.trainer.metric_direction import less_is_better
+from kerasline.components.trainer.settings import lower_is_better
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _of_one_rank(label: tf.Tensor, prediction: tf.Tensor) -> tuple[tf.Tensor, tf
 
 def _row_accuracy(answers: Answers, label: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
     scores = answers.scores(prediction)
-    if answers.task != "multi_class":
+    if not answers.one_class:
         label, scores = _of_one_rank(tf.cast(label, tf.float32), scores)
         return _mean_of_row(tf.cast((label > 0.5) == (scores > 0.5), tf.float32))
     one_hot = label.shape.rank == scores.shape.rank and label.shape[-1] == answers.units
@@ -153,5 +153,5 @@ def _of_user(function: Callable, direction: str | None) -> Measure:
             f"Explainer.metric: {name_of(function)} must stand at the top level of its file, where "
             "Beam's workers find it"
         ) from None
-    less = less_is_better(name) if direction is None else direction == "minimize"
+    less = lower_is_better(name) if direction is None else direction == "minimize"
     return Measure(name, less, function, in_graph=False)

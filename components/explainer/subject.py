@@ -15,11 +15,12 @@ import tensorflow as tf
 
 from kerasline.components.core.artifacts import Examples, Model, Preprocessing, needed_inputs
 from kerasline.components.core.errors import DataError, ParameterError, nearest
-from kerasline.components.data.feed import feed, rows_a_batch
-from kerasline.components.data.targets import check_complete, columns_beside
-from kerasline.components.evaluator.compiled import compiled_losses, output_names
+from kerasline.components.data.label_columns import check_no_nulls, raw_label_columns
+from kerasline.components.data.model_inputs import feed, rows_per_batch
 from kerasline.components.explainer.answers import Answers
 from kerasline.components.explainer.measures import Measure, gives_rows, measure_of
+from kerasline.components.models.compile_config import compiled_losses, output_names, outputs_by_name
+from kerasline.components.models.outputs import label_class_names
 
 MOST_ROWS_AT_ONCE = 8192
 MOST_ACTIVATION_BYTES = 256 << 20
@@ -83,8 +84,8 @@ class Subject:
         self.answers = Answers.of(
             compiled_losses(self.model).get(self.output),
             self._beside.form(self._label),
-            _outputs(self.model, self.model.output)[self.output],
-            _class_names(prepared, self._label),
+            outputs_by_name(self.model, self.model.output)[self.output],
+            label_class_names(prepared, self._label),
         )
         self.metric = measure_of(question.metric, question.direction, self.answers)
         self.errors = self.metric
@@ -126,7 +127,7 @@ class Subject:
         wanted = self.model.input
         if isinstance(wanted, dict):
             features = {name: features[name] for name in wanted}
-        return _outputs(self.model, self.model(features, training=False))[self.output]
+        return outputs_by_name(self.model, self.model(features, training=False))[self.output]
 
     def scores(self, raw: Raw) -> np.ndarray:
         """A score for each class, or the numbers themselves; float64 (rows, units)."""
@@ -143,7 +144,7 @@ class Subject:
         return self._measuring[measure.name](raw, label).numpy().astype(np.float64)
 
     def _has_row_losses(self) -> bool:
-        loss, output = self.answers.loss, _outputs(self.model, self.model.output)[self.output]
+        loss, output = self.answers.loss, outputs_by_name(self.model, self.model.output)[self.output]
         return loss is not None and gives_rows(loss.loss, self._beside.form(self._label), output)
 
     def _compiled(self, function: Callable, *forms: tf.TensorSpec) -> Callable:
@@ -170,7 +171,7 @@ class _Beside:
         return self.columns[name] if name in self.columns else self.model.output[name]
 
     def values(self, batch: pa.RecordBatch | pa.Table) -> dict[str, np.ndarray]:
-        check_complete(batch, self.columns)
+        check_no_nulls(batch, self.columns)
         found = feed(batch, self.columns)
         if self.model is not None:
             fed = feed(batch, self.model.input)
@@ -181,7 +182,7 @@ class _Beside:
 
 
 def _beside(prepared: Preprocessing, whole: keras.Model, examples: Examples, names: list[str]) -> _Beside:
-    columns = columns_beside(prepared, whole, examples)
+    columns = raw_label_columns(prepared, whole, examples)
     computed = {name: whole.output[name] for name in names if name not in columns}
     model = keras.Model(needed_inputs(whole.input, computed), computed) if computed else None
     return _Beside(model, {name: columns[name] for name in names if name in columns})
@@ -203,19 +204,9 @@ def _wanted(prepared: Preprocessing, model: keras.Model, asked: str | None) -> t
     return output, weight, output
 
 
-def _outputs(model: keras.Model, values: Any) -> dict[str, Any]:
-    """What the model gives, by output."""
-    return dict(zip(output_names(model), tf.nest.flatten(values)))
-
-
-def _class_names(prepared: Preprocessing, label: str) -> list[str] | None:
-    names = prepared.facts["class_names"]
-    return names.get(label) if isinstance(names, dict) else names
-
-
 def _rows_at_once(features: keras.Model, summary: Mapping[str, Any]) -> int:
     tensors = {**features.input, **{f"output {name}": tensor for name, tensor in features.output.items()}}
-    rows = min(rows_a_batch(tensors), MOST_ROWS_AT_ONCE)
+    rows = min(rows_per_batch(tensors), MOST_ROWS_AT_ONCE)
     sizes = {int(batch): size for batch, size in (summary.get("activation_bytes") or {}).items()}
     if sizes:
         largest = max(sizes)

@@ -1,6 +1,6 @@
-"""From raw columns to what a model says of them: a Keras model with its preprocessing, or a SavedModel.
+"""Predictors take raw columns: a Keras model with its preprocessing, or a SavedModel.
 
-A predictor is a few paths, so that it travels; what it loads stays with the process that calls it.
+A predictor holds paths only, so that it can be sent to Beam workers. Each process loads the models once.
 """
 
 from __future__ import annotations
@@ -20,43 +20,52 @@ import tensorflow as tf
 
 from kerasline.components.core.artifacts import Model, Preprocessing, SavedModel
 from kerasline.components.core.errors import ArtifactError, DataError, one_line
-from kerasline.components.evaluator.compiled import compiled_losses, output_names
+from kerasline.components.core.keras_compat import flatten_layers
+from kerasline.components.models.compile_config import compiled_losses, output_names, outputs_by_name
 from kerasline.components.models.session import SavedModelSession
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE, Signature, read_definitions, signatures
 
 MOST_ROWS, MOST_BYTES, ROWS_OF_ANY_SIZE = 4096, 64 << 20, 1024
-# What TensorFlow says where a label is no class.
-_NO_CLASS = re.compile(r"label value of (-?\d+) which is outside the valid range of (\[[^)]*\))")
+# TensorFlow's message for a label outside the range of classes.
+_LABEL_OUT_OF_RANGE = re.compile(r"label value of (-?\d+) which is outside the valid range of (\[[^)]*\))")
 
 
 @dataclass(frozen=True)
 class KerasPredictor:
-    """A Keras model behind its preprocessing."""
+    """A Keras model with its preprocessing.
+
+    Attributes:
+        model: folder of the `Model` artifact.
+        preprocessing: folder of the `Preprocessing` artifact.
+    """
 
     model: Path
     preprocessing: Path
 
     def load(self) -> tuple[keras.Model, keras.Model]:
-        """The preprocessing and the model, loaded once in a process."""
+        """Return the preprocessing and the model, loaded once per process."""
         return _models(self)
 
     def __call__(self, raw: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
-        """Answers, and what is true.
+        """Return predictions, labels and losses of some rows.
 
         Args:
-            raw: the preprocessing's inputs by name, arrays (rows, ...).
-            beside: labels and weight that are raw columns, likewise.
+            raw: arrays (rows, ...), inputs of the preprocessing by name.
+            beside: arrays (rows, ...), labels and weight that are raw columns, by name.
 
         Returns:
-            `predictions` by output, `labels` by output, `losses` (rows,) by output, and `weight`
-            (rows, ...) or None; tensors.
+            dict of tensors: `predictions`, `labels` and `losses` (rows,), each a dict by output, and `weight`
+            (rows, ...) or None.
+
+        Raises:
+            DataError: a label is outside the range of classes.
         """
         forms = tuple((name, array.dtype.name, array.ndim) for name, array in beside.items())
         tensors = [{name: tf.constant(array) for name, array in given.items()} for given in (raw, beside)]
         try:
             return _keras_function(self, forms)(*tensors)
         except tf.errors.InvalidArgumentError as error:
-            if wrong := _NO_CLASS.search(str(error)):
+            if wrong := _LABEL_OUT_OF_RANGE.search(str(error)):
                 raise DataError(
                     f"a label is {wrong[1]}, where classes are those of {wrong[2]}; a label that training did not "
                     "see may be -1: leave such rows out, or give the label's lookup all classes"
@@ -64,17 +73,17 @@ class KerasPredictor:
             raise
 
     def losses(self, output: str, label: Any, prediction: Any) -> Any:
-        """The loss that an output was compiled with, of another model's answers: float32 (rows,), an array."""
+        """Return the compiled loss of another model's predictions of an output, a float32 array (rows,)."""
         loss = compiled_losses(self.load()[1])[output]
         return loss.of_rows(tf.constant(label), tf.constant(prediction)).numpy()
 
 
 @dataclass(frozen=True)
 class SavedModelPredictor:
-    """A SavedModel by one of its signatures; by default the one that takes raw features by name.
+    """A signature of a SavedModel. The default signature takes raw features by name.
 
     Raises:
-        ArtifactError: when first used: there is no such SavedModel, or no such signature in it.
+        ArtifactError: at first use: the SavedModel or the signature does not exist.
     """
 
     path: Path
@@ -82,27 +91,27 @@ class SavedModelPredictor:
 
     @property
     def inputs(self) -> dict[str, keras.KerasTensor]:
-        """The columns that are read."""
+        """Symbolic tensors of the columns that are read, by name."""
         return _inputs(self)
 
     @property
     def outputs(self) -> list[str]:
-        """The names of what it answers."""
+        """Names of the outputs."""
         return list(self.output_shapes)
 
     @property
     def output_shapes(self) -> dict[str, tuple[int | None, ...] | None]:
-        """The shape of what it answers, by name; None where even the rank may be any."""
+        """Shape of each output by name; None for unknown rank."""
         return {name: spec.shape for name, spec in self._signature.outputs.items()}
 
     def from_logits(self, output: str, default: bool) -> bool:
-        """Whether an output's scores are logits; the default where the model does not say."""
+        """Return whether the scores of an output are logits, or `default` if the manifest does not record it."""
         manifest = self.path / SavedModel.MANIFEST
-        told = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
-        return told.get("from_logits", {}).get(output, default)
+        facts = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+        return facts.get("from_logits", {}).get(output, default)
 
     def __call__(self, raw: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """The answers by output of columns by name, arrays (rows, ...)."""
+        """Return the outputs, arrays (rows, ...) by name, for columns, arrays (rows, ...) by name."""
         signature = self._signature
         given = [raw[name] for name in signature.inputs]
         return dict(zip(signature.outputs, _session(self.path).call(signature, given)))
@@ -118,12 +127,12 @@ class SavedModelPredictor:
 
 
 def rows_at_once(*models: keras.Model) -> int:
-    """As many rows, up to 4,096, as leave all that the models' layers give within 64 MB; 1,024 where that is not told."""
-    layers = [layer for model in models for layer in model._flatten_layers(include_self=False)]
+    """Return how many rows, up to 4,096, keep the outputs of all layers within 64 MB; 1,024 if sizes are unknown."""
+    layers = [layer for model in models for layer in flatten_layers(model)]
     try:
         shapes = [tensor.shape[1:] for layer in layers for tensor in tf.nest.flatten(layer.output)]
         bytes_a_row = 4 * sum(map(math.prod, shapes))
-    except (AttributeError, TypeError, ValueError):  # a layer within another, or a dimension of any size
+    except (AttributeError, TypeError, ValueError):  # a nested layer, or an unknown dimension
         return ROWS_OF_ANY_SIZE
     return max(1, min(MOST_ROWS, MOST_BYTES // max(bytes_a_row, 1)))
 
@@ -141,7 +150,7 @@ def _keras_function(
     artifact = Preprocessing(predictor.preprocessing)
     label_names, weight_name = artifact.labels, artifact.facts["sample_weight"]
     names, losses = output_names(model), compiled_losses(model)
-    # With the shapes told, it is traced once, whatever the number of rows.
+    # With an input signature the function is traced once for all batch sizes.
     raw_specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in preprocessing.input.items()}
     beside_specs = {
         name: tf.TensorSpec((None,) * rank, "string" if dtype == "object" else dtype)
@@ -149,17 +158,17 @@ def _keras_function(
     }
 
     @tf.function(input_signature=[raw_specs, beside_specs], autograph=False)
-    def answer(raw: Mapping[str, tf.Tensor], beside: Mapping[str, tf.Tensor]) -> dict[str, Any]:
-        made = dict(preprocessing(dict(raw), training=False))
+    def predict(raw: Mapping[str, tf.Tensor], beside: Mapping[str, tf.Tensor]) -> dict[str, Any]:
+        prepared = dict(preprocessing(dict(raw), training=False))
 
-        def taken(name: str) -> tf.Tensor:
-            return made.pop(name) if name in made else beside[name]
+        def take(name: str) -> tf.Tensor:
+            return prepared.pop(name) if name in prepared else beside[name]
 
-        labels = {name: taken(name) for name in label_names}
-        weight = taken(weight_name) if weight_name else None
-        if len(labels) == 1:  # one label for however many outputs
+        labels = {name: take(name) for name in label_names}
+        weight = take(weight_name) if weight_name else None
+        if len(labels) == 1:  # a single label is the label of every output
             labels = dict.fromkeys(names, *labels.values())
-        predictions = dict(zip(names, tf.nest.flatten(model(made, training=False))))
+        predictions = outputs_by_name(model, model(prepared, training=False))
         return {
             "predictions": predictions,
             "labels": {name: labels[name] for name in names if name in labels},
@@ -167,7 +176,7 @@ def _keras_function(
             "weight": weight,
         }
 
-    return answer
+    return predict
 
 
 @functools.lru_cache(maxsize=4)
@@ -180,7 +189,7 @@ def _session(path: Path) -> SavedModelSession:
     try:
         return SavedModelSession(path)
     except (OSError, ValueError, RuntimeError) as error:
-        raise ArtifactError(f"{path}: no SavedModel that can be loaded: {one_line(error)}") from error
+        raise ArtifactError(f"{path}: this SavedModel cannot be loaded: {one_line(error)}") from error
 
 
 @functools.lru_cache(maxsize=4)

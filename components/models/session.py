@@ -1,8 +1,7 @@
-"""A SavedModel in memory: its signatures, and calls of them with NumPy arrays.
+"""A loaded SavedModel: its signatures, called with NumPy arrays.
 
-A session runs the graph, as in TensorFlow Serving: a call costs a fraction of what a call of
-`tf.saved_model.load(...).signatures[...]` does, nothing of Keras is rebuilt, and closing the session
-gives its memory back.
+A session runs the graph, as in TensorFlow Serving. A call is several times faster than a call of
+`tf.saved_model.load(...).signatures[...]`, Keras objects are not rebuilt, and closing the session frees its memory.
 """
 
 from __future__ import annotations
@@ -22,19 +21,20 @@ from kerasline.components.models.signatures import Signature, for_clients, signa
 
 
 class SavedModelSession:
-    """A loaded SavedModel; its methods may be called from several threads.
+    """A loaded SavedModel. Its methods are thread-safe.
 
     Attributes:
-        signatures: by name.
-        definitions: the SignatureDef protos by name.
-        class_names: the classes of the model's scores, where kerasline's Exporter wrote them.
-        fills_missing: whether a missing number may be NaN and a missing text "", as Exporter promises.
+        signatures: `Signature` by name.
+        definitions: SignatureDef protos by name.
+        class_names: names of the classes of the scores, or None. Exporter writes them.
+        fills_missing: whether NaN is accepted as a missing number and "" as a missing text. True for models that
+            Exporter wrote.
     """
 
     def __init__(self, folder: Path):
-        """Raises what TensorFlow raises where the folder holds no SavedModel that can be loaded."""
+        """Load a SavedModel. Raises what TensorFlow raises if the folder has no SavedModel that can be loaded."""
         tf = _tensorflow()
-        # What a request computes is small: the caller's thread runs the graph, without a hand-over to a pool.
+        # Requests are small: run the graph in the caller's thread instead of a thread pool.
         config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
         config.gpu_options.allow_growth = True
         self._lock = threading.Lock()
@@ -63,7 +63,10 @@ class SavedModelSession:
         self._session.close()
 
     def _prepare(self, signature: Signature) -> Any:
-        """The public `make_callable` cannot be told to run in the caller's thread; that is 3 to 7 times slower."""
+        """Return a callable for a signature that runs in the caller's thread.
+
+        The public `make_callable` always uses a thread pool, which is 3 to 7 times slower.
+        """
         from tensorflow.core.protobuf import config_pb2
 
         options = config_pb2.CallableOptions()
@@ -77,7 +80,7 @@ class SavedModelSession:
 
 
 def _tensorflow() -> Any:
-    """TensorFlow, without the lines that it writes past every setting while it is imported."""
+    """Import TensorFlow without the lines that it writes to stderr during import."""
     if "tensorflow" not in sys.modules:
         with open(os.devnull, "wb") as nowhere:
             sys.stderr.flush()

@@ -164,8 +164,8 @@ def test_a_model_below_its_threshold_is_refused_and_not_pushed(stages, tmp_path)
     done = Evaluator(
         stages.examples, stages.prepared, stages.trained.trained_model, thresholds={"accuracy": {"min": 1.01}}
     ).execute(tmp_path / "evaluation")
-    assert not done.blessing.blessed and "at least 1.01 wanted" in done.metrics["blessed"]
-    with pytest.raises(StageSkipped, match="model refused: accuracy is .*, at least 1.01 wanted"):
+    assert not done.blessing.blessed and "at least 1.01 required" in done.metrics["blessed"]
+    with pytest.raises(StageSkipped, match="model refused: accuracy is .*, at least 1.01 required"):
         Pusher(stages.exported.saved_model, done.blessing, destination=str(tmp_path / "d")).execute(tmp_path / "p")
     assert not (tmp_path / "d").exists()
 

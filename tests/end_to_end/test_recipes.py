@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kerasline.pipeline.storage.publishing import read_published
+from kerasline.pipeline.storage.artifact_root import read_published
 from tests.conftest import HOUSE
 
 STAGES = [
@@ -91,7 +91,7 @@ def test_a_refused_model_is_not_pushed_and_it_is_said(cli, tmp_path):
     result = cli(*arguments)
     assert result.returncode == 0
     assert node(result.summary, "Pusher")["state"] == "skipped"
-    assert "model refused: accuracy is" in result.stdout and "at least 0.999 wanted" in result.stdout
+    assert "model refused: accuracy is" in result.stdout and "at least 0.999 required" in result.stdout
     assert not (tmp_path / "root" / "served").exists()
     again = cli(*arguments)
     assert states(again.summary) == {**dict.fromkeys(STAGES[:-1], "cached"), "Pusher": "skipped"}

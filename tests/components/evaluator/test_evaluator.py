@@ -338,14 +338,14 @@ def test_the_users_functions_and_metrics_are_computed(cancer, tmp_path):
 @pytest.mark.parametrize(
     ("metrics", "error", "told"),
     [
-        ([one_number], UserCodeError, r"one_number\(\) must give a number for each of \d+ rows"),
+        ([one_number], UserCodeError, r"one_number\(\) must return one number for each of \d+ rows"),
         (
             [divides],
             UserCodeError,
             r"divides\(\) raised ValueError: no such thing \(.*test_evaluator.py, line \d+\)",
         ),
-        ([accuracy], ParameterError, "there is a 'accuracy' already"),
-        ([LogOdds(), LogOdds()], ParameterError, "there is a 'LogOdds' already"),
+        ([accuracy], ParameterError, "there is already a metric 'accuracy'"),
+        ([LogOdds(), LogOdds()], ParameterError, "there is already a metric 'LogOdds'"),
         (["Precisoin"], KeraslineError, "Evaluator.metrics.*Precision"),
     ],
 )
@@ -593,7 +593,7 @@ def breaks(raw, batch):
         ({"query": "sites"}, ParameterError, "Evaluator.query: no column 'sites'; did you mean 'site'"),
         ({"slices": ["sight"]}, ParameterError, "Evaluator.slices: no column 'sight'"),
         ({"reference": "lable"}, ParameterError, "Evaluator.reference: no column 'lable'; did you mean 'label'"),
-        ({"decode": halves, "task": "regression"}, UserCodeError, r"halves\(\) gave \d+ values for \d+ rows"),
+        ({"decode": halves, "task": "regression"}, UserCodeError, r"halves\(\) returned \d+ values for \d+ rows"),
         ({"decode": breaks}, UserCodeError, r"breaks\(\) raised IndexError"),
         ({"thresholds": {"acuracy": {"min": 1}}}, ParameterError, "did you mean 'accuracy'"),
     ],
@@ -607,7 +607,7 @@ def test_mistakes_are_told_in_one_line(cancer, tmp_path, given, error, told):
 @pytest.mark.parametrize(
     ("columns", "weight", "told"),
     [
-        ({"label": np.arange(569) % 3}, None, "holds 2, where a binary answer is 0 or 1"),
+        ({"label": np.arange(569) % 3}, None, "expected 0 or 1 for a binary task, received 2"),
         ({"weight": np.where(np.arange(569) == 9, -1.0, 1.0)}, "weight", "the weight of a row is -1"),
     ],
 )

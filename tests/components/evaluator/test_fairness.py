@@ -8,10 +8,10 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.naive_bayes import GaussianNB
 
 from kerasline.components.evaluator.fairness import gaps
-from kerasline.components.evaluator.resampling import Resampling
 from kerasline.components.metrics.binary import BinaryThresholds
 from kerasline.components.metrics.cell_counts import CellCounts
 from kerasline.components.metrics.multi_class import Confusion
+from kerasline.components.metrics.resampling import Resampling
 from tests.components.metrics.of_rows import rows
 
 NAMES = {1: "low", 2: "middle", 3: "high"}

@@ -11,11 +11,11 @@ from pydantic import TypeAdapter
 from kerasline import Pusher
 from kerasline.components.core.artifacts import Blessing, SavedModel
 from kerasline.components.core.errors import ParameterError, StageSkipped
-from kerasline.components.evaluator.estimates import Estimate
-from kerasline.components.evaluator.estimating import Figures
 from kerasline.components.evaluator.judging import blessing, judge
 from kerasline.components.evaluator.results import Result
 from kerasline.components.evaluator.settings import Thresholds
+from kerasline.components.metrics.estimates import Estimate
+from kerasline.components.metrics.metric_values import Figures
 
 ERROR = 0.02
 # Replicates whose quantiles are those of a normal distribution: limits are known in closed form.
@@ -116,7 +116,7 @@ SLICES = [
 def test_all_slices_are_judged_instead_of_the_whole():
     rulings = judge(SLICES, bounds(accuracy={"min": 0.8, "slices": True}))
     assert [(r.slicing, r.slice) for r in rulings] == [("town", "b"), ("town", "c"), ("hour", "1")]
-    assert rulings[0].why == "accuracy in town=b is 0.7, at least 0.8 wanted"
+    assert rulings[0].why == "accuracy in town=b is 0.7, at least 0.8 required"
 
 
 def test_named_slicings_alone_and_large_slices_alone():
@@ -184,11 +184,11 @@ def test_a_metric_of_several_outputs_is_judged_in_each_or_in_one():
     ("given", "told"),
     [
         ({"acuracy": {"min": 0}}, "no metric 'acuracy'; did you mean 'accuracy'"),
-        ({"accuracy": {"min": 0, "slices": ["twon"]}}, "in slices by 'twon'; did you mean 'town'"),
-        ({"mean_label": {"max_drop": 0.1}}, "'mean_label' is neither better nor worse for being more"),
+        ({"accuracy": {"min": 0, "slices": ["twon"]}}, "has bounds for slices by 'twon'; did you mean 'town'"),
+        ({"mean_label": {"max_drop": 0.1}}, "max_drop is set for 'mean_label', a metric for which neither"),
     ],
 )
-def test_bounds_of_what_there_is_not_are_told(given, told):
+def test_unknown_metrics_and_slicings_are_named(given, told):
     with pytest.raises(ParameterError, match=f"Evaluator.thresholds: .*{told}") as error:
         judge([*SLICES, result(0.3, "mean_label", direction=None)], bounds(**given))
     assert "\n" not in str(error.value)
@@ -201,7 +201,7 @@ def test_the_nearest_name_of_several_outputs_is_the_full_one():
 
 
 def test_bounds_in_slices_where_there_are_none_are_told():
-    with pytest.raises(ParameterError, match="bound in slices, but Evaluator.slices has none"):
+    with pytest.raises(ParameterError, match="has bounds for slices, but Evaluator.slices is empty"):
         judge([result(0.8)], bounds(accuracy={"min": 0, "slices": True}))
 
 
@@ -227,13 +227,13 @@ def test_the_blessing_says_why_and_pusher_repeats_it(tmp_path):
         "low": None,
         "high": None,
         "kept": False,
-        "why": "accuracy is 0.8, at least 0.9 wanted",
+        "why": "accuracy is 0.8, at least 0.9 required",
     }
     assert held["rules"][3]["value"] is None
     (tmp_path / "m").mkdir()
     with pytest.raises(StageSkipped) as refused:
         Pusher(SavedModel(tmp_path / "m"), artifact, destination=str(tmp_path / "d")).execute(tmp_path / "p")
     assert str(refused.value) == (
-        "model refused: accuracy is 0.8, at least 0.9 wanted; accuracy in town=b is 0.7, at least 0.75 wanted; "
-        "roc_auc is nan, at least 0.5 wanted"
+        "model refused: accuracy is 0.8, at least 0.9 required; accuracy in town=b is 0.7, at least 0.75 required; "
+        "roc_auc is nan, at least 0.5 required"
     )

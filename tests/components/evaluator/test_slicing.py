@@ -7,7 +7,8 @@ import pytest
 from kerasline.components.core.component import Context
 from kerasline.components.core.errors import ParameterError, UserCodeError
 from kerasline.components.evaluator.settings import Buckets
-from kerasline.components.evaluator.slicing import MISSING, slice_table, slicers
+from kerasline.components.evaluator.slicing import slice_table, slicers
+from kerasline.components.metrics.slices import MISSING
 
 COLUMNS = {
     "town": ["a", "b", None, "a", "nan", "a", "b", ""],
@@ -124,8 +125,8 @@ def test_a_function_gives_slices_and_leaves_rows_out(examples, tmp_path):
 @pytest.mark.parametrize(
     ("function", "told"),
     [
-        (gives_too_few, r"gives_too_few\(\) gave 1 slices for 8 rows"),
-        (gives_lists, r"gives_lists\(\) must give a text or None a row"),
+        (gives_too_few, r"gives_too_few\(\) returned 1 slices for 8 rows"),
+        (gives_lists, r"gives_lists\(\) must return a string or None per row"),
         (raises, r"raises\(\) raised KeyError: .*test_slicing.py, line \d+"),
     ],
 )

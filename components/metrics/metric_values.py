@@ -1,4 +1,4 @@
-"""From what was added up to figures: each metric of each group with what its interval is told by."""
+"""Compute metric values with confidence intervals from the sums of a measurement."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from kerasline.components.evaluator.estimates import Estimate
-from kerasline.components.evaluator.measuring import Measure, Measured, SumTally
-from kerasline.components.evaluator.resampling import Resampling
-from kerasline.components.metrics.base import CellMetrics, Metrics, SumMetrics
+from kerasline.components.metrics.base import CellMetrics, StateMetrics, SumMetrics
 from kerasline.components.metrics.cell_counts import CellCounts
+from kerasline.components.metrics.estimates import Estimate
+from kerasline.components.metrics.measuring import Measure, Measured, SumTally
+from kerasline.components.metrics.resampling import Resampling
 
-# With more cells than these, spreads are told by fewer.
+# With more cells than these, replicates are computed from coarser cells.
 MOST_RESAMPLED = 512
 MOST_RESAMPLED_A_SIDE = 128
 
@@ -25,11 +25,11 @@ class Figures:
     """One metric of one group.
 
     Attributes:
-        estimate: its value.
-        difference: the value less that of all other rows, with its standard error; None for all rows, and
-            where it is not told.
-        baseline: the other model's value; None where there is none.
-        change: the value less the baseline's, resampled row by row; None likewise.
+        estimate: value with its interval.
+        difference: value minus the value of all other rows, with its standard error; None for all rows or if it was
+            not requested.
+        baseline: value of the baseline, or None.
+        change: value minus the value of the baseline, resampled in pairs; or None.
     """
 
     estimate: Estimate
@@ -41,10 +41,10 @@ class Figures:
 def estimate(
     measured: Measured, wanted: Measure, output: str, group: int, *, compared: bool = False
 ) -> dict[str, Figures]:
-    """The metrics of an output for a group of rows, by name; the first family to have a name gives it.
+    """Return the metrics of an output for a group of rows, by name. The first family with a name provides it.
 
     Args:
-        compared: whether the group's difference from all other rows is told.
+        compared: whether to compute the difference between the group and all other rows.
     """
     found: dict[str, Figures] = {}
     for family in wanted.families[output]:
@@ -55,7 +55,7 @@ def estimate(
         elif isinstance(family, CellMetrics):
             pairs = measured.pairs.get(key)
             figures = _of_cells(family, tallies, pairs, wanted, group, compared, "/".join(key))
-        else:
+        elif isinstance(family, StateMetrics):
             figures = _of_states(family, tallies, wanted, group)
         found = {**figures, **found}
     return {name: found[name] for family in wanted.families[output] for name in family.directions if name in found}
@@ -67,10 +67,10 @@ def _of_sums(family: SumMetrics, tallies: list[Any], wanted: Measure, group: int
     spread = family.values(ours.replicates[group])
     rest = family.values(ours.sums[0] - ours.sums[group]) if compared else {}
     rest_spread = family.values(ours.replicates[0] - ours.replicates[group]) if compared else {}
-    shares = {} if wanted.weighted else family.shares
+    proportions = {} if wanted.weighted else family.proportions
     found = {}
     for name, value in values.items():
-        share = tuple(ours.plain[group][k] for k in shares[name]) if name in shares else None
+        share = tuple(ours.plain[group][k] for k in proportions[name]) if name in proportions else None
         figures = Figures(Estimate(float(value), share, replicates=spread[name]))
         if compared:
             figures = replace(figures, difference=_difference(value, spread[name], rest[name], rest_spread[name]))
@@ -94,10 +94,10 @@ def _of_cells(
 ) -> dict[str, Figures]:
     cells, sums = tallies[0].of(group)
     values = family.values(cells, sums[1])
-    shares = {} if wanted.weighted else family.shares(cells, sums[0])
+    proportions = {} if wanted.weighted else family.proportions(cells, sums[0])
     spread = _cell_spread(family, cells, sums, wanted.resampling, f"{key}/{group}")
     found = {
-        name: Figures(Estimate(float(value), shares.get(name), replicates=spread[name]))
+        name: Figures(Estimate(float(value), proportions.get(name), replicates=spread[name]))
         for name, value in values.items()
     }
     if compared:
@@ -117,7 +117,7 @@ def _of_cells(
     return found
 
 
-def _of_states(family: Metrics, tallies: list[Any], wanted: Measure, group: int) -> dict[str, Figures]:
+def _of_states(family: StateMetrics, tallies: list[Any], wanted: Measure, group: int) -> dict[str, Figures]:
     states = tallies[0] or {}
     if group not in states:
         return {name: Figures(Estimate(np.nan)) for name in family.directions}
@@ -136,9 +136,9 @@ def _changed(figures: Figures, value: Any, theirs: Any, spread: np.ndarray) -> F
 
 
 def _difference(value: Any, spread: np.ndarray, rest: Any, rest_spread: np.ndarray) -> tuple[float, float]:
-    """A slice less the other rows, which are independent of it."""
-    errors = [_deviation(side) for side in (spread, rest_spread)]
-    return float(value) - float(rest), float(np.hypot(*errors))
+    """Return the difference between a slice and the other rows, which are independent, and its standard error."""
+    error, rest_error = _deviation(spread), _deviation(rest_spread)
+    return float(value) - float(rest), float(np.hypot(error, rest_error))
 
 
 def _deviation(replicates: np.ndarray) -> float:
@@ -154,11 +154,11 @@ def _values_of(counts: CellCounts, group: int) -> tuple[np.ndarray, np.ndarray]:
 def _cell_spread(
     family: CellMetrics, cells: np.ndarray, sums: np.ndarray, resampling: Resampling, key: str
 ) -> dict[str, np.ndarray]:
-    """The metrics of each replicate, float64 (replicates,), about the values of the exact cells."""
+    """Return the metrics of each replicate, float64 (replicates,), centred on the values of the exact cells."""
     exact = None
     if len(cells) > MOST_RESAMPLED:
         exact = family.values(cells, sums[1])
-        cells, sums = _grouped(family.few(cells, sums[1], MOST_RESAMPLED), sums)
+        cells, sums = _grouped(family.resampling_cells(cells, sums[1], MOST_RESAMPLED), sums)
     spread = _replicates(functools.partial(family.values, cells), sums, resampling, key)
     if exact is None:
         return spread
@@ -169,7 +169,7 @@ def _cell_spread(
 def _paired_spread(
     family: CellMetrics, pairs: CellCounts, group: int, resampling: Resampling, key: str
 ) -> dict[str, np.ndarray]:
-    """The change of each metric: as counted, and then of each replicate: float64 (1 + replicates,)."""
+    """Return the change of each metric, float64 (1 + replicates,); the first entry is the observed change."""
     cells, sums = pairs.of(group)
     cells = cells.reshape(-1, 2)
     if len(cells) > MOST_RESAMPLED:
@@ -187,24 +187,24 @@ def _paired_spread(
 def _replicates(
     values: Callable[[np.ndarray], dict[str, np.ndarray]], sums: np.ndarray, resampling: Resampling, key: str
 ) -> dict[str, np.ndarray]:
-    """The metrics of each replicate by name, float64 (replicates,), of the sums of `CellCounts.of`."""
+    """Return the metrics of each replicate by name, float64 (replicates,), from the sums of `CellCounts.of`."""
     parts = [values(drawn) for drawn in resampling.of_counts(sums[1], sums[2], key)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _few_pairs(family: CellMetrics, cells: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of cells (n, 2) as fewer ones, and their sums."""
+    """Merge pairs of cells (n, 2) into coarser pairs, and return them with their sums."""
     sides = []
     for side in cells.T:
         own, places = np.unique(side, return_inverse=True)
         counts = np.bincount(places, sums[1])
-        sides.append(family.few(own, counts, MOST_RESAMPLED_A_SIDE)[places])
+        sides.append(family.resampling_cells(own, counts, MOST_RESAMPLED_A_SIDE)[places])
     pairs, places = np.unique(np.stack(sides, axis=1), axis=0, return_inverse=True)
     return pairs, np.stack([np.bincount(places.ravel(), one) for one in sums])
 
 
 def _grouped(cells: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Equal cells as one: ascending (m,), and the sums (..., n) of each (..., m)."""
+    """Merge equal cells: return ascending cells (m,) and sums (..., m)."""
     if not len(cells):
         return cells, sums
     order = np.argsort(cells, kind="stable")

@@ -7,14 +7,14 @@ import pytest
 from sklearn import metrics as theirs
 
 from kerasline.components.core.component import Context
-from kerasline.components.evaluator import measuring
-from kerasline.components.evaluator.estimating import estimate
-from kerasline.components.evaluator.measuring import Measure, measure
-from kerasline.components.evaluator.resampling import Resampling
-from kerasline.components.evaluator.slicing import SliceTable
+from kerasline.components.metrics import measuring
 from kerasline.components.metrics.binary import BinaryLosses, BinaryScores, BinaryThresholds
+from kerasline.components.metrics.measuring import Measure, measure
+from kerasline.components.metrics.metric_values import estimate
 from kerasline.components.metrics.ranking import RankingMetrics
 from kerasline.components.metrics.regression import ResidualQuantiles
+from kerasline.components.metrics.resampling import Resampling
+from kerasline.components.metrics.slices import SliceTable
 
 ROWS = 20_000
 RANDOM = np.random.default_rng(4)
@@ -65,7 +65,7 @@ def told(measured, asked, group, **how):
 
 def test_files_row_groups_and_workers_make_no_difference(tmp_path, monkeypatch):
     here = measured_in(tmp_path, "here")
-    monkeypatch.setattr(measuring, "MEASURED_HERE", 0)  # else so few rows are measured without Beam
+    monkeypatch.setattr(measuring, "MOST_ROWS_IN_PROCESS", 0)  # use Beam for these few rows
     ways = [
         here,
         measured_in(tmp_path, "one"),
@@ -105,7 +105,7 @@ def test_files_row_groups_and_workers_make_no_difference(tmp_path, monkeypatch):
 def test_each_slice_is_as_scikit_learn_measures_its_rows(tmp_path, group):
     measured, asked = measured_in(tmp_path, "m", row_group=3000)
     inside = np.full(ROWS, True) if group == 0 else TOWN == "abc"[group - 1]
-    for rows, found, other in ((inside, "estimate", "baseline"), (~inside, "difference", None)):
+    for rows, found, _other in ((inside, "estimate", "baseline"), (~inside, "difference", None)):
         if not rows.any():
             continue
         y, weight = LABEL[rows], WEIGHT[rows]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kerasline.components.evaluator.resampling import Resampling
+from kerasline.components.metrics.resampling import Resampling
 
 NUMBERS = np.arange(20_000)
 COUNTS = Resampling(7, 203).counts(NUMBERS)

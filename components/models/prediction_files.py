@@ -1,18 +1,18 @@
-"""What a model says of every row of a split, as Parquet beside what is true, through Beam.
+"""Predict every row of a split with Beam, and write predictions and labels to Parquet.
 
-A row group of examples becomes a file of predictions: what needs TensorFlow is done here, once, and all
-else is computed of these files. The columns, for an output `o` and another model `m`:
+Each row group of examples becomes a file of predictions. All work that needs TensorFlow is done here, once. Metrics are
+computed from the files. The columns, for an output `o` and another model `m`:
 
-| column | holds |
+| column | content |
 |---|---|
-| `row` | the place of the row in the split |
-| `label.o`, `prediction.o` | what is true and what the model says, as metrics take them |
-| `loss.o` | the loss that the model was compiled with |
-| `m.o` | what another model says |
-| `loss.m.o` | the same loss of that, of the model that is compared |
-| `weight` | how much the row counts, where rows have a weight |
-| `slice.s` | the slice of the slicing `s` |
-| `column.c` | the raw column `c`, where a metric needs it |
+| `row` | index of the row in the split |
+| `label.o`, `prediction.o` | label and prediction, as the metrics expect them |
+| `loss.o` | compiled loss |
+| `m.o` | prediction of another model |
+| `loss.m.o` | compiled loss of the baseline's prediction |
+| `weight` | weight of the row, if rows have weights |
+| `slice.s` | slice of the slicing `s` |
+| `column.c` | raw column `c`, if a metric needs it |
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from kerasline.components.core.component import Context
 from kerasline.components.core.errors import ArtifactError, DataError, ParameterError, UserCodeError, nearest
 from kerasline.components.core.user_code import call, name_of
 from kerasline.components.data.accumulators.moments import Moments
-from kerasline.components.data.feed import feed, rows_a_batch
-from kerasline.components.data.fold import fold, take
+from kerasline.components.data.fold import fold, move_files
 from kerasline.components.data.hashing import row_hashes
+from kerasline.components.data.label_columns import check_no_nulls
+from kerasline.components.data.model_inputs import feed, rows_per_batch
 from kerasline.components.data.row_groups import RowGroup, row_groups
-from kerasline.components.data.targets import check_complete
-from kerasline.components.evaluator.measuring import as_array
-from kerasline.components.evaluator.slicing import Slicer, SliceTable
 from kerasline.components.metrics.base import Rows, SumMetrics
 from kerasline.components.metrics.binary import checked_probabilities
 from kerasline.components.metrics.keras_metrics import KerasMetric, KerasStates
+from kerasline.components.metrics.measuring import as_array
+from kerasline.components.metrics.slices import Slicer, SliceTable
 from kerasline.components.models.predictors import KerasPredictor, SavedModelPredictor
-from kerasline.components.models.task import Output
+from kerasline.components.models.tasks import TASKS, Output
 from kerasline.components.preprocessing.materialized import as_arrow
 
-# Rows of a group in a file of predictions: what is measured at a time.
+# Size limits of a row group in a file of predictions.
 GROUP_ROWS = 65536
 GROUP_BYTES = 64 << 20
 
@@ -61,19 +61,22 @@ class Plan:
     """What is predicted, and what is kept beside it.
 
     Attributes:
-        model: whose answers are `prediction.*`.
-        beside: labels and weight that are raw columns, as they are fed.
+        model: model of the columns `prediction.*`.
+        beside: symbolic tensors of labels and weight that are raw columns.
         others: further models by name.
-        outputs: of the model.
-        slicers, slices: by which rows are cut, and into what.
+        outputs: outputs of the model to predict.
+        slicers: assign slices to the rows.
+        slices: slices that are measured.
         kept: raw columns that metrics need.
-        decode: the user's function from raw answers and raw columns to what metrics take, or None.
-        reference: the raw column that is true, instead of the label; or None.
-        metrics: Keras's own that are computed on the way, by output.
-        baseline: the other model that is compared in all metrics; or None.
-        summed: of outputs too large to be kept, such as probabilities of tokens, whose sums are kept instead.
-        query: the column whose equal rows are kept together, in one of `partitions` sets of files; or None.
-        batch_size: rows that the model takes at once.
+        decode: user's function from raw predictions and raw columns to what metrics expect, or None.
+        reference: raw column to use as the label, or None.
+        metrics: Keras metrics that are updated while predicting, by output.
+        baseline: name of the model among `others` to compare in all metrics, or None.
+        summed: by output, metrics whose sums are stored because the predictions are too large.
+        query: column whose equal values stay together in one of `partitions` sets of files, or None.
+        partitions: number of sets of files; 0 without a query.
+        batch_size: rows per call of the model.
+        folder: folder of the files.
     """
 
     model: KerasPredictor
@@ -96,13 +99,13 @@ class Plan:
 
 @dataclass
 class Predicted:
-    """What came of some shards.
+    """Summary of the predictions of some shards.
 
     Attributes:
-        files: the names of the files written.
-        labels: moments of the labels that are numbers, by output.
-        keras: states of Keras's own metrics, by output, metric and whose answers.
-        differences: the largest difference of any number from the model's answer, by other model.
+        files: names of the files written.
+        labels: moments of numeric labels by output.
+        keras: states of Keras metrics by output, metric and model.
+        differences: largest absolute difference from the model's raw predictions, by other model.
     """
 
     files: list[str] = field(default_factory=list)
@@ -112,7 +115,8 @@ class Predicted:
 
     def merge(self, other: Predicted) -> Predicted:
         self.files += other.files
-        for mine, theirs in ((self.labels, other.labels), (self.keras, other.keras)):
+        both: list[tuple[dict[Any, Any], dict[Any, Any]]] = [(self.labels, other.labels), (self.keras, other.keras)]
+        for mine, theirs in both:
             for key, state in theirs.items():
                 if key in mine:
                     mine[key].merge(state)
@@ -124,48 +128,48 @@ class Predicted:
 
 
 def predict(examples: Examples, split: str, plan: Plan, context: Context) -> Predicted:
-    """Writes the predictions of all rows of a split.
+    """Write the predictions of all rows of a split.
 
     Raises:
-        DataError: the split has no rows; a column is missing or of the wrong kind.
-        UserCodeError: the user's function raised, or gave something else than a value a row.
+        DataError: the split has no rows, or a column is missing or has the wrong type.
+        UserCodeError: the user's function raised or did not return one value per row.
     """
     if not examples.rows(split):
         raise DataError(f"{examples.path}: split {split!r} has no rows to evaluate on")
     work = context.work_dir / f"predictions-{uuid.uuid4().hex}"
     work.mkdir(parents=True)
     predict_here = functools.partial(predict_group, plan=replace(plan, folder=work))
-    found: Predicted = fold(row_groups(examples, split), predict_here, Predicted.merge, context)
-    take(found.files, work, plan.folder)
+    found = fold(row_groups(examples, split), predict_here, Predicted.merge, context) or Predicted()
+    move_files(found.files, work, plan.folder)
     return found
 
 
 def predict_group(group: RowGroup, plan: Plan) -> Predicted:
-    """Predicts the rows of a group."""
+    """Write the predictions of a row group."""
     preprocessing, model = plan.model.load()
     inputs = dict(preprocessing.input)
     for other in plan.others.values():
         inputs |= other.inputs
     answers = {f"answer {number}": tensor for number, tensor in enumerate(model.outputs)}
-    rows = min(GROUP_ROWS, rows_a_batch({**inputs, **plan.beside, **answers}))
+    rows = min(GROUP_ROWS, rows_per_batch({**inputs, **plan.beside, **answers}))
     found, done = Predicted(), 0
     with pq.ParquetFile(group.shard) as file, _Files(plan, group.first) as files:
         columns = _columns(plan, inputs, file.schema_arrow)
         for batch in file.iter_batches(rows, row_groups=[group.number], columns=columns):
-            check_complete(batch, plan.beside)
-            files.write(_answered(batch, group.first + done, plan, preprocessing.input, found))
+            check_no_nulls(batch, plan.beside)
+            files.write(_predict_batch(batch, group.first + done, plan, preprocessing.input, found))
             done += batch.num_rows
     found.files = files.written
     return found
 
 
 class _Files:
-    """The predictions of a row group: one file, or one a partition; they appear whole."""
+    """Writer of the predictions of a row group: one file, or one per partition. Files are renamed when complete."""
 
     def __init__(self, plan: Plan, first: int) -> None:
         ends = [f"-{part}" for part in range(plan.partitions)] or [""]
         self._names = [f"{first:012d}{end}.parquet" for end in ends]
-        self._plan, self._mark = plan, uuid.uuid4().hex  # a runner may do an element twice
+        self._plan, self._mark = plan, uuid.uuid4().hex  # a runner may process an element twice
         self._writers: dict[str, pq.ParquetWriter] = {}
         self._waiting: list[pa.Table] = []
         self.written: list[str] = []
@@ -213,7 +217,7 @@ class _Files:
 
 
 def _columns(plan: Plan, inputs: Mapping[str, Any], schema: pa.Schema) -> list[str] | None:
-    """What is read of a shard; None for all, since a function may want any."""
+    """Return the columns to read; None for all, if a user's function may read any."""
     if plan.decode is not None or any(slicer.function for slicer in plan.slicers):
         return None
     asked = [*inputs, *plan.beside, *plan.kept, *(c for s in plan.slicers for c in s.columns)]
@@ -221,10 +225,10 @@ def _columns(plan: Plan, inputs: Mapping[str, Any], schema: pa.Schema) -> list[s
     return [name for name in dict.fromkeys(asked) if name in schema.names]
 
 
-def _answered(
+def _predict_batch(
     batch: pa.RecordBatch, first: int, plan: Plan, model_inputs: Mapping[str, Any], found: Predicted
 ) -> pa.Table:
-    answers = _in_parts(batch, plan, model_inputs)
+    answers = _predict_in_batches(batch, plan, model_inputs)
     columns: dict[str, Any] = {"row": np.arange(first, first + batch.num_rows)}
     weight = answers.get("weight")
     if weight is not None:
@@ -232,8 +236,8 @@ def _answered(
     slices = {slicer.name: slicer.labels(batch) for slicer in plan.slicers}
     groups = plan.slices.groups(slices, batch.num_rows)
     for output in plan.outputs:
-        columns |= _of_output(output, batch, answers, plan, found)
-        sides = ["raw", *([plan.baseline] if f"loss.{plan.baseline}.{output.name}" in columns else [])]
+        columns |= _output_columns(output, batch, answers, plan, found)
+        sides = ["raw", *([plan.baseline or ""] if f"loss.{plan.baseline}.{output.name}" in columns else [])]
         metrics = plan.metrics.get(output.name, ()) if f"raw label.{output.name}" in answers else ()
         for metric, side in itertools.product(metrics, sides):
             states = found.keras.setdefault((output.name, metric.name, side), KerasStates(metric))
@@ -248,18 +252,18 @@ def _answered(
 def _weights(values: np.ndarray, rows: int) -> np.ndarray:
     """float64 (rows,)."""
     if values.size != rows:
-        raise DataError(f"the weight has the shape {values.shape[1:]} a row, where one number is wanted")
+        raise DataError(f"the weight has the shape {values.shape[1:]} per row; expected one number per row")
     weights = values.reshape(rows).astype(np.float64)
     if not (np.isfinite(weights) & (weights >= 0)).all():
         wrong = weights[~(np.isfinite(weights) & (weights >= 0))][0]
-        raise DataError(f"the weight of a row is {wrong:g}; weights are 0 or more")
+        raise DataError(f"the weight of a row is {wrong:g}; expected finite weights of 0 or more")
     return weights
 
 
-def _of_output(
+def _output_columns(
     output: Output, batch: pa.RecordBatch, answers: Mapping[str, np.ndarray], plan: Plan, found: Predicted
 ) -> dict[str, Any]:
-    """The columns of one output."""
+    """Return the columns of one output."""
     name, columns = output.name, {}
     label = _label(output, batch, answers, plan)
     if label is not None:
@@ -279,7 +283,7 @@ def _of_output(
             )
         theirs = replace(output, from_logits=predictor.from_logits(name, output.from_logits))
         columns[f"{other}.{name}"] = _decoded(theirs, raw, label, batch, plan)
-        # Scores on another scale have no such loss.
+        # The compiled loss applies only to scores on the same scale.
         if other == plan.baseline and f"loss.{name}" in answers and theirs.from_logits == output.from_logits:
             columns[f"loss.{other}.{name}"] = plan.model.losses(name, answers[f"raw label.{name}"], raw)
         if raw.dtype.kind == "f" and len(raw):
@@ -289,7 +293,7 @@ def _of_output(
 
 
 def _label(output: Output, batch: pa.RecordBatch, answers: Mapping[str, np.ndarray], plan: Plan) -> Any:
-    """What is true, as metrics take it; None where there is nothing, or columns of their own tell it."""
+    """Return the label as the metrics expect it; None if there is none, or if the metrics read it from raw columns."""
     if plan.reference is not None:
         if plan.reference not in batch.schema.names:
             raise ParameterError(
@@ -298,17 +302,17 @@ def _label(output: Output, batch: pa.RecordBatch, answers: Mapping[str, np.ndarr
         column = batch.column(plan.reference)
         return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
     raw = answers.get(f"raw label.{output.name}")
-    return None if raw is None or output.task == "detection" else output.label(raw)
+    return None if raw is None or TASKS[output.task].label_in_columns else output.label(raw)
 
 
 def _decoded(output: Output, raw: np.ndarray, label: Any, batch: pa.RecordBatch, plan: Plan) -> Any:
-    """An answer as it is kept: as metrics take it, or, where that is too large, as what they add up."""
+    """Return a prediction as it is stored: as the metrics expect it, or the sums of the metrics if it is too large."""
     if plan.decode is None:
         values = output.prediction(raw)
-        if output.task in ("binary", "multi_class", "multi_label"):
+        if TASKS[output.task].probabilities and output.name not in plan.summed:
             checked_probabilities(values, output.name)
     else:
-        values = _users(plan.decode, raw, batch)
+        values = _call_decode(plan.decode, raw, batch)
     if output.name in plan.summed:
         rows = Rows(
             as_array(label) if isinstance(label, pa.Array) else label,
@@ -320,8 +324,8 @@ def _decoded(output: Output, raw: np.ndarray, label: Any, batch: pa.RecordBatch,
     return values.astype(np.float32) if isinstance(values, np.ndarray) and values.dtype.kind == "f" else values
 
 
-def _users(decode: Callable, raw: np.ndarray, batch: pa.RecordBatch) -> Any:
-    """What the user's function makes of answers: an array of NumPy's or Arrow's; several columns as a struct."""
+def _call_decode(decode: Callable, raw: np.ndarray, batch: pa.RecordBatch) -> Any:
+    """Return the result of the user's `decode` as a NumPy or Arrow array; a dict becomes a struct array."""
     given = call(decode, raw, batch)
     try:
         if isinstance(given, Mapping):
@@ -329,14 +333,14 @@ def _users(decode: Callable, raw: np.ndarray, batch: pa.RecordBatch) -> Any:
         else:
             values = given if isinstance(given, (np.ndarray, pa.Array)) else pa.array(given)
     except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError) as error:
-        raise UserCodeError(f"{name_of(decode)} must give a value a row: {error}") from error
+        raise UserCodeError(f"{name_of(decode)} must return one value per row: {error}") from error
     if len(values) != batch.num_rows:
-        raise UserCodeError(f"{name_of(decode)} gave {len(values)} values for {batch.num_rows} rows")
+        raise UserCodeError(f"{name_of(decode)} returned {len(values)} values for {batch.num_rows} rows")
     return pa.array(values) if isinstance(values, np.ndarray) and values.dtype.kind in "OU" else values
 
 
-def _in_parts(batch: pa.RecordBatch, plan: Plan, model_inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The answers of all models, some rows at a time; by what they are and output: `raw.o`, `loss.o`."""
+def _predict_in_batches(batch: pa.RecordBatch, plan: Plan, model_inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the predictions of all models, keyed `raw.o`, `raw label.o`, `loss.o`, `weight` and `m.o`."""
     found: dict[str, list[np.ndarray]] = {}
     for start in range(0, batch.num_rows, plan.batch_size):
         part = batch.slice(start, plan.batch_size)
@@ -358,6 +362,6 @@ def _in_parts(batch: pa.RecordBatch, plan: Plan, model_inputs: Mapping[str, Any]
 
 
 def _in_numpy(values: tf.Tensor | np.ndarray) -> np.ndarray:
-    """Numbers of half precision as float32, which all else is made for."""
+    """Convert to NumPy, with half-precision floats as float32."""
     array = values if isinstance(values, np.ndarray) else values.numpy()
     return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array

@@ -1,8 +1,8 @@
-"""The Poisson bootstrap: how often each row counts in each replicate, the same wherever it is computed.
+"""The Poisson bootstrap: how often each row counts in each replicate, independently of where it is computed.
 
 A replicate counts each row Poisson(1) times (Chamandy, Muralidharan, Najmi and Naidu, "Estimating
-Uncertainty for Massive Data Streams", 2012): rows need not be at hand together, so it merges like
-any sum. The counts are a function of seed, row and replicate alone.
+Uncertainty for Massive Data Streams", 2012). Rows need not be in memory together, so replicates merge like
+sums. The counts depend only on seed, row and replicate.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-# Four 16-bit numbers are taken of each 64-bit hash.
-_DRAWS_A_HASH = 4
+# Each 64-bit hash yields four 16-bit numbers.
+_DRAWS_PER_HASH = 4
 _LEVELS = 1 << 16
-# Numbers drawn at a time.
+# Bounds the numbers drawn at a time.
 _MOST_DRAWN = 1 << 22
 
 
@@ -26,45 +26,45 @@ class Resampling:
     """The replicates.
 
     Attributes:
-        seed: decides all counts.
-        replicates: how many there are; 0 for none.
+        seed: seed of all counts.
+        replicates: number of replicates; 0 for none.
     """
 
     seed: int
     replicates: int
 
     def counts(self, numbers: np.ndarray) -> np.ndarray:
-        """How often rows count.
+        """Return how often each row counts in each replicate.
 
         Args:
-            numbers: int64 (rows,): tells each row from all others.
+            numbers: int64 (rows,), unique number of each row.
 
         Returns:
             uint8 (rows, replicates), independent Poisson(1) to within 2e-5.
         """
         from kerasline.components.data.hashing import mix
 
-        hashes = -(-self.replicates // _DRAWS_A_HASH)
+        hashes = -(-self.replicates // _DRAWS_PER_HASH)
         with np.errstate(over="ignore"):
             rows = mix(numbers.astype(np.uint64) + _GOLDEN * np.uint64((self.seed + 1) % 2**64))
             steps = _GOLDEN * np.arange(1, hashes + 1, dtype=np.uint64)
-            # Of each row a stream of SplitMix64 that begins at its own hash.
+            # Each row has a SplitMix64 stream that starts at its hash.
             drawn = mix(rows[:, np.newaxis] + steps)
         return _POISSON[drawn.view(np.uint16)[:, : self.replicates]]
 
     def of_counts(self, counts: np.ndarray, squares: np.ndarray, key: str) -> Iterator[np.ndarray]:
-        """Replicates of sums over rows that are alike but for their weights.
+        """Yield replicates of sums over rows that are equal up to their weights.
 
-        The sum of n rows' Poisson(1) counts is Poisson(n), so rows of one kind need not be told apart. With
-        weights, mean and variance are those of the row by row bootstrap: sum w and sum w².
+        The sum of the Poisson(1) counts of n rows is Poisson(n), so equal rows can be drawn together. With weights,
+        mean and variance are those of the bootstrap over rows: sum w and sum w².
 
         Args:
-            counts: float64 (n,): the sum of weights of each kind.
-            squares: float64 (n,): that of their squares; the same as counts where all weights are 1.
-            key: tells independent draws apart.
+            counts: float64 (n,), sum of weights of each kind of row.
+            squares: float64 (n,), sum of squared weights; equal to `counts` if all weights are 1.
+            key: name of the draw; different keys give independent draws.
 
         Yields:
-            float64 (some replicates, n), as many at a time as memory allows; all replicates in all.
+            float64 (some replicates, n), limited by memory; all replicates in total.
         """
         random = np.random.default_rng([self.seed % 2**64, *key.encode()])
         scale = np.divide(squares, counts, out=np.ones_like(counts), where=counts > 0)
@@ -75,7 +75,7 @@ class Resampling:
 
 
 def _poisson_table() -> np.ndarray:
-    """Poisson(1) by 16 random bits: how often each number is given, rounded so that all are."""
+    """Return a lookup table from 16 random bits to Poisson(1) counts."""
     shares = np.exp(-1.0) / np.array([math.factorial(k) for k in range(10)])
     ends = np.round(np.cumsum(shares) * _LEVELS).astype(int)
     ends[-1] = _LEVELS

@@ -1,4 +1,4 @@
-"""Figures of the model as a whole: its size, and how long it takes to answer."""
+"""Size of a model on disk, and latency of its predictions."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ WARM_UP_CALLS, CALLS = 20, 200
 
 
 def megabytes(path: Path) -> float:
-    """Of a file or of all files in a folder, in 10^6 bytes."""
+    """Return the size of a file, or of all files in a folder, in 10^6 bytes."""
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     return sum(file.stat().st_size for file in files) / 1e6
 
 
-def latency(answer: Callable[[Mapping[str, Any]], Any], row: Mapping[str, Any]) -> dict[str, float]:
-    """Milliseconds from the raw features of one row to its answer, in this process: the median and the
-    99th percentile of some calls, one after the other."""
+def latency(predict: Callable[[Mapping[str, Any]], Any], row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the median and the 99th percentile of the time of sequential calls in this process, in milliseconds.
+
+    Args:
+        predict: function from the raw features of one row to its prediction.
+    """
     for _ in range(WARM_UP_CALLS):
-        answer(row)
+        predict(row)
     times = []
     for _ in range(CALLS):
         start = time.perf_counter()
-        answer(row)
+        predict(row)
         times.append(time.perf_counter() - start)
     return {LATENCY: float(np.median(times)) * 1e3, LATENCY_P99: float(np.quantile(times, 0.99)) * 1e3}

@@ -1,4 +1,4 @@
-"""One pass over the predictions: all metrics, for all rows and every slice at once, with their replicates."""
+"""Compute all metrics, with bootstrap replicates, for all rows and every slice in one pass over the predictions."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import pyarrow.parquet as pq
 
 from kerasline.components.core.component import Context
 from kerasline.components.data.fold import fold
-from kerasline.components.data.partial_results import parts
-from kerasline.components.evaluator.resampling import Resampling
-from kerasline.components.evaluator.slicing import SliceTable
+from kerasline.components.data.partial_results import split_into_parts
 from kerasline.components.metrics.base import CellMetrics, Metrics, Rows, StateMetrics, SumMetrics
 from kerasline.components.metrics.cell_counts import CellCounts
+from kerasline.components.metrics.resampling import Resampling
+from kerasline.components.metrics.slices import SliceTable
 
-# Rows that are resampled at a time: their counts stay in the processor's cache.
+# Rows resampled at a time, so that their counts fit into the processor's cache.
 ROWS_AT_ONCE = 8192
-# Up to so many rows it takes less than a second, and an engine as long to begin.
-MEASURED_HERE = 1 << 18
+# Up to this many rows take less than a second, about as long as Beam needs to start.
+MOST_ROWS_IN_PROCESS = 1 << 18
 # Pairs of cells of two models, beyond which they are made coarser; and then cells of each: spreads alone are
 # told by them.
 MOST_PAIRS, MOST_A_SIDE = 1 << 14, 1 << 9
@@ -31,13 +31,13 @@ MOST_PAIRS, MOST_A_SIDE = 1 << 14, 1 << 9
 
 @dataclass(frozen=True)
 class Measure:
-    """What is measured.
+    """The measurement to make.
 
     Attributes:
-        families: the metrics, by output.
-        slices: into what the rows are cut.
-        resampling: how spreads are told.
-        weighted: whether rows have a weight.
+        families: metric families by output.
+        slices: slices to measure.
+        resampling: bootstrap replicates.
+        weighted: whether rows have weights.
         answers: the prefix of the columns that are judged: `prediction`, or another model's name.
         baseline: that of the columns which are judged beside, for differences row by row; or None.
         kept: raw columns that metrics need.
@@ -61,21 +61,22 @@ class Measure:
 
 @dataclass
 class Measured:
-    """What was added up; `None` inside where there were no rows.
+    """Mergeable sums of a measurement.
 
     Attributes:
-        rows: float64 (groups, 2): rows and weight of each group.
-        tallies: by output, family and side.
-        pairs: of families of cells, counts of the cells of both sides together, by output and family.
+        rows: float64 (groups, 2), number of rows and sum of weights of each group.
+        tallies: sums, cell counts or states by output, family and side.
+        pairs: joint counts of the cells of both sides by output and family, for cell metrics.
     """
 
     rows: np.ndarray
-    tallies: dict[tuple[str, str, str], SumTally | CellCounts | dict[int, Any]]
+    tallies: dict[tuple[str, str, str], Any]  # SumTally, CellCounts, or states by group
     pairs: dict[tuple[str, str], CellCounts]
 
     def merge(self, other: Measured) -> Measured:
         self.rows += other.rows
-        for mine, theirs in ((self.tallies, other.tallies), (self.pairs, other.pairs)):
+        both: list[tuple[dict[Any, Any], dict[Any, Any]]] = [(self.tallies, other.tallies), (self.pairs, other.pairs)]
+        for mine, theirs in both:
             for key, tally in theirs.items():
                 if key not in mine:
                     mine[key] = tally
@@ -112,17 +113,17 @@ class SumTally:
 
 @dataclass(frozen=True)
 class _Piece:
-    """What is measured at a time: some row groups of a file, or all of some files as one batch."""
+    """Unit of work: some row groups of a file, or some whole files as one batch."""
 
     files: tuple[str, ...]
     row_groups: tuple[int, ...] = ()
 
 
 def measure(folder: Path, files: Sequence[str], wanted: Measure, context: Context) -> Measured:
-    """Measures the predictions in some files of a folder.
+    """Measure the predictions in some files of a folder.
 
     Raises:
-        DataError: a metric cannot be computed of the values.
+        DataError: a metric cannot be computed from the values.
     """
     paths = [folder / file for file in files]
     if wanted.partitions:
@@ -130,14 +131,15 @@ def measure(folder: Path, files: Sequence[str], wanted: Measure, context: Contex
         sets = [tuple(str(path) for path in paths if path.name.endswith(end)) for end in ends]
         pieces = [_Piece(found) for found in sets if found]
     else:
-        pieces = [_Piece((part.shard,), part.groups) for part in parts(paths)]
+        pieces = [_Piece((part.shard,), part.groups) for part in split_into_parts(paths)]
     here = _are_few(paths)
-    return fold(pieces, functools.partial(measure_piece, wanted=wanted), Measured.merge, context, here=here)
+    found = fold(pieces, functools.partial(measure_piece, wanted=wanted), Measured.merge, context, in_process=here)
+    return found or Measured(np.zeros((len(wanted.slices.names), 2)), {}, {})
 
 
 def _are_few(paths: Sequence[Path]) -> bool:
-    """Whether there are at most `MEASURED_HERE` rows; no more files are opened than it takes to tell."""
-    left = MEASURED_HERE
+    """Whether there are at most `MOST_ROWS_IN_PROCESS` rows; no more files are opened than it takes to tell."""
+    left = MOST_ROWS_IN_PROCESS
     for path in paths:
         left -= pq.read_metadata(path).num_rows
         if left < 0:
@@ -183,13 +185,13 @@ def _measure_batch(batch: pa.RecordBatch, wanted: Measure, found: Measured) -> N
 def _rows_of(
     batch: pa.RecordBatch, output: str, side: str, weight: np.ndarray | None, columns: Mapping[str, pa.Array]
 ) -> Rows:
-    """The rows of one output and one model."""
+    """Return the labels and predictions of one output and one model."""
     names, number = batch.schema.names, batch.column("row").to_numpy()
     label = as_array(batch.column(f"label.{output}")) if f"label.{output}" in names else number
     loss = f"loss.{output}" if side == "prediction" else f"loss.{side}.{output}"
     further = {"loss": batch.column(loss)} if loss in names else {}
     answer = batch.column(f"{side}.{output}")
-    if isinstance(answer, pa.StructArray):  # an answer of several columns
+    if isinstance(answer, pa.StructArray):  # a prediction of several columns
         further |= {answer.type.field(k).name: answer.field(k) for k in range(answer.type.num_fields)}
         return Rows(label, number, weight, number, {**columns, **further})
     return Rows(label, as_array(answer), weight, number, {**columns, **further})
@@ -197,11 +199,11 @@ def _rows_of(
 
 @dataclass(frozen=True)
 class _Cut:
-    """The rows of a batch by group of one slicing.
+    """The rows of a batch, grouped by the slices of one slicing.
 
     Attributes:
-        group: int64 (rows,).
-        parts: the groups that have rows, and where they are.
+        group: int64 (rows,), group of each row.
+        parts: each group that has rows, with their indices.
     """
 
     group: np.ndarray
@@ -218,7 +220,7 @@ class _Cut:
 
 
 class _Resampled:
-    """How often the rows of a batch count in each replicate, made when first asked for."""
+    """Bootstrap counts of the rows of a batch, computed at first use."""
 
     def __init__(self, resampling: Resampling, number: np.ndarray) -> None:
         self._resampling, self._number = resampling, number
@@ -228,7 +230,7 @@ class _Resampled:
         return self._resampling.counts(self._number).astype(np.float32)
 
     def of(self, places: np.ndarray | None) -> np.ndarray:
-        """float32 (units, replicates), of the units that these rows stand for."""
+        """Return float32 (units, replicates), the counts of the units at these rows."""
         return self.rows if places is None else self.rows[places]
 
 
@@ -249,16 +251,18 @@ def _add(
             sums = family.sums(rows)
             if key not in found.tallies:
                 found.tallies[key] = SumTally(groups, sums.shape[1], wanted.resampling.replicates)
-            _add_sums(found.tallies[key], sums, family.places(rows), rows, cuts, resampled, wanted)
+            _add_sums(found.tallies[key], sums, family.unit_rows(rows), rows, cuts, resampled, wanted)
         elif isinstance(family, CellMetrics):
             cells[side] = family.cells(rows)
-            counts = found.tallies.setdefault(key, CellCounts(groups, family.most_exact, family.coarse, family.levels))
+            counts = found.tallies.setdefault(
+                key, CellCounts(groups, family.max_exact_cells, family.coarsen, family.coarsening_levels)
+            )
             _add_cells(counts, cells[side].reshape(-1, 1), rows.weight, cuts)
-        else:
+        elif isinstance(family, StateMetrics):
             _add_states(found.tallies.setdefault(key, {}), family, rows, cuts)
-    if cells and wanted.baseline:
+    if isinstance(family, CellMetrics) and wanted.baseline:
         both = np.stack([cells[side].reshape(-1) for side in wanted.sides], axis=1)
-        made = CellCounts(groups, MOST_PAIRS, family.coarse, family.levels, sides=MOST_A_SIDE)
+        made = CellCounts(groups, MOST_PAIRS, family.coarsen, family.coarsening_levels, sides=MOST_A_SIDE)
         counts = found.pairs.setdefault((output, family.key), made)
         _add_cells(counts, both, sides[wanted.answers].weight, cuts)
 
@@ -293,7 +297,7 @@ def _add_sums(
 
 
 class _Units(NamedTuple):
-    """Some units: float64 (units, k), float64 (units,) or None, float32 (units, replicates) or None."""
+    """Units: float64 (units, k), float64 (units,) or None, float32 (units, replicates) or None."""
 
     sums: np.ndarray
     weight: np.ndarray | None
@@ -303,10 +307,10 @@ class _Units(NamedTuple):
         return self.sums.sum(axis=0) if self.weight is None else self.weight @ self.sums
 
     def resampled(self) -> np.ndarray:
-        """The weighted sums of each replicate, float64 (replicates, k).
+        """Return the weighted sums of each replicate, float64 (replicates, k).
 
-        In float32 for speed, but about the mean of each column: so its digits are spent on what varies, and
-        differences of large sums, such as R² has, are not lost.
+        The product is computed in float32 for speed, after centring each column, so that differences of large sums,
+        such as in R², keep their precision.
         """
         middle = self.sums.mean(axis=0)
         weight = np.ones(len(self.sums)) if self.weight is None else self.weight
@@ -317,7 +321,7 @@ class _Units(NamedTuple):
 
 
 def _add_cells(counts: CellCounts, cells: np.ndarray, weight: np.ndarray | None, cuts: Sequence[_Cut]) -> None:
-    """Counts cells (rows * m, numbers), m of each row."""
+    """Count cells (rows * m, numbers), m per row."""
     for cut in cuts:
         each = len(cells) // max(len(cut.group), 1)
         group, weights = (
@@ -331,11 +335,11 @@ def _add_states(states: dict[int, Any], family: StateMetrics, rows: Rows, cuts: 
         for group, places in cut.parts:
             if group not in states:
                 states[group] = family.new_state()
-            states[group].add(rows if len(places) == len(rows) else rows.taken(places))
+            states[group].add(rows if len(places) == len(rows) else rows.take(places))
 
 
 def as_array(column: pa.Array) -> np.ndarray:
-    """A column as metrics take it: (rows, ...); texts and lists as objects."""
+    """Convert a column to an array (rows, ...), with texts and lists as objects."""
     if isinstance(column, pa.FixedShapeTensorArray):
         return column.to_numpy_ndarray()
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_struct(column.type):

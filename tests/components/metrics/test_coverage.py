@@ -12,14 +12,14 @@ import pyarrow as pa
 import pytest
 from scipy import integrate, stats
 
-from kerasline.components.evaluator.estimating import estimate
-from kerasline.components.evaluator.families import RowMean
-from kerasline.components.evaluator.measuring import Measure, Measured, _measure_batch
-from kerasline.components.evaluator.resampling import Resampling
-from kerasline.components.evaluator.slicing import SliceTable
 from kerasline.components.metrics.binary import BinaryLosses, BinaryScores, BinaryThresholds
+from kerasline.components.metrics.measuring import Measure, Measured, _measure_batch
+from kerasline.components.metrics.metric_values import estimate
 from kerasline.components.metrics.multi_class import Confusion, MultiClassLosses
 from kerasline.components.metrics.regression import RegressionErrors, ResidualQuantiles
+from kerasline.components.metrics.resampling import Resampling
+from kerasline.components.metrics.row_means import RowMean
+from kerasline.components.metrics.slices import SliceTable
 from tests.marks import slowly
 
 FEW, MANY = 200, 1000

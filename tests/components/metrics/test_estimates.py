@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from kerasline.components.data.accumulators.quantiles import Quantiles
-from kerasline.components.evaluator.estimates import Estimate, _student, wilson
 from kerasline.components.evaluator.results import holm
+from kerasline.components.metrics.estimates import Estimate, _student, wilson
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.999])

@@ -1,4 +1,4 @@
-"""A figure and how surely it is known."""
+"""A metric value with its confidence interval."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-# Of fewer replicates the quantile is not to be told.
+# Fewest replicates beyond each end of a percentile interval.
 LEAST_BEYOND = 5
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric's value with what its interval is told by: the first of these that is there.
+    """The value of a metric and the source of its interval; the first source that is not None is used.
 
     Attributes:
-        value: NaN where the metric has none.
+        value: the value; NaN if undefined.
         share: (successes, trials) of independent rows: Wilson's score interval.
         bounds: the ends of exact two-sided intervals by confidence, a function of it.
         replicates: the value of each bootstrap replicate, float64 (n,): their quantiles; where the confidence
@@ -35,7 +35,7 @@ class Estimate:
 
     @property
     def method(self) -> str | None:
-        """How the interval is told; None where there is none."""
+        """Name of the method of the interval, or None."""
         if math.isnan(self.value):
             return None
         if self.share is not None:
@@ -47,20 +47,21 @@ class Estimate:
         return "jackknife" if self.error is not None else None
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """The two-sided interval; (NaN, NaN) where there is none."""
+        """Return the two-sided interval; (NaN, NaN) if there is none."""
         method = self.method
-        if method == "wilson":
-            return wilson(*self.share, confidence)
+        if method == "wilson" and self.share is not None:
+            successes, trials = self.share
+            return wilson(successes, trials, confidence)
         if method == "order statistics":
             return self.bounds(confidence)
-        if method == "bootstrap":
+        if method == "bootstrap" and self.replicates is not None:
             wanted, known = (1 - confidence) / 2, _known(self.replicates)
             tail = min(0.5, max(wanted, LEAST_BEYOND / (len(known) + 1)))
             # The (n + 1)p-th of n replicates: of 199, the 5th and the 195th (Davison and Hinkley, 1997, 5.2.3).
             low, high = np.quantile(known, [tail, 1 - tail], method="weibull")
             reach = NormalDist().inv_cdf(1 - wanted) * self.standard_error if tail > wanted else 0.0
             return min(float(low), self.value - reach), max(float(high), self.value + reach)
-        if method == "jackknife":
+        if method == "jackknife" and self.error is not None:
             error, freedom = self.error
             reach = _student(1 - (1 - confidence) / 2, freedom) * error
             return self.value - reach, self.value + reach
@@ -68,7 +69,7 @@ class Estimate:
 
     @property
     def standard_error(self) -> float:
-        """NaN where it is not known."""
+        """Standard error; NaN if unknown."""
         if self.replicates is not None and len(_known(self.replicates)) > 1:
             return float(np.std(_known(self.replicates), ddof=1))
         if self.share is not None and self.share[1]:
@@ -89,7 +90,7 @@ def wilson(successes: float, trials: float, confidence: float) -> tuple[float, f
 
 
 def _known(replicates: np.ndarray) -> np.ndarray:
-    """Without those that have no value: a replicate may lack all rows of a class."""
+    """Drop NaN: a replicate may contain no row of a class."""
     return replicates[~np.isnan(replicates)]
 
 

@@ -1,4 +1,4 @@
-"""What a Keras model was compiled with: the loss of each row, and its metrics, output by output."""
+"""What a Keras model was compiled with: losses per row and metrics, by output."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-# The names by which Keras chooses an accuracy by the shapes: `kerasline.components.evaluator` has it anyway.
-OWN_NAMES = ("accuracy", "acc", "crossentropy", "ce")
+# Names for which Keras chooses a metric by the shapes. Evaluator computes these metrics itself.
+SHAPE_DEPENDENT_METRICS = ("accuracy", "acc", "crossentropy", "ce")
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class CompiledLoss:
     """The loss of one output.
 
     Attributes:
-        weight: how much it counts in the whole loss.
+        weight: factor of this loss in the total loss.
     """
 
     loss: keras.losses.Loss
@@ -26,7 +26,7 @@ class CompiledLoss:
 
     @property
     def kind(self) -> str:
-        """Its name as that of Keras's function: `binary_crossentropy`."""
+        """Name of the loss as that of a Keras function, such as `binary_crossentropy`."""
         function = getattr(self.loss, "fn", None)
         name = getattr(function, "__name__", None) or type(self.loss).__name__
         return name.lower()
@@ -36,36 +36,41 @@ class CompiledLoss:
         return bool(self.loss.get_config().get("from_logits", False))
 
     def of_rows(self, label: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
-        """The loss of each row, float32 (rows,)."""
+        """Return the loss of each row, float32 (rows,)."""
         rows = tf.shape(prediction)[0]
         losses = tf.reshape(tf.cast(self.loss(label, prediction), tf.float32), [rows, -1])
         return tf.reduce_mean(losses, axis=1)
 
 
 def output_names(model: keras.Model) -> list[str]:
-    """The model's outputs, in the order in which TensorFlow flattens them."""
+    """Return the names of the outputs, in the order in which TensorFlow flattens them."""
     if isinstance(model.output, dict):
         return sorted(model.output)
     return list(model.output_names)
 
 
+def outputs_by_name(model: keras.Model, values: Any) -> dict[str, Any]:
+    """Return what a model returned, or its symbolic outputs, by name of the output."""
+    return dict(zip(output_names(model), tf.nest.flatten(values)))
+
+
 def compiled_losses(model: keras.Model) -> dict[str, CompiledLoss]:
-    """The loss by output; without those that have none."""
+    """Return the loss of each output that has one."""
     config, names = _config(model), output_names(model)
     losses = _by_output(config.get("loss"), names, model)
     weights = config.get("loss_weights")
     weights = _by_output(weights, names, model) if isinstance(weights, (dict, list, tuple)) else {}
     return {
-        name: CompiledLoss(_each_row(loss), float(weights.get(name) or 1.0))
+        name: CompiledLoss(unreduced_loss(loss), float(weights.get(name) or 1.0))
         for name, loss in losses.items()
         if loss is not None
     }
 
 
 def compiled_metrics(model: keras.Model) -> dict[str, list[Mapping[str, Any]]]:
-    """The configurations of the metrics by output, for `keras.metrics.deserialize`.
+    """Return the configurations of the metrics by output, for `keras.metrics.deserialize`.
 
-    Those that Keras chooses by shape, such as "accuracy", are not among them.
+    Metrics that Keras chooses by shape, such as "accuracy", are left out.
     """
     config, names = _config(model), output_names(model)
     found: dict[str, list[Mapping[str, Any]]] = {name: [] for name in names}
@@ -73,7 +78,7 @@ def compiled_metrics(model: keras.Model) -> dict[str, list[Mapping[str, Any]]]:
         given = config.get(field) or []
         by_output = {names[0]: given} if len(names) == 1 else _by_output(given, names, model)
         for name, metrics in by_output.items():
-            found[name] += [_metric_config(m) for m in _flat(metrics) if str(m).lower() not in OWN_NAMES]
+            found[name] += [_metric_config(m) for m in _flat(metrics) if str(m).lower() not in SHAPE_DEPENDENT_METRICS]
     return found
 
 
@@ -82,7 +87,7 @@ def _config(model: keras.Model) -> dict[str, Any]:
 
 
 def _by_output(given: Any, names: Sequence[str], model: keras.Model) -> dict[str, Any]:
-    """What was given for each output: a dict by name, a list in the model's order, or one for all."""
+    """Assign to each output its value, given as a dict by name, a list in the model's order, or one value for all."""
     if isinstance(given, dict) and not _is_config(given):
         return {name: value for name, value in given.items() if name in names}
     if isinstance(given, (list, tuple)) and len(names) > 1:
@@ -95,8 +100,8 @@ def _is_config(value: Mapping[str, Any]) -> bool:
     return "class_name" in value and "config" in value
 
 
-def _each_row(identifier: Any) -> keras.losses.Loss:
-    """The loss that gives a figure a row instead of one a batch."""
+def unreduced_loss(identifier: Any) -> keras.losses.Loss:
+    """Return the loss without reduction over the batch."""
     loss = keras.losses.get(identifier)
     if not isinstance(loss, keras.losses.Loss):
 

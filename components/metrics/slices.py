@@ -1,0 +1,115 @@
+"""Slices: assign the rows of a batch to groups, by a column, a cross of columns, buckets of a number, or a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kerasline.components.core.errors import UserCodeError
+from kerasline.components.core.user_code import call, name_of
+
+MISSING = "(missing)"
+
+
+@dataclass(frozen=True)
+class Slicer:
+    """Assigns a slice of one slicing to each row.
+
+    Attributes:
+        name: name of the slicing, such as `payment_type*fare`.
+        parts: columns that are crossed.
+        function: the user's function, instead of parts.
+    """
+
+    name: str
+    parts: tuple[ColumnSlices, ...] = ()
+    function: Callable | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """Raw columns that are read. Empty if a function needs all columns."""
+        return [part.column for part in self.parts]
+
+    def labels(self, batch: pa.RecordBatch) -> pa.Array:
+        """Return the slice of each row, strings (rows,), null for no slice.
+
+        Raises:
+            UserCodeError: the function raised, or did not return one string or None per row.
+        """
+        if self.function is None:
+            labels = [part.labels(batch.column(part.column)) for part in self.parts]
+            return labels[0] if len(labels) == 1 else pc.binary_join_element_wise(*labels, ", ")
+        given = call(self.function, batch)
+        try:
+            labels = pa.array(given) if not isinstance(given, (pa.Array, pa.ChunkedArray)) else given
+            labels = labels.combine_chunks() if isinstance(labels, pa.ChunkedArray) else labels
+            labels = labels.cast(pa.string())
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            raise UserCodeError(f"{name_of(self.function)} must return a string or None per row: {error}") from error
+        if len(labels) != batch.num_rows:
+            raise UserCodeError(f"{name_of(self.function)} returned {len(labels)} slices for {batch.num_rows} rows")
+        return labels
+
+
+@dataclass(frozen=True)
+class ColumnSlices:
+    """Slices of a column: one per value or, with `edges`, one per interval."""
+
+    column: str
+    edges: tuple[float, ...] = ()
+
+    def labels(self, column: pa.Array) -> pa.Array:
+        column = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+        if pa.types.is_floating(column.type):
+            column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+        if self.edges:
+            values = column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)
+            places = np.where(np.isnan(values), -1, np.searchsorted(self.edges, values, side="right"))
+            column = pa.array(_bucket_names(self.edges)).take(pa.array(places, mask=places < 0))
+        elif pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+            column = pa.array([_text(value.as_py()) for value in column], pa.string())
+        labels = column.cast(pa.string()).fill_null(MISSING)
+        return pc.if_else(pc.equal(labels, ""), MISSING, labels)  # `feed` treats an empty string as missing
+
+
+@dataclass(frozen=True)
+class SliceTable:
+    """The slices that are measured, numbered as groups: 0 is all rows, then the slices of each slicing.
+
+    Attributes:
+        slices: labels of the slices by name of the slicing.
+        left_out: number of slices that are not measured, by name of the slicing.
+    """
+
+    slices: Mapping[str, tuple[str, ...]]
+    left_out: Mapping[str, int]
+
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """Slicing and label of each group."""
+        return [("", ""), *((slicing, label) for slicing, labels in self.slices.items() for label in labels)]
+
+    def groups(self, labels: Mapping[str, pa.Array], rows: int) -> list[np.ndarray]:
+        """Return for each slicing the group of each row, int64 (rows,), -1 for none. The first is all rows."""
+        found, first = [np.zeros(rows, np.int64)], 1
+        for slicing, known in self.slices.items():
+            places = pc.index_in(labels[slicing], pa.array(known, pa.string()))
+            places = places.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+            found.append(np.where(places < 0, -1, places + first))
+            first += len(known)
+        return found
+
+
+def _bucket_names(edges: Sequence[float]) -> list[str]:
+    # Use enough digits to distinguish all edges.
+    names = next(t for d in range(6, 18) if len(set(t := [f"{e:.{d}g}" for e in edges])) == len(set(edges)))
+    between = [f"{low} to {high}" for low, high in zip(names, names[1:])]
+    return [f"below {names[0]}", *between, f"{names[-1]} or more"]
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "backslashreplace")

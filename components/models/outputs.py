@@ -1,0 +1,75 @@
+"""Find the outputs of a model that can be evaluated, and the task of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kerasline.components.core.artifacts import Preprocessing
+from kerasline.components.core.errors import ParameterError, nearest
+from kerasline.components.models.compile_config import compiled_losses, outputs_by_name
+from kerasline.components.models.predictors import KerasPredictor
+from kerasline.components.models.tasks import TASKS, Output, has_margins, infer_task
+
+if TYPE_CHECKING:
+    from kerasline.components.evaluator.settings import EvaluatorSettings
+
+
+def model_outputs(
+    predictor: KerasPredictor,
+    preprocessing: Preprocessing,
+    settings: EvaluatorSettings,
+    label_columns: Mapping[str, Any],
+) -> tuple[Output, ...]:
+    """Return the outputs to evaluate: those with a loss or a task in `settings`, or the only one.
+
+    Args:
+        label_columns: symbolic tensors, by name, of labels that are raw columns.
+
+    Raises:
+        ParameterError: a task is unknown, it is set for an output that does not exist, or an output has no label.
+    """
+    prepared, model = predictor.load()
+    losses, tensors = compiled_losses(model), outputs_by_name(model, model.output)
+    names = list(tensors)
+    tasks = settings.task if isinstance(settings.task, dict) else dict.fromkeys(names, settings.task)
+    for name, task in tasks.items():
+        if name not in names:
+            raise ParameterError(f"Evaluator.task: the model has no output {name!r}; {nearest(name, names)}")
+        if task is not None and task not in TASKS:
+            raise ParameterError(f"Evaluator.task: no task {task!r}; {nearest(task, TASKS)}")
+    labels = {**prepared.output, **label_columns}
+    found = []
+    for name, tensor in tensors.items():
+        loss = losses[name].kind if name in losses else ""
+        label = preprocessing.labels[0] if len(preprocessing.labels) == 1 else name
+        class_names = label_class_names(preprocessing, name)
+        inferred = "ranking" if settings.query else infer_task(loss, labels.get(label), tensor, class_names)
+        task = tasks.get(name) or inferred
+        width, classes = tensor.shape[-1], None
+        if TASKS[task].has_classes:
+            named = class_names is not None and len(class_names) == width
+            classes = tuple(map(str, class_names if named and class_names else range(width or 2)))
+        if tasks.get(name) or name in losses or len(names) == 1:
+            logits = name in losses and losses[name].from_logits
+            found.append(Output(name, task, classes, logits, has_margins(loss)))
+    _check_labels(found, preprocessing.labels, settings)
+    return tuple(found)
+
+
+def label_class_names(preprocessing: Preprocessing, label: str) -> list[str] | None:
+    """Return the names of the classes of a label, or None if it has none."""
+    names = preprocessing.facts["class_names"]
+    return names.get(label) if isinstance(names, dict) else names
+
+
+def _check_labels(outputs: Sequence[Output], labels: Sequence[str], settings: EvaluatorSettings) -> None:
+    if not outputs:
+        raise ParameterError("Evaluator.task: the model has several outputs and no loss; set the task of each output")
+    for output in outputs:
+        has_label = len(labels) == 1 or output.name in labels
+        if not (has_label or settings.reference or TASKS[output.task].label_in_columns):
+            raise ParameterError(
+                f"Evaluator: output {output.name!r} has no label of that name, by which it could be judged; "
+                f"{nearest(output.name, labels)}"
+            )
