@@ -92,7 +92,7 @@ def check(layer: str, holds: bool, name: str, received: Any, expected: str) -> N
 
 def is_whole(number: Any, least: int) -> bool:
     """Return whether this is an integer, and not less than `least`."""
-    return isinstance(number, (int, np.integer)) and not isinstance(number, bool) and number >= least
+    return bool(isinstance(number, (int, np.integer)) and not isinstance(number, bool) and number >= least)
 
 
 def increase_within(pair: Any, lowest: float, highest: float) -> bool:
