@@ -94,8 +94,10 @@ def _bounds(spec: TensorSpec, feature: Any | None) -> Iterator[tuple[str, Any]]:
     if domain is None:
         return
     minimum, maximum = (getattr(domain, end) if domain.HasField(end) else None for end in ("min", "max"))
-    is_bounded = minimum is not None and maximum is not None
-    distance = max(1, maximum - minimum if is_bounded else abs(minimum or maximum or 0))
+    if minimum is None or maximum is None:
+        distance = max(1, abs(minimum or maximum or 0))
+    else:
+        distance = max(1, maximum - minimum)
     values = (
         ("the schema's minimum", minimum),
         ("the schema's maximum", maximum),
