@@ -10,11 +10,30 @@ The public names are listed in `__init__.pyi`; each is imported when it is first
 imports neither TensorFlow nor Beam.
 """
 
+import importlib
+import re
 from pathlib import Path
+from typing import Any
 
-import lazy_loader
+_STUB = Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+_MODULES = {name: module for module, name in re.findall(r"^from (\.\S*) import (\w+) as", _STUB, re.MULTILINE)}
+__all__ = sorted(_MODULES)
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used. The standard library suffices, as in the environment of Airflow."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _MODULES[name] == ".":
+        return importlib.import_module(f".{name}", __name__)
+    value = getattr(importlib.import_module(_MODULES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 # In a checkout, components/ and pipeline/ lie beside this folder. An installed kerasline has them within it.
 _CHECKOUT = Path(__file__).resolve().parent.parent

@@ -34,7 +34,7 @@ class Pipeline:
 
     def upstream(self, name: str) -> list[str]:
         """The nodes whose outputs the node reads, in the order of its inputs."""
-        producers = [c.producer.name for c in self.nodes[name].inputs.values() if _is_edge(c)]
+        producers = [c.producer.name for c in self.nodes[name].inputs.values() if isinstance(c, Channel)]
         return list(dict.fromkeys(producers))
 
     def ancestors(self, name: str) -> set[str]:
@@ -123,10 +123,6 @@ class Pipeline:
         return order
 
 
-def _is_edge(value: Any) -> bool:
-    return isinstance(value, Channel)
-
-
 def _with_producers(nodes: Iterable[Component]) -> list[Component]:
     """The components and all they take inputs from, each once, in the order first met."""
     found: dict[int, Component] = {}
@@ -137,7 +133,7 @@ def _with_producers(nodes: Iterable[Component]) -> list[Component]:
             raise WiringError(f"a pipeline's nodes are components, {type(node).__name__} given")
         if id(node) not in found:
             found[id(node)] = node
-            waiting.extend(c.producer for c in node.inputs.values() if _is_edge(c))
+            waiting.extend(c.producer for c in node.inputs.values() if isinstance(c, Channel))
     return list(found.values())
 
 

@@ -24,16 +24,17 @@ from typing import Any
 
 from kerasline.components.core import garbage_collection, malloc
 from kerasline.components.core.artifacts import Artifact, Blessing
-from kerasline.components.core.component import Component, Context, LastBlessed
+from kerasline.components.core.component import Channel, Component, Context, LastBlessed
 from kerasline.components.core.errors import ArtifactError, KeraslineError, RemoteError, StageSkipped, StoreError
 from kerasline.pipeline.dag import Pipeline
 from kerasline.pipeline.environment import here
 from kerasline.pipeline.fingerprint import node_fingerprint
 from kerasline.pipeline.metadata import store as records
 from kerasline.pipeline.metadata.store import Execution, Store, StoredArtifact
-from kerasline.pipeline.observers import notices
+from kerasline.pipeline.observers import notify
+from kerasline.pipeline.storage import roots
+from kerasline.pipeline.storage.artifact_root import ArtifactRoot, Published, file_digest
 from kerasline.pipeline.storage.locks import locked
-from kerasline.pipeline.storage.publishing import ArtifactRoot, Published, file_digest
 
 LOG = logging.getLogger("kerasline")
 
@@ -80,8 +81,8 @@ class Executor:
             return None
         if found is not None:
             self.store.record(found)
-            notices.stage_began(self.pipeline, found)
-            notices.stage_ended(self.pipeline, found)
+            notify.stage_began(self.pipeline, found)
+            notify.stage_ended(self.pipeline, found)
         return found
 
     def prepare(self, names: Sequence[str]) -> None:
@@ -96,7 +97,7 @@ class Executor:
         clock = time.perf_counter()
         blank = self._blank(name)
         self.store.record(blank)
-        notices.stage_began(self.pipeline, blank)
+        notify.stage_began(self.pipeline, blank)
         try:
             work = self._resolve(name)
             if work is not None:
@@ -116,7 +117,7 @@ class Executor:
         seconds = time.perf_counter() - clock
         result = dataclasses.replace(result, finished=records.now(), seconds=seconds)
         self.store.record(result)
-        notices.stage_ended(self.pipeline, result)
+        notify.stage_ended(self.pipeline, result)
         return result
 
     def _executed(self, name: str, blank: Execution, work: _Work | None) -> Execution:
@@ -204,7 +205,7 @@ class Executor:
         if type(component).stale is Component.stale:
             return None
         kinds = type(component).spec().outputs
-        opened = {name: kind(self.root.local(f"{published.place}/{name}")) for name, kind in kinds.items()}
+        opened = {name: kind(roots.local(f"{published.place}/{name}")) for name, kind in kinds.items()}
         return component.stale(SimpleNamespace(**opened))
 
     def _inputs(self, work: _Work) -> dict[str, Artifact]:
@@ -216,12 +217,12 @@ class Executor:
         opened = dict(work.given)
         for name, stored in work.stored_inputs.items():
             source = work.component.inputs[name]
-            earlier = isinstance(source, LastBlessed)
-            kind = type(work.component).spec().inputs[name].type if earlier else source.type
-            why = None if earlier else self.root.fault(stored.path)
-            if why:  # what is made of it would stand in the cache for what should have been
-                raise ArtifactError(f"{why}; run {source.producer.name} again first")
-            opened[name] = kind(self.root.local(stored.path))
+            kind = type(work.component).spec().inputs[name].type
+            if isinstance(source, Channel):
+                kind, reason = source.type, roots.fault(stored.path)
+                if reason:  # its results would enter the cache under the fingerprint of the intact input
+                    raise ArtifactError(f"{reason}; run {source.producer.name} again first")
+            opened[name] = kind(roots.local(stored.path))
         return opened
 
     def _resolve(self, name: str) -> _Work | None:
@@ -274,9 +275,9 @@ class Executor:
         """What the node took as `wanted.input` when it last blessed another than it takes now."""
         for execution in self.store.history(self.pipeline.name, component.name):
             taken = execution.inputs.get(wanted.input)
-            if taken is None or taken.digest == digests.get(wanted.input) or not self.root.holds(taken.path):
+            if taken is None or taken.digest == digests.get(wanted.input) or not roots.exists(taken.path):
                 continue
-            if was_blessed(execution, self.root):
+            if was_blessed(execution):
                 return taken
         return None
 
@@ -355,7 +356,7 @@ def _folder_digest(folder: Path, digest: Callable[[Path], str]) -> str:
     return "".join(f"{p.relative_to(folder)} {digest(p)} " for p in sorted(folder.rglob("*")) if p.is_file())
 
 
-def was_blessed(execution: Execution, root: ArtifactRoot) -> bool:
+def was_blessed(execution: Execution) -> bool:
     """Whether an execution judged a model, and blessed it.
 
     Raises:
@@ -363,7 +364,7 @@ def was_blessed(execution: Execution, root: ArtifactRoot) -> bool:
     """
     found = [a for a in execution.outputs.values() if a.type == Blessing.__name__]
     try:
-        return bool(found) and all(Blessing(root.local(a.path)).blessed for a in found)
+        return bool(found) and all(Blessing(roots.local(a.path)).blessed for a in found)
     except RemoteError:
         raise
     except (KeraslineError, OSError, ValueError, KeyError):  # collected since, or damaged

@@ -183,7 +183,7 @@ class _CodeWalk:
 
     def _module(self, name: str, file: str | None) -> Iterable[str]:
         """A module of the user's counts whole: which of its names are used cannot be known."""
-        if not _is_users_file(file):
+        if file is None or not _is_users_file(file):
             yield f"module {name}"
             return
         tree = ast.parse(Path(file).read_text(encoding="utf-8"))

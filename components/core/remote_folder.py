@@ -162,12 +162,13 @@ class RemoteFolder:
 
         self._all(put, lacking)
         found = self.found(to) if lacking else there
-        sent = {name: found.get(f"{to}/{name}") for name in sizes}
+        sent = {}
         for name, size in sizes.items():
-            file = sent[name]
+            file = found.get(f"{to}/{name}")
             if file is None or file.size != size:
                 has = "is not there" if file is None else f"has {file.size} bytes instead of {size}"
                 raise RemoteError(f"{self}/{to}/{name} was sent and {has}")
+            sent[name] = file
         return sent
 
     def fetch(self, targets: Mapping[str, Path]) -> None:
@@ -199,7 +200,7 @@ class RemoteFolder:
     def _find(self, path: str, prefix: str) -> Mapping[str, Any]:
         if not prefix or set(_protocols(self.files)) & {"s3", "s3a", "gs", "gcs"}:
             return self.files.find(path, detail=True, **({"prefix": prefix} if prefix else {}))
-        found = {}
+        found: dict[str, Any] = {}
         for inner in self.files.ls(path, detail=False):
             if inner.rstrip("/").rsplit("/", 1)[-1].startswith(prefix):
                 found |= self.files.find(inner, detail=True)
@@ -277,7 +278,7 @@ def _protocols(files: Any) -> tuple[str, ...]:
 def _file(entry: Mapping[str, Any]) -> RemoteFile:
     """fsspec leaves it to each store how the facts beside the size are called."""
     version = next((entry[key] for key in ("ETag", "etag", "content_md5") if entry.get(key)), None)
-    modified = next(
+    modified: Any = next(
         (entry[key] for key in ("LastModified", "last_modified", "mtime", "updated", "created") if entry.get(key)), None
     )
     seconds = modified.timestamp() if hasattr(modified, "timestamp") else modified

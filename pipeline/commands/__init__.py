@@ -1,1 +1,1 @@
-"""The commands of the command line, which `kerasline.pipeline.commands.app` puts together: they parse, ask other modules, and print."""
+"""The command line. Each command parses its options, calls other modules and prints; `app` lists all commands."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -17,37 +17,43 @@ def airflow(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE|FILE.py")],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The DAG file; FILE.json for the factory.", show_default="the screen"),
+        typer.Option("-o", "--output", help="The DAG file; FILE.json for the factory.", show_default="standard output"),
     ] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="A cron expression, or such as @daily.", show_default="by hand")
+        str | None, typer.Option(help="A cron expression, or a preset such as @daily.", show_default="manual")
     ] = None,
-    timezone: Annotated[str, typer.Option(help="Of the schedule, and of the days that data are of.")] = "UTC",
+    timezone: Annotated[str, typer.Option(help="Time zone of the schedule and of data intervals.")] = "UTC",
     start_date: Annotated[str, typer.Option(help="The first day, YYYY-MM-DD.")] = "2026-01-01",
-    catchup: Annotated[bool, typer.Option("--catchup/--no-catchup", help="Run for the days gone by.")] = False,
-    runs_at_once: Annotated[int, typer.Option(min=1, help="DAG runs side by side.")] = 1,
-    retries: Annotated[int, typer.Option(min=0, help="Further tries of a stage that failed.")] = 1,
-    retry_minutes: Annotated[float, typer.Option(min=0, help="The pause before one.")] = 1.0,
+    catchup: Annotated[
+        bool, typer.Option("--catchup/--no-catchup", help="Run for past intervals since the start date.")
+    ] = False,
+    runs_at_once: Annotated[int, typer.Option(min=1, help="Most DAG runs at the same time.")] = 1,
+    retries: Annotated[int, typer.Option(min=0, help="Retries of a failed stage.")] = 1,
+    retry_minutes: Annotated[float, typer.Option(min=0, help="Minutes before a retry.")] = 1.0,
     pools: Annotated[
         list[str] | None,
-        typer.Option("--pool", metavar="[NODE=]POOL", help="Airflow's pool of all stages, or of one."),
+        typer.Option("--pool", metavar="[NODE=]POOL", help="Airflow pool of all stages, or of one."),
     ] = None,
     params: Annotated[
         list[str] | None,
-        typer.Option("--param", metavar="PATTERN", help="What can be set at a start, as in 'Trainer.*'; all."),
+        typer.Option(
+            "--param",
+            metavar="PATTERN",
+            help="Parameters in Airflow's trigger form, such as 'Trainer.*'; all by default.",
+        ),
     ] = None,
-    tags: Annotated[list[str] | None, typer.Option("--tag", help="Of the DAG.")] = None,
+    tags: Annotated[list[str] | None, typer.Option("--tag", help="A tag of the DAG.")] = None,
     dag_id: Annotated[str | None, typer.Option(help="The DAG's name.", show_default="the pipeline's")] = None,
     operator: Annotated[
-        str, typer.Option(help="What runs stages: command, external-python, docker, kubernetes.")
+        str, typer.Option(help="How stages run: command, external-python, docker, kubernetes.")
     ] = "command",
-    image: Annotated[str, typer.Option(help="Of containers; kerasline is installed in it.")] = "",
+    image: Annotated[str, typer.Option(help="Image of the containers, with kerasline installed.")] = "",
     command: Annotated[
-        str | None, typer.Option(help="Calls kerasline where stages run.", show_default="this one")
+        str | None, typer.Option(help="Command that calls kerasline where stages run.", show_default="this one")
     ] = None,
     reports: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Where the folder of reports is served.", show_default="its files"),
+        typer.Option(metavar="URL", help="URL at which the folder of reports is served.", show_default="its files"),
     ] = None,
     fail_refused: Annotated[
         bool, typer.Option("--fail-refused", help="A refused model fails Pusher instead of skipping it.")
@@ -61,11 +67,11 @@ def airflow(
         str | None, typer.Option(help="The metadata store's SQLAlchemy URL, without a password.")
     ] = None,
 ) -> None:
-    """Write an Airflow 3 DAG of a pipeline: a task for each stage, run in this environment or in containers."""
+    """Write an Airflow 3 DAG of a pipeline: a task per stage, run in this environment or in containers."""
     from kerasline.pipeline.loading import load_pipeline
     from kerasline.pipeline.runners.airflow.dag_file import dag_file
     from kerasline.pipeline.runners.airflow.describe import describe, this_command
-    from kerasline.pipeline.runners.airflow.description import Place, Timing
+    from kerasline.pipeline.runners.airflow.description import Operator, Place, Timing
 
     fixed, where = parsed_settings(settings or []), root.place
     kept = where if root.shared else f"file://{where}"
@@ -85,7 +91,7 @@ def airflow(
             root=where,
             reports=reports or f"{kept}/reports",
             metadata=metadata,
-            operator=operator,
+            operator=cast(Operator, operator),  # `describe` checks it
             image=image,
         ),
         timing=Timing(schedule, timezone, start_date, catchup, retries, retry_minutes, runs_at_once),
@@ -94,7 +100,7 @@ def airflow(
         sys.stdout.write(dag_file(description))
         return
     text = description.as_json() if output.suffix == ".json" else dag_file(description)
-    with contextlib.suppress(OSError):  # writing tells
+    with contextlib.suppress(OSError):  # writing reports it
         output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, text, f"--output {output}")
     print(output)

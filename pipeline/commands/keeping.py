@@ -1,4 +1,4 @@
-"""`gc` and `rollback`: what stays, and what is served."""
+"""`gc` and `rollback`: remove what is no longer used; serve an earlier version."""
 
 from __future__ import annotations
 
@@ -6,33 +6,36 @@ from typing import Annotated
 
 import typer
 
-from kerasline.pipeline.commands.options import DEFAULT_ROOT, Json, Metadata, Root, opened_store
+from kerasline.pipeline.commands.options import DEFAULT_ROOT, Json, Metadata, Root
 from kerasline.pipeline.commands.output import show_table, write_json
 
 
 def gc(
     root: Root = DEFAULT_ROOT,
     metadata: Metadata = None,
-    keep: Annotated[int, typer.Option(min=0, help="Runs of each pipeline whose outputs stay.")] = 5,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    keep: Annotated[
+        int, typer.Option(min=0, help="Number of newest runs of each pipeline whose outputs are kept.")
+    ] = 5,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
     json_file: Json = None,
 ) -> None:
-    """Remove what dead processes left, and outputs that none of the newest runs uses."""
+    """Remove leftovers of dead processes, and outputs that none of the newest runs uses."""
+    from kerasline.pipeline.metadata.store import open_store
     from kerasline.pipeline.storage.garbage import collect
 
-    store = opened_store(root, metadata, must_exist=True)
+    store = open_store(root, metadata, must_exist=True)
     removed = collect(store, root, keep=keep, dry_run=dry_run)
     rows = [(item.path, item.why, f"{item.size_bytes / 1e6:.1f} MB") for item in removed]
     values = [{"path": i.path, "why": i.why, "size_bytes": i.size_bytes} for i in removed]
-    show_table(json_file, ("would go" if dry_run else "removed", "why", "size"), rows, values)
+    show_table(json_file, ("would be removed" if dry_run else "removed", "why", "size"), rows, values)
 
 
 def rollback(
-    destination: Annotated[str, typer.Argument(help="The folder of versions that a Pusher fills: a path or URL.")],
+    destination: Annotated[str, typer.Argument(help="The destination of a Pusher: a path or URL.")],
     to: Annotated[int | None, typer.Option(help="The version; by default the one before the latest.")] = None,
     json_file: Json = None,
 ) -> None:
-    """Serve an earlier version of a pushed model again: `latest` points to it from one instant to the next."""
+    """Serve an earlier version of a pushed model: atomically point `latest` to it."""
     from kerasline.pipeline.commands.rollback import rolled_back
 
     found = rolled_back(destination, to)

@@ -1,4 +1,4 @@
-"""`recipes`, `runs`, `show`, `lineage`, `report`: what there is, and what came of it."""
+"""`recipes`, `runs`, `show`, `lineage`, `report`: list and inspect."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from kerasline.pipeline.commands.options import (
     Json,
     Metadata,
     Root,
-    opened_store,
-    report_file,
-    run_of,
-    state_of,
+    find_run,
 )
 from kerasline.pipeline.commands.output import show_table, write_json
 
 
 def recipes(json_file: Json = None) -> None:
-    """List the ready pipelines."""
+    """List the recipes."""
     from kerasline.pipeline.loading import recipe_names, recipe_summary
 
     rows = [(name, recipe_summary(name)) for name in recipe_names()]
@@ -29,11 +26,14 @@ def recipes(json_file: Json = None) -> None:
 
 
 def runs(root: Root = DEFAULT_ROOT, metadata: Metadata = None, json_file: Json = None) -> None:
-    """List the runs, the newest first."""
+    """List the runs, newest first."""
+    from kerasline.pipeline.metadata.store import open_store
+    from kerasline.pipeline.run import run_state
+
     rows, values = [], []
-    store = opened_store(root, metadata, must_exist=True)
+    store = open_store(root, metadata, must_exist=True)
     for item in store.runs():
-        state = state_of(store, item)
+        state = run_state(store, item)
         seconds = f"{item.seconds:.1f}" if item.seconds is not None else ""
         rows.append((item.id, item.recipe, state, f"{item.started:%Y-%m-%d %H:%M:%S}", seconds))
         values.append({**vars(item), "state": state})
@@ -46,28 +46,29 @@ def show(
     metadata: Metadata = None,
     json_file: Json = None,
 ) -> None:
-    """Show a run's stages, how each went and what came of it, and how good the model is.
+    """Show the stages of a run, their outputs and metrics, and the evaluation of its model.
 
     RUN: an id, its beginning, or latest.
     """
     from kerasline.pipeline.commands.screen import figures
+    from kerasline.pipeline.metadata.store import open_store
     from kerasline.pipeline.run import Summary
 
-    store = opened_store(root, metadata, must_exist=True)
-    item = run_of(store, run_id)
+    store = open_store(root, metadata, must_exist=True)
+    item = find_run(store, run_id)
     executions = store.executions(item.id)
     summary = Summary(item.id, item.recipe, item.state, item.seconds or 0.0, executions)
     rows = []
     for e in executions:
         outputs = [f"{name}: {artifact.path}" for name, artifact in e.outputs.items()]
-        told = "\n".join(filter(None, [e.message, figures(e.metrics), *outputs]))
-        rows.append((e.node, e.state, f"{e.seconds or 0:.1f}", told))
+        details = "\n".join(filter(None, [e.message, figures(e.metrics), *outputs]))
+        rows.append((e.node, e.state, f"{e.seconds or 0:.1f}", details))
     show_table(json_file, ("stage", "state", "seconds", "figures and outputs"), rows, summary.as_json())
     if not json_file:
         from kerasline.pipeline.commands import verdict
         from kerasline.pipeline.commands.screen import console
 
-        for table in verdict.tables(executions, root):
+        for table in verdict.tables(executions):
             console().print(table)
 
 
@@ -77,10 +78,11 @@ def lineage(
     metadata: Metadata = None,
     json_file: Json = None,
 ) -> None:
-    """Show what an artifact (its path or id), or each output of a run, was made from and is used by."""
+    """Show the inputs and consumers of an artifact (path or id), or of each output of a run."""
     from kerasline.pipeline.metadata.lineage import as_tree, trace
+    from kerasline.pipeline.metadata.store import open_store
 
-    found = trace(opened_store(root, metadata, must_exist=True), key)
+    found = trace(open_store(root, metadata, must_exist=True), key)
     if json_file:
         write_json(json_file, found)
         return
@@ -101,11 +103,12 @@ def report(
     json_file: Json = None,
 ) -> None:
     """Write a run's report, one HTML file, and its model card as Markdown. RUN: an id, its beginning, or latest."""
+    from kerasline.pipeline.metadata.store import open_store
     from kerasline.pipeline.report import write_report
 
-    store = opened_store(root, metadata, must_exist=True)
-    item, *others = [run_of(store, key) for key in (run_id, against) if key]
-    written = write_report(store, item, output or report_file(root, item.id), *others)
+    store = open_store(root, metadata, must_exist=True)
+    item, *others = [find_run(store, key) for key in (run_id, against) if key]
+    written = write_report(store, item, output or root.report_file(item.id), *others)
     if output is None:
         root.keep_report(written.report, written.card)
     if json_file:

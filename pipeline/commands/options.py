@@ -1,25 +1,29 @@
-"""What several commands take, and how it is read."""
+"""Options that several commands share, and how they are parsed."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kerasline.components.core.errors import KeraslineError, ParameterError
+from kerasline.components.core.errors import ParameterError
+
+if TYPE_CHECKING:
+    from kerasline.pipeline.metadata.records import Run
+    from kerasline.pipeline.metadata.store import Store
+    from kerasline.pipeline.storage.artifact_root import ArtifactRoot
 
 
-def _root_of(place: Any) -> Any:
-    from kerasline.pipeline.storage.publishing import root_of
+def _root_of(place: str) -> ArtifactRoot:
+    from kerasline.pipeline.storage.roots import root_of
 
     return root_of(str(place))
 
 
-# What a command gets is an ArtifactRoot.
 Root = Annotated[
+    # Typer evaluates annotations, so the type of the parsed value stays a name that need not be imported.
     Any,
     typer.Option(
         parser=_root_of, metavar="DIR|URL", help="The pipeline root: artifacts, metadata and logs; docs/REMOTE.md."
@@ -34,7 +38,7 @@ Metadata = Annotated[
         show_envvar=True,
     ),
 ]
-Json = Annotated[Path | None, typer.Option("--json", help="Write the result there as JSON.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON; - is the screen.")]
 DEFAULT_ROOT: Any = "runs"
 Settings = Annotated[
     list[str] | None,
@@ -43,67 +47,26 @@ Settings = Annotated[
 
 
 def parsed_settings(texts: Sequence[str]) -> dict[str, str]:
+    """Return the values of `--set` by NODE.PARAM.
+
+    Raises:
+        ParameterError: one is not of the form NODE.PARAM=VALUE.
+    """
     changes = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or "." not in key:
-            raise ParameterError(f"--set {text}: NODE.PARAM=VALUE wanted, as in Trainer.epochs=3")
+            raise ParameterError(f"--set {text}: expected NODE.PARAM=VALUE, such as Trainer.epochs=3")
         changes[key.strip()] = value
     return changes
 
 
-def checked_run_id(run_id: str) -> str:
-    import re
-
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.:+-]{0,99}", run_id):
-        raise ParameterError(f"--run-id {run_id!r}: up to 100 letters, digits, '_', '.', ':', '+' and '-' wanted")
-    return run_id
-
-
-def new_log(root: Any, run_id: str) -> Path:
-    log = root.log_file(run_id)
-    with _usable(root):
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.touch()
-    return log
-
-
-def opened_store(root: Any, url: str | None, *, must_exist: bool = False) -> Any:
-    from kerasline.pipeline.metadata.store import Store, sqlite_url
-
-    path = root.path / "metadata.sqlite"
-    if must_exist and url is None and not path.exists():
-        raise KeraslineError(f"{root}: no pipeline root (it has no metadata.sqlite); give its --root")
-    with _usable(root):
-        return Store(url or sqlite_url(path))
-
-
-def run_of(store: Any, key: str) -> Any:
-    """A run by its id, the beginning of it, or `latest`; its state as people should read it."""
+def find_run(store: Store, key: str) -> Run:
+    """Return a run by its id, the beginning of its id, or "latest", with its current state."""
     from dataclasses import replace
 
+    from kerasline.pipeline.run import run_state
+
     newest = store.runs()[:1] if key == "latest" else []
-    item = newest[0] if newest else store.run(key)
-    return replace(item, state=state_of(store, item))
-
-
-def state_of(store: Any, item: Any) -> str:
-    """A run's state; one that says it is running, while no process works on it, was killed."""
-    if item.state != "running":
-        return item.state
-    from kerasline.pipeline.metadata.liveness import is_alive
-    from kerasline.pipeline.storage.publishing import root_of
-
-    return "running" if is_alive(store, root_of(item.root), item.id) else "interrupted"
-
-
-def report_file(root: Any, run_id: str) -> Path:
-    return root.reports / f"{run_id}.html"
-
-
-@contextlib.contextmanager
-def _usable(root: Any) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise KeraslineError(f"--root {root}: {error.strerror}: {error.filename}") from error
+    run = newest[0] if newest else store.run(key)
+    return replace(run, state=run_state(store, run))

@@ -1,4 +1,4 @@
-"""How commands answer: a table on the screen, or JSON where it was asked for."""
+"""Output of commands: a table on the screen, or JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def show_table(json_file: Path | None, columns: Sequence[str], rows: Sequence[Se
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value as JSON; `-` is the screen."""
+    """Write a value as JSON; `-` is the screen."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
     if str(path) == "-":
         sys.stdout.write(text)
@@ -30,13 +30,13 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text, f"--json {path}")
 
 
-def write_text(path: Path, text: str, told: str) -> None:
-    """Writes aside and renames, so that a reader never meets half a file."""
+def write_text(path: Path, text: str, target: str) -> None:
+    """Write to a temporary file and rename it, so that readers never see half a file."""
     try:
         with replaced(path) as aside:
             aside.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise KeraslineError(f"{told}: {error.strerror}") from error
+        raise KeraslineError(f"{target}: {error.strerror}") from error
 
 
 def complain(message: str) -> None:

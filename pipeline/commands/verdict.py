@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from kerasline.components.core.artifacts import Blessing, Evaluation, InfraValidation
 from kerasline.components.core.errors import KeraslineError
+from kerasline.pipeline.storage import roots
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from kerasline.pipeline.metadata.store import Execution
-    from kerasline.pipeline.storage.publishing import ArtifactRoot
 
 
-def tables(executions: Sequence[Execution], root: ArtifactRoot) -> list[Table]:
-    """Of each evaluation its figures over all rows, of each trial behind a server its requests, of each verdict its
-    rules. What is gone is left out."""
+def tables(executions: Sequence[Execution]) -> list[Table]:
+    """Return a table for each evaluation, infrastructure validation and blessing. Deleted outputs are left out."""
     from kerasline.pipeline.commands.screen import plain_table
 
     found = []
@@ -25,16 +24,17 @@ def tables(executions: Sequence[Execution], root: ArtifactRoot) -> list[Table]:
         for artifact in execution.outputs.values():
             try:
                 if artifact.type == Evaluation.__name__:
-                    told = Evaluation(root.local(artifact.path, Evaluation.FILE)).read_json(Evaluation.FILE)
-                    columns = ("metric", "value", f"{told['confidence']:.0%} interval", "change from the baseline")
-                    found.append(plain_table(columns, _figures(told)))
+                    report = Evaluation(roots.local(artifact.path, Evaluation.FILE)).read_json(Evaluation.FILE)
+                    interval = f"{report['confidence']:.0%} interval"
+                    columns: tuple[str, ...] = ("metric", "value", interval, "change from the baseline")
+                    found.append(plain_table(columns, _figures(report)))
                 elif artifact.type == InfraValidation.__name__:
-                    folder = root.local(artifact.path, InfraValidation.FILE)
-                    told = InfraValidation(folder).read_json(InfraValidation.FILE)
+                    folder = roots.local(artifact.path, InfraValidation.FILE)
+                    report = InfraValidation(folder).read_json(InfraValidation.FILE)
                     columns = ("requests", "sent", "answered alike", "refused alike", "wrong")
-                    found += [plain_table(columns, _requests(told))] if told["requests"] else []
+                    found += [plain_table(columns, _requests(report))] if report["requests"] else []
                 elif artifact.type == Blessing.__name__:
-                    rules = Blessing(root.local(artifact.path, Blessing.FILE)).read_json(Blessing.FILE)["rules"]
+                    rules = Blessing(roots.local(artifact.path, Blessing.FILE)).read_json(Blessing.FILE)["rules"]
                     rows = [(r["rule"], "kept" if r["kept"] else "broken", r["why"]) for r in rules]
                     found += [plain_table(("rule", "verdict", "figure"), rows)] if rows else []
             except (KeraslineError, OSError, ValueError, KeyError):
@@ -42,8 +42,8 @@ def tables(executions: Sequence[Execution], root: ArtifactRoot) -> list[Table]:
     return found
 
 
-def _figures(told: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    several = len(told["outputs"]) > 1
+def _figures(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    several = len(report["outputs"]) > 1
     return [
         (
             f"{row['output']}/{row['metric']}" if several and row["output"] else row["metric"],
@@ -51,17 +51,17 @@ def _figures(told: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
             _span(row["low"], row["high"]),
             _change(row),
         )
-        for row in told["metrics"]
+        for row in report["metrics"]
         if not row["slicing"]
     ]
 
 
-def _requests(told: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def _requests(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The requests of each kind, in whatever form they were sent."""
-    kinds = dict.fromkeys(tally["kind"] for tally in told["requests"])
+    kinds = dict.fromkeys(tally["kind"] for tally in report["requests"])
     counts = ("sent", "answered", "refused", "wrong")
     return [
-        (kind, *(str(sum(t[count] for t in told["requests"] if t["kind"] == kind)) for count in counts))
+        (kind, *(str(sum(t[count] for t in report["requests"] if t["kind"] == kind)) for count in counts))
         for kind in kinds
     ]
 

@@ -43,7 +43,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._engine = _engine_of(url)
-        reading, writing = {}, {"write": True}
+        reading: dict[str, Any] = {}
+        writing: dict[str, Any] = {"write": True}
         if self._engine.dialect.name == "postgresql":
             # Several queries of one reading see one state; SQLite's transactions are so by themselves.
             reading = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}

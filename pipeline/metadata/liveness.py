@@ -10,8 +10,8 @@ import contextlib
 from collections.abc import Iterator
 
 from kerasline.pipeline.metadata.store import Store
+from kerasline.pipeline.storage.artifact_root import ArtifactRoot
 from kerasline.pipeline.storage.locks import locked
-from kerasline.pipeline.storage.publishing import ArtifactRoot
 
 
 @contextlib.contextmanager

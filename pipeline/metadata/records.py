@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from kerasline.components.core.errors import ParameterError
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,19 @@ def now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
 
 
+def checked_run_id(run_id: str) -> str:
+    """Return the id of a run, if it is valid.
+
+    Raises:
+        ParameterError: it is not.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.:+-]{0,99}", run_id):
+        raise ParameterError(
+            f"--run-id: expected up to 100 letters, digits, '_', '.', ':', '+' and '-', received {run_id!r}"
+        )
+    return run_id
+
+
 def new_run_id() -> str:
-    """A name for a run that sorts by time and never comes twice."""
+    """Return a unique id that sorts by time."""
     return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"

@@ -17,11 +17,11 @@ import functools
 import importlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from kerasline.components.core.errors import StoreError, nearest
+from kerasline.components.core.errors import KeraslineError, StoreError, nearest
 from kerasline.pipeline.metadata.database import Database, sqlite_url
 from kerasline.pipeline.metadata.migrations import bring_up_to_date
 from kerasline.pipeline.metadata.records import Execution, Run, StoredArtifact, new_run_id, now
@@ -31,7 +31,10 @@ from kerasline.pipeline.metadata.tables import executions as _executions
 from kerasline.pipeline.metadata.tables import file_digests as _file_digests
 from kerasline.pipeline.metadata.tables import runs as _runs
 
-__all__ = ["Execution", "Run", "Store", "StoredArtifact", "new_run_id", "now", "sqlite_url"]
+if TYPE_CHECKING:
+    from kerasline.pipeline.storage.artifact_root import ArtifactRoot
+
+__all__ = ["Execution", "Run", "Store", "StoredArtifact", "new_run_id", "now", "open_store", "sqlite_url"]
 
 # So many executions of a node are looked through for an earlier one.
 MOST_HISTORY = 200
@@ -253,6 +256,24 @@ class Store:
 
     def _transaction(self, *, write: bool = False) -> contextlib.AbstractContextManager[sa.Connection]:
         return self._database.transaction(write=write)
+
+
+def open_store(root: ArtifactRoot, url: str | None = None, *, must_exist: bool = False) -> Store:
+    """Open the metadata store of a root.
+
+    Args:
+        url: SQLAlchemy URL. Defaults to a SQLite file in the root.
+        must_exist: whether a root without the file is an error.
+
+    Raises:
+        KeraslineError: the root cannot be written, or has no metadata store.
+        StoreError: the metadata store cannot be opened.
+    """
+    path = root.path / "metadata.sqlite"
+    if must_exist and url is None and not path.exists():
+        raise KeraslineError(f"{root}: no pipeline root (it has no metadata.sqlite); give its --root")
+    with root.explained():
+        return Store(url or sqlite_url(path))
 
 
 @functools.cache

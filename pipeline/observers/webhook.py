@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 from kerasline.components.core.artifacts import Blessing
 from kerasline.components.core.errors import KeraslineError, ParameterError
 from kerasline.pipeline.dag import Pipeline
-from kerasline.pipeline.metadata.store import Execution
-from kerasline.pipeline.observers.notices import RunNotice
-from kerasline.pipeline.storage.publishing import local
+from kerasline.pipeline.metadata.records import Execution
+from kerasline.pipeline.observers.observer import RunNotice
+from kerasline.pipeline.storage.roots import local
 
 LOG = logging.getLogger("kerasline")
 
@@ -32,10 +32,10 @@ REFUSED = "model refused"
 
 @dataclass(frozen=True)
 class Webhook:
-    """Posts JSON to a URL, which is a secret itself. See `kerasline.pipeline.observers.notices.Observer`.
+    """Posts JSON to a URL, which is itself a secret. See `kerasline.pipeline.observers.observer.Observer`.
 
     Raises:
-        ParameterError: it is not a URL of HTTP.
+        ParameterError: it is not an HTTP URL.
     """
 
     url: str = field(repr=False)
@@ -43,7 +43,7 @@ class Webhook:
     def __post_init__(self) -> None:
         if _host(self.url) is None:
             raise ParameterError(
-                "--notify (or KERASLINE_WEBHOOK): not a URL; https://HOST/... or http://HOST/... wanted"
+                "--notify (or KERASLINE_WEBHOOK): not a URL; expected https://HOST/... or http://HOST/..."
             )
 
     def run_began(self, run: RunNotice) -> None: ...
@@ -57,13 +57,13 @@ class Webhook:
         if body is not None:
             problem = _within(MOST_SECONDS, lambda: _posted(self.url, body))
             if problem:
-                LOG.warning("the webhook at %s could not be told: %s", _host(self.url), problem)
+                LOG.warning("the webhook at %s could not be notified: %s", _host(self.url), problem)
 
 
 def message(run: RunNotice) -> dict[str, Any] | None:
-    """What is to be told of a run; None if nothing is: it came through, or somebody ended it.
+    """Return the JSON message about a run, or None if it succeeded or was interrupted.
 
-    `text` is what Slack and those like it show; the rest is for programs.
+    Slack and similar services display `text`; the rest is for programs.
     """
     failed = [{"stage": e.node, "message": e.message} for e in run.executions if e.state == "failed"]
     refused = _refusals(run)
@@ -73,7 +73,7 @@ def message(run: RunNotice) -> dict[str, Any] | None:
         what, event = "refused a model", "model_refused"
     else:
         return None
-    stages = f", {run.selected[0]}" if run.is_one_stage_of_many else ""
+    stages = f", {run.selected[0]}" if run.is_single_stage else ""
     lines = [f"{run.pipeline.name}{stages}: run {run.run_id} {what}"]
     lines += [f"{one['stage']}: {one['message']}" for one in failed]
     lines += [f"{one['stage']}: {'; '.join(one['rules'])}" for one in refused]
@@ -96,17 +96,17 @@ def message(run: RunNotice) -> dict[str, Any] | None:
 
 
 def _refusals(run: RunNotice) -> list[dict[str, Any]]:
-    """Each stage that refused a model, and the rules that were broken.
+    """Return each stage that refused a model, with the rules that were broken.
 
-    Where none of the run's stages judged, those that were skipped for it say so, unless one was run alone: then
-    the call that judged has told already.
+    If no stage of the run evaluated the model, use the stages skipped because of it. A single stage does not report
+    them, because the call that evaluated the model already has.
     """
     found = []
     for execution in run.executions:
         for artifact in execution.outputs.values():
             if artifact.type == Blessing.__name__ and (rules := _broken_rules(artifact.path)):
                 found.append({"stage": execution.node, "rules": rules})
-    if found or run.is_one_stage_of_many:
+    if found or run.is_single_stage:
         return found
     skipped = [e for e in run.executions if e.state == "skipped" and (e.message or "").startswith(REFUSED)]
     return [{"stage": e.node, "rules": [e.message]} for e in skipped]
@@ -121,19 +121,19 @@ def _broken_rules(blessing: str) -> list[str]:
 
 
 def _report(run: RunNotice) -> str | None:
-    """Where the report of a run lies in which a stage did work; alone, a stage has its part of it."""
+    """Return the place of the report, if at least one stage ran or failed."""
     if all(e.state in ("cached", "skipped") for e in run.executions):
         return None
     return f"{run.root}/reports/{run.run_id}.html"
 
 
 def _escaped(text: str) -> str:
-    """Slack's three entities, so that no error message calls a whole channel with `<!channel>`."""
+    """Escape Slack's three entities, so that no error message mentions a whole channel with `<!channel>`."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _within(seconds: float, call: Callable[[], str | None]) -> str | None:
-    """What the call returns, if it does so in time."""
+    """Return the result of the call, or an error message after the timeout."""
     answers: list[str | None] = []
     thread = threading.Thread(target=lambda: answers.append(call()), name="webhook", daemon=True)
     thread.start()
@@ -142,7 +142,7 @@ def _within(seconds: float, call: Callable[[], str | None]) -> str | None:
 
 
 def _posted(url: str, body: Mapping[str, Any]) -> str | None:
-    """Posts, again after a pause where that may help; says why it came to nothing, and never the URL."""
+    """Post with retries. Return the reason for a failure, without the URL, or None."""
     data = json.dumps(body, default=str).encode()
     for pause in (*PAUSES_SECONDS, None):
         try:
@@ -156,7 +156,7 @@ def _posted(url: str, body: Mapping[str, Any]) -> str | None:
                 return problem
         except OSError as error:  # no connection, or no answer in time
             problem = str(getattr(error, "reason", error))
-        except Exception as error:  # what the answer was made of
+        except Exception as error:  # an invalid response
             return type(error).__name__
         if pause is not None:
             time.sleep(pause)
@@ -171,10 +171,10 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _host(url: str) -> str | None:
-    """The host alone, which may be told; None where the URL is none of HTTP."""
+    """Return the host, which is not secret, or None if this is not an HTTP URL."""
     try:
         parts = urlsplit(url)
-        parts.port  # raises where it is no number
+        _ = parts.port  # raises a ValueError if it is not a number
         return parts.hostname if parts.scheme in ("http", "https") else None
     except ValueError:
         return None

@@ -11,22 +11,7 @@ from __future__ import annotations
 import importlib.resources
 from typing import TYPE_CHECKING
 
-from kerasline import (
-    Evaluator,
-    ExampleValidator,
-    Explainer,
-    Exporter,
-    ImportSchemaGen,
-    InfraValidator,
-    LastBlessed,
-    ModelBuilder,
-    Pusher,
-    StatisticsGen,
-    TfdsExampleGen,
-    Trainer,
-    Transform,
-)
-from kerasline.pipeline.dag import Pipeline
+import kerasline as kl
 
 if TYPE_CHECKING:
     import keras
@@ -58,29 +43,29 @@ def build_model(inputs: dict[str, keras.KerasTensor], hp: dict) -> keras.Model:
     return model
 
 
-def pipeline(settings) -> Pipeline:
-    examples = TfdsExampleGen("fashion_mnist", dataset="fashion_mnist")
-    statistics = StatisticsGen(examples)
-    schema = ImportSchemaGen(str(SCHEMA))
-    validator = ExampleValidator(statistics, schema)
-    transform = Transform(examples, schema, function=preprocessing, label="label")
-    model = ModelBuilder(
+def pipeline(settings) -> kl.Pipeline:
+    examples = kl.TfdsExampleGen("fashion_mnist", dataset="fashion_mnist")
+    statistics = kl.StatisticsGen(examples)
+    schema = kl.ImportSchemaGen(str(SCHEMA))
+    validator = kl.ExampleValidator(statistics, schema)
+    transform = kl.Transform(examples, schema, function=preprocessing, label="label")
+    model = kl.ModelBuilder(
         transform,
         function=build_model,
         hyperparameters={"hidden": [128, 64], "learning_rate": 0.01, "momentum": 0.9},
     )
-    trained = Trainer(examples, transform, model, epochs=10, batch_size=64)
-    exported = Exporter(transform, trained)
-    evaluation = Evaluator(
+    trained = kl.Trainer(examples, transform, model, epochs=10, batch_size=64)
+    exported = kl.Exporter(transform, trained)
+    evaluation = kl.Evaluator(
         examples,
         transform,
         trained,
-        baseline=LastBlessed("saved_model"),
+        baseline=kl.LastBlessed("saved_model"),
         saved_model=exported,
         thresholds={"accuracy": {"min": 0.85}},
     )
-    validated = InfraValidator(exported, examples, schema)
-    explained = Explainer(examples, transform, trained)
+    validated = kl.InfraValidator(exported, examples, schema)
+    explained = kl.Explainer(examples, transform, trained)
     destination = str(settings.root / "served" / "fashion_mnist")
-    pushed = Pusher(exported, evaluation, validated, destination=destination)
-    return Pipeline("fashion_mnist", [validator, explained, pushed])
+    pushed = kl.Pusher(exported, evaluation, validated, destination=destination)
+    return kl.Pipeline("fashion_mnist", [validator, explained, pushed])

@@ -61,6 +61,6 @@ class PalmerPenguins(tfds.core.GeneratorBasedBuilder):
 def _data_file() -> Path:
     """The package's CSV file, found without importing the package, which would import pandas."""
     spec = importlib.util.find_spec("palmerpenguins")
-    if spec is None:
+    if spec is None or not spec.submodule_search_locations:
         raise DataError("the penguins' data is missing; pip install 'kerasline[penguins]'")
     return Path(spec.submodule_search_locations[0]) / "data" / "penguins.csv"

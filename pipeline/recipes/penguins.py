@@ -8,22 +8,7 @@ from __future__ import annotations
 import importlib.resources
 from typing import TYPE_CHECKING
 
-from kerasline import (
-    Evaluator,
-    ExampleValidator,
-    Explainer,
-    Exporter,
-    ImportSchemaGen,
-    InfraValidator,
-    LastBlessed,
-    ModelBuilder,
-    Pusher,
-    StatisticsGen,
-    TfdsExampleGen,
-    Trainer,
-    Transform,
-)
-from kerasline.pipeline.dag import Pipeline
+import kerasline as kl
 
 if TYPE_CHECKING:
     import keras
@@ -63,28 +48,28 @@ def build_model(inputs: dict[str, keras.KerasTensor], hp: dict) -> keras.Model:
     return model
 
 
-def pipeline(settings) -> Pipeline:
-    examples = TfdsExampleGen(
+def pipeline(settings) -> kl.Pipeline:
+    examples = kl.TfdsExampleGen(
         "kerasline.pipeline.recipes.palmer_penguins:PalmerPenguins",
         splits={"train": 7, "eval": 1, "test": 2},
     )
-    statistics = StatisticsGen(examples)
-    schema = ImportSchemaGen(str(SCHEMA))
-    validator = ExampleValidator(statistics, schema)
-    transform = Transform(examples, schema, function=preprocessing, label="species")
-    model = ModelBuilder(transform, function=build_model, hyperparameters={"units": 16, "learning_rate": 0.01})
-    trained = Trainer(examples, transform, model, epochs=30, batch_size=32)
-    exported = Exporter(transform, trained)
-    evaluation = Evaluator(
+    statistics = kl.StatisticsGen(examples)
+    schema = kl.ImportSchemaGen(str(SCHEMA))
+    validator = kl.ExampleValidator(statistics, schema)
+    transform = kl.Transform(examples, schema, function=preprocessing, label="species")
+    model = kl.ModelBuilder(transform, function=build_model, hyperparameters={"units": 16, "learning_rate": 0.01})
+    trained = kl.Trainer(examples, transform, model, epochs=30, batch_size=32)
+    exported = kl.Exporter(transform, trained)
+    evaluation = kl.Evaluator(
         examples,
         transform,
         trained,
-        baseline=LastBlessed("saved_model"),
+        baseline=kl.LastBlessed("saved_model"),
         saved_model=exported,
         thresholds={"accuracy": {"min": 0.9}},
         slices=["island", "sex"],
     )
-    validated = InfraValidator(exported, examples, schema)
-    explained = Explainer(examples, transform, trained)
-    pushed = Pusher(exported, evaluation, validated, destination=str(settings.root / "served" / "penguins"))
-    return Pipeline("penguins", [validator, explained, pushed])
+    validated = kl.InfraValidator(exported, examples, schema)
+    explained = kl.Explainer(examples, transform, trained)
+    pushed = kl.Pusher(exported, evaluation, validated, destination=str(settings.root / "served" / "penguins"))
+    return kl.Pipeline("penguins", [validator, explained, pushed])

@@ -1,6 +1,6 @@
 """Chicago taxi: does the tip exceed 20% of the fare? The features of TFX's example, wide and deep.
 
-    run taxi --set ExampleGen.input=trips.csv
+    kerasline run taxi --set ExampleGen.input=trips.csv
 
 15,002 trips, 1,000 steps of 40 rows: some 15 s on two cores; held-out accuracy 0.81, AUC 0.93.
 """
@@ -10,22 +10,7 @@ from __future__ import annotations
 import importlib.resources
 from typing import TYPE_CHECKING
 
-from kerasline import (
-    CsvExampleGen,
-    Evaluator,
-    ExampleValidator,
-    Explainer,
-    Exporter,
-    ImportSchemaGen,
-    InfraValidator,
-    LastBlessed,
-    ModelBuilder,
-    Pusher,
-    StatisticsGen,
-    Trainer,
-    Transform,
-)
-from kerasline.pipeline.dag import Pipeline
+import kerasline as kl
 
 if TYPE_CHECKING:
     import keras
@@ -54,7 +39,6 @@ def preprocessing() -> keras.Model:
     raw |= {name: keras.Input((1,), name=name, dtype="int64") for name in CODES}
     raw |= {name: keras.Input((1,), name=name, dtype="string") for name in TEXTS}
     deep = [keras.ops.nan_to_num(layers.Normalization(name=f"{name}_scaled")(raw[name])) for name in NUMBERS]
-    # In two layers, for Keras 3.12 (Python 3.10) gets the shape of a one-hot Discretization wrong.
     bins = [layers.Discretization(num_bins=10, name=f"{name}_bin")(raw[name]) for name in PLACES]
     wide = [layers.CategoryEncoding(num_tokens=10, output_mode="one_hot")(place) for place in bins]
     wide += [layers.IntegerLookup(output_mode="one_hot", name=f"{name}_code")(raw[name]) for name in CODES]
@@ -87,29 +71,29 @@ def build_model(inputs: dict[str, keras.KerasTensor], hp: dict) -> keras.Model:
     return model
 
 
-def pipeline(settings) -> Pipeline:
-    examples = CsvExampleGen(splits={"train": 8, "eval": 1, "test": 1})
-    statistics = StatisticsGen(examples)
-    schema = ImportSchemaGen(str(SCHEMA))
-    validator = ExampleValidator(statistics, schema)
-    transform = Transform(examples, schema, function=preprocessing, label="big_tipper")
-    model = ModelBuilder(
+def pipeline(settings) -> kl.Pipeline:
+    examples = kl.CsvExampleGen(splits={"train": 8, "eval": 1, "test": 1})
+    statistics = kl.StatisticsGen(examples)
+    schema = kl.ImportSchemaGen(str(SCHEMA))
+    validator = kl.ExampleValidator(statistics, schema)
+    transform = kl.Transform(examples, schema, function=preprocessing, label="big_tipper")
+    model = kl.ModelBuilder(
         transform,
         function=build_model,
         hyperparameters={"hidden": [100, 70, 50, 25], "learning_rate": 0.001},
     )
-    trained = Trainer(examples, transform, model, steps=1000, batch_size=40)
-    exported = Exporter(transform, trained)
-    evaluation = Evaluator(
+    trained = kl.Trainer(examples, transform, model, steps=1000, batch_size=40)
+    exported = kl.Exporter(transform, trained)
+    evaluation = kl.Evaluator(
         examples,
         transform,
         trained,
-        baseline=LastBlessed("saved_model"),
+        baseline=kl.LastBlessed("saved_model"),
         saved_model=exported,
         thresholds={"accuracy": {"min": 0.7}},
         slices=["payment_type", {"column": "trip_miles", "buckets": 4}],
     )
-    validated = InfraValidator(exported, examples, schema)
-    explained = Explainer(examples, transform, trained)
-    pushed = Pusher(exported, evaluation, validated, destination=str(settings.root / "served" / "taxi"))
-    return Pipeline("taxi", [validator, explained, pushed])
+    validated = kl.InfraValidator(exported, examples, schema)
+    explained = kl.Explainer(examples, transform, trained)
+    pushed = kl.Pusher(exported, evaluation, validated, destination=str(settings.root / "served" / "taxi"))
+    return kl.Pipeline("taxi", [validator, explained, pushed])

@@ -12,8 +12,8 @@ from kerasline.components.core.errors import KeraslineError
 from kerasline.pipeline.executor import was_blessed
 from kerasline.pipeline.metadata.liveness import is_alive
 from kerasline.pipeline.metadata.store import Execution, Store
+from kerasline.pipeline.storage.artifact_root import ArtifactRoot, size_of
 from kerasline.pipeline.storage.locks import removed_if_free
-from kerasline.pipeline.storage.publishing import ArtifactRoot, size_of
 
 # Partial results are kept so long after their last use.
 CACHE_DAYS = 30
@@ -76,7 +76,7 @@ def _published(store: Store, root: ArtifactRoot, keep: int, time_now: float) -> 
     for folder in root.folders():
         if root.shared and not (folder.modified and time_now - folder.modified > SHARED_DAYS * DAY_SECONDS):
             continue
-        if not folder.whole:
+        if not folder.complete:
             yield Removed(folder.place, "left by a process that died", folder.size_bytes)
         elif folder.place not in used and (folder.place in known or not root.shared):
             yield Removed(folder.place, f"not used by the newest {keep} runs", folder.size_bytes)
@@ -101,7 +101,7 @@ def _used(store: Store, root: ArtifactRoot, keep: int) -> tuple[set[str | None],
         # What a stage blessed last is what the next model will be held against there.
         for execution in executions:
             judge = (run.pipeline, execution.node)
-            if judge not in blessed and was_blessed(execution, root):
+            if judge not in blessed and was_blessed(execution):
                 blessed.add(judge)
                 used |= _with_inputs(execution)
     return used, known

@@ -30,9 +30,8 @@ from kerasline.components.core.component import Component
 from kerasline.components.core.durable_files import replaced, sync
 from kerasline.components.core.errors import ArtifactError, ParameterError, RemoteError
 from kerasline.components.core.remote_folder import RemoteFile, RemoteFolder
-from kerasline.components.data.beam_runners import runner_name, runs_here
-from kerasline.pipeline.storage.locks import is_held, locked
-from kerasline.pipeline.storage.publishing import (
+from kerasline.components.data.beam_runners import runner_name, runs_locally
+from kerasline.pipeline.storage.artifact_root import (
     MANIFEST,
     ArtifactRoot,
     Folder,
@@ -41,10 +40,11 @@ from kerasline.pipeline.storage.publishing import (
     manifest_text,
     move,
     new_folder_name,
-    published_in,
+    published_from,
     read_manifest,
     read_published,
 )
+from kerasline.pipeline.storage.locks import is_held, locked
 
 WORK = "KERASLINE_WORK"
 
@@ -108,7 +108,7 @@ class RemoteRoot(ArtifactRoot):
     def check(self, beam_options: Sequence[str]) -> None:
         """One request, so that what cannot work is told before anything is done."""
         in_loop = any(option.endswith("LOOPBACK") for option in beam_options)  # alone or after --environment_type=
-        if not runs_here(beam_options) and not in_loop:
+        if not runs_locally(beam_options) and not in_loop:
             raise ParameterError(
                 f"--runner={runner_name(beam_options)}: its workers write and read shards in a folder that all of them "
                 f"see, and {self} is none; give such a folder as --root, or --environment_type=LOOPBACK"
@@ -153,14 +153,12 @@ class RemoteRoot(ArtifactRoot):
                 shutil.rmtree(self.state(node, fingerprint), ignore_errors=True)
 
     def local(self, place: str, *names: str) -> Path:
-        """Fetches what is not there, or not as it was published; nothing is asked where all is."""
-        if not self._owns(place):
-            return super().local(place, *names)
+        """Return the local copy of an output, after downloading files that are missing or changed."""
         name, _, output = place.removeprefix(f"{self.place}/").rpartition("/")
         manifest = self._manifest(name)
         if manifest is None or output not in manifest["outputs"]:
             raise ArtifactError(f"{place}: it is gone; run the stage that makes it again")
-        copy = published_in(self.path / name, manifest)
+        copy = published_from(self.path / name, manifest)
         files = copy.outputs[output]["files"]
         wanted = [file for file in names if file in files] if names else list(files)
         if any(copy.faults(output, wanted)):
@@ -169,9 +167,8 @@ class RemoteRoot(ArtifactRoot):
         (copy.folder / output).mkdir(parents=True, exist_ok=True)
         return copy.folder / output
 
-    def holds(self, place: str) -> bool:
-        if not self._owns(place):
-            return super().holds(place)
+    def exists(self, place: str) -> bool:
+        """Return whether a published output still exists."""
         name, _, output = place.removeprefix(f"{self.place}/").rpartition("/")
         kept = read_published(self.path / name)
         if kept is not None and output in kept.outputs and not any(kept.faults(output)):
@@ -179,18 +176,17 @@ class RemoteRoot(ArtifactRoot):
         return f"{name}/{MANIFEST}" in self.remote.found(name)
 
     def manifest(self, place: str) -> dict[str, Any] | None:
-        if not self._owns(place):
-            return super().manifest(place)
+        """Return the manifest of a published folder, or None if there is no readable one."""
         return self._manifest(place.removeprefix(f"{self.place}/"))
 
     def folders(self) -> Iterator[Folder]:
         for name, files in _by_folder(self.remote.found("artifacts")).items():
-            times = [file.modified for file in files.values()]
+            times = [file.modified for file in files.values() if file.modified is not None]
             yield Folder(
                 f"{self.place}/{name}",
                 sum(file.size for file in files.values()),
                 MANIFEST in files,
-                None if None in times else max(times),
+                max(times) if len(times) == len(files) else None,
             )
 
     def copies(self) -> Iterator[tuple[str, Path]]:
@@ -199,7 +195,7 @@ class RemoteRoot(ArtifactRoot):
 
     def remove(self, place: str) -> None:
         """From its first object on, a published folder is none."""
-        if not self._owns(place):
+        if not place.startswith(f"{self.place}/"):
             return super().remove(place)
         name = place.removeprefix(f"{self.place}/")
         self.remote.remove([f"{name}/{MANIFEST}"])
@@ -229,13 +225,13 @@ class RemoteRoot(ArtifactRoot):
             shutil.rmtree(box)
         else:
             move(box, self.path / name)
-        known = vars(published_in(self.path / name, manifest))
+        known = vars(published_from(self.path / name, manifest))
         return RemotePublished(**known, remote=self.remote, name=name, files=sent)
 
     def _published(self, name: str, files: Mapping[str, RemoteFile]) -> Published | None:
         manifest = self._manifest(name, files[MANIFEST].size)
         try:
-            known = None if manifest is None else published_in(self.path / name, manifest)
+            known = None if manifest is None else published_from(self.path / name, manifest)
         except (KeyError, TypeError):
             return None
         return known and RemotePublished(**vars(known), remote=self.remote, name=name, files=files)
@@ -276,9 +272,6 @@ class RemoteRoot(ArtifactRoot):
                 path.replace(copy.folder / output / file)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-
-    def _owns(self, place: str) -> bool:
-        return place.startswith(f"{self.place}/")
 
 
 def work_folder(url: str) -> Path:

@@ -8,7 +8,7 @@ import pytest
 from kerasline.pipeline.loading import load_pipeline
 from kerasline.pipeline.metadata.store import Store, sqlite_url
 from kerasline.pipeline.run import RunRequest, run_pipeline
-from kerasline.pipeline.storage.publishing import root_of
+from kerasline.pipeline.storage.roots import root_of
 from tests.pipeline.remote import QUICK
 
 

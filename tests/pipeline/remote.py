@@ -4,7 +4,8 @@ import hashlib
 import json
 import re
 
-from kerasline.pipeline.storage.publishing import MANIFEST
+from kerasline.pipeline.storage import roots
+from kerasline.pipeline.storage.artifact_root import MANIFEST
 from tests.conftest import HOUSE
 
 QUICK = HOUSE / "tests" / "pipeline" / "quick.py"
@@ -38,8 +39,8 @@ def visible(url):
     return folders
 
 
-def number(root, place):
-    return (root.local(place) / "number.txt").read_text()
+def number(place):
+    return (roots.local(place) / "number.txt").read_text()
 
 
 def requests_made(log, since):

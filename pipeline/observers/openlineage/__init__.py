@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kerasline.pipeline.dag import Pipeline
-from kerasline.pipeline.metadata.store import Execution
+from kerasline.pipeline.metadata.records import Execution
 
 if TYPE_CHECKING:
-    from kerasline.pipeline.observers.notices import RunNotice
+    from kerasline.pipeline.observers.observer import RunNotice
 
 # Waited for altogether: by a process in which stages alone run, and at the end of a run.
 STAGES_SECONDS, END_SECONDS = 5, 5
 
 
-def is_wanted(environment: Mapping[str, str]) -> bool:
+def is_configured(environment: Mapping[str, str]) -> bool:
     """Whether the client has been told where to send events, by a variable or by a file where it looks for one."""
     if environment.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true":
         return False
@@ -33,7 +33,7 @@ def is_wanted(environment: Mapping[str, str]) -> bool:
 
 
 class OpenLineage:
-    """See `kerasline.pipeline.observers.notices.Observer`.
+    """See `kerasline.pipeline.observers.observer.Observer`.
 
     Raises:
         ImportError: OpenLineage's client is not installed.
@@ -52,7 +52,7 @@ class OpenLineage:
         from kerasline.pipeline.observers.openlineage.events import run_started
 
         self._run_ends_here = True
-        if not run.is_one_stage_of_many:
+        if not run.is_single_stage:
             self._sender.send(run_started(run))
 
     def stage_began(self, pipeline: Pipeline, execution: Execution) -> None:
@@ -75,6 +75,6 @@ class OpenLineage:
         for execution in run.executions:
             if execution.state == "running":  # what was interrupted cannot say so itself
                 self._sender.send(stage_finished(run.pipeline, execution))
-        if not run.is_one_stage_of_many:
+        if not run.is_single_stage:
             self._sender.send(run_finished(run))
         self._sender.close(END_SECONDS)

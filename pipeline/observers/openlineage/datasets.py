@@ -26,7 +26,7 @@ from kerasline.components.core.artifacts import Artifact, Examples, Predictions,
 from kerasline.components.core.component import Component
 from kerasline.components.core.errors import KeraslineError
 from kerasline.pipeline.metadata.store import Execution, StoredArtifact
-from kerasline.pipeline.storage.publishing import local
+from kerasline.pipeline.storage.roots import local
 
 # More files than this are told as the folder that holds them all.
 MOST_FILES = 20

@@ -26,8 +26,8 @@ from openlineage.client.facet_v2 import (
 from kerasline.components.core.component import about
 from kerasline.pipeline.dag import Pipeline
 from kerasline.pipeline.environment import here
-from kerasline.pipeline.metadata.store import Execution
-from kerasline.pipeline.observers.notices import RunNotice
+from kerasline.pipeline.metadata.records import Execution
+from kerasline.pipeline.observers.observer import RunNotice
 from kerasline.pipeline.observers.openlineage.datasets import inputs_of, outputs_of
 
 VERSION = here()["libraries"].get("kerasline", "unknown")

@@ -50,7 +50,7 @@ def _head(description: Description) -> str:
     about = description.about.replace("\\", "\\\\").replace('"""', '\\"\\"\\"').strip()
     note = f"""\
 kerasline's pipeline `{description.pipeline}` on Airflow 3: a task for each stage, run in the pipeline's own
-environment. Airflow needs nothing but this file, which `run_pipeline.py airflow` wrote; write it anew when stages
+environment. Airflow needs nothing but this file, which `kerasline airflow` wrote; write it anew when stages
 or edges change. A larger DAG embeds the pipeline: `from {module_name(description.dag_id)} import group`.
 """
     return f'"""{about}\n\n{note}"""\n\nfrom __future__ import annotations'.replace('"""\n\nkerasline', '"""kerasline')

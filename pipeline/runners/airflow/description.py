@@ -111,7 +111,7 @@ class Description:
 
 
 def read(path: str | Path) -> Description:
-    """The description in a file that `run_pipeline.py airflow RECIPE -o FILE.json` wrote.
+    """The description in a file that `kerasline airflow RECIPE -o FILE.json` wrote.
 
     Raises:
         ValueError: it is of another version of kerasline's.
@@ -122,5 +122,5 @@ def read(path: str | Path) -> Description:
     stages = tuple(Stage(**{**stage, "after": tuple(stage["after"])}) for stage in values.pop("stages"))
     settings = {key: Setting(**setting) for key, setting in values.pop("settings").items()}
     place, timing = Place(**values.pop("place")), Timing(**values.pop("timing"))
-    lists = {key: tuple(values.pop(key)) for key in ("dated", "tags")}
-    return Description(stages=stages, settings=settings, place=place, timing=timing, **lists, **values)
+    dated, tags = tuple(values.pop("dated")), tuple(values.pop("tags"))
+    return Description(stages=stages, settings=settings, place=place, timing=timing, dated=dated, tags=tags, **values)

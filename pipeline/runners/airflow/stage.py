@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import zoneinfo
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -83,24 +84,24 @@ def run(node: str, facts: Mapping[str, str], plan: str) -> None:
         plan: recipe, root, folder, metadata, defaults, fixed, dated, timezone, skipped, as a DAG file has them, in
             JSON.
     """
-    from kerasline.pipeline.commands.app import main
+    from kerasline.pipeline.commands.process import new_app, run_app
+    from kerasline.pipeline.commands.running import run as run_command
 
     known = json.loads(plan)
     if known["folder"]:
         os.chdir(known["folder"])
-    try:
-        main(arguments(node, facts, known))
-    except SystemExit as end:
-        if end.code:  # else Airflow's script around this function goes on to write what it returned
-            raise
+    _, *words = arguments(node, facts, known)  # an application of one command takes no name of a command
+    status = run_app(new_app(run_command), words)
+    if status:  # on success, Airflow's script around this function still has to write its result
+        sys.exit(status)
 
 
 def arguments(node: str, facts: Mapping[str, str], plan: Mapping[str, Any]) -> list[str]:
     """What kerasline's command line is given for a stage of a DAG run."""
     run_id = run_name(facts["dag_id"], facts["task_id"].removesuffix(node).rstrip("."), facts["run_id"])
     settings = {**plan["fixed"], **changed(json.loads(facts["params"]), plan["defaults"])}
-    interval = tuple(datetime.datetime.fromisoformat(facts[end]) if facts[end] else None for end in ("start", "end"))
-    settings = {**spans(plan["dated"], settings, interval, plan["timezone"]), **settings}
+    start, end = (datetime.datetime.fromisoformat(facts[key]) if facts[key] else None for key in ("start", "end"))
+    settings = {**spans(plan["dated"], settings, (start, end), plan["timezone"]), **settings}
     metadata = ["--metadata", plan["metadata"]] if plan["metadata"] else []
     return [
         "run",

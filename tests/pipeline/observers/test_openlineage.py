@@ -150,7 +150,7 @@ def test_a_process_that_executes_a_stage_and_nothing_more_delivers_before_it_end
 from pathlib import Path
 from kerasline.pipeline.executor import Executor
 from kerasline.pipeline.loading import load_pipeline
-from kerasline.pipeline.storage.publishing import ArtifactRoot
+from kerasline.pipeline.storage.artifact_root import ArtifactRoot
 from kerasline.pipeline.metadata.store import Run, Store, now, sqlite_url
 root = Path({str(tmp_path / "root")!r})
 store = Store(sqlite_url(root / "metadata.sqlite"))
@@ -354,4 +354,4 @@ def test_a_client_that_is_not_installed_is_one_line_of_the_log(run, receiver, tm
     result = run()
     assert result.returncode == 0 and receiver.bodies == []
     (line,) = complaints(tmp_path, result)
-    assert line.endswith("no events, for openlineage is missing: pip install 'kerasline[openlineage]'")
+    assert line.endswith("no events are sent; openlineage is missing: pip install 'kerasline[openlineage]'")

@@ -261,7 +261,7 @@ def test_a_run_is_called_the_same_for_all_stages_and_apart_from_all_others():
     assert stage.run_name("larger", "taxi.inner", scheduled) == f"larger.taxi.inner.{scheduled}"
     odd = {stage.run_name("penguins", "", run_id) for run_id in ("by hand", "by_hand", "by/hand", "by-hand", "x" * 250)}
     assert len(odd) == 5
-    from kerasline.pipeline.commands.options import checked_run_id
+    from kerasline.pipeline.metadata.records import checked_run_id
 
     assert all(checked_run_id(name) == name for name in odd)
 

@@ -15,7 +15,8 @@ import pytest
 
 from kerasline.components.core.errors import ArtifactError, RemoteError
 from kerasline.pipeline.metadata.store import sqlite_url
-from kerasline.pipeline.storage.publishing import MANIFEST, root_of
+from kerasline.pipeline.storage.artifact_root import MANIFEST
+from kerasline.pipeline.storage.roots import root_of
 from tests.conftest import start_s3
 from tests.pipeline.remote import BULKY, QUICK, number, object_store, objects, visible
 
@@ -36,7 +37,7 @@ def test_a_damaged_object_is_made_again_and_it_is_said(host, s3_url, fault):
     told = {"deleted": "missing", "shortened": "0 bytes instead of 1", "rewritten": "changed", "hidden": "missing"}
     assert again.nodes["Left"].message.startswith(f"run again: {s3_url}/artifacts/quick/Left/")
     assert told[fault] in again.nodes["Left"].message
-    assert number(again.root, again.output("Left", "left")) == "6"
+    assert number(again.output("Left", "left")) == "6"
     assert set(run(s3_url).states.values()) == {"cached"}
 
 
@@ -61,8 +62,8 @@ def test_a_damaged_copy_is_fetched_again(host, url, fault):
         (copy / "number.txt").unlink()
     else:
         shutil.rmtree(first.root.path)
-    assert number(first.root, place) == "2"
-    assert number(first.root, run(url, Right__seconds=0.01).output("Join", "joined")) == "603"
+    assert number(place) == "2"
+    assert number(run(url, Right__seconds=0.01).output("Join", "joined")) == "603"
 
 
 def test_what_changed_under_an_unfinished_run_fails_its_reader_in_one_line(host, s3_url):

@@ -11,7 +11,7 @@ from kerasline.pipeline.loading import load_pipeline
 from kerasline.pipeline.metadata.store import Store, new_run_id, sqlite_url
 from kerasline.pipeline.observers.webhook import Webhook
 from kerasline.pipeline.run import RunRequest, run_pipeline
-from kerasline.pipeline.storage.publishing import ArtifactRoot
+from kerasline.pipeline.storage.artifact_root import ArtifactRoot
 from tests.conftest import HOUSE
 from tests.pipeline.observers.receiver import Receiver
 
@@ -113,7 +113,7 @@ def test_what_cannot_be_delivered_is_one_line_of_the_log_and_no_fault_of_the_run
 ):
     receiver.answers = [answer]
     assert run(JUDGING).state == "succeeded" and len(receiver.requests) == attempts
-    assert complaints() == [f"the webhook at 127.0.0.1 could not be told: it answered {answer}"]
+    assert complaints() == [f"the webhook at 127.0.0.1 could not be notified: it answered {answer}"]
 
 
 @pytest.mark.slow
@@ -129,7 +129,7 @@ def test_a_receiver_that_is_not_there_costs_the_run_nothing(run, complaints):
         url = f"{gone.url}/services/{SECRET}"
     assert run(JUDGING, url=url).state == "succeeded"
     (line,) = complaints()
-    assert line.startswith("the webhook at 127.0.0.1 could not be told: ") and "Connection refused" in line
+    assert line.startswith("the webhook at 127.0.0.1 could not be notified: ") and "Connection refused" in line
 
 
 @pytest.mark.parametrize("url", [f"ftp://h/{SECRET}", SECRET, f"http:///{SECRET}", f"http://h:port/{SECRET}"])

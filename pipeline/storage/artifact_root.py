@@ -1,19 +1,20 @@
-"""The artifact root: where a stage writes, how its outputs become visible, and whether they are whole.
+"""The artifact root: where stages write, how their outputs become visible, and how damage is detected.
 
-    ROOT/staging/NODE-FINGERPRINT/               being written, by whoever holds the lock below
-    ROOT/locks/FINGERPRINT.lock                  one worker on a fingerprint at a time
+    ROOT/staging/NODE-FINGERPRINT/               written by the holder of the lock below
+    ROOT/locks/FINGERPRINT.lock                  one worker per fingerprint at a time
     ROOT/artifacts/PIPELINE/NODE/FINGERPRINT-ID/ published: a folder for each output, and
-        execution.json                           the manifest: what it is, and each file's SHA-256
+        execution.json                           the manifest, with the SHA-256 of each file
 
-A single rename makes all outputs of an execution visible, so a published folder is always whole;
-the manifest in it lets a run that died before it told the metadata store be taken up from there.
+A single rename makes all outputs of an execution visible, so a published folder is always complete. If a run dies
+before it records the execution in the metadata store, the next run recovers it from the manifest.
 
-What others keep of a published folder or an output is its place, a text: here its absolute path, of a
-remote root (`kerasline.pipeline.storage.remote_root`) its URL. Whoever reads one asks its root for it: `root.local(place)`.
+The metadata store identifies a published folder or output by its place: an absolute path here, a URL for a remote
+root. `kerasline.pipeline.storage.roots` reads outputs by their place.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -25,7 +26,7 @@ from typing import Any
 
 from kerasline.components.core.component import Component
 from kerasline.components.core.durable_files import sync, sync_tree
-from kerasline.components.core.errors import ArtifactError
+from kerasline.components.core.errors import KeraslineError
 from kerasline.pipeline.storage.locks import is_held
 
 MANIFEST = "execution.json"
@@ -33,10 +34,10 @@ MANIFEST = "execution.json"
 
 @dataclass(frozen=True)
 class Published:
-    """A published execution, read from its manifest.
+    """A published execution, as its manifest describes it.
 
     Attributes:
-        outputs: by output name: `{"type", "digest", "size_bytes", "files": {path: facts}}`.
+        outputs: for each output name, `{"type", "digest", "size_bytes", "files": {path: facts}}`.
     """
 
     folder: Path
@@ -46,18 +47,21 @@ class Published:
 
     @property
     def place(self) -> str:
-        """Where it is for everybody: a path, or an URL."""
+        """The absolute path or URL of the folder."""
         return str(self.folder)
 
     def broken(self) -> str | None:
-        """What is missing or changed since publication, or None where all is whole."""
-        return next((why for output in self.outputs for _, why in self.faults(output)), None)
+        """Return what is missing or changed since publication, or None if nothing is."""
+        return next((reason for output in self.outputs for _, reason in self.faults(output)), None)
 
     def faults(self, output: str, names: Iterable[str] | None = None) -> Iterator[tuple[str, str]]:
-        """The files of an output, all or those named, that are not as they were published, and why.
+        """Yield each file of an output that differs from what was published, and the reason.
 
-        As git does, a file of unchanged size and time of change is taken as unchanged, any other
-        is read and hashed.
+        A file with unchanged size and modification time counts as unchanged, as in git. Any other file is hashed.
+
+        Args:
+            output: name of the output.
+            names: the files to check; all by default.
         """
         files = self.outputs[output]["files"]
         for name in files if names is None else names:
@@ -78,43 +82,14 @@ class Folder:
     """A folder below the root's `artifacts/`.
 
     Attributes:
-        whole: False where it has no manifest, so that nobody sees it.
-        modified: when it was last written, in seconds since 1970; None where that is not known.
+        complete: False if it has no manifest, so that it is invisible.
+        modified: time of the last write in seconds since 1970, or None if unknown.
     """
 
     place: str
     size_bytes: int
-    whole: bool = True
+    complete: bool = True
     modified: float | None = None
-
-
-def root_of(place: str | Path) -> ArtifactRoot:
-    """The root at a path or an URL that fsspec knows, such as `s3://bucket/prefix`.
-
-    Raises:
-        ParameterError: there is no such kind of URL, or its library is not installed.
-    """
-    scheme, separator, rest = str(place).partition("://")
-    if not separator:
-        return ArtifactRoot(place)
-    if scheme in ("file", "local"):
-        return ArtifactRoot(rest)
-    from kerasline.pipeline.storage.remote_root import RemoteRoot
-
-    return RemoteRoot(str(place))
-
-
-def local(place: str, *names: str) -> Path:
-    """The folder of a published output on this machine's disk, whichever root it is of.
-
-    Args:
-        names: the files of it that must be there; all by default.
-
-    Raises:
-        ArtifactError: the output is gone.
-        RemoteError: it cannot be fetched.
-    """
-    return _root_holding(place).local(place, *names) if "://" in place else Path(place)
 
 
 class ArtifactRoot:
@@ -124,7 +99,7 @@ class ArtifactRoot:
         path: the pipeline root.
     """
 
-    # Whether hosts that know nothing of each other may use it.
+    # Whether several hosts may use the root independently of each other.
     shared = False
 
     def __init__(self, path: str | Path) -> None:
@@ -136,18 +111,18 @@ class ArtifactRoot:
 
     @property
     def place(self) -> str:
-        """What it is called in the metadata store."""
+        """The name of the root in the metadata store: its absolute path or URL."""
         return str(self.path)
 
     def check(self, beam_options: Sequence[str]) -> None:
-        """Whether a run with these options can begin here.
+        """Check that a run with these Beam options can use the root.
 
         Raises:
-            KeraslineError: it cannot, and why.
+            KeraslineError: it cannot.
         """
 
     def is_run_alive(self, run_id: str) -> bool | None:
-        """Whether a process of this host works on a run; None where the run may be another host's alone."""
+        """Return whether a process on this host works on a run, or None if only another host may know."""
         return is_held(self.run_lock_file(run_id))
 
     def lock_file(self, fingerprint: str) -> Path:
@@ -158,20 +133,41 @@ class ArtifactRoot:
 
     @property
     def use_lock_file(self) -> Path:
-        """Held shared by runs, and alone by whoever removes published folders."""
+        """A lock that runs share, and that garbage collection holds exclusively."""
         return self.path / "locks" / "use.lock"
 
     def log_file(self, run_id: str) -> Path:
         return self.path / "logs" / f"{run_id}.log"
 
-    @property
-    def reports(self) -> Path:
-        """As the user gave the root: for the screen."""
-        return self.given / "reports"
+    def new_log_file(self, run_id: str) -> Path:
+        """Create the log file of a run, unless it exists.
+
+        Raises:
+            KeraslineError: the root cannot be written.
+        """
+        log = self.log_file(run_id)
+        with self.explained():
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.touch()
+        return log
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn an OSError of the block into a KeraslineError that names the root."""
+        try:
+            yield
+        except OSError as error:
+            raise KeraslineError(f"--root {self}: {error.strerror}: {error.filename}") from error
+
+    def report_file(self, run_id: str) -> Path:
+        """Return the HTML report of a run, relative if the user gave the root so."""
+        return self.given / "reports" / f"{run_id}.html"
 
     def new_staging(self, node: str, fingerprint: str) -> Path:
-        """An empty folder to write in. Call it with the fingerprint's lock held: what a dead
-        process left there is removed."""
+        """Create an empty folder to write to, and remove what a dead process left there.
+
+        The caller holds the lock of the fingerprint.
+        """
         staging = self.staging / f"{node}-{fingerprint[:32]}"
         if staging.exists():
             shutil.rmtree(staging)
@@ -183,7 +179,7 @@ class ArtifactRoot:
         return self.path / "staging"
 
     def state(self, node: str, fingerprint: str) -> Path:
-        """Where a work that takes long keeps how far it got, from one process to the next."""
+        """Return the folder in which a long stage keeps its progress between processes."""
         return self.states / f"{node}-{fingerprint[:32]}"
 
     @property
@@ -192,7 +188,7 @@ class ArtifactRoot:
 
     @property
     def cache(self) -> Path:
-        """Partial results of components, by content: `COMPONENT/WHAT/PART`."""
+        """Partial results of components, by content."""
         return self.path / "cache"
 
     @property
@@ -200,14 +196,14 @@ class ArtifactRoot:
         return self.path / "artifacts"
 
     def candidates(self, pipeline: str, node: str, fingerprint: str) -> list[Published]:
-        """The published executions of a fingerprint, the newest first."""
+        """Return the published executions of a fingerprint, newest first."""
         folder = self.artifacts / pipeline / node
         found = sorted(folder.glob(f"{fingerprint[:12]}-*"), key=_mtime, reverse=True)
         published = [read_published(path) for path in found]
         return [p for p in published if p is not None and p.fingerprint == fingerprint]
 
     def finish(self, pipeline: str, node: str, fingerprint: str) -> None:
-        """Completes a publication that was cut off. Call it with the fingerprint's lock held."""
+        """Complete an interrupted publication. The caller holds the lock of the fingerprint."""
 
     def publish(
         self,
@@ -217,58 +213,36 @@ class ArtifactRoot:
         fingerprint: str,
         facts: Mapping[str, Any],
     ) -> Published:
-        """Makes the outputs in `staging` visible, all at once and for good.
+        """Publish the outputs in `staging`, all at once.
 
         Args:
-            facts: what the manifest says besides: parameters, metrics, seconds.
+            facts: further entries of the manifest: parameters, metrics, environment.
         """
         published = self._prepared(staging, pipeline, component, fingerprint, facts)
         final = self.artifacts / pipeline / component.name / new_folder_name(fingerprint)
         move(staging, final)
         return replace(published, folder=final)
 
-    def local(self, place: str, *names: str) -> Path:
-        """See the function `local`."""
-        return local(place, *names)
-
-    def holds(self, place: str) -> bool:
-        """Whether a published output is still there."""
-        return _root_holding(place).holds(place) if "://" in place else Path(place).is_dir()
-
-    def fault(self, place: str) -> str | None:
-        """What is missing or changed of a published output; of a remote one None, for fetching it tells."""
-        if "://" in place:
-            return None
-        folder, _, output = place.rpartition("/")
-        published = read_published(Path(folder))
-        if published is None or output not in published.outputs:
-            return f"{place} is missing"
-        return next((why for _, why in published.faults(output)), None)
-
-    def manifest(self, place: str) -> dict[str, Any] | None:
-        """What the manifest of a published folder says; None where there is none that can be read."""
-        return _root_holding(place).manifest(place) if "://" in place else read_manifest(Path(place))
-
     def folders(self) -> Iterator[Folder]:
-        """All that was published."""
+        """Yield all published folders."""
         for path in sorted(self.artifacts.glob("*/*/*")):
             yield Folder(str(path), size_of(path))
 
     def copies(self) -> Iterator[tuple[str, Path]]:
-        """Published folders, by place, of which there are copies on this machine's disk."""
+        """Yield the place and the local copy of each remote folder that has one."""
         return iter(())
 
     def remove(self, place: str) -> None:
-        """Removes a published folder, or any other of the root's."""
+        """Remove a published folder, or another folder of the root."""
         shutil.rmtree(place)
 
     def keep_report(self, *files: Path) -> None:
-        """Lays a run's report where others find it too."""
+        """Upload the report of a run, if the root is remote."""
 
     def _prepared(
         self, staging: Path, pipeline: str, component: Component, fingerprint: str, facts: Mapping[str, Any]
     ) -> Published:
-        """Writes the manifest of the outputs in `staging`, and is sure that they are on the disk."""
+        """Write the manifest of the outputs in `staging`, and flush all files to disk."""
         outputs = {}
         for name, kind in type(component).spec().outputs.items():
             files = {str(f.relative_to(staging / name)): _facts(f) for f in _files(staging / name)}
@@ -295,22 +269,22 @@ def new_folder_name(fingerprint: str) -> str:
 
 
 def move(folder: Path, to: Path) -> None:
-    """Renames a folder that is on the disk, and is sure that the new name is."""
+    """Rename a folder, and flush the new directory entry to disk."""
     to.parent.mkdir(parents=True, exist_ok=True)
     folder.rename(to)
     sync(to.parent)
 
 
 def read_published(folder: Path) -> Published | None:
-    """The published execution in a folder; None where there is none that can be read."""
+    """Read the published execution in a folder. Return None if it has no readable manifest."""
     manifest = read_manifest(folder)
     try:
-        return None if manifest is None else published_in(folder, manifest)
+        return None if manifest is None else published_from(folder, manifest)
     except (KeyError, TypeError):
         return None
 
 
-def published_in(folder: Path, manifest: Mapping[str, Any]) -> Published:
+def published_from(folder: Path, manifest: Mapping[str, Any]) -> Published:
     return Published(folder, *(manifest[key] for key in ("fingerprint", "metrics", "outputs")))
 
 
@@ -327,7 +301,7 @@ def manifest_text(manifest: Mapping[str, Any]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal; memory stays flat."""
+    """Return the SHA-256 of a file in hexadecimal, with constant memory."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         buffer = memoryview(bytearray(1 << 20))
@@ -342,7 +316,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _digest_of(files: Mapping[str, Mapping[str, Any]]) -> str:
-    """A folder's digest: the SHA-256 over its files' names and digests."""
+    """Return the SHA-256 of the names and digests of the files."""
     lines = [f"{name}\0{facts['sha256']}\n" for name, facts in sorted(files.items())]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -353,14 +327,6 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _root_holding(place: str) -> ArtifactRoot:
-    """The remote root below which an artifact lies: ROOT/artifacts/PIPELINE/NODE/FINGERPRINT-ID/OUTPUT."""
-    root, separator, _ = place.rpartition("/artifacts/")
-    if not separator:
-        raise ArtifactError(f"{place}: not the place of an artifact")
-    return root_of(root)
 
 
 def _mtime(path: Path) -> int:
