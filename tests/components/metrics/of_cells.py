@@ -13,7 +13,7 @@ from tests.components.metrics.of_rows import rows
 
 def counted(family: CellMetrics, label: Any, prediction: Any, weight: Any = None, at_once: int = 65536) -> CellCounts:
     """The cells of all rows, as one group, some rows at a time."""
-    counts = CellCounts(1, family.most_exact, family.coarse, family.levels)
+    counts = CellCounts(1, family.max_exact_cells, family.coarsen, family.coarsening_levels)
     for start in range(0, len(label), at_once):
         part = slice(start, start + at_once)
         given = rows(label[part], prediction[part], None if weight is None else weight[part])

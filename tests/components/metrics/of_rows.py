@@ -28,7 +28,7 @@ def rows(
 
 def total(family: SumMetrics, given: Rows) -> np.ndarray:
     """The weighted sums of rows: float64 (k,)."""
-    sums, places = family.sums(given), family.places(given)
+    sums, places = family.sums(given), family.unit_rows(given)
     if given.weight is None:
         return sums.sum(axis=0)
     return (given.weight if places is None else given.weight[places]) @ sums

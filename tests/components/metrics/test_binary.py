@@ -175,7 +175,7 @@ def test_areas_of_200000_different_scores_are_near_the_exact_ones(kind, dtype):
 def test_many_scores_take_no_more_memory_than_some():
     family = BinaryScores()
     label, score = _crowded("wide", 400_000)
-    assert len(counted(family, label, score).of(0)[0]) <= family.most_exact
+    assert len(counted(family, label, score).of(0)[0]) <= family.max_exact_cells
 
 
 def test_scores_keep_their_order_as_keys_and_come_back():

@@ -110,7 +110,7 @@ def test_rows_of_no_group_and_no_rows_are_taken():
 
 def test_many_pairs_of_scores_stay_few():
     family, random = BinaryScores(), np.random.default_rng(0)
-    counts = CellCounts(1, 4096, family.coarse, family.levels, sides=128)
+    counts = CellCounts(1, 4096, family.coarsen, family.coarsening_levels, sides=128)
     for _ in range(4):
         label = random.integers(0, 2, 50_000)
         scores = random.random(50_000), 0.3 + 1e-5 * random.random(50_000)  # wide apart, and crowded

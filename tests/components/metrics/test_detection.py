@@ -161,7 +161,7 @@ def test_order_of_equal_scores_is_by_the_numbers_of_images():
 def test_parts_merged_in_any_order_are_the_whole(cuts, order, ties):
     whole = as_rows(images(count=24, ties=ties))
     family = DetectionMetrics(replicates=20)
-    parts = [whole.taken(places) for places in np.split(np.arange(24), sorted(cuts))]
+    parts = [whole.take(places) for places in np.split(np.arange(24), sorted(cuts))]
     merged = family.new_state()
     for place in order:
         if place < len(parts):
@@ -300,7 +300,7 @@ def test_images_without_true_boxes_give_no_values(predicted):
 def test_no_rows_give_no_values():
     family = DetectionMetrics()
     assert all(np.isnan(value) for value in values(family).values())
-    assert all(np.isnan(value) for value in values(family, as_rows(images(count=5)).taken(np.arange(0))).values())
+    assert all(np.isnan(value) for value in values(family, as_rows(images(count=5)).take(np.arange(0))).values())
 
 
 @pytest.mark.parametrize(

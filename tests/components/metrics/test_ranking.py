@@ -100,15 +100,15 @@ def test_query_weighs_what_its_first_row_weighs():
 def test_row_that_stands_for_a_query_does_not_depend_on_order():
     relevance, score, query = graded()
     family, whole = RankingMetrics("q"), rows(relevance, score, columns={"q": query})
-    turned = whole.taken(np.arange(len(query))[::-1])
-    assert set(whole.number[family.places(whole)]) == set(turned.number[family.places(turned)])
-    assert len(family.places(whole)) == len(np.unique(query)) == len(family.sums(whole))
+    turned = whole.take(np.arange(len(query))[::-1])
+    assert set(whole.number[family.unit_rows(whole)]) == set(turned.number[family.unit_rows(turned)])
+    assert len(family.unit_rows(whole)) == len(np.unique(query)) == len(family.sums(whole))
 
 
 def test_units_and_the_rows_that_stand_for_them_are_in_the_same_order():
     family = RankingMetrics("q", at=[])
     given = rows([0, 1, 1, 0], [1.0, 2.0, 1.0, 2.0], columns={"q": ["late", "late", "early", "early"]})
-    sums, places = family.sums(given), family.places(given)
+    sums, places = family.sums(given), family.unit_rows(given)
     reciprocal = dict(zip(np.array(["late", "late", "early", "early"])[places], sums[:, -1]))
     assert reciprocal == {"late": 1.0, "early": 0.5}
 
@@ -117,7 +117,7 @@ def test_no_rows_give_no_values():
     family = RankingMetrics("q")
     empty = rows(np.zeros(0), np.zeros(0), columns={"q": np.zeros(0, np.int64)})
     assert family.sums(empty).shape == (0, 6)
-    assert family.places(empty).shape == (0,)
+    assert family.unit_rows(empty).shape == (0,)
     assert all(np.isnan(value) for value in family.values(total(family, empty)).values())
 
 

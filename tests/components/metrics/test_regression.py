@@ -10,7 +10,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import cross_val_predict
 
 from kerasline.components.core.errors import DataError
-from kerasline.components.evaluator.measuring import _Units
+from kerasline.components.metrics.measuring import _Units
 from kerasline.components.metrics.regression import RESIDUAL_QUANTILES, RegressionErrors, ResidualQuantiles
 from tests.components.metrics.of_rows import rows, values
 
