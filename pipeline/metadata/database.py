@@ -83,7 +83,7 @@ class Database:
         holds none. Should the connection break while the holder lives, the holder is not told and works on:
         the work may then be done twice, and whatever is published is published whole all the same.
 
-        SQLite is for one host, where the kernel's locks serve (`kerasline.pipeline.storage.locks`): there nothing is done.
+        With SQLite this does nothing: it serves one host, where kernel locks suffice.
         """
         if self._engine.dialect.name == "sqlite":
             yield

@@ -141,6 +141,7 @@ def _dag(description: Description) -> str:
         # A plain expression gives Airflow 3's runs no interval, only an instant.
         schedule = f"CronDataIntervalTimetable({schedule}, timezone=TIMEZONE)"
     day = datetime.date.fromisoformat(timing.start)
+    date = f"{day.year}, {day.month}, {day.day}"
     return "\n".join(
         [
             "",
@@ -152,7 +153,7 @@ def _dag(description: Description) -> str:
             "@dag(",
             f"    dag_id={text(description.dag_id)},",
             f"    schedule={schedule},",
-            f"    start_date=datetime.datetime({day.year}, {day.month}, {day.day}, tzinfo=zoneinfo.ZoneInfo(TIMEZONE)),",
+            f"    start_date=datetime.datetime({date}, tzinfo=zoneinfo.ZoneInfo(TIMEZONE)),",
             f"    catchup={timing.catchup},",
             f"    max_active_runs={timing.most_runs},",
             f"    tags={literal(description.tags)},",
@@ -164,7 +165,7 @@ def _dag(description: Description) -> str:
             "",
             "",
             "pipeline_dag = whole()",
-            "# When its tasks are made: Airflow would copy all of them for each, four times. And a copy: a run changes them.",
+            "# Set after the tasks, because Airflow copies all params for each task; a copy, because a run changes them.",
             "pipeline_dag.params.update(copy.deepcopy(PARAMS))",
         ]
     )
