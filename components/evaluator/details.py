@@ -32,6 +32,7 @@ def details(
         "per_class": [],
         "fairness": [],
     }
+    tally: Any
     for output in outputs:
         for family in wanted.families[output.name]:
             tally = measured.tallies.get((output.name, family.key, wanted.answers))

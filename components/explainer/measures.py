@@ -70,7 +70,8 @@ def measure_of(metric: str | Callable | None, direction: str | None, answers: An
             raise ParameterError(
                 "Explainer.metric: the model was compiled without a loss for this output; name a metric"
             )
-        return Measure("loss", True, lambda label, prediction: _row_losses(answers.loss.loss, label, prediction))
+        loss = answers.loss.loss
+        return Measure("loss", True, lambda label, prediction: _row_losses(loss, label, prediction))
     if metric == "accuracy":
         if answers.task == "regression":
             raise ParameterError(
