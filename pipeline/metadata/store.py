@@ -228,7 +228,7 @@ class Store:
         made: dict[str | None, Execution] = {}
         for execution in self._executions(query):
             made.setdefault(execution.folder, execution)
-        return sorted(made.values(), key=lambda execution: execution.finished)
+        return sorted(made.values(), key=lambda execution: execution.finished or execution.started)
 
     def _executions(self, query: sa.Select) -> list[Execution]:
         with self._transaction() as connection:

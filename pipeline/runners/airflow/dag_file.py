@@ -165,7 +165,7 @@ def _dag(description: Description) -> str:
             "",
             "",
             "pipeline_dag = whole()",
-            "# Set after the tasks, because Airflow copies all params for each task; a copy, because a run changes them.",
+            "# Set after the tasks: Airflow copies all params for each task. A copy, because a run changes them.",
             "pipeline_dag.params.update(copy.deepcopy(PARAMS))",
         ]
     )
