@@ -36,7 +36,7 @@ def test_failure_message_is_at_the_top(root):
     assert {"Left", "failed", "Join", "skipped", "Right"} <= {text.split(" ·")[0] for text in drawn(made)}
     assert "not run, because Left failed" in made.text("stages")
     assert made.told["sections"] == ["overview", "stages", "environment", "card"]
-    assert "failed; what is missing here was not made" in made.card.read_text()
+    assert "failed; missing entries were not produced" in made.card.read_text()
 
 
 def test_a_stage_that_failed_is_drawn_below_what_it_read_before(root):

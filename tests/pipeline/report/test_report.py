@@ -337,7 +337,7 @@ def test_a_report_goes_where_it_is_asked_for(rich_root, tmp_path):
         (["nothing"], "no such run"),
         (["rich", "--against", "nothing"], "no such run"),
         (["rich", "-o", "/proc/nowhere/x.html"], "report /proc/nowhere/x.html"),
-        (["rich", "-o", "card.md"], "end the name in .html"),
+        (["rich", "-o", "card.md"], "expected a name ending in .html"),
         (["rich", "--root", "/proc/none"], "no pipeline root"),
     ],
 )
