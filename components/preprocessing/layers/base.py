@@ -143,6 +143,7 @@ def as_arrow_texts(values: np.ndarray) -> pa.Array:
     """Return categories (n,) as `as_texts` does, as bytes: large_binary (n,)."""
     if values.dtype == object or values.dtype.kind in "SU":
         return pa.array(values).cast(pa.large_binary())
+    values = values.astype(np.int8) if values.dtype.kind == "b" else values  # as `as_texts`: "0" and "1"
     texts = pa.array(values).cast(pa.large_string())
     return pc.if_else(pa.array(values == -1), pa.scalar("", pa.large_string()), texts).cast(pa.large_binary())
 
