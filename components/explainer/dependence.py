@@ -54,17 +54,19 @@ def grids(
         DataError: a requested column is neither numeric nor categorical.
     """
     if requested is None:
-        found = (_grid(name, sample.table.column(name), points, strict=True) for name in ranked)
-        return [grid for grid in found if grid is not None][:MOST_FEATURES]
+        grids = (_grid(name, sample.table.column(name), points, strict=True) for name in ranked)
+        return [grid for grid in grids if grid is not None][:MOST_FEATURES]
     known = list(subject.features.input)
     for name in requested:
         if name not in known:
             raise ParameterError(f"Explainer.features: the model uses no column {name!r}; {nearest(name, known)}")
-    found = [_grid(name, sample.table.column(name), points, strict=False) for name in requested]
-    for name, grid in zip(requested, found):
+    found = []
+    for name in requested:
+        grid = _grid(name, sample.table.column(name), points, strict=False)
         if grid is None:
             kind = sample.table.schema.field(name).type
             raise DataError(f"Explainer.features: column {name!r} of type {kind} is neither numeric nor categorical")
+        found.append(grid)
     return found
 
 

@@ -168,7 +168,7 @@ class _Explaining:
             "completeness_error": means.completeness_error,
         }
 
-    def _parts_integrated(self) -> list[tuple[Mapping[str, Any], np.ndarray]]:
+    def _parts_integrated(self) -> list[tuple[dict[str, Any], np.ndarray]]:
         """Return batches of evenly spaced rows of the sample, with their weights."""
         subject, sample = self._subject, self._sample
         most, flops = MOST_ROWS_INTEGRATED, subject.training_flops

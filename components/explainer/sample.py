@@ -6,6 +6,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -96,11 +97,12 @@ def draw(subject: Subject, examples: Examples, split: str, *, most: int, seed: i
             label, weight = subject.given(table.slice(start, subject.rows_at_once))
             labels.append(label)
             weights.append(weight)
-    writer.close()
+    if writer is not None:
+        writer.close()
     weight = np.concatenate(weights)
     if not weight.sum() > 0:
         raise DataError(f"{examples.path}: the weights of all rows of split {split!r} are zero")
-    given = {"label": np.concatenate(labels), "weight": weight, "measured": np.zeros(0)}
+    given: dict[str, Any] = {"label": np.concatenate(labels), "weight": weight, "measured": np.zeros(0)}
     np.savez(folder / GIVEN, **given)
     np.savez(folder / GIVEN, **{**given, "measured": Sample(folder).measured(subject)})
     return opened_sample(folder)

@@ -178,11 +178,12 @@ class BinaryScores(CellMetrics):
     def _by_score(self, cells: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the distinct scores, ascending (m,), and the counts of both labels at each (..., m)."""
         if not len(cells):
-            return np.empty(0), *(np.zeros((*counts.shape[:-1], 0)) for _ in range(2))
+            none = np.zeros((*counts.shape[:-1], 0))
+            return np.empty(0), none, none
         keys, label = cells >> 1, cells & 1
         starts = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))
-        sides = (np.add.reduceat(counts * (label == side), starts, axis=-1) for side in (1, 0))
-        return scores_of(keys[starts]), *sides
+        positive, negative = (np.add.reduceat(counts * (label == side), starts, axis=-1) for side in (1, 0))
+        return scores_of(keys[starts]), positive, negative
 
 
 def score_keys(scores: np.ndarray) -> np.ndarray:

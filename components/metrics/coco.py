@@ -122,9 +122,13 @@ class Matches:
             number[order],
             every["weight"][order],
             image[by_image],
-            *(every[name][by_image] for name in ("kind", "score", "place", "outcome")),
+            every["kind"][by_image],
+            every["score"][by_image],
+            every["place"][by_image],
+            every["outcome"][by_image],
             true_image[true_by_image],
-            *(every[name][true_by_image] for name in ("true_kind", "there")),
+            every["true_kind"][true_by_image],
+            every["there"][true_by_image],
         )
 
     def by_class(self) -> Iterator[tuple[int, Matches]]:

@@ -130,7 +130,10 @@ def _numbers(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(
             f"the label of a regression has {numbers[0]} numbers a row, but the prediction has {numbers[1]}"
         )
-    return tuple(side.astype(np.float64).reshape(len(rows), numbers[0]) for side in (rows.label, rows.prediction))
+    label, prediction = (
+        side.astype(np.float64).reshape(len(rows), numbers[0]) for side in (rows.label, rows.prediction)
+    )
+    return label, prediction
 
 
 def residual_table(estimates: Mapping[str, Estimate]) -> dict[str, Any]:

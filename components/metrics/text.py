@@ -110,7 +110,7 @@ class _Bleu:
         right, of_all = counts[..., 2:6], counts[..., 6:]
         halvings = np.cumsum(right == 0, axis=-1)
         precision = divided(np.where(right > 0, right, 0.5**halvings), of_all)
-        some = (right > 0).any(axis=-1) & (of_all > 0).all(axis=-1)
+        some = np.asarray((right > 0).any(axis=-1) & (of_all > 0).all(axis=-1))
         brevity = np.exp(np.minimum(0, 1 - divided(reference, predicted)))
         mean = np.exp(np.log(np.where(some[..., np.newaxis], precision, 1)).mean(axis=-1))
         return np.where(some, 100 * brevity * mean, 0)

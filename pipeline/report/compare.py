@@ -37,13 +37,14 @@ def _metrics(one: Gathered, other: Gathered) -> list[dict[str, Any]]:
     rows = []
     for key in dict.fromkeys([*ours, *theirs]):
         a, b = ours.get(key), theirs.get(key)
-        values = [side["value"] for side in (a, b) if side and side["value"] is not None]
+        sides = [side for side in (a, b) if side]
+        values = [side["value"] for side in sides if side["value"] is not None]
         difference = values[0] - values[1] if len(values) == 2 else None
-        direction = (a or b)["direction"]
+        direction = sides[0]["direction"]
         better = None if not difference or direction is None else (difference > 0) == (direction == "up")
         rows.append(
             {
-                "title": (a or b)["title"],
+                "title": sides[0]["title"],
                 "one": a,
                 "other": b,
                 "difference": difference,
@@ -64,8 +65,8 @@ def _whole(gathered: Gathered) -> dict[tuple[str, str, str], dict[str, Any]]:
 
 
 def _overlap(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool | None:
-    ends = [side.get(end) for side in (one, other) if side for end in ("low", "high")]
-    if len(ends) < 4 or any(end is None for end in ends):
+    ends = [side[end] for side in (one, other) if side for end in ("low", "high") if side.get(end) is not None]
+    if len(ends) < 4:
         return None
     low, high, other_low, other_high = ends
     return low <= other_high and other_low <= high

@@ -51,7 +51,7 @@ def picture(gathered: Gathered) -> str:
     width = max(place.x + place.width / 2 for rank in ranks for place in rank) + MARGIN
     implied = {(source, name) for name in stages for source in sources[name] if _has_longer_path(source, name, sources)}
     edges = [tag("path", d=_edge(way), kind="edge faint" if ends in implied else "edge") for ends, way in ways.items()]
-    boxes = [_box(place) for rank in ranks for place in rank if place.stage]
+    boxes = [_box(place, place.stage) for rank in ranks for place in rank if place.stage]
     height = len(ranks) * (HEIGHT + GAP_Y) - GAP_Y + 2 * MARGIN
     return chart_svg(f"The stages of {gathered.run.pipeline}", width, height, *edges, *boxes)
 
@@ -155,8 +155,8 @@ def _edge(way: Sequence[_Place]) -> str:
     return d
 
 
-def _box(place: _Place) -> str:
-    stage, x, y = place.stage, place.x - BOX / 2, place.y
+def _box(place: _Place, stage: Stage) -> str:
+    x, y = place.x - BOX / 2, place.y
     seconds = f" · {stage.seconds:.1f} s" if stage.seconds and stage.state in ("ran", "failed") else ""
     state = "from an earlier run" if stage.state == "earlier" else stage.state
     note = "\n".join(filter(None, [f"{stage.name}: {state}{seconds}", stage.message]))

@@ -50,7 +50,8 @@ def key_figures(found: Evaluated) -> list[dict[str, Any]]:
 def stage_table(gathered: Gathered) -> dict[str, Any]:
     """Return the stages with their metrics, and whether any has a message or deleted outputs."""
     rows = [{"stage": stage, "metrics": metrics_text(stage), "deleted": _deleted(stage)} for stage in gathered.stages]
-    return {"rows": rows, "has_messages": any(row["stage"].message or row["deleted"] for row in rows)}
+    has_messages = any(stage.message for stage in gathered.stages) or any(row["deleted"] for row in rows)
+    return {"rows": rows, "has_messages": has_messages}
 
 
 def metrics_text(stage: Stage) -> str:

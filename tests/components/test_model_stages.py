@@ -183,7 +183,8 @@ def test_the_exported_model_needs_nothing_else_and_answers_the_same(stages, tmp_
 import json, sys, tensorflow as tf
 rows = json.load(open(sys.argv[2]))
 serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-def ask(part): return serve(size=tf.constant([[r[0]] for r in part], tf.float32), shape=tf.constant([[r[1]] for r in part]))
+def column(part, place, *dtype): return tf.constant([[row[place]] for row in part], *dtype)
+def ask(part): return serve(size=column(part, 0, tf.float32), shape=column(part, 1))
 print(json.dumps([ask(rows)["scores"].numpy().tolist(), [ask([r])["scores"].numpy().tolist()[0] for r in rows]]))
 """
     part = [(float("nan") if v is None else v, s) for v, s in zip(SPLITS["test"]["size"][:7], SPLITS["test"]["shape"])]
@@ -221,7 +222,12 @@ def test_a_refusal_of_the_destination_is_one_line(tmp_path):
         Pusher(fake_model(tmp_path / "m"), destination=str(tmp_path / "file" / "d")).execute(tmp_path / "p")
 
 
-PUSH = "import sys; from pathlib import Path; from kerasline.components.pusher import destination; print(destination(sys.argv[2]).push(Path(sys.argv[1])))"
+PUSH = """
+import sys
+from pathlib import Path
+from kerasline.components.pusher import destination
+print(destination(sys.argv[2]).push(Path(sys.argv[1])))
+"""
 
 
 def test_pushers_at_once_each_get_a_version_of_their_own(tmp_path):

@@ -6,8 +6,8 @@ from kerasline.components.core.component import LastBlessed
 from kerasline.components.core.errors import WiringError
 from kerasline.pipeline.metadata.store import Store
 from kerasline.pipeline.run import RunRequest, run_pipeline
+from kerasline.pipeline.storage.artifact_root import ArtifactRoot
 from kerasline.pipeline.storage.garbage import collect
-from kerasline.pipeline.storage.publishing import ArtifactRoot
 from tests.pipeline.blessing import Judge, Make, judged
 
 

@@ -198,8 +198,9 @@ class _Plan:
                 label_columns[f"label {label}"] = label
         empty = [new_state(layer) for layer in layers]
         for state in empty:
-            if most is not None and hasattr(state, "limit"):
-                state.limit(most)
+            limit = getattr(state, "limit", None)
+            if most is not None and limit is not None:
+                limit(most)
         file = None
         used = {name: model.input[name] for name in direct.values()}
         if computed:

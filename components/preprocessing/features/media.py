@@ -37,7 +37,7 @@ class Image(Feature):
     """
 
     size: tuple[int, int]
-    channels: int = 3
+    channels: Literal[1, 3, 4] = 3
     augment: list[Literal["flip", "rotate", "shift", "zoom", "contrast", "brightness"]] = field(default_factory=list)
 
     def input_form(self, name: str, kind: pa.DataType) -> tuple[str, tuple[int | None, ...]]:

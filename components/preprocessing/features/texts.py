@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from kerasline.components.preprocessing.features.base import Feature, category_form
 
@@ -56,7 +56,7 @@ class Text(Feature):
                 max_tokens=self.top, ngrams=runs, output_sequence_length=self.length, name=words
             )
             return layer(*inputs)
-        options = {
+        options: dict[str, Any] = {
             "max_tokens": self.top,
             "ngrams": (1, self.ngrams),
             "min_documents": self.least,

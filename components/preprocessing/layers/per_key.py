@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
@@ -104,7 +104,7 @@ class ScalingPerKey(AdaptableLayer):
         config = {"method": self.method, "max_keys": self.max_keys, "figures": self.figures}
         return {**super().get_config(), **config}
 
-    def _set_figures(self, figures: dict[str, Sequence[float]]) -> None:
+    def _set_figures(self, figures: Mapping[str, Sequence[float]]) -> None:
         self._keys = np.array([*figures, None], object)[:-1]
         self._pairs = np.array(list(figures.values()), np.float64)
         default = self._keys.tolist().index(ALL)

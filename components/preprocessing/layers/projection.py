@@ -31,7 +31,8 @@ class _Projection(NumericLayer):
             input_shape,
             "shape (..., features), with a known number of features",
         )
-        outputs = self.compute_output_shape(input_shape)[-1]
+        *_, outputs = self.compute_output_shape(input_shape)
+        assert outputs is not None  # checked above
         self.mean = self.add_numbers("mean", 0.0)
         self.matrix = self.add_numbers("matrix", 0.0, self._features, outputs)
 

@@ -48,7 +48,7 @@ class MinMaxScaling(NumericLayer):
     def __init__(self, feature_range: tuple[float, float] = (0.0, 1.0), clip: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self.check(
-            increase_within(feature_range, -MOST, MOST),
+            increase_within(feature_range, -float(MOST), float(MOST)),
             "feature_range",
             feature_range,
             "two numbers, the lower first",

@@ -125,7 +125,7 @@ class TargetEncoding(AdaptableLayer):
         """The class of each column. None if the label is numeric, or before the layer is adapted."""
         return None if self._classes is None else self._classes.tolist()
 
-    def adapt(self, data: Any, labels: Any) -> None:  # type: ignore[override]  # the label is not an input
+    def adapt(self, data: Any, labels: Any) -> None:
         """Compute the encodings from data in memory.
 
         Args:
@@ -232,17 +232,17 @@ class TargetMoments:
         categories = texts.dictionary
         cell, cells = texts.indices.to_numpy() * self._folds + fold, len(categories) * self._folds
         counts, shape = np.bincount(cell, minlength=cells), (len(categories), self._folds, -1)
+        sums: np.ndarray
         if self._per_class:
             classes, number = np.unique(label, return_inverse=True)
             sums = np.bincount(cell * len(classes) + number.reshape(-1), minlength=cells * len(classes))
-            deviations = np.zeros(cells)
+            deviations: np.ndarray = np.zeros(cells)
         else:
             classes = self._classes
             sums = np.bincount(cell, label, cells)
             means = sums / np.maximum(counts, 1)
             deviations = np.bincount(cell, np.square(label - means[cell]), cells)
-        counts, sums, deviations = counts.reshape(shape[:2]), sums.reshape(shape), deviations.reshape(shape)
-        self._combine(categories, classes, counts, sums, deviations)
+        self._combine(categories, classes, counts.reshape(shape[:2]), sums.reshape(shape), deviations.reshape(shape))
 
     def merge(self, other: TargetMoments) -> None:
         self._combine(other._categories, other._classes, other._counts, other._sums, other._deviations)

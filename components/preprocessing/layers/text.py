@@ -62,7 +62,7 @@ class TokenColumns(AdaptableLayer):
         self._check(is_whole(min_documents, 1), "min_documents", min_documents, "an integer from 1")
         self._check(split in ("word", "character"), "split", split, "'word' or 'character'")
         self.max_tokens, self.min_documents = max_tokens, min_documents
-        self._splitter = Splitter(split, low_high)
+        self._splitter = Splitter(split, (low_high[0], low_high[1]))
         self._tokens: np.ndarray | None = None  # of str; Keras would track each token of a list
         if vocabulary is not None:
             different = len(set(vocabulary)) == len(vocabulary) and "" not in vocabulary

@@ -15,7 +15,7 @@ from kerasline.pipeline.executor import Executor
 from kerasline.pipeline.metadata.database import Database
 from kerasline.pipeline.metadata.liveness import alive, is_alive
 from kerasline.pipeline.metadata.store import Run, Store, now, sqlite_url
-from kerasline.pipeline.storage.publishing import ArtifactRoot
+from kerasline.pipeline.storage.artifact_root import ArtifactRoot
 from tests.conftest import HOUSE
 from tests.pipeline import quick
 from tests.ports import free_port

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from kerasline.pipeline.executor import Executor
 from kerasline.pipeline.metadata.database import Database
 from kerasline.pipeline.metadata.store import Run, Store, now
-from kerasline.pipeline.storage.publishing import ArtifactRoot
+from kerasline.pipeline.storage.artifact_root import ArtifactRoot
 from tests.pipeline import quick
 
 WRITERS = 16

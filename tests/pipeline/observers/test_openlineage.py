@@ -340,7 +340,8 @@ from kerasline.pipeline.commands.app import main
 try:
     main(["run", {str(QUICK)!r}, "--root", {str(tmp_path / "root")!r}])
 except SystemExit as end:
-    print(end.code, [name for name in sys.modules if name.startswith(("openlineage", "kerasline.pipeline.observers.openlineage."))])
+    ours = "kerasline.pipeline.observers.openlineage."
+    print(end.code, [name for name in sys.modules if name.startswith(("openlineage", ours))])
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=HOUSE, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "0 []", done.stderr

@@ -96,7 +96,7 @@ def test_killed_while_it_sends_nothing_half_is_seen_and_what_was_made_is_sent(cl
         url = f"{s3_url}-{turn}"
         run = host(f"host-{turn}")
         process = cli("run", BULKY, "--root", url, wait=False)
-        assert wait_for(lambda: sending(tmp_path / f"host-{turn}"), process), process.stderr.read()
+        assert wait_for(lambda folder=tmp_path / f"host-{turn}": sending(folder), process), process.stderr.read()
         time.sleep(turn * 0.04)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()

@@ -40,7 +40,9 @@ def test_samples_are_those_of_the_file_cut_or_filled_up(samples):
 
 
 def test_another_rate_is_an_error_that_names_the_layer():
-    with pytest.raises(tf.errors.InvalidArgumentError, match="AudioDecoding 'clip': a file has another rate than the expected 16000"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="AudioDecoding 'clip': a file has another rate than the expected 16000"
+    ):
         AudioDecoding(10, 16000, name="clip")(column(wav(NOISE)))
 
 
