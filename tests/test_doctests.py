@@ -23,10 +23,12 @@ WITH_EXAMPLES = [name for name, path in modules().items() if re.search(r"^\s*>>>
 def test_docstring_examples_print_what_they_say(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(name)
-    names = {**vars(module), "kl": kl, "np": np, "folder": tmp_path}
+    names = {**vars(module), "kl": kl, "np": np}
     found = [test for test in doctest.DocTestFinder().find(module, globs=names) if test.examples]
     assert found, f"{name} has lines that begin with >>>, but not in a docstring that doctest finds"
     runner = doctest.DocTestRunner(optionflags=OPTIONS)
-    for test in found:
+    for number, test in enumerate(found):
+        test.globs["folder"] = tmp_path / str(number)
+        test.globs["folder"].mkdir()
         runner.run(test)
     assert runner.failures == 0, capsys.readouterr().out

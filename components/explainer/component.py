@@ -60,7 +60,7 @@ class Explainer(Component):
     ...     return model
     >>> rows = {"x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 3.0]}
     >>> data = kl.InMemoryExampleGen(rows, splits={"test": 1}).execute(folder / "data")
-    >>> transform = kl.Transform(data.examples, function=preprocessing, label="y", fit="test")
+    >>> transform = kl.Transform(data.examples, function=preprocessing, label="y", split="test")
     >>> prepared = transform.execute(folder / "t").preprocessing
     >>> model = kl.ModelBuilder(prepared, function=build_model).execute(folder / "m").model
     >>> done = kl.Explainer(data.examples, prepared, model).execute(folder / "e")

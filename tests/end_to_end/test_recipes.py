@@ -108,7 +108,7 @@ def test_taxi_without_data_says_how_to_give_it(cli, tmp_path):
     result = cli("run", "taxi", "--root", tmp_path / "root")
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    assert "ExampleGen: no data named: give --set ExampleGen.input=FILE" in line
+    assert "ExampleGen.input: no data given; pass --set ExampleGen.input=FILE" in line
 
 
 def test_a_missing_label_column_stops_at_the_validator(cli, tmp_path, taxi_csv):

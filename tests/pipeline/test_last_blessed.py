@@ -67,7 +67,7 @@ def test_alone_it_is_left_out(tmp_path):
 
 @pytest.mark.parametrize(
     ("named", "message"),
-    [("reprot", "names no other input; did you mean 'report'"), ("earlier", "names no other input")],
+    [("reprot", "does not name another input; did you mean 'report'"), ("earlier", "does not name another input")],
 )
 def test_naming_what_is_no_input_fails_when_built(named, message):
     with pytest.raises(WiringError, match=message):
@@ -75,5 +75,5 @@ def test_naming_what_is_no_input_fails_when_built(named, message):
 
 
 def test_it_may_be_none_so_a_needed_input_cannot_be_it():
-    with pytest.raises(WiringError, match="may be none"):
+    with pytest.raises(WiringError, match="or None"):
         Judge(LastBlessed("earlier"))

@@ -275,7 +275,7 @@ def test_the_metadata_store_can_come_from_the_environment(cli, tmp_path, monkeyp
         (["run", QUICK, "--set", "Left.sconds=1"], "Left.sconds: no such parameter; did you mean 'seconds'?"),
         (["run", QUICK, "--set", "Lft.seconds=1"], "did you mean 'Left'?"),
         (["run", QUICK, "--set", "Left.seconds=fast"], "Left.seconds: expected float, received 'fast'"),
-        (["run", QUICK, "--set", "seconds"], "NODE.PARAM=VALUE wanted"),
+        (["run", QUICK, "--set", "seconds"], "expected NODE.PARAM=VALUE"),
         (["run", QUICK, "--node", "Up"], "has no node 'Up'"),
         (["run", QUICK, "--metadata", "nonsense"], "metadata store 'nonsense'"),
         (["run", QUICK, "--root", "/proc/nowhere"], "--root /proc/nowhere"),

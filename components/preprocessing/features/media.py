@@ -85,7 +85,7 @@ class Audio(Feature):
     >>> data = kl.InMemoryExampleGen({"sound": [[0.0] * 800]}, splits={"train": 1})
     >>> features = {"sound": kl.features.Audio(seconds=0.1, rate=8000, mels=20)}
     >>> model = kl.Transform(data.execute(folder / "a").examples, features=features)
-    >>> model.execute(folder / "b").preprocessing.load().output_shape["sound"]
+    >>> model.execute(folder / "b").preprocessing.load().output["sound"].shape
     (None, 20, 11)
     """
 

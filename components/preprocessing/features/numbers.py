@@ -109,7 +109,9 @@ class Components(Feature):
 
     Example:
 
-    >>> data = kl.InMemoryExampleGen({"at": np.array([[-1.0, 0.0], [1.0, 0.0], [3.0, 0.0]])}, splits={"train": 1})
+    >>> import pyarrow as pa
+    >>> places = pa.FixedShapeTensorArray.from_numpy_ndarray(np.array([[-1.0, 0.0], [1.0, 0.0], [3.0, 0.0]]))
+    >>> data = kl.InMemoryExampleGen({"at": places}, splits={"train": 1})
     >>> features = {"at": kl.features.Components(1)}
     >>> model = kl.Transform(data.execute(folder / "a").examples, features=features)
     >>> model = model.execute(folder / "b").preprocessing.load()

@@ -158,6 +158,6 @@ def test_a_column_without_numbers_or_categories_is_refused_by_its_type(tmp_path,
         label="digit",
         epochs=1,
     )
-    with pytest.raises(DataError, match="column 'picture' of type .*tensor.* has no numbers or categories"):
+    with pytest.raises(DataError, match="column 'picture' of type .*tensor.* is neither numeric nor categorical"):
         explain(problem, features=["picture"], **QUICK)
     assert explain(problem, **QUICK).partial_dependence == []

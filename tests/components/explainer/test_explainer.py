@@ -212,4 +212,5 @@ def test_parameters_can_be_set_from_a_command_line(tumours):
             "integrated_gradients": "off",
         }
     )
-    assert (stage.metric, stage.features, stage.most_rows, stage.baseline) == ("accuracy", TUMOUR[:2], 50, "mean")
+    given = stage.settings
+    assert (given.metric, given.features, given.most_rows, given.baseline) == ("accuracy", TUMOUR[:2], 50, "mean")

@@ -161,5 +161,5 @@ def test_data_that_cannot_be_ranked_is_told_in_one_line(label, score, columns, s
 
 
 def test_rank_below_one_is_refused():
-    with pytest.raises(ParameterError, match="ranks of 1 and more"):
+    with pytest.raises(ParameterError, match="expected ranks of 1 or more"):
         RankingMetrics(at=[0, 5])
