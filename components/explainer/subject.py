@@ -168,7 +168,9 @@ class _Beside:
 
     def form(self, name: str) -> Any:
         """The symbolic tensor of one of them."""
-        return self.columns[name] if name in self.columns else self.model.output[name]
+        if self.model is None or name in self.columns:
+            return self.columns[name]
+        return self.model.output[name]
 
     def values(self, batch: pa.RecordBatch | pa.Table) -> dict[str, np.ndarray]:
         check_no_nulls(batch, self.columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,13 +12,17 @@ import numpy as np
 WAITING = 1 << 17
 
 
+def _keep_exact(cells: np.ndarray, level: int) -> np.ndarray:
+    return cells
+
+
 class CellCounts:
     """Counts of (group, cell), as sorted arrays; a cell is a whole number, or several.
 
     Args:
         groups: how many groups there are.
         most: beyond so many cells of a group, they are made fewer; None for no bound.
-        coarse: how: from cells and a level to those that stand for them; see `CellMetrics.coarse`.
+        coarse: how: from cells and a level to those that stand for them; see `CellMetrics.coarsen`.
         levels: the last level, whose cells stay, however many.
         sides: where a cell is several numbers: so many different ones of each are left then; None for `most`.
 
@@ -28,8 +33,8 @@ class CellCounts:
     def __init__(
         self,
         groups: int,
-        most: int | None = None,
-        coarse: Callable[[np.ndarray, int], np.ndarray] | None = None,
+        most: int = sys.maxsize,
+        coarse: Callable[[np.ndarray, int], np.ndarray] = _keep_exact,
         levels: int = 0,
         *,
         sides: int | None = None,
@@ -96,7 +101,7 @@ class CellCounts:
         return self._settled
 
     def _few(self, part: _Part) -> _Part:
-        if self._most is None or not self._last:
+        if not self._last:
             return part
         part = self._rounded(part)
         self._is_coarse |= np.bincount(part.group, minlength=len(self._level)) > self._most

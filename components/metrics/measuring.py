@@ -312,6 +312,7 @@ class _Units(NamedTuple):
         The product is computed in float32 for speed, after centring each column, so that differences of large sums,
         such as in R², keep their precision.
         """
+        assert self.counts is not None
         middle = self.sums.mean(axis=0)
         weight = np.ones(len(self.sums)) if self.weight is None else self.weight
         about = (self.sums - middle) * weight[:, np.newaxis]
@@ -324,9 +325,8 @@ def _add_cells(counts: CellCounts, cells: np.ndarray, weight: np.ndarray | None,
     """Count cells (rows * m, numbers), m per row."""
     for cut in cuts:
         each = len(cells) // max(len(cut.group), 1)
-        group, weights = (
-            (values if each == 1 or values is None else np.repeat(values, each)) for values in (cut.group, weight)
-        )
+        group = np.repeat(cut.group, each) if each > 1 else cut.group
+        weights = weight if weight is None or each == 1 else np.repeat(weight, each)
         counts.add(group, cells, weights)
 
 
