@@ -1,4 +1,4 @@
-"""Pipeline: named nodes and the edges between them, checked when built; nothing runs here."""
+"""Pipeline: a validated graph of named nodes. Nothing runs here."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ from kerasline.components.core.errors import ParameterError, WiringError, neares
 
 
 class Pipeline:
-    """A set of components whose inputs are each other's outputs.
+    """A directed acyclic graph of components, connected by their inputs and outputs.
 
     Args:
-        name: names its folder of artifacts; letters, digits, `-`, `_` and `.`.
-        nodes: the components; those that they take inputs from are added by themselves.
+        name: Name of the pipeline and of its artifact folder. Starts with a letter, followed by
+            letters, digits, `-`, `_` or `.`.
+        nodes: The components. Their upstream components are added automatically.
 
     Raises:
-        WiringError: a name is unusable or used twice, or the edges form a cycle.
+        WiringError: If a name is invalid or used twice, or the edges form a cycle.
+
+    Example:
+
+    >>> pipeline = kl.Pipeline("empty", [])
+    >>> pipeline.order
+    []
     """
 
     def __init__(self, name: str, nodes: Iterable[Component]) -> None:
@@ -33,12 +40,12 @@ class Pipeline:
         self.order = self._sorted()
 
     def upstream(self, name: str) -> list[str]:
-        """The nodes whose outputs the node reads, in the order of its inputs."""
+        """Return the names of the nodes whose outputs the node reads, in the order of its inputs."""
         producers = [c.producer.name for c in self.nodes[name].inputs.values() if isinstance(c, Channel)]
         return list(dict.fromkeys(producers))
 
     def ancestors(self, name: str) -> set[str]:
-        """Every node that the node depends on, however far."""
+        """Return the names of all direct and indirect dependencies of a node."""
         found: set[str] = set()
         waiting = self.upstream(name)
         while waiting:
@@ -49,12 +56,18 @@ class Pipeline:
         return found
 
     def select(self, node: str | None = None, start: str | None = None, stop: str | None = None) -> list[str]:
-        """The nodes of a sub-graph, in order: one node, or all between `start` and `stop`.
+        """Return the nodes of a subgraph in topological order.
 
-        `start` alone selects it and all that depends on it, `stop` alone it and all that it needs.
+        Args:
+            node: Select only this node.
+            start: Select this node and its descendants.
+            stop: Select this node and its ancestors. With `start`, select the nodes between the two.
+
+        Returns:
+            Names of the selected nodes; all nodes by default.
 
         Raises:
-            WiringError: a name is unknown, or no path leads from `start` to `stop`.
+            WiringError: If a name is unknown, or no path leads from `start` to `stop`.
         """
         for name in (node, start, stop):
             if name is not None and name not in self.nodes:
@@ -71,9 +84,13 @@ class Pipeline:
         return [name for name in self.order if name in chosen]
 
     def waves(self, selected: Sequence[str]) -> list[list[str]]:
-        """The selected nodes in rows: each node one row below the lowest that it depends on.
+        """Group the selected nodes by depth. Nodes of one group are independent and can run in parallel.
 
-        Nodes of one row do not depend on each other and may run side by side.
+        Args:
+            selected: Names of nodes in topological order.
+
+        Returns:
+            Lists of names. Each node comes directly after the last group that holds one of its ancestors.
         """
         depth: dict[str, int] = {}
         for name in selected:
@@ -85,10 +102,16 @@ class Pipeline:
         return rows
 
     def with_parameters(self, changes: Mapping[str, Any]) -> Pipeline:
-        """Sets parameters given as `{"NODE.PARAM": value}`; returns the same pipeline.
+        """Set parameters of nodes in place.
+
+        Args:
+            changes: New values, as `{"NODE.PARAM": value}`.
+
+        Returns:
+            This pipeline.
 
         Raises:
-            ParameterError: an unknown node or parameter, with the nearest right one.
+            ParameterError: If a node or parameter is unknown; the message suggests the nearest name.
         """
         for key, value in changes.items():
             node, dot, parameter = key.partition(".")
@@ -98,9 +121,16 @@ class Pipeline:
         return self
 
     def rebuilt_by(self, function: Any, *arguments: Any) -> Pipeline:
-        """Makes this pipeline travel to other processes as the call that builds it anew.
+        """Pickle this pipeline as a function call that rebuilds it in another process.
 
-        The user's functions live in a file that other processes can load but pickle cannot name.
+        The user's functions live in a file that other processes can load but pickle cannot reference.
+
+        Args:
+            function: Function that returns the pipeline.
+            *arguments: Arguments of the function.
+
+        Returns:
+            This pipeline.
         """
         self._rebuild = (function, arguments)
         return self
@@ -124,7 +154,7 @@ class Pipeline:
 
 
 def _with_producers(nodes: Iterable[Component]) -> list[Component]:
-    """The components and all they take inputs from, each once, in the order first met."""
+    """Return the components and all their upstream components, without duplicates, in order of discovery."""
     found: dict[int, Component] = {}
     waiting = list(nodes)
     while waiting:

@@ -1,7 +1,7 @@
-"""One node, whole life: resolve its inputs, look in the cache, run, publish, record.
+"""Execute one node: resolve its inputs, check the cache, run, publish and record.
 
-The same for every runner, in every process. What it knows of other nodes it reads from the
-metadata store, so two nodes of one run may be executed on two machines.
+Every runner uses this code, in every process. The state of other nodes is read from the metadata
+store, so two nodes of one run can be executed on two machines.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from kerasline.pipeline.storage.locks import locked
 
 LOG = logging.getLogger("kerasline")
 
-# A file touched within this time may be touched again without its time of change telling: the
-# clock of some file systems ticks in two seconds. Its digest is not remembered.
+# Do not cache the digest of a file modified more recently than this. Some file systems store
+# modification times in steps of two seconds, so a second change could go unnoticed.
 SETTLED_NS = 2_000_000_000
 
 PROGRESS_SECONDS = 0.5
@@ -47,16 +47,16 @@ PROGRESS_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Executor:
-    """Executes the nodes of one run of one pipeline.
+    """Execute the nodes of one run of a pipeline.
 
     Args:
-        pipeline: the nodes and edges.
-        store: where executions are recorded.
-        root: where artifacts are published.
-        run_id: the run; it has been begun in the store.
-        selected: the nodes that this run runs; others lend the outputs of their latest execution.
-        beam_options: for the Beam pipelines that stages start.
-        use_cache: whether outputs of earlier executions may stand for a run.
+        pipeline: The pipeline to execute.
+        store: Metadata store in which executions are recorded.
+        root: Artifact root to which outputs are published.
+        run_id: ID of the run, which must already exist in the store.
+        selected: Names of the nodes to run. For other nodes the outputs of the latest execution are used.
+        beam_options: Options for the Beam pipelines that stages start. Defaults to `()`.
+        use_cache: Whether to reuse outputs of earlier executions. Defaults to `True`.
     """
 
     pipeline: Pipeline
@@ -68,9 +68,15 @@ class Executor:
     use_cache: bool = True
 
     def from_cache(self, name: str) -> Execution | None:
-        """Records the node as cached (or skipped again) if it need not run; None if it must.
+        """Record a node as cached, or as skipped again, if it does not need to run.
 
-        An error met on the way is not raised: `execute` meets it again and records it.
+        Errors are not raised here: `execute` encounters them again and records them.
+
+        Args:
+            name: Name of the node.
+
+        Returns:
+            The recorded execution, or None if the node must run.
         """
         if not self.use_cache:
             return None
@@ -86,14 +92,25 @@ class Executor:
         return found
 
     def prepare(self, names: Sequence[str]) -> None:
-        """To be called before any of these nodes is executed, while no other thread runs."""
+        """Import the modules that must be imported before other threads start.
+
+        Args:
+            names: Names of the nodes about to be executed.
+        """
         for name in names:
             for module in self.pipeline.nodes[name].IMPORTED_ALONE:
-                with contextlib.suppress(ImportError):  # the stage tells it
+                with contextlib.suppress(ImportError):  # the stage reports it
                     importlib.import_module(module)
 
     def execute(self, name: str) -> Execution:
-        """Executes one node and records how it went; never raises for a stage's failure."""
+        """Execute one node and record the result. A failure of the stage is recorded, not raised.
+
+        Args:
+            name: Name of the node.
+
+        Returns:
+            The recorded execution.
+        """
         clock = time.perf_counter()
         blank = self._blank(name)
         self.store.record(blank)
@@ -109,7 +126,7 @@ class Executor:
         except OSError as error:
             LOG.exception("%s failed", name)
             result = dataclasses.replace(blank, state="failed", message=_explain(error))
-        except Exception as error:  # ours or a library's: the traceback goes to the log
+        except Exception as error:  # a bug here or in a library: log the traceback
             LOG.exception("%s failed", name)
             told = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             message = f"{told} (traceback in {self.root.log_file(self.run_id)})"
@@ -123,8 +140,8 @@ class Executor:
     def _executed(self, name: str, blank: Execution, work: _Work | None) -> Execution:
         if work is None:
             return dataclasses.replace(blank, state="skipped", message=self._why_not(name))
-        # Whoever else is at this very work, here, in another run or on another host, is waited for: then
-        # it is there. Of one host, one at a time asks the store.
+        # Wait for any other process, run or host that computes the same fingerprint; its outputs are then
+        # in the cache. The file lock comes first, so that one process per host queries the store.
         elsewhere = self.store.held(f"{self.root.place} {work.fingerprint}")
         with locked(self.root.lock_file(work.fingerprint)), elsewhere:
             if self.use_cache:
@@ -170,7 +187,7 @@ class Executor:
         return _with_outputs(blank, work, published, state="ran", message=note)
 
     def _cached(self, work: _Work, blank: Execution) -> Execution | None:
-        """The execution as found in the cache; None, and why in `work.note`, where it is not."""
+        """Return the cached execution, or None with the reason, if any, in `work.note`."""
         if not self.use_cache:
             return None
         known = self.store.published(work.fingerprint)
@@ -194,14 +211,14 @@ class Executor:
     def _candidates(self, work: _Work, known: Execution | None) -> Iterator[Published]:
         found = self.root.candidates(self.pipeline.name, work.component.name, work.fingerprint)
         folder = known.folder if known is not None else None
-        below = folder is not None and folder.startswith(f"{self.root.place}/")  # else it is another root's
+        below = folder is not None and folder.startswith(f"{self.root.place}/")  # otherwise it belongs to another root
         if below and folder not in [p.place for p in found]:
             work.note = f"{folder} is missing or broken"
             LOG.warning("%s: %s", work.component.name, work.note)
         yield from found
 
     def _stale(self, component: Component, published: Published) -> str | None:
-        """What the stage itself has against outputs that are whole; they are opened only if it looks at them."""
+        """Return why the stage rejects intact outputs, or None. Open them only if the stage overrides `stale`."""
         if type(component).stale is Component.stale:
             return None
         kinds = type(component).spec().outputs
@@ -209,10 +226,10 @@ class Executor:
         return component.stale(SimpleNamespace(**opened))
 
     def _inputs(self, work: _Work) -> dict[str, Artifact]:
-        """The inputs opened, on this machine's disk.
+        """Return the input artifacts, opened on the local disk.
 
         Raises:
-            ArtifactError: one is not as it was published.
+            ArtifactError: If an input differs from what was published.
         """
         opened = dict(work.given)
         for name, stored in work.stored_inputs.items():
@@ -220,16 +237,16 @@ class Executor:
             kind = type(work.component).spec().inputs[name].type
             if isinstance(source, Channel):
                 kind, reason = source.type, roots.fault(stored.path)
-                if reason:  # its results would enter the cache under the fingerprint of the intact input
+                if reason:  # otherwise results enter the cache under the intact input's fingerprint
                     raise ArtifactError(f"{reason}; run {source.producer.name} again first")
             opened[name] = kind(roots.local(stored.path))
         return opened
 
     def _resolve(self, name: str) -> _Work | None:
-        """The node's inputs and fingerprint; None where a node that it needs gave no outputs.
+        """Return the node's inputs and fingerprint, or None if an upstream node produced no outputs.
 
         Raises:
-            StoreError: a node that is not part of this run has never given outputs.
+            StoreError: If an upstream node outside this run has never produced outputs.
         """
         component = self.pipeline.nodes[name]
         given: dict[str, Artifact] = {}
@@ -259,7 +276,8 @@ class Executor:
         latest = self.store.latest(self.pipeline.name, name, self.run_id)
         if latest is not None and latest.run_id == self.run_id:
             return latest
-        # Of a run in several calls, a stage each: what gave nothing in this run is not borrowed of another.
+        # A run may span several calls, one per stage. A node that produced nothing in this run does not
+        # fall back to the outputs of another run.
         if name in self.selected or any(e.node == name for e in self.store.executions(self.run_id)):
             return None
         if latest is None:
@@ -272,7 +290,7 @@ class Executor:
     def _last_blessed(
         self, component: Component, wanted: LastBlessed, digests: Mapping[str, str]
     ) -> StoredArtifact | None:
-        """What the node took as `wanted.input` when it last blessed another than it takes now."""
+        """Return the last blessed artifact for `wanted.input` that differs from the current input."""
         for execution in self.store.history(self.pipeline.name, component.name):
             taken = execution.inputs.get(wanted.input)
             if taken is None or taken.digest == digests.get(wanted.input) or not roots.exists(taken.path):
@@ -315,9 +333,14 @@ class Executor:
 
 @dataclass
 class _Work:
-    """A node whose inputs are known: those that no pipeline made, and those that the store knows.
+    """A node with resolved inputs.
 
-    `note`: why cached outputs, if there were any, were not used.
+    Attributes:
+        component: The stage to run.
+        given: Input artifacts passed directly, not produced by a pipeline.
+        stored_inputs: Input artifacts recorded in the store.
+        fingerprint: Cache key of the node.
+        note: Why cached outputs, if any, were not used.
     """
 
     component: Component
@@ -350,24 +373,30 @@ def _stored(published: Published) -> dict[str, StoredArtifact]:
 
 
 def _folder_digest(folder: Path, digest: Callable[[Path], str]) -> str:
-    """The digest of an artifact that no pipeline made, given as an input by its folder."""
+    """Return the digest of an artifact folder that no pipeline produced."""
     if not folder.is_dir():
         raise KeraslineError(f"{folder}: no such folder; an artifact was wanted there")
     return "".join(f"{p.relative_to(folder)} {digest(p)} " for p in sorted(folder.rglob("*")) if p.is_file())
 
 
 def was_blessed(execution: Execution) -> bool:
-    """Whether an execution judged a model, and blessed it.
+    """Return whether an execution blessed a model.
+
+    Args:
+        execution: The execution to check.
+
+    Returns:
+        True if it has at least one blessing and all of its blessings are positive.
 
     Raises:
-        RemoteError: the verdict cannot be fetched.
+        RemoteError: If the blessing cannot be fetched.
     """
     found = [a for a in execution.outputs.values() if a.type == Blessing.__name__]
     try:
         return bool(found) and all(Blessing(roots.local(a.path)).blessed for a in found)
     except RemoteError:
         raise
-    except (KeraslineError, OSError, ValueError, KeyError):  # collected since, or damaged
+    except (KeraslineError, OSError, ValueError, KeyError):  # garbage-collected or damaged
         return False
 
 
@@ -376,7 +405,7 @@ def _component_name(component: Component) -> str:
 
 
 def _plain(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Metrics as JSON has them: NumPy's numbers become Python's."""
+    """Return metrics with NumPy scalars converted to Python numbers, for JSON."""
     return {k: v.item() if hasattr(v, "item") else v for k, v in (metrics or {}).items()}
 
 
@@ -388,14 +417,16 @@ _IMPORTING = threading.Lock()
 
 
 def _import_libraries(component: Component) -> None:
-    """Imports what a stage names, one stage at a time: TensorFlow's modules import each other in circles,
-    where two threads that begin at once, as stages side by side do, lock each other out."""
+    """Import the libraries of a stage, one stage at a time.
+
+    TensorFlow has circular imports, on which two threads that import it at once can deadlock.
+    """
     with _IMPORTING:
-        # A distribution that is not called as its module is left to the stage.
+        # If a distribution and its module have different names, the stage imports the module itself.
         wanted = [name for name in component.LIBRARIES if name not in sys.modules and find_spec(name)]
         with garbage_collection.importing() if wanted else contextlib.nullcontext():
             for name in wanted:
-                with contextlib.suppress(ModuleNotFoundError):  # the stage tells it
+                with contextlib.suppress(ModuleNotFoundError):  # the stage reports it
                     importlib.import_module(name)
 
 
