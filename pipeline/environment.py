@@ -1,4 +1,4 @@
-"""What a stage ran in: Python, the machine, the versions of the libraries that matter."""
+"""The environment of a stage: Python, the machine and versions of the relevant libraries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LIBRARIES = (
 
 @functools.cache
 def here() -> dict[str, Any]:
-    """Of this process: `python`, `operating system`, `processors`, and `libraries` by name; imports none of them."""
+    """Describe this process: `python`, `operating system`, `processors` and `libraries` by name. Imports none."""
     libraries = {}
     for name in LIBRARIES:
         try:

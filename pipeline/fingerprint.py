@@ -1,4 +1,4 @@
-"""What decides a stage's outputs, as one SHA-256: the key of the cache.
+"""Compute the cache key of a stage: one SHA-256 over everything that determines its outputs.
 
 Files count by content. Functions count by their code and by what that code uses of the user's own
 files: comments, formatting and unrelated functions do not matter, a constant in a helper three
@@ -30,7 +30,7 @@ from kerasline.pipeline import recipes
 
 
 def node_fingerprint(component: Component, input_digests: Mapping[str, str], file_digest: Callable[[Path], str]) -> str:
-    """The fingerprint of one stage on given inputs.
+    """Return the fingerprint of a stage for the given inputs.
 
     Args:
         component: the stage; its class, version, parameters and external inputs count.
@@ -54,7 +54,7 @@ def node_fingerprint(component: Component, input_digests: Mapping[str, str], fil
 
 
 def value_digest(value: Any) -> Any:
-    """A parameter as JSON that is equal exactly where the values are."""
+    """Return a parameter value as canonical JSON: equal if and only if the values are equal."""
     if isinstance(value, (bool, int, float, str, type(None))):
         return value
     if isinstance(value, Mapping):
@@ -69,13 +69,13 @@ def value_digest(value: Any) -> Any:
         return {"partial": [value_digest(v) for v in (value.func, value.args, value.keywords)]}
     if callable(value):
         return {"code": code_digest(value)}
-    if not _has_plain_repr(value):  # its class and what it holds say what it is, its address does not
+    if not _has_plain_repr(value):  # identified by its class and contents, not by its address
         return {"object": [code_digest(type(value)), value_digest(getattr(value, "__dict__", {}))]}
     return {"repr": f"{type(value).__module__}.{type(value).__qualname__}:{value!r}"}
 
 
 def code_digest(function: Any) -> str:
-    """The digest of a function or class, with all that it uses of the user's own files."""
+    """Return the digest of a function or class and of all code it uses from the user's own files."""
     digest = hashlib.sha256()
     for text in _CodeWalk().visit(function):
         digest.update(text.encode() + b"\0")
@@ -84,7 +84,7 @@ def code_digest(function: Any) -> str:
 
 @functools.cache
 def library_version(distribution: str) -> str:
-    """The installed version; `tensorflow` may come as `tensorflow-cpu`. 'absent' where it is not."""
+    """Return the installed version of a library, or 'absent'. Also accepts `tensorflow-cpu` as `tensorflow`."""
     names = [distribution, "tensorflow-cpu"] if distribution == "tensorflow" else [distribution]
     for name in names:
         try:
@@ -123,13 +123,13 @@ class _CodeWalk:
             return
         try:
             source = textwrap.dedent(inspect.getsource(thing))
-        except (OSError, TypeError):  # defined where no source is kept, such as a shell
+        except (OSError, TypeError):  # defined where no source is available, such as in a shell
             code = getattr(thing, "__code__", None)
             yield f"{thing.__qualname__} {code.co_code.hex() if code else ''} {_constants(code)}"
             return
         try:
             tree = ast.parse(source)
-        except SyntaxError:  # a lambda in the middle of an expression: its line will do
+        except SyntaxError:  # a lambda inside an expression: use its line
             yield source
             return
         yield _normalised(tree)
@@ -147,7 +147,7 @@ class _CodeWalk:
             yield from self._value(default)
 
     def _names(self, tree: ast.AST, namespace: Mapping[str, Any]) -> Iterable[str]:
-        """Follows every global name that the code reads and every module that it imports."""
+        """Follow every global name that the code reads and every module that it imports."""
         for node in ast.walk(tree):
             if isinstance(node, ast.Name) and node.id in namespace:
                 yield node.id
@@ -170,7 +170,7 @@ class _CodeWalk:
     def _import(self, name: str, namespace: Mapping[str, Any]) -> Iterable[str]:
         try:
             name = importlib.util.resolve_name(name, namespace.get("__package__") or None)
-            # Looking for a submodule imports its parents: never those of a library, which are heavy.
+            # find_spec imports the parents of a submodule. Skip libraries, which are slow to import.
             top = importlib.util.find_spec(name.partition(".")[0])
             if top is None or not _may_hold_users_files(top.origin):
                 return
@@ -182,7 +182,7 @@ class _CodeWalk:
             yield from self._module(name, spec.origin)
 
     def _module(self, name: str, file: str | None) -> Iterable[str]:
-        """A module of the user's counts whole: which of its names are used cannot be known."""
+        """Add all code of a user's module, since the names used from it are unknown."""
         if file is None or not _is_users_file(file):
             yield f"module {name}"
             return
@@ -195,7 +195,7 @@ class _CodeWalk:
 
 
 def _normalised(tree: ast.AST) -> str:
-    """Code without comments, formatting and docstrings."""
+    """Return code without comments, formatting and docstrings."""
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(node, _DOCUMENTED):

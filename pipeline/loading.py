@@ -1,4 +1,4 @@
-"""From the name of a recipe, or the path of a user's file, to a pipeline."""
+"""Load a pipeline from a recipe name or the path of a user's file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAIN_RECIPE = "penguins"
 
 @dataclass(frozen=True)
 class Settings:
-    """What a pipeline function is told about where it runs.
+    """Settings passed to a pipeline function.
 
     Attributes:
         root: the pipeline root, absolute: artifacts are below it. `root / "served"` is a folder of your own
@@ -41,7 +41,7 @@ class FolderURL(str):
 
 
 def load_pipeline(recipe: str, root: str, parameters: Mapping[str, Any]) -> Pipeline:
-    """Builds the pipeline of a recipe or file, with parameters set as `{"NODE.PARAM": value}`.
+    """Build the pipeline of a recipe or file, with parameters set as `{"NODE.PARAM": value}`.
 
     Raises:
         WiringError: no such recipe or file, or it holds no usable `pipeline(settings)`.
@@ -56,13 +56,15 @@ def load_pipeline(recipe: str, root: str, parameters: Mapping[str, Any]) -> Pipe
     if not isinstance(pipeline, Pipeline):
         raise WiringError(f"{recipe}: pipeline(settings) returned {type(pipeline).__name__}, not a Pipeline")
     pipeline.with_parameters(parameters)
-    where = recipe if recipe in recipe_names() else str(Path(recipe).resolve())  # a worker may stand elsewhere
+    where = (
+        recipe if recipe in recipe_names() else str(Path(recipe).resolve())
+    )  # a worker may have another working directory
     return pipeline.rebuilt_by(_rebuilt, where, root, tuple(parameters.items()))
 
 
 @functools.cache
 def _rebuilt(recipe: str, root: str, parameters: tuple[tuple[str, Any], ...]) -> Pipeline:
-    """The pipeline in a worker, built once in a process, however many steps unpickle it."""
+    """Return the pipeline in a worker. Each process builds it once, however often it is unpickled."""
     return load_pipeline(recipe, root, dict(parameters))
 
 

@@ -1,4 +1,4 @@
-"""A folder on a file system that fsspec reaches, such as an object store: its files, sent and fetched whole.
+"""A folder on an fsspec file system, such as an object store: upload and download of its files.
 
 An object appears whole or not at all, but of several none waits for another and nothing is renamed. So who
 publishes a folder sends its files first and then, with `write`, the one file that says that it is there.
@@ -16,12 +16,12 @@ from typing import Any
 
 from kerasline.components.core.errors import KeraslineError, ParameterError, RemoteError, one_line
 
-# Files on their way at once. s3fs holds up to 2 parts of 50 MB in memory for each.
+# Number of concurrent transfers. s3fs holds up to 2 parts of 50 MB in memory for each.
 AT_ONCE = 4
 S3_OPTIONS = {"max_concurrency": 2}
 EXTRAS = {"s3": "s3", "s3a": "s3"}
 
-# What the libraries of object stores call these; none of them is imported for their errors alone.
+# Error names used by object store libraries, matched by name so that no library must be imported.
 NO_CREDENTIALS = {
     "NoCredentialsError",
     "PartialCredentialsError",
@@ -46,11 +46,11 @@ UNREACHABLE = {
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as a listing has it.
+    """A file in a listing.
 
     Attributes:
-        version: what changes whenever the file is written, such as S3's ETag; None where there is nothing such.
-        modified: when it was written, in seconds since 1970; None where the listing does not say.
+        version: Changes whenever the file is written, such as S3's ETag. None if the store has none.
+        modified: Time of the last write, in seconds since 1970. None if the listing omits it.
     """
 
     size: int
@@ -88,7 +88,7 @@ class RemoteFolder:
 
     @property
     def files(self) -> Any:
-        """fsspec's file system, which it keeps for each process."""
+        """The fsspec file system, cached per process."""
         return self._opened()[0]
 
     @property
@@ -97,7 +97,7 @@ class RemoteFolder:
         return self._opened()[1].rstrip("/")
 
     def names(self, folder: str = "") -> list[str]:
-        """What lies directly in a folder below this one; nothing where there is none."""
+        """Return the names directly in a subfolder; empty if it does not exist."""
         with self._told():
             try:
                 found = self.files.ls(self._path(folder), detail=False)
@@ -107,7 +107,7 @@ class RemoteFolder:
         return [path.rstrip("/").rsplit("/", 1)[-1] for path in found]
 
     def found(self, folder: str = "", prefix: str = "") -> dict[str, RemoteFile]:
-        """Every file below a folder, however deep, whose name in it begins with `prefix`.
+        """Return all files below a folder, recursively, whose relative names start with `prefix`.
 
         One request for a thousand files where the store itself filters, as S3 does.
         """
@@ -122,7 +122,7 @@ class RemoteFolder:
         return {path[skip:]: _file(entry) for path, entry in files.items() if not path.endswith("/")}
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file; None where there is none."""
+        """Return the content of a file, or None if it does not exist."""
         with self._told():
             try:
                 return self.files.cat_file(self._path(name))
@@ -130,7 +130,7 @@ class RemoteFolder:
                 return None
 
     def digest(self, name: str) -> str:
-        """The SHA-256 of a file's content, in hexadecimal; memory stays flat."""
+        """Return the hexadecimal SHA-256 of a file's content, in constant memory."""
         digest = hashlib.sha256()
         with self._told(), self.files.open(self._path(name), "rb") as file:
             while block := file.read(1 << 22):
@@ -142,16 +142,16 @@ class RemoteFolder:
             self._in_folder(name, lambda path: self.files.pipe_file(path, content))
 
     def send(self, folder: Path, names: Iterable[str], to: str, *, again: bool = False) -> dict[str, RemoteFile]:
-        """Sends files of a local folder to one that nobody else writes to, several at once.
+        """Upload files of a local folder concurrently to a folder that has no other writer.
 
         Args:
-            again: an earlier attempt may have sent some; these are not sent once more.
+            again: Whether this is a retry, which skips files that are already uploaded.
 
         Returns:
-            What the store then has of them, by the names given.
+            The uploaded files as listed by the store, by name.
 
         Raises:
-            RemoteError: it has not all of them, each of its size.
+            RemoteError: If a file is missing there or has the wrong size.
         """
         sizes = {name: (folder / name).stat().st_size for name in names}
         there = self.found(to) if again else {}
@@ -176,9 +176,9 @@ class RemoteFolder:
         self._all(lambda name: self.files.get_file(self._path(name), str(targets[name])), list(targets))
 
     def remove(self, names: Iterable[str]) -> None:
-        """Removes files; those that are gone already do not matter."""
+        """Remove files. Missing files are ignored."""
         paths = [self._path(name) for name in names]
-        odd = [path for path in paths if set(path) & set("*?[")]  # `rm` takes them for patterns
+        odd = [path for path in paths if set(path) & set("*?[")]  # `rm` treats these as patterns
         with self._told():
             for path in odd:
                 with contextlib.suppress(FileNotFoundError):
@@ -229,7 +229,7 @@ class RemoteFolder:
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """What goes wrong, in one line: each store has errors of its own."""
+        """Report an error of any store in one line."""
         try:
             yield
         except (KeraslineError, KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""A database, SQLite or PostgreSQL: how it is opened, its transactions, its locks, its errors in one line."""
+"""SQLite and PostgreSQL databases: connections, transactions, locks and one-line errors."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from kerasline.components.core.errors import StoreError
 
 LOCK_TIMEOUT_SECONDS = 60
 CONNECT_TIMEOUT_SECONDS = 15
-# A host that vanished without a word (power, network) loses its locks after about this time.
+# A host that disappears (power, network) loses its locks after about this time.
 DEAD_AFTER_SECONDS = 120
 
-# Part of what PostgreSQL says, and what to do then.
+# Fragments of PostgreSQL error messages, and the advice for each.
 _ADVICE = {
     "password authentication failed": "check user and password, in the URL, PGPASSWORD or ~/.pgpass",
     "no password supplied": "give it in the URL, PGPASSWORD or ~/.pgpass",
@@ -33,12 +33,12 @@ _ADVICE = {
 
 
 class Database:
-    """Opens a database by its SQLAlchemy URL; a connection is made when it is first needed.
+    """A database, given by its SQLAlchemy URL. Connections are opened on first use.
 
-    PostgreSQL is spoken to by psycopg 3, whatever driver the URL names.
+    PostgreSQL always uses psycopg 3, whichever driver the URL names.
 
     Raises:
-        StoreError: the URL cannot be understood, or the driver is missing.
+        StoreError: If the URL is invalid or the driver is missing.
     """
 
     def __init__(self, url: str) -> None:
@@ -54,20 +54,20 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
-        """A transaction, committed at the end; `write` says that it will write.
+        """Open a transaction and commit it at the end. Set `write` for transactions that write.
 
         One writer at a time on SQLite. On PostgreSQL writers work side by side, each statement sees what
         was committed before it began (READ COMMITTED), and who must not be disturbed locks a row.
 
         Raises:
-            StoreError: whatever the database refuses.
+            StoreError: If the database reports an error.
         """
         with self._told(), (self._writing if write else self._reading).begin() as connection:
             yield connection
 
     @contextlib.contextmanager
     def alone(self, name: str) -> Iterator[sa.Connection]:
-        """A writing transaction that no other of the same name runs beside."""
+        """Open a write transaction that excludes all others of the same name."""
         with self.transaction(write=True) as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_key(name))))
@@ -75,7 +75,7 @@ class Database:
 
     @contextlib.contextmanager
     def held(self, name: str, *, shared: bool = False) -> Iterator[None]:
-        """Holds a name against every other process on every host, waiting as long as another has it.
+        """Hold a named lock against all processes on all hosts; wait until it is free.
 
         Those that hold it `shared` do not wait for each other.
 
@@ -102,7 +102,7 @@ class Database:
                 connection.close()
 
     def is_held(self, name: str) -> bool | None:
-        """Whether somebody holds a name now, shared or not; None on SQLite, which cannot tell."""
+        """Return whether a named lock is held, shared or not, or None on SQLite, where this is unknown."""
         if self._engine.dialect.name == "sqlite":
             return None
         with self.transaction() as connection:
@@ -135,7 +135,7 @@ _LASTING_SESSION = f"""
 
 
 def _key(name: str) -> int:
-    """PostgreSQL's locks are named by 64 bits."""
+    """Return the 64-bit key of a PostgreSQL advisory lock."""
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big", signed=True)
 
 
@@ -159,7 +159,7 @@ def _engine_of(url: str) -> sa.Engine:
 def _sqlite_engine(url: sa.URL) -> sa.Engine:
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    # No pool: a connection a transaction, so that threads and forks never share one.
+    # No pool: one connection per transaction, so that threads and forks never share one.
     engine = sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args={"timeout": LOCK_TIMEOUT_SECONDS})
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
@@ -183,7 +183,7 @@ def _postgresql_engine(url: sa.URL) -> sa.Engine:
 
 
 def _leave_to_parent(engine: sa.Engine) -> None:
-    """Gives a forked child connections of its own.
+    """Give a forked child its own connections.
 
     Two processes on one socket would read each other's answers; and a lock's connection that a child
     kept open would outlive the parent which holds the lock.
@@ -194,7 +194,7 @@ def _leave_to_parent(engine: sa.Engine) -> None:
 
     def in_child() -> None:
         for connection in list(connections):
-            with contextlib.suppress(Exception):  # closed already: it has no socket
+            with contextlib.suppress(Exception):  # already closed: no socket
                 os.close(connection.fileno())
         known = reference()
         if known is not None:
@@ -247,6 +247,6 @@ def _explained(error: BaseException | None) -> str:
 
 
 def _without_password(text: str) -> str:
-    """A URL, even one that cannot be parsed, to show."""
+    """Return a URL, even an invalid one, with its password hidden."""
     text = re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", text)
     return re.sub(r"(password=)[^&\s]*", r"\1***", text)

@@ -1,4 +1,4 @@
-"""Lineage: what an artifact was made from, and what was made from it."""
+"""Lineage: the inputs an artifact was derived from, and the artifacts derived from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kerasline.pipeline.metadata.store import Execution, Store, StoredArtifact
 
 
 def trace(store: Store, key: str) -> list[dict[str, Any]]:
-    """The lineage of an artifact, or of each output of a run, in both directions.
+    """Return the lineage of an artifact, or of each output of a run, in both directions.
 
     Args:
         key: an artifact's path, URL or id, or a run's id; ids by their first digits.
@@ -35,7 +35,7 @@ def trace(store: Store, key: str) -> list[dict[str, Any]]:
 
 
 def as_tree(item: dict[str, Any]) -> Tree:
-    """A traced artifact as a tree to print."""
+    """Return a traced artifact as a printable tree."""
     tree = Tree(_label(item))
     if item["made_by"]:
         _grow(tree.add("made by"), item["made_by"], "made_by", "from")

@@ -1,4 +1,4 @@
-"""Whether a run goes on: its processes hold its name as long as they work on it, and whoever dies lets go.
+"""Liveness of runs: a process holds a lock on its run while it works; the lock is released if it dies.
 
 On one host the kernel's lock on a file tells. Other hosts are told by a lock of the metadata store's database
 session, which only PostgreSQL has; without it, a run that another host began is taken at its word.
@@ -16,13 +16,13 @@ from kerasline.pipeline.storage.locks import locked
 
 @contextlib.contextmanager
 def alive(store: Store, root: ArtifactRoot, run_id: str) -> Iterator[None]:
-    """The run goes on until the end of the `with`; several processes may each do a part of it."""
+    """Mark the run as alive within the `with` block. Several processes may share a run."""
     with locked(root.run_lock_file(run_id), shared=True), store.held(_name(root, run_id), shared=True):
         yield
 
 
 def is_alive(store: Store, root: ArtifactRoot, run_id: str) -> bool:
-    """Whether a run that the store has as running goes on."""
+    """Return whether a run recorded as running is still alive."""
     told = [root.is_run_alive(run_id), store.is_held(_name(root, run_id))]
     return any(told) or told == [None, None]
 

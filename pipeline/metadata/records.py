@@ -1,4 +1,4 @@
-"""What the metadata store keeps, as values: runs, executions, artifacts."""
+"""Records of the metadata store: runs, executions and artifacts."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class StoredArtifact:
 
 @dataclass(frozen=True)
 class Execution:
-    """What became of one node in one run.
+    """The result of one node in one run.
 
     Attributes:
         state: running, ran, cached, skipped or failed.
         folder: the published folder that holds a sub-folder for each output, and its manifest.
-        message: why it was skipped or failed, or what is worth telling besides.
+        message: Why it was skipped or failed, or another remark.
     """
 
     run_id: str
@@ -67,7 +67,7 @@ class Run:
 
 
 def now() -> datetime.datetime:
-    """The time in UTC, without a zone, as the store keeps it."""
+    """Return the current UTC time without a zone, as the store records it."""
     return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
 
 

@@ -1,4 +1,4 @@
-"""The metadata store: which runs there were, what they executed, what came of it, and from what.
+"""The metadata store: runs, their executions, and the artifacts that those read and wrote.
 
 Tables: `runs`; `executions`, one a node and run; `artifacts`, one an output folder; `events`, which
 tie executions to the artifacts that they read and wrote. `file_digests` remembers the content
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Execution", "Run", "Store", "StoredArtifact", "new_run_id", "now", "open_store", "sqlite_url"]
 
-# So many executions of a node are looked through for an earlier one.
+# Search at most this many executions of a node for an earlier one.
 MOST_HISTORY = 200
 
 # PostgreSQL's indexes take 2,700 bytes; the digest of a file with a longer path is not remembered.
@@ -44,14 +44,14 @@ MOST_PATH_BYTES = 2000
 
 
 class Store:
-    """Opens a metadata store; makes its tables where they are missing, and upgrades older ones.
+    """A metadata store. Opening it creates missing tables and upgrades older ones.
 
     Args:
-        url: SQLAlchemy's form, such as `sqlite:///folder/metadata.sqlite` or
+        url: SQLAlchemy URL, such as `sqlite:///folder/metadata.sqlite` or
             `postgresql://user:password@host:port/database`.
 
     Raises:
-        StoreError: it cannot be opened, is not a database, or was made by a newer kerasline.
+        StoreError: If it cannot be opened, is not a database, or was created by a newer kerasline.
     """
 
     def __init__(self, url: str) -> None:
@@ -65,17 +65,17 @@ class Store:
     # What happens
 
     def begin_run(self, run: Run) -> None:
-        """Records a run, or that one is taken up again; its earlier executions stay.
+        """Record a new or resumed run. A resumed run keeps its earlier executions.
 
         Raises:
-            StoreError: another pipeline's run has that id.
+            StoreError: If a run of another pipeline has this ID.
         """
         changed = {"state": run.state, "finished": None, "settings": run.settings}
         with self._transaction(write=True) as connection:
             begun = _insert(connection, _runs).values(**vars(run))
             connection.execute(begun.on_conflict_do_update(index_elements=["id"], set_=changed))
             whose = connection.execute(sa.select(_runs.c.pipeline).where(_runs.c.id == run.id)).scalar()
-            if whose != run.pipeline:  # what was written is taken back
+            if whose != run.pipeline:  # roll back what was written
                 raise StoreError(f"run {run.id!r} is one of the pipeline {whose!r}; give another id")
 
     def finish_run(self, run_id: str, state: str, seconds: float) -> None:
@@ -84,9 +84,9 @@ class Store:
             connection.execute(_runs.update().where(_runs.c.id == run_id).values(values))
 
     def record(self, execution: Execution) -> None:
-        """Writes an execution, its artifacts and its events in one transaction.
+        """Record an execution, its artifacts and its events in one transaction.
 
-        A node has one execution in a run: what was recorded for it before is replaced.
+        A node has one execution per run: an earlier record of it is replaced.
         """
         columns = {c.name: getattr(execution, c.name) for c in _executions.c}
         sides = (("in", execution.inputs), ("out", execution.outputs))
@@ -106,7 +106,7 @@ class Store:
                 connection.execute(_events.insert(), tied)
 
     def progress(self, execution_id: str, message: str) -> None:
-        """Says how far a running execution is."""
+        """Record the progress of a running execution."""
         with self._transaction(write=True) as connection:
             row = _executions.c.id == execution_id
             connection.execute(_executions.update().where(row).values(message=message))
@@ -120,7 +120,7 @@ class Store:
             connection.execute(row.on_conflict_do_update(index_elements=["path"], set_=facts))
 
     def forget_artifacts(self, paths: Sequence[str]) -> None:
-        """Marks executions whose folders were removed, so that the cache no longer offers them."""
+        """Mark executions whose folders were removed, so that the cache no longer returns them."""
         with self._transaction(write=True) as connection:
             t = _executions.c
             gone = sa.select(t.id).where(t.folder.in_(list(paths))).order_by(t.id).with_for_update(key_share=True)
@@ -128,35 +128,35 @@ class Store:
             connection.execute(_executions.update().where(t.id.in_(ids)).values(fingerprint=None))
 
     def held(self, name: str, *, shared: bool = False) -> contextlib.AbstractContextManager[None]:
-        """Holds a name against every other host that has this store open, until the end of the `with`.
+        """Hold a named lock against all other hosts that use this store, until the `with` block ends.
 
-        See `Database.held`: on SQLite it is nothing.
+        See `Database.held`. On SQLite this does nothing.
         """
         return self._database.held(name, shared=shared)
 
     def is_held(self, name: str) -> bool | None:
-        """Whether somebody holds a name now, on whatever host; None on SQLite, which cannot tell."""
+        """Return whether any host holds a named lock, or None on SQLite, where this is unknown."""
         return self._database.is_held(name)
 
     # What is known
 
     def known_digest(self, path: str, size: int, mtime_ns: int) -> str | None:
-        """The digest of a file that has not been touched since it was last hashed."""
+        """Return the stored digest of a file that is unchanged since it was last hashed."""
         t = _file_digests.c
         query = sa.select(t.digest).where(t.path == path, t.size == size, t.mtime_ns == mtime_ns)
         return self._scalar(query)
 
     def runs(self) -> list[Run]:
-        """Every run, the newest first."""
+        """Return all runs, newest first."""
         with self._transaction() as connection:
             rows = connection.execute(sa.select(_runs).order_by(_runs.c.started.desc()))
             return [Run(**row._mapping) for row in rows]
 
     def run(self, run_id: str) -> Run:
-        """A run by its id or the beginning of it.
+        """Return a run by its ID or a prefix of it.
 
         Raises:
-            StoreError: there is none, or several begin so.
+            StoreError: If no run or more than one run matches.
         """
         every = self.runs()
         found = [r for r in every if r.id == run_id] or [r for r in every if r.id.startswith(run_id)]
@@ -167,12 +167,12 @@ class Store:
         raise StoreError(f"run {run_id!r}: no such run; {nearest(run_id, [r.id for r in every[:20]])}")
 
     def executions(self, run_id: str) -> list[Execution]:
-        """The executions of a run in the order in which they began, with inputs and outputs."""
+        """Return the executions of a run, with inputs and outputs, in the order in which they started."""
         query = sa.select(_executions).where(_executions.c.run_id == run_id)
         return self._executions(query.order_by(_executions.c.started))
 
     def published(self, fingerprint: str) -> Execution | None:
-        """The newest execution that did the work of a fingerprint: ran it, or found it void."""
+        """Return the newest execution that ran, or itself skipped, the work of a fingerprint."""
         t = _executions.c
         query = sa.select(_executions).where(t.fingerprint == fingerprint)
         query = query.where(t.state.in_(["ran", "cached", "skipped"]))
@@ -187,12 +187,12 @@ class Store:
         return found[0] if found else None
 
     def history(self, pipeline: str, node: str) -> list[Execution]:
-        """The executions of a node that gave outputs, in all runs, the newest first."""
+        """Return the executions of a node that produced outputs, in all runs, newest first."""
         query = self._fruitful(pipeline, node).order_by(_executions.c.finished.desc())
         return self._executions(query.limit(MOST_HISTORY))
 
     def artifact(self, key: str) -> StoredArtifact | None:
-        """An artifact by its id, the beginning of it, or its path or URL."""
+        """Return an artifact by its ID, a prefix of the ID, its path or its URL."""
         t = _artifacts.c
         path = key.rstrip("/") if "://" in key else str(Path(key).absolute())
         query = sa.select(_artifacts).where(t.id.startswith(key, autoescape=True) | (t.path == path))
@@ -203,12 +203,12 @@ class Store:
         return StoredArtifact(**rows[0]._mapping) if rows else None
 
     def writer(self, artifact_id: str) -> Execution | None:
-        """The execution that wrote an artifact, as opposed to those that found it in the cache."""
+        """Return the execution that wrote an artifact, not those that found it in the cache."""
         found = self._works(artifact_id, "out")
         return found[0] if found else None
 
     def readers(self, artifact_id: str) -> list[Execution]:
-        """The executions that read an artifact and did work."""
+        """Return the executions that read an artifact and did work."""
         return self._works(artifact_id, "in")
 
     def _fruitful(self, pipeline: str, node: str) -> sa.Select:
@@ -278,7 +278,7 @@ def open_store(root: ArtifactRoot, url: str | None = None, *, must_exist: bool =
 
 @functools.cache
 def _opened_once(url: str) -> Store:
-    """The store in a worker, opened once in a process, however many steps unpickle it."""
+    """Return the store in a worker. Each process opens it once, however often it is unpickled."""
     return Store(url)
 
 

@@ -1,4 +1,4 @@
-"""What a pipeline root no longer needs, and its removal."""
+"""Garbage collection of a pipeline root."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kerasline.pipeline.metadata.store import Execution, Store
 from kerasline.pipeline.storage.artifact_root import ArtifactRoot, size_of
 from kerasline.pipeline.storage.locks import removed_if_free
 
-# Partial results are kept so long after their last use.
+# Keep partial results this long after their last use.
 CACHE_DAYS = 30
 # Other hosts may be at work on a root that is shared: what is younger than this may be in use, or being sent.
 SHARED_DAYS = 1
@@ -34,18 +34,18 @@ class Removed:
 def collect(
     store: Store, root: ArtifactRoot, *, keep: int, dry_run: bool, time_now: float | None = None
 ) -> list[Removed]:
-    """Removes staging folders of dead processes and outputs that no kept run uses.
+    """Remove staging folders of dead processes and outputs that no kept run uses.
 
     Of a root that is shared, only outputs that the store knows and that are a day old, so that nothing goes
     that a run of another host, with this store or another, is about to read.
 
     Args:
-        keep: how many of the newest runs of each pipeline keep all their outputs.
-        dry_run: tells what would go, and removes nothing.
-        time_now: the time by which ages are told, in seconds since 1970; now by default.
+        keep: Number of newest runs per pipeline whose outputs are all kept.
+        dry_run: Whether to only report what would be removed.
+        time_now: Reference time for ages, in seconds since 1970. Defaults to now.
 
     Raises:
-        KeraslineError: a run is going on in this root.
+        KeraslineError: If a run is in progress in this root.
     """
     with removed_if_free(_made(root.use_lock_file)) as free:
         if not free:

@@ -1,4 +1,4 @@
-"""Locks between processes that the kernel lets go of when their holder dies."""
+"""Locks between processes, released by the kernel when the holder dies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Holds the lock file, waiting for it as long as another thread or process has it."""
+    """Hold the lock file. Wait while another thread or process holds it."""
     handle = _acquire(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     try:
         yield
@@ -20,7 +20,7 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody holds the lock file now."""
+    """Return whether any process holds the lock file."""
     if not path.exists():
         return False
     handle = os.open(path, os.O_RDWR)
@@ -35,7 +35,7 @@ def is_held(path: Path) -> bool:
 
 @contextlib.contextmanager
 def removed_if_free(path: Path) -> Iterator[bool]:
-    """Holds the lock file if nobody else does, and deletes it at the end; tells whether it does."""
+    """Hold the lock file if it is free and delete it at the end. Yield whether it was free."""
     handle = os.open(path, os.O_RDWR)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
