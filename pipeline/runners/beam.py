@@ -21,11 +21,11 @@ from kerasline.pipeline.metadata.store import Execution
 
 
 def run(executor: Executor, nodes: Sequence[str], beam_options: Sequence[str]) -> None:
-    """Executes the nodes, each after those that it depends on, independent ones side by side.
+    """Execute the nodes in dependency order, independent ones in parallel.
 
     Args:
-        executor: executes a node and records how it went.
-        nodes: in the pipeline's order.
+        executor: Executes a node and records the result.
+        nodes: Names of the nodes in topological order.
         beam_options: with a `--runner` of another machine's, the nodes are executed there.
             The direct runner's options are for the stages' own pipelines: here its workers are
             threads, as many as the widest row has nodes.
@@ -63,7 +63,7 @@ class _Node(beam.DoFn):
         self._before = recorded[name].id if name in recorded else None
 
     def setup(self) -> None:
-        """A worker elsewhere stands where the user stood, so that paths mean what they meant there."""
+        """Change to the user's working directory on remote workers, so that relative paths stay valid."""
         if os.getcwd() != self._folder and os.path.isdir(self._folder):
             os.chdir(self._folder)
 

@@ -32,7 +32,7 @@ from kerasline.pipeline.observers.openlineage.datasets import inputs_of, outputs
 
 VERSION = here()["libraries"].get("kerasline", "unknown")
 PRODUCER = f"pkg:pypi/kerasline@{VERSION}"
-set_producer(PRODUCER)  # else the facets bear the name of the client
+set_producer(PRODUCER)  # otherwise the facets carry the name of the client
 RUN_STATES = {"succeeded": RunState.COMPLETE, "failed": RunState.FAIL, "interrupted": RunState.ABORT}
 STAGE_STATES = {"ran": RunState.COMPLETE, "cached": RunState.COMPLETE, "failed": RunState.FAIL}
 
@@ -59,7 +59,7 @@ def stage_started(pipeline: Pipeline, execution: Execution) -> RunEvent:
 
 
 def stage_finished(pipeline: Pipeline, execution: Execution) -> RunEvent:
-    """What was skipped or interrupted is aborted: it has made nothing."""
+    """Return the final event. Skipped or interrupted stages are aborted: they have no outputs."""
     state = STAGE_STATES.get(execution.state, RunState.ABORT)
     ended = execution.finished or datetime.datetime.now(datetime.UTC)
     event = _stage_event(pipeline, execution, state, ended)

@@ -1,4 +1,4 @@
-"""Events on their way: in order, aside from the run, which neither fails nor waits long for a receiver."""
+"""Send events in order in the background. A receiver can neither fail nor long delay the run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Sender:
         self._complained = False
 
     def send(self, event: Any) -> None:
-        """Returns at once."""
+        """Queue an event and return immediately."""
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="openlineage", daemon=True)
@@ -29,7 +29,7 @@ class Sender:
         self._events.put(event)
 
     def wait(self, seconds: float) -> bool:
-        """Waits until all is sent, but no longer than that; tells whether it is."""
+        """Wait until all events are sent or the timeout expires. Return whether all were sent."""
         end = time.monotonic() + seconds
         with self._events.all_tasks_done:
             while self._events.unfinished_tasks and (left := end - time.monotonic()) > 0:
@@ -37,7 +37,7 @@ class Sender:
             return not self._events.unfinished_tasks
 
     def close(self, seconds: float) -> None:
-        """The same, for the last time: what is not sent by then is given up."""
+        """Wait a last time, then discard events that are still unsent."""
         if not self.wait(seconds):
             self._complain(f"{self._events.unfinished_tasks} events not delivered in {seconds} s at the run's end")
 
