@@ -172,7 +172,7 @@ class Store:
         return self._executions(query.order_by(_executions.c.started))
 
     def published(self, fingerprint: str) -> Execution | None:
-        """Return the newest execution that ran, or itself skipped, the work of a fingerprint."""
+        """Return the newest execution of a fingerprint that ran, was cached or was skipped."""
         t = _executions.c
         query = sa.select(_executions).where(t.fingerprint == fingerprint)
         query = query.where(t.state.in_(["ran", "cached", "skipped"]))
