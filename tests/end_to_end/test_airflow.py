@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import shlex
 import signal
 import sqlite3
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 
 from tests.conftest import HOUSE
 from tests.end_to_end.airflow_environment import PACKAGES, Airflow, wait
+from tests.end_to_end.documents import as_words, commands
 
 DAYS = HOUSE / "tests" / "end_to_end" / "days.py"
 DATES = ("2026-11-01", "2026-11-02", "2026-11-03")
@@ -255,7 +255,7 @@ print("RESULT", [task.render_template(word, {}) for word in words], task.image)
     words = [
         "python",
         "-m",
-        "run_pipeline",
+        "kerasline",
         "run",
         str(DAYS),
         "--node",
@@ -416,15 +416,13 @@ def test_the_guide_does_what_it_says(installed, tmp_path, taxi_csv):
     for date in DATES:
         (tmp_path / "trips" / f"{date}.csv").symlink_to(taxi_csv)
     airflow.run("version")
-    for line in (line for block in re.findall(r"```bash\n(.*?)```", guide, re.S) for line in block.splitlines()):
-        words = shlex.split(line)
-        if words[:3] == ["python", "-m", "venv"]:
+    for line in commands(HOUSE / "docs" / "AIRFLOW.md"):
+        words = as_words(line)
+        if words[1:3] == ["-m", "venv"]:
             continue  # `installed` has done it
         if words[1:2] == ["install"]:
             assert words[2].removesuffix("*") in PACKAGES[0]
             continue
-        if words[0] == "python":
-            words[:2] = [sys.executable, str(HOUSE / "run_pipeline.py")]
         done = subprocess.run(words, cwd=tmp_path, env=airflow.environment, capture_output=True, text=True)
         assert done.returncode == 0, (line, done.stdout[-2000:], done.stderr[-2000:])
     for number, program in enumerate(re.findall(r"```python\n(.*?)```", guide, re.S)):
@@ -445,7 +443,7 @@ def processes(*texts):
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             line = (folder / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
-            if all(text in line for text in ("run_pipeline.py run", *texts)) and not line.startswith("/usr/bin/bash"):
+            if all(text in line for text in ("kerasline run", *texts)) and not line.startswith("/usr/bin/bash"):
                 found.append(int(folder.name))
     return found
 

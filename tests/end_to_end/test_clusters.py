@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -19,6 +18,7 @@ import pytest
 
 from benchmarks.clusters import spark
 from tests.conftest import HOUSE, SHARED_DATA
+from tests.end_to_end.documents import as_words, commands
 
 pytestmark = pytest.mark.slow
 
@@ -211,7 +211,7 @@ def test_the_guide_gives_the_same_statistics_on_every_runner(tmp_path):
     """The commands of docs/RUNNERS.md, one after the other; of engines that can be had."""
     skip_without("flink")
     (tmp_path / "trips.csv").symlink_to(TAXI)
-    lines = [line for block in re.findall(r"```bash\n(.*?)```", GUIDE.read_text(), re.S) for line in block.splitlines()]
+    lines = [line for line in commands(GUIDE) if "sample_trips" not in line]
     ports, found = free_ports(), []
     stages = tmp_path / "runs" / "artifacts" / "taxi" / "StatisticsGen"
     started = None
@@ -219,7 +219,7 @@ def test_the_guide_gives_the_same_statistics_on_every_runner(tmp_path):
         for line in lines:
             for name, default in PORTS.items():
                 line = line.replace(f"127.0.0.1:{default}", f"127.0.0.1:{ports[name]}")
-            words = shlex.split(line)
+            words = as_words(line)
             words[1:2] = [str(HOUSE / words[1])]
             if "cluster.py" in words[1]:
                 if words[3] == "spark" and spark.missing():
