@@ -1,1 +1,1 @@
-"""How good a model is, where and how surely: predictions, metrics by slice, intervals, verdicts."""
+"""Evaluator: predictions, metrics by slice with confidence intervals, comparisons and thresholds."""

@@ -1,4 +1,4 @@
-"""How well a row is answered: the compiled loss, accuracy, a loss of Keras's by name, or the user's function."""
+"""Per-row metrics of a prediction: the compiled loss, accuracy, a Keras loss by name, or the user's function."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from kerasline.components.trainer.settings import lower_is_better
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure of each row, whose weighted mean is that of all rows.
+    """A metric with a value for each row. Its weighted mean is the value for all rows.
 
     Attributes:
-        name: what people call it.
-        less: whether less of it is better.
-        function: of label and prediction, gives (rows,).
-        in_graph: whether it takes and gives tensors; else NumPy's arrays.
+        name: name of the metric.
+        less: whether lower is better.
+        function: `function(label, prediction)` returns the values, (rows,).
+        in_graph: whether the function takes and returns tensors. Otherwise it takes and returns NumPy arrays.
     """
 
     name: str
@@ -39,10 +39,10 @@ class Measure:
         return "down" if self.less else "up"
 
     def of_arrays(self, label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-        """The user's function, float64 (rows,).
+        """Call the user's function and return its values, float64 (rows,).
 
         Raises:
-            UserCodeError: it raised, or did not give a number a row.
+            UserCodeError: the function raised, or did not return a number for each row.
         """
         values = np.asarray(call(self.function, label, prediction))
         if values.shape[:1] != label.shape[:1] or values.size != len(label) or values.dtype.kind not in "biuf":
@@ -54,14 +54,15 @@ class Measure:
 
 
 def measure_of(metric: str | Callable | None, direction: str | None, answers: Answers) -> Measure:
-    """A measure by what the user calls it.
+    """Return the measure for the value of `Explainer.metric`.
 
     Args:
-        metric: None or "loss" for the compiled loss, "accuracy", a loss function of Keras's, or the user's own.
-        direction: "minimize" or "maximize"; by the name where None.
+        metric: None or "loss" for the compiled loss, "accuracy", the name of a Keras loss function, or a function.
+        direction: "minimize" or "maximize". If None, it is inferred from the name.
+        answers: the output to explain.
 
     Raises:
-        ParameterError: there is none, or the output has no such.
+        ParameterError: the metric is unknown, or does not apply to the output.
     """
     if callable(metric):
         return _of_user(metric, direction)
@@ -88,7 +89,7 @@ def measure_of(metric: str | Callable | None, direction: str | None, answers: An
 
 
 def gives_rows(loss: Callable[[Any, Any], Any], label: Any, output: Any) -> bool:
-    """Whether a loss that is not reduced gives a figure a row, or one for a batch.
+    """Return whether an unreduced loss has a value for each row, rather than one for the batch.
 
     Args:
         label, output: symbolic tensors (rows, ...).
@@ -98,10 +99,10 @@ def gives_rows(loss: Callable[[Any, Any], Any], label: Any, output: Any) -> bool
 
 
 def _row_losses(loss: Callable[[Any, Any], Any], label: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
-    """The loss of each row, float32 (rows,): the mean over any further axes.
+    """Return the loss of each row, float32 (rows,), averaged over any further axes.
 
     Raises:
-        ParameterError: it gives one number for a batch.
+        ParameterError: the loss has one value for the whole batch.
     """
     losses = loss(label, prediction)
     if losses.shape.rank == 0:
@@ -120,7 +121,7 @@ def _of_floats(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]
 
 
 def _of_one_rank(label: tf.Tensor, prediction: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """(rows,) beside (rows, 1) would broadcast to a square; Keras adds the axis, and so do we."""
+    """Add the missing axis of size 1, as Keras does. Otherwise (rows,) and (rows, 1) would broadcast to a square."""
     if label.shape.rank == prediction.shape.rank - 1 and prediction.shape[-1] == 1:
         return label[..., None], prediction
     if prediction.shape.rank == label.shape.rank - 1 and label.shape[-1] == 1:

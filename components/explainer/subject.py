@@ -1,4 +1,4 @@
-"""The model that is explained, from raw columns to what it answers, and what it should have answered."""
+"""The model to explain: from raw columns to predictions, labels and weights."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ Raw = dict[str, tf.Tensor]
 
 @dataclass(frozen=True)
 class Question:
-    """What is explained, in a form that other processes can take.
+    """The model and the output to explain, in a form that can be sent to other processes.
 
     Attributes:
         model, preprocessing, examples: folders of the artifacts.
-        output: which output of the model; None for the first that has a label.
-        metric: by what rows are judged, see `measure_of`.
-        direction: whether less or more of it is better; by its name where None.
+        output: name of the output, or None for the first one with a label.
+        metric: the metric of each row, see `measure_of`.
+        direction: "minimize" or "maximize". If None, it is inferred from the name of the metric.
     """
 
     model: Path
@@ -49,25 +49,25 @@ class Question:
 
 @functools.lru_cache(maxsize=4)
 def opened(question: Question) -> Subject:
-    """The subject of a question, loaded once in a process."""
+    """Load the subject of a question, once per process."""
     return Subject(question)
 
 
 class Subject:
-    """The model with its preprocessing.
+    """A model with its preprocessing.
 
     Attributes:
-        features: from raw columns to the model's inputs, both by name.
+        features: Keras model from raw columns to the inputs of the model, both by name.
         model: the model itself.
-        output: the name of the output that is explained.
-        answers: what the numbers of that output mean.
-        metric: by what rows are judged.
-        errors: by what the worst rows are found: the compiled loss, or the metric where it gives no figure a row.
-        columns: all raw columns that answers, labels and weights need.
-        rows_at_once: so many fit into memory with all that a gradient keeps.
+        output: name of the output to explain.
+        answers: the meaning of that output.
+        metric: the metric of each row.
+        errors: the measure that finds the worst rows: the compiled loss, or the metric if the loss has no row values.
+        columns: all raw columns that predictions, labels and weights need.
+        rows_at_once: number of rows whose activations and gradients fit into memory.
 
     Raises:
-        ParameterError: the output or the metric is not there.
+        ParameterError: the output or the metric does not exist.
         DataError: there is no label.
     """
 
@@ -101,7 +101,7 @@ class Subject:
         self._measuring: dict[str, Callable] = {}
 
     def raw(self, batch: pa.RecordBatch | pa.Table) -> Raw:
-        """The columns of some rows, as the preprocessing takes them."""
+        """Return the columns of some rows as inputs of the preprocessing."""
         return self.tensors(feed(batch, self.features.input))
 
     def tensors(self, fed: Mapping[str, np.ndarray]) -> Raw:
@@ -109,32 +109,32 @@ class Subject:
         return {name: tf.cast(values, specs[name].dtype) for name, values in fed.items()}
 
     def given(self, batch: pa.RecordBatch | pa.Table) -> tuple[np.ndarray, np.ndarray]:
-        """The label of some rows, and how much each counts, float64 (rows,): 1 where there are no weights.
+        """Return the labels of some rows, and their weights, float64 (rows,), which are 1 by default.
 
         Raises:
-            DataError: one is missing in some rows.
+            DataError: a label or weight is missing.
         """
         found = self._beside.values(batch)
         weight = np.ones(batch.num_rows) if self._weight is None else found[self._weight]
         return found[self._label], weight.astype(np.float64).reshape(-1)
 
     def call(self, raw: Raw) -> tf.Tensor:
-        """What the model gives at the output."""
+        """Return the predictions of the output."""
         return self.answered(self.features(raw, training=False))
 
     def answered(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """The same, of what the preprocessing made."""
+        """Return the predictions of the output, given preprocessed features."""
         wanted = self.model.input
         if isinstance(wanted, dict):
             features = {name: features[name] for name in wanted}
         return outputs_by_name(self.model, self.model(features, training=False))[self.output]
 
     def scores(self, raw: Raw) -> np.ndarray:
-        """A score for each class, or the numbers themselves; float64 (rows, units)."""
+        """Return a score for each class, or the predicted numbers; float64 (rows, units)."""
         return self._scored(raw).numpy().astype(np.float64)
 
     def measured(self, measure: Measure, raw: Raw, label: np.ndarray) -> np.ndarray:
-        """How well each row is answered; float64 (rows,)."""
+        """Return the measure of each row; float64 (rows,)."""
         if not measure.in_graph:
             return measure.of_arrays(label, self._predicted(raw).numpy())
         if measure.name not in self._measuring:
@@ -148,16 +148,13 @@ class Subject:
         return loss is not None and gives_rows(loss.loss, self._beside.form(self._label), output)
 
     def _compiled(self, function: Callable, *forms: tf.TensorSpec) -> Callable:
-        """One graph for any number of rows. As in Keras's own loops and exports, nothing is converted."""
+        """Trace one graph for any number of rows, without AutoGraph, as Keras's own loops and exports do."""
         return tf.function(function, input_signature=[self.signature, *forms], autograph=False)
 
 
 @dataclass(frozen=True)
 class _Beside:
-    """Labels and weights: by a part of the preprocessing, or raw columns as they are.
-
-    The rule is the training input's.
-    """
+    """Labels and weights, computed by a part of the preprocessing or taken from raw columns, as in training."""
 
     model: keras.Model | None
     columns: Mapping[str, Any]
@@ -167,7 +164,7 @@ class _Beside:
         return {**(self.model.input if self.model else {}), **self.columns}
 
     def form(self, name: str) -> Any:
-        """The symbolic tensor of one of them."""
+        """Return the symbolic tensor of a label or weight."""
         if self.model is None or name in self.columns:
             return self.columns[name]
         return self.model.output[name]
@@ -191,7 +188,7 @@ def _beside(prepared: Preprocessing, whole: keras.Model, examples: Examples, nam
 
 
 def _wanted(prepared: Preprocessing, model: keras.Model, asked: str | None) -> tuple[str, str | None, str]:
-    """The names of label, weight and output."""
+    """Return the names of the label, the weight and the output."""
     labels, weight = prepared.labels, prepared.facts["sample_weight"]
     if not labels:
         raise DataError("there is no label to explain errors by: name an output or a column as Transform.label")

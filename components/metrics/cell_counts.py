@@ -1,4 +1,4 @@
-"""How many rows of each group fall into each cell, however many cells there turn out to be."""
+"""Count the rows of each group in each cell. The number of cells need not be known in advance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# What was added waits until there is so much of it, or as much as is settled.
+# Added cells are merged when there are this many, or as many as are merged already.
 WAITING = 1 << 17
 
 
@@ -17,17 +17,18 @@ def _keep_exact(cells: np.ndarray, level: int) -> np.ndarray:
 
 
 class CellCounts:
-    """Counts of (group, cell), as sorted arrays; a cell is a whole number, or several.
+    """Counts by group and cell, as sorted arrays. A cell is an integer or a tuple of integers.
+
+    If a group has too many cells, they are coarsened. Each element of its cells gets the lowest level that leaves few
+    enough distinct values. The level depends only on the rows of the group, so any order of merging gives the same
+    result.
 
     Args:
-        groups: how many groups there are.
-        most: beyond so many cells of a group, they are made fewer; None for no bound.
-        coarse: how: from cells and a level to those that stand for them; see `CellMetrics.coarsen`.
-        levels: the last level, whose cells stay, however many.
-        sides: where a cell is several numbers: so many different ones of each are left then; None for `most`.
-
-    A number of a group's cells has the lowest level that leaves few enough. That depends on all of the group's
-    rows alone, so any order of merging gives the same.
+        groups: number of groups.
+        most: maximum number of cells of a group before they are coarsened.
+        coarse: `coarse(cells, level)` returns the coarser cells, see `CellMetrics.coarsen`.
+        levels: the last level. Its cells are never coarsened further.
+        sides: maximum number of distinct values of each element of a cell after coarsening. Defaults to `most`.
     """
 
     def __init__(
@@ -40,18 +41,18 @@ class CellCounts:
         sides: int | None = None,
     ) -> None:
         self._most, self._coarse, self._last, self._most_a_side = most, coarse, levels, sides or most
-        self._level = np.zeros((groups, 1), np.int64)  # of each number of the cells
+        self._level = np.zeros((groups, 1), np.int64)  # of each element of the cells
         self._is_coarse = np.zeros(groups, bool)
         self._settled: _Part | None = None
         self._waiting: list[_Part] = []
 
     def add(self, group: np.ndarray, cell: np.ndarray, weight: np.ndarray | None) -> None:
-        """Takes in rows.
+        """Add rows.
 
         Args:
-            group: int64 (rows,); rows of a negative one are left out.
-            cell: int64 (rows,), or (rows, numbers).
-            weight: float64 (rows,); None where all are 1.
+            group: int64 (rows,). Rows with a negative group are ignored.
+            cell: int64 (rows,), or (rows, elements).
+            weight: float64 (rows,), or None if all weights are 1.
         """
         inside = group >= 0
         weight = np.ones(len(group)) if weight is None else weight
@@ -67,8 +68,11 @@ class CellCounts:
         self._settle()
 
     def of(self, group: int) -> tuple[np.ndarray, np.ndarray]:
-        """The cells of a group, ascending int64 (n,), or (n, numbers) where a cell is several; and the
-        sums of 1, weight and weight² in each, float64 (3, n)."""
+        """Return the cells of a group, and the sums of 1, weight and weight² in each.
+
+        Returns:
+            Cells in ascending order, int64 (n,) or (n, elements), and sums, float64 (3, n).
+        """
         part = self._settle()
         if part is None:
             return np.empty(0, np.int64), np.empty((3, 0))
@@ -77,7 +81,7 @@ class CellCounts:
         return cells[:, 0] if cells.shape[1] == 1 else cells, part.sums[start:end].T
 
     def of_others(self, group: int) -> tuple[np.ndarray, np.ndarray]:
-        """The cells of the rows that are in group 0 and not in this one, whose rows all are: as `of` has them."""
+        """Return the cells and sums, as `of` does, of the rows of group 0 that are not in this subset of it."""
         cells, sums = self.of(0)
         mine, my_sums = self.of(group)
         if self._is_coarse[0]:
@@ -125,7 +129,7 @@ class CellCounts:
         return _together(part.group, cell, part.sums)
 
     def _level_for(self, numbers: np.ndarray, level: int) -> int:
-        """The lowest level from this one on that leaves few enough of these numbers, (n,)."""
+        """Return the lowest level, at least this one, that leaves few enough of these distinct values, (n,)."""
 
         def few(level: int) -> bool:
             return len(np.unique(self._coarse(numbers, level))) <= self._most_a_side
@@ -140,7 +144,7 @@ class CellCounts:
 
 
 class _Part(NamedTuple):
-    """Sorted by group and cell, each pair once: int64 (n,), int64 (n, numbers), float64 (n, 3)."""
+    """Unique pairs, sorted by group and cell: int64 (n,), int64 (n, elements), float64 (n, 3)."""
 
     group: np.ndarray
     cell: np.ndarray

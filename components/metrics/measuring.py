@@ -24,8 +24,8 @@ from kerasline.components.metrics.slices import SliceTable
 ROWS_AT_ONCE = 8192
 # Up to this many rows take less than a second, about as long as Beam needs to start.
 MOST_ROWS_IN_PROCESS = 1 << 18
-# Pairs of cells of two models, beyond which they are made coarser; and then cells of each: spreads alone are
-# told by them.
+# Maximum number of pairs of cells of two models before they are coarsened, and then of cells of each model. Only the
+# standard errors of differences depend on them.
 MOST_PAIRS, MOST_A_SIDE = 1 << 14, 1 << 9
 
 
@@ -38,11 +38,11 @@ class Measure:
         slices: slices to measure.
         resampling: bootstrap replicates.
         weighted: whether rows have weights.
-        answers: the prefix of the columns that are judged: `prediction`, or another model's name.
-        baseline: that of the columns which are judged beside, for differences row by row; or None.
+        answers: prefix of the evaluated columns: `prediction`, or the name of another model.
+        baseline: prefix of the columns to compare with, row by row; or None.
         kept: raw columns that metrics need.
-        partitions: how many sets of files there are that belong together (see `predicting.Plan.query`);
-            0 where rows are measured one by one.
+        partitions: number of sets of files to read together (see `models.prediction_files.Plan.query`), or 0 if rows
+            are independent.
     """
 
     families: Mapping[str, tuple[Metrics, ...]]

@@ -1,1 +1,1 @@
-"""How a model is made: what `kerasline.components.model_builder.component` is made of."""
+"""What several stages need to know about models: tasks, predictors, signatures, versions, size and cost."""
