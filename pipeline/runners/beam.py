@@ -1,11 +1,10 @@
 """The default orchestrator: the nodes of the DAG are the steps of a Beam pipeline.
 
-A row of nodes that do not depend on each other (see `Pipeline.waves`) becomes one PCollection of
-their names, which every node's own step filters for its name; the names that a row's steps yield
-are a side input of the next row's steps, which therefore wait for it. Where one node alone follows
-one node alone, its step simply takes the other's output, which Beam fuses into one bundle. Beam
-moves only names: what a node needs of another it reads from the metadata store and the artifact
-root. A failed node is a record, not an exception, so that branches which do not need it go on.
+A row of nodes that do not depend on each other (see `Pipeline.waves`) becomes one PCollection of their names. The step
+of each node filters it for its own name. The names that the steps of a row yield are a side input of the steps of the
+next row, which therefore wait for them. If a row of one node follows a row of one node, its step takes the output of
+the other, and Beam fuses both. Beam moves only names: a node reads its inputs from the metadata store and the artifact
+root. A failed node is a record, not an exception, so that independent branches continue.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ def run(executor: Executor, nodes: Sequence[str], beam_options: Sequence[str]) -
     Args:
         executor: Executes a node and records the result.
         nodes: Names of the nodes in topological order.
-        beam_options: with a `--runner` of another machine's, the nodes are executed there.
-            The direct runner's options are for the stages' own pipelines: here its workers are
-            threads, as many as the widest row has nodes.
+        beam_options: Options for Beam. With the `--runner` of an engine, the nodes are executed there. The options of
+            the direct runner only apply to the stages' own pipelines: here its workers are threads, as many as the
+            widest row has nodes.
     """
     rows = executor.pipeline.waves(nodes)
     before_us = _recorded(executor)
@@ -39,7 +38,7 @@ def run(executor: Executor, nodes: Sequence[str], beam_options: Sequence[str]) -
         if len(names) == len(before) == 1:
             done = done | names[0] >> beam.ParDo(_Node(executor, names[0], before[0], before_us))
             continue
-        # Reshuffled names land on different workers; one name alone needs no such detour.
+        # Reshuffling distributes the names over workers. A single name does not need it.
         turn = pipeline | f"Row {number}" >> beam.Create(names, reshuffle=len(names) > 1)
         waits = [] if done is None else [beam.pvalue.AsList(done)]
         nodes_of_row = [_Node(executor, name, name, before_us) for name in names]
@@ -49,10 +48,10 @@ def run(executor: Executor, nodes: Sequence[str], beam_options: Sequence[str]) -
 
 
 class _Node(beam.DoFn):
-    """The step of one node, which runs it when the trigger comes and yields its name.
+    """The step of one node: execute it when triggered, and yield its name.
 
     Args:
-        recorded: by node, the execution of this run that was recorded before this orchestration.
+        recorded: the execution of this run that was recorded before this orchestration, by node.
     """
 
     def __init__(self, executor: Executor, name: str, trigger: str, recorded: Mapping[str, Execution]) -> None:
@@ -74,7 +73,7 @@ class _Node(beam.DoFn):
             yield self.name
 
     def _is_done(self) -> bool:
-        """Whether this was begun before and done: an engine that loses a worker does its work again."""
+        """Return whether the node was already executed. An engine repeats the work of a lost worker."""
         found = _recorded(self._executor).get(self.name)
         return found is not None and found.state in ("ran", "cached") and found.id != self._before
 
@@ -84,7 +83,7 @@ def _recorded(executor: Executor) -> dict[str, Execution]:
 
 
 def _orchestrator_options(options: Sequence[str], width: int) -> list[str]:
-    """Its own number of workers is that of the nodes side by side; what the user says of workers is for stages."""
+    """Return the options of the orchestrating pipeline: one thread for each node of the widest row."""
     kept = [option for option in options if not option.startswith(("--direct_", "--parallelism="))]
     if any(option.startswith("--parallelism=") for option in options):
         kept.append(f"--parallelism={width}")

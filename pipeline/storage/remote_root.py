@@ -1,17 +1,17 @@
-"""A pipeline root on a file system that fsspec reaches, such as an object store, and its folder on this machine.
+"""A pipeline root on a remote file system that fsspec supports, such as an object store, and its local folder.
 
     URL/artifacts/PIPELINE/NODE/FINGERPRINT-ID/     published: the files first, execution.json last
     URL/reports/RUN.html
 
-    WORK/NAME/                                      as a root on a disk, but
-        outbox/PIPELINE/NODE/FINGERPRINT-ID/        made, and being sent
-        artifacts/PIPELINE/NODE/FINGERPRINT-ID/     copies of what is published, fetched when it is read
+    WORK/NAME/                                      like a root on a disk, but
+        outbox/PIPELINE/NODE/FINGERPRINT-ID/        finished outputs that are being uploaded
+        artifacts/PIPELINE/NODE/FINGERPRINT-ID/     copies of published outputs, downloaded when they are read
 
-Where there is no rename, the manifest makes an execution visible: a folder without it is no execution, and an
-object store shows an object whole or not at all. Each publication has a folder of its own, so that nobody
-writes over another's. Stages read and write local folders alone. WORK is the environment's KERASLINE_WORK, or
-`~/.cache/kerasline`; what lies there can be deleted while no run is going on, at the cost of fetching it again,
-and of the metadata store where none was named.
+Object stores have no rename, so the manifest makes an execution visible. A folder without a manifest is not an
+execution, and an object is either complete or absent. Each publication has its own folder, so that nobody overwrites
+another's. Stages only read and write local folders. WORK is the environment variable KERASLINE_WORK, or
+`~/.cache/kerasline`. Its content can be deleted while no run is active. The outputs are then downloaded again, and a
+metadata store in it is lost.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ WORK = "KERASLINE_WORK"
 
 @dataclass(frozen=True)
 class RemotePublished(Published):
-    """A published execution as a listing has it; `folder` is where its copy is, or would be.
+    """A published execution, as listed in the remote root. `folder` is the place of its local copy.
 
     Attributes:
         name: its folder below the root.
-        files: all that is there, by name in that folder.
+        files: its remote files, by name in that folder.
     """
 
     remote: RemoteFolder
@@ -67,7 +67,7 @@ class RemotePublished(Published):
         return f"{self.remote}/{self.name}"
 
     def faults(self, output: str, names: Iterable[str] | None = None) -> Iterator[tuple[str, str]]:
-        """As of files on a disk: one of unchanged size and version is taken as unchanged, any other is read."""
+        """Return what is wrong, as for files on a disk. A file of unchanged size and version is not read."""
         files = self.outputs[output]["files"]
         for name in files if names is None else names:
             where, file, there = f"{output}/{name}", files[name], self.files.get(f"{output}/{name}")
@@ -83,13 +83,13 @@ class RemotePublished(Published):
 
 
 class RemoteRoot(ArtifactRoot):
-    """See the module.
+    """A root on a remote file system. See the docstring of the module.
 
     Args:
-        url: any that fsspec knows.
+        url: any URL that fsspec supports.
 
     Raises:
-        ParameterError: there is no such kind of URL, or its library is not installed.
+        ParameterError: fsspec does not know the kind of URL, or its library is not installed.
     """
 
     shared = True
@@ -106,7 +106,7 @@ class RemoteRoot(ArtifactRoot):
         return self.remote.url
 
     def check(self, beam_options: Sequence[str]) -> None:
-        """One request, so that what cannot work is told before anything is done."""
+        """Make one request, so that an unreachable root is reported before any work is done."""
         in_loop = any(option.endswith("LOOPBACK") for option in beam_options)  # alone or after --environment_type=
         if not runs_locally(beam_options) and not in_loop:
             raise ParameterError(
@@ -134,7 +134,7 @@ class RemoteRoot(ArtifactRoot):
     def publish(
         self, staging: Path, pipeline: str, component: Component, fingerprint: str, facts: Mapping[str, Any]
     ) -> Published:
-        """As on a disk; where it cannot be sent, what was made stays in the outbox for the next run."""
+        """Publish as on a disk. If the upload fails, the outputs stay in the outbox for the next run."""
         self._prepared(staging, pipeline, component, fingerprint, facts)
         box = self.outbox / pipeline / component.name / new_folder_name(fingerprint)
         move(staging, box)
@@ -194,7 +194,7 @@ class RemoteRoot(ArtifactRoot):
             yield f"{self.place}/{path.relative_to(self.path).as_posix()}", path
 
     def remove(self, place: str) -> None:
-        """From its first object on, a published folder is none."""
+        """Delete a published folder. It stops being published with its first object."""
         if not place.startswith(f"{self.place}/"):
             return super().remove(place)
         name = place.removeprefix(f"{self.place}/")
@@ -206,7 +206,7 @@ class RemoteRoot(ArtifactRoot):
             self.remote.write(f"reports/{file.name}", file.read_bytes())
 
     def _send(self, box: Path, *, again: bool = False) -> Published:
-        """Files, then manifest: sent again, a folder is what it was to be."""
+        """Upload the files, then the manifest. Repeating an interrupted upload completes it."""
         name = f"artifacts/{box.relative_to(self.outbox).as_posix()}"
         manifest = json.loads((box / MANIFEST).read_text(encoding="utf-8"))
         files = {
@@ -221,7 +221,7 @@ class RemoteRoot(ArtifactRoot):
         text = manifest_text(manifest)
         _write(box / MANIFEST, text)
         self.remote.write(f"{name}/{MANIFEST}", text.encode())
-        if (self.path / name).exists():  # somebody has looked at it, between an earlier attempt and this one
+        if (self.path / name).exists():  # a reader may have cached a listing between an earlier attempt and this one
             shutil.rmtree(box)
         else:
             move(box, self.path / name)
@@ -237,7 +237,7 @@ class RemoteRoot(ArtifactRoot):
         return known and RemotePublished(**vars(known), remote=self.remote, name=name, files=files)
 
     def _manifest(self, name: str, size: int | None = None) -> dict[str, Any] | None:
-        """From the copy here, where there is one (of the size given); it is written once, and never changed."""
+        """Read the manifest, from a local copy of the same size if there is one. Manifests never change."""
         kept = self.path / name / MANIFEST
         manifest = read_manifest(kept.parent)
         if manifest is not None and size in (None, kept.stat().st_size):
@@ -249,14 +249,14 @@ class RemoteRoot(ArtifactRoot):
         return read_manifest(kept.parent)
 
     def _fetch(self, copy: Published, name: str, output: str, wanted: Iterable[str]) -> None:
-        """Each file aside first; of many who want it one fetches it, the others wait and find it."""
+        """Download each file to a temporary name. Of concurrent readers one downloads it, and the others wait."""
         facts = copy.outputs[output]["files"]
         aside = self.staging / f"fetch-{copy.folder.name}"
         shutil.rmtree(aside, ignore_errors=True)
         lacking = {file: aside / file for file, _ in copy.faults(output, wanted)}
         try:
             for path in lacking.values():
-                if ".." in path.parts:  # not of our writing
+                if ".." in path.parts:  # not written by kerasline
                     raise ArtifactError(f"{self}/{name}/{MANIFEST} names a file outside its folder: {path}")
                 path.parent.mkdir(parents=True, exist_ok=True)
             self.remote.fetch({f"{name}/{output}/{file}": path for file, path in lacking.items()})
@@ -275,7 +275,7 @@ class RemoteRoot(ArtifactRoot):
 
 
 def work_folder(url: str) -> Path:
-    """Where the folder of a remote root is on this machine."""
+    """Return the local folder of a remote root."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     above = Path(os.environ.get(WORK) or home / "kerasline")
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", url.partition("://")[2]).strip("-")[-40:]
@@ -283,7 +283,7 @@ def work_folder(url: str) -> Path:
 
 
 def _by_folder(files: Mapping[str, RemoteFile]) -> dict[str, dict[str, RemoteFile]]:
-    """Files by their execution's folder: artifacts/PIPELINE/NODE/FINGERPRINT-ID."""
+    """Group files by the folder of their execution: artifacts/PIPELINE/NODE/FINGERPRINT-ID."""
     folders: dict[str, dict[str, RemoteFile]] = {}
     for path, file in files.items():
         *above, rest = path.split("/", 4)
@@ -293,7 +293,7 @@ def _by_folder(files: Mapping[str, RemoteFile]) -> dict[str, dict[str, RemoteFil
 
 
 def _write(path: Path, text: str) -> None:
-    """Aside and renamed, so that a reader never meets half of it."""
+    """Write to a temporary name and rename, so that a reader never sees a partial file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(path, synced=True) as aside:
         aside.write_text(text, encoding="utf-8")
