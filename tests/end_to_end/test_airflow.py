@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import signal
 import sqlite3
 import subprocess
@@ -14,7 +13,7 @@ import pytest
 
 from tests.conftest import HOUSE
 from tests.end_to_end.airflow_environment import PACKAGES, Airflow, wait
-from tests.end_to_end.documents import as_words, commands
+from tests.end_to_end.documents import as_words, blocks, commands
 
 DAYS = HOUSE / "tests" / "end_to_end" / "days.py"
 DATES = ("2026-11-01", "2026-11-02", "2026-11-03")
@@ -409,14 +408,14 @@ def filled_back(airflow):
 @pytest.mark.long
 def test_the_guide_does_what_it_says(installed, tmp_path, taxi_csv):
     """The commands of docs/AIRFLOW.md, one after the other, and its DAG files."""
-    guide = (HOUSE / "docs" / "AIRFLOW.md").read_text()
+    guide = HOUSE / "docs" / "AIRFLOW.md"
     airflow = Airflow(tmp_path / "home", PYTHONPATH=str(HOUSE), AIRFLOW__CORE__DAGS_FOLDER=str(tmp_path / "dags"))
     (tmp_path / "dags").mkdir()
     (tmp_path / "trips").mkdir()
     for date in DATES:
         (tmp_path / "trips" / f"{date}.csv").symlink_to(taxi_csv)
     airflow.run("version")
-    for line in commands(HOUSE / "docs" / "AIRFLOW.md"):
+    for line in commands(guide):
         words = as_words(line)
         if words[1:3] == ["-m", "venv"]:
             continue  # `installed` has done it
@@ -425,7 +424,7 @@ def test_the_guide_does_what_it_says(installed, tmp_path, taxi_csv):
             continue
         done = subprocess.run(words, cwd=tmp_path, env=airflow.environment, capture_output=True, text=True)
         assert done.returncode == 0, (line, done.stdout[-2000:], done.stderr[-2000:])
-    for number, program in enumerate(re.findall(r"```python\n(.*?)```", guide, re.S)):
+    for number, program in enumerate(blocks(guide, "python")):
         text = program.replace("penguins.json", str(tmp_path / "penguins.json"))
         (tmp_path / "dags" / f"own{number}.py").write_text(text)
     done = airflow.python(LOOK, tmp_path / "dags")
