@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Literal
 
-from annotated_types import Gt
+from kerasline.components.core.parameters import PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,5 +15,5 @@ class BulkInferrerSettings:
     split: str | None = None
     keep: list[str] = field(default_factory=list)
     prefix: str = ""
-    batch_size: Annotated[int, Gt(0)] = 4096
+    batch_size: PositiveInt = 4096
     bad_rows: Literal["quarantine", "refuse"] = "quarantine"

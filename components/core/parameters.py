@@ -8,9 +8,14 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Gt
 
 from kerasline.components.core.errors import ParameterError, WiringError
+
+PositiveInt = Annotated[int, Gt(0)]
+PositiveFloat = Annotated[float, Gt(0)]
 
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "<required>"})()
 

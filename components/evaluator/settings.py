@@ -9,6 +9,8 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt, Len, Lt
 from pydantic import BaseModel, ConfigDict
 
+from kerasline.components.core.parameters import PositiveFloat, PositiveInt
+
 
 class Buckets(BaseModel):
     """A numeric column cut into intervals.
@@ -55,8 +57,6 @@ class Bounds(BaseModel):
 
 Thresholds = dict[str, Bounds | list[Bounds]]
 
-Positive = Annotated[int, Gt(0)]
-
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatorSettings:
@@ -64,13 +64,13 @@ class EvaluatorSettings:
 
     thresholds: Thresholds = field(default_factory=dict)
     slices: list[Slicing] = field(default_factory=list)
-    most_slices: Positive = 100
+    most_slices: PositiveInt = 100
     small_slice_rows: int = 100
     task: str | dict[str, str] | None = None
     metrics: list[Any] = field(default_factory=list)
     decision_thresholds: Annotated[list[float], Len(1)] = field(default_factory=lambda: [0.5])
-    beta: Annotated[float, Gt(0)] = 1.0
-    top_k: Positive = 5
+    beta: PositiveFloat = 1.0
+    top_k: PositiveInt = 5
     loss_quantiles: list[float] = field(default_factory=lambda: [0.1, 0.5, 0.9])
     query: str | None = None
     decode: Callable | None = None
@@ -78,11 +78,11 @@ class EvaluatorSettings:
     text_metrics: list[str] = field(
         default_factory=lambda: ["bleu", "chrf", "rouge1", "rouge2", "rougeL", "wer", "cer"]
     )
-    ndcg_at: list[Positive] = field(default_factory=lambda: [5, 10])
+    ndcg_at: list[PositiveInt] = field(default_factory=lambda: [5, 10])
     padding: int = -1
     detection_columns: dict[str, str] = field(default_factory=dict)
     confidence: Annotated[float, Gt(0), Lt(1)] = 0.95
     replicates: Annotated[int, Ge(0)] = 200
     seed: int = 0
     split: str = "test"
-    batch_size: Positive | None = None
+    batch_size: PositiveInt | None = None

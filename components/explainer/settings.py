@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 
-Positive = Annotated[int, Gt(0)]
+from kerasline.components.core.parameters import PositiveInt
+
 Baseline = Literal["zeros", "mean"] | dict[str, Any]
 
 
@@ -17,16 +18,16 @@ class ExplainerSettings:
     """The parameters of Explainer, which documents them."""
 
     split: str = "test"
-    most_rows: Positive = 2000
+    most_rows: PositiveInt = 2000
     seed: Annotated[int, Ge(0)] = 0
-    repeats: Positive = 5
+    repeats: PositiveInt = 5
     metric: str | Callable[..., Any] | None = None
     direction: Literal["minimize", "maximize"] | None = None
     output: str | None = None
     features: list[str] | None = None
     classes: list[int | str] | None = None
-    points: Positive = 20
+    points: PositiveInt = 20
     integrated_gradients: Literal["auto", "on", "off"] = "auto"
-    steps: Positive = 64
+    steps: PositiveInt = 64
     baseline: Baseline = "zeros"
     worst: Annotated[int, Ge(0)] = 20

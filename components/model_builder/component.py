@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from annotated_types import Gt
+from typing import TYPE_CHECKING, Any, Literal
 
 from kerasline.components.core.artifacts import Hyperparameters, Model, Preprocessing
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import ParameterError, UserCodeError
+from kerasline.components.core.parameters import PositiveInt
 from kerasline.components.core.user_code import call, name_of
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ class ModelBuilderSettings:
     seed: int = 0
     warm_start: Literal["all", "matching"] | dict[str, str] = "matching"
     freeze: list[str] = field(default_factory=list)
-    lora_rank: Annotated[int, Gt(0)] | None = None
+    lora_rank: PositiveInt | None = None
     lora_layers: list[str] = field(default_factory=list)
 
 

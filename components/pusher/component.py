@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-from annotated_types import Gt
+from typing import Any
 
 from kerasline.components.core.artifacts import Blessing, PushedModel, SavedModel
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import DataError, StageSkipped
+from kerasline.components.core.parameters import PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +17,7 @@ class PusherSettings:
     """The parameters of Pusher, which documents them."""
 
     destination: str
-    keep: Annotated[int, Gt(0)] | None = None
+    keep: PositiveInt | None = None
 
 
 class Pusher(Component):

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Len, Lt
+from annotated_types import Ge, Len, Lt
 from pydantic import BaseModel, ConfigDict, Field
 
-Positive = Annotated[int, Gt(0)]
+from kerasline.components.core.parameters import PositiveFloat, PositiveInt
+
 Auto = Literal["auto"]
 HIGHER_IS_BETTER = ("accuracy", "auc", "precision", "recall", "f1_score", "fbeta_score", "r2_score", "iou", "bleu")
 
@@ -47,9 +48,9 @@ class EarlyStoppingSettings(BaseModel):
 class TrainerSettings:
     """The parameters of Trainer, which documents them."""
 
-    epochs: Positive | None = None
-    steps: Positive | None = None
-    batch_size: Positive = 32
+    epochs: PositiveInt | None = None
+    steps: PositiveInt | None = None
+    batch_size: PositiveInt = 32
     seed: int = 0
     split: str = "train"
     eval_split: str | None = "eval"
@@ -59,32 +60,32 @@ class TrainerSettings:
     loss: str | dict[str, Any] | None = None
     metrics: list[Any] | dict[str, Any] | None = None
     class_weight: Literal["balanced"] | dict[str, float] | None = None
-    accumulate_steps: Positive = 1
-    clip_norm: Annotated[float, Gt(0)] | None = None
-    clip_value: Annotated[float, Gt(0)] | None = None
+    accumulate_steps: PositiveInt = 1
+    clip_norm: PositiveFloat | None = None
+    clip_value: PositiveFloat | None = None
     ema: Annotated[float, Ge(0), Lt(1)] | None = None
     early_stopping: EarlyStoppingSettings | None = None
     function: Callable[..., Any] | None = None
 
     device: str = "auto"
-    gpu_memory_limit: Positive | None = None
+    gpu_memory_limit: PositiveInt | None = None
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     distribution: Literal["none", "mirrored", "multi_worker"] = "none"
-    replicas: Positive | None = None
-    workers: Positive | Annotated[list[str], Len(1)] | None = None
+    replicas: PositiveInt | None = None
+    workers: PositiveInt | Annotated[list[str], Len(1)] | None = None
     launch: str | None = None
     max_restarts: Annotated[int, Ge(0)] = 3
-    worker_timeout: Annotated[float, Gt(0)] = 60.0
-    stall_timeout: Annotated[float, Gt(0)] | None = 900.0
+    worker_timeout: PositiveFloat = 60.0
+    stall_timeout: PositiveFloat | None = 900.0
     jit_compile: bool | Auto = "auto"
-    steps_per_execution: Positive | Auto = "auto"
+    steps_per_execution: PositiveInt | Auto = "auto"
     rematerialize: bool | list[str] = False
     deterministic: bool = False
 
-    checkpoint_seconds: Annotated[float, Gt(0)] | None = 60.0
-    checkpoint_steps: Positive | None = None
-    checkpoint_epochs: Positive | None = None
-    keep_checkpoints: Positive = 2
+    checkpoint_seconds: PositiveFloat | None = 60.0
+    checkpoint_steps: PositiveInt | None = None
+    checkpoint_epochs: PositiveInt | None = None
+    keep_checkpoints: PositiveInt = 2
     on_non_finite: Literal["stop", "roll_back"] = "stop"
     tensorboard: bool = True
-    profile_steps: Annotated[list[Positive], Len(2, 2)] | None = None
+    profile_steps: Annotated[list[PositiveInt], Len(2, 2)] | None = None

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
-
-from annotated_types import Gt
+from typing import TYPE_CHECKING, Any
 
 from kerasline.components.core.artifacts import Examples, Preprocessing, Schema
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import DataError, ParameterError, UserCodeError, nearest
 from kerasline.components.core.keras_compat import source_operation
+from kerasline.components.core.parameters import PositiveInt
 from kerasline.components.core.user_code import call, name_of
 from kerasline.components.preprocessing.features import Feature
 
@@ -31,7 +30,7 @@ class TransformSettings:
     sample_weight: str | None = None
     split: str = "train"
     materialize: bool = False
-    most_counted: Annotated[int, Gt(0)] | None = None
+    most_counted: PositiveInt | None = None
 
 
 class Transform(Component):

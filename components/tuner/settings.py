@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from kerasline.components.trainer.settings import Positive, lower_is_better
+from kerasline.components.core.parameters import PositiveInt
+from kerasline.components.trainer.settings import lower_is_better
 from kerasline.components.tuner.space import Dimension
 
 
@@ -21,10 +22,10 @@ class TunerSettings:
     trainer: dict[str, Any] = field(default_factory=dict)
     objective: str = "val_loss"
     direction: Literal["minimize", "maximize"] | None = None
-    trials: Positive = 20
+    trials: PositiveInt = 20
     sampler: Literal["tpe", "random"] = "tpe"
     pruner: Literal["hyperband", "median"] | None = "hyperband"
-    parallel: Positive = 1
+    parallel: PositiveInt = 1
     seed: int = 0
 
     @property
