@@ -224,7 +224,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["child"]:
         from kerasline.components.core import malloc
 
-        malloc.keep_freed()  # as the command line does
+        malloc.retain_freed()  # as the command line does
         folder, features, options = json.loads(sys.argv[3])
         print(json.dumps(stages(sys.argv[2], folder, features, options)))
     else:

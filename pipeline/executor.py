@@ -183,7 +183,7 @@ class Executor:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
             shutil.rmtree(work_dir, ignore_errors=True)
-            malloc.give_back()
+            malloc.release_free()
         return _with_outputs(blank, work, published, state="ran", message=note)
 
     def _cached(self, work: _Work, blank: Execution) -> Execution | None:
@@ -424,7 +424,7 @@ def _import_libraries(component: Component) -> None:
     with _IMPORTING:
         # If a distribution and its module have different names, the stage imports the module itself.
         wanted = [name for name in component.LIBRARIES if name not in sys.modules and find_spec(name)]
-        with garbage_collection.importing() if wanted else contextlib.nullcontext():
+        with garbage_collection.paused_for_imports() if wanted else contextlib.nullcontext():
             for name in wanted:
                 with contextlib.suppress(ModuleNotFoundError):  # the stage reports it
                     importlib.import_module(name)

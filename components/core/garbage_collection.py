@@ -8,31 +8,31 @@ import gc
 from collections.abc import Iterator
 
 
-def spare_exit() -> None:
+def skip_at_exit() -> None:
     """Skip the collection at exit, which takes two seconds with TensorFlow and frees nothing that exit does not."""
-    atexit.register(keep)
+    atexit.register(freeze)
 
 
-def keep() -> None:
+def freeze() -> None:
     """Exclude all current objects from collection. Pages shared with a parent process then stay shared."""
     gc.freeze()
 
 
-def settle() -> None:
+def tune_for_server() -> None:
     """Tune the collector for a server after start-up: exclude what exists, and collect new objects less often."""
     gc.collect()
-    keep()
+    freeze()
     gc.set_threshold(5_000, 20, 50)
 
 
 @contextlib.contextmanager
-def importing() -> Iterator[None]:
+def paused_for_imports() -> Iterator[None]:
     """Disable collection while the block imports libraries, and exclude their objects afterwards."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        keep()
+        freeze()
         if was_enabled:
             gc.enable()

@@ -14,7 +14,7 @@ import kerasline
 
 @functools.cache
 def package_root() -> str | None:
-    """The folder to put on `PYTHONPATH` for another process to import this kerasline; None where it is installed."""
+    """Return the folder to put on `PYTHONPATH` for a child to import this kerasline, or None if it is installed."""
     try:
         importlib.metadata.distribution("kerasline")
     except importlib.metadata.PackageNotFoundError:
@@ -23,13 +23,13 @@ def package_root() -> str | None:
 
 
 def search_path() -> list[str]:
-    """Where this process looks for modules, in order, as entries for another process's `PYTHONPATH`."""
+    """Return the folders in which this process looks for modules, in order, for the `PYTHONPATH` of a child."""
     entries = [*sys.path, *os.environ.get("PYTHONPATH", "").split(os.pathsep), package_root()]
     return list(dict.fromkeys(entry for entry in entries if entry))
 
 
 def source_folders() -> tuple[Path, ...]:
-    """The folders that hold kerasline's own source files."""
+    """Return the folders that hold kerasline's own source files."""
     specs = (importlib.util.find_spec(f"kerasline{part}") for part in ("", ".components", ".pipeline"))
     folders = (next(iter(spec.submodule_search_locations or ())) for spec in specs if spec is not None)
     return tuple(Path(folder).resolve() for folder in folders)

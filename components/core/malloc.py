@@ -12,19 +12,19 @@ import sys
 
 # Options of mallopt, from glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-# Total size kept, in bytes, and largest block kept. glibc rejects an M_MMAP_THRESHOLD above 32 MB.
-MOST_KEPT, LARGEST_KEPT = 1 << 28, 1 << 25
+# Largest total, and largest block, of freed memory to retain. glibc rejects an M_MMAP_THRESHOLD above 32 MB.
+RETAINED_BYTES, LARGEST_BLOCK_BYTES = 1 << 28, 1 << 25
 
 
-def keep_freed() -> None:
-    """Keep up to 256 MB of freed memory in this process, in blocks of up to 32 MB. Does nothing without glibc."""
+def retain_freed() -> None:
+    """Retain up to 256 MB of freed memory in this process, in blocks of up to 32 MB. Does nothing without glibc."""
     with contextlib.suppress(AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_TRIM_THRESHOLD, MOST_KEPT)
-        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
+        mallopt(M_TRIM_THRESHOLD, RETAINED_BYTES)
+        mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK_BYTES)
 
 
-def give_back() -> None:
+def release_free() -> None:
     """Return free memory to the system, for other libraries and processes."""
     if "pyarrow" in sys.modules:
         sys.modules["pyarrow"].default_memory_pool().release_unused()

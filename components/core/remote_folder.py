@@ -1,7 +1,7 @@
 """A folder on an fsspec file system, such as an object store: upload and download of its files.
 
-An object appears whole or not at all, but of several none waits for another and nothing is renamed. So who
-publishes a folder sends its files first and then, with `write`, the one file that says that it is there.
+An object is either complete or absent, but there is no transaction over several objects and no rename. To publish a
+folder, upload its files first and then, with `write`, the one file that marks it as complete.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from kerasline.components.core.errors import KeraslineError, ParameterError, RemoteError, one_line
 
 # Number of concurrent transfers. s3fs holds up to 2 parts of 50 MB in memory for each.
-AT_ONCE = 4
+TRANSFERS = 4
 S3_OPTIONS = {"max_concurrency": 2}
 EXTRAS = {"s3": "s3", "s3a": "s3"}
 
@@ -60,16 +60,16 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class RemoteFolder:
-    """Opens an URL of fsspec's; keys, addresses and the like its library takes from the environment.
+    """A folder at an fsspec URL. The library of the file system reads keys and addresses from the environment.
 
-    Each method raises a RemoteError, one line, where the file system cannot be reached or does not let us.
-    It can be pickled, and used by several threads and after a fork.
+    Each method raises a RemoteError if the file system cannot be reached or refuses the request. An instance can be
+    pickled, used by several threads, and used after a fork.
 
     Args:
         url: such as `s3://bucket/prefix`.
 
     Raises:
-        ParameterError: there is no such kind of URL, or its library is not installed.
+        ParameterError: fsspec does not know the kind of URL, or its library is not installed.
     """
 
     url: str
@@ -77,7 +77,7 @@ class RemoteFolder:
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", self.url.rstrip("/"))
         try:
-            self._opened()
+            self._open()
         except ImportError as error:
             raise ParameterError(f"{self.url}: {_missing_library(self.url, error)}") from error
         except (ValueError, TypeError) as error:
@@ -89,16 +89,16 @@ class RemoteFolder:
     @property
     def files(self) -> Any:
         """The fsspec file system, cached per process."""
-        return self._opened()[0]
+        return self._open()[0]
 
     @property
     def root(self) -> str:
         """The folder's path in the file system."""
-        return self._opened()[1].rstrip("/")
+        return self._open()[1].rstrip("/")
 
-    def names(self, folder: str = "") -> list[str]:
+    def list_names(self, folder: str = "") -> list[str]:
         """Return the names directly in a subfolder; empty if it does not exist."""
-        with self._told():
+        with self._remote_errors():
             try:
                 found = self.files.ls(self._path(folder), detail=False)
             except FileNotFoundError as error:
@@ -106,12 +106,12 @@ class RemoteFolder:
                 return []
         return [path.rstrip("/").rsplit("/", 1)[-1] for path in found]
 
-    def found(self, folder: str = "", prefix: str = "") -> dict[str, RemoteFile]:
+    def list_files(self, folder: str = "", prefix: str = "") -> dict[str, RemoteFile]:
         """Return all files below a folder, recursively, whose relative names start with `prefix`.
 
-        One request for a thousand files where the store itself filters, as S3 does.
+        Takes one request per thousand files if the store itself filters, as S3 does.
         """
-        with self._told():
+        with self._remote_errors():
             try:
                 entries = self._find(self._path(folder), prefix)
             except FileNotFoundError as error:
@@ -123,7 +123,7 @@ class RemoteFolder:
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a file, or None if it does not exist."""
-        with self._told():
+        with self._remote_errors():
             try:
                 return self.files.cat_file(self._path(name))
             except FileNotFoundError:
@@ -132,63 +132,64 @@ class RemoteFolder:
     def digest(self, name: str) -> str:
         """Return the hexadecimal SHA-256 of a file's content, in constant memory."""
         digest = hashlib.sha256()
-        with self._told(), self.files.open(self._path(name), "rb") as file:
+        with self._remote_errors(), self.files.open(self._path(name), "rb") as file:
             while block := file.read(1 << 22):
                 digest.update(block)
         return digest.hexdigest()
 
     def write(self, name: str, content: bytes) -> None:
-        with self._told():
+        """Create or replace a file."""
+        with self._remote_errors():
             self._in_folder(name, lambda path: self.files.pipe_file(path, content))
 
-    def send(self, folder: Path, names: Iterable[str], to: str, *, again: bool = False) -> dict[str, RemoteFile]:
+    def upload(self, folder: Path, names: Iterable[str], to: str, *, resume: bool = False) -> dict[str, RemoteFile]:
         """Upload files of a local folder concurrently to a folder that has no other writer.
 
         Args:
-            again: Whether this is a retry, which skips files that are already uploaded.
+            resume: whether this is a retry, which skips files that are already uploaded.
 
         Returns:
             The uploaded files as listed by the store, by name.
 
         Raises:
-            RemoteError: If a file is missing there or has the wrong size.
+            RemoteError: an uploaded file is missing or has the wrong size.
         """
         sizes = {name: (folder / name).stat().st_size for name in names}
-        there = self.found(to) if again else {}
-        lacking = [n for n, size in sizes.items() if f"{to}/{n}" not in there or there[f"{to}/{n}"].size != size]
+        existing = self.list_files(to) if resume else {}
+        missing = [n for n, size in sizes.items() if f"{to}/{n}" not in existing or existing[f"{to}/{n}"].size != size]
 
         def put(name: str) -> None:
             self._in_folder(f"{to}/{name}", lambda path: self.files.put_file(str(folder / name), path))
 
-        self._all(put, lacking)
-        found = self.found(to) if lacking else there
-        sent = {}
+        self._concurrently(put, missing)
+        found = self.list_files(to) if missing else existing
+        uploaded = {}
         for name, size in sizes.items():
             file = found.get(f"{to}/{name}")
             if file is None or file.size != size:
-                has = "is not there" if file is None else f"has {file.size} bytes instead of {size}"
-                raise RemoteError(f"{self}/{to}/{name} was sent and {has}")
-            sent[name] = file
-        return sent
+                state = "is missing" if file is None else f"has {file.size} bytes instead of {size}"
+                raise RemoteError(f"{self}/{to}/{name} was uploaded and {state}")
+            uploaded[name] = file
+        return uploaded
 
-    def fetch(self, targets: Mapping[str, Path]) -> None:
-        """Fetches files, by name, to local paths, several at once; a file that is half there is the caller's."""
-        self._all(lambda name: self.files.get_file(self._path(name), str(targets[name])), list(targets))
+    def download(self, targets: Mapping[str, Path]) -> None:
+        """Download files, by name, to local paths, concurrently. The caller removes partial files after an error."""
+        self._concurrently(lambda name: self.files.get_file(self._path(name), str(targets[name])), list(targets))
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files. Missing files are ignored."""
         paths = [self._path(name) for name in names]
-        odd = [path for path in paths if set(path) & set("*?[")]  # `rm` treats these as patterns
-        with self._told():
-            for path in odd:
+        patterns = [path for path in paths if set(path) & set("*?[")]  # to `rm`
+        with self._remote_errors():
+            for path in patterns:
                 with contextlib.suppress(FileNotFoundError):
                     self.files.rm_file(path)
             with contextlib.suppress(FileNotFoundError):
-                if len(odd) < len(paths):
-                    self.files.rm([path for path in paths if path not in odd])
+                if len(patterns) < len(paths):
+                    self.files.rm([path for path in paths if path not in patterns])
 
-    def _all(self, call: Callable[[str], None], names: list[str]) -> None:
-        with self._told(), ThreadPoolExecutor(AT_ONCE, thread_name_prefix="remote") as pool:
+    def _concurrently(self, call: Callable[[str], None], names: list[str]) -> None:
+        with self._remote_errors(), ThreadPoolExecutor(TRANSFERS, thread_name_prefix="remote") as pool:
             calls = [pool.submit(call, name) for name in names]
             try:
                 for done in calls:
@@ -207,7 +208,7 @@ class RemoteFolder:
         return found
 
     def _in_folder(self, name: str, write: Callable[[str], Any]) -> None:
-        """Object stores have no folders; elsewhere one is made where there is none. A bucket never is."""
+        """Write a file, after creating its folder where the file system has folders. A bucket is never created."""
         path = self._path(name)
         try:
             write(path)
@@ -221,38 +222,38 @@ class RemoteFolder:
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
 
-    def _opened(self) -> tuple[Any, str]:
+    def _open(self) -> tuple[Any, str]:
         import fsspec
 
         options = S3_OPTIONS if self.url.startswith(("s3://", "s3a://")) else {}
         return fsspec.core.url_to_fs(self.url, use_listings_cache=False, **options)
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """Report an error of any store in one line."""
+    def _remote_errors(self) -> Iterator[None]:
+        """Convert the errors of any store to a RemoteError of one line."""
         try:
             yield
         except (KeraslineError, KeyboardInterrupt):
             raise
         except Exception as error:
-            raise RemoteError(f"{self}: {_explained(error)}") from error
+            raise RemoteError(f"{self}: {_reason(error)}") from error
 
 
 def _raise_if_bucket_is_missing(error: FileNotFoundError) -> None:
-    """A folder that is not there is empty; of a bucket S3's answer says that it is none."""
+    """Tell a missing bucket, which is an error, from a missing folder, which counts as empty. S3 reports which."""
     answer = getattr(error.__cause__, "response", None) or {}
     if answer.get("Error", {}).get("Code") == "NoSuchBucket":
         raise error
 
 
-def _explained(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     kinds = {kind.__name__ for link in _causes(error) for kind in type(link).__mro__}
     if isinstance(error, FileNotFoundError):
         return f"no such bucket or folder ({one_line(error)})"
     if isinstance(error, PermissionError):
         return f"not permitted ({one_line(error)}); check the keys and what they are allowed to do there"
     if kinds & NO_CREDENTIALS:
-        return f"no credentials ({one_line(error)}); see its library for where it looks for them"
+        return f"no credentials ({one_line(error)}); the documentation of its library says where it looks for them"
     if kinds & UNREACHABLE or isinstance(error, (ConnectionError, TimeoutError)):
         return f"cannot be reached ({one_line(error)}); check the network and the address, then try again"
     return f"{type(error).__name__}: {one_line(error)}"
@@ -276,7 +277,7 @@ def _protocols(files: Any) -> tuple[str, ...]:
 
 
 def _file(entry: Mapping[str, Any]) -> RemoteFile:
-    """fsspec leaves it to each store how the facts beside the size are called."""
+    """Convert an entry of a listing. fsspec leaves it to each store how it names the properties other than the size."""
     version = next((entry[key] for key in ("ETag", "etag", "content_md5") if entry.get(key)), None)
     modified: Any = next(
         (entry[key] for key in ("LastModified", "last_modified", "mtime", "updated", "created") if entry.get(key)), None

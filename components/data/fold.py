@@ -21,8 +21,8 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineRunner
 
+from kerasline.components.core.atomic_files import atomic_write
 from kerasline.components.core.component import Context
-from kerasline.components.core.durable_files import replaced
 from kerasline.components.core.errors import KeraslineError
 from kerasline.components.core.import_path import package_root
 from kerasline.components.core.user_code import import_file, imported_files
@@ -229,7 +229,7 @@ def _merge_subtrees(nodes: Nodes, merge: Callable) -> Any:
 
 
 def _write(part: int, pickled: bytes, folder: Path) -> None:
-    with replaced(_file(folder, part)) as aside:  # an engine may run this twice, even concurrently
+    with atomic_write(_file(folder, part)) as aside:  # an engine may run this twice, even concurrently
         aside.write_bytes(pickled)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kerasline.components.core.durable_files import replaced
+from kerasline.components.core.atomic_files import atomic_write
 
 # Accumulators of few rows are hardly smaller than those of many, and merging cached ones must take a fraction of the
 # time of computing them.
@@ -114,5 +114,5 @@ def _write(path: Path, result: Any) -> None:
     """Write atomically, because another process may read or write the same file."""
     pickled = pickle.dumps(result)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_bytes(hashlib.sha256(pickled).digest() + pickled)

@@ -85,7 +85,7 @@ def skip_keras() -> None:
 def _main(saved_model: str, cases: str) -> None:
     pipe = ResultPipe()
     skip_keras()
-    garbage_collection.spare_exit()
+    garbage_collection.skip_at_exit()
     import tensorflow as tf
 
     try:

@@ -205,8 +205,8 @@ def _main(folder: str, name: str, rest_port: int, grpc_port: int, request_second
     from kerasline.components.serving.runtime.settings import Limits, ModelSource, ServerSettings
 
     skip_keras()
-    garbage_collection.spare_exit()
-    malloc.keep_freed()
+    garbage_collection.skip_at_exit()
+    malloc.retain_freed()
     settings = ServerSettings(
         models=(ModelSource(name, Path(folder)),),
         rest_port=rest_port,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kerasline.components.core.durable_files import sync, sync_tree
+from kerasline.components.core.atomic_files import fsync, fsync_tree
 from kerasline.components.core.errors import DataError
 from kerasline.components.models.versions import (
     DIGEST,
@@ -78,11 +78,11 @@ class DiskDestination:
         try:
             shutil.copytree(model, staging)
             (staging / DIGEST).write_text(json.dumps({"sha256": digest}) + "\n", encoding="utf-8")
-            sync_tree(staging)
+            fsync_tree(staging)
             staging.rename(self.path / str(version))
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        sync(self.path)
+        fsync(self.path)
         return version
 
     def _link(self, version: int) -> None:
@@ -95,7 +95,7 @@ class DiskDestination:
         except OSError:  # a file system without symbolic links
             staging.write_text(f"{version}\n", encoding="utf-8")
         staging.replace(self.path / LATEST)
-        sync(self.path)
+        fsync(self.path)
 
     def _remove(self, version: int) -> None:
         """Rename the version before deleting it, so that no server sees an incomplete one."""

@@ -85,8 +85,8 @@ class ObjectStoreDestination:
         version, claim = self._claim()
         try:
             names = [p.relative_to(model).as_posix() for p in model.rglob("*") if p.is_file()]
-            self.folder.send(model, [name for name in names if name != MODEL], str(version))
-            self.folder.send(model, [name for name in names if name == MODEL], str(version))
+            self.folder.upload(model, [name for name in names if name != MODEL], str(version))
+            self.folder.upload(model, [name for name in names if name == MODEL], str(version))
             self.folder.write(f"{version}/{DIGEST}", (json.dumps({"sha256": digest}) + "\n").encode())
         except BaseException:
             with contextlib.suppress(DataError):
@@ -116,19 +116,19 @@ class ObjectStoreDestination:
             version = int(claim.partition("-")[0])
             if since and time.time() - float(since) > DEAD_AFTER_SECONDS:
                 if version != latest and version in self._numbers() and self._digest_of(version) is None:
-                    self.folder.remove(self.folder.found(str(version)))
+                    self.folder.remove(self.folder.list_files(str(version)))
                 self.folder.remove([f"{CLAIMS}/{claim}"])
 
     def _remove(self, version: int) -> None:
         """Remove a version. Without its digest, which is removed first, it is incomplete."""
         self.folder.remove([f"{version}/{DIGEST}"])
-        self.folder.remove(self.folder.found(str(version)))
+        self.folder.remove(self.folder.list_files(str(version)))
 
     def _numbers(self) -> list[int]:
-        return version_numbers(self.folder.names())
+        return version_numbers(self.folder.list_names())
 
     def _claims(self) -> list[str]:
-        return self.folder.names(CLAIMS)
+        return self.folder.list_names(CLAIMS)
 
     def _digest_of(self, version: int) -> str | None:
         text = self.folder.read(f"{version}/{DIGEST}")

@@ -160,8 +160,8 @@ class _Surroundings:
 
 def _main(port: int | None) -> None:
     interruption.install()
-    garbage_collection.spare_exit()
-    malloc.keep_freed()
+    garbage_collection.skip_at_exit()
+    malloc.retain_freed()
     # A message and not a signal asks it to stop: TensorFlow's coordination of workers handles SIGTERM itself.
     parent = Parent(on_stop=interruption.request)
     try:

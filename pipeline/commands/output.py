@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kerasline.components.core.durable_files import replaced
+from kerasline.components.core.atomic_files import atomic_write
 from kerasline.components.core.errors import KeraslineError
 
 
@@ -33,7 +33,7 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str, target: str) -> None:
     """Write to a temporary file and rename it, so that readers never see half a file."""
     try:
-        with replaced(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_text(text, encoding="utf-8")
     except OSError as error:
         raise KeraslineError(f"{target}: {error.strerror}") from error

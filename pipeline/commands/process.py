@@ -36,8 +36,8 @@ def run_app(app: typer.Typer, arguments: Sequence[str]) -> int:
         arguments: the arguments of the command line. Options of Beam follow after "--".
     """
     interruption.install()
-    garbage_collection.spare_exit()
-    malloc.keep_freed()
+    garbage_collection.skip_at_exit()
+    malloc.retain_freed()
     given = list(arguments)
     beam_options: list[str] = []
     if "--" in given:

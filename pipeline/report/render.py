@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasline.components.charts import STYLE, number_text
-from kerasline.components.core.durable_files import replaced
+from kerasline.components.core.atomic_files import atomic_write
 from kerasline.components.core.errors import KeraslineError
 from kerasline.pipeline.metadata.store import Run, Store, now
 from kerasline.pipeline.report import (
@@ -178,7 +178,7 @@ def _write(path: Path, text: str) -> None:
     """Write atomically, so that a reader never sees a partial file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_text(text, encoding="utf-8")
     except OSError as error:
         raise KeraslineError(f"report {path}: {error.strerror}; choose another path with -o") from error

@@ -69,8 +69,8 @@ def _work(name: str, control: str) -> None:
     The name does not identify a worker: two task managers of Flink on one host use the same names. Beam's own pool
     stops a worker by its name, and so may stop the wrong one.
     """
-    garbage_collection.keep()
-    malloc.keep_freed()
+    garbage_collection.freeze()
+    malloc.retain_freed()
     import grpc
     from apache_beam.runners.worker.sdk_worker import SdkHarness
 

@@ -24,8 +24,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kerasline.components.core.atomic_files import fsync, fsync_tree
 from kerasline.components.core.component import Component
-from kerasline.components.core.durable_files import sync, sync_tree
 from kerasline.components.core.errors import KeraslineError
 from kerasline.pipeline.storage.locks import is_held
 
@@ -260,7 +260,7 @@ class ArtifactRoot:
             "outputs": outputs,
         }
         (staging / MANIFEST).write_text(manifest_text(manifest), encoding="utf-8")
-        sync_tree(staging)
+        fsync_tree(staging)
         return Published(staging, fingerprint, manifest["metrics"], outputs)
 
 
@@ -272,7 +272,7 @@ def move(folder: Path, to: Path) -> None:
     """Rename a folder, and flush the new directory entry to disk."""
     to.parent.mkdir(parents=True, exist_ok=True)
     folder.rename(to)
-    sync(to.parent)
+    fsync(to.parent)
 
 
 def read_published(folder: Path) -> Published | None:

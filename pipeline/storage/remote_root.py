@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kerasline.components.core.atomic_files import atomic_write, fsync
 from kerasline.components.core.component import Component
-from kerasline.components.core.durable_files import replaced, sync
 from kerasline.components.core.errors import ArtifactError, ParameterError, RemoteError
 from kerasline.components.core.remote_folder import RemoteFile, RemoteFolder
 from kerasline.components.data.beam_runners import runner_name, runs_locally
@@ -113,7 +113,7 @@ class RemoteRoot(ArtifactRoot):
                 f"--runner={runner_name(beam_options)}: its workers write and read shards in a folder that all of them "
                 f"see, and {self} is none; give such a folder as --root, or --environment_type=LOOPBACK"
             )
-        self.remote.names("artifacts")
+        self.remote.list_names("artifacts")
 
     def is_run_alive(self, run_id: str) -> bool | None:
         lock = self.run_lock_file(run_id)
@@ -125,7 +125,7 @@ class RemoteRoot(ArtifactRoot):
 
     def candidates(self, pipeline: str, node: str, fingerprint: str) -> list[Published]:
         above = f"artifacts/{pipeline}/{node}"
-        folders = _by_folder(self.remote.found(above, f"{fingerprint[:12]}-"))
+        folders = _by_folder(self.remote.list_files(above, f"{fingerprint[:12]}-"))
         whole = [(name, files) for name, files in folders.items() if MANIFEST in files]
         whole.sort(key=lambda item: item[1][MANIFEST].modified or 0, reverse=True)
         found = [self._published(name, files) for name, files in whole]
@@ -173,14 +173,14 @@ class RemoteRoot(ArtifactRoot):
         kept = read_published(self.path / name)
         if kept is not None and output in kept.outputs and not any(kept.faults(output)):
             return True
-        return f"{name}/{MANIFEST}" in self.remote.found(name)
+        return f"{name}/{MANIFEST}" in self.remote.list_files(name)
 
     def manifest(self, place: str) -> dict[str, Any] | None:
         """Return the manifest of a published folder, or None if there is no readable one."""
         return self._manifest(place.removeprefix(f"{self.place}/"))
 
     def folders(self) -> Iterator[Folder]:
-        for name, files in _by_folder(self.remote.found("artifacts")).items():
+        for name, files in _by_folder(self.remote.list_files("artifacts")).items():
             times = [file.modified for file in files.values() if file.modified is not None]
             yield Folder(
                 f"{self.place}/{name}",
@@ -199,7 +199,7 @@ class RemoteRoot(ArtifactRoot):
             return super().remove(place)
         name = place.removeprefix(f"{self.place}/")
         self.remote.remove([f"{name}/{MANIFEST}"])
-        self.remote.remove(self.remote.found(name))
+        self.remote.remove(self.remote.list_files(name))
 
     def keep_report(self, *files: Path) -> None:
         for file in files:
@@ -214,7 +214,7 @@ class RemoteRoot(ArtifactRoot):
             for output, facts in manifest["outputs"].items()
             for file, known in facts["files"].items()
         }
-        sent = self.remote.send(box, files, name, again=again)
+        sent = self.remote.upload(box, files, name, resume=again)
         for file, known in files.items():
             if sent[file].version is not None:
                 known["version"] = sent[file].version
@@ -259,7 +259,7 @@ class RemoteRoot(ArtifactRoot):
                 if ".." in path.parts:  # not written by kerasline
                     raise ArtifactError(f"{self}/{name}/{MANIFEST} names a file outside its folder: {path}")
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self.remote.fetch({f"{name}/{output}/{file}": path for file, path in lacking.items()})
+            self.remote.download({f"{name}/{output}/{file}": path for file, path in lacking.items()})
             for file, path in lacking.items():
                 if file_digest(path) != facts[file]["sha256"]:
                     raise ArtifactError(
@@ -267,7 +267,7 @@ class RemoteRoot(ArtifactRoot):
                         "run the stage that made it again"
                     )
                 os.utime(path, ns=(facts[file]["mtime_ns"],) * 2)
-                sync(path)
+                fsync(path)
                 (copy.folder / output / file).parent.mkdir(parents=True, exist_ok=True)
                 path.replace(copy.folder / output / file)
         finally:
@@ -295,5 +295,5 @@ def _by_folder(files: Mapping[str, RemoteFile]) -> dict[str, dict[str, RemoteFil
 def _write(path: Path, text: str) -> None:
     """Write to a temporary name and rename, so that a reader never sees a partial file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced(path, synced=True) as aside:
+    with atomic_write(path, durable=True) as aside:
         aside.write_text(text, encoding="utf-8")

@@ -88,7 +88,7 @@ class _Server:
                 self._grpc_port = await grpc_server.start()
             self._start_task(models.watch())
             self._start_task(self._flush())
-            garbage_collection.settle()
+            garbage_collection.tune_for_server()
             self._announce(models)
             await stopping.wait()
         finally:

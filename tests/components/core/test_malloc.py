@@ -27,13 +27,13 @@ def batch():
     return [np.ones(1 << 20) for _ in range(8)]
 
 if sys.argv[1] == "kept":
-    malloc.keep_freed()
+    malloc.retain_freed()
 batch()
 before = faults()
 for _ in range(20):
     batch()
 fetched, most = faults() - before, held()
-malloc.give_back()
+malloc.release_free()
 print(fetched, most - held())
 """
 

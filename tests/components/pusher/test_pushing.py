@@ -219,7 +219,7 @@ def test_a_failed_push_to_a_store_leaves_nothing(tmp_path, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(DataError, match="the store is full"):
         patched.setattr(RemoteFolder, "write", full)
         target.push(a_model(tmp_path / "second"))
-    assert {name.split("/")[0] for name in target.folder.found()} == {str(first), "latest"}
+    assert {name.split("/")[0] for name in target.folder.list_files()} == {str(first), "latest"}
 
 
 def test_what_cannot_be_copied_is_named_with_its_reason(tmp_path):

@@ -1,4 +1,4 @@
-"""Files that appear whole: written to a temporary name, synced where that matters, then renamed."""
+"""Write files atomically: to a temporary name, flushed to disk where that matters, then renamed."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def replaced(path: Path, *, synced: bool = False) -> Iterator[Path]:
+def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path next to `path`, and rename it to `path` at the end of the block.
 
     Concurrent writers have a temporary path each. If the block or the rename raises, the temporary file is deleted.
 
     Args:
         path: the file to create or replace.
-        synced: whether to flush the content to disk before the rename.
+        durable: whether to flush the content to disk before the rename.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         yield temporary
-        if synced:
-            sync(temporary)
+        if durable:
+            fsync(temporary)
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -31,14 +31,14 @@ def replaced(path: Path, *, synced: bool = False) -> Iterator[Path]:
         raise
 
 
-def sync_tree(folder: Path) -> None:
+def fsync_tree(folder: Path) -> None:
     """Flush everything in a folder to disk, so that a later rename of the folder never exposes partial files."""
     for path in folder.rglob("*"):
-        sync(path)
-    sync(folder)
+        fsync(path)
+    fsync(folder)
 
 
-def sync(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
