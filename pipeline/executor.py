@@ -33,13 +33,13 @@ from kerasline.pipeline.metadata import store as records
 from kerasline.pipeline.metadata.store import Execution, Store, StoredArtifact
 from kerasline.pipeline.observers import notify
 from kerasline.pipeline.storage import roots
-from kerasline.pipeline.storage.artifact_root import ArtifactRoot, Published, file_digest
+from kerasline.pipeline.storage.artifact_root import ArtifactRoot, Published, file_digest, file_state
 from kerasline.pipeline.storage.locks import locked
 
 LOG = logging.getLogger("kerasline")
 
-# Do not cache the digest of a file modified more recently than this. Some file systems store
-# modification times in steps of two seconds, so a second change could go unnoticed.
+# Do not remember the digest of a file changed more recently than this. Some file systems store times in steps of
+# two seconds, so a second change could go unnoticed.
 SETTLED_NS = 2_000_000_000
 
 PROGRESS_SECONDS = 0.5
@@ -307,11 +307,11 @@ class Executor:
 
     def _file_digest(self, path: Path) -> str:
         status = path.stat()
-        key = (str(path.absolute()), status.st_size, status.st_mtime_ns)
+        key = (str(path.absolute()), file_state(status))
         known = self.store.known_digest(*key)
         if known is None:
             known = file_digest(path)
-            if time.time_ns() - status.st_mtime_ns > SETTLED_NS:
+            if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_NS:
                 self.store.remember_digest(*key, known)
         return known
 

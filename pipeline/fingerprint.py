@@ -1,8 +1,8 @@
 """Compute the cache key of a stage: one SHA-256 over everything that determines its outputs.
 
-Files count by content. Functions count by their code and by what that code uses of the user's own
-files: comments, formatting and unrelated functions do not matter, a constant in a helper three
-files away does. Libraries count by their version.
+Files count by content. Functions count by their code and by the code and values that they use from the user's own
+files: comments, formatting and unrelated functions do not matter, a constant in a helper three files away does.
+Libraries count by their version.
 """
 
 from __future__ import annotations
@@ -10,32 +10,29 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-import importlib.metadata
 import importlib.util
 import inspect
 import json
 import os
-import site
+import re
 import sys
-import sysconfig
 import textwrap
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from kerasline.components.core.component import Component
-from kerasline.components.core.import_path import source_folders
-from kerasline.pipeline import recipes
+from kerasline.pipeline.code_origin import distribution_version, is_kerasline, is_users, module_version
 
 
 def node_fingerprint(component: Component, input_digests: Mapping[str, str], file_digest: Callable[[Path], str]) -> str:
     """Return the fingerprint of a stage for the given inputs.
 
     Args:
-        component: the stage; its class, version, parameters and external inputs count.
+        component: the stage; its class, version, parameters, external inputs and declared files count.
         input_digests: the content digest of each input artifact, by input name.
-        file_digest: the content digest of a file outside the pipeline.
+        file_digest: returns the content digest of a file outside the pipeline.
 
     Returns:
         64 hexadecimal digits.
@@ -44,154 +41,237 @@ def node_fingerprint(component: Component, input_digests: Mapping[str, str], fil
     facts = {
         "component": f"{cls.__module__}.{cls.__qualname__}",
         "version": component.VERSION,
-        "code": None if _is_house_stage(cls) else code_digest(getattr(cls, "FUNCTION", cls)),
-        "libraries": {name: library_version(name) for name in component.LIBRARIES},
+        # The `VERSION` of kerasline's own stages stands for their code.
+        "code": None if cls.__module__.startswith("kerasline.") else code_digest(getattr(cls, "FUNCTION", cls)),
+        "libraries": {name: distribution_version(name) for name in component.LIBRARIES},
         "inputs": dict(input_digests),
         "parameters": {k: value_digest(v) for k, v in component.identifying_parameters().items()},
         "external": [file_digest(item) if isinstance(item, Path) else item for item in component.external_inputs()],
+        "files": [[str(name), file_digest(path)] for name, path in component.declared_files()],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def value_digest(value: Any) -> Any:
-    """Return a parameter value as canonical JSON: equal if and only if the values are equal."""
-    if isinstance(value, (bool, int, float, str, type(None))):
-        return value
-    if isinstance(value, Mapping):
-        return {"dict": [[value_digest(k), value_digest(v)] for k, v in value.items()]}
-    if isinstance(value, (list, tuple)):
-        return [value_digest(item) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return {"set": sorted(json.dumps(value_digest(item)) for item in value)}
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, functools.partial):
-        return {"partial": [value_digest(v) for v in (value.func, value.args, value.keywords)]}
-    if callable(value):
-        return {"code": code_digest(value)}
-    if not _has_plain_repr(value):  # identified by its class and contents, not by its address
-        return {"object": [code_digest(type(value)), value_digest(getattr(value, "__dict__", {}))]}
-    return {"repr": f"{type(value).__module__}.{type(value).__qualname__}:{value!r}"}
+    """Return a value as canonical JSON: equal if and only if the values are equal."""
+    return _Walk().value(value)
 
 
 def code_digest(function: Any) -> str:
-    """Return the digest of a function or class and of all code it uses from the user's own files."""
-    digest = hashlib.sha256()
-    for text in _CodeWalk().visit(function):
-        digest.update(text.encode() + b"\0")
-    return digest.hexdigest()
+    """Return the digest of a function or class and of all code and values that it uses from the user's own files."""
+    return _sha256(_Walk().code(function))
 
 
-@functools.cache
-def library_version(distribution: str) -> str:
-    """Return the installed version of a library, or 'absent'. Also accepts `tensorflow-cpu` as `tensorflow`."""
-    names = [distribution, "tensorflow-cpu"] if distribution == "tensorflow" else [distribution]
-    for name in names:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "absent"
+class _Walk:
+    """Describes values and code, following names into the user's own files.
 
+    Code and objects that were already met are described by a reference, so that cycles end.
+    """
 
-class _CodeWalk:
-    """Collects texts that identify code, following names into the user's own files, each once."""
+    def __init__(self, met: Iterable[Any] = ()) -> None:
+        self._met = dict(met)  # by identity; the objects are kept, so that no identity is used twice
 
-    def __init__(self) -> None:
-        self._seen: set[Any] = set()
+    def value(self, value: Any) -> Any:
+        if isinstance(value, (bool, int, float, str, type(None))):
+            return value
+        if isinstance(value, Mapping):
+            return {"dict": [[self.value(k), self.value(v)] for k, v in value.items()]}
+        if isinstance(value, (list, tuple)):
+            return [self.value(item) for item in value]
+        if isinstance(value, (set, frozenset)):  # of any order, so no item may refer to another
+            return {"set": sorted(json.dumps(_Walk(self._met.items()).value(item)) for item in value)}
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return {"bytes": hashlib.sha256(value).hexdigest()}
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if isinstance(value, functools.partial):
+            return {"partial": [self.value(part) for part in (value.func, value.args, value.keywords)]}
+        if isinstance(inspect.unwrap(value), _CODE):
+            return {"code": _sha256(self.code(value))}
+        return _data(value) or self._object(value)
 
-    def visit(self, thing: Any) -> Iterable[str]:
-        thing = inspect.unwrap(thing) if callable(thing) else thing
-        key = thing.__name__ if isinstance(thing, types.ModuleType) else id(thing)
-        if key in self._seen:
-            return
-        self._seen.add(key)
-        if isinstance(thing, types.ModuleType):
+    def code(self, thing: Any) -> Iterator[str]:
+        """Yield texts that identify a function, class, method or module."""
+        thing = inspect.unwrap(thing)
+        if isinstance(thing, types.MethodType):
+            yield json.dumps(self.value(thing.__self__))
+            thing = thing.__func__
+        reference = self._reference(thing, thing.__name__ if isinstance(thing, types.ModuleType) else id(thing))
+        if reference:
+            yield reference
+        elif isinstance(thing, types.ModuleType):
             yield from self._module(thing.__name__, getattr(thing, "__file__", None))
-        elif isinstance(thing, (types.FunctionType, types.MethodType, type)):
-            yield from self._definition(thing)
-        elif callable(thing) and not isinstance(thing, types.BuiltinFunctionType):
-            yield f"instance {thing!r}" if _has_plain_repr(thing) else type(thing).__qualname__
-            yield from self.visit(type(thing))
         else:
-            yield json.dumps(value_digest(thing), sort_keys=True)
+            yield from self._definition(thing)
 
-    def _definition(self, thing: Any) -> Iterable[str]:
-        module = sys.modules.get(thing.__module__)
-        if not _is_users_file(getattr(module, "__file__", None) or _source_file(thing)):
-            yield f"{thing.__module__}.{thing.__qualname__}"
-            return
-        try:
-            source = textwrap.dedent(inspect.getsource(thing))
-        except (OSError, TypeError):  # defined where no source is available, such as in a shell
-            code = getattr(thing, "__code__", None)
-            yield f"{thing.__qualname__} {code.co_code.hex() if code else ''} {_constants(code)}"
-            return
-        try:
-            tree = ast.parse(source)
-        except SyntaxError:  # a lambda inside an expression: use its line
-            yield source
-            return
-        yield _normalised(tree)
-        function = thing.__func__ if isinstance(thing, types.MethodType) else thing
-        yield from self._defaults_and_closure(function)
-        yield from self._names(tree, _namespace(function, module))
+    def _reference(self, thing: Any, key: Any) -> str | None:
+        if key in self._met:
+            return f"see {self._met[key][0]}"
+        self._met[key] = (len(self._met), thing)
+        return None
 
-    def _defaults_and_closure(self, function: Any) -> Iterable[str]:
-        for cell in getattr(function, "__closure__", None) or ():
+    def _object(self, value: Any) -> Any:
+        """Describe an instance by its class and by its state as pickle sees it, else by its repr."""
+        reference = self._reference(value, id(value))
+        if reference:
+            return {"object": reference}
+        kind = self.value(type(value))
+        try:
+            if hasattr(value, "get_config"):  # an object of Keras, whose pickle is a file
+                weights = [_data(weight) for weight in getattr(value, "weights", ())]
+                return {"object": [kind, self.value(value.get_config()), weights]}
+            reduced = value.__reduce_ex__(4)
+            parts = reduced if isinstance(reduced, str) else [list(p) if _is_iterator(p) else p for p in reduced[1:]]
+        except Exception:  # each library has its own way to refuse
+            return {"object": [kind, re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))]}
+        return {"object": [kind, self.value(parts)]}
+
+    def _definition(self, thing: Any) -> Iterator[str]:
+        module = sys.modules.get(getattr(thing, "__module__", None) or "")
+        name = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', thing)}"
+        file = getattr(module, "__file__", None) or _source_file(thing)
+        if getattr(module, "__name__", "") != "__main__" and not is_users(file):
+            yield f"{name} {module_version(name)}"
+            return
+        tree = _syntax_tree(thing)
+        if tree is None:
+            yield from self._bytecode(thing)
+        else:
+            yield _normalised(tree)
+            yield from self._names(tree, getattr(thing, "__globals__", None) or (vars(module) if module else {}))
+        yield from self._bound(thing)
+
+    def _bound(self, thing: Any) -> Iterator[str]:
+        """Describe values that belong to a definition and are not in its text."""
+        for cell in getattr(thing, "__closure__", None) or ():
             try:
-                yield from self._value(cell.cell_contents)
+                yield self._text(cell.cell_contents)
             except ValueError:  # an empty cell: a name not bound yet
                 continue
-        for default in getattr(function, "__defaults__", None) or ():
-            yield from self._value(default)
+        yield self._text([getattr(thing, "__defaults__", None), getattr(thing, "__kwdefaults__", None)])
+        if isinstance(thing, type):
+            yield self._text(thing.__bases__)
+            for name, member in vars(thing).items():
+                function = getattr(member, "__func__", None) or getattr(member, "fget", None) or member
+                if isinstance(function, types.FunctionType):
+                    yield from self._bound(inspect.unwrap(function))
+                elif not name.startswith("__") and not callable(member) and not hasattr(type(member), "__get__"):
+                    yield f"{name} {self._text(member)}"
 
-    def _names(self, tree: ast.AST, namespace: Mapping[str, Any]) -> Iterable[str]:
+    def _bytecode(self, thing: Any) -> Iterator[str]:
+        """Describe a function without a source text of its own: a lambda, or one defined in a shell."""
+        waiting = [thing.__code__] if isinstance(thing, types.FunctionType) else []
+        yield getattr(thing, "__qualname__", "")
+        for code in waiting:
+            yield code.co_code.hex()
+            yield self._text([constant for constant in code.co_consts if not isinstance(constant, types.CodeType)])
+            waiting += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+            for name in code.co_names:
+                yield name
+                if name in thing.__globals__:
+                    yield self._text(thing.__globals__[name])
+
+    def _names(self, tree: ast.AST, namespace: Mapping[str, Any]) -> Iterator[str]:
         """Follow every global name that the code reads and every module that it imports."""
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Name) and node.id in namespace:
-                yield node.id
-                yield from self._value(namespace[node.id])
-            elif isinstance(node, ast.Import):
-                for alias in node.names:
-                    yield from self._import(alias.name, namespace)
-            elif isinstance(node, ast.ImportFrom):
-                base = "." * node.level + (node.module or "")
-                yield from self._import(base, namespace)
-                for alias in node.names:  # `from package import module`
-                    yield from self._import(f"{base}.{alias.name}".replace("..", "."), namespace)
+        read = {node.id: None for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in namespace}
+        for name in read:
+            yield f"{name} {self._text(namespace[name])}"
+        for module, name in _attributes(tree):
+            held = namespace.get(module)
+            if isinstance(held, types.ModuleType) and is_users(getattr(held, "__file__", None)):
+                value = getattr(held, name, None)
+                if not isinstance(value, _CODE):  # code is part of the module's text
+                    yield f"{module}.{name} {self._text(value)}"
+        for imported in _imports(tree, namespace.get("__package__") or ""):
+            yield from self._import(imported)
 
-    def _value(self, value: Any) -> Iterable[str]:
-        if callable(value) or isinstance(value, types.ModuleType):
-            yield from self.visit(value)
-        else:
-            yield json.dumps(value_digest(value), sort_keys=True)
+    def _text(self, value: Any) -> str:
+        return json.dumps(self.value(value), sort_keys=True)
 
-    def _import(self, name: str, namespace: Mapping[str, Any]) -> Iterable[str]:
+    def _import(self, name: str) -> Iterator[str]:
+        top = name.partition(".")[0]
         try:
-            name = importlib.util.resolve_name(name, namespace.get("__package__") or None)
-            # find_spec imports the parents of a submodule. Skip libraries, which are slow to import.
-            top = importlib.util.find_spec(name.partition(".")[0])
-            if top is None or not _may_hold_users_files(top.origin):
-                return
-            spec = importlib.util.find_spec(name)
+            # find_spec imports the parents of a submodule. Libraries are slow to import, so look for them first.
+            spec = importlib.util.find_spec(top)
+            if spec is None or spec.origin is None or is_users(spec.origin) or is_kerasline(spec.origin):
+                spec = importlib.util.find_spec(name)
+            else:
+                name = top
         except (ImportError, ValueError, AttributeError):
             return
-        if spec is not None and name not in self._seen:
-            self._seen.add(name)
+        if spec is not None and not self._reference(spec, name):
             yield from self._module(name, spec.origin)
 
-    def _module(self, name: str, file: str | None) -> Iterable[str]:
-        """Add all code of a user's module, since the names used from it are unknown."""
-        if file is None or not _is_users_file(file):
-            yield f"module {name}"
-            return
-        tree = ast.parse(Path(file).read_text(encoding="utf-8"))
-        yield _normalised(tree)
-        package = name if Path(file).name == "__init__.py" else name.rpartition(".")[0]
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.Import, ast.ImportFrom)):
-                yield from self._names(node, {"__package__": package})
+    def _module(self, name: str, file: str | None) -> Iterator[str]:
+        """Describe all code of a user's module, since the names used from it are unknown."""
+        if file is None or not is_users(file) or not os.path.isfile(file):
+            yield f"module {name} {module_version(name)}"
+        elif not file.endswith(".py"):
+            yield f"{name} {hashlib.sha256(Path(file).read_bytes()).hexdigest()}"
+        else:
+            tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+            yield _normalised(tree)
+            package = name if Path(file).name == "__init__.py" else name.rpartition(".")[0]
+            for imported in _imports(tree, package):
+                yield from self._import(imported)
+
+
+_CODE = (
+    *(types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.MethodWrapperType),
+    *(types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType, type),
+)
+_DOCUMENTED = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def _data(value: Any) -> dict[str, Any] | None:
+    """Describe a table or array by its content. Their reprs leave out what is in the middle."""
+    try:
+        if hasattr(value, "__arrow_c_stream__"):
+            from kerasline.components.data.arrow_types import table_digest
+
+            return {"table": table_digest(value)}
+        if hasattr(value, "__array__"):
+            import numpy as np
+
+            array = np.asarray(value)
+            if array.dtype.hasobject:
+                return {"array": value_digest(array.tolist())}
+            return {"array": [str(array.dtype), array.shape, hashlib.sha256(array.tobytes()).hexdigest()]}
+    except Exception:  # a symbolic tensor, or a table of Python objects
+        return None
+    return None
+
+
+def _syntax_tree(thing: Any) -> ast.AST | None:
+    """Return the source of a function or class, or None if it has no statement of its own, as a lambda."""
+    if getattr(thing, "__name__", "") == "<lambda>":
+        return None
+    try:
+        return ast.parse(textwrap.dedent(inspect.getsource(thing)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+
+
+def _attributes(tree: ast.AST) -> Iterable[tuple[str, str]]:
+    """Return each `name.attribute` in the code, once."""
+    found = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name))
+    return dict.fromkeys((node.value.id, node.attr) for node in found)  # type: ignore[attr-defined]
+
+
+def _imports(tree: ast.AST, package: str) -> Iterator[str]:
+    """Yield the full names of the modules that the code may import, inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            try:
+                base = importlib.util.resolve_name("." * node.level + (node.module or ""), package or None)
+            except ImportError:
+                continue
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)  # `from package import module`
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            yield from (a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str))
 
 
 def _normalised(tree: ast.AST) -> str:
@@ -205,21 +285,6 @@ def _normalised(tree: ast.AST) -> str:
     return ast.dump(tree)
 
 
-_DOCUMENTED = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-
-
-def _namespace(thing: Any, module: types.ModuleType | None) -> Mapping[str, Any]:
-    return getattr(thing, "__globals__", None) or (vars(module) if module else {})
-
-
-def _constants(code: Any) -> str:
-    return repr([c for c in getattr(code, "co_consts", ()) if not hasattr(c, "co_code")])
-
-
-def _has_plain_repr(thing: Any) -> bool:
-    return type(thing).__repr__ is not object.__repr__
-
-
 def _source_file(thing: Any) -> str | None:
     try:
         return inspect.getsourcefile(thing)
@@ -227,41 +292,12 @@ def _source_file(thing: Any) -> str | None:
         return None
 
 
-@functools.cache
-def _is_users_file(file: str | None) -> bool:
-    """Whether a file's text is the user's to change: neither a library's nor the project's own.
-
-    The project's recipes are read as a user's files are.
-    """
-    if file is None or not file.endswith(".py"):
-        return False
-    path = Path(file).resolve()
-    if Path(recipes.__path__[0]).resolve() in path.parents:
-        return True
-    if _is_ours(path):
-        return False
-    if not {"site-packages", "dist-packages"}.isdisjoint(path.parts):  # of another environment on PYTHONPATH, too
-        return False
-    return not any(folder in path.parents for folder in _library_folders())
+def _is_iterator(part: Any) -> bool:
+    return hasattr(part, "__next__")
 
 
-def _may_hold_users_files(origin: str | None) -> bool:
-    """Whether a package may be the user's own; one without a file, a mere folder, may be."""
-    return origin is None or _is_users_file(origin) or _is_ours(Path(origin).resolve())
-
-
-@functools.cache
-def _is_ours(path: Path) -> bool:
-    return any(folder in path.parents for folder in source_folders())
-
-
-@functools.cache
-def _library_folders() -> list[Path]:
-    folders = [sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")]
-    folders += [*site.getsitepackages(), site.getusersitepackages()]
-    return [Path(folder).resolve() for folder in folders if folder]
-
-
-def _is_house_stage(cls: type) -> bool:
-    """Whether the class is one of the project's own stages, whose `VERSION` stands for its code."""
-    return cls.__module__.startswith("kerasline.components.")
+def _sha256(texts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()

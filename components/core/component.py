@@ -150,11 +150,13 @@ class Component:
     Args:
         *arguments: inputs, then parameters, in the order of declaration.
         name: name of the node, unique in its pipeline.
+        files: files and folders that functions of the user read while this stage runs: weights, vocabularies,
+            annotations. The stage runs again when their content changes.
         **named: inputs (a component, one of its outputs, or an artifact) and parameters.
 
     Raises:
         WiringError: an input is missing, unknown or of the wrong type.
-        ParameterError: a parameter is missing, unknown or of the wrong type.
+        ParameterError: a parameter is missing, unknown or of the wrong type, or one of the files does not exist.
     """
 
     NAME: ClassVar[str] = ""
@@ -162,9 +164,14 @@ class Component:
     LIBRARIES: ClassVar[tuple[str, ...]] = ()
     IMPORTED_ALONE: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, *arguments: Any, name: str | None = None, **named: Any) -> None:
+    def __init__(
+        self, *arguments: Any, name: str | None = None, files: Sequence[str | Path] | None = None, **named: Any
+    ) -> None:
         self.name = name or self.NAME or type(self).__name__
         spec = type(self).spec()
+        if "files" in (*spec.inputs, *spec.parameters):  # the class has a use of its own for the name
+            named, files = named if files is None else {**named, "files": files}, None
+        self._files = self._existing(files or ())
         given = self._bind(spec, arguments, named)
         self.inputs: dict[str, Channel | Artifact | LastBlessed] = {}
         for field_name, input_spec in spec.inputs.items():
@@ -251,6 +258,14 @@ class Component:
         """
         return ()
 
+    def declared_files(self) -> Sequence[tuple[str, Path]]:
+        """Return all files of the argument `files`, each with its name below the folder that was given, or "."."""
+        found = []
+        for given in self._files:
+            inside = [given] if given.is_file() else sorted(path for path in given.rglob("*") if path.is_file())
+            found += [(path.relative_to(given).as_posix(), path) for path in inside]
+        return found
+
     def stale(self, outputs: Any) -> str | None:
         """Return why intact outputs of an earlier run can no longer be reused, or None if they can.
 
@@ -317,6 +332,15 @@ class Component:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
+
+    def _existing(self, files: Sequence[str | Path]) -> list[Path]:
+        if isinstance(files, (str, Path)):
+            raise ParameterError(f"{self.name}.files: expected a list of paths, received {str(files)!r}")
+        paths = [Path(file).absolute() for file in files]
+        for path in paths:
+            if not path.exists():
+                raise ParameterError(f"{self.name}.files: {path} does not exist; correct the path or create the file")
+        return paths
 
     def _bind(self, spec: Spec, arguments: Sequence[Any], named: dict[str, Any]) -> dict[str, Any]:
         order = [*spec.inputs, *spec.parameters]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -164,3 +166,28 @@ def _widen(column: pa.Array, kind: pa.DataType) -> pa.Array:
     mask = column.is_null() if column.null_count else None
     values = _widen(column.drop_null(), kind.value_type)
     return pa.LargeListArray.from_arrays(offsets, values, mask=mask)
+
+
+def table_digest(data: Any) -> str:
+    """Return the SHA-256 of a table, or of anything that Arrow takes for one, independent of its chunks."""
+    table = pa.table(data)
+    digest = _Sha256File()
+    with pa.ipc.new_stream(pa.PythonFile(digest, "w"), table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return digest.sha256.hexdigest()
+
+
+class _Sha256File:
+    """A file that keeps only the digest of what is written to it."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.sha256 = hashlib.sha256()
+
+    def write(self, data: Any) -> None:
+        self.sha256.update(data)
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,6 @@ from kerasline.components.core.errors import DataError
 from kerasline.components.example_gen.component import ExampleGen, Parts
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from kerasline.components.data.quarantine import Quarantine
     from kerasline.components.data.sources.source import Source
 
@@ -39,7 +36,9 @@ class InMemoryExampleGen(ExampleGen):
     def external_inputs(self) -> Sequence[Path | str]:
         if callable(self.settings.input):
             return []  # the code of a function is part of the fingerprint
-        return [_content_digest(table) for _, table in self._parts(None)]
+        from kerasline.components.data.arrow_types import table_digest
+
+        return [f"table {table_digest(table)}" for _, table in self._parts(None)]
 
     def _source(self, quarantine: Quarantine, context: Context) -> Source:
         from kerasline.components.data.sources.memory import MemorySource
@@ -60,24 +59,3 @@ class InMemoryExampleGen(ExampleGen):
 
     def _data_name(self) -> str:
         return "the table"
-
-
-def _content_digest(table: pa.Table) -> str:
-    """Return a text that identifies the content of a table, independent of its chunks."""
-    import pyarrow as pa
-
-    digest = hashlib.sha256()
-
-    class Sink:
-        closed = False
-
-        def write(self, data: Any) -> None:
-            digest.update(data)
-
-        def flush(self) -> None: ...
-
-        def close(self) -> None: ...
-
-    with pa.ipc.new_stream(pa.PythonFile(Sink(), "w"), table.schema) as writer:
-        writer.write_table(table.combine_chunks())
-    return f"table {digest.hexdigest()}"

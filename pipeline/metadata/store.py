@@ -111,10 +111,11 @@ class Store:
             row = _executions.c.id == execution_id
             connection.execute(_executions.update().where(row).values(message=message))
 
-    def remember_digest(self, path: str, size: int, mtime_ns: int, digest: str) -> None:
+    def remember_digest(self, path: str, state: str, digest: str) -> None:
+        """Store the digest of a file, with the state of the file that `file_state` returned before it was read."""
         if len(path.encode("utf-8", "surrogatepass")) > MOST_PATH_BYTES:
             return
-        facts = {"size": size, "mtime_ns": mtime_ns, "digest": digest}
+        facts = {"state": state, "digest": digest}
         with self._transaction(write=True) as connection:
             row = _insert(connection, _file_digests).values(path=path, **facts)
             connection.execute(row.on_conflict_do_update(index_elements=["path"], set_=facts))
@@ -140,11 +141,10 @@ class Store:
 
     # What is known
 
-    def known_digest(self, path: str, size: int, mtime_ns: int) -> str | None:
-        """Return the stored digest of a file that is unchanged since it was last hashed."""
+    def known_digest(self, path: str, state: str) -> str | None:
+        """Return the stored digest of a file, or None if the file was in another state when it was hashed."""
         t = _file_digests.c
-        query = sa.select(t.digest).where(t.path == path, t.size == size, t.mtime_ns == mtime_ns)
-        return self._scalar(query)
+        return self._scalar(sa.select(t.digest).where(t.path == path, t.state == state))
 
     def runs(self) -> list[Run]:
         """Return all runs, newest first."""

@@ -106,8 +106,7 @@ file_digests = sa.Table(
     "file_digests",
     metadata,
     sa.Column("path", AnyText, primary_key=True),
-    sa.Column("size", sa.BigInteger, nullable=False),
-    sa.Column("mtime_ns", sa.BigInteger, nullable=False),
+    sa.Column("state", AnyText, nullable=False),
     sa.Column("digest", AnyText, nullable=False),
 )
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -308,6 +309,14 @@ def file_digest(path: Path) -> str:
         while count := file.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()
+
+
+def file_state(status: os.stat_result) -> str:
+    """Return a text that differs after any change of the file: its size, inode, modification and change time.
+
+    A program can reset the modification time. The kernel sets the change time.
+    """
+    return f"{status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def _facts(path: Path) -> dict[str, Any]:

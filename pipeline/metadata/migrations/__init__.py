@@ -17,7 +17,7 @@ from kerasline.pipeline.metadata.database import Database
 
 # The last is what `pipeline/metadata/tables.py` says. Named here, so that a store that is up to date is opened
 # without Alembic, whose import takes longer than that.
-VERSIONS = ("0001", "0002")
+VERSIONS = ("0001", "0002", "0003")
 
 # A name of our own: others who keep tables in the same database may use Alembic too.
 VERSION_TABLE = "kerasline_schema"

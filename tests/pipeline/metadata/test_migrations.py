@@ -104,13 +104,12 @@ def test_a_store_of_version_0_1_is_upgraded_with_all_that_is_in_it(old_url):
     assert store.published(first["Left"].fingerprint).run_id == "second"
     (traced,) = trace(store, first["Join"].outputs["joined"].path)
     assert {source["made_by"]["node"] for source in traced["made_by"]["from"]} == {"Left", "Right"}
-    assert store.known_digest("/srv/trips.csv", 17, 1764000000000000000) == "ab" * 32
 
 
 def test_an_upgraded_store_takes_texts_of_any_length(old_url):
     store = Store(old_url)
-    store.remember_digest("/" + "x" * 1500, 1, 1, "d")
-    assert store.known_digest("/" + "x" * 1500, 1, 1) == "d"
+    store.remember_digest("/" + "x" * 1500, "1", "d")
+    assert store.known_digest("/" + "x" * 1500, "1") == "d"
 
 
 def test_the_first_migration_makes_the_tables_of_version_0_1(old_url, postgres, tmp_path):
