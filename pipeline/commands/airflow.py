@@ -74,14 +74,14 @@ def airflow(
     from kerasline.pipeline.runners.airflow.description import Operator, Place, Timing
 
     fixed, where = parsed_settings(settings or []), root.place
-    kept = where if root.shared else f"file://{where}"
+    location = where if root.shared else f"file://{where}"
     in_image = operator in ("docker", "kubernetes")
     description = describe(
         load_pipeline(recipe, where, fixed),
         recipe,
         fixed=fixed,
         dag_id=dag_id,
-        wanted=params or ["*"],
+        params=params or ["*"],
         pools=pools or [],
         tags=tags or [],
         fail_refused=fail_refused,
@@ -89,7 +89,7 @@ def airflow(
             command=command or ("python -m kerasline" if in_image else this_command()),
             folder=str(Path.cwd()),
             root=where,
-            reports=reports or f"{kept}/reports",
+            reports=reports or f"{location}/reports",
             metadata=metadata,
             operator=cast(Operator, operator),  # `describe` checks it
             image=image,

@@ -1,4 +1,4 @@
-"""Airflow 3, for real: DAG files that it reads, runs, kills, retries and fills back, seen through its own eyes."""
+"""A real Airflow 3 reads, runs, kills, retries and backfills DAG files, and reports what it sees."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from tests.end_to_end.documents import as_words, blocks, commands
 DAYS = HOUSE / "tests" / "end_to_end" / "days.py"
 DATES = ("2026-11-01", "2026-11-02", "2026-11-03")
 
-# What Airflow makes of the DAG files, as JSON.
+# Prints the DAGs that Airflow reads from the files, as JSON.
 LOOK = """
 import json, sys
 from pathlib import Path
@@ -66,7 +66,7 @@ def installed():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with numbers by day: 1, then 1 and 2, then 1 to 3."""
+    """Return a folder with a file of numbers for each day: 1, then 1 and 2, then 1 to 3."""
     folder = tmp_path_factory.mktemp("airflow")
     (folder / "data").mkdir()
     for count, date in enumerate(DATES, 1):
@@ -76,7 +76,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def write(place):
-    """Writes a DAG file by the command line."""
+    """Return a function that writes a DAG file with the command line."""
 
     def call(output, recipe, *more):
         command = [
@@ -98,7 +98,7 @@ def write(place):
 
 @pytest.fixture(scope="module")
 def airflow(installed, place, write):
-    """An Airflow with all DAG files of these tests; kerasline is on its path, but not what that needs."""
+    """Return an Airflow with all DAG files of these tests. kerasline is on its path, without its dependencies."""
     airflow = Airflow(place / "home", PYTHONPATH=str(HOUSE), AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="30")
     daily = ("--schedule", "@daily", "--start-date", DATES[0])
     write(airflow.dags / "days.py", DAYS, *daily, "--pool", "Total=default_pool")
@@ -167,7 +167,7 @@ def word(place, run_id):
 
 
 @pytest.mark.slow
-def test_airflow_reads_every_file_and_finds_the_pipelines_own_graph(look):
+def test_airflow_reads_every_file_and_finds_the_graph_of_the_pipeline(look):
     assert look["errors"] == {}
     assert set(look["dags"]) == {
         "days",
@@ -200,10 +200,10 @@ def test_airflow_reads_every_file_and_finds_the_pipelines_own_graph(look):
 
 
 @pytest.mark.slow
-def test_the_factory_makes_what_the_file_says_and_groups_fit_into_a_larger_dag(look):
+def test_factory_matches_the_dag_file_and_groups_fit_into_a_larger_dag(look):
     made, days, larger = (look["dags"][name] for name in ("made", "days", "larger"))
-    for what in ("edges", "operators", "params", "retries"):
-        assert made[what] == days[what]
+    for key in ("edges", "operators", "params", "retries"):
+        assert made[key] == days[key]
     assert made["tags"] == ["mine"] and made["schedule"] != days["schedule"]
     edges = {tuple(edge) for edge in larger["edges"]}
     assert {
@@ -217,21 +217,21 @@ def test_the_factory_makes_what_the_file_says_and_groups_fit_into_a_larger_dag(l
 
 @pytest.mark.slow
 @pytest.mark.parametrize("operator", ["days", "elsewhere", "made"])
-def test_dags_test_runs_a_whole_pipeline_on_the_span_of_its_date(airflow, place, operator):
+def test_dags_test_runs_a_pipeline_on_the_span_of_its_date(airflow, place, operator):
     typed = 'it\'s "quoted" $(touch spilt) {{ 6 * 7 }} {% raw %} \u00e9'
     conf = json.dumps({"Total.word": typed, "Total.seconds": 0.25 if operator == "days" else 0.5})
     done = airflow.run("dags", "test", operator, "2026-11-02", "--conf", conf)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     run_id = rows(place, f"SELECT id FROM runs WHERE id LIKE '{operator}.%'")[0][0]
     assert set(states(place, run_id)) == {"ExampleGen", "StatisticsGen", "Total", "Publish"}
-    # A daily run's interval is the day that has ended; without a schedule there is but the date itself.
+    # The interval of a daily run is the day that has ended. Without a schedule it is the date itself.
     assert metrics(place, run_id, "ExampleGen")["spans"] == DATES[1 if operator == "made" else 0]
     assert word(place, run_id) == typed and not list(place.rglob("spilt"))
 
 
 @pytest.mark.slow
-def test_containers_are_told_the_same_as_a_command(airflow, place):
-    """Docker and Kubernetes are not here: what they would be given is looked at instead."""
+def test_containers_receive_the_same_arguments_as_a_command(airflow, place):
+    """Docker and Kubernetes are not available, so this test checks the arguments that they would receive."""
     done = airflow.run("tasks", "render", "docker", "Total", "2026-11-02")
     assert done.returncode == 0, done.stderr
     assert "'dag_id': 'docker'" in done.stdout and "2026-11-01" in done.stdout
@@ -250,7 +250,7 @@ known = {"dag": dag, "ti": SimpleNamespace(task_id="Total"), "run_id": "one",
 words = task.python_callable("Total", **known)
 print("RESULT", [task.render_template(word, {}) for word in words], task.image)
 """
-    told = airflow.python(code, airflow.dags).stdout.partition("RESULT ")[2].strip()
+    received = airflow.python(code, airflow.dags).stdout.partition("RESULT ")[2].strip()
     words = [
         "python",
         "-m",
@@ -271,12 +271,12 @@ print("RESULT", [task.render_template(word, {}) for word in words], task.image)
         "99",
         "--report",
     ]
-    assert told == f"{words} kerasline:1"
+    assert received == f"{words} kerasline:1"
 
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_triggered_run_of_the_penguins_succeeds_and_is_cached_for_whoever_runs_the_same(running, place):
+def test_triggered_run_succeeds_and_is_cached_for_the_command_line(running, place):
     run_id = running.trigger("penguins", "chosen", **{"Trainer.epochs": 20})
     tasks = running.finished("penguins", run_id)
     assert {one["state"] for one in tasks.values()} == {"success"} and len(tasks) == 12
@@ -305,7 +305,7 @@ def test_a_triggered_run_of_the_penguins_succeeds_and_is_cached_for_whoever_runs
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_training_killed_half_way_is_retried_and_takes_up_its_checkpoint(running, place):
+def test_killed_training_is_retried_from_its_checkpoint(running, place):
     changes = {"Trainer.epochs": 150, "Trainer.batch_size": 8, "Trainer.checkpoint_epochs": 5}
     run_id = running.trigger("penguins", "killed", **changes)
     written = "Trainer-*/**/step-*[1-9]*.npz"  # the first is of step 0
@@ -325,8 +325,8 @@ def test_training_killed_half_way_is_retried_and_takes_up_its_checkpoint(running
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_stage_whose_airflow_task_died_goes_on_and_is_not_run_twice(running, place):
-    """SIGKILL takes Airflow's own process of the task; what it started holds the stage's lock to its end."""
+def test_stage_whose_airflow_task_died_finishes_and_runs_once(running, place):
+    """SIGKILL ends Airflow's process of the task. The process that it started holds the stage's lock until it ends."""
     marks = place / "marks.txt"
     run_id = running.trigger("days", "orphan", **{"Total.seconds": 20, "Total.marks": str(marks)})
     (stage,) = wait(lambda: processes("days.orphan", "--node Total"), "the stage")
@@ -339,7 +339,7 @@ def test_a_stage_whose_airflow_task_died_goes_on_and_is_not_run_twice(running, p
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_task_that_a_person_stops_stops_its_command(running, place):
+def test_stopping_a_task_stops_its_command(running, place):
     run_id = running.trigger("days", "stopped", **{"Total.seconds": 500})
     wait(lambda: processes("days.stopped", "--node Total"), "the stage")
     body = {"new_state": "failed"}
@@ -350,7 +350,7 @@ def test_a_task_that_a_person_stops_stops_its_command(running, place):
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_refused_model_is_skipped_and_fails_where_that_is_asked_for(running, place):
+def test_refused_model_skips_or_with_fail_refused_fails_its_task(running, place):
     refusing = running.finished("refusing", running.trigger("refusing", "one"))
     assert {name: one["state"] for name, one in refusing.items()} == {
         "ExampleGen": "success",
@@ -366,7 +366,7 @@ def test_a_refused_model_is_skipped_and_fails_where_that_is_asked_for(running, p
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_two_groups_of_one_dag_keep_apart(running, place):
+def test_two_groups_in_a_dag_are_separate_runs(running, place):
     tasks = running.finished("larger", running.trigger("larger", "one", **{"Total.word": "larger"}))
     assert {one["state"] for one in tasks.values()} == {"success"} and len(tasks) == 10
     for group in ("days", "again"):
@@ -375,8 +375,8 @@ def test_two_groups_of_one_dag_keep_apart(running, place):
 
 
 @pytest.mark.slow
-def test_a_backfill_runs_each_date_on_its_own_span_side_by_side(installed, place, write, tmp_path):
-    """Begun before the scheduler is: on SQLite, Airflow refuses to begin one beside it."""
+def test_backfill_runs_each_date_on_its_own_span_in_parallel(installed, place, write, tmp_path):
+    """The backfill is created before the scheduler starts, because Airflow on SQLite refuses it afterwards."""
     airflow = Airflow(tmp_path / "home")
     write(airflow.dags / "filled.py", DAYS, "--dag-id", "filled", "--schedule", "@daily", "--start-date", DATES[0])
     begin = ("backfill", "create", "--dag-id", "filled", "--from-date", DATES[0], "--to-date", DATES[2])
@@ -398,16 +398,16 @@ def test_a_backfill_runs_each_date_on_its_own_span_side_by_side(installed, place
 
 
 def filled_back(airflow):
-    """The three runs of the backfill, once all have ended."""
+    """Return the three runs of the backfill once all have ended."""
     every = airflow.api("GET", "dags/filled/dagRuns?limit=50")["dag_runs"]
-    found = [one for one in every if one["run_type"] == "backfill"]  # beside the newest of the schedule
+    found = [one for one in every if one["run_type"] == "backfill"]  # the schedule starts another run
     return len(found) == 3 and all(one["state"] in ("success", "failed") for one in found) and found
 
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_the_guide_does_what_it_says(installed, tmp_path, taxi_csv):
-    """The commands of docs/AIRFLOW.md, one after the other, and its DAG files."""
+def test_commands_and_dag_files_of_the_guide_work(installed, tmp_path, taxi_csv):
+    """Run the commands of docs/AIRFLOW.md in order, and load its DAG files."""
     guide = HOUSE / "docs" / "AIRFLOW.md"
     airflow = Airflow(tmp_path / "home", PYTHONPATH=str(HOUSE), AIRFLOW__CORE__DAGS_FOLDER=str(tmp_path / "dags"))
     (tmp_path / "dags").mkdir()
@@ -437,7 +437,7 @@ def test_the_guide_does_what_it_says(installed, tmp_path, taxi_csv):
 
 
 def processes(*texts):
-    """The ids of kerasline's processes whose command line holds the texts."""
+    """Return the ids of kerasline's processes whose command line has the texts."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -448,7 +448,7 @@ def processes(*texts):
 
 
 def parent_outside_group(process):
-    """The process that started another's group: the task of Airflow's that called the shell."""
+    """Return the process that started the group of a process: the Airflow task that called the shell."""
     group = os.getpgid(process)
     while os.getpgid(process) == group:
         process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])

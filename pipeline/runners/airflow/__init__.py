@@ -1,6 +1,6 @@
-"""Pipelines under Airflow 3, one task a stage.
+"""Pipelines under Airflow 3, with a task for each stage.
 
-`describe` says what Airflow must know of a pipeline; `dag_file` writes it as a DAG file, and `factory` makes
-DAGs and task groups of it in DAG files of people's own. `factory`, `description` and `stage` need nothing but
-the standard library and airflow.sdk, for they run where kerasline's dependencies are not.
+`describe` derives from a pipeline what Airflow has to know. `dag_file` writes that as a DAG file, and `factory` builds
+DAGs and task groups from it in the user's own DAG files. `factory`, `description` and `stage` only need the standard
+library and airflow.sdk, because they run where kerasline's dependencies are not installed.
 """

@@ -1,4 +1,4 @@
-"""Python source in the form that ruff and black give it."""
+"""Generate Python source, formatted as ruff and black format it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ WIDTH = 115
 
 
 def call(head: str, arguments: Sequence[str], after: str = "") -> str:
-    """`head(arguments)`: on one line, or the arguments on a line of their own, or on one each."""
+    """Return the source of `head(arguments)`, with line breaks where it is too long for one line."""
     return enclosed(f"{head}(", arguments, f"){after}")
 
 
 def enclosed(opening: str, items: Sequence[str], closing: str) -> str:
-    """The items between brackets; the opening begins with the line's indentation."""
+    """Return the source of items between brackets. `opening` begins with the indentation of the line."""
     line = f"{opening}{', '.join(items)}{closing}"
     if len(line) <= WIDTH:
         return line
@@ -29,7 +29,7 @@ def enclosed(opening: str, items: Sequence[str], closing: str) -> str:
 
 
 def literal(value: Any) -> str:
-    """A value as source, its texts in double quotes."""
+    """Return the source of a value, with strings in double quotes."""
     if isinstance(value, str):
         return text(value)
     if isinstance(value, dict):
@@ -40,19 +40,19 @@ def literal(value: Any) -> str:
 
 
 def text(value: str) -> str:
-    """A text as source, in the quotes that want fewer escapes: double ones where it is the same."""
+    """Return the source of a string, in the quotes that need fewer escapes. Double quotes are preferred."""
     escaped = value.replace("\\", "\\\\") if value.isprintable() else value.encode("unicode_escape").decode("ascii")
     quote = '"' if value.count('"') <= value.count("'") else "'"
     return quote + escaped.replace(quote, f"\\{quote}") + quote
 
 
 def shorten(value: str) -> str:
-    """A text that fits in a line of its own."""
+    """Return a text cut to fit on a line of its own."""
     return textwrap.shorten(value, WIDTH - 20, placeholder=" ...")
 
 
 def below_root(value: str, root: str) -> str:
-    """A text as source in which the pipeline root is the variable ROOT."""
+    """Return the source of a string in which the pipeline root is replaced by the variable ROOT."""
     if root not in value:
         return text(value)
     return "f" + text(value.replace("{", "{{").replace("}", "}}").replace(root, "{ROOT}"))

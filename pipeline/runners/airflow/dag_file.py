@@ -1,4 +1,4 @@
-"""Writes a description as a DAG file for people to read. It needs airflow.sdk and the standard library alone."""
+"""Write a description as a readable DAG file, which only needs airflow.sdk and the standard library."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SDK = ("BaseOperatorLink", "CronDataIntervalTimetable", "Param", "dag", "task",
 
 _LINK = '''\
 class Report(BaseOperatorLink):
-    """The button that leads from a task to its run's report."""
+    """The button on a task that opens the report of its run."""
 
     name = "Report"
 
@@ -27,11 +27,11 @@ class Report(BaseOperatorLink):
 
 
 def dag_file(description: Description) -> str:
-    """The file's text: the same for the same description, and formatted."""
+    """Return the formatted text of the file. Equal descriptions give equal texts."""
     parts = [
         _stages(description),
         _stage(description),
-        operators.task_of_a_stage(description),
+        operators.stage_task(description),
         _LINK,
         *operators.helpers(description),
         _params(description) + "\n\n" + _dag(description),
@@ -41,7 +41,7 @@ def dag_file(description: Description) -> str:
 
 
 def module_name(dag_id: str) -> str:
-    """The DAG's name as a Python name."""
+    """Return the name of the DAG as a Python identifier."""
     name = re.sub(r"\W", "_", dag_id, flags=re.ASCII)
     return f"_{name}" if name[0].isdigit() or keyword.iskeyword(name) else name
 
@@ -50,8 +50,8 @@ def _head(description: Description) -> str:
     about = description.about.replace("\\", "\\\\").replace('"""', '\\"\\"\\"').strip()
     note = f"""\
 kerasline's pipeline `{description.pipeline}` on Airflow 3: a task for each stage, run in the pipeline's own
-environment. Airflow needs nothing but this file, which `kerasline airflow` wrote; write it anew when stages
-or edges change. A larger DAG embeds the pipeline: `from {module_name(description.dag_id)} import group`.
+environment. Airflow needs nothing but this file, which `kerasline airflow` wrote. Write it again when stages
+or edges change. A larger DAG can embed the pipeline: `from {module_name(description.dag_id)} import group`.
 """
     return f'"""{about}\n\n{note}"""\n\nfrom __future__ import annotations'.replace('"""\n\nkerasline', '"""kerasline')
 
@@ -67,10 +67,10 @@ def _imports(code: str) -> str:
 def _constants(description: Description) -> str:
     place, timing = description.place, description.timing
     lines = [
-        "# Where stages run, and on what. Edit it here, or set the variables where Airflow runs.",
+        "# Where stages run and which root they use. Edit it here, or set the variables where Airflow runs.",
         *operators.constants(description),
         operators.from_environment("KERASLINE_ROOT", text(place.root), "ROOT"),
-        "# Where links to reports lead.",
+        "# Links to reports lead here.",
         operators.from_environment("KERASLINE_REPORTS", below_root(place.reports, place.root), "REPORTS"),
         f"RECIPE = {text(description.recipe)}",
     ]
@@ -80,14 +80,14 @@ def _constants(description: Description) -> str:
         lines += ["# Set in every run.", enclosed("FIXED = {", rows, "}")]
     if description.dated:
         names = [text(node) for node in description.dated]
-        lines += ["# These read the days of a run's data interval.", enclosed("DATED = [", names, "]")]
+        lines += ["# These nodes read the days of the data interval of a run.", enclosed("DATED = [", names, "]")]
     return "\n".join(
         [
             *lines,
             f"TIMEZONE = {text(timing.timezone)}",
             f"RETRIES = {timing.retries}",
             f"RETRY_DELAY = datetime.timedelta(minutes={timing.retry_minutes:g})",
-            "# A stage with nothing to do, as the Pusher of a refused model, is skipped; with 1 it fails.",
+            "# Exit status of a stage with nothing to do, such as Pusher with a refused model. 1 would make it fail.",
             f"SKIPPED = {1 if description.fail_refused else SKIPPED}",
         ]
     )
@@ -95,7 +95,7 @@ def _constants(description: Description) -> str:
 
 def _stages(description: Description) -> str:
     names = _variables(description.stages)
-    lines = ["def stages() -> None:", '    """A task for each stage, and the edges between them."""']
+    lines = ["def stages() -> None:", '    """Create a task for each stage, and the edges between them."""']
     for one in description.stages:
         pool = [f"pool={text(one.pool)}"] if one.pool else []
         lines.append(call(f"    {names[one.node]} = stage", [text(one.node), text(shorten(one.about)), *pool]))
@@ -108,18 +108,18 @@ def _stages(description: Description) -> str:
 
 
 def _stage(description: Description) -> str:
-    given = "node, FACTS, PLAN" if operators.takes_facts(description) else "node"
+    arguments = "node, FACTS, PLAN" if operators.takes_facts(description) else "node"
     return f'''\
 def stage(node: str, about: str, **options: Any) -> Any:
-    """The task of a stage; `options` are its operator's, such as pool=."""
-    made = run_stage.override(task_id=node, doc_md=about, **options)({given})
-    made.operator.operator_extra_links = (Report(),)
-    return made'''
+    """Create the task of a stage. `options` are arguments of its operator, such as pool=."""
+    created = run_stage.override(task_id=node, doc_md=about, **options)({arguments})
+    created.operator.operator_extra_links = (Report(),)
+    return created'''
 
 
 def _params(description: Description) -> str:
-    """The params, and what functions that run elsewhere are told."""
-    lines = ["# What can be set when a run is started; only what is changed is passed on.", "PARAMS = {"]
+    """Return the params, and the constants that are passed to functions that run elsewhere."""
+    lines = ["# Parameters that can be set when a run is started. Only changed values are passed on.", "PARAMS = {"]
     for key, setting in description.settings.items():
         lines.append(call(f"    {text(key)}: Param", _param(setting, description.place.root), ","))
     lines += ["}", "for key, param in PARAMS.items():", '    param.schema["section"] = key.partition(".")[0]']
@@ -129,16 +129,16 @@ def _params(description: Description) -> str:
 
 def _param(setting: Setting, root: str) -> list[str]:
     default = setting.default
-    shown = below_root(default, root) if isinstance(default, str) else literal(default)
+    source = below_root(default, root) if isinstance(default, str) else literal(default)
     about = [text(shorten(setting.about))] if setting.about else []
-    return [shown, *about, *(f"{word}={literal(value)}" for word, value in setting.schema.items())]
+    return [source, *about, *(f"{word}={literal(value)}" for word, value in setting.schema.items())]
 
 
 def _dag(description: Description) -> str:
     timing = description.timing
     schedule = text(timing.schedule) if timing.schedule else "None"
     if timing.schedule and description.dated and timing.schedule not in ("@once", "@continuous"):
-        # A plain expression gives Airflow 3's runs no interval, only an instant.
+        # With a plain expression the runs of Airflow 3 have an instant instead of an interval.
         schedule = f"CronDataIntervalTimetable({schedule}, timezone=TIMEZONE)"
     day = datetime.date.fromisoformat(timing.start)
     date = f"{day.year}, {day.month}, {day.day}"
@@ -155,24 +155,24 @@ def _dag(description: Description) -> str:
             f"    schedule={schedule},",
             f"    start_date=datetime.datetime({date}, tzinfo=zoneinfo.ZoneInfo(TIMEZONE)),",
             f"    catchup={timing.catchup},",
-            f"    max_active_runs={timing.most_runs},",
+            f"    max_active_runs={timing.max_active_runs},",
             f"    tags={literal(description.tags)},",
             "    doc_md=__doc__,",
-            "    auto_register=False,  # a DAG file that imports this one does not make the DAG its own",
+            "    auto_register=False,  # a DAG file that imports this one does not register the DAG again",
             ")",
             "def whole() -> None:",
             "    stages()",
             "",
             "",
             "pipeline_dag = whole()",
-            "# Set after the tasks: Airflow copies all params for each task. A copy, because a run changes them.",
+            "# Set after the tasks, since Airflow copies all params for each task. Copied, since a run changes them.",
             "pipeline_dag.params.update(copy.deepcopy(PARAMS))",
         ]
     )
 
 
 def _variables(stages: Sequence[Stage]) -> dict[str, str]:
-    """A variable for each node: ExampleGen's is example_gen."""
+    """Return a variable name for each node, such as example_gen for ExampleGen."""
     names: dict[str, str] = {}
     for one in stages:
         name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", re.sub(r"\W", "_", one.node, flags=re.ASCII)).lower()

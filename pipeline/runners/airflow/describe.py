@@ -1,4 +1,4 @@
-"""Describes a pipeline for Airflow: its stages and edges, what can be set, and which stages follow dates."""
+"""Describe a pipeline for Airflow: its stages and edges, its settings, and the stages that follow dates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kerasline.pipeline.runners.airflow.description import OPERATORS, Descriptio
 from kerasline.pipeline.runners.airflow.settings import has_password, settings_of
 
 PRESETS = ("@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
-# The fields of a cron expression; Airflow takes seconds as a sixth.
+# The fields of a cron expression with their bounds. Airflow accepts seconds as a sixth field.
 CRON = (
     ("minute", 0, 59),
     ("hour", 0, 23),
@@ -28,8 +28,6 @@ CRON = (
     ("day of the week", 0, 7),
     ("second", 0, 59),
 )
-# What cron has no words for; of data intervals they have none.
-_ONCE = ("@once", "@continuous")
 
 
 def describe(
@@ -40,23 +38,22 @@ def describe(
     timing: Timing,
     dag_id: str | None = None,
     fixed: Mapping[str, str] | None = None,
-    wanted: Sequence[str] = ("*",),
+    params: Sequence[str] = ("*",),
     pools: Sequence[str] = (),
     tags: Sequence[str] = (),
     fail_refused: bool = False,
 ) -> Description:
-    """The description of a pipeline that was built with `fixed` set.
+    """Describe a pipeline that was built with the parameters `fixed` set.
 
     Args:
-        wanted: patterns of the parameters that can be set when a run is started.
-        pools: `POOL` for all stages, `NODE=POOL` for one.
+        params: patterns of the parameters that can be set when a run is started.
+        pools: `POOL` for all stages, or `NODE=POOL` for one.
 
     Raises:
-        ParameterError: a pool's node is unknown, an operator needs an image, or a secret would be written.
+        ParameterError: an option is invalid, or a password would be written.
     """
     _check(place, timing, fixed or {})
     pool_of = _pools(pools, pipeline)
-    # In the files' own order where it is right, so that a DAG file reads like the pipeline's.
     stages = tuple(
         Stage(node, about(pipeline.nodes[node]), tuple(pipeline.upstream(node)), pool_of.get(node, pool_of.get("")))
         for node in pipeline.order
@@ -68,7 +65,7 @@ def describe(
         about=_docstring(recipe),
         recipe=recipe if _is_name(recipe) else str(Path(recipe).absolute()),
         stages=stages,
-        settings=settings_of(pipeline, place.root, wanted),
+        settings=settings_of(pipeline, place.root, params),
         place=place,
         timing=timing,
         fixed=dict(fixed or {}),
@@ -79,7 +76,7 @@ def describe(
 
 
 def this_command() -> str:
-    """How a shell calls this very kerasline: with the Python that runs now."""
+    """Return the shell command that calls this kerasline with the Python of this process."""
     root = package_root()
     return shlex.join(
         [sys.executable, *(["-m", "kerasline"] if root is None else [str(Path(root, "run_pipeline.py"))])]
@@ -93,8 +90,8 @@ def _check(place: Place, timing: Timing, fixed: Mapping[str, str]) -> None:
         raise ParameterError(f"--operator {place.operator}: give the --image that kerasline is installed in")
     if place.operator == "external-python" and not re.search(r"( -m kerasline|/run_pipeline\.py'?)$", place.command):
         raise ParameterError(
-            f"--command {place.command!r}: PYTHON -m kerasline, or PYTHON FOLDER/run_pipeline.py, "
-            "wanted with external-python"
+            f"--command {place.command!r}: expected PYTHON -m kerasline or PYTHON FOLDER/run_pipeline.py "
+            "with --operator external-python"
         )
     if has_password(place.metadata):
         raise ParameterError(
@@ -123,12 +120,14 @@ def _check_schedule(text: str) -> None:
         return
     fields = text.split()
     if len(fields) not in (5, 6):
-        raise ParameterError(f"--schedule {text!r}: a cron expression, or such as @daily, wanted")
+        raise ParameterError(f"--schedule {text!r}: expected a cron expression, or a preset such as @daily")
     for field, (name, lowest, highest) in zip(fields, CRON):
         places = re.sub(r"/\d+", "", field)
         for number in map(int, re.findall(r"\d+", places)):
             if not lowest <= number <= highest:
-                raise ParameterError(f"--schedule {text!r}: {number} is no {name}; {lowest} to {highest} wanted")
+                raise ParameterError(
+                    f"--schedule {text!r}: expected {lowest} to {highest} for the {name}, received {number}"
+                )
 
 
 def _date(text: str) -> Any:
@@ -144,7 +143,7 @@ def _zone(name: str) -> Any:
 
 
 def _pools(texts: Sequence[str], pipeline: Pipeline) -> dict[str, str]:
-    """Pools by node; of all others by ""."""
+    """Return the pool by node. The key "" has the pool of all other nodes."""
     found = {}
     for text in texts:
         node, equals, pool = text.rpartition("=")
@@ -156,12 +155,12 @@ def _pools(texts: Sequence[str], pipeline: Pipeline) -> dict[str, str]:
 
 def _checked_id(dag_id: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", dag_id):
-        raise ParameterError(f"--dag-id {dag_id!r}: letters, digits, '_', '.' and '-' wanted")
+        raise ParameterError(f"--dag-id {dag_id!r}: expected letters, digits, '_', '.' and '-', at most 200")
     return dag_id
 
 
 def _docstring(recipe: str) -> str:
-    """The recipe's, read without running it."""
+    """Return the docstring of the recipe without importing it."""
     from kerasline.pipeline import recipes
 
     file = Path(recipes.__path__[0], f"{recipe}.py") if _is_name(recipe) else Path(recipe)
@@ -175,7 +174,7 @@ def _is_name(recipe: str) -> bool:
 
 
 def _is_dated(node: Component) -> bool:
-    """Whether it reads files of days, and the pipeline does not say which days."""
+    """Return whether a node reads files of days and the pipeline does not say which days."""
     parameters = node.parameters
     if "span" not in parameters or parameters["span"] is not None:
         return False

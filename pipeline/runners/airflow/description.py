@@ -1,4 +1,4 @@
-"""What Airflow must know of a pipeline, as plain values that go through JSON. The standard library alone."""
+"""Plain values, convertible to JSON, that describe a pipeline for Airflow. Only needs the standard library."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-FORMAT = 1
+FORMAT = 2
 OPERATORS = ("command", "external-python", "docker", "kubernetes")
 Operator = Literal["command", "external-python", "docker", "kubernetes"]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A node: what it does, the nodes whose outputs it reads, and Airflow's pool for it."""
+    """A node: a sentence about it, the nodes whose outputs it reads, and its Airflow pool."""
 
     node: str
     about: str
@@ -27,7 +27,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Setting:
-    """A parameter of a node. `schema` is JSON Schema; a default of None leaves it to the pipeline."""
+    """A parameter of a node. `schema` is JSON Schema. A default of None leaves the value to the pipeline."""
 
     default: Any
     schema: Mapping[str, Any]
@@ -36,15 +36,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Place:
-    """Where tasks run and what they find there.
+    """Where tasks run and which root they use.
 
     Attributes:
-        command: calls kerasline in the project's own environment, as a shell has it.
-        folder: the working directory, where relative paths of the pipeline's begin.
+        command: the shell command that calls kerasline in the environment of the project.
+        folder: the working directory, to which relative paths of the pipeline refer.
         root: the pipeline root.
         reports: the URL below which the reports can be read.
-        metadata: the metadata store's SQLAlchemy URL; in the root if None.
-        image: of containers.
+        metadata: the SQLAlchemy URL of the metadata store. None for the store in the root.
+        image: the image of containers.
     """
 
     command: str
@@ -58,12 +58,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Timing:
-    """When Airflow runs the pipeline, and how often it tries.
+    """When Airflow runs the pipeline, and how often it retries a stage.
 
     Attributes:
-        schedule: a cron expression or preset; None is never by itself.
+        schedule: a cron expression or preset. None if runs are only started by hand.
         start: the first day.
-        most_runs: so many at once.
+        max_active_runs: largest number of concurrent runs.
     """
 
     schedule: str | None = None
@@ -72,19 +72,19 @@ class Timing:
     catchup: bool = False
     retries: int = 1
     retry_minutes: float = 1.0
-    most_runs: int = 1
+    max_active_runs: int = 1
 
 
 @dataclass(frozen=True)
 class Description:
-    """A pipeline as Airflow needs it.
+    """A pipeline, described for Airflow.
 
     Attributes:
-        recipe: its name, or its file.
-        settings: by `NODE.PARAM`: what can be set when a run is started.
-        fixed: by `NODE.PARAM`: what is set in every run.
-        dated: the nodes that read the dates of the run's data interval.
-        fail_refused: whether a stage that has nothing to do, as a Pusher of a refused model, counts as failed.
+        recipe: name or file of the recipe.
+        settings: the parameters that can be set when a run is started, by `NODE.PARAM`.
+        fixed: the values that are set in every run, by `NODE.PARAM`.
+        dated: the nodes that read the dates of the data interval of a run.
+        fail_refused: whether a stage with nothing to do, such as Pusher with a refused model, fails.
     """
 
     dag_id: str
@@ -102,23 +102,25 @@ class Description:
 
     @property
     def group(self) -> str:
-        """The task group's id; Airflow keeps the dot for groups in groups."""
+        """The id of the task group. Airflow reserves the dot for nested groups."""
         return re.sub(r"[^A-Za-z0-9_-]", "_", self.pipeline)
 
     def as_json(self) -> str:
-        """The text of a description's file."""
+        """Return the text of the description's file."""
         return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1, ensure_ascii=False) + "\n"
 
 
 def read(path: str | Path) -> Description:
-    """The description in a file that `kerasline airflow RECIPE -o FILE.json` wrote.
+    """Read a description from a file that `kerasline airflow RECIPE -o FILE.json` wrote.
 
     Raises:
-        ValueError: it is of another version of kerasline's.
+        ValueError: another version of kerasline wrote the file.
     """
     values = json.loads(Path(path).read_text(encoding="utf-8"))
     if values.pop("format", None) != FORMAT:
-        raise ValueError(f"{path}: not a description that this version reads; write it again with `airflow -o`")
+        raise ValueError(
+            f"{path}: not a description that this version can read; write it again with `kerasline airflow RECIPE -o`"
+        )
     stages = tuple(Stage(**{**stage, "after": tuple(stage["after"])}) for stage in values.pop("stages"))
     settings = {key: Setting(**setting) for key, setting in values.pop("settings").items()}
     place, timing = Place(**values.pop("place")), Timing(**values.pop("timing"))

@@ -1,6 +1,6 @@
-"""DAGs and task groups in DAG files of people's own, of the description that `airflow RECIPE -o FILE.json` wrote.
+"""DAGs and task groups for the user's own DAG files, from the description that `airflow RECIPE -o FILE.json` wrote.
 
-Runs in Airflow's environment, where kerasline's dependencies are not: airflow.sdk and the standard library. ::
+It runs in Airflow's environment and only needs airflow.sdk and the standard library, not kerasline's dependencies::
 
     from kerasline.pipeline.runners.airflow.factory import pipeline_dag
 
@@ -25,11 +25,11 @@ from kerasline.pipeline.runners.airflow.stage import FACTS, SKIPPED, arguments, 
 
 
 def pipeline_dag(description: str | Path | Description, **options: Any) -> DAG:
-    """A DAG with a task for each stage of a pipeline.
+    """Return a DAG with a task for each stage of a pipeline.
 
     Args:
-        description: its file, or what `read` gave.
-        **options: arguments of airflow.sdk.DAG, which go before the description's: dag_id, schedule, params, ...
+        description: a description or its file.
+        **options: arguments of airflow.sdk.DAG, which override the description: dag_id, schedule, params, ...
     """
     known = _read(description)
     defaults = {
@@ -37,23 +37,23 @@ def pipeline_dag(description: str | Path | Description, **options: Any) -> DAG:
         "schedule": _schedule(known),
         "start_date": _start(known),
         "catchup": known.timing.catchup,
-        "max_active_runs": known.timing.most_runs,
+        "max_active_runs": known.timing.max_active_runs,
         "tags": list(known.tags),
         "doc_md": known.about,
     }
     params = options.pop("params", None)
     with DAG(**(defaults | options)) as dag:
         _stages(known)
-    # When its tasks are made: Airflow would copy all of them for each, four times.
+    # Set after the tasks, because Airflow copies all params for each task, four times.
     dag.params.update(pipeline_params(known) if params is None else params)
     return dag
 
 
 def pipeline_group(description: str | Path | Description, group_id: str | None = None, **options: Any) -> TaskGroup:
-    """A task group with the stages of a pipeline, inside a DAG: `load >> pipeline_group("penguins.json") >> tell`.
+    """Return a task group with the stages of a pipeline: `load >> pipeline_group("penguins.json") >> notify`.
 
     Args:
-        group_id: the pipeline's name by default.
+        group_id: defaults to the name of the pipeline.
         **options: arguments of airflow.sdk.TaskGroup.
     """
     known = _read(description)
@@ -63,7 +63,7 @@ def pipeline_group(description: str | Path | Description, group_id: str | None =
 
 
 def pipeline_params(description: str | Path | Description) -> dict[str, Param]:
-    """What can be set when a run is started, for the params of a DAG that holds the pipeline as a group."""
+    """Return the parameters that can be set when a run is started, for a DAG that has the pipeline as a group."""
     return {
         key: Param(setting.default, setting.about or None, **setting.schema, section=key.partition(".")[0])
         for key, setting in _read(description).settings.items()
@@ -77,7 +77,7 @@ def _read(description: str | Path | Description) -> Description:
 def _schedule(known: Description) -> Any:
     schedule = known.timing.schedule
     if schedule and known.dated and schedule not in ("@once", "@continuous"):
-        # A plain expression gives Airflow 3's runs no interval, only an instant.
+        # With a plain expression the runs of Airflow 3 have an instant instead of an interval.
         return CronDataIntervalTimetable(schedule, timezone=known.timing.timezone)
     return schedule
 
@@ -89,20 +89,20 @@ def _start(known: Description) -> datetime.datetime:
 
 def _stages(known: Description) -> None:
     run_stage, plan = _decorator(known), _plan(known)
-    made = {}
+    tasks = {}
     for stage in known.stages:
         pool = {"pool": stage.pool} if stage.pool else {}
-        made[stage.node] = run_stage.override(task_id=stage.node, doc_md=stage.about, **pool)(
-            *((stage.node, FACTS, untemplated(json.dumps(plan))) if _is_carried(known) else (stage.node,))
+        tasks[stage.node] = run_stage.override(task_id=stage.node, doc_md=stage.about, **pool)(
+            *((stage.node, FACTS, untemplated(json.dumps(plan))) if _runs_elsewhere(known) else (stage.node,))
         )
-        made[stage.node].operator.operator_extra_links = (Report(known.place.reports),)
+        tasks[stage.node].operator.operator_extra_links = (Report(known.place.reports),)
     for stage in known.stages:
         for before in stage.after:
-            made[before] >> made[stage.node]
+            tasks[before] >> tasks[stage.node]
 
 
 class Report(BaseOperatorLink):
-    """The button that leads from a task to its run's report."""
+    """The button on a task that opens the report of its run."""
 
     name = "Report"
 
@@ -115,7 +115,7 @@ class Report(BaseOperatorLink):
 
 
 def _decorator(known: Description) -> Any:
-    """The decorated function that runs a stage, by the operator."""
+    """Return the decorated function that runs a stage with the operator of the description."""
     place, plan = known.place, _plan(known)
     common = {
         "skip_on_exit_code": SKIPPED,
@@ -147,24 +147,24 @@ def _decorator(known: Description) -> Any:
             mounts=[{"source": place.root, "target": place.root, "type": "bind"}],
             private_environment={key: os.environ[key] for key in ["KERASLINE_METADATA"] if key in os.environ},
             **common,
-        )(_carried)
+        )(_run_elsewhere)
     python, *rest = shlex.split(place.command)
     paths = {} if rest[:1] == ["-m"] else {"env_vars": {"PYTHONPATH": str(Path(rest[0]).parent)}}
-    return task.external_python(python=python, expect_airflow=False, **paths, **common)(_carried)
+    return task.external_python(python=python, expect_airflow=False, **paths, **common)(_run_elsewhere)
 
 
-def _carried(node: str, facts: dict[str, str], plan: str) -> None:
+def _run_elsewhere(node: str, facts: dict[str, str], plan: str) -> None:
     from kerasline.pipeline.runners.airflow.stage import run
 
     run(node, facts, plan)
 
 
-def _is_carried(known: Description) -> bool:
+def _runs_elsewhere(known: Description) -> bool:
     return known.place.operator in ("docker", "external-python")
 
 
 def _facts(airflow: dict[str, Any]) -> dict[str, str]:
-    """What `FACTS` would be rendered to."""
+    """Return the values that the templates in `FACTS` would have."""
     interval = (airflow.get("data_interval_start"), airflow.get("data_interval_end"))
     start, end = ("" if moment is None else moment.isoformat() for moment in interval)
     return {

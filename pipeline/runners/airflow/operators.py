@@ -15,7 +15,7 @@ _RETRIED = ("retries=RETRIES", "retry_delay=RETRY_DELAY")
 
 
 def constants(description: Description) -> list[str]:
-    """Where kerasline is, as lines."""
+    """Return the lines that say where kerasline is."""
     place = description.place
     if place.operator == "command":
         return [from_environment("KERASLINE", text(place.command)), *_folder(description)]
@@ -30,8 +30,8 @@ def constants(description: Description) -> list[str]:
     return [*lines, from_environment("KERASLINE", text(place.command)), *pod]
 
 
-def task_of_a_stage(description: Description) -> str:
-    """The decorated function `run_stage`."""
+def stage_task(description: Description) -> str:
+    """Return the source of the decorated function `run_stage`."""
     return {
         "command": _bash,
         "external-python": _external_python,
@@ -41,12 +41,12 @@ def task_of_a_stage(description: Description) -> str:
 
 
 def takes_facts(description: Description) -> bool:
-    """Whether `run_stage` runs where Airflow is not, and is given what Airflow knows."""
+    """Return whether `run_stage` runs without Airflow and receives the facts of the run as arguments."""
     return description.place.operator in ("external-python", "docker")
 
 
 def helpers(description: Description) -> list[str]:
-    """The source of the functions that `run_stage` and the link use."""
+    """Return the sources of the functions that `run_stage` and the link use."""
     used: list[Callable[..., Any]] = [stage.run_name]
     if not takes_facts(description):
         used += [stage.changed, *([stage.spans] if description.dated else []), stage.options]
@@ -55,7 +55,7 @@ def helpers(description: Description) -> list[str]:
 
 
 def facts(description: Description) -> str:
-    """What a function that is carried elsewhere is told: of the run, rendered by Airflow, and of the pipeline."""
+    """Return the constants FACTS (of the run, rendered by Airflow) and PLAN (of the pipeline)."""
     folder = "None" if description.place.operator == "docker" else "FOLDER"
     plan = {
         "recipe": "RECIPE",
@@ -71,29 +71,29 @@ def facts(description: Description) -> str:
     rows = "".join(f'            "{key}": {value},\n' for key, value in plan.items())
     known = "".join(f"    {text(key)}: {text(value)},\n" for key, value in stage.FACTS.items())
     return (
-        f"# Airflow fills these in.\nFACTS = {{\n{known}}}\n# And leaves these as they are.\n"
+        f"# Airflow renders these templates.\nFACTS = {{\n{known}}}\n# Airflow passes this on unchanged.\n"
         f"PLAN = untemplated(\n    json.dumps(\n        {{\n{rows}        }}\n    )\n)"
     )
 
 
 def from_environment(variable: str, default: str, name: str | None = None) -> str:
-    """A constant that a variable of the environment goes before; `default` is source."""
+    """Return a constant that an environment variable overrides. `default` is source."""
     return call(f"{name or variable} = os.environ.get", [text(variable), default])
 
 
 def python_and_home(command: str) -> tuple[str, str | None]:
-    """The Python of a command that calls kerasline, and kerasline's folder where it is not installed."""
+    """Return the Python of a command that calls kerasline, and kerasline's folder if it is not installed."""
     python, *rest = shlex.split(command)
     return python, None if rest[:1] == ["-m"] else rest[0].rpartition("/")[0]
 
 
 def _bash(description: Description) -> str:
-    """The command is made in Airflow's own process, which knows the run."""
+    """Return a task whose command is built in Airflow's own process, which knows the run."""
     return "\n".join(
         [
             call("@task.bash", ["cwd=FOLDER", f"skip_on_exit_code={stage.SKIPPED}", *_RETRIED]),
             "def run_stage(node: str, **airflow: Any) -> str:",
-            '    """The shell\'s command for a stage; Airflow calls this with what it knows of the run."""',
+            '    """Return the shell command of a stage. Airflow passes the facts of the run."""',
             *_words(description),
             "    return untemplated(shlex.join(words))",
         ]
@@ -106,7 +106,7 @@ def _kubernetes(description: Description) -> str:
         [
             call("@task.kubernetes_cmd", arguments),
             "def run_stage(node: str, **airflow: Any) -> list[str]:",
-            '    """The container\'s command for a stage; Airflow calls this with what it knows of the run."""',
+            '    """Return the command of a stage\'s container. Airflow passes the facts of the run."""',
             *_words(description),
             "    return [untemplated(word) for word in words]",
         ]
@@ -137,14 +137,14 @@ def _words(description: Description) -> list[str]:
 def _external_python(description: Description) -> str:
     _, home = python_and_home(description.place.command)
     environment = ['env_vars={"PYTHONPATH": HOME}'] if home else []
-    return _carried("external_python", ["python=PYTHON", *environment])
+    return _run_elsewhere("external_python", ["python=PYTHON", *environment])
 
 
 def _docker(description: Description) -> str:
     names = ["ROOT", "FOLDER"] if _is_file(description) else ["ROOT"]
     mounts = [f'{{"source": {name}, "target": {name}, "type": "bind"}}' for name in names]
     passed = '{key: os.environ[key] for key in ["KERASLINE_METADATA"] if key in os.environ}'
-    return _carried(
+    return _run_elsewhere(
         "docker",
         [
             "image=IMAGE",
@@ -158,13 +158,13 @@ def _docker(description: Description) -> str:
     )
 
 
-def _carried(decorator: str, arguments: list[str]) -> str:
+def _run_elsewhere(decorator: str, arguments: list[str]) -> str:
     arguments = [*arguments, "expect_airflow=False", f"skip_on_exit_code={stage.SKIPPED}", *_RETRIED]
     return "\n".join(
         [
             call(f"@task.{decorator}", arguments),
             "def run_stage(node: str, facts: dict[str, str], plan: str) -> None:",
-            '    """Runs a stage: this function is carried to where kerasline is."""',
+            '    """Run a stage. Airflow runs this function in the environment of kerasline."""',
             "    from kerasline.pipeline.runners.airflow.stage import run",
             "",
             "    run(node, facts, plan)",
@@ -174,7 +174,7 @@ def _carried(decorator: str, arguments: list[str]) -> str:
 
 def _folder(description: Description) -> list[str]:
     return [
-        "# Where relative paths begin.",
+        "# Relative paths refer to this folder.",
         from_environment("KERASLINE_FOLDER", text(description.place.folder), "FOLDER"),
     ]
 

@@ -1,4 +1,4 @@
-"""From a pipeline's parameters to what can be set when Airflow starts a run: values with a JSON Schema each."""
+"""Derive from a pipeline's parameters the settings of an Airflow run: default values, each with a JSON Schema."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from kerasline.components.core.component import Component
 from kerasline.pipeline.dag import Pipeline
 from kerasline.pipeline.runners.airflow.description import Setting
 
-# Numbers, texts and choices have fields in Airflow's form; lists and objects are the pipeline's file's.
+# Types with fields in Airflow's form. Lists and objects can only be set in the file of the pipeline.
 _SIMPLE = ("boolean", "integer", "number", "string", "null")
 _PASSWORD = re.compile(r"://[^/@:]*:[^@]+@|://.*[?&](password|passwd|pwd|sslpassword)=")
-# What may bound the values of which types.
+# Keywords that bound the values of these types.
 _BOUNDS = {
     ("integer", "number"): ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
     ("string",): ("pattern", "minLength", "maxLength"),
 }
 
 
-def settings_of(pipeline: Pipeline, root: str, wanted: Sequence[str] = ("*",)) -> dict[str, Setting]:
-    """The parameters that are numbers, texts, choices or such by key, in the pipeline's order.
+def settings_of(pipeline: Pipeline, root: str, patterns: Sequence[str] = ("*",)) -> dict[str, Setting]:
+    """Return the parameters that are numbers, strings, booleans or choices, by `NODE.PARAM`, in pipeline order.
 
     Args:
-        root: a default below it is told from there; other absolute paths are this machine's, and URLs with a
-            password nobody's business: these are left to the pipeline (None).
-        wanted: patterns of `NODE.PARAM`.
+        root: the pipeline root. Defaults below it are kept. Other absolute paths, which belong to this machine, and
+            URLs with a password become None, which leaves the value to the pipeline.
+        patterns: patterns of `NODE.PARAM`.
     """
     found = {}
     for node in (pipeline.nodes[name] for name in pipeline.order):
         about = _descriptions(type(node))
         for name, default, schema in _simple_parameters(node):
             key = f"{node.name}.{name}"
-            if any(fnmatch.fnmatchcase(key, pattern) for pattern in wanted):
+            if any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns):
                 found[key] = _portable(Setting(default, schema, about.get(name.partition(".")[0], "")), root)
     return found
 
@@ -72,7 +72,7 @@ def _json_schema(kind: Any) -> dict[str, Any]:
 
 
 def _simple(schema: Mapping[str, Any], default: Any) -> dict[str, Any] | None:
-    """The schema with all its alternatives in one; None where none of them is simple."""
+    """Return one schema for all simple alternatives of a schema, or None if it has none."""
     options = [option for option in schema.get("anyOf", [schema]) if option.get("type") in _SIMPLE]
     types = list(dict.fromkeys(option["type"] for option in options))
     if not types or types == ["null"]:
@@ -88,7 +88,7 @@ def _simple(schema: Mapping[str, Any], default: Any) -> dict[str, Any] | None:
         for key in keys:
             bounds = [option.get(key) for option in bounded]
             if bounds and bounds[0] is not None and bounds.count(bounds[0]) == len(bounds):
-                found[key] = bounds[0]  # else one alternative's bound would bind the other
+                found[key] = bounds[0]  # a bound of one alternative must not bind the others
     return found
 
 
@@ -97,12 +97,12 @@ def _choices(option: Mapping[str, Any]) -> list[Any]:
 
 
 def _order(kind: str) -> tuple[bool, int]:
-    """Airflow's form takes the first type after "null" for the field's."""
+    """Sort types so that "null" comes first: Airflow's form takes the type of the field from the one after it."""
     return kind != "null", _SIMPLE.index(kind)
 
 
 def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
-    """Whether the value is one that the simple alternatives allow: a list in the pipeline's file is not."""
+    """Return whether the simple alternatives allow the value. They do not allow a list from the pipeline's file."""
     types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
     kind = "null" if value is None else _kind_of(value)
     return kind in types or (kind == "integer" and "number" in types) or value is None
@@ -116,7 +116,7 @@ def _kind_of(value: Any) -> str | None:
 def _portable(setting: Setting, root: str) -> Setting:
     value = setting.default
     types = [setting.schema["type"]] if isinstance(setting.schema["type"], str) else list(setting.schema["type"])
-    default = None if has_password(value) or _is_elsewhere(value, root) or _is_no_json(value) else value
+    default = None if has_password(value) or _is_elsewhere(value, root) or _is_not_json(value) else value
     schema = dict(setting.schema)
     if default is None and "null" not in types:
         types = ["null", *types]
@@ -126,7 +126,7 @@ def _portable(setting: Setting, root: str) -> Setting:
 
 
 def has_password(value: Any) -> bool:
-    """Whether it is an URL that holds one, as a database's may: before the host, or as an argument."""
+    """Return whether a value is a URL with a password, before the host or as an argument, as for a database."""
     return isinstance(value, str) and bool(_PASSWORD.search(value))
 
 
@@ -134,13 +134,12 @@ def _is_elsewhere(value: Any, root: str) -> bool:
     return isinstance(value, str) and os.path.isabs(value) and not value.startswith(root + os.sep)
 
 
-def _is_no_json(value: Any) -> bool:
-    """Infinity and NaN."""
+def _is_not_json(value: Any) -> bool:  # infinity and NaN
     return isinstance(value, float) and not math.isfinite(value)
 
 
 def _descriptions(kind: type[Component]) -> dict[str, str]:
-    """What the docstrings of a component and its bases say of each parameter, in one line."""
+    """Return the descriptions of parameters in the docstrings of a component and its bases, a line each."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         section = re.search(r"^Parameters:\n(.*?)(?=^\S|\Z)", inspect.cleandoc(base.__doc__ or ""), re.M | re.S)

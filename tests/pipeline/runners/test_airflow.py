@@ -1,4 +1,4 @@
-"""What is written for Airflow, without Airflow: the file's text, what a task tells kerasline, and wrong calls."""
+"""Generating DAG files without Airflow: their text, the arguments of each task, and wrong calls."""
 
 import ast
 import datetime
@@ -20,7 +20,7 @@ ROOT = "/pipelines/runs"
 
 @pytest.fixture
 def write(cli, tmp_path):
-    """The DAG file of a pipeline, written by the command line."""
+    """Return a function that writes the DAG file of a pipeline with the command line and returns its text."""
 
     def call(recipe, *more, name="dag.py"):
         result = cli("airflow", recipe, "-o", tmp_path / name, "--root", ROOT, *more)
@@ -31,7 +31,7 @@ def write(cli, tmp_path):
 
 
 def edges(text):
-    """The arrows of a DAG file by variable, and the variables by node."""
+    """Return the edges of a DAG file as pairs of node names."""
     tree = ast.parse(text)
     (stages,) = [one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == "stages"]
     names = {s.targets[0].id: s.value.args[0].value for s in stages.body if isinstance(s, ast.Assign)}
@@ -50,7 +50,7 @@ def imported(text):
             yield node.module
 
 
-def test_the_folder_is_made_and_a_file_in_its_place_is_told(cli, tmp_path):
+def test_output_folder_is_created_and_a_file_in_its_place_is_reported(cli, tmp_path):
     assert cli("airflow", QUICK, "-o", tmp_path / "dags" / "dag.py").returncode == 0
     (tmp_path / "file").touch()
     refused = cli("airflow", QUICK, "-o", tmp_path / "file" / "dag.py")
@@ -59,7 +59,7 @@ def test_the_folder_is_made_and_a_file_in_its_place_is_told(cli, tmp_path):
     assert (tmp_path / "dags" / "dag.py").exists()
 
 
-def test_the_file_has_a_task_for_each_stage_and_the_pipelines_edges(write):
+def test_dag_file_has_a_task_for_each_stage_and_the_edges_of_the_pipeline(write):
     assert edges(write(QUICK)) == {("Start", "Left"), ("Start", "Right"), ("Left", "Join"), ("Right", "Join")}
     from kerasline.pipeline.loading import load_pipeline
 
@@ -68,7 +68,7 @@ def test_the_file_has_a_task_for_each_stage_and_the_pipelines_edges(write):
 
 
 @pytest.mark.parametrize("operator", description.OPERATORS)
-def test_the_file_needs_airflow_sdk_and_the_standard_library_alone(write, operator):
+def test_dag_file_only_imports_airflow_sdk_and_the_standard_library(write, operator):
     text = write(DAYS, "--operator", operator, "--image", "kerasline:1", "--schedule", "@daily")
     compile(text, "dag.py", "exec")
     inside = {"kerasline.pipeline.runners.airflow.stage"} if operator in ("external-python", "docker") else set()
@@ -78,7 +78,7 @@ def test_the_file_needs_airflow_sdk_and_the_standard_library_alone(write, operat
 
 
 @pytest.mark.parametrize("recipe", ["penguins", "taxi", QUICK, DAYS])
-def test_the_file_is_the_same_each_time_and_formatted(write, tmp_path, recipe):
+def test_dag_file_is_deterministic_and_formatted(write, tmp_path, recipe):
     ruff = pytest.importorskip("ruff", reason="ruff is not installed")
     for operator in description.OPERATORS:
         more = (
@@ -98,7 +98,7 @@ def test_the_file_is_the_same_each_time_and_formatted(write, tmp_path, recipe):
             assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_params_have_the_parameters_own_types_and_this_machines_paths_are_left_out(write):
+def test_params_have_types_and_omit_paths_of_this_machine(write):
     text = write("penguins")
     names = {"ROOT": ROOT, "Param": lambda default, about=None, **schema: (default, schema), "PARAMS": None}
     table = text[text.index("\nPARAMS = {") : text.index("\nfor key, param")]
@@ -117,13 +117,13 @@ def test_params_have_the_parameters_own_types_and_this_machines_paths_are_left_o
     assert "Transform.function" not in params and "Evaluator.thresholds" not in params
 
 
-def test_what_can_be_set_at_a_start_can_be_chosen(write):
+def test_param_patterns_select_the_params(write):
     text = write("penguins", "--param", "Trainer.e*", "--param", "Pusher.keep")
     table = text[text.index("PARAMS = {") :]
-    assert table.count("Param(") == 4  # epochs, eval_split, ema, keep; early_stopping is no simple value
+    assert table.count("Param(") == 4  # epochs, eval_split, ema, keep; early_stopping is not a simple value
 
 
-def test_a_recipes_words_and_names_cannot_break_the_file(write, tmp_path):
+def test_docstrings_and_names_of_a_recipe_are_escaped(write, tmp_path):
     file = tmp_path / "odd.py"
     file.write_text(
         '''r"""It says \\"\\"\\" and C:\\new and {braces}."""
@@ -151,14 +151,14 @@ TEXTS = st.text(st.one_of(st.sampled_from("\"'\\{}/r\n\r\0nuU🚀\u200d"), st.ch
 
 
 @given(TEXTS)
-def test_any_text_can_be_written_as_source(text):
+def test_any_string_can_be_written_as_source(text):
     source = code.text(text)
     assert ast.literal_eval(source) == text and source.isprintable()
     assert eval(code.below_root(text, "/r"), {"ROOT": "/r"}) == text
 
 
 @pytest.mark.parametrize("dag_id", ["re", "options", "stages", "pipeline_dag", "ROOT", "whole"])
-def test_no_name_of_a_dag_hides_another_of_the_file(write, dag_id):
+def test_dag_id_does_not_hide_another_name_of_the_file(write, dag_id):
     names = []
     for one in ast.parse(write(DAYS, "--dag-id", dag_id, "--schedule", "@daily")).body:
         if isinstance(one, (ast.Import, ast.ImportFrom)):
@@ -201,7 +201,7 @@ def pipeline(settings):
     assert "datetime.datetime(2026, 11, 1," in text and '@task_group(group_id="my_odd")' in text
 
 
-def test_the_description_goes_through_json(write, tmp_path):
+def test_description_survives_json(write, tmp_path):
     write(DAYS, "--schedule", "@daily", "--pool", "Total=big", "--set", "Total.word=a", name="days.json")
     found = description.read(tmp_path / "days.json")
     assert found.dated == ("ExampleGen",) and found.fixed == {"Total.word": "a"}
@@ -213,15 +213,15 @@ def test_the_description_goes_through_json(write, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         (["--operator", "dokcer"], "--operator dokcer: did you mean 'docker'"),
         (["--operator", "docker"], "--image"),
         (["--operator", "external-python", "--command", "kerasline"], "--command 'kerasline'"),
-        (["--schedule", "daily"], "--schedule 'daily': a cron expression"),
+        (["--schedule", "daily"], "--schedule 'daily': expected a cron expression"),
         (["--schedule", "@dayly"], "--schedule '@dayly': did you mean '@daily'"),
-        (["--schedule", "99 * * * *"], "--schedule '99 * * * *': 99 is no minute; 0 to 59 wanted"),
-        (["--schedule", "0 3 * * 1-9"], "9 is no day of the week"),
+        (["--schedule", "99 * * * *"], "--schedule '99 * * * *': expected 0 to 59 for the minute, received 99"),
+        (["--schedule", "0 3 * * 1-9"], "expected 0 to 7 for the day of the week, received 9"),
         (["--catchup"], "--catchup: there is nothing to catch up with"),
         (["--start-date", "soon"], "--start-date 'soon'"),
         (["--timezone", "Mars/Base"], "--timezone 'Mars/Base'"),
@@ -235,15 +235,15 @@ def test_the_description_goes_through_json(write, tmp_path):
         (["-o", "/proc/nowhere/dag.py"], "--output /proc/nowhere/dag.py"),
     ],
 )
-def test_a_wrong_call_is_one_line_and_writes_nothing(cli, tmp_path, more, told):
+def test_wrong_call_prints_one_line_and_writes_nothing(cli, tmp_path, more, message):
     result = cli("airflow", QUICK, "-o", tmp_path / "dag.py", *more)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
-    assert told in line and "secret" not in line
+    assert message in line and "secret" not in line
     assert not (tmp_path / "dag.py").exists()
 
 
-def test_a_password_in_a_pipelines_own_setting_is_left_to_the_pipeline(write, tmp_path):
+def test_password_in_a_parameter_is_not_written(write, tmp_path):
     file = tmp_path / "database.py"
     file.write_text("""
 from kerasline import SqlExampleGen
@@ -255,7 +255,7 @@ def pipeline(settings):
     assert "secret" not in write(file)
 
 
-def test_a_run_is_called_the_same_for_all_stages_and_apart_from_all_others():
+def test_run_name_is_unique_and_the_same_for_all_stages():
     scheduled = "scheduled__2026-11-01T00:00:00+00:00"
     assert stage.run_name("penguins", "", scheduled) == f"penguins.{scheduled}"
     assert stage.run_name("larger", "taxi.inner", scheduled) == f"larger.taxi.inner.{scheduled}"
@@ -266,11 +266,11 @@ def test_a_run_is_called_the_same_for_all_stages_and_apart_from_all_others():
     assert all(checked_run_id(name) == name for name in odd)
 
 
-def test_only_what_was_changed_is_set():
+def test_only_changed_params_are_set():
     defaults = {"Trainer.epochs": 30, "Trainer.seed": 0, "Trainer.split": "train"}
     params = {"Trainer.epochs": 3, "Trainer.seed": 0, "other": 1}
     assert stage.changed(params, defaults) == {"Trainer.epochs": 3}
-    # For the pipeline to refuse; what is of no stage is the larger DAG's.
+    # The pipeline refuses the unknown parameter of a stage. `Load` is a task of the larger DAG.
     assert stage.changed({**params, "Trainer.epohcs": 2, "Load.day": 1}, defaults) == {
         "Trainer.epochs": 3,
         "Trainer.epohcs": 2,
@@ -288,7 +288,7 @@ def test_only_what_was_changed_is_set():
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "timezone", "wanted"),
+    ("start", "end", "timezone", "span"),
     [
         ("2026-11-01T00:00+00:00", "2026-11-02T00:00+00:00", "UTC", "2026-11-01"),
         ("2026-11-01T00:00+00:00", "2026-11-08T00:00+00:00", "UTC", "2026-11-01:2026-11-07"),
@@ -296,32 +296,32 @@ def test_only_what_was_changed_is_set():
         ("2026-11-01T00:00+00:00", "2026-11-01T00:00+00:00", "UTC", "2026-11-01"),  # an instant
         ("2026-10-24T22:00+00:00", "2026-10-25T23:00+00:00", "Europe/Berlin", "2026-10-25"),  # 25 hours
         ("2026-10-31T23:00+00:00", "2026-11-01T23:00+00:00", "Europe/Berlin", "2026-11-01"),
-        # Off midnight: each day once, and only when it is over.
+        # Intervals that do not end at midnight cover each day once, after it has ended.
         ("2026-11-01T03:00+00:00", "2026-11-02T03:00+00:00", "UTC", "2026-11-01"),
         ("2026-11-02T03:00+00:00", "2026-11-03T03:00+00:00", "UTC", "2026-11-02"),
         ("2026-11-01T03:00+00:00", "2026-11-08T03:00+00:00", "UTC", "2026-11-01:2026-11-07"),
         ("2026-11-01T00:00+00:00", "2026-11-02T00:00+00:00", "Europe/Berlin", "2026-11-01"),
     ],
 )
-def test_a_data_interval_is_the_days_that_it_covers(start, end, timezone, wanted):
+def test_span_has_the_days_of_the_data_interval(start, end, timezone, span):
     interval = tuple(datetime.datetime.fromisoformat(moment) for moment in (start, end))
-    assert stage.spans(["ExampleGen"], {}, interval, timezone) == {"ExampleGen.span": wanted}
+    assert stage.spans(["ExampleGen"], {}, interval, timezone) == {"ExampleGen.span": span}
 
 
-def test_without_an_interval_or_without_dates_the_newest_is_read():
+def test_no_span_without_an_interval_or_without_dates():
     assert stage.spans(["ExampleGen"], {}, (None, None), "UTC") == {}
     day = tuple(datetime.datetime(2026, 11, one, tzinfo=datetime.UTC) for one in (1, 2))
     assert stage.spans(["ExampleGen"], {"ExampleGen.input": "one.csv"}, day, "UTC") == {}
     assert stage.spans(["ExampleGen"], {"ExampleGen.input": "{YYYY}/{MM}/{DD}.csv"}, day, "UTC") != {}
 
 
-def test_what_people_type_is_no_template():
+def test_form_input_is_not_rendered_as_a_template():
     jinja2 = pytest.importorskip("jinja2")
     for typed in ("{{ var.value.key }}", "{% raw %}", "{# x #}", "{{{", "}} {", "plain"):
         assert jinja2.Environment().from_string(stage.untemplated(typed)).render() == typed
 
 
-def test_a_carried_stage_is_told_what_a_command_is():
+def test_stage_in_another_environment_gets_the_arguments_of_the_command():
     facts = {
         "dag_id": "days",
         "task_id": "days.Total",
@@ -366,8 +366,8 @@ def test_a_carried_stage_is_told_what_a_command_is():
     )
 
 
-def test_what_runs_in_airflow_needs_none_of_kerasline_s_dependencies():
-    """In a Python that sees the standard library alone."""
+def test_modules_for_airflow_need_no_dependencies_of_kerasline():
+    """Import them in a Python that only has the standard library."""
     program = f"import sys; sys.path.append({str(HOUSE)!r})\n"
     program += "import kerasline.pipeline.runners.airflow.stage, kerasline.pipeline.runners.airflow.description"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True)
