@@ -172,7 +172,7 @@ def leaves(file):
     return found
 
 
-def test_data_stages_give_what_one_process_gives(cluster, work, direct):
+def test_data_stages_agree_with_one_process(cluster, work, direct):
     """With workers apart from the process that submits, in a pool, as on many hosts."""
     assert "--environment_type=EXTERNAL" in cluster.options
     folder = prepared(work / cluster.engine)
@@ -190,7 +190,7 @@ def test_data_stages_give_what_one_process_gives(cluster, work, direct):
 
 @pytest.mark.long
 @pytest.mark.parametrize("killed", ["a Python worker", "a worker of the engine"])
-def test_what_is_killed_in_mid_stage_is_done_again_to_the_same_result(cluster, work, direct, killed):
+def test_killed_workers_are_replaced_with_the_same_result(cluster, work, direct, killed):
     folder = prepared(work / f"{cluster.engine}, {killed}", pause_seconds=0.5)
     root = direct / "runs"
     wanted = {key: value for key, value in published(direct).items() if key[0] == "BulkInferrer"}
@@ -207,7 +207,7 @@ def test_what_is_killed_in_mid_stage_is_done_again_to_the_same_result(cluster, w
     assert_same(published(folder), wanted)
 
 
-def test_the_guide_gives_the_same_statistics_on_every_runner(tmp_path):
+def test_guide_gives_the_same_statistics_on_every_runner(tmp_path):
     """The commands of docs/RUNNERS.md, one after the other; of engines that can be had."""
     skip_without("flink")
     (tmp_path / "trips.csv").symlink_to(TAXI)

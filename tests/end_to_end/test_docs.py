@@ -66,7 +66,7 @@ def test_architecture_names_every_folder():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["README.md", "docs/MONITORING.md", "docs/PLANNING.md", "docs/REPORT.md"])
-def test_every_command_works(tmp_path, name):
+def test_all_commands_of_the_guides_work(tmp_path, name):
     run_id = None
     for command in filter(calls_kerasline, commands(HOUSE / name)):
         if str(FASHION) in command and not FASHION.exists():
@@ -79,7 +79,7 @@ def test_every_command_works(tmp_path, name):
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_guide_to_remote_roots_work(tmp_path, s3, monkeypatch):
+def test_commands_of_the_guide_to_remote_roots_work(tmp_path, s3, monkeypatch):
     import s3fs
 
     s3fs.S3FileSystem().mkdir("my-bucket")
@@ -93,7 +93,7 @@ def test_the_commands_of_the_guide_to_remote_roots_work(tmp_path, s3, monkeypatc
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [README, *(DOCS / name for name in GUIDES)], ids=lambda path: path.name)
-def test_the_programs_of_the_guides_run(tmp_path, trips, path):
+def test_programs_of_the_guides_run(tmp_path, trips, path):
     for number, program in enumerate(blocks(path, "python")):
         file = tmp_path / f"program{number}.py"
         file.write_text(program)
@@ -104,7 +104,7 @@ def test_the_programs_of_the_guides_run(tmp_path, trips, path):
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_the_script_for_gpus_runs_on_a_cpu_and_refuses_to_pretend():
+def test_gpu_script_runs_on_a_cpu_and_says_so():
     script = [sys.executable, str(HOUSE / "benchmarks" / "gpu" / "train.py")]
     tried = subprocess.run([*script, "--device", "cpu", "--epochs", "1"], capture_output=True, text=True)
     assert tried.returncode == 0 and tried.stdout.count("mixed_float16") == 2, tried.stderr

@@ -36,7 +36,7 @@ def typed(tmp_path, postgres):
 
 
 @pytest.mark.slow
-def test_a_database_is_made_used_listed_and_dumped(typed, tmp_path):
+def test_database_is_created_used_listed_and_dumped(typed, tmp_path):
     answers = {command: typed(command) for command in ALL if not command.startswith(("pip", "sqlite3"))}
     assert len(answers) == 5
     made, run, runs, show, dump = answers.values()
@@ -45,7 +45,7 @@ def test_a_database_is_made_used_listed_and_dumped(typed, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sqlite_store_is_backed_up(cli, tmp_path):
+def test_sqlite_store_is_backed_up(cli, tmp_path):
     if not shutil.which("sqlite3"):
         pytest.skip("the program sqlite3 is not installed")
     assert cli("run", QUICK).returncode == 0

@@ -63,7 +63,7 @@ def check(examples, split, preprocessing, model, exported, work_dir, rows):
 @pytest.mark.parametrize(
     ("recipe", "label"), [("penguins", "species"), ("taxi", "big_tipper"), ("fashion_mnist", "label")]
 )
-def test_all_three_give_the_same_tensors(recipe, label, request, tmp_path):
+def test_training_keras_and_saved_model_get_the_same_tensors(recipe, label, request, tmp_path):
     examples = request.getfixturevalue(recipe)
     module = importlib.import_module(f"kerasline.pipeline.recipes.{recipe}")
     preprocessing = (
@@ -125,7 +125,7 @@ def small_model(inputs, hp):
     return model
 
 
-def test_missing_ragged_and_unseen_values_arrive_alike_everywhere(make_examples, tmp_path):
+def test_missing_ragged_and_unseen_values_arrive_alike(make_examples, tmp_path):
     seen = {name: [values[0], values[-1]] * 5 for name, values in HOLES.items()}
     examples = make_examples({"train": seen, "eval": HOLES})
     preprocessing = Transform(examples, function=of_holes, label="label").execute(tmp_path / "t").preprocessing

@@ -47,7 +47,7 @@ def run(cli, tmp_path):
     return call
 
 
-def test_the_main_job_trains_evaluates_exports_and_pushes_penguins(run, tmp_path):
+def test_main_job_trains_evaluates_exports_and_pushes_penguins(run, tmp_path):
     import tensorflow as tf
 
     summary = run()
@@ -67,7 +67,7 @@ def test_the_main_job_trains_evaluates_exports_and_pushes_penguins(run, tmp_path
 
 
 @pytest.mark.slow
-def test_one_changed_constant_runs_the_model_and_what_depends_on_it(run, tmp_path):
+def test_changed_constant_reruns_the_model_and_dependent_stages(run, tmp_path):
     source = (HOUSE / "pipeline" / "recipes" / "penguins.py").read_text()
     file = tmp_path / "mine.py"
     curated = (
@@ -85,7 +85,7 @@ def test_one_changed_constant_runs_the_model_and_what_depends_on_it(run, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_refused_model_is_not_pushed_and_it_is_said(cli, tmp_path):
+def test_refused_model_is_not_pushed_and_reported(cli, tmp_path):
     arguments = ["run", "--root", tmp_path / "root", "--json", tmp_path / "s.json"]
     arguments += ["--set", "Trainer.epochs=1", "--set", 'Evaluator.thresholds={"accuracy": {"min": 0.999}}']
     result = cli(*arguments)
@@ -97,21 +97,21 @@ def test_a_refused_model_is_not_pushed_and_it_is_said(cli, tmp_path):
     assert states(again.summary) == {**dict.fromkeys(STAGES[:-1], "cached"), "Pusher": "skipped"}
 
 
-def test_taxi_on_the_real_sample(run, taxi_csv):
+def test_taxi_runs_on_the_real_sample(run, taxi_csv):
     summary = run("taxi", "--set", f"ExampleGen.input={taxi_csv}")
     assert states(summary) == dict.fromkeys(STAGES, "ran")
     assert node(summary, "Trainer")["metrics"]["steps"] == 1000
     assert node(summary, "Evaluator")["metrics"]["auc"] > 0.9
 
 
-def test_taxi_without_data_says_how_to_give_it(cli, tmp_path):
+def test_taxi_without_data_says_how_to_provide_it(cli, tmp_path):
     result = cli("run", "taxi", "--root", tmp_path / "root")
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert "ExampleGen.input: no data given; pass --set ExampleGen.input=FILE" in line
 
 
-def test_a_missing_label_column_stops_at_the_validator(cli, tmp_path, taxi_csv):
+def test_missing_label_column_stops_at_example_validator(cli, tmp_path, taxi_csv):
     import pandas as pd
 
     pd.read_csv(taxi_csv).drop(columns="tips").to_csv(tmp_path / "trips.csv", index=False)
@@ -161,7 +161,7 @@ def test_fashion_mnist_reaches_the_reference(run, fashion_folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.long)])
-def test_killed_at_any_instant_the_same_command_completes(cli, tmp_path, kills):
+def test_killed_run_completes_with_the_same_command(cli, tmp_path, kills):
     """Kills spread over the length of a run, each in a root of its own."""
     clock = time.monotonic()
     assert cli("run", "--root", tmp_path / "whole").returncode == 0
@@ -202,7 +202,7 @@ def _adopted(root: Path) -> int:
 
 
 @pytest.mark.slow
-def test_the_summary_has_the_promised_form(run):
+def test_json_summary_has_the_documented_format(run):
     summary = run("--set", "Trainer.epochs=1", "--set", "Evaluator.thresholds={}")
     assert list(summary)[:5] == ["run_id", "recipe", "state", "seconds", "nodes"]
     for entry in summary["nodes"]:

@@ -18,7 +18,7 @@ def diamond():
     return Pipeline("diamond", [Step(b, c, name="d")])
 
 
-def test_nodes_that_others_need_are_added_and_ordered():
+def test_upstream_nodes_are_added_and_ordered():
     pipeline = diamond()
     assert pipeline.order == ["a", "b", "c", "d"]
     assert pipeline.upstream("d") == ["b", "c"]
@@ -53,12 +53,12 @@ def test_sub_graphs(choice, nodes):
         (lambda: Pipeline("p", ["a"]), "nodes are components, str given"),
     ],
 )
-def test_mistakes_are_one_line(wrong, told):
+def test_wrong_graphs_are_errors_in_one_line(wrong, told):
     with pytest.raises(WiringError, match=told):
         wrong()
 
 
-def test_a_cycle_is_named():
+def test_cycle_is_named():
     a = Step(name="a")
     b = Step(a, name="b")
     a.inputs["before"] = b.outputs["report"]

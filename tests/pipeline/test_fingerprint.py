@@ -57,7 +57,7 @@ def digests(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("change", [{"rate": 2}, {"offset": 5}, {"depth": 4}, {"comment": "x = 1"}])
-def test_a_change_that_the_function_uses_changes_its_digest_alone(digests, change):
+def test_digest_changes_only_with_code_that_the_function_uses(digests, change):
     before, after = digests(), digests(**change)
     assert before[0] != after[0] and before[1] == after[1]
 

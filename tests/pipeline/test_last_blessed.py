@@ -24,12 +24,12 @@ def run(tmp_path, store_url):
     return call
 
 
-def test_the_first_run_has_none_and_the_same_again_stays_cached(run):
+def test_first_run_has_none_and_an_equal_run_is_cached(run):
     assert run(1) == ("ran", None)
     assert run(1) == ("cached", None)
 
 
-def test_the_next_is_held_against_the_last_that_was_blessed(run):
+def test_next_model_is_compared_with_the_last_blessed_one(run):
     run(1)
     assert run(-2) == ("ran", 1)
     assert run(3) == ("ran", 1)  # not against the refused one
@@ -37,13 +37,13 @@ def test_the_next_is_held_against_the_last_that_was_blessed(run):
     assert run(4) == ("cached", 3)
 
 
-def test_going_back_to_an_earlier_one_is_held_against_the_newest(run):
+def test_earlier_model_is_compared_with_the_newest_blessed_one(run):
     run(1)
     run(2)
     assert run(1) == ("ran", 2)
 
 
-def test_what_was_blessed_last_is_not_collected(run):
+def test_last_blessed_artifact_survives_gc(run):
     run(1)
     for number in (-1, -2, -3):
         run(number)
@@ -51,7 +51,7 @@ def test_what_was_blessed_last_is_not_collected(run):
     assert run(5) == ("ran", 1)
 
 
-def test_lineage_names_it(run):
+def test_lineage_names_the_last_blessed_artifact(run):
     run(1)
     run(2)
     newest = run.store.runs()[0]
@@ -60,7 +60,7 @@ def test_lineage_names_it(run):
     assert judge.inputs["earlier"].digest != judge.inputs["report"].digest
 
 
-def test_alone_it_is_left_out(tmp_path):
+def test_input_is_none_without_a_pipeline(tmp_path):
     made = Make(number=7).execute(tmp_path / "made")
     assert Judge(made.report, earlier=LastBlessed("report")).execute(tmp_path / "judged").metrics["against"] is None
 
@@ -69,11 +69,11 @@ def test_alone_it_is_left_out(tmp_path):
     ("named", "message"),
     [("reprot", "does not name another input; did you mean 'report'"), ("earlier", "does not name another input")],
 )
-def test_naming_what_is_no_input_fails_when_built(named, message):
+def test_unknown_input_name_fails_at_construction(named, message):
     with pytest.raises(WiringError, match=message):
         Judge(Make(number=1), earlier=LastBlessed(named))
 
 
-def test_it_may_be_none_so_a_needed_input_cannot_be_it():
+def test_required_input_cannot_be_last_blessed():
     with pytest.raises(WiringError, match="or None"):
         Judge(LastBlessed("earlier"))

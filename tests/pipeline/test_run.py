@@ -69,7 +69,7 @@ def output(result, node, name):
 
 
 @on_both
-def test_a_run_runs_and_the_next_is_cached(run):
+def test_second_run_is_cached(run):
     first, second = run(), run()
     assert first.returncode == second.returncode == 0
     assert first.summary["state"] == "succeeded" and output(first, "Join", "joined").read_text() == "603"
@@ -77,7 +77,7 @@ def test_a_run_runs_and_the_next_is_cached(run):
     assert "Join" in first.stdout and "joined 603" in first.stdout
 
 
-def test_only_what_depends_on_a_changed_parameter_runs_again(run):
+def test_changed_parameter_reruns_only_dependent_stages(run):
     run()
     assert states(run("--set", "Start.number=5")) == dict.fromkeys(["Start", "Left", "Right", "Join"], "ran")
     assert states(run("--set", "Right.seconds=0.01")) == {
@@ -88,7 +88,7 @@ def test_only_what_depends_on_a_changed_parameter_runs_again(run):
     }
 
 
-def test_touching_a_file_keeps_the_cache_and_a_changed_constant_does_not(run, tmp_path):
+def test_touched_file_stays_cached_and_changed_constant_reruns(run, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(QUICK.read_text())
     run(file=file)
@@ -104,7 +104,7 @@ def test_no_cache_runs_everything(run):
 
 
 @pytest.mark.parametrize("fault", ["changed", "deleted", "emptied"])
-def test_a_damaged_artifact_is_made_again_and_it_is_said(run, fault):
+def test_damaged_artifact_is_produced_again_and_reported(run, fault):
     path = output(run(), "Left", "left")
     if fault == "changed":
         path.write_text("7")
@@ -118,14 +118,14 @@ def test_a_damaged_artifact_is_made_again_and_it_is_said(run, fault):
     assert set(states(run()).values()) == {"cached"}
 
 
-def test_a_failed_stage_stops_what_needs_it_and_nothing_else(run):
+def test_failed_stage_skips_only_dependent_stages(run):
     result = run("--set", "Left.fail=true")
     assert result.returncode == 1 and result.summary["state"] == "failed"
     assert states(result) == {"Start": "ran", "Left": "failed", "Right": "ran", "Join": "skipped"}
     assert result.stderr == "error: Left: row 3 is upside down; turn it\n"
 
 
-def test_a_crash_is_one_line_and_its_traceback_is_in_the_log(run, tmp_path):
+def test_crash_prints_one_line_and_logs_its_traceback(run, tmp_path):
     result = run("--set", "Right.crash=true")
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
@@ -135,7 +135,7 @@ def test_a_crash_is_one_line_and_its_traceback_is_in_the_log(run, tmp_path):
     assert not list((tmp_path / "root" / "staging").iterdir())
 
 
-def test_independent_branches_run_side_by_side(run, metadata):
+def test_independent_branches_run_in_parallel(run, metadata):
     result = run("--set", "Left.seconds=2", "--set", "Right.seconds=2")
     assert result.returncode == 0
     times = metadata.executions("started, finished", "node IN ('Left', 'Right')")
@@ -143,7 +143,7 @@ def test_independent_branches_run_side_by_side(run, metadata):
     assert right_start < left_end and left_start < right_end
 
 
-def test_one_node_runs_alone_on_what_was_there(run):
+def test_single_node_runs_on_existing_artifacts(run):
     assert run("--node", "Left").returncode == 1  # Start has never run
     run()
     assert states(run("--node", "Left", "--no-cache")) == {"Left": "ran"}
@@ -151,7 +151,7 @@ def test_one_node_runs_alone_on_what_was_there(run):
     assert states(run("--to", "Left")) == {"Start": "cached", "Left": "cached"}
 
 
-def test_a_run_in_several_calls_never_borrows_what_failed_in_it(run):
+def test_later_call_of_a_run_does_not_use_a_failed_stage(run):
     """Each call runs one stage, as Airflow's tasks do."""
     run()
     apart = ("--run-id", "apart", "--node")
@@ -165,13 +165,13 @@ def test_a_run_in_several_calls_never_borrows_what_failed_in_it(run):
     assert states(run(*apart, "Join")) == {"Join": "cached"}
 
 
-def test_a_run_taken_up_with_other_parameters_forgets_what_it_made_with_those_before(run):
+def test_resumed_run_with_other_parameters_drops_earlier_outputs(run):
     run("--run-id", "mine")
     again = run("--run-id", "mine", "--set", "Start.number=5")
     assert set(states(again).values()) == {"ran"} and output(again, "Join", "joined").read_text() == "1506"
 
 
-def test_a_stage_does_not_work_on_inputs_that_were_changed(run):
+def test_changed_input_fails_the_stage(run):
     first = run("--node", "Start")
     output(first, "Start", "report").write_text("9")
     refused = run("--node", "Left")
@@ -180,7 +180,7 @@ def test_a_stage_does_not_work_on_inputs_that_were_changed(run):
     assert output(whole, "Join", "joined").read_text() == "603", "and what was made of it is not in the cache"
 
 
-def test_an_id_belongs_to_one_pipeline(run, tmp_path):
+def test_run_id_belongs_to_one_pipeline(run, tmp_path):
     file = tmp_path / "other.py"
     file.write_text(QUICK.read_text().replace('Pipeline("quick"', 'Pipeline("other"'))
     assert run("--run-id", "mine").returncode == 0
@@ -189,7 +189,7 @@ def test_an_id_belongs_to_one_pipeline(run, tmp_path):
     assert set(states(run("--run-id", "mine")).values()) == {"cached"}
 
 
-def test_a_run_in_several_calls_ends_as_all_its_stages_say(cli, run, metadata, tmp_path):
+def test_state_of_a_run_in_several_calls_covers_all_stages(cli, run, metadata, tmp_path):
     def state():
         root = ["--root", tmp_path / "root", *metadata.options, "--json", tmp_path / "runs.json"]
         return {r["id"]: (r["state"], r["seconds"]) for r in cli("runs", *root).summary}["apart"]
@@ -206,7 +206,7 @@ def test_a_run_in_several_calls_ends_as_all_its_stages_say(cli, run, metadata, t
     assert state()[1] >= whole.total_seconds() > 0
 
 
-def test_a_run_goes_on_while_another_call_of_it_does(cli, run, metadata, tmp_path):
+def test_run_is_active_while_any_of_its_calls_is(cli, run, metadata, tmp_path):
     run("--run-id", "apart", "--node", "Start")
     left = ("--run-id", "apart", "--node", "Left", "--set", "Left.seconds=5")
     process = cli("run", QUICK, "--root", tmp_path / "root", *metadata.options, *left, wait=False)
@@ -222,7 +222,7 @@ def test_a_run_goes_on_while_another_call_of_it_does(cli, run, metadata, tmp_pat
     assert recorded.state == "succeeded"
 
 
-def test_skipped_stages_can_have_an_exit_status_of_their_own(run):
+def test_skipped_stages_can_have_their_own_exit_status(run):
     apart = ("--run-id", "apart", "--node")
     run(*apart, "Start")
     run(*apart, "Left", "--set", "Left.fail=true")
@@ -233,7 +233,7 @@ def test_skipped_stages_can_have_an_exit_status_of_their_own(run):
     assert run("--set", "Left.fail=true", "--skipped-code", "99").returncode == 1
 
 
-def test_the_report_is_written_as_asked(run, tmp_path):
+def test_report_option_writes_the_report(run, tmp_path):
     def reports():
         return len(list((tmp_path / "root" / "reports").glob("*.html")))
 
@@ -245,7 +245,7 @@ def test_the_report_is_written_as_asked(run, tmp_path):
     assert reports() == 1
 
 
-def test_one_stage_alone_wants_no_orchestrator(run, metadata, tmp_path):
+def test_single_stage_needs_no_orchestrator(run, metadata, tmp_path):
     run()
     code = """
 import sys
@@ -261,7 +261,7 @@ assert "apache_beam" not in sys.modules
     assert result.returncode == 0 and "Left" in result.stdout and "ran" in result.stdout, result.stderr
 
 
-def test_the_metadata_store_can_come_from_the_environment(cli, tmp_path, monkeypatch):
+def test_metadata_store_can_be_set_in_the_environment(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("KERASLINE_METADATA", f"sqlite:///{tmp_path}/elsewhere.sqlite")
     assert cli("run", QUICK, "--root", tmp_path / "root").returncode == 0
     assert (tmp_path / "elsewhere.sqlite").exists() and not (tmp_path / "root" / "metadata.sqlite").exists()
@@ -284,21 +284,21 @@ def test_the_metadata_store_can_come_from_the_environment(cli, tmp_path, monkeyp
         (["frobnicate"], "No such command"),
     ],
 )
-def test_a_wrong_call_is_one_line_and_status_2(cli, arguments, told):
+def test_wrong_call_prints_one_line_and_exits_with_2(cli, arguments, told):
     result = cli(*arguments)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
     assert told in line and line.startswith("error: ")
 
 
-def test_a_users_file_that_raises_is_told_with_its_line(cli, tmp_path):
+def test_exception_in_a_users_file_is_reported_with_its_line(cli, tmp_path):
     (tmp_path / "mine.py").write_text("x = 1\nraise RuntimeError('not today')\n")
     result = cli("run", "mine.py")
     assert result.returncode == 2
     assert "RuntimeError: not today" in result.stderr and "mine.py, line 2" in result.stderr
 
 
-def test_two_runs_of_one_root_at_once_do_the_work_once(cli, tmp_path, metadata):
+def test_concurrent_runs_of_one_root_do_the_work_once(cli, tmp_path, metadata):
     arguments = ["run", QUICK, "--root", tmp_path / "root", "--set", "Start.seconds=1", *metadata.options]
     both = [cli(*arguments, wait=False) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0], [p.stderr.read() for p in both]
@@ -306,7 +306,7 @@ def test_two_runs_of_one_root_at_once_do_the_work_once(cli, tmp_path, metadata):
     assert {state: count for state, count in counts} == {"ran": 4, "cached": 4}
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path):
+def test_full_disk_prints_one_line_and_leaves_nothing_partial(tmp_path):
     """On a file system of 200 kB; needs the right to mount one."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -343,7 +343,7 @@ def test_ctrl_c_ends_a_chain_of_stages_in_one_line(cli, run, metadata, tmp_path)
     assert "Traceback" not in told
 
 
-def test_a_killed_run_shows_as_interrupted_and_the_next_completes(cli, run, tmp_path, metadata):
+def test_killed_run_is_shown_as_interrupted_and_the_next_completes(cli, run, tmp_path, metadata):
     root = ["--root", tmp_path / "root", *metadata.options]
     process = cli("run", QUICK, *root, "--set", "Right.seconds=30", wait=False)
     deadline = time.monotonic() + 60
@@ -359,7 +359,7 @@ def test_a_killed_run_shows_as_interrupted_and_the_next_completes(cli, run, tmp_
     assert states(again) == {"Start": "cached", "Left": "cached", "Right": "ran", "Join": "ran"}
 
 
-def test_a_run_killed_before_it_told_the_store_is_taken_up_from_its_folder(run, metadata):
+def test_run_killed_before_recording_is_recovered_from_its_folder(run, metadata):
     run()
     with Database(metadata.url).transaction(write=True) as connection:
         connection.execute(sa.text("DELETE FROM events"))
@@ -382,7 +382,7 @@ def test_listings_show_runs_stages_and_lineage(cli, run, tmp_path, metadata):
     assert report.returncode == 0 and "my-run" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_lineage_outlasts_a_run_that_is_taken_up_again(cli, run, tmp_path, metadata):
+def test_lineage_survives_a_resumed_run(cli, run, tmp_path, metadata):
     for _ in range(2):
         made = run("--run-id", "mine")
     run()
@@ -393,7 +393,7 @@ def test_lineage_outlasts_a_run_that_is_taken_up_again(cli, run, tmp_path, metad
     assert [(user["node"], user["run_id"]) for user in traced["used_by"]] == [("Join", "mine")]
 
 
-def test_gc_removes_what_no_kept_run_uses(cli, run, tmp_path, metadata):
+def test_gc_removes_artifacts_that_no_kept_run_uses(cli, run, tmp_path, metadata):
     old = output(run(), "Join", "joined")
     new = output(run("--set", "Start.number=9"), "Join", "joined")
     (tmp_path / "root" / "staging" / "Left-dead").mkdir()
@@ -405,7 +405,7 @@ def test_gc_removes_what_no_kept_run_uses(cli, run, tmp_path, metadata):
     assert states(run())["Join"] == "ran"
 
 
-def test_gc_removes_partial_results_that_were_not_used_for_long(cli, run, tmp_path, metadata):
+def test_gc_removes_partial_results_unused_for_long(cli, run, tmp_path, metadata):
     run()
     cache = tmp_path / "root" / "cache" / "Transform"
     for name, days in (("forgotten", 31), ("used", 1)):
@@ -436,13 +436,13 @@ assert not heavy, heavy
         assert result.returncode == 0, result.stderr
 
 
-def test_recipes_are_listed_with_what_they_do(cli, tmp_path):
+def test_recipes_are_listed_with_their_descriptions(cli, tmp_path):
     listing = cli("recipes", "--json", tmp_path / "recipes.json").summary
     assert {item["name"] for item in listing} == {"fashion_mnist", "penguins", "taxi"}
     assert all(item["about"] for item in listing)
 
 
-def test_json_on_the_screen_is_json(cli):
+def test_json_on_standard_output_is_valid(cli):
     assert json.loads(cli("recipes", "--json", "-").stdout)
 
 
@@ -482,7 +482,7 @@ def pipeline(settings):
 """
 
 
-def test_what_changes_pythons_import_is_imported_before_any_stage_runs(run, tmp_path, monkeypatch):
+def test_modules_that_replace_import_are_imported_before_stages(run, tmp_path, monkeypatch):
     (tmp_path / "changes_imports.py").write_text(SETTER)
     (tmp_path / "alone.py").write_text(ALONE)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(HOUSE)]))

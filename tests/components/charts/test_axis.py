@@ -13,7 +13,7 @@ numbers = st.floats(-1e12, 1e12, allow_subnormal=False).filter(lambda x: x == 0 
 
 
 @given(st.lists(numbers, min_size=1, max_size=20))
-def test_all_values_lie_on_the_axis_and_its_ticks_are_round(values):
+def test_ticks_are_round_and_the_axis_covers_all_values(values):
     axis = number_axis(values)
     slack = 1e-6 * (axis.high - axis.low)
     assert axis.low - slack <= min(values) and max(values) <= axis.high + slack
@@ -31,12 +31,12 @@ def test_all_values_lie_on_the_axis_and_its_ticks_are_round(values):
     ("rough", "step"),
     [(1.0, 1), (1.4, 1), (1.5, 2), (2.8, 2), (3.0, 5), (7.0, 5), (7.2, 10), (0.03, 0.05), (290, 500)],
 )
-def test_the_step_is_the_nearest_of_one_two_and_five(rough, step):
+def test_step_is_the_nearest_of_one_two_and_five(rough, step):
     """On a logarithmic scale, the bounds between 1, 2, 5 and 10 lie at their geometric means (or near)."""
     assert round_step(rough) == pytest.approx(step)
 
 
-def test_ticks_are_written_with_as_many_decimals_as_they_need():
+def test_ticks_have_the_decimals_that_they_need():
     assert [text for _, text in number_axis([-0.01, 0.05]).ticks] == [
         "-0.01",
         "0",
@@ -49,32 +49,32 @@ def test_ticks_are_written_with_as_many_decimals_as_they_need():
     assert [text for _, text in number_axis([0, 4000]).ticks] == ["0", "1,000", "2,000", "3,000", "4,000"]
 
 
-def test_large_numbers_that_are_close_are_told_apart():
+def test_labels_of_close_large_numbers_differ():
     texts = [text for _, text in number_axis([17_031_000_000, 17_031_900_000]).ticks]
     assert len(texts) == len(set(texts)) and len(texts) > 3
 
 
-def test_whole_numbers_have_whole_ticks():
+def test_integers_have_integer_ticks():
     assert [text for _, text in number_axis([1, 2]).ticks] == ["1", "2"]
 
 
-def test_one_value_still_has_an_axis_around_it():
+def test_axis_extends_around_a_single_value():
     axis = number_axis([5.0])
     assert axis.low < 5 < axis.high
 
 
-def test_equal_ratios_are_equal_distances_on_a_logarithmic_axis():
+def test_logarithmic_axis_has_equal_distances_for_equal_ratios():
     axis = number_axis([1, 10000], log=True)
     places = [axis.share(value) for value in (1, 10, 100, 1000, 10000)]
     assert places == pytest.approx([0, 0.25, 0.5, 0.75, 1])
     assert [text for _, text in axis.ticks] == ["1", "10", "100", "1,000", "10,000"]
 
 
-def test_a_logarithm_of_zero_falls_back_to_a_plain_axis():
+def test_zero_makes_a_logarithmic_axis_linear():
     assert not number_axis([0, 10], log=True).log
 
 
-def test_categories_lie_in_the_middle_of_their_places():
+def test_categories_are_centered_in_their_slots():
     axis = category_axis(["a", "b", "c", "d"])
     assert [axis.share(value) for value, _ in axis.ticks] == pytest.approx([1 / 8, 3 / 8, 5 / 8, 7 / 8])
 
@@ -95,5 +95,5 @@ def test_categories_lie_in_the_middle_of_their_places():
         (0.5, "0.5"),
     ],
 )
-def test_numbers_are_written_for_people(value, text):
+def test_numbers_are_readable(value, text):
     assert number_text(value) == text

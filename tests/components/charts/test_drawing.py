@@ -51,18 +51,18 @@ def every_kind(name, a, b, c):
 
 
 @given(name=texts, a=anything, b=anything, c=anything)
-def test_any_name_and_any_value_make_a_well_formed_drawing(name, a, b, c):
+def test_any_name_and_any_value_give_well_formed_svg(name, a, b, c):
     for svg in every_kind(name, a, b, c):
         parsed(svg)
 
 
-def test_names_never_become_markup():
+def test_names_are_escaped():
     for svg in every_kind(HOSTILE, 1.0, 2.0, 3.0):
         assert HOSTILE not in svg
         assert not list(parsed(svg).iter(f"{SVG}script"))
 
 
-def test_drawings_of_nothing_are_drawings():
+def test_empty_data_give_well_formed_svg():
     parsed(charts.line_chart([], title="none"))
     parsed(charts.bar_chart([], title="none"))
     parsed(charts.histogram([], title="none"))
@@ -72,12 +72,12 @@ def test_drawings_of_nothing_are_drawings():
     parsed(charts.standalone([], 10, 10))
 
 
-def test_drawings_are_named_and_scale():
+def test_drawings_have_a_title_and_scale():
     root = parsed(charts.bar_chart([charts.Bar("a", 1)], title="How much"))
     assert root.get("aria-label") == "How much" and root.get("role") == "img" and root.get("viewBox")
 
 
-def test_bars_are_as_long_as_their_values_and_say_them():
+def test_bars_have_the_length_and_label_of_their_values():
     root = parsed(charts.bar_chart([charts.Bar("a", 10), charts.Bar("b", 30, 20, 40)], title="t"))
     a, b = marks(root, "rect", "bar")
     assert float(b.get("width")) == pytest.approx(3 * float(a.get("width")), rel=0.01)
@@ -85,13 +85,13 @@ def test_bars_are_as_long_as_their_values_and_say_them():
     assert {e.text for e in root.iter(f"{SVG}title")} == {"a: 10", "b: 30 (20 to 40)"}
 
 
-def test_negative_bars_end_where_positive_ones_begin():
+def test_negative_bars_end_at_the_baseline():
     root = parsed(charts.bar_chart([charts.Bar("a", -1), charts.Bar("b", 1)], title="t"))
     left, right = marks(root, "rect", "bar")
     assert float(left.get("x")) + float(left.get("width")) == pytest.approx(float(right.get("x")), abs=0.05)
 
 
-def test_buckets_of_a_histogram_have_the_heights_of_their_counts():
+def test_histogram_buckets_have_the_heights_of_their_counts():
     root = parsed(charts.histogram([(0, 1, 5), (1, 2, 10), (2, 4, 0)], title="t"))
     one, two, three = (float(e.get("height")) for e in marks(root, "rect", "bar"))
     assert two == pytest.approx(2 * one, rel=0.01) and three == 0
@@ -99,7 +99,7 @@ def test_buckets_of_a_histogram_have_the_heights_of_their_counts():
     assert wide[2] + 1 == pytest.approx(2 * (wide[0] + 1), rel=0.01)
 
 
-def test_a_line_lies_where_its_values_are_and_breaks_where_one_is_missing():
+def test_line_follows_its_values_with_a_gap_at_a_missing_one():
     series = charts.Series("s", [0, 1, 2, 3, 4], [0.0, 1.0, None, 2.0, 4.0])
     root = parsed(charts.line_chart([series], title="t"))
     (line,) = marks(root, "path", "line")
@@ -110,7 +110,7 @@ def test_a_line_lies_where_its_values_are_and_breaks_where_one_is_missing():
     assert y0 - y1 == pytest.approx((y0 - y4) / 4, abs=0.2)
 
 
-def test_a_band_goes_there_and_back():
+def test_band_is_a_closed_outline():
     root = parsed(charts.line_chart([charts.Series("s", [0, 1], [1, 2], [0, 1], [2, 3])], title="t"))
     (band,) = marks(root, "path", "band")
     assert band.get("d").count("L") == 3 and band.get("d").endswith("Z")
@@ -122,7 +122,7 @@ def test_steps_hold_until_the_next_value():
     assert line.get("d").count("H") == line.get("d").count("V") == 2
 
 
-def test_a_legend_names_several_series_and_not_one():
+def test_legend_appears_with_several_series():
     def words(names):
         root = parsed(charts.line_chart([charts.Series(name, [0, 1], [0, 1]) for name in names], title="t"))
         return {text.text for text in root.iter(f"{SVG}text")} & {"train", "eval"}
@@ -130,7 +130,7 @@ def test_a_legend_names_several_series_and_not_one():
     assert words(["train", "eval"]) == {"train", "eval"} and not words(["train"])
 
 
-def test_the_reference_of_intervals_is_a_band_of_its_interval():
+def test_reference_interval_is_drawn_as_a_band():
     whole = charts.Interval("all", 0.5, 0.0, 1.0)
     root = parsed(
         charts.interval_plot(
@@ -143,7 +143,7 @@ def test_the_reference_of_intervals_is_a_band_of_its_interval():
     assert float(a.get("cx")) == pytest.approx(float(band.get("x")) + float(band.get("width")), abs=0.1)
 
 
-def test_cells_are_as_dark_as_their_share_of_the_row():
+def test_cells_are_shaded_by_their_share_of_the_row():
     root = parsed(
         charts.heat_map(["a", "b"], ["a", "b"], [[3, 1], [0, 8]], title="t", row_label="true", column_label="predicted")
     )
@@ -152,7 +152,7 @@ def test_cells_are_as_dark_as_their_share_of_the_row():
     assert "true a, predicted b: 1 (25.0% of the row)" in {e.text for e in root.iter(f"{SVG}title")}
 
 
-def test_a_large_confusion_matrix_has_no_numbers_and_stays_within_its_box():
+def test_large_confusion_matrix_has_no_numbers_and_fits_its_box():
     names = [f"class {n}" for n in range(100)]
     root = parsed(charts.heat_map(names, names, [[int(r == c) for c in range(100)] for r in range(100)], title="t"))
     assert len(marks(root, "rect", "cell")) == 10_000
@@ -161,7 +161,7 @@ def test_a_large_confusion_matrix_has_no_numbers_and_stays_within_its_box():
     assert all(float(e.get("x")) + float(e.get("width")) <= width for e in marks(root, "rect", "cell"))
 
 
-def test_a_file_of_charts_has_its_style_and_each_chart_in_its_place():
+def test_chart_file_has_its_style_and_all_charts():
     panel = charts.scatter([charts.Dot(1, 2)], title="t", width=100, height=80)
     root = parsed(charts.standalone([panel] * 4, 100, 80))
     assert root.get("viewBox") == "0 0 300 160" and "--chart-ink" in root.find(f"{SVG}style").text
@@ -169,7 +169,7 @@ def test_a_file_of_charts_has_its_style_and_each_chart_in_its_place():
     assert places == ["translate(0 0)", "translate(100 0)", "translate(200 0)", "translate(0 80)"]
 
 
-def test_dots_on_a_logarithmic_axis_are_apart_by_their_ratio():
+def test_dots_on_a_logarithmic_axis_are_spaced_by_ratio():
     root = parsed(charts.scatter([charts.Dot(10.0**n, n) for n in range(5)], title="t", x_log=True))
     xs = [float(e.get("cx")) for e in root.iter(f"{SVG}circle")]
     gaps = [b - a for a, b in zip(xs, xs[1:])]

@@ -43,12 +43,12 @@ def batches(how):
     return map(int, done.stdout.split())
 
 
-def test_freed_memory_serves_the_next_batch_until_it_is_given_back():
+def test_retained_memory_is_reused_until_it_is_released():
     fetched, given_back = batches("kept")
     assert fetched < 16384  # once at the most, in twenty batches
     assert given_back > 50 << 20
 
 
-def test_without_it_memory_is_fetched_again_and_again():
+def test_without_retention_each_batch_faults_in_new_pages():
     fetched, _ = batches("as the C library likes")
     assert fetched > 2 * 16384

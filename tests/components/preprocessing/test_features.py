@@ -66,7 +66,7 @@ def known(values):
     return np.array([np.nan if value is None else value for value in values])
 
 
-def test_numbers_are_scaled_and_missing_ones_stand_at_the_mean(make_examples, tmp_path):
+def test_numbers_are_scaled_and_missing_ones_get_the_mean(make_examples, tmp_path):
     ours, done = given(make_examples, tmp_path, plain=Number(column="fare"), fare=Number(indicator=True))
     fare = known(FARE)
     expected = np.nan_to_num(StandardScaler().fit_transform(fare[:, None]))
@@ -79,7 +79,7 @@ def test_numbers_are_scaled_and_missing_ones_stand_at_the_mean(make_examples, tm
 
 @pytest.mark.parametrize("scale", ["min_max", "robust", "log", "uniform", "normal", None])
 @pytest.mark.parametrize("impute", ["median", "most_frequent", 7.5, None])
-def test_every_scale_goes_with_every_filling(make_examples, tmp_path, scale, impute):
+def test_all_scales_work_with_all_fill_values(make_examples, tmp_path, scale, impute):
     ours, _ = given(make_examples, tmp_path, fare=Number(scale=scale, impute=impute, clip=(0.1, 0.9)))
     missing = np.isnan(known(FARE))
     assert np.isfinite(ours["fare"][~missing]).all()
@@ -92,7 +92,7 @@ def test_every_scale_goes_with_every_filling(make_examples, tmp_path, scale, imp
         assert len(set(filled)) == 1 and (impute == "most_frequent" or filled[0] == impute)
 
 
-def test_buckets_and_hashes_have_zero_for_what_is_missing(make_examples, tmp_path):
+def test_buckets_and_hashes_are_zero_for_missing_values(make_examples, tmp_path):
     ours, _ = given(
         make_examples,
         tmp_path,
@@ -110,7 +110,7 @@ def test_buckets_and_hashes_have_zero_for_what_is_missing(make_examples, tmp_pat
     assert ours["hour"].shape == (ROWS, 11) and (ours["hour"].sum(1) == 1).all()
 
 
-def test_categories_by_frequency(make_examples, tmp_path):
+def test_categories_are_numbered_by_frequency(make_examples, tmp_path):
     ours, done = given(
         make_examples,
         tmp_path,
@@ -128,7 +128,7 @@ def test_categories_by_frequency(make_examples, tmp_path):
         assert {listed[place - 1] for place in np.flatnonzero(row)} == set(tags)
 
 
-def test_crosses_are_missing_where_a_part_is(make_examples, tmp_path):
+def test_crosses_are_missing_if_a_part_is_missing(make_examples, tmp_path):
     ours, _ = given(make_examples, tmp_path, both=Cross(["company", "hour"], buckets=1000))
     nameless = np.array([word is None for word in COMPANY])
     assert ((ours["both"][:, 0] == 0) == nameless).all()
@@ -137,7 +137,7 @@ def test_crosses_are_missing_where_a_part_is(make_examples, tmp_path):
         assert pairs.setdefault((company, hour), bucket) == bucket
 
 
-def test_texts(make_examples, tmp_path):
+def test_text_features_agree_with_their_layers(make_examples, tmp_path):
     ours, _ = given(make_examples, tmp_path, text=Text(length=3), rare=Text(column="text", encode="tf_idf"))
     assert ours["text"].shape == (ROWS, 3) and ((ours["text"] == 0).all(1) == [text == "" for text in TEXTS]).all()
     there = TfidfVectorizer().fit([text for text in TEXTS if text])  # a missing text is no document
@@ -145,7 +145,7 @@ def test_texts(make_examples, tmp_path):
     np.testing.assert_allclose(np.sort(ours["rare"], axis=1), np.sort(expected, axis=1), rtol=1e-5, atol=1e-6)
 
 
-def test_dates(make_examples, tmp_path):
+def test_date_features_agree_with_their_layer(make_examples, tmp_path):
     ours, _ = given(
         make_examples,
         tmp_path,
@@ -157,13 +157,13 @@ def test_dates(make_examples, tmp_path):
     np.testing.assert_allclose(ours["turn"], np.stack([np.sin(angle), np.cos(angle)], axis=1), atol=1e-5)
 
 
-def test_vectors(make_examples, tmp_path):
+def test_vector_features_agree_with_their_layers(make_examples, tmp_path):
     ours, _ = given(make_examples, tmp_path, vector=Components(2, whiten=True), raw=AsIs(column="vector"))
     np.testing.assert_allclose(np.cov(ours["vector"].T), np.eye(2), atol=1e-3)
     np.testing.assert_array_equal(ours["raw"], VECTORS)
 
 
-def test_images_encoded_or_not_are_the_same(make_examples, tmp_path):
+def test_encoded_and_decoded_images_agree(make_examples, tmp_path):
     ours, done = given(
         make_examples,
         tmp_path,
@@ -176,7 +176,7 @@ def test_images_encoded_or_not_are_the_same(make_examples, tmp_path):
     assert ours["small"].shape == (ROWS, 3, 3, 3)
 
 
-def test_sounds(make_examples, tmp_path):
+def test_audio_features_agree_with_their_layers(make_examples, tmp_path):
     def tone(hertz):
         samples = (np.sin(2 * np.pi * hertz * np.arange(4000) / 8000) * 20000).astype("<i2")
         buffer = io.BytesIO()
@@ -205,7 +205,7 @@ def test_sounds(make_examples, tmp_path):
         ),
     ],
 )
-def test_columns_that_do_not_fit_are_told(make_examples, tmp_path, features, message):
+def test_unsuitable_columns_are_reported(make_examples, tmp_path, features, message):
     with pytest.raises(DataError, match=message):
         given(make_examples, tmp_path, **features)
 
@@ -225,14 +225,14 @@ def test_invalid_arguments_raise_at_construction(make, message):
         make()
 
 
-def test_a_function_or_features_and_not_both(make_examples, tmp_path):
+def test_function_and_features_exclude_each_other(make_examples, tmp_path):
     examples = make_examples({"train": TABLE})
     for options in ({}, {"features": {"fare": Number()}, "function": lambda: None}):
         with pytest.raises(ParameterError, match="Transform: pass either `function` or `features`"):
             Transform(examples, **options).execute(tmp_path / "out")
 
 
-def test_specifications_need_no_keras():
+def test_feature_specifications_import_no_keras():
     import subprocess
     import sys
 

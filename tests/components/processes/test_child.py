@@ -35,7 +35,7 @@ def wait_for(condition, seconds=30):
         time.sleep(0.02)
 
 
-def test_a_child_sends_results_until_it_ends(tmp_path):
+def test_child_sends_results_until_it_ends(tmp_path):
     child = GuardedProcess([sys.executable, "-c", SENDS], tmp_path / "log", import_environment(), sends_results=True)
     assert child.result(30) == {"answer": 42}
     with pytest.raises(EOFError):
@@ -44,7 +44,7 @@ def test_a_child_sends_results_until_it_ends(tmp_path):
     child.stop()
 
 
-def test_a_missing_result_is_a_timeout(tmp_path):
+def test_missing_result_is_a_timeout(tmp_path):
     child = GuardedProcess(["sleep", "1000"], tmp_path / "log", sends_results=True)
     with pytest.raises(TimeoutError):
         child.result(0.1)
@@ -52,7 +52,7 @@ def test_a_missing_result_is_a_timeout(tmp_path):
     child.stop()
 
 
-def test_stop_ends_what_the_child_started(tmp_path):
+def test_stop_ends_the_children_of_the_child(tmp_path):
     child = GuardedProcess(["sh", "-c", f"sleep 1000 & echo $! > {tmp_path}/pid; wait"], tmp_path / "log")
     wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip())
     pid = int((tmp_path / "pid").read_text())
@@ -61,7 +61,7 @@ def test_stop_ends_what_the_child_started(tmp_path):
     wait_for(lambda: not is_running(pid))
 
 
-def test_a_child_ends_when_its_parent_is_killed(tmp_path):
+def test_child_ends_when_its_parent_is_killed(tmp_path):
     program = (
         "import sys, time; from pathlib import Path; from kerasline.components.processes.child import GuardedProcess;"
         "GuardedProcess(['sh', '-c', 'echo $$; exec sleep 1000'], Path(sys.argv[1])); time.sleep(1000)"
@@ -77,13 +77,13 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path):
     wait_for(lambda: not is_running(child))
 
 
-def test_a_status_is_described_with_the_name_of_its_signal():
+def test_exit_status_is_described_with_the_name_of_its_signal():
     assert describe_status(1) == "exited with status 1"
     assert describe_status(-9) == "was killed by signal 9 (SIGKILL)"
     assert describe_status(-63) == "was killed by signal 63"
 
 
-def test_the_last_line_of_a_log_is_informative(tmp_path):
+def test_last_line_of_a_log_is_informative(tmp_path):
     log = Log(tmp_path / "log")
     assert log.last_line() == ""
     log.path.write_text("starting\n")

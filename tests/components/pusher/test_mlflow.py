@@ -181,7 +181,7 @@ def exported(tmp_path_factory):
     return saved, raw, np.asarray(model.load()(made))
 
 
-def test_a_pushed_model_is_loaded_by_mlflow_and_answers_the_same(place, exported, tmp_path):
+def test_mlflow_loads_a_pushed_model_with_the_same_outputs(place, exported, tmp_path):
     import mlflow
     import pandas as pd
 
@@ -200,7 +200,7 @@ def test_a_pushed_model_is_loaded_by_mlflow_and_answers_the_same(place, exported
     np.testing.assert_allclose(answer["score"].numpy(), expected, atol=1e-6)
 
 
-def test_a_version_tells_what_it_is(place, exported, tmp_path):
+def test_version_has_tags_that_describe_it(place, exported, tmp_path):
     import mlflow
 
     saved = exported[0]
@@ -220,7 +220,7 @@ def test_a_version_tells_what_it_is(place, exported, tmp_path):
     assert run.info.run_id == version.run_id and run.info.status == "FINISHED"
 
 
-def test_what_trainer_said_becomes_figures_and_parameters_of_the_run(place, tmp_path):
+def test_training_becomes_metrics_and_parameters_of_the_run(place, tmp_path):
     model = a_model(tmp_path / "m")
     told = {"steps": 240, "seconds": 5.5, "device": "CPU", "jit_compile": False, "resumed_at_step": None}
     (model / "kerasline.json").write_text(json.dumps({"digest": "d", "training": told}))
@@ -230,7 +230,7 @@ def test_what_trainer_said_becomes_figures_and_parameters_of_the_run(place, tmp_
     assert run.data.params == {"device": "CPU", "jit_compile": "False"}
 
 
-def test_a_savedmodel_from_elsewhere_is_pushed_whole(place, tmp_path):
+def test_saved_model_of_another_origin_is_pushed_completely(place, tmp_path):
     model = a_model(tmp_path / "m")
     version = destination(place).push(model)
     there = downloaded(place, version, tmp_path)
@@ -238,7 +238,7 @@ def test_a_savedmodel_from_elsewhere_is_pushed_whole(place, tmp_path):
         assert (there / name).read_bytes() == (model / name).read_bytes()
 
 
-def test_the_url_may_name_the_server_instead_of_the_environment(server, tmp_path, monkeypatch):
+def test_url_may_name_the_server_instead_of_the_environment(server, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     name = a_name()
     target = destination(f"mlflow+{server}/{name}")
@@ -248,7 +248,7 @@ def test_the_url_may_name_the_server_instead_of_the_environment(server, tmp_path
     assert destination(f"models:/{name}").versions() == [1]
 
 
-def test_the_newest_model_is_not_pushed_again_and_is_served_again(place, tmp_path):
+def test_newest_model_gets_the_alias_without_a_second_push(place, tmp_path):
     target = destination(place)
     models = [a_model(tmp_path / f"m{i}") for i in range(2)]
     assert [target.push(model) for model in models] == [1, 2]
@@ -257,7 +257,7 @@ def test_the_newest_model_is_not_pushed_again_and_is_served_again(place, tmp_pat
     assert len(runs(place)) == 2
 
 
-def test_the_newest_versions_are_kept_and_whatever_bears_an_alias_or_is_not_a_pushers(place, tmp_path):
+def test_keep_removes_only_old_pushed_versions_without_alias(place, tmp_path):
     target = destination(place)
     for i in range(4):
         target.push(a_model(tmp_path / f"m{i}"))
@@ -283,7 +283,7 @@ def test_rollback_moves_the_alias(place, tmp_path, cli):
     assert aliases(place) == {"champion": "1"}
 
 
-def test_a_push_killed_at_any_instant_leaves_the_alias_where_it_was(place, tmp_path):
+def test_killed_push_does_not_move_the_alias(place, tmp_path):
     target = destination(place)
     target.push(a_model(tmp_path / "first"))
     in_mid_upload = 0
@@ -314,7 +314,7 @@ def test_a_push_killed_at_any_instant_leaves_the_alias_where_it_was(place, tmp_p
     assert (there / "variables" / "data").read_bytes() == (tmp_path / "m0" / "variables" / "data").read_bytes()
 
 
-def test_what_a_dead_push_left_goes_after_a_day_and_not_before(place, tmp_path):
+def test_leftovers_of_a_dead_push_are_removed_after_a_day(place, tmp_path):
     target = destination(place)
     target.push(a_model(tmp_path / "m0"))
     (pushed,) = runs(place)
@@ -332,7 +332,7 @@ def test_what_a_dead_push_left_goes_after_a_day_and_not_before(place, tmp_path):
     assert old not in left and {fresh, needed, pushed.info.run_id} <= left
 
 
-def test_pushes_at_once_get_versions_of_their_own_and_the_newest_is_served(place, tmp_path):
+def test_concurrent_pushes_get_distinct_versions_and_the_newest_is_served(place, tmp_path):
     models = [a_model(tmp_path / f"m{i}", size=3_000_000) for i in range(3)]
     processes = [pushing(place, 0, model) for model in models]
     for process in processes:
@@ -346,7 +346,7 @@ def test_pushes_at_once_get_versions_of_their_own_and_the_newest_is_served(place
         assert (there / "variables" / "data").read_bytes() == (model / "variables" / "data").read_bytes()
 
 
-def test_one_model_pushed_several_times_at_once_is_one_version(place, tmp_path):
+def test_concurrent_pushes_of_one_model_are_one_version(place, tmp_path):
     model = a_model(tmp_path / "m", size=3_000_000)
     processes = [pushing(place, 0, model) for _ in range(5)]
     for process in processes:
@@ -358,7 +358,7 @@ def test_one_model_pushed_several_times_at_once_is_one_version(place, tmp_path):
     assert len(client().search_model_versions(f"name = '{name_of(place)}'")) == 1
 
 
-def test_a_version_whose_push_died_at_its_very_end_is_taken_up_by_the_next(place, tmp_path):
+def test_next_push_completes_a_push_that_died_at_its_end(place, tmp_path):
     target, models = destination(place), [a_model(tmp_path / f"m{i}") for i in range(2)]
     for model in models:
         target.push(model)
@@ -370,7 +370,7 @@ def test_a_version_whose_push_died_at_its_very_end_is_taken_up_by_the_next(place
     assert target.push(models[1]) == 2 == target.latest() and target.versions() == [1, 2]
 
 
-def test_a_pushed_version_that_is_gone_makes_the_stage_run_again(place, tmp_path):
+def test_deleted_version_makes_the_stage_run_again(place, tmp_path):
     stage = Pusher(SavedModel(a_model(tmp_path / "m")), destination=place)
     done = stage.execute(tmp_path / "out")
     assert stage.stale(done) is None
@@ -378,7 +378,7 @@ def test_a_pushed_version_that_is_gone_makes_the_stage_run_again(place, tmp_path
     assert f"models:/{name_of(place)}/1 no longer exists" in stage.stale(done)
 
 
-def test_what_cannot_be_is_told_in_one_line(server, tmp_path, monkeypatch, cli):
+def test_impossible_destinations_are_errors_in_one_line(server, tmp_path, monkeypatch, cli):
     model = SavedModel(a_model(tmp_path / "m"))
 
     def pushed(place):

@@ -56,7 +56,7 @@ def read(place, name):
         return file.read()
 
 
-def test_a_pushed_model_is_whole_and_is_the_latest(place, tmp_path):
+def test_pushed_model_is_complete_and_the_latest(place, tmp_path):
     model = a_model(tmp_path / "model")
     done = Pusher(SavedModel(model), destination=place).execute(tmp_path / "out")
     version = int(done.metrics["version"])
@@ -66,7 +66,7 @@ def test_a_pushed_model_is_whole_and_is_the_latest(place, tmp_path):
     assert done.pushed.read_json("pushed.json")["path"].endswith(f"/taxi/{version}")
 
 
-def test_the_newest_versions_are_kept_and_so_is_the_one_that_is_served(place, tmp_path):
+def test_newest_versions_and_the_served_one_are_kept(place, tmp_path):
     target = destination(place)
     versions = [target.push(a_model(tmp_path / f"m{i}")) for i in range(4)]
     assert target.versions() == versions and versions == sorted(set(versions))
@@ -75,7 +75,7 @@ def test_the_newest_versions_are_kept_and_so_is_the_one_that_is_served(place, tm
     assert len(left) == 2 and left[0] == versions[-1]
 
 
-def test_a_push_of_the_newest_model_makes_no_copy_and_points_to_it_again(place, tmp_path):
+def test_pushing_the_newest_model_again_makes_no_copy(place, tmp_path):
     target = destination(place)
     models = [a_model(tmp_path / f"m{i}") for i in range(2)]
     first, second = (target.push(model) for model in models)
@@ -92,7 +92,7 @@ def test_two_exports_of_one_model_are_one_version(place, tmp_path):
     assert target.push(tmp_path / "a") == target.push(tmp_path / "b") != target.push(tmp_path / "c")
 
 
-def test_rollback_serves_an_earlier_version_and_tells_what_there_is(place, tmp_path):
+def test_rollback_serves_an_earlier_version_and_lists_versions(place, tmp_path):
     from kerasline.pipeline.commands.rollback import rolled_back
 
     target = destination(place)
@@ -113,7 +113,7 @@ def test_rollback_serves_an_earlier_version_and_tells_what_there_is(place, tmp_p
         rolled_back(place, 7)
 
 
-def test_the_served_version_stays_when_newer_ones_are_removed(tmp_path):
+def test_served_version_stays_when_newer_ones_are_removed(tmp_path):
     target = destination(str(tmp_path / "d"))
     old, *_ = [target.push(a_model(tmp_path / f"m{i}")) for i in range(3)]
     from kerasline.components.models.versions import obsolete_versions
@@ -124,7 +124,7 @@ def test_the_served_version_stays_when_newer_ones_are_removed(tmp_path):
     )
 
 
-def test_the_command_rolls_back(tmp_path, cli):
+def test_rollback_command_serves_an_earlier_version(tmp_path, cli):
     place = tmp_path / "d"
     one, two = (destination(str(place)).push(a_model(tmp_path / f"m{i}")) for i in range(2))
     done = cli("rollback", place)
@@ -135,7 +135,7 @@ def test_the_command_rolls_back(tmp_path, cli):
     assert wrong.returncode == 2 and "no version 5" in wrong.stderr and len(wrong.stderr.splitlines()) == 1
 
 
-def test_latest_can_be_read_at_any_instant(tmp_path):
+def test_latest_is_readable_at_any_instant(tmp_path):
     target = destination(str(tmp_path / "d"))
     versions = [target.push(a_model(tmp_path / f"m{i}")) for i in range(2)]
     seen, stop = [], threading.Event()
@@ -154,7 +154,7 @@ def test_latest_can_be_read_at_any_instant(tmp_path):
     assert len(seen) > 100 and set(seen) == {b"x", True}
 
 
-def test_pushers_at_once_get_versions_of_their_own(place, tmp_path):
+def test_concurrent_pushes_get_distinct_versions(place, tmp_path):
     if place.startswith("memory"):
         pytest.skip("memory is not shared by processes")
     models = [a_model(tmp_path / f"m{i}") for i in range(3)]
@@ -170,7 +170,7 @@ def test_pushers_at_once_get_versions_of_their_own(place, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["path", slowly("s3")])
-def test_a_pusher_killed_at_any_instant_leaves_whole_versions_and_a_latest_that_is_one(kind, tmp_path, request):
+def test_killed_push_leaves_complete_versions_and_a_valid_latest(kind, tmp_path, request):
     place = str(tmp_path / "d") if kind == "path" else f"{request.getfixturevalue('s3')}/{uuid.uuid4().hex}"
     models = [a_model(tmp_path / f"m{i}", size=4_000_000) for i in range(8)]
     contents = {(model / "variables" / "data").read_bytes() for model in models}
@@ -191,7 +191,7 @@ def test_a_pusher_killed_at_any_instant_leaves_whole_versions_and_a_latest_that_
     assert target.latest() == last and len(target.versions()) == 2
 
 
-def test_what_a_dead_pusher_left_in_a_store_goes_after_a_day_and_not_before(s3, tmp_path):
+def test_leftovers_of_a_dead_push_are_removed_after_a_day(s3, tmp_path):
     import s3fs
 
     files, root = s3fs.S3FileSystem(), f"{s3.removeprefix('s3://')}/{uuid.uuid4().hex}"
@@ -206,7 +206,7 @@ def test_what_a_dead_pusher_left_in_a_store_goes_after_a_day_and_not_before(s3, 
     assert not files.exists(f"{root}/5") and files.exists(f"{root}/6/variables/data")
 
 
-def test_a_failed_push_to_a_store_leaves_nothing(tmp_path, monkeypatch):
+def test_failed_push_to_a_store_leaves_nothing(tmp_path, monkeypatch):
     target = destination(f"memory://{uuid.uuid4().hex}/taxi")
     first = target.push(a_model(tmp_path / "first"))
     write = RemoteFolder.write
@@ -222,7 +222,7 @@ def test_a_failed_push_to_a_store_leaves_nothing(tmp_path, monkeypatch):
     assert {name.split("/")[0] for name in target.folder.list_files()} == {str(first), "latest"}
 
 
-def test_what_cannot_be_copied_is_named_with_its_reason(tmp_path):
+def test_file_that_cannot_be_copied_is_reported_with_its_reason(tmp_path):
     model = a_model(tmp_path / "m", 200_000)
     program = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n" + PUSH
     command = [sys.executable, "-c", program, str(tmp_path / "served"), "0", str(model)]
@@ -238,7 +238,7 @@ def test_only_ascii_numbers_are_versions(tmp_path):
     assert destination(str(tmp_path / "served")).versions() == [7]
 
 
-def test_a_destination_that_cannot_be_is_told_in_one_line(s3, tmp_path):
+def test_impossible_destinations_are_errors_in_one_line(s3, tmp_path):
     model = SavedModel(a_model(tmp_path / "m"))
     with pytest.raises(ParameterError, match="Pusher.destination nowhere://x: Protocol not known: nowhere"):
         Pusher(model, destination="nowhere://x").execute(tmp_path / "a")
@@ -246,7 +246,7 @@ def test_a_destination_that_cannot_be_is_told_in_one_line(s3, tmp_path):
         Pusher(model, destination="s3://no-such-bucket/x").execute(tmp_path / "b")
 
 
-def test_a_pushed_model_that_is_gone_makes_the_stage_run_again(place, tmp_path):
+def test_deleted_version_makes_the_stage_run_again(place, tmp_path):
     stage = Pusher(SavedModel(a_model(tmp_path / "m")), destination=place)
     done = stage.execute(tmp_path / "out")
     assert stage.stale(done) is None
@@ -255,7 +255,7 @@ def test_a_pushed_model_that_is_gone_makes_the_stage_run_again(place, tmp_path):
     assert "no longer exists" in stage.stale(done)
 
 
-def test_a_model_that_another_was_pushed_after_is_pushed_again_and_a_rollback_stays(place, tmp_path):
+def test_superseded_model_is_pushed_again_and_a_rollback_stays(place, tmp_path):
     first, second = (Pusher(SavedModel(a_model(tmp_path / name)), destination=place) for name in "ab")
     a, b = first.execute(tmp_path / "1"), second.execute(tmp_path / "2")
     assert "was pushed after" in first.stale(a) and second.stale(b) is None

@@ -40,7 +40,7 @@ def floats(*values: float) -> np.ndarray:
     return np.array(values, np.float32)
 
 
-def test_predict_answers_with_tensors_and_the_version(stubs):
+def test_predict_returns_tensors_and_the_version(stubs):
     import tensorflow as tf
 
     response = stubs[0].Predict(predict_request("half", x=floats(1, 2, 5)), 60)
@@ -51,7 +51,7 @@ def test_predict_answers_with_tensors_and_the_version(stubs):
     assert response.model_spec.signature_name == "serving_default"
 
 
-def test_predict_takes_texts_and_integers(stubs):
+def test_predict_accepts_strings_and_integers(stubs):
     import tensorflow as tf
 
     request = predict_request(
@@ -74,7 +74,7 @@ def test_predict_reads_typed_fields_and_repeats_the_last_value(stubs):
     assert list(stubs[0].Predict(request, 60).outputs["y"].float_val) == [4.0, 5.0, 5.0]
 
 
-def test_output_filter_chooses_outputs(stubs):
+def test_output_filter_selects_outputs(stubs):
     request = predict_request("mixed", number=floats(1).reshape(1, 1), count=np.array([[7]], np.int64), word=[[b"a"]])
     request.output_filter.append("scores")
     assert list(stubs[0].Predict(request, 60).outputs) == ["scores"]
@@ -85,7 +85,7 @@ def test_output_filter_chooses_outputs(stubs):
     assert "nothing" in refused.value.details()
 
 
-def test_regress_takes_examples(stubs):
+def test_regress_accepts_examples(stubs):
     import tensorflow as tf
     from tensorflow_serving.apis import regression_pb2
 
@@ -127,7 +127,7 @@ def as_example(features: dict):
     return tf.train.Example(features=tf.train.Features(feature=made))
 
 
-def test_classify_takes_examples_with_context(stubs):
+def test_classify_accepts_examples_with_context(stubs):
     request = classification_request("half", "tensorflow/serving/classify", [{}, {"other": b"a"}], {"x": 2.0})
     response = stubs[0].Classify(request, 60)
     rows = [[(c.label, c.score) for c in row.classes] for row in response.result.classifications]

@@ -124,7 +124,7 @@ def test_too_large_message_is_rejected_before_it_arrives(ours):
         assert "larger than" in grpc_message(connection)
 
 
-def test_a_message_in_the_smallest_pieces_is_read(ours, request_bytes):
+def test_message_in_single_bytes_is_read(ours, request_bytes):
     with Connection(ours.grpc_port).begin() as connection:
         body = message(request_bytes)
         connection.send(call(1) + b"".join(frame(DATA, 0, 1, body[at : at + 1]) for at in range(len(body))))

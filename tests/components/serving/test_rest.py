@@ -76,14 +76,14 @@ def test_float32_reads_back_exactly_and_short(server):
     assert "3.1" in text and "3.0999" not in text and "3.1000" not in text
 
 
-def test_not_a_number_and_infinities_are_bare_tokens(server):
+def test_nan_and_infinities_are_bare_tokens(server):
     status, answer = server.post("/v1/models/half:predict", b'{"instances": [NaN, Infinity, -Infinity, 1e0]}')
     assert status == 200
     nan, infinite, negative, number = answer["predictions"]
     assert math.isnan(nan) and infinite == math.inf and negative == -math.inf and number == 3.5
 
 
-def test_a_version_is_chosen_by_number(ours):
+def test_version_is_selected_by_number(ours):
     assert ours.post("/v1/models/half/versions/1:predict", {"instances": [1]}) == (
         200,
         {"predictions": [2.5]},
@@ -94,7 +94,7 @@ def test_a_version_is_chosen_by_number(ours):
     )
 
 
-def test_a_version_is_chosen_by_label(ours):
+def test_version_is_selected_by_label(ours):
     assert ours.post("/v1/models/half/labels/stable:predict", {"instances": [1]}) == (
         200,
         {"predictions": [2.5]},
@@ -103,17 +103,17 @@ def test_a_version_is_chosen_by_label(ours):
     assert [one["version"] for one in answer["model_version_status"]] == ["1"]
 
 
-def test_an_unknown_label_is_named(ours):
+def test_unknown_label_is_reported(ours):
     status, answer = ours.post("/v1/models/half/labels/canary:predict", {"instances": [1]})
     assert (status, answer) == (400, {"error": "Unrecognized servable version label: canary"})
 
 
-def test_regress_takes_examples(server):
+def test_regress_accepts_examples(server):
     body = {"signature_name": "tensorflow/serving/regress", "examples": [{"x": 1.0}, {"x": [2.0]}]}
     assert server.post("/v1/models/half:regress", body) == (200, {"results": [3.5, 4.0]})
 
 
-def test_classify_gives_labels_and_scores(server):
+def test_classify_returns_labels_and_scores(server):
     body = {"signature_name": "tensorflow/serving/classify", "examples": [{"x": 1.0}, {"x": 2.0}]}
     assert server.post("/v1/models/half:classify", body) == (
         200,
@@ -139,7 +139,7 @@ def test_classify_feeds_named_features_from_examples(ours):
     )
 
 
-def test_missing_features_are_filled_if_exported_so():
+def test_missing_features_are_filled_if_the_export_allows_it():
     """As in Transform: NaN, -1 and "" fill short lists; lists of any length are padded to the longest."""
     from kerasline.components.models.signatures import Signature, TensorSpec
     from kerasline.components.serving.runtime.examples import to_inputs

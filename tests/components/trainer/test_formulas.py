@@ -143,7 +143,7 @@ def line(inputs, hp):
     return model
 
 
-def test_the_half_squared_error_and_plain_gradient_descent(train):
+def test_half_squared_error_and_plain_gradient_descent(train):
     w, b = train(function=line, steps=1, optimizer={"name": "SGD", "learning_rate": 1e-30}).weights
     w, b = np.float64(w), np.float64(b)
     trained = train(function=line, shuffle=False, epochs=1)

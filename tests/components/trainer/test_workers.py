@@ -102,7 +102,7 @@ def test_two_workers_train_like_one_process(train, settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
-def test_a_lost_worker_is_restarted_with_the_same_result(train, number):
+def test_lost_worker_is_restarted_with_the_same_result(train, number):
     """At two workers: 1 is lost where the checkpoint of step 20 is the last."""
 
     def lose():
@@ -136,7 +136,7 @@ def raises_as_worker_1(context):
 
 
 @pytest.mark.slow
-def test_a_worker_that_always_dies_is_reported_in_one_line(train, tmp_path):
+def test_worker_that_always_dies_is_reported_in_one_line(train, tmp_path):
     report = Once(None)
     with pytest.raises(KeraslineError) as raised:
         train(own=dies_as_worker_1, workers=2, max_restarts=1, state_dir=tmp_path, report=report)
@@ -149,7 +149,7 @@ def test_a_worker_that_always_dies_is_reported_in_one_line(train, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_error_in_user_code_is_reported_at_once(train):
+def test_error_in_user_code_is_reported_at_once(train):
     report = Once(None)
     with pytest.raises(KeraslineError, match=r"raises_as_worker_1\(\) raised ValueError: no such thing"):
         train(own=raises_as_worker_1, workers=2, report=report)
@@ -158,7 +158,7 @@ def test_an_error_in_user_code_is_reported_at_once(train):
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_pipeline_ended_by_signals_leaves_no_worker_and_resumes(tmp_path):
+def test_interrupted_pipeline_leaves_no_worker_and_resumes(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     two = ["--set", "Trainer.workers=2"]
     ended(start(whole, *two))
@@ -225,7 +225,7 @@ def test_workers_on_two_hosts_train_like_one_process(train, network, tmp_path, m
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_lost_connection_is_detected_and_training_resumes(train, network):
+def test_lost_connection_is_detected_and_training_resumes(train, network):
     def cut():
         network(f"-n {NETWORK[0]} link set kerasline0 down")
 
@@ -291,7 +291,7 @@ while True:
 
 
 @pytest.mark.slow
-def test_a_worker_that_makes_no_progress_is_lost(train, tmp_path):
+def test_worker_without_progress_is_restarted(train, tmp_path):
     (tmp_path / "idle.py").write_text(LIVES_AND_DOES_NOTHING)
     launch = f"{sys.executable} {tmp_path}/idle.py {{command}}"
     report = Once(None)
@@ -302,19 +302,19 @@ def test_a_worker_that_makes_no_progress_is_lost(train, tmp_path):
     assert len(report.of_restarts()) == 1 and not processes("idle.py")
 
 
-def test_a_port_in_use_is_reported_in_one_line(train):
+def test_port_in_use_is_reported_in_one_line(train):
     taken = cluster.Rendezvous(0)
     with pytest.raises(ParameterError, match=rf"Trainer.workers: cannot listen on port {taken.port} of \S+: "):
         train(workers=[f"localhost:{taken.port}"])
 
 
-def test_a_shell_receives_the_command_quoted():
+def test_command_is_quoted_for_the_shell():
     words = ["env", "PYTHONPATH=/a folder", "python"]
     assert cluster.launch_command("ip netns exec {host} {command}", "h", words) == ["ip", "netns", "exec", "h", *words]
     assert cluster.launch_command(cluster.SSH, "h", words)[-2:] == ["h", "env 'PYTHONPATH=/a folder' python"]
 
 
-def test_the_fingerprint_depends_only_on_the_number_of_workers(problem, tmp_path):
+def test_fingerprint_depends_only_on_the_number_of_workers(problem, tmp_path):
     examples, prepared = problem
 
     def fingerprint(**settings):

@@ -43,7 +43,7 @@ def run(tmp_path, pattern, span, name, function=preprocessing):
     return transform.execute(tmp_path / name / "tr", cache_dir=tmp_path / "cache")
 
 
-def test_a_new_span_costs_itself_alone(tmp_path, spans):
+def test_only_a_new_span_is_analyzed(tmp_path, spans):
     first = run(tmp_path, spans, "0:8", "nine")
     assert "remembered" not in first.metrics
     again = run(tmp_path, spans, "0:8", "again")
@@ -55,7 +55,7 @@ def test_a_new_span_costs_itself_alone(tmp_path, spans):
     assert window.metrics["remembered"] == "9 of 18 parts"
 
 
-def test_what_is_remembered_gives_the_same_state(tmp_path, spans):
+def test_cached_states_give_the_same_state(tmp_path, spans):
     run(tmp_path, spans, "0:8", "nine")
     ours = run(tmp_path, spans, "0:9", "ten").preprocessing.load()
     examples = ParquetExampleGen(spans, span="0:9", splits={"train": 3, "eval": 1}).execute(tmp_path / "e").examples
@@ -72,17 +72,17 @@ def narrower():
     return keras.Model({"size": size}, {"bin": keras.layers.Discretization(num_bins=3)(size)})
 
 
-def test_other_layers_share_nothing(tmp_path, spans):
+def test_other_layers_share_no_cached_state(tmp_path, spans):
     run(tmp_path, spans, "0:3", "first")
     assert "remembered" not in run(tmp_path, spans, "0:3", "other", narrower).metrics
 
 
-def test_names_that_keras_counts_up_do_not_matter(tmp_path, spans):
+def test_automatic_names_of_keras_do_not_matter(tmp_path, spans):
     run(tmp_path, spans, "0:3", "first", narrower)
     assert run(tmp_path, spans, "0:3", "again", narrower).metrics["remembered"] == "4 of 4 parts"
 
 
-def test_a_damaged_file_is_computed_again(tmp_path, spans):
+def test_damaged_cache_file_is_computed_again(tmp_path, spans):
     run(tmp_path, spans, "0:3", "first", narrower)
     kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     kept[0].write_bytes(b"")

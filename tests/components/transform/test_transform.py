@@ -52,7 +52,7 @@ def with_label():
     return keras.Model({"size": size, "word": word}, outputs)
 
 
-def test_states_are_those_of_keras_adapt(make_examples, tmp_path):
+def test_states_agree_with_keras_adapt(make_examples, tmp_path):
     done = Transform(make_examples({"train": COLUMNS}), function=preprocessing).execute(tmp_path / "out")
     ours = done.preprocessing.load()
     assert done.metrics == {"adapted_layers": 5, "passes": 1}
@@ -90,7 +90,7 @@ def test_missing_values_do_not_count(make_examples, tmp_path):
     assert set(model.get_layer("word_index").get_vocabulary()) == {"[UNK]", *WORD}
 
 
-def test_a_layer_is_adapted_on_the_real_output_of_the_one_before(make_examples, tmp_path):
+def test_layer_is_adapted_on_the_output_of_its_predecessor(make_examples, tmp_path):
     done = Transform(make_examples({"train": COLUMNS}), function=chained).execute(tmp_path / "out")
     assert done.metrics["passes"] == 2
     scaled = (SIZE - SIZE.mean()) / SIZE.std()
@@ -98,7 +98,7 @@ def test_a_layer_is_adapted_on_the_real_output_of_the_one_before(make_examples, 
     np.testing.assert_allclose(done.preprocessing.load().get_layer("bin").bin_boundaries, expected, atol=1e-5)
 
 
-def test_serving_needs_no_column_that_only_the_label_needs(make_examples, tmp_path):
+def test_serving_does_not_need_the_columns_of_the_label(make_examples, tmp_path):
     done = Transform(make_examples({"train": COLUMNS}), function=with_label, label="answer").execute(tmp_path / "out")
     features = done.preprocessing.load_features()
     assert list(features.input) == ["size"] and list(features.output) == ["size"]
@@ -138,7 +138,7 @@ TEXTS = ["the cat sat", "the, dog", "a cat", "the THE", "dog"]
 
 
 @pytest.mark.parametrize("options", LOOKUPS)
-def test_a_lookup_is_that_of_keras_with_ties_and_reserved_tokens(make_examples, tmp_path, options):
+def test_lookup_agrees_with_keras_on_ties_and_reserved_tokens(make_examples, tmp_path, options):
     words = ["a", "b", "[UNK]", "c", "b", "é", "z", "Z", "é", "aa"]
     ours = adapted(make_examples({"train": {"word": words}}), tmp_path, keras.layers.StringLookup(**options))
     keras_own = keras.layers.StringLookup(**options)
@@ -162,7 +162,7 @@ def test_a_lookup_is_that_of_keras_with_ties_and_reserved_tokens(make_examples, 
         tf_idf(ngrams=2),
     ],
 )
-def test_text_vectorization_is_that_of_keras(make_examples, tmp_path, options):
+def test_text_vectorization_agrees_with_keras(make_examples, tmp_path, options):
     ours = adapted(make_examples({"train": {"word": TEXTS}}), tmp_path, keras.layers.TextVectorization(**options))
     keras_own = keras.layers.TextVectorization(**options)
     keras_own.adapt(np.array(TEXTS))
@@ -172,12 +172,12 @@ def test_text_vectorization_is_that_of_keras(make_examples, tmp_path, options):
 
 
 @pytest.mark.skipif(not OLD_KERAS, reason="Keras from 3.14 on loads TF-IDF lookups")
-def test_tf_idf_is_refused_where_keras_could_not_load_it(make_examples, tmp_path):
+def test_tf_idf_that_keras_could_not_load_is_refused(make_examples, tmp_path):
     with pytest.raises(UserCodeError, match="Keras 3.14 can"):
         adapted(make_examples({"train": {"word": TEXTS}}), tmp_path, keras.layers.StringLookup(output_mode="tf_idf"))
 
 
-def test_a_layer_called_twice_is_adapted_on_both(make_examples, tmp_path):
+def test_layer_called_twice_is_adapted_on_both_inputs(make_examples, tmp_path):
     def function():
         raw = {name: keras.Input((1,), name=name) for name in ("left", "right")}
         layer = keras.layers.Normalization(name="both")
@@ -188,7 +188,7 @@ def test_a_layer_called_twice_is_adapted_on_both(make_examples, tmp_path):
     np.testing.assert_allclose([layer.mean, layer.variance], [[[4.0]], [[7.5]]], rtol=1e-6)
 
 
-def test_a_layer_that_the_user_adapted_stays_as_it_is(make_examples, tmp_path):
+def test_layer_adapted_by_the_user_is_unchanged(make_examples, tmp_path):
     layer = keras.layers.Normalization()
     layer.adapt(np.array([[10.0], [20.0]]))
     ours = adapted(make_examples({"train": COLUMNS}), tmp_path, layer, "size", "float32")
@@ -196,7 +196,7 @@ def test_a_layer_that_the_user_adapted_stays_as_it_is(make_examples, tmp_path):
 
 
 @pytest.mark.parametrize("axis", [None, -1, (1, 2)])
-def test_normalization_keeps_the_axes_that_keras_keeps(make_examples, tmp_path, axis):
+def test_normalization_has_the_axes_of_keras(make_examples, tmp_path, axis):
     import pyarrow as pa
 
     pixels = RANDOM.integers(0, 256, (50, 3, 2), dtype="uint8")
@@ -248,7 +248,7 @@ class LargestSeen:
         return {"largest": self.largest}
 
 
-def test_a_layer_of_the_users_own_is_adapted(make_examples, tmp_path):
+def test_custom_layer_is_adapted(make_examples, tmp_path):
     ours = adapted(make_examples({"train": COLUMNS}), tmp_path, Largest(), "size", "float32")
     np.testing.assert_allclose(ours.largest, SIZE.max())
 
@@ -292,7 +292,7 @@ def hides():
         (chained, "targte", DataError, "'targte' is neither an output .* did you mean 'target'"),
     ],
 )
-def test_mistakes_in_user_code_are_one_line(make_examples, tmp_path, function, label, error, message):
+def test_errors_in_user_code_are_one_line(make_examples, tmp_path, function, label, error, message):
     with pytest.raises(error, match=message):
         Transform(make_examples({"train": COLUMNS}), function=function, label=label).execute(tmp_path / "out")
 
@@ -308,7 +308,7 @@ def order_of(prepared, tmp_path, **options):
     return [label.numpy().tolist() for _, label in data]
 
 
-def test_every_epoch_has_every_row_once_in_an_order_of_its_own(prepared, tmp_path):
+def test_every_epoch_has_every_row_once_in_a_new_order(prepared, tmp_path):
     batches = order_of(prepared, tmp_path, seed=7, epochs=2)
     assert steps_per_epoch(prepared[0], "train", 64) == 8
     assert [len(b) for b in batches] == ([64] * 7 + [52]) * 2
@@ -316,7 +316,7 @@ def test_every_epoch_has_every_row_once_in_an_order_of_its_own(prepared, tmp_pat
     assert sorted(first) == sorted(second) == list(range(ROWS)) and first != second
 
 
-def test_the_seed_decides_the_order(prepared, tmp_path):
+def test_seed_determines_the_order(prepared, tmp_path):
     same = [order_of(prepared, tmp_path, seed=7), order_of(prepared, tmp_path, seed=7)]
     assert same[0] == same[1] != order_of(prepared, tmp_path, seed=8)
     assert sum(order_of(prepared, tmp_path), []) == list(range(ROWS))
@@ -339,7 +339,7 @@ EDGES = {
 
 
 @pytest.mark.parametrize("name", EDGES)
-def test_rows_at_the_edge_are_adapted_on_and_fed(make_examples, tmp_path, name):
+def test_edge_case_rows_are_adapted_and_fed(make_examples, tmp_path, name):
     import pyarrow as pa
 
     kinds = {"size": pa.float64(), "code": pa.int64()}
@@ -362,7 +362,7 @@ def test_rows_at_the_edge_are_adapted_on_and_fed(make_examples, tmp_path, name):
     assert unseen["word"].numpy() == 0 and unseen["code"].numpy() == 0 and unseen["text"].numpy()[0, 0] == 1
 
 
-def test_a_split_without_rows_is_told(make_examples, tmp_path):
+def test_split_without_rows_is_reported(make_examples, tmp_path):
     examples = make_examples({"train": {"size": [1.0]}, "eval": {"size": []}})
     with pytest.raises(DataError, match="Transform.split: 'eval' has no rows to adapt layers on"):
         Transform(examples, function=chained, split="eval").execute(tmp_path / "out")

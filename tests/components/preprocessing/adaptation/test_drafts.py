@@ -32,7 +32,7 @@ def space(output_mode="concat"):
 
 
 @pytest.mark.parametrize("mode", ["concat", "dict"])
-def test_a_feature_space_is_adapted_in_one_pass_as_keras_would(make_examples, tmp_path, mode):
+def test_feature_space_is_adapted_in_one_pass_as_in_keras(make_examples, tmp_path, mode):
     done = Transform(make_examples({"train": COLUMNS}), function=lambda: space(mode)).execute(tmp_path / "out")
     assert done.metrics == {"adapted_layers": 4, "passes": 1}
     theirs = space(mode)
@@ -59,7 +59,7 @@ def nested():
     return keras.Model({"size": size}, {"scaled": part(size), "bin": sequence(part(size))})
 
 
-def test_layers_within_nested_models_are_adapted_where_they_are(make_examples, tmp_path):
+def test_layers_of_nested_models_are_adapted_in_place(make_examples, tmp_path):
     done = Transform(make_examples({"train": COLUMNS}), function=nested).execute(tmp_path / "out")
     assert done.metrics == {"adapted_layers": 2, "passes": 2}
     outputs = done.preprocessing.load()({"size": tf.constant(COLUMNS["size"][:, None])})

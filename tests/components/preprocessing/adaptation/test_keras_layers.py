@@ -30,7 +30,7 @@ def merged(layer, parts):
 
 @settings(deadline=None)
 @given(st.data(), NUMBERS)
-def test_normalization(data, numbers):
+def test_normalization_state_equals_one_pass(data, numbers):
     layer = keras.layers.Normalization()
     layer.build((None, 1))
     values = np.array(numbers, "float32")[:, None]
@@ -42,7 +42,7 @@ def test_normalization(data, numbers):
 
 @settings(deadline=None)
 @given(st.data(), NUMBERS)
-def test_discretization(data, numbers):
+def test_discretization_state_equals_one_pass(data, numbers):
     layer = keras.layers.Discretization(num_bins=4)
     layer.build((None, 1))
     set_state(layer, merged(layer, pieces(data.draw, np.array(numbers, "float32")[:, None])))
@@ -53,7 +53,7 @@ def test_discretization(data, numbers):
 
 @settings(deadline=None)
 @given(st.data(), WORDS, st.sampled_from(["int", "tf_idf"]), st.sampled_from([None, 2, 3]))
-def test_string_lookup(data, words, mode, most):
+def test_string_lookup_state_equals_one_pass(data, words, mode, most):
     layer = keras.layers.StringLookup(output_mode=mode, max_tokens=most)
     state = merged(layer, pieces(data.draw, np.array(words, object)))
     known = {word for word in words if word not in (b"", b"\xff\xfe", b"[UNK]")}
@@ -73,16 +73,16 @@ def of_missing_values(layer):
 
 
 @pytest.mark.parametrize("kind", [keras.layers.StringLookup, keras.layers.IntegerLookup])
-def test_of_nothing_but_missing_values_all_is_out_of_the_vocabulary(kind):
+def test_all_missing_values_give_an_empty_vocabulary(kind):
     assert of_missing_values(kind()).tolist() == [[0]]
     assert of_missing_values(kind(output_mode="one_hot")).tolist() == [[1, 0]]
 
 
-def test_with_a_mask_too():
+def test_all_missing_values_give_an_empty_vocabulary_with_a_mask():
     assert of_missing_values(keras.layers.StringLookup(mask_token="")).tolist() == [[1]]
 
 
-def test_texts_that_keras_would_lose_in_its_files_are_out_of_the_vocabulary(tmp_path):
+def test_strings_that_keras_files_cannot_hold_are_not_in_the_vocabulary(tmp_path):
     raw = keras.Input((1,), name="x", dtype="string")
     layer = keras.layers.StringLookup()
     model = keras.Model({"x": raw}, {"y": layer(raw)})
@@ -96,7 +96,7 @@ def test_texts_that_keras_would_lose_in_its_files_are_out_of_the_vocabulary(tmp_
     assert loaded.get_vocabulary() == layer.get_vocabulary() == ["[UNK]", "plain", "tab\tted"]
 
 
-def test_a_limit_bounds_what_is_counted_and_says_by_how_much_counts_are_low():
+def test_limited_counting_reports_its_maximum_error():
     random = np.random.default_rng(3)
     words = np.char.add("w", random.zipf(1.5, 200_000).astype(str)).astype(object)
     exact, bounded = (new_state(keras.layers.StringLookup()) for _ in range(2))

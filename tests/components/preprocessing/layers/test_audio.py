@@ -31,7 +31,7 @@ def column(*files):
 
 
 @pytest.mark.parametrize("samples", [300, 100, 450])
-def test_samples_are_those_of_the_file_cut_or_filled_up(samples):
+def test_decoded_samples_are_cut_or_padded_to_length(samples):
     ours = AudioDecoding(samples, 8000, channels=2)(column(wav(NOISE), b"")).numpy()
     expected = np.zeros((samples, 2), "float32")
     expected[:300] = (NOISE / 32768)[:samples]
@@ -39,7 +39,7 @@ def test_samples_are_those_of_the_file_cut_or_filled_up(samples):
     assert AudioDecoding(samples, 8000)(column(wav(NOISE[:, :1]))).shape == (1, samples)
 
 
-def test_another_rate_is_an_error_that_names_the_layer():
+def test_wrong_sample_rate_is_an_error_that_names_the_layer():
     with pytest.raises(
         tf.errors.InvalidArgumentError, match="AudioDecoding 'clip': a file has another rate than the expected 16000"
     ):
@@ -48,7 +48,7 @@ def test_another_rate_is_an_error_that_names_the_layer():
 
 @pytest.mark.parametrize("rates", [(8000, 16000), (44100, 16000), (16000, 8000), (48000, 44100), (8000, 8000), (3, 7)])
 @pytest.mark.parametrize("length", [1, 50, 777])
-def test_resampling_is_that_of_scipy(rates, length):
+def test_resampling_agrees_with_scipy(rates, length):
     samples = RANDOM.normal(size=(2, length)).astype("float32")
     common = np.gcd(*rates)
     expected = signal.resample_poly(samples.astype("float64"), rates[1] // common, rates[0] // common, axis=1)
@@ -76,7 +76,7 @@ def log_mel(samples, rate, window, hop, size, bands, low=20.0):
     return np.maximum(decibels, decibels.max() - 80)
 
 
-def test_a_spoken_digit_through_all_three_and_both_saved_forms(tmp_path):
+def test_spoken_digit_passes_all_layers_and_both_saved_formats(tmp_path):
     recordings = SHARED_DATA / "fsdd" / "recordings.zip"
     if not recordings.exists():
         pytest.skip(f"the spoken digits are not at {recordings}")

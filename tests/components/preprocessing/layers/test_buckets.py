@@ -12,7 +12,7 @@ NUMBERS = np.random.default_rng(5).normal(size=(1001, 1)).astype("float32")
 
 
 @pytest.mark.parametrize("bins", [2, 10, 64])
-def test_as_scikit_learn(bins):
+def test_buckets_agree_with_scikit_learn(bins):
     other = KBinsDiscretizer(bins, encode="ordinal", strategy="quantile", quantile_method="linear")
     expected = other.fit(NUMBERS.astype("float64")).transform(NUMBERS) + 1
     assert (
@@ -27,20 +27,20 @@ def test_missing_infinite_and_boundary_values():
     assert layer(given).numpy().tolist() == [0, 1, 1, 2, 2, 3, 3]
 
 
-def test_whole_numbers_have_minus_one_for_missing():
+def test_minus_one_marks_a_missing_integer():
     codes = np.array([-1] * 50 + list(range(100)))
     layer = adapted(BucketIds(2), codes)  # of 0 to 99, the median is 49.5
     assert layer(np.array([-1, 0, 49, 50, 99])).numpy().tolist() == [0, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("values", [np.full(5, 3.0), np.full(5, np.nan), np.zeros(1), np.zeros(0)])
-def test_what_says_little_is_no_trouble(values):
+def test_constant_or_empty_columns_are_accepted(values):
     ids = adapted(BucketIds(4), values.astype("float32"))(np.array([3.0, np.nan], "float32")).numpy()
     assert ids.tolist() == [4, 0]
 
 
 @pytest.mark.parametrize("layer", [BucketIds(4), BucketIds(boundaries=[0.0, 1.0])], ids=["bins", "boundaries"])
-def test_saved_forms_give_the_same(layer, tmp_path):
+def test_saved_and_exported_models_agree(layer, tmp_path):
     if layer.boundaries is None:
         adapted(layer, NUMBERS)
     raw = keras.Input((1,), name="x")

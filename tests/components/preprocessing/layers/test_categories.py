@@ -25,7 +25,7 @@ def by_frequency(values, least=1):
     return [v for v in sorted(counts, key=lambda v: (counts[v], v), reverse=True) if counts[v] >= least]
 
 
-def test_indices_are_missing_then_unknown_then_the_vocabulary_by_count():
+def test_indices_are_missing_unknown_then_values_by_count():
     layer = adapted(FrequencyLookup(), WORDS)
     want = by_frequency(word for word in WORDS if word)
     assert layer.vocabulary == want == ["b", "é", "c", "z", "a b\nc", "a"]
@@ -35,7 +35,7 @@ def test_indices_are_missing_then_unknown_then_the_vocabulary_by_count():
 @pytest.mark.parametrize("bins", [1, 2, 7])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("shape", [(-1,), (-1, 1), (-1, 3)])
-def test_the_numbers_are_those_of_keras(bins, mode, shape):
+def test_indices_agree_with_keras_string_lookup(bins, mode, shape):
     words = WORDS[:-1]
     layer = adapted(FrequencyLookup(hash_bins=bins, output_mode=mode), words)
     keras_own = keras.layers.StringLookup(mask_token="", num_oov_indices=bins, output_mode=mode)
@@ -51,7 +51,7 @@ def test_the_numbers_are_those_of_keras(bins, mode, shape):
     assert symbolic.dtype == ("int64" if mode == "int" else "float32")
 
 
-def test_values_seen_too_seldom_or_beyond_the_most_are_unknown():
+def test_rare_values_and_those_beyond_the_limit_are_unknown():
     words = np.array(list("aaaabbbccd"))
     assert adapted(FrequencyLookup(min_count=2), words).vocabulary == ["a", "b", "c"]
     assert adapted(FrequencyLookup(max_tokens=2), words).vocabulary == ["a", "b"]
@@ -62,7 +62,7 @@ def test_values_seen_too_seldom_or_beyond_the_most_are_unknown():
 
 
 @pytest.mark.parametrize("dtype", ["int64", "int32", "int16"])
-def test_integers_are_as_their_texts(dtype):
+def test_integers_count_as_their_strings(dtype):
     codes = CODES if dtype == "int64" else np.where(CODES > 30, 300, CODES).astype(dtype)
     layer = adapted(FrequencyLookup(hash_bins=3), codes)
     want = by_frequency(codes[codes != -1].tolist())
@@ -72,17 +72,17 @@ def test_integers_are_as_their_texts(dtype):
     np.testing.assert_array_equal(layer(unseen), layer(unseen.astype(str)))
 
 
-def test_unsigned_integers_and_truth_values_have_none_missing():
+def test_unsigned_integers_and_booleans_are_never_missing():
     assert adapted(FrequencyLookup(), np.array([255, 1, 255], "uint8")).vocabulary == ["255", "1"]
     layer = adapted(FrequencyLookup(), np.array([True, False, True]))
     assert layer.vocabulary == ["1", "0"] and layer(np.array([False, True])).numpy().tolist() == [3, 2]
 
 
-def test_minus_one_as_a_text_is_a_value():
+def test_string_minus_one_is_a_value():
     assert adapted(FrequencyLookup(), np.array(["-1", "-1", "x"])).vocabulary == ["-1", "x"]
 
 
-def test_what_fills_up_a_list_is_in_no_column():
+def test_padding_of_lists_has_no_column():
     rows = np.array([["a", "b", "a"], ["b", "", ""], ["", "", ""]])
     layer = adapted(FrequencyLookup(output_mode="count"), rows)
     np.testing.assert_array_equal(layer(rows), [[0, 1, 2], [0, 1, 0], [0, 0, 0]])
@@ -99,7 +99,7 @@ def test_higher_ranks_are_counted_along_the_last_axis():
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("values", [np.array(["", ""], dtype=object), np.array([-1, -1]), np.array([], "U1")])
-def test_over_no_values_all_is_unknown(mode, values, tmp_path):
+def test_without_values_everything_is_unknown(mode, values, tmp_path):
     layer = adapted(FrequencyLookup(output_mode=mode), values, parts=2)
     assert layer.vocabulary == []
     want = [0, 1] if mode == "int" else [[0.0], [1.0]]
@@ -114,7 +114,7 @@ def test_one_row_and_a_column_of_one_value_are_enough():
         assert adapted(FrequencyLookup(), words, parts=1)(words[:1]).numpy() == [2]
 
 
-def test_bytes_that_are_no_utf_8_are_unknown():
+def test_invalid_utf_8_is_unknown():
     words = np.array([b"\xff", b"\xff", b"a"], dtype=object)
     layer = adapted(FrequencyLookup(), words)
     assert layer.vocabulary == ["a"] and layer(words).numpy().tolist() == [1, 1, 2]
@@ -141,7 +141,7 @@ def by_bytes(counts):
     return sorted(kept, key=lambda value: (counts[value], value.encode()), reverse=True)[:6]
 
 
-def test_crossed_texts_are_joined_and_empty_where_one_is_missing():
+def test_crossed_strings_are_joined_and_empty_if_one_is_missing():
     left, right = np.array(["a", "", "c", "d"]), np.array([1, 2, -1, -20])
     joined = Cross()([left, right])
     assert joined.numpy().tolist() == [b"a_X_1", b"", b"", b"d_X_-20"]
@@ -149,7 +149,7 @@ def test_crossed_texts_are_joined_and_empty_where_one_is_missing():
     assert Cross("|")([left, right, third]).numpy().tolist() == [b"a|1|\xff", b"", b"", b"d|-20|z"]
 
 
-def test_a_cross_is_hashed_or_looked_up():
+def test_cross_is_hashed_or_looked_up():
     left, right = (keras.Input((1,), dtype=dtype) for dtype in ("string", "int64"))
     joined = Cross(name="joined")([left, right])
     assert joined.shape == (None, 1) and joined.dtype == "string"
@@ -168,7 +168,7 @@ def test_a_cross_is_hashed_or_looked_up():
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (3,)])
-def test_a_model_gives_the_same_when_saved_and_loaded(tmp_path, shape):
+def test_saved_and_loaded_model_gives_the_same_outputs(tmp_path, shape):
     word, code = np.tile(WORDS, 3), np.tile(np.append(CODES, 8), 3)
     inputs = {"word": word.reshape(-1, *shape), "code": code.reshape(-1, *shape)}
     raw = {n: keras.Input(shape, name=n, dtype="string" if n == "word" else "int64") for n in inputs}
@@ -179,7 +179,7 @@ def test_a_model_gives_the_same_when_saved_and_loaded(tmp_path, shape):
     round_trips(keras.Model(raw, outputs), inputs, tmp_path)
 
 
-def test_a_loaded_layer_knows_its_vocabulary_and_needs_no_data(tmp_path):
+def test_loaded_layer_has_its_vocabulary_and_needs_no_data(tmp_path):
     word = keras.Input((1,), name="word", dtype="string")
     layer = FrequencyLookup(output_mode="one_hot", name="index")
     model = keras.Model({"word": word}, {"out": layer(word)})
@@ -193,7 +193,7 @@ def test_a_loaded_layer_knows_its_vocabulary_and_needs_no_data(tmp_path):
     assert loaded.get_layer("index").new_state() is None and loaded.output["out"].shape == (None, 7)
 
 
-def test_it_runs_in_tf_data_and_on_no_rows():
+def test_runs_in_tf_data_and_on_empty_batches():
     for mode in MODES:
         layer = adapted(FrequencyLookup(output_mode=mode), WORDS)
         batches = list(tf.data.Dataset.from_tensor_slices(WORDS).batch(5).map(layer))
@@ -202,7 +202,7 @@ def test_it_runs_in_tf_data_and_on_no_rows():
         assert len(layer(np.empty((0, 0), dtype="U1"))) == 0
 
 
-def test_a_given_vocabulary_may_be_integers():
+def test_vocabulary_argument_may_have_integers():
     layer = FrequencyLookup(vocabulary=[30, 7])
     assert layer(np.array([7, 30, 8, -1])).numpy().tolist() == [3, 2, 1, 0] and layer.new_state() is None
 
@@ -223,7 +223,7 @@ def test_invalid_arguments_raise(options, message):
         FrequencyLookup(**options)
 
 
-def test_inputs_of_another_kind_and_a_missing_vocabulary_are_refused():
+def test_wrong_input_type_and_missing_vocabulary_raise():
     word, code = keras.Input((1,), dtype="string"), keras.Input((1,), dtype="int64")
     pair, scalar = keras.Input((2,), dtype="string"), keras.Input((), dtype="string")
     with pytest.raises(

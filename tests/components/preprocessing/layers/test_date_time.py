@@ -46,7 +46,7 @@ def parts_of(texts):
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(MOMENTS, min_size=1, max_size=40))
-def test_texts_are_read_as_python_reads_them(moments):
+def test_strings_are_parsed_as_by_python(moments):
     want = [expected(moment) for moment in moments]
     np.testing.assert_array_equal(parts_of([m.isoformat() for m in moments]), want)
     np.testing.assert_array_equal(parts_of([m.isoformat(" ", "seconds") + "Z" for m in moments]), want)
@@ -56,7 +56,7 @@ def test_texts_are_read_as_python_reads_them(moments):
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(MOMENTS, min_size=1, max_size=40), st.sampled_from(["s", "ms", "us"]))
-def test_numbers_are_read_as_numpy_writes_them(moments, unit):
+def test_numbers_are_interpreted_as_by_numpy(moments, unit):
     numbers = np.array(moments, f"datetime64[{unit}]").astype("int64")
     want = [expected(m) if n != -1 else NOTHING for m, n in zip(moments, numbers)]
     np.testing.assert_array_equal(ALL[unit](numbers), want)
@@ -64,14 +64,14 @@ def test_numbers_are_read_as_numpy_writes_them(moments, unit):
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1).filter(lambda n: n != -1), min_size=1, max_size=40))
-def test_nanoseconds_are_those_of_numpy(numbers):
+def test_nanoseconds_agree_with_numpy(numbers):
     moments = (np.array(numbers) // 10**9).astype("datetime64[s]").tolist()
     np.testing.assert_array_equal(ALL["ns"](np.array(numbers)), list(map(expected, moments)))
 
 
 @settings(deadline=None, max_examples=60)
 @given(MOMENTS, st.integers(-23 * 60 - 59, 23 * 60 + 59), st.sampled_from([":", ""]))
-def test_offsets_are_taken_off(moment, minutes, colon):
+def test_utc_offsets_are_subtracted(moment, minutes, colon):
     zone = f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}{colon}{abs(minutes) % 60:02}"
     text = moment.isoformat(timespec="minutes") + zone
     try:
@@ -83,7 +83,7 @@ def test_offsets_are_taken_off(moment, minutes, colon):
     np.testing.assert_array_equal(parts_of([text]), [want])
 
 
-def test_every_day_of_years_about_leap_years_and_all_year_ends():
+def test_days_around_leap_years_and_year_ends():
     days = np.concatenate(
         [
             np.arange("1896-01-01", "1909-01-01", dtype="datetime64[D]"),
@@ -99,7 +99,7 @@ def test_every_day_of_years_about_leap_years_and_all_year_ends():
     np.testing.assert_array_equal(ALL["days"](numbers[~known]), np.tile(NOTHING, ((~known).sum(), 1)))
 
 
-def test_weeks_at_year_ends_are_those_of_iso_8601():
+def test_weeks_at_year_ends_follow_iso_8601():
     weeks = {
         "2021-01-03": 53,
         "2021-01-04": 1,
@@ -112,7 +112,7 @@ def test_weeks_at_year_ends_are_those_of_iso_8601():
     np.testing.assert_array_equal(layer(np.array(list(weeks)))[:, 0], list(weeks.values()))
 
 
-def test_every_form_of_a_moment_gives_the_same():
+def test_all_formats_of_a_time_give_the_same():
     forms = [
         "2026-11-24T01:38:35",
         "2026-11-24 01:38:35",
@@ -129,7 +129,7 @@ def test_every_form_of_a_moment_gives_the_same():
     np.testing.assert_array_equal(parts_of(forms), [want] * len(forms))
 
 
-def test_what_is_missing_or_unreadable_is_nan():
+def test_missing_or_unreadable_times_are_nan():
     texts = [
         "",
         "2026-02-30",
@@ -174,13 +174,13 @@ def test_what_is_missing_or_unreadable_is_nan():
         assert np.isnan(ALL[source](np.array([2**63 - 1, -(2**63)]))).all()
 
 
-def test_leap_days_are_read():
+def test_leap_days_are_parsed():
     texts = ["2024-02-29", "2000-02-29", "0004-02-29"]
     want = [expected(datetime.datetime.fromisoformat(text)) for text in texts]
     np.testing.assert_array_equal(parts_of(texts), want)
 
 
-def test_fractions_are_cut_off_downwards_but_days_are_to_the_second():
+def test_fractions_are_rounded_down_and_days_are_exact_to_the_second():
     late = expected(datetime.datetime(1969, 12, 31, 23, 59, 59))
     np.testing.assert_array_equal(ALL["s"](np.array([-1.0, -0.25])), [late, late])
     np.testing.assert_array_equal(ALL["ms"](np.array([-2, -1000])), [late, late])
@@ -196,7 +196,7 @@ def test_seconds_as_float64_are_exact_and_as_float32_within_128():
     assert abs(float(coarse[0, 0]) - now) <= 64
 
 
-def test_parts_that_come_round_become_angles():
+def test_cyclic_parts_become_angles():
     days = np.arange("2023-12-25", "2025-01-10", dtype="datetime64[D]").astype("int64")
     seconds = np.concatenate([days * 86400 + 3723, np.arange(days[0] * 86400, (days[0] + 1) * 86400, 47)])
     plain, cyclic = (DateTimeParts(PARTS, source="s", cyclic=cyclic) for cyclic in (False, True))
@@ -214,7 +214,7 @@ def test_parts_that_come_round_become_angles():
 
 
 @pytest.mark.parametrize("shape", [(), (1,)])
-def test_a_model_gives_the_same_when_saved_and_loaded(tmp_path, shape):
+def test_saved_and_loaded_model_gives_the_same_outputs(tmp_path, shape):
     raw = {
         "text": keras.Input(shape, name="text", dtype="string"),
         "n": keras.Input(shape, name="n", dtype="int64"),
@@ -230,7 +230,7 @@ def test_a_model_gives_the_same_when_saved_and_loaded(tmp_path, shape):
     round_trips(model, inputs, tmp_path)
 
 
-def test_it_runs_in_tf_data_and_on_no_rows():
+def test_runs_in_tf_data_and_on_empty_batches():
     layer = DateTimeParts()
     texts = np.array(["2026-11-24", "2024-02-29", ""], dtype=object)
     batches = list(tf.data.Dataset.from_tensor_slices(texts).batch(2).map(layer))
@@ -254,7 +254,7 @@ def test_invalid_arguments_raise(options, message):
 
 
 @pytest.mark.parametrize(("source", "dtype"), [("iso", "int64"), ("s", "string"), ("s", "bool")])
-def test_inputs_of_another_kind_are_refused(source, dtype):
+def test_wrong_input_type_raises(source, dtype):
     with pytest.raises(ValueError, match=f"invalid inputs for source '{source}': expected .* received '{dtype}'"):
         DateTimeParts(source=source)(keras.Input((1,), dtype=dtype))
     with pytest.raises(ValueError, match=r"invalid inputs: .* received \(None, 2\)"):

@@ -27,7 +27,7 @@ def column(*files):
 
 @pytest.mark.parametrize("rows", [1, 15, 16, 33])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_image_of_the_size_keeps_its_pixels(rows, channels):
+def test_image_of_the_target_size_keeps_its_pixels(rows, channels):
     pixels = RANDOM.integers(0, 256, (rows, 7, 9, channels), "uint8")
     files = column(*map(encoded, pixels))
     np.testing.assert_array_equal(ImageDecoding((7, 9), channels)(files), pixels)
@@ -35,27 +35,27 @@ def test_an_image_of_the_size_keeps_its_pixels(rows, channels):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "JPEG"])
-def test_every_format(kind):
+def test_all_formats_are_decoded(kind):
     file = encoded(SMOOTH, kind)
     expected = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
     ours = ImageDecoding((30, 40))(column(file)).numpy()[0]
     assert np.abs(ours.astype(int) - expected).max() <= (3 if kind == "JPEG" else 0)  # decoders of JPEG round
 
 
-def test_grey_and_colour_become_each_other():
+def test_grayscale_and_color_are_converted():
     grey = RANDOM.integers(0, 256, (5, 5), "uint8")
     np.testing.assert_array_equal(ImageDecoding((5, 5), 3)(column(encoded(grey)))[0, ..., 1], grey)
     assert ImageDecoding((30, 40), 1)(column(encoded(SMOOTH))).shape == (1, 30, 40, 1)
 
 
 @pytest.mark.parametrize("size", [(15, 20), (60, 80), (10, 33)])
-def test_another_size_is_resized_as_pillow_does(size):
+def test_other_sizes_are_resized_as_by_pillow(size):
     ours = ImageDecoding(size)(column(encoded(SMOOTH))).numpy()[0]
     expected = np.asarray(Image.fromarray(SMOOTH).resize(size[::-1], Image.BILINEAR))
     assert np.abs(ours.astype(int) - expected).max() <= 2
 
 
-def test_another_aspect_ratio_is_cropped_or_padded():
+def test_other_aspect_ratios_are_cropped_or_padded():
     wide = np.zeros((10, 30, 3), "uint8")
     wide[:, 10:20] = 255  # white in the middle third
     files = column(encoded(wide))
@@ -64,19 +64,19 @@ def test_another_aspect_ratio_is_cropped_or_padded():
     assert (padded[:9] == 0).all() and (padded[11:19, 12:18] == 255).all() and (padded[21:] == 0).all()
 
 
-def test_a_missing_image_is_black_and_no_rows_are_none():
+def test_missing_image_is_black_and_empty_batch_stays_empty():
     files = column(b"", encoded(SMOOTH))
     assert ImageDecoding((30, 40))(files).numpy()[0].max() == 0
     assert ImageDecoding((30, 40))(np.empty((0, 1), "S1")).shape == (0, 30, 40, 3)
 
 
-def test_what_is_no_image_is_an_error_of_tensorflow():
+def test_invalid_image_raises_an_error_of_tensorflow():
     with pytest.raises(tf.errors.InvalidArgumentError, match="[Uu]nknown image|format"):
         ImageDecoding((3, 3))(column(b"no image"))
 
 
 @pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
-def test_saved_forms_give_the_same(fit, tmp_path):
+def test_saved_and_exported_models_agree(fit, tmp_path):
     raw = keras.Input((1,), name="x", dtype="string")
     model = keras.Model({"x": raw}, {"y": ImageDecoding((8, 8), fit=fit)(raw)})
     assert model.output["y"].shape == (None, 8, 8, 3)

@@ -17,29 +17,29 @@ CODES = np.array([[7], [-1], [5], [5], [-1], [-1]])
 
 @pytest.mark.parametrize("strategy", ["mean", "median", "most_frequent", "constant"])
 @pytest.mark.parametrize("parts", [1, 4])
-def test_numbers_as_scikit_learn(strategy, parts):
+def test_filled_numbers_agree_with_scikit_learn(strategy, parts):
     layer = Imputation(strategy)
     layer = adapted(layer, HOLES, parts=parts) if strategy != "constant" else layer
     expected = SimpleImputer(strategy=strategy, fill_value=0).fit(HOLES.astype("float64")).transform(HOLES)
     np.testing.assert_allclose(layer(HOLES), expected, rtol=1e-6)
 
 
-def test_an_even_number_has_its_median_in_the_middle():
+def test_median_of_an_even_count_is_the_mean_of_the_middle_values():
     layer = adapted(Imputation("median"), np.array([1.0, 2.0, 5.0, 100.0, np.nan], "float32"))
     assert layer(np.array([np.nan], "float32")).numpy().tolist() == [3.5]
 
 
-def test_a_median_beside_infinite_numbers_is_finite():
+def test_median_next_to_infinite_numbers_is_finite():
     layer = adapted(Imputation("median"), np.array([1.0, 2.0, np.inf, np.nan], "float32"))
     assert layer(np.array([np.nan], "float32")).numpy().tolist() == [2]
 
 
 @pytest.mark.parametrize(("values", "filled"), [(WORDS, [b"a"]), (CODES, [5])])
-def test_texts_and_whole_numbers_get_the_most_frequent_of_ties_the_smallest(values, filled):
+def test_strings_and_integers_get_the_smallest_most_frequent_value(values, filled):
     assert adapted(Imputation("most_frequent"), values)(values[-1:]).numpy().tolist() == [filled]
 
 
-def test_a_constant_needs_no_data():
+def test_constant_needs_no_data():
     assert Imputation("constant", fill_value=2.5).new_state() is None
     assert Imputation("constant", fill_value="none")(WORDS[-1:]).numpy().tolist() == [[b"none"]]
     assert Imputation("constant")(CODES).numpy().tolist() == [[7], [0], [5], [5], [0], [0]]
@@ -52,7 +52,7 @@ def test_booleans_and_unsigned_numbers_are_never_missing():
         assert filled.numpy().tolist() == values.tolist() and indicator.numpy().tolist() == [0, 0]
 
 
-def test_the_global_policy_does_not_make_numbers_infinite():
+def test_half_precision_policy_keeps_numbers_finite():
     keras.config.set_dtype_policy("mixed_float16")
     try:
         assert Imputation("constant")(np.array([1e6, np.nan], "float32")).numpy().tolist() == [1e6, 0]
@@ -61,14 +61,14 @@ def test_the_global_policy_does_not_make_numbers_infinite():
 
 
 @pytest.mark.parametrize(("values", "missing"), [(HOLES, np.isnan(HOLES)), (WORDS, WORDS == b""), (CODES, CODES == -1)])
-def test_where_values_were_missing(values, missing):
+def test_indicator_marks_missing_values(values, missing):
     np.testing.assert_array_equal(MissingIndicator()(values), missing.astype("float32"))
     _, indicator = Imputation("constant", indicator=True)(values)
     np.testing.assert_array_equal(indicator, missing.astype("float32"))
 
 
 @pytest.mark.parametrize("strategy", ["mean", "median", "most_frequent"])
-def test_of_nothing_zeros_fill(strategy):
+def test_without_data_missing_values_become_zero(strategy):
     for rows in (0, 1, 5):
         nothing = np.full((rows, 2), np.nan, "float32")
         assert adapted(Imputation(strategy), nothing)(nothing).numpy().tolist() == [[0, 0]] * rows
@@ -88,7 +88,7 @@ def test_of_nothing_zeros_fill(strategy):
         (HOLES[:, 0], "mean"),
     ],
 )
-def test_saved_forms_give_the_same(values, strategy, indicator, tmp_path):
+def test_saved_and_exported_models_agree(values, strategy, indicator, tmp_path):
     layer = adapted(Imputation(strategy, indicator=indicator), values)
     dtype = "string" if values.dtype == object else str(values.dtype)
     raw = keras.Input(values.shape[1:], name="x", dtype=dtype)

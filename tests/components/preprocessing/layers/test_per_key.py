@@ -31,12 +31,12 @@ def expected(method, keys=KEYS, values=VALUES):
 
 @pytest.mark.parametrize("method", ["z_score", "min_max"])
 @pytest.mark.parametrize("parts", [1, 5])
-def test_each_key_has_a_scale_of_its_own(method, parts):
+def test_each_key_has_its_own_scale(method, parts):
     layer = adapted(ScalingPerKey(method), VALUES, KEYS, parts=parts)
     np.testing.assert_allclose(layer([VALUES, KEYS]), expected(method), rtol=1e-4, atol=1e-5)
 
 
-def test_whole_numbers_are_keys_too():
+def test_integers_are_keys():
     codes = RANDOM.choice([3, -1, 7], 400)
     layer = adapted(ScalingPerKey(), VALUES[:, None], codes[:, None])
     np.testing.assert_allclose(
@@ -44,14 +44,14 @@ def test_whole_numbers_are_keys_too():
     )
 
 
-def test_an_unseen_key_takes_the_figures_of_all_rows():
+def test_unseen_key_uses_the_statistics_of_all_rows():
     layer = adapted(ScalingPerKey("min_max"), VALUES, KEYS)
     low, high = np.nanmin(VALUES), np.nanmax(VALUES)
     found = layer([np.array([high, low], "float32"), np.array([b"new", b""], object)])
     np.testing.assert_allclose(found, [1, 0], atol=1e-6)
 
 
-def test_the_keys_with_the_most_numbers_are_kept():
+def test_most_frequent_keys_are_kept():
     layer = adapted(ScalingPerKey(max_keys=2), VALUES, KEYS)
     known = pd.Series([key.decode() for key in KEYS[~np.isnan(VALUES)] if key]).value_counts()
     assert list(layer.figures) == ["", *known.index[:2]]
@@ -59,12 +59,12 @@ def test_the_keys_with_the_most_numbers_are_kept():
 
 @pytest.mark.parametrize("method", ["z_score", "min_max"])
 @pytest.mark.parametrize("rows", [0, 1, 3])
-def test_of_nothing_numbers_stay(method, rows):
+def test_without_data_numbers_are_unchanged(method, rows):
     layer = adapted(ScalingPerKey(method), np.full(rows, np.nan, "float32"), np.array([b"\xff"] * rows, object))
     assert layer([np.array([4.0], "float32"), np.array([b"a"], object)]).numpy().tolist() == [4]
 
 
-def test_saved_forms_give_the_same(tmp_path):
+def test_saved_and_exported_models_agree(tmp_path):
     layer = adapted(ScalingPerKey(), VALUES[:, None], KEYS[:, None])
     value, key = keras.Input((1,), name="value"), keras.Input((1,), name="key", dtype="string")
     model = keras.Model({"value": value, "key": key}, {"y": layer([value, key])})
@@ -72,7 +72,7 @@ def test_saved_forms_give_the_same(tmp_path):
     in_tf_data(model, {"value": VALUES[:, None], "key": KEYS[:, None].astype(bytes)})
 
 
-def test_a_key_of_alike_numbers_keeps_differences_as_they_are():
+def test_key_with_constant_numbers_is_only_centered():
     values, keys = np.array([0.1] * 7 + [0.3] * 3), np.array([b"a"] * 7 + [b"b"] * 3, object)
     layer = adapted(ScalingPerKey(), values, keys, parts=2)  # in float64, seven times 0.1 is not 0.7
     found = layer([np.array([0.1, 0.2], "float32"), np.array([b"a", b"a"], object)])

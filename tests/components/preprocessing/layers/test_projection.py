@@ -15,20 +15,20 @@ FLAT = np.concatenate([ROWS, ROWS[:, :1] + ROWS[:, 1:2]], axis=1)  # of rank 4
 
 @pytest.mark.parametrize("whiten", [False, True])
 @pytest.mark.parametrize("components", [1, 2, 4])
-def test_as_scikit_learn(components, whiten):
+def test_projection_agrees_with_scikit_learn(components, whiten):
     ours = adapted(PrincipalComponents(components, whiten=whiten), ROWS)(ROWS)
     expected = PCA(components, whiten=whiten, svd_solver="full").fit(ROWS.astype("float64")).transform(ROWS)
     np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=2e-3)
 
 
-def test_directions_without_variance_are_zero_and_not_noise():
+def test_directions_without_variance_give_zero_instead_of_noise():
     ours = adapted(PrincipalComponents(5, whiten=True), FLAT.astype("float64").round(3))(FLAT).numpy()
     np.testing.assert_allclose(ours[:, :4].std(axis=0, ddof=1), 1, rtol=1e-2)
     still = adapted(PrincipalComponents(2, whiten=True), np.ones((5, 3), "float32"))
     assert (still(np.ones((2, 3), "float32")).numpy() == 0).all()
 
 
-def test_zca_whitening_is_its_formula():
+def test_zca_whitening_agrees_with_its_formula():
     ours = adapted(Whitening(epsilon=0.0), ROWS)(ROWS).numpy()
     np.testing.assert_allclose(np.cov(ours.T), np.eye(4), atol=1e-2)
     values, vectors = np.linalg.eigh(np.cov(ROWS.T.astype("float64")))
@@ -36,7 +36,7 @@ def test_zca_whitening_is_its_formula():
     np.testing.assert_allclose(ours, (ROWS - ROWS.mean(0)) @ root, atol=2e-2)
 
 
-def test_rows_with_holes_do_not_count_and_become_nan():
+def test_incomplete_rows_are_ignored_and_become_nan():
     holes = np.concatenate([ROWS, [[np.nan, 1, 1, 1], [np.inf, 1, 1, 1]]]).astype("float32")
     with_holes, without = (adapted(PrincipalComponents(2), rows) for rows in (holes, ROWS))
     np.testing.assert_allclose(with_holes.matrix, without.matrix, atol=1e-5)
@@ -45,14 +45,14 @@ def test_rows_with_holes_do_not_count_and_become_nan():
 
 
 @pytest.mark.parametrize("layer", [PrincipalComponents(2), Whitening()], ids=["components", "whitening"])
-def test_of_nothing(layer):
+def test_without_data_components_are_zero_and_whitening_is_identity(layer):
     given = np.array([[1.0, 2.0]], "float32")
     expected = [[0, 0]] if isinstance(layer, PrincipalComponents) else [[1, 2]]
     assert adapted(layer, np.full((3, 2), np.nan, "float32"))(given).numpy().tolist() == expected
 
 
 @pytest.mark.parametrize("shape", [(4,), (2, 4)], ids=str)
-def test_saved_forms_give_the_same(shape, tmp_path):
+def test_saved_and_exported_models_agree(shape, tmp_path):
     rows = ROWS.reshape(-1, *shape)
     raw = keras.Input(shape, name="x")
     outputs = {"a": adapted(PrincipalComponents(3, whiten=True), rows)(raw), "b": adapted(Whitening(), rows)(raw)}
@@ -61,7 +61,7 @@ def test_saved_forms_give_the_same(shape, tmp_path):
     in_tf_data(keras.Model({"x": raw}, outputs), {"x": rows})
 
 
-def test_without_centering_the_mean_stays(tmp_path):
+def test_without_centering_the_mean_is_kept(tmp_path):
     layer = adapted(PrincipalComponents(2, center=False), ROWS)
     directions = PCA(2, svd_solver="full").fit(ROWS.astype("float64")).components_
     np.testing.assert_allclose(layer(ROWS), ROWS @ directions.T, rtol=1e-3, atol=2e-3)

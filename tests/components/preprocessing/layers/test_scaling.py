@@ -30,7 +30,7 @@ LAYERS = [*(make for make, _ in LIKE_SKLEARN), scaling.SignedLog1p, scaling.Quan
 
 @pytest.mark.parametrize(("make", "other"), LIKE_SKLEARN)
 @pytest.mark.parametrize("seen", [NUMBERS, HOLES, OF_FEW_VALUES], ids=["numbers", "holes", "few values"])
-def test_as_scikit_learn(make, other, seen):
+def test_scales_agree_with_scikit_learn(make, other, seen):
     layer = adapted(make(), seen)
     other.fit(seen.astype("float64"))
     beyond = np.concatenate([seen, seen[:20] * 3, seen[:20] - 1e6, np.full((1, seen.shape[1]), np.nan)])
@@ -38,19 +38,19 @@ def test_as_scikit_learn(make, other, seen):
     np.testing.assert_allclose(layer(beyond), expected, rtol=1e-4, atol=3e-3 if "normal" in str(vars(other)) else 1e-4)
 
 
-def test_the_logarithm_is_that_of_amounts_with_their_sign():
+def test_logarithm_keeps_the_sign():
     values = np.array([0.0, 1, -1, 1e6, np.nan], "float32")
     np.testing.assert_allclose(scaling.SignedLog1p()(values), np.sign(values) * np.log1p(np.abs(values)), rtol=1e-6)
 
 
-def test_clipping_cuts_off_what_lies_beyond_the_quantiles():
+def test_clipping_limits_values_to_the_quantiles():
     layer = adapted(scaling.QuantileClipping(0.1, 0.8), HOLES)
     low, high = np.nanquantile(HOLES, [0.1, 0.8], axis=0)
     np.testing.assert_allclose(layer(HOLES), np.clip(HOLES, low, high), rtol=1e-6)
     assert layer(np.array([[np.inf, -np.inf, np.nan]])).numpy()[0, :2] == pytest.approx([high[0], low[1]])
 
 
-def test_the_normal_form_is_normal():
+def test_quantile_transform_gives_a_normal_distribution():
     uneven = RANDOM.exponential(size=(5000, 1)).astype("float32")
     assert stats.kstest(adapted(scaling.QuantileTransform(output="normal"), uneven)(uneven)[:, 0], "norm").pvalue > 0.1
 
@@ -61,14 +61,14 @@ def test_the_normal_form_is_normal():
     [np.full((5, 2), 3.0), np.full((5, 2), np.nan), np.zeros((1, 2)), np.zeros((0, 2))],
     ids=["constant", "missing", "one row", "no rows"],
 )
-def test_what_says_little_leaves_finite_numbers_finite(make, values):
+def test_constant_or_empty_columns_give_finite_numbers(make, values):
     layer = make()
     layer = adapted(layer, values.astype("float32")) if hasattr(layer, "new_state") else layer
     given = np.array([[3.0, -7.0], [np.nan, 0.0]], "float32")
     assert (np.isfinite(layer(given)) == np.isfinite(given)).all()
 
 
-def test_one_value_goes_where_scikit_learn_puts_it():
+def test_single_value_agrees_with_scikit_learn():
     values, given = np.full((5, 1), 3.0, "float32"), np.array([[3.0], [4.0], [2.0]], "float32")
     for make, other in LIKE_SKLEARN:
         other.fit(values.astype("float64"))
@@ -77,7 +77,7 @@ def test_one_value_goes_where_scikit_learn_puts_it():
 
 @pytest.mark.parametrize("make", LAYERS)
 @pytest.mark.parametrize("shape", [(3,), ()], ids=str)
-def test_saved_forms_give_the_same(make, shape, tmp_path):
+def test_saved_and_exported_models_agree(make, shape, tmp_path):
     values = HOLES if shape else HOLES[:, 0]
     layer = make()
     layer = adapted(layer, values) if hasattr(layer, "new_state") else layer
@@ -89,7 +89,7 @@ def test_saved_forms_give_the_same(make, shape, tmp_path):
 
 @pytest.mark.parametrize("make", LAYERS)
 @pytest.mark.parametrize("policy", ["mixed_float16", "float64"])
-def test_the_global_policy_changes_nothing(make, policy):
+def test_global_dtype_policy_changes_nothing(make, policy):
     values = HOLES.astype("float32") * 1e4  # beyond what 16 bits have
     expected = adapted(make(), values)(values) if hasattr(make(), "new_state") else make()(values)
     keras.config.set_dtype_policy(policy)
@@ -102,7 +102,7 @@ def test_the_global_policy_changes_nothing(make, policy):
 
 
 @pytest.mark.parametrize("make", LAYERS)
-def test_float64_where_it_is_asked_for(make):
+def test_float64_is_computed_on_request(make):
     layer = type(make()).from_config({**make().get_config(), "dtype": "float64"})
     values = HOLES.astype("float64")
     layer = adapted(layer, values) if hasattr(layer, "new_state") else layer
@@ -112,7 +112,7 @@ def test_float64_where_it_is_asked_for(make):
     np.testing.assert_allclose(found, single(HOLES), rtol=1e-3, atol=1e-3)
 
 
-def test_infinite_numbers_leave_finite_ones_their_ranks():
+def test_infinite_numbers_do_not_change_the_ranks_of_finite_ones():
     above, below = np.array([1, 2, 3, 4, np.inf], "float32"), np.array([-np.inf, 1, 2, 3, 4], "float32")
     uniform = adapted(scaling.QuantileTransform(5), above)
     np.testing.assert_allclose(uniform(above), [0, 0.25, 0.5, 0.75, 1], atol=1e-6)
@@ -124,7 +124,7 @@ def test_infinite_numbers_leave_finite_ones_their_ranks():
     assert robust(above).numpy().tolist() == [-1, -0.5, 0, 0.5, np.inf]
 
 
-def test_whole_numbers_become_floats():
+def test_integers_become_floats():
     assert adapted(scaling.MinMaxScaling(), np.array([[0], [4]]))(np.array([[1]])).numpy().tolist() == [[0.25]]
 
 

@@ -43,7 +43,7 @@ def in_training(layer, category=CATEGORY):
 
 @pytest.mark.parametrize("smooth", ["auto", 0.0, 7.5])
 @pytest.mark.parametrize("kind", LABELS)
-def test_encodings_equal_those_of_scikit_learn(kind, smooth):
+def test_encodings_agree_with_scikit_learn(kind, smooth):
     layer = TargetEncoding(smooth, target_type=target_type(kind))
     layer.adapt(CATEGORY, LABELS[kind])
     rows = np.array([*CATEGORY, "unseen"])
@@ -62,7 +62,7 @@ def test_rows_in_training_are_encoded_by_the_other_folds(kind, smooth):
         np.testing.assert_allclose(ours[inside], encoder.transform(CATEGORY[inside][:, None]), rtol=1e-5)
 
 
-def test_a_rows_own_label_does_not_change_its_encoding_in_training():
+def test_own_label_does_not_change_the_encoding_in_training():
     category, label = CATEGORY[:40], LABELS["continuous"][:40]
     before, after = TargetEncoding(), TargetEncoding()
     before.adapt(category, label)
@@ -116,7 +116,7 @@ def test_unseen_and_missing_categories_get_the_overall_mean():
     np.testing.assert_allclose(layer(np.array([-1, 99]))[:, 0], [0.75, 0.75])
 
 
-def test_rows_without_a_label_do_not_take_part():
+def test_rows_without_a_label_are_ignored():
     known, holes = TargetEncoding(0.0), TargetEncoding(0.0)
     known.adapt(["a", "b"], [1.0, 3.0])
     holes.adapt(["a", "b", "a", "c"], [1.0, 3.0, np.nan, np.nan])
@@ -124,7 +124,7 @@ def test_rows_without_a_label_do_not_take_part():
     np.testing.assert_array_equal(holes(np.array(["a", "b", "c"])), known(np.array(["a", "b", "c"])))
 
 
-def test_text_classes_have_a_column_each():
+def test_string_classes_have_a_column_each():
     layer = TargetEncoding(0.0, target_type="multiclass")
     layer.adapt(["a", "a", "b", "b"], ["x", "y", "z", "z"])
     assert layer.classes == ["x", "y", "z"]
@@ -182,7 +182,7 @@ def by_row(data):
     return np.concatenate([x for x, _ in rows]), np.concatenate([y for _, y in rows])
 
 
-def test_a_computed_label_is_adapted_before_the_layer_that_takes_it(make_examples, tmp_path):
+def test_computed_label_is_adapted_before_the_layer_that_needs_it(make_examples, tmp_path):
     prepared = run(
         make_examples({"train": COLUMNS}), tmp_path / "out", features=None, function=with_function, label="label"
     )
@@ -196,7 +196,7 @@ def test_a_computed_label_is_adapted_before_the_layer_that_takes_it(make_example
 
 
 @pytest.mark.parametrize("materialize", [False, True])
-def test_training_reads_out_of_fold_encodings_and_evaluation_those_of_all_rows(make_examples, tmp_path, materialize):
+def test_training_uses_out_of_fold_encodings_and_evaluation_all_rows(make_examples, tmp_path, materialize):
     examples = make_examples({"train": COLUMNS, "eval": COLUMNS})
     prepared = run(examples, tmp_path / "out", materialize=materialize)
     layer = prepared.load().layers[-1]
@@ -244,7 +244,7 @@ def test_several_shards_and_a_second_run_give_the_same_folds(tmp_path):
     np.testing.assert_allclose(sorted(zip(found, labels)), sorted(zip(expected, label)), rtol=1e-6)
 
 
-def test_the_file_opens_in_a_fresh_process(make_examples, tmp_path):
+def test_saved_file_opens_in_a_fresh_process(make_examples, tmp_path):
     prepared = run(make_examples({"train": COLUMNS}), tmp_path / "out")
     code = (
         "import sys, keras, numpy as np, kerasline.layers\n"
@@ -279,12 +279,12 @@ def test_the_file_opens_in_a_fresh_process(make_examples, tmp_path):
         ({"features": {"x": TargetEncoded(column="company")}, "label": "company"}, DataError, "received texts"),
     ],
 )
-def test_a_label_that_cannot_be_used_is_reported(make_examples, tmp_path, options, error, message):
+def test_unusable_label_is_reported(make_examples, tmp_path, options, error, message):
     with pytest.raises(error, match=message):
         run(make_examples({"train": COLUMNS}), tmp_path / "out", **options)
 
 
-def test_one_of_several_labels_is_used(make_examples, tmp_path):
+def test_label_is_chosen_from_several(make_examples, tmp_path):
     features = {"company": TargetEncoded(label="amount")}
     prepared = run(make_examples({"train": COLUMNS}), tmp_path / "out", features=features, label=["tip", "amount"])
     expected = theirs("continuous", "auto").transform(CATEGORY[:, None])

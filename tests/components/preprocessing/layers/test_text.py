@@ -55,7 +55,7 @@ def assert_same(layer, vectorizer, texts, rtol=1e-5):
 
 
 @pytest.mark.parametrize(("ours", "theirs"), OPTIONS)
-def test_counts_are_those_of_scikit_learn(ours, theirs):
+def test_counts_agree_with_scikit_learn(ours, theirs):
     for binary in (False, True):
         layer = adapted(BagOfWords(**ours, output="binary" if binary else "count"), TEXTS)
         vectorizer = CountVectorizer(**theirs, binary=binary).fit(TEXTS)
@@ -65,14 +65,14 @@ def test_counts_are_those_of_scikit_learn(ours, theirs):
 
 @pytest.mark.parametrize(("ours", "theirs"), OPTIONS[:2] + OPTIONS[3:5])
 @pytest.mark.parametrize(("weight", "their_weight"), WEIGHTS)
-def test_weights_are_those_of_scikit_learn(ours, theirs, weight, their_weight):
+def test_weights_agree_with_scikit_learn(ours, theirs, weight, their_weight):
     layer = adapted(TfIdf(**ours, **weight), TEXTS[:, None])
     vectorizer = TfidfVectorizer(**theirs, **their_weight).fit(TEXTS)
     assert_same(layer, vectorizer, TEXTS)
     assert_same(layer, vectorizer, UNSEEN)
 
 
-def test_the_most_frequent_tokens_are_kept_by_count_then_by_text():
+def test_most_frequent_tokens_are_kept_by_count_then_alphabetically():
     texts = np.array(["bb bb bb cc cc", "aa aa dd", "cc"])
     layer = adapted(BagOfWords(max_tokens=3), texts)
     assert layer.vocabulary == ["cc", "bb", "aa"]
@@ -86,7 +86,7 @@ ALPHABET = st.text(st.sampled_from("abB _7é日\n.ßΣ\x85\u3000"), max_size=12)
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(ALPHABET, min_size=1, max_size=8), st.sampled_from([0, 1, 4, 5]))
-def test_any_text_is_split_as_scikit_learn_splits_it(texts, option):
+def test_any_text_is_split_as_by_scikit_learn(texts, option):
     ours, theirs = OPTIONS[option]
     texts = np.array([*texts, "abc abc"], dtype=object)
     layer = adapted(BagOfWords(**ours), texts, parts=1)
@@ -111,14 +111,14 @@ def test_any_partition_merged_in_any_order_equals_one_pass(parts, random):
     np.testing.assert_array_equal(merged.documents_with(), whole.documents_with())
 
 
-def test_long_texts_are_split_a_few_at_a_time():
+def test_long_texts_are_split_in_small_batches():
     texts = np.array(["word " * 100_000, "", "word " * 300_000 + "other", "other other"], dtype=object)
     state = state_of(texts, BagOfWords())
     assert state.readable() == [("word", 400_000), ("other", 3)]
     assert state.documents == 3 and state.documents_with().tolist() == [2, 2]
 
 
-def test_a_limit_bounds_what_is_counted_and_says_the_error():
+def test_limited_counting_reports_its_maximum_error():
     words = [f"w{i % 40 if i % 2 else i}" for i in range(1, 2000)]
     state = TfIdf().new_state()
     state.limit(50)
@@ -129,7 +129,7 @@ def test_a_limit_bounds_what_is_counted_and_says_the_error():
     assert all(words.count(word) - state.error <= count <= words.count(word) for word, count in found.items())
 
 
-def test_missing_texts_are_no_documents_and_give_zeros():
+def test_missing_texts_do_not_count_and_give_zeros():
     texts = np.array(["aa bb", "", "aa", "", "!"], dtype=object)
     layer = adapted(TfIdf(norm=None), texts)
     want = TfidfVectorizer(norm=None).fit(["aa bb", "aa", "!"])
@@ -138,7 +138,7 @@ def test_missing_texts_are_no_documents_and_give_zeros():
 
 
 @pytest.mark.parametrize("texts", [[], ["", ""], ["!", "?"]])
-def test_over_no_tokens_there_is_no_column(texts, tmp_path):
+def test_without_tokens_there_are_no_columns(texts, tmp_path):
     layer = adapted(TfIdf(), np.array(texts, dtype="U1"), parts=2)
     assert layer.vocabulary == [] and layer(np.array(["some text", ""])).shape == (2, 0)
     text = keras.Input((1,), name="text", dtype="string")
@@ -151,7 +151,7 @@ def test_one_row_is_enough():
 
 
 @pytest.mark.parametrize("split", ["word", "character"])
-def test_bytes_that_are_no_utf_8_stay_out(split):
+def test_invalid_utf_8_is_ignored(split):
     texts = np.array([b"abc\xff\xfe", b"\xc3", b"ab\xffcd"], dtype=object)
     layer = adapted(BagOfWords(split=split), texts)
     assert "\ufffd" not in "".join(layer.vocabulary)
@@ -159,7 +159,7 @@ def test_bytes_that_are_no_utf_8_stay_out(split):
     assert set(layer.vocabulary) == set(want.vocabulary_) - {"\ufffd"}
 
 
-def test_a_nul_is_a_space():
+def test_nul_characters_are_spaces():
     texts = np.array([b"AB\x00BC \x00", b"\x00"], dtype=object)
     assert adapted(BagOfWords(), texts).vocabulary == ["bc", "ab"]
     layer = adapted(BagOfWords(split="character"), texts)
@@ -167,7 +167,7 @@ def test_a_nul_is_a_space():
 
 
 @pytest.mark.parametrize("shape", [(), (1,)])
-def test_a_model_gives_the_same_when_saved_and_loaded(tmp_path, shape):
+def test_saved_and_loaded_model_gives_the_same_outputs(tmp_path, shape):
     texts = TEXTS.reshape(-1, *shape)
     text = keras.Input(shape, name="text", dtype="string")
     layers = [
@@ -180,7 +180,7 @@ def test_a_model_gives_the_same_when_saved_and_loaded(tmp_path, shape):
     round_trips(model, {"text": np.concatenate([texts, UNSEEN.reshape(-1, *shape)])}, tmp_path)
 
 
-def test_a_loaded_layer_knows_its_vocabulary_and_needs_no_data(tmp_path):
+def test_loaded_layer_has_its_vocabulary_and_needs_no_data(tmp_path):
     text = keras.Input((1,), name="text", dtype="string")
     layer = TfIdf(split="character", name="tf_idf")
     model = keras.Model({"text": text}, {"out": layer(text)})
@@ -194,7 +194,7 @@ def test_a_loaded_layer_knows_its_vocabulary_and_needs_no_data(tmp_path):
     np.testing.assert_array_equal(again(TEXTS), layer(TEXTS))
 
 
-def test_it_runs_in_tf_data_and_on_no_rows():
+def test_runs_in_tf_data_and_on_empty_batches():
     layer = adapted(TfIdf(), TEXTS)
     batches = list(tf.data.Dataset.from_tensor_slices(TEXTS).batch(4).map(layer))
     np.testing.assert_array_equal(np.concatenate(batches), layer(TEXTS))
@@ -224,7 +224,7 @@ def test_invalid_arguments_raise(kind, options, message):
         kind(**options)
 
 
-def test_inputs_of_another_kind_and_a_missing_vocabulary_are_refused():
+def test_wrong_input_type_and_missing_vocabulary_raise():
     with pytest.raises(ValueError, match="invalid inputs: expected texts, received 'int64'"):
         TfIdf()(keras.Input((1,), dtype="int64"))
     with pytest.raises(ValueError, match=r"invalid inputs: expected shape \(rows,\) or .* received \(None, 2\)"):
