@@ -26,6 +26,7 @@ from kerasline.components.core import garbage_collection, malloc
 from kerasline.components.core.artifacts import Artifact, Blessing
 from kerasline.components.core.component import Channel, Component, Context, LastBlessed
 from kerasline.components.core.errors import ArtifactError, KeraslineError, RemoteError, StageSkipped, StoreError
+from kerasline.pipeline import undeclared_files
 from kerasline.pipeline.dag import Pipeline
 from kerasline.pipeline.environment import here
 from kerasline.pipeline.fingerprint import node_fingerprint
@@ -163,13 +164,16 @@ class Executor:
             outputs = component.output_artifacts(staging)
             cache = self.root.cache / type(component).__name__ if self.use_cache else None
             context = Context(work_dir, tuple(self.beam_options), self._reporter(blank), cache, state_dir)
-            metrics = _plain(component.run(component.input_artifacts(self._inputs(work)), outputs, context))
+            inputs = component.input_artifacts(self._inputs(work))
+            with undeclared_files.watched(work.digested, self.root.folders_of_stages) as undeclared:
+                metrics = _plain(component.run(inputs, outputs, context))
             facts = {
                 "component": _component_name(component),
                 "parameters": {key: _shown(value) for key, value in component.parameters.items()},
                 "run_id": self.run_id,
                 "environment": here(),
                 "metrics": metrics,
+                "undeclared_files": dict(undeclared),
             }
             published = self.root.publish(staging, self.pipeline.name, component, work.fingerprint, facts)
             shutil.rmtree(state_dir, ignore_errors=True)
@@ -184,7 +188,7 @@ class Executor:
             shutil.rmtree(staging, ignore_errors=True)
             shutil.rmtree(work_dir, ignore_errors=True)
             malloc.release_free()
-        return _with_outputs(blank, work, published, state="ran", message=note)
+        return _with_outputs(blank, work, published, state="ran", note=note)
 
     def _cached(self, work: _Work, blank: Execution) -> Execution | None:
         """Return the cached execution, or None with the reason, if any, in `work.note`."""
@@ -204,7 +208,7 @@ class Executor:
         for published in self._candidates(work, known):
             work.note = published.broken() or self._stale(work.component, published)
             if work.note is None:
-                return _with_outputs(blank, work, published, state="cached", message=None)
+                return _with_outputs(blank, work, published, state="cached")
             LOG.warning("%s: cached outputs cannot be used: %s", work.component.name, work.note)
         return None
 
@@ -252,12 +256,18 @@ class Executor:
         given: dict[str, Artifact] = {}
         stored: dict[str, StoredArtifact] = {}
         digests: dict[str, str] = {}
+        digested: list[Path] = []
+
+        def digest(path: Path) -> str:
+            digested.append(path)
+            return self._file_digest(path)
+
         for field, source in component.inputs.items():
             if isinstance(source, LastBlessed):
                 continue
             if isinstance(source, Artifact):
                 given[field] = source
-                digests[field] = _folder_digest(source.path, self._file_digest)
+                digests[field] = _folder_digest(source.path, digest)
                 continue
             upstream = self._upstream(source.producer.name)
             if upstream is None:
@@ -269,8 +279,8 @@ class Executor:
             if earlier is not None:
                 stored[field] = earlier
                 digests[field] = earlier.digest
-        fingerprint = node_fingerprint(component, digests, self._file_digest)
-        return _Work(component, given, stored, fingerprint)
+        fingerprint = node_fingerprint(component, digests, digest)
+        return _Work(component, given, stored, fingerprint, digested)
 
     def _upstream(self, name: str) -> Execution | None:
         latest = self.store.latest(self.pipeline.name, name, self.run_id)
@@ -340,6 +350,7 @@ class _Work:
         given: Input artifacts passed directly, not produced by a pipeline.
         stored_inputs: Input artifacts recorded in the store.
         fingerprint: Cache key of the node.
+        digested: Files whose content is part of the fingerprint.
         note: Why cached outputs, if any, were not used.
     """
 
@@ -347,17 +358,23 @@ class _Work:
     given: Mapping[str, Artifact]
     stored_inputs: Mapping[str, StoredArtifact]
     fingerprint: str
+    digested: Sequence[Path]
     note: str | None = None
 
 
-def _with_outputs(blank: Execution, work: _Work, published: Published, *, state: str, message: str | None) -> Execution:
+def _with_outputs(
+    blank: Execution, work: _Work, published: Published, *, state: str, note: str | None = None
+) -> Execution:
+    warning = undeclared_files.warning(work.component.name, published.undeclared_files)
+    if warning:
+        LOG.warning("%s: %s", work.component.name, warning)
     return dataclasses.replace(
         blank,
         state=state,
         fingerprint=work.fingerprint,
         folder=published.place,
         metrics=published.metrics,
-        message=message,
+        message="; ".join(filter(None, [note, warning])) or None,
         inputs=work.stored_inputs,
         outputs=_stored(published),
         finished=records.now(),

@@ -39,12 +39,15 @@ class Published:
 
     Attributes:
         outputs: for each output name, `{"type", "digest", "size_bytes", "files": {path: facts}}`.
+        undeclared_files: files that functions of the user read, although they are not declared as inputs. See
+            `kerasline.pipeline.undeclared_files`.
     """
 
     folder: Path
     fingerprint: str
     metrics: Mapping[str, Any]
     outputs: Mapping[str, Mapping[str, Any]]
+    undeclared_files: Mapping[str, str]
 
     @property
     def place(self) -> str:
@@ -196,6 +199,11 @@ class ArtifactRoot:
     def artifacts(self) -> Path:
         return self.path / "artifacts"
 
+    @property
+    def folders_of_stages(self) -> list[Path]:
+        """The folders in which stages read and write."""
+        return [self.artifacts, self.staging, self.states, self.cache]
+
     def candidates(self, pipeline: str, node: str, fingerprint: str) -> list[Published]:
         """Return the published executions of a fingerprint, newest first."""
         folder = self.artifacts / pipeline / node
@@ -262,7 +270,7 @@ class ArtifactRoot:
         }
         (staging / MANIFEST).write_text(manifest_text(manifest), encoding="utf-8")
         fsync_tree(staging)
-        return Published(staging, fingerprint, manifest["metrics"], outputs)
+        return published_from(staging, manifest)
 
 
 def new_folder_name(fingerprint: str) -> str:
@@ -286,7 +294,8 @@ def read_published(folder: Path) -> Published | None:
 
 
 def published_from(folder: Path, manifest: Mapping[str, Any]) -> Published:
-    return Published(folder, *(manifest[key] for key in ("fingerprint", "metrics", "outputs")))
+    fingerprint, metrics, outputs = (manifest[key] for key in ("fingerprint", "metrics", "outputs"))
+    return Published(folder, fingerprint, metrics, outputs, manifest.get("undeclared_files", {}))
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
