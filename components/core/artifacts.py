@@ -359,7 +359,8 @@ class Blessing(Artifact):
     """Whether a model may be deployed: `blessing.json`.
 
     `{"blessed": bool, "rules": [{"rule", "output", "metric", "slicing", "slice", "kind": "min|max|max_drop",
-    "bound", "confidence", "value", "low", "high", "kept": bool, "why"}]}`
+    "bound", "confidence", "value", "low", "high", "measured": bool, "kept": bool, "why"}]}`. A rule
+    that is not measured had nothing to be compared with.
     """
 
     FILE = "blessing.json"
@@ -371,6 +372,11 @@ class Blessing(Artifact):
     def refusals(self) -> list[str]:
         """Return a short sentence for each violated rule."""
         return [rule["why"] for rule in self.read_json(self.FILE)["rules"] if not rule["kept"]]
+
+    def unmeasured(self) -> list[str]:
+        """Return a short sentence for each rule that nothing could be compared with and that passed nevertheless."""
+        rules = self.read_json(self.FILE)["rules"]
+        return [f"{rule['rule']} ({rule['why']})" for rule in rules if rule["kept"] and not rule.get("measured", True)]
 
 
 class InfraValidation(Artifact):

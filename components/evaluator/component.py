@@ -80,7 +80,7 @@ class Evaluator(Component):
     True
     """
 
-    VERSION = "4"
+    VERSION = "5"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]
@@ -95,4 +95,5 @@ class Evaluator(Component):
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         from kerasline.components.evaluator.evaluate import Evaluating
 
-        return Evaluating(inputs, outputs, self.settings, context).run()
+        awaits_baseline = "baseline" in self.inputs and inputs.baseline is None
+        return Evaluating(inputs, outputs, self.settings, context, awaits_baseline=awaits_baseline).run()

@@ -49,10 +49,14 @@ class Evaluating:
         inputs: input artifacts of Evaluator.
         outputs: output artifacts of Evaluator.
         settings: parameters of Evaluator.
+        awaits_baseline: whether a baseline is connected that does not exist yet.
     """
 
-    def __init__(self, inputs: Any, outputs: Any, settings: EvaluatorSettings, context: Context) -> None:
+    def __init__(
+        self, inputs: Any, outputs: Any, settings: EvaluatorSettings, context: Context, *, awaits_baseline: bool
+    ) -> None:
         self._inputs, self._outputs, self._settings, self._context = inputs, outputs, settings, context
+        self._awaits_baseline = awaits_baseline
         self._predictor = KerasPredictor(inputs.model.path, inputs.preprocessing.path)
         label_columns = raw_label_columns(inputs.preprocessing, self._predictor.load()[0], inputs.examples)
         self._label_columns = label_columns
@@ -75,7 +79,7 @@ class Evaluating:
         wanted = self._measure(slices, predicted)
         measured = self._measured(predicted, wanted)
         results = self._results(measured, wanted, predicted)
-        rulings = judging.judge(results, settings.thresholds)
+        rulings = judging.judge(results, settings.thresholds, slices.left_out, awaits_baseline=self._awaits_baseline)
         self._write(results, measured, wanted, predicted, rulings)
         return self._figures(results)
 
@@ -310,7 +314,10 @@ class Evaluating:
         shown |= {r.metric: r.value for r in results if not r.output}
         slices = len({(r.slicing, r.slice) for r in results if r.slicing})
         blessing = self._outputs.blessing
+        unmeasured = blessing.unmeasured()
         verdict = "yes" if blessing.blessed else f"no: {'; '.join(blessing.refusals())}"
+        if blessing.blessed and unmeasured:
+            verdict += f"; not measured: {'; '.join(unmeasured)}"
         return {**shown, **({"slices": slices} if slices else {}), "blessed": verdict}
 
 

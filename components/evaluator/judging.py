@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kerasline.components.core.errors import ParameterError, nearest
 from kerasline.components.evaluator.results import Result, name_of_slice
 from kerasline.components.evaluator.settings import Bounds, Thresholds
+from kerasline.components.metrics.estimates import Estimate
+from kerasline.components.models import size_and_latency
 
 KINDS = ("min", "max", "max_drop")
 
@@ -29,6 +31,7 @@ class Ruling:
     value: float
     low: float
     high: float
+    measured: bool
     kept: bool
     why: str
 
@@ -36,11 +39,22 @@ class Ruling:
         return {name: None if _is_nan(value) else value for name, value in asdict(self).items()}
 
 
-def judge(results: Sequence[Result], thresholds: Thresholds) -> list[Ruling]:
+def judge(
+    results: Sequence[Result],
+    thresholds: Thresholds,
+    slicings: Mapping[str, int],
+    *,
+    awaits_baseline: bool = False,
+) -> list[Ruling]:
     """Return the outcome of every rule. A rule for slices yields all violations or, without any, the closest slice.
 
+    Args:
+        slicings: number of slices that are not measured because others are more frequent, by name of the slicing.
+        awaits_baseline: whether the baseline is the model blessed last, and none has been blessed. Nothing can have
+            dropped then.
+
     Raises:
-        ParameterError: a threshold names an unknown metric or slicing, or a drop of a metric without a direction.
+        ParameterError: a threshold names an unknown metric or slicing, or a bound cannot apply to its metric.
     """
     rulings = []
     for name, given in thresholds.items():
@@ -48,120 +62,209 @@ def judge(results: Sequence[Result], thresholds: Thresholds) -> list[Ruling]:
         if not any(not r.slicing for r in mine):
             known = {r.full_name for r in results if not r.slicing}
             raise ParameterError(f"Evaluator.thresholds: the model has no metric {name!r}; {nearest(name, known)}")
-        outputs = dict.fromkeys(r.output for r in mine)
         for bounds in given if isinstance(given, list) else [given]:
-            for kind in KINDS:
-                if getattr(bounds, kind) is not None:
-                    for output in outputs:
-                        rulings += _of_rule([r for r in mine if r.output == output], name, kind, bounds)
+            check_bounds(name, bounds, slicings)
+            for kind in (kind for kind in KINDS if getattr(bounds, kind) is not None):
+                for output in dict.fromkeys(r.output for r in mine):
+                    of_output = [r for r in mine if r.output == output]
+                    rulings += _of_rule(
+                        _Rule(of_output[0].full_name, kind, bounds), of_output, slicings, awaits_baseline
+                    )
     return rulings
-
-
-def _of_rule(results: Sequence[Result], name: str, kind: str, bounds: Bounds) -> list[Ruling]:
-    if kind == "max_drop" and results[0].direction is None:
-        raise ParameterError(
-            f"Evaluator.thresholds: max_drop is set for {name!r}, a metric for which neither higher nor lower is better"
-        )
-    if not bounds.slices:
-        (whole,) = [r for r in results if not r.slicing]
-        return [_ruling(whole, name, kind, bounds, bounds.confidence)]
-    known = {r.slicing for r in results if r.slicing}
-    selected = known if bounds.slices is True else set(bounds.slices)
-    if not known:
-        raise ParameterError(f"Evaluator.thresholds: {name!r} has bounds for slices, but Evaluator.slices is empty")
-    for slicing in sorted(selected - known):
-        raise ParameterError(
-            f"Evaluator.thresholds: {name!r} has bounds for slices by {slicing!r}; {nearest(slicing, known)}"
-        )
-    judged = [r for r in results if r.slicing in selected and r.rows >= bounds.min_rows and not _unknown(r, kind)]
-    # Bonferroni correction: raise the level of each slice so that all hold jointly.
-    confidence = bounds.confidence and 1 - (1 - bounds.confidence) / max(len(judged), 1)
-    rulings = [_ruling(r, name, kind, bounds, confidence) for r in judged]
-    broken = [ruling for ruling in rulings if not ruling.kept]
-    if broken:
-        return broken
-    if not rulings:
-        (whole,) = [r for r in results if not r.slicing]
-        why = f"no slice of {bounds.min_rows} rows or more has this metric"
-        return [replace(_ruling(whole, name, kind, bounds, None), kept=True, why=why)]
-    nearest_one = min(rulings, key=lambda ruling: _room(ruling, results[0].direction))
-    summary = f"{nearest_one.rule} in each of {len(rulings)} slices of {bounds.min_rows} rows or more"
-    return [replace(nearest_one, rule=summary)]
-
-
-def _ruling(result: Result, name: str, kind: str, bounds: Bounds, confidence: float | None) -> Ruling:
-    where = name_of_slice(result.slicing, result.slice)
-    subject, bound = f"{name} in {where}" if where else name, getattr(bounds, kind)
-    if kind == "max_drop":
-        value, (low, high) = _drop(result, confidence)
-        rule = f"{name} at most {bound:g} worse than the baseline's"
-        why = f"{subject} went from {_as_text(result.baseline)} to {_as_text(result.value)}, "
-        why += f"at most {bound:g} worse allowed"
-    else:
-        value, (low, high) = result.value, _one_sided(result.figures.estimate, confidence)
-        limit = f"{'at least' if kind == 'min' else 'at most'} {bound:g}"
-        rule, why = f"{name} {limit}", f"{subject} is {_as_text(value)}, {limit} required"
-    held = value if confidence is None else low if kind == "min" else high
-    # NaN violates every bound.
-    kept = bool(held >= bound if kind == "min" else held <= bound)
-    if confidence is not None:
-        rule += f" with confidence {bounds.confidence:g}"
-        why += f" with confidence {bounds.confidence:g} ({_as_text(held)} cannot be ruled out)"
-    if kind == "max_drop" and result.baseline is None:
-        kept, why = True, "there is no baseline to compare with yet"
-    return Ruling(
-        rule,
-        result.output,
-        result.metric,
-        result.slicing,
-        result.slice,
-        kind,
-        bound,
-        bounds.confidence,
-        value,
-        low,
-        high,
-        kept,
-        why,
-    )
-
-
-def _drop(result: Result, confidence: float | None) -> tuple[float, tuple[float, float]]:
-    """Return how much worse than the baseline a metric is, and the limits of that difference."""
-    if result.figures.change is None:
-        return math.nan, (math.nan, math.nan)
-    change = result.figures.change
-    low, high = _one_sided(change, confidence)
-    return (-change.value, (-high, -low)) if result.direction == "up" else (change.value, (low, high))
-
-
-def _one_sided(estimate: Any, confidence: float | None) -> tuple[float, float]:
-    """Return the one-sided lower and upper confidence limits."""
-    return (math.nan, math.nan) if confidence is None else estimate.interval(2 * confidence - 1)
-
-
-def _unknown(result: Result, kind: str) -> bool:
-    """Return whether a slice lacks the metric: a slice of one class has no AUC, for example."""
-    if kind == "max_drop" and result.figures.change is not None:
-        return math.isnan(result.figures.change.value)
-    return math.isnan(result.value)
-
-
-def _room(ruling: Ruling, direction: str | None) -> float:
-    """Return the distance of a value within its bound from the bound."""
-    if math.isnan(ruling.value):
-        return math.inf
-    return ruling.value - ruling.bound if ruling.kind == "min" else ruling.bound - ruling.value
-
-
-def _as_text(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.4g}"
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
 
 
 def blessing(rulings: Sequence[Ruling]) -> Mapping[str, Any]:
     """Return the content of the Blessing artifact."""
     return {"blessed": all(r.kept for r in rulings), "rules": [r.as_json() for r in rulings]}
+
+
+def check_bounds(name: str, bounds: Bounds, slicings: Collection[str]) -> None:
+    """Raise a ParameterError if the bounds of a metric cannot apply.
+
+    Args:
+        name: name of the metric.
+        slicings: names of the slicings.
+    """
+    where = f"Evaluator.thresholds: {name!r}"
+    if name in size_and_latency.NAMES and (bounds.slices or bounds.max_drop is not None):
+        raise ParameterError(f"{where} is measured once, for the new model; expected `min` or `max` without `slices`")
+    if bounds.slices and not slicings:
+        raise ParameterError(f"{where} has bounds for slices, but Evaluator.slices is empty")
+    for slicing in bounds.slices if isinstance(bounds.slices, list) else ():
+        if slicing not in slicings:
+            raise ParameterError(f"{where} has bounds for slices by {slicing!r}; {nearest(slicing, slicings)}")
+
+
+def _of_rule(
+    rule: _Rule, results: Sequence[Result], slicings: Mapping[str, int], awaits_baseline: bool
+) -> list[Ruling]:
+    (whole,) = (r for r in results if not r.slicing)
+    if rule.kind == "max_drop" and whole.direction is None:
+        raise ParameterError(
+            f"Evaluator.thresholds: max_drop is set for {rule.name!r}, a metric for which neither higher nor lower is "
+            "better"
+        )
+    if rule.kind == "max_drop" and awaits_baseline:
+        return [replace(rule.unmeasured(whole, "there is no baseline to compare with yet"), kept=True)]
+    return rule.on_slices(results, whole, slicings) if rule.bounds.slices else [rule.on(whole, rule.bounds.confidence)]
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """One bound of a metric.
+
+    Attributes:
+        name: name of the metric.
+        kind: one of `KINDS`.
+    """
+
+    name: str
+    kind: str
+    bounds: Bounds
+
+    @property
+    def bound(self) -> float:
+        return getattr(self.bounds, self.kind)
+
+    @property
+    def text(self) -> str:
+        return f"{self.name} {self.limit}{self.at_confidence}"
+
+    @property
+    def limit(self) -> str:
+        """The bound in words."""
+        if self.kind == "max_drop":
+            return f"at most {self.bound:g} worse than the baseline's"
+        return f"{'at least' if self.kind == 'min' else 'at most'} {self.bound:g}"
+
+    @property
+    def at_confidence(self) -> str:
+        return "" if self.bounds.confidence is None else f" with confidence {self.bounds.confidence:g}"
+
+    def on_slices(self, results: Sequence[Result], whole: Result, slicings: Mapping[str, int]) -> list[Ruling]:
+        """Return the outcome for slices: all violations or, without any, the closest slice.
+
+        Slices without the metric, such as the AUC of a single class, are left out. It must be measured in one slice at
+        least: of each slicing that the bounds name, or of all slicings.
+        """
+        named = self.bounds.slices if isinstance(self.bounds.slices, list) else None
+        selected = list(slicings) if named is None else named
+        size = f"of {self.bounds.min_rows} rows or more"
+        large = [r for r in results if r.slicing in selected and r.rows >= self.bounds.min_rows]
+        judged = [r for r in large if self._why_undefined(r) is None]
+        found = {r.slicing for r in judged}
+        needed = f"{self.name} and a baseline's" if self.kind == "max_drop" else self.name
+        unmeasured = [
+            replace(
+                self.unmeasured(whole, f"no slice {size} by {', '.join(group)} has {needed}"),
+                rule=f"{self.text} in each slice {size} by {', '.join(group)}",
+            )
+            for group in ([selected] if named is None else [[slicing] for slicing in named])
+            if found.isdisjoint(group)
+        ]
+        confidence = self.bounds.confidence
+        if confidence is not None and judged:  # Bonferroni correction, so that all slices hold jointly
+            confidence = 1 - (1 - confidence) / len(judged)
+        rulings = [self.on(r, confidence) for r in judged]
+        if violations := [ruling for ruling in rulings if not ruling.kept]:
+            return violations + unmeasured
+        if not rulings:
+            return unmeasured
+        closest = min(rulings, key=lambda ruling: abs(ruling.value - self.bound))
+        left_out = sum(slicings[slicing] for slicing in selected)
+        notes = [f"{len(large) - len(judged)} more have no {needed}"] if len(large) > len(judged) else []
+        notes += [f"{left_out} less frequent ones are not measured"] if left_out else []
+        rule = f"{closest.rule} in each of {len(rulings)} slices {size}"
+        return [replace(closest, rule=f"{rule} ({', '.join(notes)})" if notes else rule), *unmeasured]
+
+    def on(self, result: Result, confidence: float | None) -> Ruling:
+        """Return the outcome for all rows or for a slice.
+
+        Args:
+            confidence: level of the one-sided limit that is compared instead of the value, or None.
+        """
+        where = name_of_slice(result.slicing, result.slice)
+        subject = f"{self.name} in {where}" if where else self.name
+        if result.rows < self.bounds.min_rows:
+            return self.unmeasured(
+                result, f"{subject} has {result.rows} rows, at least {self.bounds.min_rows} required"
+            )
+        if undefined := self._why_undefined(result):
+            return self.unmeasured(result, f"{subject} {undefined}, {self.limit} required")
+        estimate = result.figures.estimate
+        value, (low, high) = result.value, _one_sided(estimate, confidence)
+        why = f"{subject} is {value:.4g}, {self.limit} required"
+        if self.kind == "max_drop":
+            value, (low, high) = _drop(result, confidence)
+            why = (
+                f"{subject} went from {result.baseline:.4g} to {result.value:.4g}, at most {self.bound:g} worse allowed"
+            )
+        limit = value if confidence is None else low if self.kind == "min" else high
+        if math.isnan(limit) and self._holds(value):
+            return self.unmeasured(
+                result, f"{subject} has no confidence limit, {self.limit}{self.at_confidence} required"
+            )
+        if confidence is not None:
+            why += f"{self.at_confidence} ({limit:.4g} cannot be ruled out)"
+        return self._ruling(result, why, value=value, low=low, high=high, kept=self._holds(limit))
+
+    def unmeasured(self, result: Result, why: str) -> Ruling:
+        """Return the outcome where nothing was measured: not kept, unless the bounds let it pass."""
+        return self._ruling(result, why, measured=False, kept=self.bounds.if_unmeasured == "pass")
+
+    def _ruling(
+        self,
+        result: Result,
+        why: str,
+        *,
+        kept: bool,
+        measured: bool = True,
+        value: float = math.nan,
+        low: float = math.nan,
+        high: float = math.nan,
+    ) -> Ruling:
+        return Ruling(
+            self.text,
+            result.output,
+            result.metric,
+            result.slicing,
+            result.slice,
+            self.kind,
+            self.bound,
+            self.bounds.confidence,
+            value,
+            low,
+            high,
+            measured,
+            kept,
+            why,
+        )
+
+    def _holds(self, value: float) -> bool:
+        return value >= self.bound if self.kind == "min" else value <= self.bound
+
+    def _why_undefined(self, result: Result) -> str | None:
+        """Return why a result cannot be compared with the bound, or None if it can."""
+        if math.isnan(result.value):
+            return "is undefined for these rows"
+        if self.kind != "max_drop":
+            return None
+        change = result.figures.change
+        return "has no baseline to compare with" if change is None or math.isnan(change.value) else None
+
+
+def _drop(result: Result, confidence: float | None) -> tuple[float, tuple[float, float]]:
+    """Return how much worse than the baseline a metric is, and the limits of that difference."""
+    change = result.figures.change
+    assert change is not None
+    low, high = _one_sided(change, confidence)
+    return (-change.value, (-high, -low)) if result.direction == "up" else (change.value, (low, high))
+
+
+def _one_sided(estimate: Estimate, confidence: float | None) -> tuple[float, float]:
+    """Return the one-sided lower and upper confidence limits."""
+    return (math.nan, math.nan) if confidence is None else estimate.interval(2 * confidence - 1)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)

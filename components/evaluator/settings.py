@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Len, Lt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from kerasline.components.core.parameters import PositiveFloat, PositiveInt
 
@@ -40,9 +40,11 @@ class Bounds(BaseModel):
         max: largest allowed value.
         max_drop: how much worse than the baseline the metric may be, in its own units.
         slices: apply the bounds to each slice instead of to all rows: True for all slicings, or names of slicings.
-        min_rows: smallest slice to which the bounds apply.
+        min_rows: fewest rows, of a slice or of the split, to which the bounds apply.
         confidence: compare the one-sided confidence limit of the metric instead of its value. For several slices the
             level is corrected by their number (Bonferroni).
+        if_unmeasured: whether bounds that nothing could be compared with are kept: no slice is large enough, the
+            metric is undefined for these rows, the baseline lacks it, or it has no confidence limit.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,9 +55,16 @@ class Bounds(BaseModel):
     slices: bool | list[str] = False
     min_rows: Annotated[int, Ge(1)] = 1
     confidence: Annotated[float, Gt(0.5), Lt(1)] | None = None
+    if_unmeasured: Literal["fail", "pass"] = "fail"
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Bounds:
+        if self.min is None and self.max is None and self.max_drop is None:
+            raise ValueError("expected `min`, `max` or `max_drop`, received no bound")
+        return self
 
 
-Thresholds = dict[str, Bounds | list[Bounds]]
+Thresholds = dict[str, Bounds | Annotated[list[Bounds], Len(1)]]
 
 
 @dataclass(frozen=True, kw_only=True)

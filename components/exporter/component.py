@@ -57,7 +57,7 @@ class Exporter(Component):
     ['score']
     """
 
-    VERSION = "3"
+    VERSION = "4"
     LIBRARIES = ("tensorflow", "keras")
 
     preprocessing: Input[Preprocessing]

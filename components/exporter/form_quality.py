@@ -64,6 +64,8 @@ class Comparison:
                     raise ParameterError(f"Exporter.max_quality_loss: {name!r} has no better direction")
                 if not lost <= most:
                     value = metric["value"]
+                    if math.isnan(lost):
+                        return f"{_full_name(metric)} is undefined for these rows, so its loss cannot be compared"
                     return f"{_full_name(metric)} is {value:.4g}, worse by {lost:.4g}, allowed is {most:g}"
         return None
 
@@ -145,8 +147,6 @@ def compare_quality(
 def _lost(value: float, before: float, direction: str | None) -> float | None:
     if direction is None:
         return None
-    if math.isnan(value) and math.isnan(before):
-        return 0.0
     return before - value if direction == "up" else value - before
 
 

@@ -42,6 +42,7 @@ class Check:
             "value": self.value,
             "low": None,
             "high": None,
+            "measured": True,
             "kept": self.kept,
             "why": self.why,
         }

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasline.components.metrics.base import CellMetrics, StateMetrics, SumMetrics
+from kerasline.components.metrics.base import CellMetrics, Metrics, StateMetrics, SumMetrics
 from kerasline.components.metrics.cell_counts import CellCounts
 from kerasline.components.metrics.estimates import Estimate
 from kerasline.components.metrics.measuring import Measure, Measured, SumTally
@@ -50,7 +50,9 @@ def estimate(
     for family in wanted.families[output]:
         key = (output, family.key)
         tallies = [measured.tallies.get((*key, side)) for side in wanted.sides]
-        if isinstance(family, SumMetrics):
+        if tallies[0] is None:  # no rows at all
+            figures = _undefined(family)
+        elif isinstance(family, SumMetrics):
             figures = _of_sums(family, tallies, wanted, group, compared)
         elif isinstance(family, CellMetrics):
             pairs = measured.pairs.get(key)
@@ -118,9 +120,9 @@ def _of_cells(
 
 
 def _of_states(family: StateMetrics, tallies: list[Any], wanted: Measure, group: int) -> dict[str, Figures]:
-    states = tallies[0] or {}
+    states = tallies[0]
     if group not in states:
-        return {name: Figures(Estimate(np.nan)) for name in family.directions}
+        return _undefined(family)
     estimates = family.estimates(states[group], wanted.resampling.seed)
     found = {name: Figures(one) for name, one in estimates.items()}
     if len(tallies) > 1 and group in (tallies[1] or {}):
@@ -128,6 +130,10 @@ def _of_states(family: StateMetrics, tallies: list[Any], wanted: Measure, group:
             change = Estimate(found[name].estimate.value - other.value)
             found[name] = replace(found[name], baseline=other.value, change=change)
     return found
+
+
+def _undefined(family: Metrics) -> dict[str, Figures]:
+    return {name: Figures(Estimate(np.nan)) for name in family.directions}
 
 
 def _changed(figures: Figures, value: Any, theirs: Any, spread: np.ndarray) -> Figures:

@@ -55,7 +55,8 @@ class RegressionErrors(SumMetrics):
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         weight = sums[..., :1]
         parts = len(self._means) + 2
-        each = sums[..., 1:].reshape(*sums.shape[:-1], parts, -1)  # (..., part, number of the row)
+        width = (sums.shape[-1] - 1) // parts  # not -1, which an array without replicates cannot infer
+        each = sums[..., 1:].reshape(*sums.shape[:-1], parts, width)
         means = {name: divided(each[..., k, :], weight) for k, name in enumerate(self._means)}
         spread = each[..., -1, :] - divided(np.square(each[..., -2, :]), weight)
         # R² is undefined for constant labels.

@@ -136,7 +136,7 @@ class _Chrf:
 
     def value(self, counts: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """F with beta = 2 of precision and recall, each averaged over the orders of which both have n-grams."""
-        predicted, reference, right = np.moveaxis(counts.reshape(*counts.shape[:-1], -1, 3), -1, 0)
+        predicted, reference, right = np.moveaxis(counts.reshape(*counts.shape[:-1], self.width // 3, 3), -1, 0)
         there = (predicted > 0) & (reference > 0)
         orders = there.sum(axis=-1)
         precision = divided(np.where(there, divided(right, predicted), 0).sum(axis=-1), orders)

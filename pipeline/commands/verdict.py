@@ -35,11 +35,16 @@ def tables(executions: Sequence[Execution]) -> list[Table]:
                     found += [plain_table(columns, _requests(report))] if report["requests"] else []
                 elif artifact.type == Blessing.__name__:
                     rules = Blessing(roots.local(artifact.path, Blessing.FILE)).read_json(Blessing.FILE)["rules"]
-                    rows = [(r["rule"], "kept" if r["kept"] else "broken", r["why"]) for r in rules]
+                    rows = [(rule["rule"], _verdict(rule), rule["why"]) for rule in rules]
                     found += [plain_table(("rule", "verdict", "figure"), rows)] if rows else []
             except (KeraslineError, OSError, ValueError, KeyError):
                 continue
     return found
+
+
+def _verdict(rule: Mapping[str, Any]) -> str:
+    verdict = "kept" if rule["kept"] else "broken"
+    return verdict if rule.get("measured", True) else f"{verdict}, not measured"
 
 
 def _figures(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -67,4 +67,5 @@ def _rule(rule: Mapping[str, Any]) -> dict[str, Any]:
     kind = {"min": "at least", "max": "at most", "max_drop": "a drop of at most"}.get(rule.get("kind", ""), "")
     bound = "" if rule.get("bound") is None else number_text(rule["bound"])
     text = rule.get("rule") or f"{rule.get('metric', '')} {kind} {bound}".strip()
-    return {**rule, "text": text, "limit": f"{kind} {bound}".strip(), "kept": bool(rule.get("kept"))}
+    outcome = {"measured": bool(rule.get("measured", True)), "kept": bool(rule.get("kept"))}
+    return {**rule, "text": text, "limit": f"{kind} {bound}".strip(), **outcome}

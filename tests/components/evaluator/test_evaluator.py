@@ -105,6 +105,23 @@ def test_slices_of_no_rows_and_of_one_class_do_no_harm(cancer, tmp_path):
     assert told.entries["first_rows", "positive", "recall"]["value"] == pytest.approx(told.values["recall"])
 
 
+def test_gate_on_slices_without_the_metric_refuses_the_model(cancer, tmp_path):
+    gate = {"roc_auc": {"min": 0.1, "slices": ["first_rows"]}, "accuracy": {"min": 0.1, "slices": ["nobody"]}}
+    found = evaluated(cancer, tmp_path / "refused", slices=[nobody, first_rows], thresholds=gate)
+    assert not found.blessing.blessed
+    assert found.metrics["blessed"] == (
+        "no: no slice of 1 rows or more by first_rows has roc_auc; no slice of 1 rows or more by nobody has accuracy"
+    )
+    gate = {name: {**bounds, "if_unmeasured": "pass"} for name, bounds in gate.items()}
+    found = evaluated(cancer, tmp_path / "passed", slices=[nobody, first_rows], thresholds=gate)
+    assert found.blessing.blessed and found.metrics["blessed"].startswith("yes; not measured: roc_auc at least 0.1")
+
+
+def test_max_drop_without_a_baseline_refuses_the_model(cancer, tmp_path):
+    found = evaluated(cancer, tmp_path, thresholds={"accuracy": {"max_drop": 0.1}})
+    assert found.metrics["blessed"].startswith("no: accuracy has no baseline to compare with")
+
+
 def test_weights_count_as_in_scikit_learn_and_keras(cancer, tmp_path):
     model = keras.models.clone_model(cancer.keras_model)
     model.set_weights(cancer.keras_model.get_weights())
@@ -247,6 +264,21 @@ def test_several_numbers_a_row_and_far_from_0(digits, tmp_path):
         assert told.values[name] == pytest.approx(value, rel=1e-4, abs=1e-4), name
     assert told.told["residuals"]["scores"]["quantiles"] == [0.05, 0.25, 0.5, 0.75, 0.95]
     assert "mae" in told.values or "mean_absolute_error" in told.values
+
+
+def test_regression_is_evaluated_without_replicates_and_with_its_exported_form(digits, tmp_path):
+    label = digits.columns["x"].sum(1)
+    model = dense(64, 1)
+    model.compile("adam", "mse")
+    given = recompiled(digits, tmp_path / "p", model, "ink", {"ink": label})
+    saved_model = Exporter(given.preprocessing, given.model).execute(tmp_path / "x").saved_model
+    found = evaluated(given, tmp_path / "e", replicates=0, saved_model=saved_model, baseline=saved_model)
+    expected = theirs.mean_squared_error(label, given.answers[:, 0])
+    assert found.values["mean_squared_error"] == pytest.approx(expected, rel=1e-5)
+    assert found.entries["", "", "mean_squared_error"]["interval"] is None
+    (form,) = found.told["forms"]
+    exported = {one["metric"]: one["value"] for one in form["metrics"]}
+    assert exported["mean_squared_error"] == pytest.approx(expected, rel=1e-5)
 
 
 def two_outputs(digits, folder, loss=("sparse_categorical_crossentropy", "mse"), **how):
@@ -596,6 +628,10 @@ def breaks(raw, batch):
         ({"decode": halves, "task": "regression"}, UserCodeError, r"halves\(\) returned \d+ values for \d+ rows"),
         ({"decode": breaks}, UserCodeError, r"breaks\(\) raised IndexError"),
         ({"thresholds": {"acuracy": {"min": 1}}}, ParameterError, "did you mean 'accuracy'"),
+        ({"thresholds": {"accuracy": {"slices": True}}}, ParameterError, "expected `min`, `max` or `max_drop`"),
+        ({"thresholds": {"accuracy": []}}, ParameterError, "Evaluator.thresholds"),
+        ({"thresholds": {"accuracy": {"mn": 0.5}}}, ParameterError, "Evaluator.thresholds.*mn"),
+        ({"thresholds": {"megabytes": {"max_drop": 1}}}, ParameterError, "'megabytes' is measured once"),
     ],
 )
 def test_mistakes_are_told_in_one_line(cancer, tmp_path, given, error, told):

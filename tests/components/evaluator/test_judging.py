@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -43,8 +44,13 @@ def bounds(**given):
     return TypeAdapter(Thresholds).validate_python(given)
 
 
+def judged(results, slicings=(), **given):
+    slicings = dict.fromkeys([*slicings, *(r.slicing for r in results if r.slicing)], 0)
+    return judge(results, bounds(**given), slicings)
+
+
 def kept(results, **given):
-    return [ruling.kept for ruling in judge(results, bounds(**given))]
+    return [ruling.kept for ruling in judged(results, **given)]
 
 
 @pytest.mark.parametrize(
@@ -91,9 +97,75 @@ def test_a_drop_with_confidence_must_be_ruled_out():
     assert kept(results, accuracy={"max_drop": 0.045, "confidence": 0.95}) == [True]
 
 
-def test_without_a_baseline_nothing_has_dropped():
-    (ruling,) = judge([result(0.8)], bounds(accuracy={"max_drop": 0.0}))
-    assert ruling.kept and ruling.why == "there is no baseline to compare with yet"
+def test_first_run_with_last_blessed_model_as_baseline_keeps_max_drop():
+    (ruling,) = judge([result(0.8)], bounds(accuracy={"max_drop": 0.0}), {}, awaits_baseline=True)
+    assert ruling.kept and not ruling.measured
+    assert ruling.why == "there is no baseline to compare with yet"
+
+
+@pytest.mark.parametrize(
+    ("results", "bound", "why"),
+    [
+        ([result(math.nan)], {"min": 0.5}, "accuracy is undefined for these rows, at least 0.5 required"),
+        (
+            [result(0.8)],
+            {"max_drop": 0.1},
+            "accuracy has no baseline to compare with, at most 0.1 worse than the baseline's required",
+        ),
+        (
+            [result(0.8, baseline=math.nan)],
+            {"max_drop": 0.1},
+            "accuracy has no baseline to compare with, at most 0.1 worse than the baseline's required",
+        ),
+        ([result(0.8, rows=99)], {"min": 0.5, "min_rows": 100}, "accuracy has 99 rows, at least 100 required"),
+        (
+            [replace(result(0.8), figures=Figures(Estimate(0.8)))],
+            {"min": 0.5, "confidence": 0.9},
+            "accuracy has no confidence limit, at least 0.5 with confidence 0.9 required",
+        ),
+        (
+            [result(0.8), result(0.7, slicing="town", label="a", rows=50)],
+            {"min": 0.5, "slices": True, "min_rows": 100},
+            "no slice of 100 rows or more by hour, town has accuracy",
+        ),
+        (
+            [result(0.8), result(math.nan, slicing="town", label="a")],
+            {"min": 0.5, "slices": ["town"]},
+            "no slice of 1 rows or more by town has accuracy",
+        ),
+        (
+            [result(0.8), result(0.8, slicing="town", label="a")],
+            {"max_drop": 0.5, "slices": True},
+            "no slice of 1 rows or more by hour, town has accuracy and a baseline's",
+        ),
+    ],
+)
+def test_bound_that_measured_nothing_is_kept_only_on_request(results, bound, why):
+    (ruling,) = judged(results, slicings=["hour"], accuracy=bound)
+    assert not ruling.kept and not ruling.measured and ruling.why == why
+    (ruling,) = judged(results, slicings=["hour"], accuracy={**bound, "if_unmeasured": "pass"})
+    assert ruling.kept and not ruling.measured and ruling.why == why
+
+
+def test_each_named_slicing_must_have_a_measured_slice():
+    results = [result(0.9), result(0.8, slicing="town", label="a"), result(math.nan, slicing="hour", label="1")]
+    rulings = judged(results, accuracy={"min": 0.5, "slices": ["town", "hour"]})
+    assert [(r.kept, r.measured) for r in rulings] == [(True, True), (False, False)]
+    assert rulings[1].rule == "accuracy at least 0.5 in each slice of 1 rows or more by hour"
+    assert kept(results, accuracy={"min": 0.5, "slices": True}) == [True]
+
+
+def test_violation_without_a_confidence_limit_is_never_let_pass():
+    results = [replace(result(0.4), figures=Figures(Estimate(0.4)))]
+    assert kept(results, accuracy={"min": 0.5, "confidence": 0.9, "if_unmeasured": "pass"}) == [False]
+
+
+def test_slices_that_were_not_measured_are_counted_in_the_rule():
+    (ruling,) = judge(SLICES, bounds(accuracy={"min": 0.5, "slices": True, "min_rows": 10}), {"town": 2, "hour": 1})
+    assert ruling.rule == (
+        "accuracy at least 0.5 in each of 3 slices of 10 rows or more "
+        "(1 more have no accuracy, 3 less frequent ones are not measured)"
+    )
 
 
 def test_a_figure_that_is_not_a_number_keeps_no_bound():
@@ -114,25 +186,20 @@ SLICES = [
 
 
 def test_all_slices_are_judged_instead_of_the_whole():
-    rulings = judge(SLICES, bounds(accuracy={"min": 0.8, "slices": True}))
+    rulings = judged(SLICES, accuracy={"min": 0.8, "slices": True})
     assert [(r.slicing, r.slice) for r in rulings] == [("town", "b"), ("town", "c"), ("hour", "1")]
     assert rulings[0].why == "accuracy in town=b is 0.7, at least 0.8 required"
 
 
 def test_named_slicings_alone_and_large_slices_alone():
-    rulings = judge(SLICES, bounds(accuracy={"min": 0.8, "slices": ["town"], "min_rows": 100}))
+    rulings = judged(SLICES, accuracy={"min": 0.8, "slices": ["town"], "min_rows": 100})
     assert [r.slice for r in rulings] == ["b"]
 
 
 def test_where_all_slices_keep_a_bound_the_nearest_is_told():
-    (ruling,) = judge(SLICES, bounds(accuracy={"min": 0.5, "slices": True, "min_rows": 10}))
+    (ruling,) = judged(SLICES, accuracy={"min": 0.5, "slices": True, "min_rows": 10})
     assert ruling.kept and (ruling.slicing, ruling.slice) == ("town", "b")
-    assert ruling.rule == "accuracy at least 0.5 in each of 3 slices of 10 rows or more"
-
-
-def test_where_no_slice_is_large_enough_the_rule_is_still_told():
-    (ruling,) = judge(SLICES, bounds(accuracy={"min": 0.99, "slices": True, "min_rows": 10_000}))
-    assert ruling.kept and ruling.why == "no slice of 10000 rows or more has this metric"
+    assert ruling.rule == "accuracy at least 0.5 in each of 3 slices of 10 rows or more (1 more have no accuracy)"
 
 
 def test_the_confidence_of_several_slices_is_bonferronis():
@@ -141,7 +208,7 @@ def test_the_confidence_of_several_slices_is_bonferronis():
     for level, is_kept in ((0.99, True), (0.95, False)):
         limit = 0.8 - ERROR * NormalDist().inv_cdf(0.99)
         bound = limit - 1e-3 if is_kept else 0.8 - ERROR * NormalDist().inv_cdf(level) - 1e-3
-        rulings = judge(results, bounds(accuracy={"min": bound, "slices": True, "confidence": 0.95}))
+        rulings = judged(results, accuracy={"min": bound, "slices": True, "confidence": 0.95})
         assert [r.kept for r in rulings] == ([True] if is_kept else [False] * 5)
     assert rulings[0].confidence == 0.95
 
@@ -163,7 +230,7 @@ def test_many_slices_are_not_judged_by_the_outermost_replicate_alone():
         )
         for k in range(100)
     ]
-    ruling = judge(results, bounds(accuracy={"min": 0.1, "slices": True, "confidence": 0.95}))[0]
+    ruling = judged(results, accuracy={"min": 0.1, "slices": True, "confidence": 0.95})[0]
     assert ruling.low <= 0.8 - np.std(few, ddof=1) * NormalDist().inv_cdf(0.9995) + 1e-9
 
 
@@ -176,7 +243,7 @@ def test_several_bounds_of_one_metric_and_several_metrics():
 def test_a_metric_of_several_outputs_is_judged_in_each_or_in_one():
     results = [result(0.8, output="one", several=True), result(0.6, output="two", several=True)]
     assert kept(results, accuracy={"min": 0.7}) == [True, False]
-    rulings = judge(results, bounds(**{"one/accuracy": {"min": 0.7}}))
+    rulings = judged(results, **{"one/accuracy": {"min": 0.7}})
     assert [(r.output, r.kept) for r in rulings] == [("one", True)]
 
 
@@ -190,30 +257,33 @@ def test_a_metric_of_several_outputs_is_judged_in_each_or_in_one():
 )
 def test_unknown_metrics_and_slicings_are_named(given, told):
     with pytest.raises(ParameterError, match=f"Evaluator.thresholds: .*{told}") as error:
-        judge([*SLICES, result(0.3, "mean_label", direction=None)], bounds(**given))
+        judged([*SLICES, result(0.3, "mean_label", direction=None)], **given)
     assert "\n" not in str(error.value)
 
 
 def test_the_nearest_name_of_several_outputs_is_the_full_one():
     results = [result(0.8, output="one", several=True), result(0.6, output="two", several=True)]
     with pytest.raises(ParameterError, match="did you mean 'two/accuracy'"):
-        judge(results, bounds(**{"two/acuracy": {"min": 0}}))
+        judged(results, **{"two/acuracy": {"min": 0}})
 
 
 def test_bounds_in_slices_where_there_are_none_are_told():
     with pytest.raises(ParameterError, match="has bounds for slices, but Evaluator.slices is empty"):
-        judge([result(0.8)], bounds(accuracy={"min": 0, "slices": True}))
+        judged([result(0.8)], accuracy={"min": 0, "slices": True})
 
 
 def test_the_blessing_says_why_and_pusher_repeats_it(tmp_path):
     results = [result(0.8), result(0.7, slicing="town", label="b"), result(math.nan, "roc_auc")]
-    given = bounds(accuracy=[{"min": 0.9}, {"min": 0.75, "slices": ["town"]}, {"min": 0.5}], roc_auc={"min": 0.5})
-    told = blessing(judge(results, given))
+    given = {
+        "accuracy": [{"min": 0.9}, {"min": 0.75, "slices": ["town"]}, {"min": 0.5}],
+        "roc_auc": [{"min": 0.5}, {"min": 0.6, "if_unmeasured": "pass"}],
+    }
+    told = blessing(judged(results, **given))
     (tmp_path / "b").mkdir()
     artifact = Blessing(tmp_path / "b")
     artifact.write_json("blessing.json", told)
     held = json.loads((tmp_path / "b" / "blessing.json").read_text())
-    assert held["blessed"] is False and [rule["kept"] for rule in held["rules"]] == [False, False, True, False]
+    assert held["blessed"] is False and [rule["kept"] for rule in held["rules"]] == [False, False, True, False, True]
     assert held["rules"][0] == {
         "rule": "accuracy at least 0.9",
         "output": "out",
@@ -226,6 +296,7 @@ def test_the_blessing_says_why_and_pusher_repeats_it(tmp_path):
         "value": 0.8,
         "low": None,
         "high": None,
+        "measured": True,
         "kept": False,
         "why": "accuracy is 0.8, at least 0.9 required",
     }
@@ -235,5 +306,8 @@ def test_the_blessing_says_why_and_pusher_repeats_it(tmp_path):
         Pusher(SavedModel(tmp_path / "m"), artifact, destination=str(tmp_path / "d")).execute(tmp_path / "p")
     assert str(refused.value) == (
         "model refused: accuracy is 0.8, at least 0.9 required; accuracy in town=b is 0.7, at least 0.75 required; "
-        "roc_auc is nan, at least 0.5 required"
+        "roc_auc is undefined for these rows, at least 0.5 required"
     )
+    assert artifact.unmeasured() == [
+        "roc_auc at least 0.6 (roc_auc is undefined for these rows, at least 0.6 required)"
+    ]

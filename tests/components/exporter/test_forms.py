@@ -15,6 +15,8 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from kerasline import Exporter, ModelBuilder, Transform
 from kerasline.components.core.errors import ArtifactError, ParameterError
+from tests.components.evaluator.conftest import dense
+from tests.components.evaluator.problems import problem
 from tests.components.exporter.conftest import BATCHES, examples_of
 
 ALL = ["float16", "bfloat16", "int8_weights", "int8", "litert", "onnx"]
@@ -115,6 +117,17 @@ def test_forms_declare_preprocessed_inputs_and_have_distinct_digests(done):
     assert manifests["onnx"]["signatures"] == [] and "serve_tf_examples" in manifests["int8"]["signatures"]
     digests = {m["digest"] for m in manifests.values()} | {done.saved_model.read_json("kerasline.json")["digest"]}
     assert len(digests) == len(ALL) + 1
+
+
+def test_form_is_refused_if_a_bounded_metric_is_undefined(tmp_path):
+    model = dense(6, 1, "sigmoid")
+    model.compile(loss="binary_crossentropy")
+    columns = {"x": np.random.default_rng(0).random((40, 6)).astype("float32"), "label": np.zeros(40, np.int64)}
+    given = problem(tmp_path / "p", columns, model, "label")
+    done = Exporter(
+        given.preprocessing, given.model, given.examples, forms=["float16"], max_quality_loss={"roc_auc": 0.5}
+    ).execute(tmp_path / "x")
+    assert done.metrics["float16"].startswith("refused: scores/roc_auc is undefined for these rows")
 
 
 def test_a_form_that_loses_too_much_quality_is_refused_and_removed(done, trained, tmp_path):
