@@ -1,12 +1,13 @@
-"""The private attributes of Keras that kerasline needs, each behind a function with a public name.
+"""The private attributes of Keras and TensorFlow that kerasline needs, each behind a function with a public name.
 
-Keras may change these attributes in any release. They are used here and nowhere else, and
+They may change in any release. They are used here and nowhere else, and
 `tests/components/core/test_keras_compat.py` has a test for each: after an upgrade of Keras, its failures name the
 attributes that changed. Importing this module imports neither Keras nor TensorFlow.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -185,3 +186,21 @@ def replace_seed_source(source: Any) -> None:
     from keras.src.random import seed_generator
 
     seed_generator.python_random = source
+
+
+def seed_keras_and_tensorflow(seed: int) -> None:
+    """Seed `keras.random` in this thread and TensorFlow's random operations in this process.
+
+    `keras.utils.set_random_seed` and `tf.random.set_seed` also clear the kernel caches of the process. That destroys
+    the resources that kernels own, such as the SentencePiece tokenizers of other stages and of the calling program.
+    Only the sequence of an operation that ran eagerly before therefore does not start again.
+    """
+    from keras.src.backend.common import global_state
+    from keras.src.random import seed_generator
+    from keras.src.utils import rng_utils
+    from tensorflow.python.eager import context
+
+    global_state.set_global_attribute(rng_utils.GLOBAL_RANDOM_SEED, seed)
+    global_state.set_global_attribute(seed_generator.GLOBAL_SEED_GENERATOR, None)
+    eager = context.context()
+    eager._seed, eager._rng = seed, random.Random(seed)

@@ -6,22 +6,24 @@ import random
 import threading
 from typing import Any
 
-from kerasline.components.core.keras_compat import replace_seed_source, seed_source
+from kerasline.components.core.keras_compat import replace_seed_source, seed_keras_and_tensorflow, seed_source
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the random number generators of Python, NumPy, TensorFlow and Keras.
+    """Seed the random number generators of Python, NumPy, TensorFlow and Keras, as `keras.utils.set_random_seed` does.
 
-    Keras draws the seeds of initializers and layers that have none from Python's generator. Stages in other threads
-    also draw from it, as Beam does when it shuffles. Therefore, Keras gets a generator per thread, seeded here for the
-    current thread.
+    Resources of other stages stay intact, see `seed_keras_and_tensorflow`. Keras draws the seeds of initializers and
+    layers that have none from Python's generator. Stages in other threads also draw from it, as Beam does when it
+    shuffles. Therefore, Keras gets a generator per thread, seeded here for the current thread.
 
     Args:
         seed: the seed.
     """
-    import keras
+    import numpy as np
 
-    keras.utils.set_random_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+    seed_keras_and_tensorflow(seed)
     source = seed_source()
     if not isinstance(source, _ThreadLocalRandom):
         source = _ThreadLocalRandom()
