@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kerasline.components.core.errors import DataError
+from kerasline.components.core.errors import DataError, ParameterError, one_line
+
+
+def type_named(column: str, name: str) -> pa.DataType:
+    """Return the type that `ExampleGen.column_types` names for a column.
+
+    Raises:
+        ParameterError: Arrow has no such type.
+    """
+    try:
+        return pa.type_for_alias(name)
+    except ValueError:
+        raise ParameterError(
+            f"ExampleGen.column_types.{column}: expected the name of an Arrow type, such as string, int64, double or "
+            f"bool, received {name!r}"
+        ) from None
 
 
 def is_list(kind: pa.DataType) -> bool:
@@ -23,14 +39,31 @@ def is_list(kind: pa.DataType) -> bool:
     )
 
 
-def normalize(batch: pa.RecordBatch) -> pa.RecordBatch:
+class UnfitValueError(DataError):
+    """A value does not survive the conversion to the type that its column would get.
+
+    Attributes:
+        column: name of the column.
+    """
+
+    def __init__(self, column: str, problem: str) -> None:
+        super().__init__(f"column {column!r}: {problem}")
+        self.column = column
+
+
+def normalize(batch: pa.RecordBatch, column_types: Mapping[str, pa.DataType] | None = None) -> pa.RecordBatch:
     """Convert a batch to the types that an Examples artifact uses.
 
-    A struct becomes columns named `outer.inner`. A map becomes two columns of lists, `.key` and `.value`. Decimals
-    become floats. Dates and times become ISO 8601 text, as in a CSV file. Dictionary encoding is removed.
+    A struct becomes columns named `outer.inner`, at any depth and inside lists. A map becomes two columns of lists,
+    `.key` and `.value`. Decimals become floats. Dates and times become ISO 8601 text, as in a CSV file. Dictionary
+    encoding is removed.
+
+    Args:
+        column_types: declared types by the name of the resulting column. Those of lists are of their values.
 
     Raises:
-        DataError: two columns get the same name, or a value does not fit its type, such as an integer over 2**63.
+        UnfitValueError: a value does not survive, such as an integer over 2**63 or a decimal with too many digits.
+        DataError: two columns get the same name.
     """
     columns: dict[str, pa.Array] = {}
     fields = []
@@ -40,43 +73,79 @@ def normalize(batch: pa.RecordBatch) -> pa.RecordBatch:
         for name, array in _flatten(field.name, whole):
             if name in columns:
                 raise DataError(f"two columns are named {name!r}; rename one of them")
-            try:
-                columns[name] = _normalize_values(array)
-            except pa.ArrowInvalid as error:
-                raise DataError(f"column {name!r}: {error}") from error
+            columns[name] = _normalize_column(name, array, (column_types or {}).get(name))
             metadata = field.metadata if name == field.name else None
             fields.append(pa.field(name, columns[name].type, metadata=metadata))
+    if not columns:  # rows without columns still count
+        return pa.RecordBatch.from_struct_array(pa.array([{}] * batch.num_rows, pa.struct([])))
     return pa.RecordBatch.from_arrays(list(columns.values()), schema=pa.schema(fields))
 
 
 def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Cast a normalized batch to a merged schema. Columns that the batch lacks are null."""
+    """Cast a normalized batch to a merged schema. Columns that the batch lacks are null.
+
+    Raises:
+        UnfitValueError: an integer has no exact float64, which the column needs for other rows.
+    """
     if batch.schema.equals(schema):
         return batch
     names = set(batch.schema.names)
     arrays = [
-        _widen(batch.column(field.name), field.type) if field.name in names else pa.nulls(batch.num_rows, field.type)
+        _widen(field.name, batch.column(field.name), field.type)
+        if field.name in names
+        else pa.nulls(batch.num_rows, field.type)
         for field in schema
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
+def exact_doubles(name: str, column: pa.Array) -> pa.Array:
+    """Cast integers or decimals to float64.
+
+    Raises:
+        UnfitValueError: a value cannot be recovered from the float64 nearest to it.
+    """
+    try:
+        if pa.types.is_decimal(column.type):
+            # By text, because Arrow's own conversions between decimals and floats are not correctly rounded.
+            doubles = column.cast(pa.string()).cast(pa.float64())
+            changed = pc.not_equal(column, doubles.cast(pa.string()).cast(column.type))
+        else:
+            doubles = column.cast(pa.float64(), safe=False)
+            # 2**63 itself is the float64 nearest to the largest integers. Casting it back is undefined.
+            back = doubles.cast(pa.int64(), safe=False)
+            changed = pc.or_(pc.not_equal(column, back), pc.greater_equal(doubles, 2.0**63))
+    except pa.ArrowInvalid:  # some float64 has more digits than the decimal type
+        changed = pa.array([value is not None and Decimal(repr(float(value))) != value for value in column.to_pylist()])
+    if pc.any(changed).as_py():
+        value = column.filter(changed)[0].as_py()
+        raise UnfitValueError(name, f"{value} has no exact float64, which the column needs")
+    return doubles
+
+
 def _flatten(name: str, column: pa.Array) -> Iterator[tuple[str, pa.Array]]:
+    """Yield the columns without structs that make up a column."""
     kind = column.type
     if pa.types.is_map(kind):
-        offsets = column.offsets
         for part, values in (("key", column.keys), ("value", column.items)):
-            yield from _flatten(f"{name}.{part}", _to_lists(column, offsets, values))
+            for inner, flat in _flatten(f"{name}.{part}", values):
+                yield inner, _to_lists(column, column.offsets, flat)
     elif pa.types.is_struct(kind):
         for position, part in enumerate(column.flatten()):
             yield from _flatten(f"{name}.{kind.field(position).name}", part)
-    elif is_list(kind) and pa.types.is_struct(kind.value_type):
+    elif is_list(kind) and _has_struct(kind):
         column = column.cast(pa.large_list(kind.value_type))
-        for position, part in enumerate(column.values.flatten()):
-            inner = kind.value_type.field(position).name
-            yield from _flatten(f"{name}.{inner}", _to_lists(column, column.offsets, part))
+        for inner, flat in _flatten(name, column.values):
+            yield inner, _to_lists(column, column.offsets, flat)
     else:
         yield name, column
+
+
+def _has_struct(kind: pa.DataType) -> bool:
+    """Return whether lists of this type hold structs or maps, at any depth of lists."""
+    while is_list(kind):
+        kind = kind.value_type
+    return pa.types.is_struct(kind) or pa.types.is_map(kind)
 
 
 def _to_lists(column: pa.Array, offsets: pa.Array, values: pa.Array) -> pa.Array:
@@ -84,18 +153,36 @@ def _to_lists(column: pa.Array, offsets: pa.Array, values: pa.Array) -> pa.Array
     return pa.LargeListArray.from_arrays(offsets.cast(pa.int64()), values, mask=mask)
 
 
-def _normalize_values(column: pa.Array) -> pa.Array:
+def _normalize_column(name: str, column: pa.Array, declared: pa.DataType | None) -> pa.Array:
+    try:
+        if declared is not None:
+            column = _declared(column, declared)
+        return _normalize_values(name, column)
+    except pa.ArrowException as error:
+        raise UnfitValueError(name, one_line(error)) from error
+
+
+def _declared(column: pa.Array, declared: pa.DataType) -> pa.Array:
+    """Cast the values of a column, or of its lists, to the declared type. Numbers may be rounded to floats."""
+    if not is_list(column.type):
+        return column.cast(declared, safe=not pa.types.is_floating(declared))
+    column = column.cast(pa.large_list(column.type.value_type))
+    return _to_lists(column, column.offsets, _declared(column.values, declared))
+
+
+def _normalize_values(name: str, column: pa.Array) -> pa.Array:
     kind = column.type
     if isinstance(kind, pa.FixedShapeTensorType):
         return column
     if isinstance(column, pa.ExtensionArray):
-        return _normalize_values(column.storage)
+        return _normalize_values(name, column.storage)
     if is_list(kind):
         column = column.cast(pa.large_list(kind.value_type))
-        mask = column.is_null() if column.null_count else None
-        return pa.LargeListArray.from_arrays(column.offsets, _normalize_values(column.values), mask=mask)
+        return _to_lists(column, column.offsets, _normalize_values(name, column.values))
     if pa.types.is_dictionary(kind):
-        return _normalize_values(column.dictionary_decode())
+        return _normalize_values(name, column.dictionary_decode())
+    if pa.types.is_decimal(kind):
+        return exact_doubles(name, column)
     if pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
         return column.cast(pa.string())
     return column.cast(_normalized_type(kind))
@@ -108,8 +195,6 @@ def _normalized_type(kind: pa.DataType) -> pa.DataType:
         return pa.int64()
     if pa.types.is_floating(kind):
         return pa.float32() if kind.bit_width <= 32 else pa.float64()
-    if pa.types.is_decimal(kind):
-        return pa.float64()
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view():
         return pa.string()
     return pa.binary()
@@ -149,23 +234,20 @@ def _wider_type(name: str, one: pa.DataType, other: pa.DataType) -> pa.DataType:
     raise DataError(f"column {name!r}: {one} in some rows, {other} in others; convert the column to one type")
 
 
-def _widen(column: pa.Array, kind: pa.DataType) -> pa.Array:
+def _widen(name: str, column: pa.Array, kind: pa.DataType) -> pa.Array:
     if column.type == kind:
         return column
     if pa.types.is_null(column.type):
         return pa.nulls(len(column), kind)
     if not is_list(kind):
-        return column.cast(kind)
+        exact = pa.types.is_integer(column.type) and pa.types.is_floating(kind)
+        return exact_doubles(name, column) if exact else column.cast(kind)
     if is_list(column.type):
-        mask = column.is_null() if column.null_count else None
-        values = _widen(column.values, kind.value_type)
-        return pa.LargeListArray.from_arrays(column.offsets, values, mask=mask)
+        return _to_lists(column, column.offsets, _widen(name, column.values, kind.value_type))
     # A single value becomes a list with one element. Null stays null.
     counts = pc.cast(column.is_valid(), pa.int64())
     offsets = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(counts)])
-    mask = column.is_null() if column.null_count else None
-    values = _widen(column.drop_null(), kind.value_type)
-    return pa.LargeListArray.from_arrays(offsets, values, mask=mask)
+    return _to_lists(column, offsets, _widen(name, column.drop_null(), kind.value_type))
 
 
 def table_digest(data: Any) -> str:

@@ -55,6 +55,7 @@ class ExampleGen(Component):
     """
 
     NAME = "ExampleGen"
+    VERSION = "2"
     LIBRARIES: ClassVar[tuple[str, ...]] = ("pyarrow",)
 
     settings: Parameters[ExampleGenSettings]
@@ -100,6 +101,7 @@ class ExampleGen(Component):
     ) -> dict[str, Any]:
         from kerasline.components.data.beam_runners import runs_locally
         from kerasline.components.data.shards import ExamplesWriter
+        from kerasline.components.data.sources.source import DivisibleSource, SchemaChanged
         from kerasline.components.example_gen.ingestion import ingest, ingest_on_engine
         from kerasline.components.example_gen.splitting import SplitRule
 
@@ -113,6 +115,8 @@ class ExampleGen(Component):
                 columns = ingest_on_engine(pieces, source, rule, names, writer, context)
             else:
                 columns = ingest(divided, source, rule, writer, context.report)
+                if isinstance(source, DivisibleSource) and source.merge_inferred([source.inferred]):
+                    raise SchemaChanged
             read = source.rows_read - before
             writer.check_row_counts(read, quarantine.rows)
             writer.check_no_empty_split(self._data_name())

@@ -13,6 +13,8 @@ from kerasline.components.core.errors import ParameterError
 from kerasline.components.example_gen.component import ExampleGen, ExampleGenSettings, Parts
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from kerasline.components.data.quarantine import Quarantine
     from kerasline.components.data.sources.file_patterns import MatchedFiles
     from kerasline.components.data.sources.source import Source
@@ -25,6 +27,7 @@ class FileExampleGenSettings(ExampleGenSettings):
     input: str | None = None
     span: str | None = None
     bad_rows: Literal["fail", "quarantine"] = "fail"
+    column_types: dict[str, str] = field(default_factory=dict)
 
 
 class FileExampleGen(ExampleGen):
@@ -37,6 +40,8 @@ class FileExampleGen(ExampleGen):
         span: the spans to read: the newest by default, `7`, `3:7`, `2026-11-01:2026-11-07`, `last 5`.
         bad_rows: `fail`, or `quarantine` to write rows that cannot be used to the artifact's `quarantine.jsonl`, with
             their location and the reason.
+        column_types: Arrow types by column (`{"zip": "string"}`), instead of those of the data. `string` keeps numbers
+            as they are spelled in a text file. `double` accepts that large integers are rounded.
 
     Raises:
         DataError: the data cannot be used. The message names the file, the position and the column.
@@ -64,6 +69,11 @@ class FileExampleGen(ExampleGen):
     def _quarantine_file(self, examples: Examples) -> Path | None:
         return examples.path / Examples.QUARANTINE if self.settings.bad_rows == "quarantine" else None
 
+    def _column_types(self) -> dict[str, pa.DataType]:
+        from kerasline.components.data.arrow_types import type_named
+
+        return {name: type_named(name, kind) for name, kind in self.settings.column_types.items()}
+
     def _matched(self) -> list[tuple[str | None, MatchedFiles]]:
         from kerasline.components.data.sources.file_patterns import find_files
 
@@ -83,7 +93,6 @@ class FileExampleGen(ExampleGen):
 class CsvExampleGenSettings(FileExampleGenSettings):
     """The parameters of CsvExampleGen, which documents them."""
 
-    column_types: dict[str, str] = field(default_factory=dict)
     encoding: str = "utf-8"
     delimiter: str = ","
 
@@ -92,8 +101,7 @@ class CsvExampleGen(FileExampleGen):
     """Reads CSV files. Compressed files (.gz, .bz2, .zst, .lz4) are recognized by their suffix.
 
     Args:
-        input, splits, split_by, split_key, span, bad_rows: see `FileExampleGen`.
-        column_types: Arrow types by column, to replace inferred types (`{"zip": "string"}`).
+        input, splits, split_by, split_key, span, bad_rows, column_types: see `FileExampleGen`.
         encoding: text encoding, such as `utf-8` or `latin-1`.
         delimiter: one character.
 
@@ -111,7 +119,7 @@ class CsvExampleGen(FileExampleGen):
         from kerasline.components.data.sources.csv_files import CsvSource
         from kerasline.components.data.sources.csv_lenient import LenientCsvSource
 
-        options = (self.settings.column_types, self.settings.encoding, self.settings.delimiter)
+        options = (self._column_types(), self.settings.encoding, self.settings.delimiter)
         return LenientCsvSource(*options, quarantine) if quarantine.enabled else CsvSource(*options)
 
 
@@ -119,7 +127,7 @@ class ParquetExampleGen(FileExampleGen):
     """Reads Parquet files. Nested columns become columns named `outer.inner`.
 
     Args:
-        input, splits, split_by, split_key, span, bad_rows: see `FileExampleGen`.
+        input, splits, split_by, split_key, span, bad_rows, column_types: see `FileExampleGen`.
 
     Example:
 
@@ -132,27 +140,27 @@ class ParquetExampleGen(FileExampleGen):
     def _source(self, quarantine: Quarantine, context: Context) -> Source:
         from kerasline.components.data.sources.parquet_files import ParquetSource
 
-        return ParquetSource(quarantine)
+        return ParquetSource(quarantine, self._column_types())
 
 
 class TfRecordExampleGen(FileExampleGen):
     """Reads TFRecord files of tf.Example, as TFX writes them. Files may be compressed.
 
     Args:
-        input, splits, split_by, split_key, span, bad_rows: see `FileExampleGen`.
+        input, splits, split_by, split_key, span, bad_rows, column_types: see `FileExampleGen`.
     """
 
     def _source(self, quarantine: Quarantine, context: Context) -> Source:
         from kerasline.components.data.sources.tfrecord import TfRecordSource
 
-        return TfRecordSource(quarantine)
+        return TfRecordSource(quarantine, self._column_types())
 
 
 class JsonExampleGen(FileExampleGen):
     """Reads JSON Lines files. Nested objects become columns named `outer.inner`, arrays become lists.
 
     Args:
-        input, splits, split_by, split_key, span, bad_rows: see `FileExampleGen`.
+        input, splits, split_by, split_key, span, bad_rows, column_types: see `FileExampleGen`.
 
     Example:
 
@@ -165,4 +173,4 @@ class JsonExampleGen(FileExampleGen):
     def _source(self, quarantine: Quarantine, context: Context) -> Source:
         from kerasline.components.data.sources.json_lines import JsonSource
 
-        return JsonSource(quarantine)
+        return JsonSource(quarantine, self._column_types())

@@ -27,14 +27,14 @@ class CsvSource:
     Empty fields are null. Dates and times stay text.
 
     Args:
-        column_types: Arrow type names by column (`string`, `int64`, `double`, ...), instead of inferred types.
+        column_types: declared types by column, instead of inferred types.
         encoding: text encoding, such as `utf-8` or `latin-1`.
         delimiter: one character.
     """
 
-    def __init__(self, column_types: Mapping[str, str], encoding: str, delimiter: str) -> None:
+    def __init__(self, column_types: Mapping[str, pa.DataType], encoding: str, delimiter: str) -> None:
         self._encoding, self._delimiter = encoding, delimiter
-        self._types = {name: arrow_type(name, kind) for name, kind in column_types.items()}
+        self._types = dict(column_types)
         self._first: tuple[Path, list[str]] | None = None  # the first file and its columns
         self.rows_read = 0
 
@@ -242,18 +242,3 @@ def wider_type(kind: pa.DataType, value: str) -> pa.DataType | None:
         return pa.float64()
     except ValueError:
         return pa.string() if pa.types.is_null(kind) else None
-
-
-def arrow_type(column: str, name: str) -> pa.DataType:
-    """Return the type that `ExampleGen.column_types` names for a column.
-
-    Raises:
-        DataError: Arrow has no such type.
-    """
-    try:
-        return pa.type_for_alias(name)
-    except ValueError:
-        raise DataError(
-            f"ExampleGen.column_types.{column}: expected the name of an Arrow type, such as string, int64, double or "
-            f"bool, received {name!r}"
-        ) from None

@@ -18,7 +18,6 @@ from kerasline.components.data.quarantine import Quarantine
 from kerasline.components.data.sources.compressed_files import open_stream, unreadable
 from kerasline.components.data.sources.csv_files import (
     BLOCK_BYTES,
-    arrow_type,
     check_names,
     different_columns,
     wider_type,
@@ -48,14 +47,14 @@ class LenientCsvSource:
 
     def __init__(
         self,
-        column_types: Mapping[str, str],
+        column_types: Mapping[str, pa.DataType],
         encoding: str,
         delimiter: str,
         quarantine: Quarantine,
     ) -> None:
         self._encoding, self._delimiter = encoding, delimiter
         self._quarantine = quarantine
-        self._types = {name: arrow_type(name, kind) for name, kind in column_types.items()}
+        self._types = dict(column_types)
         self._first: tuple[Path, list[str]] | None = None
         self.rows_read = 0
 

@@ -14,6 +14,8 @@ from kerasline.components.data.sources.source import UnifyingSource
 class MemorySource(UnifyingSource):
     """Reads the rows of Arrow tables."""
 
+    ADVICE = "convert the column, for example to text"
+
     def _read(self, table: pa.Table) -> Iterator[tuple[str, pa.RecordBatch]]:
         self.rows_read += table.num_rows
         for batch in table.to_batches(max_chunksize=65536):

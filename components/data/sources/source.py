@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import pyarrow as pa
 
-from kerasline.components.core.errors import DataError
-from kerasline.components.data.arrow_types import conform, merge_schemas, normalize
+from kerasline.components.core.errors import DataError, nearest
+from kerasline.components.data.arrow_types import UnfitValueError, conform, merge_schemas, normalize
 from kerasline.components.data.quarantine import Quarantine
 
 # Reading this much CSV takes about a second. Larger data are divided into pieces that workers read in parallel.
@@ -52,6 +53,7 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
 class DivisibleSource(Source, Protocol):
     """A source whose parts can be divided into pieces that workers read in parallel. It can be pickled.
 
@@ -67,7 +69,7 @@ class DivisibleSource(Source, Protocol):
         ...
 
     def merge_inferred(self, inferred: Sequence[Any]) -> bool:
-        """Combine what copies of this source inferred, each from one piece, in the order of the pieces.
+        """Combine what this source or copies of it inferred, each from one piece, in the order of the pieces.
 
         Returns:
             Whether the pieces must be read again, because some were read with narrower types than all together need.
@@ -83,35 +85,63 @@ class UnifyingSource:
 
     Args:
         quarantine: receives rows that cannot be used. By default they are errors.
+        column_types: declared types by column, instead of those of the data.
+
+    Attributes:
+        ADVICE: what to do about a value that its column's type cannot hold.
     """
 
-    def __init__(self, quarantine: Quarantine | None = None) -> None:
+    ADVICE = (
+        "read the column as text with --set ExampleGen.column_types.{column}=string, or as rounded numbers with "
+        "ExampleGen.column_types.{column}=double"
+    )
+
+    def __init__(
+        self, quarantine: Quarantine | None = None, column_types: Mapping[str, pa.DataType] | None = None
+    ) -> None:
         self._quarantine = quarantine or Quarantine()
+        self._column_types = column_types or {}
         self._schema: pa.Schema | None = None  # fits all batches read so far
         self._returned: pa.Schema | None = None  # schema of the batches returned so far
         self.rows_read = 0
 
     def batches(self, part: Any) -> Iterator[pa.RecordBatch]:
         """Return the rows of a part in normalized types (see `arrow_types.normalize`) and one schema; see `Source`."""
-        held: list[pa.RecordBatch] = []
+        held: list[tuple[str, pa.RecordBatch]] = []
+        held_bytes = 0
         for where, batch in self._read(part):
-            try:
-                batch = normalize(batch)
+            with self._errors_at(where):
+                batch = normalize(batch, self._column_types)
                 self._schema = merge_schemas(self._schema or batch.schema, batch.schema)
-            except DataError as error:
-                raise DataError(f"{where}: {error}") from error
-            held.append(batch)
-            if self._returned is None and sum(b.nbytes for b in held) < LOOK_AHEAD_BYTES:
+            held.append((where, batch))
+            held_bytes += batch.nbytes
+            if self._returned is None and held_bytes < LOOK_AHEAD_BYTES:
                 continue
             self._returned = self._returned or self._schema
             if self._returned == self._schema:
-                yield from (conform(b, self._returned) for b in held)
+                yield from self._conform(held)
             held.clear()
         if self._returned not in (None, self._schema):
             self._returned = self._schema
             raise SchemaChanged
         self._returned = self._schema
-        yield from (conform(b, self._returned) for b in held)
+        yield from self._conform(held)
+
+    def _conform(self, held: Sequence[tuple[str, pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
+        for where, batch in held:
+            with self._errors_at(where):
+                conformed = conform(batch, self._schema)
+            yield conformed
+
+    @contextlib.contextmanager
+    def _errors_at(self, where: str) -> Iterator[None]:
+        """Add the location, and the advice if a value does not survive, to errors of conversion."""
+        try:
+            yield
+        except UnfitValueError as error:
+            raise DataError(f"{where}: {error}; {self.ADVICE.format(column=error.column)}") from error
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
 
     def pieces(self, files: Sequence[Path]) -> list[list[Path]]:
         """Return groups of files that can be read in parallel. Only sources of files call it."""
@@ -125,11 +155,16 @@ class UnifyingSource:
         """Merge the schemas of pieces; see `DivisibleSource`.
 
         Raises:
-            DataError: a column has types that cannot be combined.
+            DataError: a column has types that cannot be combined, or `column_types` names a column that no piece has.
         """
         known = [schema for schema in inferred if schema is not None]
         if known:  # otherwise no piece had rows
             self._schema = self._returned = functools.reduce(merge_schemas, known)
+            for name in self._column_types:
+                if name not in self._schema.names:
+                    raise DataError(
+                        f"no column {name!r}, which ExampleGen.column_types names; {nearest(name, self._schema.names)}"
+                    )
         return any(schema != self._schema for schema in known)
 
     def _read(self, part: Any) -> Iterator[tuple[str, pa.RecordBatch]]:

@@ -19,6 +19,8 @@ class SqlSource(UnifyingSource):
         url: SQLAlchemy URL of the database, such as `sqlite:///trips.db` or `postgresql+psycopg://user@host/name`.
     """
 
+    ADVICE = "cast the column in ExampleGen.query, for example with CAST(... AS TEXT)"
+
     def __init__(self, url: str) -> None:
         import sqlalchemy
         from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -34,10 +36,11 @@ class SqlSource(UnifyingSource):
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
+            # yield_per also requests a server-side cursor from drivers that have one.
             with self._engine.connect().execution_options(yield_per=ROWS_PER_BATCH) as connection:
                 result = connection.execute(text(query))
                 names = list(result.keys())
-                for rows in result.partitions():
+                for rows in result.partitions(ROWS_PER_BATCH):
                     where = f"{self._engine.url!r}, from row {self.rows_read}"
                     self.rows_read += len(rows)
                     arrays = [_to_array(where, name, v) for name, v in zip(names, zip(*rows))]
@@ -49,8 +52,19 @@ class SqlSource(UnifyingSource):
 def _to_array(where: str, name: str, values: tuple) -> pa.Array:
     try:
         return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"{where}: column {name!r}: {_short(error)}; cast it in ExampleGen.query") from error
+    except (pa.ArrowException, OverflowError) as error:
+        raise DataError(f"{where}: column {name!r}: {_reason(values, error)}; {SqlSource.ADVICE}") from error
+
+
+def _reason(values: tuple, error: Exception) -> str:
+    """Return why Arrow cannot convert values, with the first value that does not fit those before."""
+    present = [value for value in values if value is not None]
+    for value in present:
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            return f"{value} is over the range of int64"
+        if type(value) is not type(present[0]):
+            return f"{value!r} after {present[0]!r} ({_short(error)})"
+    return _short(error)
 
 
 def _short(error: Exception) -> str:

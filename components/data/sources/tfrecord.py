@@ -48,7 +48,7 @@ class TfRecordSource(UnifyingSource):
         """Yield blocks of complete records: the bytes, and the start and end of each message."""
         offset, rest = 0, b""
         with open_stream(path, by_content=True) as stream:
-            while data := stream.read(BLOCK_BYTES):
+            while data := stream.read(max(BLOCK_BYTES, len(rest))):  # so that a long record is not copied too often
                 data = rest + data
                 starts, ends, used, broken = self._records(path, offset, data)
                 self.rows_read += len(starts)
