@@ -1,8 +1,8 @@
-"""What Airflow adds to a run of the penguins, by its parts: `python benchmarks/airflow.py`.
+"""Overhead of Airflow for a run of the penguins, by its parts: `python benchmarks/airflow.py`.
 
-A real Airflow (scheduler, DAG processor and API server, on SQLite) runs the DAG file in a root of its own, after
-`run` has run the same in another. The moments are Airflow's own (its API and its logs) and the metadata store's.
-Before that: how long the DAG file takes to be read, beyond the import of airflow.sdk.
+A real Airflow (scheduler, DAG processor and API server, on SQLite) runs the DAG file in one root, after `run` has run
+the same pipeline in another. Times come from Airflow's API and logs and from the metadata store. The time to read the
+DAG file, beyond the import of airflow.sdk, is measured first.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ sys.path.insert(0, str(HOUSE))
 from tests.end_to_end.airflow_environment import Airflow  # noqa: E402
 
 PARTS = {
-    "waits for the scheduler": "from the end of the last stage before it to Airflow's start of the task",
+    "waiting for the scheduler": "from the end of the last upstream stage to Airflow's start of the task",
     "Airflow's task process": "to the start of the command",
     "interpreter and imports": "of the command, to the start of the stage",
-    "the stage": "its own seconds, with TensorFlow's or Beam's import",
+    "the stage": "the stage itself, including the import of TensorFlow or Beam",
     "report and exit": "to the end of the command",
-    "Airflow's end of it": "to the end of the task",
+    "Airflow's completion": "to the end of the task",
 }
 
-# The imports of the command line alone.
+# The imports of the command line.
 IMPORTS = """
 import kerasline.pipeline.commands.app, kerasline.pipeline.commands.screen
 import kerasline.pipeline.loading, kerasline.pipeline.recipes.penguins, kerasline.pipeline.run
@@ -65,7 +65,7 @@ print("RESULT", *(y - x for x, y in zip(a, b)), *(y - x for x, y in zip(d, e)))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--times", type=int, default=5, help="how often the file is read")
+    parser.add_argument("--times", type=int, default=5, help="number of times to read the file")
     times = parser.parse_args().times
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -91,8 +91,8 @@ def print_parse(airflow: Airflow, times: int) -> None:
     file = airflow.dags / "penguins.py"
     found = []
     for _ in range(times):
-        told = airflow.python(PARSE, file).stdout
-        found.append([float(word) for word in told.partition("RESULT ")[2].split()])
+        output = airflow.python(PARSE, file).stdout
+        found.append([float(word) for word in output.partition("RESULT ")[2].split()])
     sdk, sdk_processor, parse, parse_processor = (statistics.median(column) * 1e3 for column in zip(*found))
     print(
         f"the DAG file is read in {parse:.0f} ms ({parse_processor:.0f} ms of processor time), "
@@ -101,7 +101,7 @@ def print_parse(airflow: Airflow, times: int) -> None:
 
 
 def imports() -> float:
-    """Seconds of the command's interpreter and imports, as the median of five processes."""
+    """Return the seconds of the command's interpreter and imports, the median of five processes."""
     found = []
     for _ in range(5):
         clock = time.perf_counter()
@@ -111,11 +111,11 @@ def imports() -> float:
 
 
 def moments_of(airflow: Airflow, folder: Path, tasks: dict[str, Any], task: str) -> dict[str, float]:
-    """The seconds of each part of a task."""
+    """Return the seconds of each part of a task."""
     lines = airflow.api("GET", f"dags/penguins/dagRuns/measured/taskInstances/{task}/logs/1")["content"]
-    told = {line["event"].partition(":")[0]: moment(line["timestamp"]) for line in lines if line.get("timestamp")}
-    begins = told["Running command"]
-    ends = next(at for event, at in told.items() if event.startswith("Command exited"))
+    events = {line["event"].partition(":")[0]: moment(line["timestamp"]) for line in lines if line.get("timestamp")}
+    begins = events["Running command"]
+    ends = next(at for event, at in events.items() if event.startswith("Command exited"))
     with contextlib.closing(sqlite3.connect(folder / "dag" / "metadata.sqlite")) as database:
         query = "SELECT started, finished FROM executions WHERE node = ?"
         started, finished = database.execute(query, (task,)).fetchone()
@@ -145,12 +145,12 @@ def moment(text: str) -> float:
 
 def print_table(found: dict[str, dict[str, float]], alone: dict[str, float], whole: float, imported: float) -> None:
     width = max(map(len, PARTS)) + 2
-    print(f"\n{'seconds':{width}}{'mean':>8}{'most':>8}  of {len(found)} tasks")
+    print(f"\n{'seconds':{width}}{'mean':>8}{'max':>8}  of {len(found)} tasks")
     for part, about in PARTS.items():
         values = [one[part] for one in found.values()]
         print(f"{part:{width}}{statistics.mean(values):8.2f}{max(values):8.2f}  {about}")
     added = [sum(one[part] for part in PARTS if part != "the stage") - imported for one in found.values()]
-    rest = f"all but the stage, less {imported:.2f} s of interpreter and imports alone"
+    rest = f"all parts but the stage, less {imported:.2f} s of interpreter and imports"
     print(f"{'added beyond imports':{width}}{statistics.mean(added):8.2f}{max(added):8.2f}  {rest}")
     stages = [(name, one["the stage"], alone[name]) for name, one in found.items()]
     print(

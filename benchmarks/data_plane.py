@@ -1,9 +1,9 @@
-"""From CSV to a validated data set, by rows and by runner: `python benchmarks/data_plane.py CSV`.
+"""From CSV to validated data, by number of rows and runner: `python benchmarks/data_plane.py CSV`.
 
-The CSV is repeated until it has so many rows. Each size is a process of its own, which prints the
-seconds of each stage, imports left out, and its peak memory; beside it a plain pyarrow program does
-the least that could be done, in the same run: read the CSV, write Parquet, read it, and compute
-counts, nulls, extremes, mean, deviation, approximate median and distinct values of every column.
+The CSV is repeated to the number of rows. Each size runs in its own process, which prints the seconds of each stage,
+without imports, and its peak memory. For comparison, a plain pyarrow program does the minimum in the same run: read the
+CSV, write Parquet, read it, and compute counts, nulls, extremes, mean, deviation, approximate median and distinct
+values of every column.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RUNNERS = {
 
 
 def stages(csv: str, folder: str, beam_options: list[str]) -> dict[str, float]:
-    """Seconds of each stage on one CSV file."""
+    """Return the seconds of each stage on a CSV file."""
     sys.path.insert(0, str(HOUSE))
     import apache_beam  # noqa: F401
 
@@ -49,7 +49,7 @@ def stages(csv: str, folder: str, beam_options: list[str]) -> dict[str, float]:
 
 
 def plain(csv: str, folder: str, _options: list[str]) -> dict[str, float]:
-    """The same work, as far as it goes, by pyarrow alone."""
+    """Do the comparable part of the work with pyarrow alone, and return its seconds."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.csv as pcsv
@@ -76,15 +76,15 @@ def plain(csv: str, folder: str, _options: list[str]) -> dict[str, float]:
     return {"ExampleGen": written - clock, "StatisticsGen": time.perf_counter() - written}
 
 
-def in_a_process(what: str, csv: Path, options: list[str]) -> tuple[dict[str, float], float]:
-    """Runs one of the functions above in a process; its result, and the peak memory in MB."""
+def in_a_process(function: str, csv: Path, options: list[str]) -> tuple[dict[str, float], float]:
+    """Run a function of this file in a new process. Return its result and the peak memory in MB."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--child", what, str(csv), folder, json.dumps(options)]
+        command = [sys.executable, __file__, "--child", function, str(csv), folder, json.dumps(options)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         output = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         if status:
-            raise SystemExit(f"{what} failed: {process.stderr.read()}")
+            raise SystemExit(f"{function} failed: {process.stderr.read()}")
     return json.loads(output.splitlines()[-1]), usage.ru_maxrss / 1024
 
 
@@ -107,14 +107,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="*", default=[15_000, 150_000, 1_500_000, 15_000_000])
     parser.add_argument("--runners", nargs="*", default=list(RUNNERS), choices=list(RUNNERS))
     options = parser.parse_args()
-    print("| rows | runner | ExampleGen | StatisticsGen | SchemaGen and ExampleValidator | in all | rows/s | peak MB |")
+    print("| rows | runner | ExampleGen | StatisticsGen | SchemaGen and ExampleValidator | total | rows/s | peak MB |")
     print("|---:|---|---:|---:|---:|---:|---:|---:|")
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
             csv = repeated(options.csv, rows, folder)
             for name in ["plain pyarrow", *options.runners]:
-                what = "plain" if name == "plain pyarrow" else "stages"
-                found, peak = in_a_process(what, csv, RUNNERS.get(name, []))
+                function = "plain" if name == "plain pyarrow" else "stages"
+                found, peak = in_a_process(function, csv, RUNNERS.get(name, []))
                 total = sum(found.values())
                 rest = total - found["ExampleGen"] - found["StatisticsGen"]
                 print(

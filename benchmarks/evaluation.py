@@ -1,10 +1,10 @@
 """Evaluation, measured: `python benchmarks/evaluation.py metrics|inference|taxi [--taxi CSV]`.
 
-Each figure comes from a process of its own, imports left out, all sides in one run:
-- metrics: binary predictions at hand, 20 slices, 15 metrics with intervals, for a growing number of rows;
-- inference: the predictions of a million rows as the Evaluator writes them, beside `model.predict` of the
-  same Keras model, preprocessing with it, on arrays of the same rows in memory, at the same batch size;
-- taxi: the whole Evaluator on the taxi recipe's held-out rows, one slicing of three slices.
+Each measurement has its own process, without imports, and all sides are measured in one run:
+- metrics: stored binary predictions, 20 slices and 15 metrics with intervals, for a growing number of rows;
+- inference: Evaluator's predictions of a million rows, compared with `model.predict` of the same Keras model with its
+  preprocessing, on arrays of the same rows in memory, with the same batch size;
+- taxi: the whole Evaluator on the held-out rows of the taxi recipe, with one slicing into three slices.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHARD_ROWS = 8 * 65536
 
 
 def metrics(rows: int) -> dict[str, Any]:
-    """Measuring and estimating of predictions that lie in Parquet files."""
+    """Measure and estimate metrics of predictions in Parquet files."""
     from kerasline.components.core.component import Context
     from kerasline.components.metrics.binary import BinaryLosses, BinaryScores, BinaryThresholds
     from kerasline.components.metrics.measuring import Measure, measure
@@ -39,12 +39,12 @@ def metrics(rows: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         files = _write_predictions(Path(folder), rows, names)
         families = {"o": (BinaryThresholds(), BinaryScores(), BinaryLosses())}
-        wanted = Measure(families, SliceTable({"s": names}, {"s": 0}), Resampling(0, 200), weighted=False)
+        request = Measure(families, SliceTable({"s": names}, {"s": 0}), Resampling(0, 200), weighted=False)
         with Watch() as watch:
-            measured = measure(Path(folder), files, wanted, Context(Path(folder)))
-            told = [estimate(measured, wanted, "o", g, compared=g > 0) for g in range(SLICES + 1)]
-            intervals = [figures.estimate.interval(0.95) for one in told for figures in one.values()]
-    return watch.figures(rows=rows, metrics=len(told[0]), intervals=len(intervals))
+            measured = measure(Path(folder), files, request, Context(Path(folder)))
+            estimates = [estimate(measured, request, "o", g, compared=g > 0) for g in range(SLICES + 1)]
+            intervals = [figures.estimate.interval(0.95) for one in estimates for figures in one.values()]
+    return watch.figures(rows=rows, metrics=len(estimates[0]), intervals=len(intervals))
 
 
 def _write_predictions(folder: Path, rows: int, names: tuple[str, ...]) -> list[str]:
@@ -65,7 +65,7 @@ def _write_predictions(folder: Path, rows: int, names: tuple[str, ...]) -> list[
 
 
 def _taxi(folder: Path, taxi: str, rows: int | None) -> dict[str, Any]:
-    """The taxi recipe up to Exporter, and its artifacts; its test rows repeated up to so many."""
+    """Run the taxi recipe up to Exporter, and return its artifacts, with the test rows repeated to `rows`."""
     from kerasline.components.core.artifacts import Examples, Model, Preprocessing, SavedModel
 
     command = [
@@ -108,14 +108,15 @@ def _repeated(examples: Any, folder: Path, rows: int) -> Any:
 
 
 def inference(taxi: str, rows: int, side: str, batch_size: int) -> dict[str, Any]:
-    """`evaluator`: predictions to Parquet; `predict`: Keras's own, of arrays in memory."""
+    """Measure one side: `evaluator` writes predictions to Parquet, `predict` is Keras's on arrays in memory."""
     import numpy as np
 
     from kerasline.components.data.model_inputs import feed
 
     with tempfile.TemporaryDirectory() as folder:
-        given = _taxi(Path(folder), taxi, rows)
-        examples, preprocessing, model = given["examples"], given["preprocessing"].load(), given["model"].load()
+        artifacts = _taxi(Path(folder), taxi, rows)
+        examples = artifacts["examples"]
+        preprocessing, model = artifacts["preprocessing"].load(), artifacts["model"].load()
         if side == "evaluator":
             from types import SimpleNamespace
 
@@ -126,7 +127,7 @@ def inference(taxi: str, rows: int, side: str, batch_size: int) -> dict[str, Any
             from kerasline.components.metrics.slices import SliceTable
             from kerasline.components.models.prediction_files import predict
 
-            stage = Evaluator(examples, given["preprocessing"], given["model"], batch_size=batch_size)
+            stage = Evaluator(examples, artifacts["preprocessing"], artifacts["model"], batch_size=batch_size)
             outputs = SimpleNamespace(evaluation=Evaluation(Path(folder)), blessing=Blessing(Path(folder)))
             context = Context(Path(folder))
             work = Evaluating(stage.input_artifacts(stage.inputs), outputs, stage.settings, context)
@@ -138,8 +139,8 @@ def inference(taxi: str, rows: int, side: str, batch_size: int) -> dict[str, Any
             import tensorflow as tf
 
             raw = {name: keras.Input(t.shape[1:], name=name, dtype=t.dtype) for name, t in preprocessing.input.items()}
-            made = dict(preprocessing(raw))
-            whole = keras.Model(raw, model({name: made[name] for name in model.input}))
+            prepared = dict(preprocessing(raw))
+            whole = keras.Model(raw, model({name: prepared[name] for name in model.input}))
             parts = [feed(batch, preprocessing.input) for batch in examples.batches("test")]
             arrays = {name: tf.constant(np.concatenate([part[name] for part in parts])) for name in raw}
             with Watch() as watch:
@@ -148,19 +149,19 @@ def inference(taxi: str, rows: int, side: str, batch_size: int) -> dict[str, Any
 
 
 def taxi(taxi: str) -> dict[str, Any]:
-    """The Evaluator, whole, in a process that has imported everything and has done nothing yet."""
+    """Measure the whole Evaluator in a process that has only imported its modules."""
     import kerasline.components.evaluator.evaluate  # noqa: F401
     from kerasline.components.evaluator.component import Evaluator
 
     with tempfile.TemporaryDirectory() as folder:
-        given = _taxi(Path(folder), taxi, None)
-        given.pop("saved_model")
+        artifacts = _taxi(Path(folder), taxi, None)
+        artifacts.pop("saved_model")
         with Watch() as watch:
-            Evaluator(**given, slices=["payment_type"]).execute(Path(folder) / "out")
+            Evaluator(**artifacts, slices=["payment_type"]).execute(Path(folder) / "out")
     return watch.figures()
 
 
-def _apart(*arguments: str) -> dict[str, Any]:
+def _in_a_process(*arguments: str) -> dict[str, Any]:
     command = [sys.executable, __file__, *arguments, "--here"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -168,7 +169,7 @@ def _apart(*arguments: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["metrics", "inference", "taxi"])
+    parser.add_argument("part", choices=["metrics", "inference", "taxi"])
     parser.add_argument("--taxi")
     parser.add_argument("--rows", type=int)
     parser.add_argument("--batch-size", type=int, default=1024)
@@ -182,20 +183,20 @@ def main() -> None:
             "inference": lambda: inference(options.taxi, options.rows, options.side, options.batch_size),
             "taxi": lambda: taxi(options.taxi),
         }
-        print(json.dumps(calls[options.what]()))
+        print(json.dumps(calls[options.part]()))
         return
-    if options.what == "metrics":
+    if options.part == "metrics":
         for rows in [options.rows] if options.rows else [100_000, 1_000_000, 10_000_000]:
-            print(_apart("metrics", "--rows", str(rows)))
-    elif options.what == "taxi":
+            print(_in_a_process("metrics", "--rows", str(rows)))
+    elif options.part == "taxi":
         for _ in range(options.rounds):
-            print(_apart("taxi", "--taxi", options.taxi))
+            print(_in_a_process("taxi", "--taxi", options.taxi))
     else:
         common = ("--taxi", options.taxi, "--rows", str(options.rows or 1_000_000))
         common += ("--batch-size", str(options.batch_size))
         ratios = []
         for _ in range(options.rounds):
-            ours, keras = (_apart("inference", *common, "--side", side) for side in ("evaluator", "predict"))
+            ours, keras = (_in_a_process("inference", *common, "--side", side) for side in ("evaluator", "predict"))
             ratios.append(ours["seconds"] / keras["seconds"])
             print(ours, keras, f"ratio {ratios[-1]:.2f}")
         print(f"median ratio {statistics.median(ratios):.2f}")

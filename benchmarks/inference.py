@@ -1,8 +1,8 @@
 """BulkInferrer, measured: `python benchmarks/inference.py --taxi CSV`.
 
-The taxi recipe's exported model over the sample's rows, repeated, two columns kept. Each figure comes from a
-process of its own that has imported everything and has done nothing yet; "own memory" is what it has to itself at
-its peak, without its workers'. `spoilt` has, in every thousandth row, a list that the model cannot take.
+The exported model of the taxi recipe predicts the repeated rows of the sample, and two columns are kept. Each
+measurement has its own process, which has only imported its modules. "own memory" is the peak of its private memory,
+without that of its workers. With `spoilt`, every thousandth row has a list that the model cannot accept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.preprocessing import Watch  # noqa: E402
 
 
 def exported(folder: Path, taxi: str) -> dict[str, str]:
-    """The taxi recipe up to Exporter: its examples and its SavedModel."""
+    """Run the taxi recipe up to Exporter, and return the paths of its examples and its SavedModel."""
     command = [
         sys.executable,
         str(HOUSE / "run_pipeline.py"),
@@ -42,8 +42,8 @@ def exported(folder: Path, taxi: str) -> dict[str, str]:
     return {name: found[name] for name in ("examples", "saved_model")}
 
 
-def many(examples: Any, folder: Path, rows: int, spoilt: bool) -> Any:
-    """So many of the training rows, over and over; `fare` as a list, too long in every thousandth row, if spoilt."""
+def repeated(examples: Any, folder: Path, rows: int, spoilt: bool) -> Any:
+    """Repeat the training rows to `rows`. If spoilt, `fare` is a list, which is too long in every thousandth row."""
     import numpy as np
     import pyarrow as pa
 
@@ -71,13 +71,13 @@ def measured(folder: Path, rows: int, batch_size: int, processes: int, spoilt: b
     from kerasline import BulkInferrer
     from kerasline.components.core.artifacts import Examples, SavedModel
 
-    given = json.loads((folder / "exported.json").read_text())
+    paths = json.loads((folder / "exported.json").read_text())
     options = [f"--direct_num_workers={processes}", "--direct_running_mode=multi_processing"] if processes > 1 else []
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "many").mkdir()
-        examples = many(Examples(given["examples"]), Path(scratch) / "many", rows, spoilt)
+        examples = repeated(Examples(paths["examples"]), Path(scratch) / "many", rows, spoilt)
         stage = BulkInferrer(
-            SavedModel(given["saved_model"]), examples, keep=["company", "trip_start_timestamp"], batch_size=batch_size
+            SavedModel(paths["saved_model"]), examples, keep=["company", "trip_start_timestamp"], batch_size=batch_size
         )
         with Watch() as watch:
             done = stage.execute(Path(scratch) / "out", beam_options=options)

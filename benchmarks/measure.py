@@ -1,6 +1,6 @@
 """Whole-process wall time and peak memory of the main commands: `python benchmarks/measure.py`.
 
-The medians of `--runs` runs, each in a root of its own. The taxi sample is given by --taxi CSV.
+Prints the medians of `--runs` runs, each in a new root. `--taxi CSV` adds the taxi recipe.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def pipeline(settings):
 
 
 def measure(*arguments: str) -> tuple[float, float]:
-    """Seconds and peak megabytes of one command."""
+    """Return the seconds and the peak megabytes of a command."""
     clock = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, str(HOUSE / "run_pipeline.py"), *arguments],

@@ -1,8 +1,8 @@
-"""What the metadata store costs on SQLite and on PostgreSQL.
+"""The cost of the metadata store on SQLite and on PostgreSQL.
 
 python benchmarks/metadata.py [--postgresql postgresql://user:password@host/empty-database]
 
-Without a URL, a server is started as the tests start theirs (without fsync: `tests/postgres.py`).
+Without a URL, this starts a server as the tests do (`tests/postgres.py`, without fsync).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         urls = {"SQLite": sqlite_url(folder / "metadata.sqlite"), "PostgreSQL": given or _started(stack)}
         print("| | " + " | ".join(urls) + " |\n|---|" + "---:|" * len(urls))
-        for what, measure in MEASURES.items():
-            print(f"| {what} | " + " | ".join(measure(url) for url in urls.values()) + " |", flush=True)
+        for name, measure in MEASURES.items():
+            print(f"| {name} | " + " | ".join(measure(url) for url in urls.values()) + " |", flush=True)
 
 
 def _started(stack: ExitStack) -> str:
@@ -46,7 +46,7 @@ def _started(stack: ExitStack) -> str:
 
 
 def _records_per_second(writers: int, *, runs: int) -> Callable[[str], str]:
-    """Executions recorded, each with an input and an output, by processes that write at once."""
+    """Measure executions, each with an input and an output, that concurrent processes record per second."""
 
     def measure(url: str) -> str:
         store = Store(url)
@@ -73,7 +73,7 @@ def _write(url: str, writer: int, run_id: str, started, counts) -> None:
     end = time.perf_counter() + SECONDS
     while time.perf_counter() < end:
         name = f"{run_id}-{writer}-{count}"
-        made, read = StoredArtifact("Report", f"/{name}", "d", 1), StoredArtifact("Report", f"/{run_id}", "d", 1)
+        output, read = StoredArtifact("Report", f"/{name}", "d", 1), StoredArtifact("Report", f"/{run_id}", "d", 1)
         node = f"{writer}-{count % NODES}"
         store.record(
             Execution(
@@ -90,7 +90,7 @@ def _write(url: str, writer: int, run_id: str, started, counts) -> None:
                 now(),
                 1.0,
                 {"read": read},
-                {"made": made},
+                {"made": output},
             )
         )
         count += 1
@@ -117,7 +117,7 @@ def _hold(store: Store) -> None:
 
 
 def _in_a_process(code: str) -> Callable[[str], str]:
-    """Milliseconds of code that prints them, in a new process: the median of nine."""
+    """Measure code that prints its seconds, in new processes, as the median of nine in milliseconds."""
 
     def measure(url: str) -> str:
         command = [sys.executable, "-c", code, url]
@@ -137,14 +137,14 @@ print(time.perf_counter() - clock)
 
 
 MEASURES = {
-    "executions recorded a second, 1 writer": _records_per_second(1, runs=1),
-    "by 16 writers, each in a run of its own": _records_per_second(16, runs=16),
-    "by 16 writers, all in one run": _records_per_second(16, runs=1),
-    "to ask for a fingerprint, ms": _milliseconds(lambda store: store.published("none")),
-    "to hold a name and let it go, ms": _milliseconds(_hold),
-    "to open a store again in a process, ms": _milliseconds(lambda store: Store(store.url)),
-    "to import and open a store in a new process, ms": _in_a_process(OPENING.format("Store(sys.argv[1])")),
-    "of which imports, ms": _in_a_process(OPENING.format("")),
+    "executions recorded per second, 1 writer": _records_per_second(1, runs=1),
+    "with 16 writers, each in its own run": _records_per_second(16, runs=16),
+    "with 16 writers in one run": _records_per_second(16, runs=1),
+    "looking up a fingerprint, ms": _milliseconds(lambda store: store.published("none")),
+    "locking and releasing a name, ms": _milliseconds(_hold),
+    "opening a store again in a process, ms": _milliseconds(lambda store: Store(store.url)),
+    "importing and opening a store in a new process, ms": _in_a_process(OPENING.format("Store(sys.argv[1])")),
+    "thereof imports, ms": _in_a_process(OPENING.format("")),
 }
 
 

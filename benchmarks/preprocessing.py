@@ -1,13 +1,13 @@
 """Transform and the training input, measured: `python benchmarks/preprocessing.py --taxi CSV`.
 
-Each figure comes from a process of its own, imports left out, in one run:
-- adapt: Transform with the taxi recipe's preprocessing, and Keras's own `adapt()` of the same layers;
-- span: Transform over ten spans, after it had seen nine of them, and after it had seen none;
-- input: rows a second out of the training input at batch 1,024, taxi preprocessing, with the memory
-  that the process has to itself at its peak;
-- images: Fashion-MNIST stored as PNG, decoded in preprocessing, beside the training of the article's
-  network on images that are ready;
-- vocabulary: ten million different texts.
+Each measurement has its own process, without imports, and all are made in one run:
+- adapt: Transform with the preprocessing of the taxi recipe, and Keras's `adapt()` of the same layers;
+- span: Transform over ten spans, after it has seen nine of them, and after it has seen none;
+- input: rows per second of the training input with batches of 1,024 and the taxi preprocessing, and the peak of the
+  private memory of the process;
+- images: Fashion-MNIST stored as PNG and decoded in preprocessing, compared with the training of the article's network
+  on prepared images;
+- vocabulary: ten million distinct texts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
 def own_megabytes() -> float:
-    """Memory that the process has to itself; pages of mapped files, which the system takes back, left out."""
+    """Return the private memory of this process, without pages of mapped files, which the system can reclaim."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) / 1024
@@ -39,7 +39,7 @@ def own_megabytes() -> float:
 
 
 class Watch:
-    """Seconds, and the peak of `own_megabytes`, of what is done within."""
+    """Measures the seconds, and the peak of `own_megabytes`, of its block."""
 
     def __enter__(self) -> Watch:
         self.megabytes, self._done = own_megabytes(), threading.Event()
@@ -99,7 +99,7 @@ def keras_adapt(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
                 ((tensor,),) = calls(model, layer)
                 name = next(name for name, other in model.input.items() if other is tensor)
                 if columns[name].dtype.kind == "i" and (columns[name] == -1).all():
-                    continue  # Keras's `adapt` fails where all are missing
+                    continue  # Keras's `adapt` fails if all values are missing
                 layer.adapt(tf.data.Dataset.from_tensor_slices(columns[name]).batch(65536))
     return watch.figures(rows_a_second=round(rows / watch.seconds))
 
@@ -115,7 +115,7 @@ def span(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
     from kerasline.pipeline.recipes.taxi import preprocessing
 
     table = pc.read_csv(repeated(taxi, rows // 10, str(folder)))
-    for number in range(10):  # spans that differ in every number of one column at least
+    for number in range(10):  # spans that differ in every number of at least one column
         fares = table["fare"].to_numpy() + number / 100
         place = table.schema.names.index("fare")
         pq.write_table(table.set_column(place, "fare", [fares]), folder / f"span-{number}.parquet")
@@ -130,7 +130,7 @@ def span(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
     few = ParquetExampleGen(f"{folder}/span-0.parquet", splits={"train": 1, "rest": 10_000}).execute(folder / "few")
     with Watch() as watch:
         Transform(few.examples, function=preprocessing, label="big_tipper").execute(folder / "few out")
-    found["hardly any rows, seconds"] = round(watch.seconds, 2)
+    found["very few rows, seconds"] = round(watch.seconds, 2)
     with Watch() as watch:
         Transform(examples, function=preprocessing, label="big_tipper").execute(folder / "fresh")
     return {
@@ -150,12 +150,12 @@ def input_rows(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
     with Watch() as laying_out:
         data = dataset(examples, "train", prepared, batch_size=1024, work_dir=folder, seed=1, epochs=None)
         next(iter(data))
-    figures = _drawn(data, 1024, 4_000_000)
+    figures = _draw(data, 1024, 4_000_000)
     return {**figures, "first_batch_seconds": round(laying_out.seconds, 2)}
 
 
-def _drawn(data: Any, batch_size: int, rows: int) -> dict[str, Any]:
-    """Draws so many rows, as training does: in TensorFlow, without Python between batches."""
+def _draw(data: Any, batch_size: int, rows: int) -> dict[str, Any]:
+    """Read `rows` rows as training does: in TensorFlow, without Python between batches."""
     import tensorflow as tf
 
     with Watch() as watch:
@@ -199,9 +199,9 @@ def images(_taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
     }
     model.fit(in_memory, verbose=0)
     rates: dict[str, list[int]] = {"decoded": [], "materialized": [], "trained on": []}
-    for _ in range(5):  # by turns: this machine's pace changes
+    for _ in range(5):  # in turn, because the speed of the machine varies
         for name, data in ways.items():
-            rates[name].append(_drawn(data, 64, 4 * len(encoded))["rows_a_second"])
+            rates[name].append(_draw(data, 64, 4 * len(encoded))["rows_a_second"])
         with Watch() as watch:
             model.fit(in_memory, verbose=0)
         rates["trained on"].append(round(len(pixels) / watch.seconds))
@@ -226,7 +226,7 @@ def vocabulary(_taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
     (folder / "examples").mkdir()
     examples = Examples(folder / "examples")
     with ExamplesWriter(examples, ["train"]) as writer:
-        for start in range(0, rows, 1 << 18):  # each text once, and 1,000 of them many times more
+        for start in range(0, rows, 1 << 18):  # each text once, and 1,000 others many times
             size = min(1 << 18, rows - start)
             known = [f"frequent {n}" for n in np.minimum(random.zipf(1.1, size // 2), 10**9) % 1000]
             texts = known + [f"text number {n}" for n in range(start, start + size)]

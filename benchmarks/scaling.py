@@ -1,16 +1,15 @@
-"""What stages cost as rows, features and workers grow.
+"""The cost of stages by the number of rows, features and workers.
 
     python benchmarks/scaling.py rows chicago_taxi_simple.csv
     python benchmarks/scaling.py features
     python benchmarks/scaling.py workers flink chicago_taxi_simple.csv
 
-`rows` repeats the CSV; `features` makes up numeric columns. Each size is a process of its own, which prints the
-seconds of each stage, imports left out, in brackets those that processors worked for it, and its peak memory; a
-line is fitted to the latter: start + each * rows * features. `workers` takes by turns clusters of one and of two
-workers, with Beam's jobs there, which have done some jobs before, as they are kept for many; it gives the time, and
-the seconds that all processors of the machine worked meanwhile. Evaluator looks at the tenth of the rows that is for
-testing, as it does in a pipeline, and once more at the four fifths for training. The model is as it is before
-training: its answers cost as much.
+`rows` repeats the CSV. `features` generates numeric columns. Each size runs in its own process, which prints the
+seconds of each stage without imports, in brackets its processor seconds, and its peak memory. A line is fitted to the
+processor seconds: start + each * rows * features. `workers` alternates clusters of one and of two workers, which have
+run some jobs before, as long-lived clusters have. It prints the time, and the seconds that all processors of the
+machine worked meanwhile. Evaluator reads the tenth of the rows for testing, as in a pipeline, and then the four fifths
+for training. The model is untrained, since its predictions cost the same.
 """
 
 from __future__ import annotations
@@ -34,22 +33,22 @@ from benchmarks.data_plane import repeated  # noqa: E402
 
 STAGES = ["ExampleGen", "StatisticsGen", "Transform", "Evaluator", "BulkInferrer"]
 LARGE_EVALUATOR = "Evaluator, of 80% of the rows"
-WARMING = 3  # rounds of a small CSV
+WARM_UP_JOBS = 3  # on a small CSV
 CLUSTER = HOUSE / "benchmarks" / "clusters" / "cluster.py"
 
 
 def main() -> None:
     given = _parsed()
-    if given.what == "rows":
+    if given.measure == "rows":
         _print_sizes((rows, 18, *_measured(given.csv, rows, None)) for rows in given.rows)
-    elif given.what == "features":
+    elif given.measure == "features":
         _print_sizes((given.rows[0], count, *_measured(None, given.rows[0], count)) for count in given.features)
     else:
         _print_workers(given)
 
 
 def stages(csv: str, folder: str, features: int | None, beam_options: list[str]) -> dict[str, list[float]]:
-    """Of each stage: seconds, processor seconds of this process, and of the whole machine."""
+    """Return, for each stage, its seconds, and the processor seconds of this process and of the whole machine."""
     from kerasline.pipeline.runners.worker_pool import PRELOADED
 
     for name in [
@@ -74,10 +73,10 @@ def stages(csv: str, folder: str, features: int | None, beam_options: list[str])
 
     examples = run(CsvExampleGen(csv), beam_options).examples
     run(StatisticsGen(examples), beam_options)
-    how = {"function": taxi.preprocessing, "label": "big_tipper"}
+    options = {"function": taxi.preprocessing, "label": "big_tipper"}
     if features:
-        how = {"features": {f"x{number}": Number() for number in range(features)}, "label": "label"}
-    preprocessing = run(Transform(examples, **how), beam_options).preprocessing
+        options = {"features": {f"x{number}": Number() for number in range(features)}, "label": "label"}
+    preprocessing = run(Transform(examples, **options), beam_options).preprocessing
     build, hyperparameters = (
         _small if features else taxi.build_model,
         {"hidden": [100, 70, 50, 25], "learning_rate": 1e-3},
@@ -104,19 +103,19 @@ def _small(inputs, hp):
 
 
 def _busy_seconds() -> float:
-    """What all processors of this machine have worked since it started."""
+    """Return the seconds that all processors of this machine have worked since it started."""
     user, nice, system = map(int, Path("/proc/stat").read_text().split()[1:4])
     return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
 
 def _measured(sample: Path | None, rows: int, features: int | None) -> tuple[dict[str, list[float]], float]:
     with tempfile.TemporaryDirectory() as folder:
-        csv = repeated(sample, rows, folder) if sample else _made_up(rows, features, folder)
+        csv = repeated(sample, rows, folder) if sample else _generated(rows, features, folder)
         return in_a_process(csv, folder, features, [])
 
 
 def in_a_process(csv: Path, folder: str, features: int | None, options: list[str]):
-    """What `stages` gives, of a process of its own, and that one's peak memory in MB."""
+    """Run `stages` in a new process. Return its result and the peak memory in MB."""
     command = [sys.executable, __file__, "child", str(csv), json.dumps([folder, features, options])]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     output, errors = process.stdout.read(), process.stderr.read()
@@ -126,7 +125,7 @@ def in_a_process(csv: Path, folder: str, features: int | None, options: list[str
     return json.loads(output.splitlines()[-1]), usage.ru_maxrss / 1024
 
 
-def _made_up(rows: int, features: int, folder: str) -> Path:
+def _generated(rows: int, features: int, folder: str) -> Path:
     import numpy as np
     import pyarrow as pa
     from pyarrow import csv
@@ -134,7 +133,7 @@ def _made_up(rows: int, features: int, folder: str) -> Path:
     random = np.random.default_rng(7)
     columns = {f"x{number}": random.normal(size=rows).astype(np.float32) for number in range(features)}
     columns["label"] = (columns["x0"] > 0).astype(np.int64)
-    path = Path(folder, "made.csv")
+    path = Path(folder, "generated.csv")
     csv.write_csv(pa.table(columns), path)
     return path
 
@@ -152,10 +151,10 @@ def _print_sizes(sizes: Iterator[tuple[int, int, dict[str, list[float]], float]]
     if len(measured) < 2:
         return
     cells = np.array([rows * features for rows, features, *_ in measured], float)
-    print("\n| stage | start, s | a million cells, s | furthest from the line |\n|---|---:|---:|---:|")
+    print("\n| stage | start, s | a million cells, s | largest relative error |\n|---|---:|---:|---:|")
     for stage in STAGES:
         seconds = np.array([found[stage][1] for *_, found, _ in measured])
-        # Relative errors count: each size weighs the same, however long it took.
+        # Minimize relative errors, so that each size has the same weight.
         design = np.stack([np.ones_like(cells), cells], axis=1) / seconds[:, None]
         start, each = np.linalg.lstsq(design, np.ones_like(cells), rcond=None)[0]
         off = np.abs((start + each * cells) / seconds - 1).max()
@@ -181,7 +180,7 @@ def _print_workers(given: argparse.Namespace) -> None:
                     raise ClusterError(started.stdout)
                 options = started.stdout.split()
                 try:
-                    for warming in range(WARMING):
+                    for warming in range(WARM_UP_JOBS):
                         in_a_process(given.csv, str(Path(folder, f"warm-{turn}-{workers}-{warming}")), None, options)
                     measured, _ = in_a_process(csv, str(Path(folder, f"{turn}-{workers}")), None, options)
                 finally:
@@ -189,9 +188,7 @@ def _print_workers(given: argparse.Namespace) -> None:
                 found[workers].append(measured)
                 load = f"load {os.getloadavg()[0]:.1f}"
                 print(workers, json.dumps(measured), load, file=sys.stderr, flush=True)
-    print(
-        "| stage | one worker, s | two, s | times as fast | processor seconds, one / two |\n|---|---:|---:|---:|---:|"
-    )
+    print("| stage | one worker, s | two, s | speed-up | processor seconds, one / two |\n|---|---:|---:|---:|---:|")
     large = [LARGE_EVALUATOR if stage == "Evaluator" else stage for stage in STAGES]
     sums = {"all five": STAGES, f"all five, {LARGE_EVALUATOR}": large}
     for name, taken in {**{name: [name] for name in [*STAGES, LARGE_EVALUATOR]}, **sums}.items():
@@ -207,16 +204,16 @@ def _print_workers(given: argparse.Namespace) -> None:
 
 def _parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["rows", "features", "workers"])
+    parser.add_argument("measure", choices=["rows", "features", "workers"])
     parser.add_argument("more", nargs="*", help="the engine, flink or spark; the CSV")
     parser.add_argument("--rows", type=int, nargs="*")
     parser.add_argument("--features", type=int, nargs="*", default=[16, 64, 256])
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     defaults = {"rows": [15_000, 150_000, 1_500_000, 15_000_000], "features": [150_000], "workers": [1_500_000]}
-    given.rows = given.rows or defaults[given.what]
-    given.engine = given.more[0] if given.what == "workers" else None
-    given.csv = Path(given.more[-1]) if given.what != "features" else None
+    given.rows = given.rows or defaults[given.measure]
+    given.engine = given.more[0] if given.measure == "workers" else None
+    given.csv = Path(given.more[-1]) if given.measure != "features" else None
     return given
 
 

@@ -1,7 +1,7 @@
-"""Training against PyTorch and against Keras's own `fit`: `python benchmarks/training.py --help`.
+"""Training compared with PyTorch and with Keras's `fit`: `python benchmarks/training.py --help`.
 
-Both sides run in turn, each in a process of its own, and the best of the rounds counts. PyTorch lives in an
-environment of its own, whose interpreter --torch names:
+The sides run in turn, each in its own process, and the best of the rounds counts. PyTorch has its own environment;
+--torch names its interpreter:
     python -m venv torch-env && torch-env/bin/pip install torch numpy
     python benchmarks/training.py article --torch torch-env/bin/python
 """
@@ -24,7 +24,7 @@ sys.path.insert(0, str(HOUSE))
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 EPOCHS = 8  # the first warms up; the best of the others counts
 
-# The article's loop, as PyTorch's own tutorials write it; prints seconds by epoch, and saves the first losses.
+# The article's loop in the style of PyTorch's tutorials. Prints the seconds of each epoch, and saves the losses.
 TORCH = r"""
 import gzip, json, sys, time
 import numpy as np
@@ -63,7 +63,7 @@ print(json.dumps({"seconds": seconds, "accuracy": accuracy}))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["article", "fit", "models", "precision", "replicas"])
+    parser.add_argument("measure", choices=["article", "fit", "models", "precision", "replicas"])
     parser.add_argument("--torch", help="a Python interpreter that has torch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "kerasline-benchmark")
@@ -74,11 +74,11 @@ def main() -> None:
     if options.side:
         print(json.dumps(_SIDES[options.side](options.work)))
         return
-    globals()[options.what](options)
+    globals()[options.measure](options)
 
 
 def side(name: str, work: Path) -> Any:
-    """What one side prints, in a process of its own."""
+    """Run one side in a new process and return its result."""
     command = [sys.executable, __file__, "article", "--side", name, "--work", str(work)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -95,18 +95,18 @@ def in_turn(names: list[str], options: Any) -> dict[str, list[Any]]:
 
 
 def article(options: Any) -> None:
-    """The article's network: seconds an epoch, losses of each step, accuracy."""
+    """Compare the article's network: seconds per epoch, loss of each step, accuracy."""
     if not options.torch:
-        raise SystemExit("article: name an interpreter that has torch, with --torch")
-    threads = {"2 threads, as the article's script": 2, "as many threads as it likes": 0}
+        raise SystemExit("article: set --torch to a Python interpreter that has torch")
+    threads = {"2 threads, as the article's script": 2, "default number of threads": 0}
     seconds: dict[str, list[float]] = {}
     for _ in range(options.rounds):
         for name, number in threads.items():
             seconds.setdefault(f"PyTorch, {name}", []).append(min(_torch(options, EPOCHS, number)["seconds"][1:]))
         seconds.setdefault("Trainer", []).append(min(side("article", options.work)["seconds"][1:]))
-    mine = min(seconds["Trainer"])
+    trainer = min(seconds["Trainer"])
     for name, times in seconds.items():
-        print(f"{name}: {min(times):.2f} s an epoch; Trainer takes {mine / min(times):.2f} of it")
+        print(f"{name}: {min(times):.2f} s an epoch; Trainer takes {trainer / min(times):.2f} of it")
     print(f"losses of the first epoch: they differ by {side('losses', options.work)['most']:.1e} at most")
     accuracy = _torch(options, 10, 2)["accuracy"][-1]
     seeds = side("seeds", options.work)["accuracy"]
@@ -127,14 +127,14 @@ def _torch(options: Any, epochs: int, threads: int) -> Any:
 
 
 def fit(options: Any) -> None:
-    """Trainer's overhead over a `fit` tuned by hand."""
+    """Measure Trainer's overhead over a hand-tuned `fit`."""
     found = in_turn(["article", "fit"], options)
     trainer, by_hand = (min(min(run["seconds"][1:]) for run in found[name]) for name in ("article", "fit"))
     print(f"fit {by_hand:.3f} s an epoch ({938 / by_hand:.0f} steps/s), Trainer {trainer:.3f}: {trainer / by_hand:.2f}")
 
 
 def models(options: Any) -> None:
-    """A transformer and a convolutional network: seconds a step."""
+    """Measure a transformer and a convolutional network: seconds per step."""
     for name in ("transformer", "convolutional"):
         found = in_turn([f"{name}-trainer", f"{name}-fit"], options)
         trainer, plain = (min(run["step_seconds"] for run in runs) for runs in found.values())
@@ -143,13 +143,13 @@ def models(options: Any) -> None:
 
 
 def precision(options: Any) -> None:
-    """Accuracy on Fashion-MNIST by precision."""
+    """Measure the accuracy on Fashion-MNIST by precision."""
     for name, accuracy in side("precision", options.work).items():
         print(f"{name}: {accuracy:.4f}")
 
 
 def replicas(options: Any) -> None:
-    """One device, two parts of the CPU, two processes: losses and seconds a step."""
+    """Compare one device, two parts of the CPU, and two processes: losses and seconds per step."""
     for name, figures in side("replicas", options.work).items():
         print(f"{name}: {figures['step_seconds'] * 1e3:.2f} ms a step, losses differ by {figures['most']:.1e} at most")
 
@@ -175,8 +175,8 @@ def _fashion(order: Any = None) -> dict[str, Any]:
     return splits
 
 
-def _made(work: Path, name: str, splits: Any, function: Any, build_model: Any) -> tuple[Any, Any, Any]:
-    """Examples, Preprocessing and Model; the first two are kept between rounds."""
+def _artifacts(work: Path, name: str, splits: Any, function: Any, build_model: Any) -> tuple[Any, Any, Any]:
+    """Return Examples, Preprocessing and Model. The first two are kept between rounds."""
     from kerasline import ModelBuilder, Transform
     from kerasline.components.core.artifacts import Examples, Preprocessing
     from kerasline.components.data import shards
@@ -184,9 +184,9 @@ def _made(work: Path, name: str, splits: Any, function: Any, build_model: Any) -
     folder = work / name
     if not (folder / "prepared").exists():
         (folder / "examples").mkdir(parents=True, exist_ok=True)
-        made = splits()
-        with shards.ExamplesWriter(Examples(folder / "examples"), list(made)) as writer:
-            for split, batch in made.items():
+        batches = splits()
+        with shards.ExamplesWriter(Examples(folder / "examples"), list(batches)) as writer:
+            for split, batch in batches.items():
                 for start in range(0, batch.num_rows, 10_000):
                     writer.write(split, batch.slice(start, 10_000))
         Transform(Examples(folder / "examples"), function=function, label="label").execute(folder / "prepared")
@@ -201,8 +201,8 @@ def _article_model(inputs: Any, hp: Any) -> Any:
     return build_model(inputs, {"hidden": [128, 64], "learning_rate": 0.01, "momentum": 0.9})
 
 
-def _train(made: tuple[Any, Any, Any], work: Path, **settings: Any) -> Any:
-    """What Trainer leaves, with the seconds of each epoch."""
+def _train(artifacts: tuple[Any, Any, Any], work: Path, **settings: Any) -> Any:
+    """Train, and return Trainer's outputs with the seconds of each epoch."""
     from kerasline import Trainer
 
     ends = []
@@ -212,7 +212,7 @@ def _train(made: tuple[Any, Any, Any], work: Path, **settings: Any) -> Any:
             ends.append(time.perf_counter())
 
     began = time.perf_counter()
-    trainer = Trainer(*made, batch_size=settings.pop("batch_size", 64), **settings)
+    trainer = Trainer(*artifacts, batch_size=settings.pop("batch_size", 64), **settings)
     done = trainer.execute(tempfile.mkdtemp(dir=work), report=report)
     done.seconds = [end - start for start, end in zip([began, *ends], ends)]
     done.facts = done.trained_model.read_json("training.json")
@@ -220,7 +220,7 @@ def _train(made: tuple[Any, Any, Any], work: Path, **settings: Any) -> Any:
 
 
 def _smooth_model(inputs: Any, hp: Any) -> Any:
-    """The article's network without kinks: at that of a ReLU a difference of rounding becomes another gradient."""
+    """Build the article's network with tanh: at the kink of a ReLU a rounding error changes the gradient."""
     import keras
 
     hidden = keras.layers.Dense(128, activation="tanh")(inputs["pixels"])
@@ -234,8 +234,8 @@ def _smooth_model(inputs: Any, hp: Any) -> Any:
 def _article(work: Path, build_model: Any = _article_model, **settings: Any) -> Any:
     from kerasline.pipeline.recipes.fashion_mnist import preprocessing
 
-    made = _made(work, "fashion", _fashion, preprocessing, build_model)
-    return _train(made, work, **settings)
+    artifacts = _artifacts(work, "fashion", _fashion, preprocessing, build_model)
+    return _train(artifacts, work, **settings)
 
 
 def _losses_of(done: Any) -> Any:
@@ -249,7 +249,7 @@ def _side_article(work: Path) -> Any:
 
 
 def _side_losses(work: Path) -> Any:
-    """From PyTorch's initial weights and in its order."""
+    """Train from PyTorch's initial weights and in its order."""
     import keras
     import numpy as np
 
@@ -257,13 +257,13 @@ def _side_losses(work: Path) -> Any:
 
     theirs = np.load(work / "torch.npz")
     order = np.random.default_rng(0).permutation(60_000)
-    made = _made(work, "ordered", lambda: _fashion(order), preprocessing, _article_model)
-    model = made[2].load()
+    artifacts = _artifacts(work, "ordered", lambda: _fashion(order), preprocessing, _article_model)
+    model = artifacts[2].load()
     dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
     for number, layer in enumerate(dense):
         layer.set_weights([theirs[f"{number}_kernel"], theirs[f"{number}_bias"]])
-    model.save(made[2].path / "model.keras")
-    done = _train(made, work, epochs=1, shuffle=False, eval_split=None, jit_compile=False)
+    model.save(artifacts[2].path / "model.keras")
+    done = _train(artifacts, work, epochs=1, shuffle=False, eval_split=None, jit_compile=False)
     return {"most": float(np.abs(_losses_of(done) - theirs["losses"][:938]).max())}
 
 
@@ -300,7 +300,7 @@ def _side_replicas(work: Path) -> Any:
 
 
 def _side_fit(work: Path) -> Any:
-    """Keras's `fit` as an expert would call it: data cached in memory, many steps an execution."""
+    """Call Keras's `fit` as an expert would: with data cached in memory and many steps per execution."""
     import keras
     import numpy as np
     import tensorflow as tf
@@ -311,7 +311,7 @@ def _side_fit(work: Path) -> Any:
     data = tf.data.Dataset.from_tensor_slices(({"pixels": pixels}, labels)).cache().shuffle(60_000, seed=0)
     data = data.batch(64, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
     model = _article_model({"pixels": keras.Input((784,), name="pixels")}, {})
-    model.steps_per_execution = 67  # 14 times 67 are the steps of an epoch
+    model.steps_per_execution = 67  # an epoch has 14 * 67 steps
     seconds = []
 
     class Clock(keras.callbacks.Callback):
@@ -372,7 +372,7 @@ def _rows(name: str) -> Any:
 
 
 def trained(name: str, work: Path, **settings: Any) -> Any:
-    """What Trainer leaves of the transformer or the convolutional network."""
+    """Train the transformer or the convolutional network, and return Trainer's outputs."""
     import keras
     import numpy as np
     import pyarrow as pa
@@ -389,7 +389,7 @@ def trained(name: str, work: Path, **settings: Any) -> Any:
 
     build = _transformer if name == "transformer" else _convolutional
     settings = {"epochs": 3, "batch_size": 32, "eval_split": None, **settings}
-    return _train(_made(work, name, splits, unchanged, build), work, **settings)
+    return _train(_artifacts(work, name, splits, unchanged, build), work, **settings)
 
 
 def _side_trainer(name: str, work: Path) -> Any:

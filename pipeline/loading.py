@@ -26,15 +26,15 @@ class Settings:
     """Settings passed to a pipeline function.
 
     Attributes:
-        root: the pipeline root, absolute: artifacts are below it. `root / "served"` is a folder of your own
-            there, a path or, as the root is, an URL.
+        root: the absolute pipeline root, which contains the artifacts. `root / "served"` is a folder of your own
+            there: a path, or a URL if the root is a URL.
     """
 
     root: Path | FolderURL
 
 
 class FolderURL(str):
-    """The URL of a folder; as with a path, `/` leads into it."""
+    """The URL of a folder. As with a path, `/` appends a name."""
 
     def __truediv__(self, name: str) -> FolderURL:
         return FolderURL(f"{self.rstrip('/')}/{name}")
@@ -44,9 +44,9 @@ def load_pipeline(recipe: str, root: str, parameters: Mapping[str, Any]) -> Pipe
     """Build the pipeline of a recipe or file, with parameters set as `{"NODE.PARAM": value}`.
 
     Raises:
-        WiringError: no such recipe or file, or it holds no usable `pipeline(settings)`.
-        UserCodeError: the user's file, or its `pipeline` function, raised.
-        ParameterError: an unknown parameter or a wrong value.
+        WiringError: there is no such recipe or file, or it has no usable `pipeline(settings)`.
+        UserCodeError: the user's file or its `pipeline` function raised.
+        ParameterError: a parameter is unknown or has an invalid value.
     """
     module = load_recipe(recipe)
     build = getattr(module, "pipeline", None)
@@ -56,10 +56,9 @@ def load_pipeline(recipe: str, root: str, parameters: Mapping[str, Any]) -> Pipe
     if not isinstance(pipeline, Pipeline):
         raise WiringError(f"{recipe}: pipeline(settings) returned {type(pipeline).__name__}, not a Pipeline")
     pipeline.with_parameters(parameters)
-    where = (
-        recipe if recipe in recipe_names() else str(Path(recipe).resolve())
-    )  # a worker may have another working directory
-    return pipeline.rebuilt_by(_rebuilt, where, root, tuple(parameters.items()))
+    # A worker may have another working directory.
+    place = recipe if recipe in recipe_names() else str(Path(recipe).resolve())
+    return pipeline.rebuilt_by(_rebuilt, place, root, tuple(parameters.items()))
 
 
 @functools.cache
@@ -69,7 +68,7 @@ def _rebuilt(recipe: str, root: str, parameters: tuple[tuple[str, Any], ...]) ->
 
 
 def load_recipe(recipe: str) -> types.ModuleType:
-    """The module of a recipe by its name, or of a user's file by its path."""
+    """Import a recipe by its name, or a user's file by its path, and return the module."""
     if recipe in recipe_names():
         return importlib.import_module(f"kerasline.pipeline.recipes.{recipe}")
     path = Path(recipe)
@@ -81,20 +80,20 @@ def load_recipe(recipe: str) -> types.ModuleType:
 
 
 def recipe_names() -> list[str]:
-    """The recipes that come with the project: the modules here that define a pipeline."""
+    """Return the names of the recipes that come with kerasline."""
     found = [module.name for module in pkgutil.iter_modules(recipes.__path__)]
     return sorted(name for name in found if name not in recipes.HELPERS)
 
 
 def recipe_summary(name: str) -> str:
-    """The first sentence of a recipe's docstring, read without running the recipe."""
+    """Return the first paragraph of a recipe's docstring without importing the recipe."""
     source = Path(recipes.__path__[0], f"{name}.py").read_text(encoding="utf-8")
     paragraph = (ast.get_docstring(ast.parse(source)) or "").partition("\n\n")[0]
     return " ".join(paragraph.split())
 
 
 def _guarded(where: str, function: Any, *arguments: Any) -> Any:
-    """Calls the user's code; what it raises becomes one line with the place in the user's file."""
+    """Call the user's code, and convert its exceptions to one line with the place in the user's file."""
     try:
         return function(*arguments)
     except KeraslineError:

@@ -1,4 +1,4 @@
-"""Flink's standalone cluster: a job manager and task managers, all from Beam's jar, which has Flink in it."""
+"""Flink's standalone cluster: a job manager and task managers, all started from Beam's jar, which contains Flink."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from benchmarks.clusters.settings import OPENED, Process, Settings
 
 ENTRY = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
-# They hand on what Python computes: to compile their own code well would take longer than to run it.
+# These processes only pass on data that Python computes. Optimizing their code would take longer than running it.
 LIGHT = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
-# In the logs of all of them.
+# Timestamps in the logs of all processes.
 TIMED = ["-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS"]
 
 
@@ -19,7 +19,7 @@ def missing() -> list[str]:
 
 
 def processes(jar: Path, settings: Settings) -> list[Process]:
-    """The job manager first, the job server last."""
+    """Return the processes, beginning with the job manager and ending with the job server."""
     master, found = "[local]", []
     if settings.workers:
         master = f"127.0.0.1:{settings.web_port}"
@@ -38,17 +38,17 @@ def processes(jar: Path, settings: Settings) -> list[Process]:
 
 
 def is_ready(settings: Settings) -> bool:
-    return not settings.workers or settings.asked("/overview").get("taskmanagers") == settings.workers
+    return not settings.workers or settings.web_json("/overview").get("taskmanagers") == settings.workers
 
 
 def _configuration(settings: Settings) -> str:
-    """Without a distribution's scripts to work them out, Flink wants every size of memory."""
+    """Return Flink's configuration. Without the scripts of a distribution, Flink requires every size of memory."""
     return f"""\
 jobmanager: {{rpc: {{address: 127.0.0.1, port: {settings.master_port}}}, bind-host: 127.0.0.1}}
 rest: {{address: 127.0.0.1, bind-address: 127.0.0.1, port: {settings.web_port}}}
 cluster: {{evenly-spread-out-slots: true}}
-slotmanager: {{requirement-check: {{delay: 0 ms}}}} # a job has its slots as soon as it asks
-# A worker that is lost is noticed within seconds, and what it did is done again elsewhere.
+slotmanager: {{requirement-check: {{delay: 0 ms}}}} # a job gets its slots at once
+# A lost worker is detected within seconds, and its work is repeated elsewhere.
 heartbeat: {{interval: 1000, timeout: 10000}}
 restart-strategy: {{type: fixed-delay, fixed-delay: {{attempts: 10, delay: 1 s}}}}
 taskmanager:
@@ -65,6 +65,6 @@ taskmanager:
     jvm-overhead: {{min: 192m, max: 192m}}
   network: {{sort-shuffle: {{min-buffers: 32}}}}
 io: {{tmp: {{dirs: {settings.home / "tmp"}}}}}
-blob: {{service: {{cleanup: {{interval: 30}}}}}} # each job brings the jar anew
+blob: {{service: {{cleanup: {{interval: 30}}}}}} # each job uploads the jar again
 classloader: {{resolve-order: parent-first}}
 """

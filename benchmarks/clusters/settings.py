@@ -1,4 +1,4 @@
-"""What is asked of a cluster, and what it is made of."""
+"""The settings and the processes of a cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# What both engines reach into on Java 17.
+# Packages to which both engines need access on Java 17.
 OPENED = [
     f"--add-opens=java.base/{package}=ALL-UNNAMED"
     for package in (
@@ -39,9 +39,9 @@ class Settings:
     """A cluster.
 
     Attributes:
-        home: where its logs and process ids lie.
-        workers: how many; 0 for a cluster inside the job server.
-        slots: what each of them does at once.
+        home: folder of logs and process ids.
+        workers: number of workers. 0 for a cluster inside the job server.
+        slots: concurrent tasks per worker.
     """
 
     home: Path
@@ -61,8 +61,8 @@ class Settings:
                     return False
         return True
 
-    def asked(self, path: str) -> dict[str, Any]:
-        """What the engine's web page answers as JSON; nothing where it does not."""
+    def web_json(self, path: str) -> dict[str, Any]:
+        """Return the JSON of a page of the engine's web server, or an empty dict if it does not respond."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.web_port}{path}", timeout=5) as answer:
                 return json.load(answer)
@@ -70,7 +70,7 @@ class Settings:
             return {}
 
     def job_server_arguments(self, artifacts: str = "artifacts") -> list[str]:
-        """What all of Beam's job servers take."""
+        """Return the arguments that all job servers of Beam have in common."""
         return [
             "--job-host=127.0.0.1",
             f"--job-port={self.job_port}",
@@ -82,7 +82,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Process:
-    """One process of a cluster; `environment` is added to what this one has."""
+    """A process of a cluster. `environment` extends the environment of this process."""
 
     name: str
     command: list[str]

@@ -17,7 +17,7 @@ def missing() -> list[str]:
 
 
 def processes(jar: Path, settings: Settings) -> list[Process]:
-    """The master first, the job server last."""
+    """Return the processes, beginning with the master and ending with the job server."""
     spark = _distribution()
     java = ["java", *OPENED, "-Xmx512m"]
     environment = {
@@ -32,11 +32,11 @@ def processes(jar: Path, settings: Settings) -> list[Process]:
         spark_alone = [*java, "-cp", f"{spark}/jars/*"]
         ports = ["--host=127.0.0.1", f"--port={settings.master_port}", f"--webui-port={settings.web_port}"]
         share = [f"--cores={settings.slots}", "--memory=1g", f"--work-dir={settings.home / 'work'}"]
-        found = [Process("master", [*spark_alone, MASTER, *_apart(ports)], environment)]
+        found = [Process("master", [*spark_alone, MASTER, *_name_and_value(ports)], environment)]
         found += [
             Process(
                 f"worker-{number}",
-                [*spark_alone, WORKER, *_apart(["--host=127.0.0.1", "--webui-port=0", *share]), master],
+                [*spark_alone, WORKER, *_name_and_value(["--host=127.0.0.1", "--webui-port=0", *share]), master],
                 environment,
             )
             for number in range(1, settings.workers + 1)
@@ -53,14 +53,14 @@ def processes(jar: Path, settings: Settings) -> list[Process]:
 
 
 def is_ready(settings: Settings) -> bool:
-    return not settings.workers or settings.asked("/json/").get("aliveworkers") == settings.workers
+    return not settings.workers or settings.web_json("/json/").get("aliveworkers") == settings.workers
 
 
 def _properties(jar: Path, settings: Settings) -> list[str]:
-    """Spark's configuration, of the driver in the job server and of the executors that it asks for."""
+    """Return Spark's configuration of the driver in the job server and of its executors."""
     chosen = {
-        # One context serves the orchestrator's job and, while that waits, the stages' jobs. A property for
-        # Beam's tests, as it is called; without it the first job that ends takes the others' context away.
+        # One context serves the job of the orchestrator and, while that waits, the jobs of the stages. Without this
+        # property, which Beam has for its tests, the first job that ends would close the context of the others.
         "beam.spark.test.reuseSparkContext": "true",
         "spark.scheduler.mode": "FAIR",
         "spark.executor.memory": "768m",
@@ -73,13 +73,13 @@ def _properties(jar: Path, settings: Settings) -> list[str]:
     return [f"-D{name}={value}" for name, value in chosen.items()]
 
 
-def _apart(arguments: list[str]) -> list[str]:
-    """Spark takes a name and its value as two arguments."""
+def _name_and_value(arguments: list[str]) -> list[str]:
+    """Split `--name=value`, because Spark expects the name and the value as two arguments."""
     return [part for argument in arguments for part in argument.split("=", 1)]
 
 
 def _distribution() -> Path | None:
-    """SPARK_HOME, or PySpark's, which need not be imported."""
+    """Return SPARK_HOME or the folder of PySpark, without importing it."""
     if os.environ.get("SPARK_HOME"):
         return Path(os.environ["SPARK_HOME"])
     found = importlib.util.find_spec("pyspark")

@@ -100,9 +100,11 @@ def test_parameters_are_counted_by_the_formula(stages):
     assert stages.built.metrics["parameters"] == (features + 1) * 8 + 9 * 3
 
 
-@pytest.mark.parametrize(("function", "told"), [(not_compiled, "an uncompiled model"), (lambda i, h: None, "NoneType")])
-def test_a_model_that_cannot_be_trained_is_refused(stages, tmp_path, function, told):
-    with pytest.raises(UserCodeError, match=f"must return a compiled keras.Model, it returned {told}"):
+@pytest.mark.parametrize(
+    ("function", "message"), [(not_compiled, "an uncompiled model"), (lambda i, h: None, "NoneType")]
+)
+def test_a_model_that_cannot_be_trained_is_refused(stages, tmp_path, function, message):
+    with pytest.raises(UserCodeError, match=f"must return a compiled keras.Model, it returned {message}"):
         ModelBuilder(stages.prepared, function=function).execute(tmp_path)
 
 

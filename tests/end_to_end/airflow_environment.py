@@ -1,4 +1,4 @@
-"""A real Airflow 3 for the tests: in an environment of its own, with its processes, seen through its REST API."""
+"""A real Airflow 3 for the tests, in an environment of its own, controlled through its REST API."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.conftest import HOUSE
 from tests.ports import free_port
 
 FOLDER = HOUSE / "build" / "airflow"
-# Versions that were found to work together; what they need besides is the newest that they allow.
+# Versions that work together. Their dependencies are the newest that they allow.
 PACKAGES = (
     "apache-airflow==3.3.2",
     "apache-airflow-providers-standard==1.21.0",
@@ -29,7 +29,7 @@ PACKAGES = (
 
 
 def installed() -> Path:
-    """The folder of Airflow's programs; it is installed there once, beside everything else.
+    """Return the folder of Airflow's programs, after installing it there once.
 
     Raises:
         RuntimeError: it cannot be installed here.
@@ -48,11 +48,11 @@ def installed() -> Path:
 
 
 class Airflow:
-    """An AIRFLOW_HOME with a folder of DAG files, and what runs on it.
+    """An AIRFLOW_HOME with a folder of DAG files, and the processes that use it.
 
     Args:
         home: a new folder.
-        variables: further ones of Airflow's environment.
+        **variables: further environment variables of Airflow.
     """
 
     def __init__(self, home: Path, **variables: str) -> None:
@@ -74,7 +74,7 @@ class Airflow:
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
             "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
-            # The processes share these; else each that starts first writes its own into airflow.cfg.
+            # Shared by the processes. Otherwise the first to start writes its own into airflow.cfg.
             "AIRFLOW__API_AUTH__JWT_SECRET": "for tests only, and no secret, but as long as it must be",
             "AIRFLOW__API__SECRET_KEY": "for tests only",
             "AIRFLOW__CORE__FERNET_KEY": "",
@@ -84,19 +84,19 @@ class Airflow:
         self._token = ""
 
     def run(self, *arguments: Any, timeout: float = 1200) -> subprocess.CompletedProcess:
-        """Calls `airflow` and waits for its end."""
+        """Call `airflow` and wait for its end."""
         self._migrate()
         return self._call(*arguments, timeout=timeout)
 
     def python(self, code: str, *arguments: Any) -> subprocess.CompletedProcess:
-        """Runs a program in Airflow's environment."""
+        """Run a program in Airflow's environment."""
         self._migrate()
         command = [str(self.programs / "python"), "-c", code, *map(str, arguments)]
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=600)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Airflow]:
-        """Scheduler, DAG processor and API server, as processes of a group of their own each."""
+        """Run scheduler, DAG processor and API server, each in its own process group, within the block."""
         self._migrate()
         started = []
         try:
@@ -130,13 +130,13 @@ class Airflow:
                     os.kill(process, signal.SIGKILL)
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
-        """Calls the REST API, and gives what it answers."""
+        """Call the REST API and return its response."""
         if not self._token:
             self._token = self._request("GET", "/auth/token", None)["access_token"]
         return self._request(method, f"/api/v2/{path}", body)
 
     def trigger(self, dag_id: str, run_id: str, logical_date: str | None = None, **params: Any) -> str:
-        """Starts a run of a DAG, which is waited for if Airflow does not know it yet; gives the run's id."""
+        """Start a run of a DAG once Airflow knows it, and return the id of the run."""
         wait(lambda: self._known(dag_id), f"DAG {dag_id}")
         self.api("PATCH", f"dags/{dag_id}", {"is_paused": False})
         body = {"dag_run_id": run_id, "logical_date": logical_date, "conf": params}
@@ -146,7 +146,7 @@ class Airflow:
         return self.api("GET", f"dags/{dag_id}/dagRuns/{run_id}")["state"]
 
     def finished(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
-        """Waits for the end of a run, and gives its tasks by id."""
+        """Wait for the end of a run, and return its tasks by id."""
         wait(lambda: self.state(dag_id, run_id) in ("success", "failed"), f"{dag_id} {run_id}", 1500)
         return self.tasks(dag_id, run_id)
 
@@ -173,7 +173,7 @@ class Airflow:
             return False
 
     def _left_over(self) -> list[int]:
-        """Commands of tasks that outlived what started them: they all have Airflow's environment."""
+        """Return the processes of tasks that outlived their parents. They all have this AIRFLOW_HOME."""
         ours, found = f"AIRFLOW_HOME={self.home}".encode(), []
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -201,12 +201,12 @@ class Airflow:
             raise
 
 
-def wait(condition: Callable[[], Any], what: str, seconds: float = 300) -> Any:
-    """Waits until the condition holds, and gives what it gave."""
+def wait(condition: Callable[[], Any], name: str, seconds: float = 300) -> Any:
+    """Wait until the condition is true, and return its value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = condition()
         if found:
             return found
         time.sleep(0.5)
-    raise TimeoutError(f"{what} did not come within {seconds:.0f} s")
+    raise TimeoutError(f"{name} did not come within {seconds:.0f} s")

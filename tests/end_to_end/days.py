@@ -1,6 +1,6 @@
 """Numbers of a day, and their sum.
 
-A pipeline of quick stages that reads a file a day. For tests of what runs it.
+A pipeline of quick stages that reads a file a day, for tests of runners.
 """
 
 import time
@@ -22,7 +22,7 @@ def Total(
     marks: str = "",
     note: str = "{{ no template }} {% nor this",
 ):
-    """Adds the numbers up, after some seconds, and notes each time that it does."""
+    """Adds up the numbers after some seconds, and appends a line to `marks`."""
     time.sleep(seconds)
     if marks:
         with open(marks, "a") as file:
@@ -36,7 +36,7 @@ def Total(
 def Publish(total: Input[Report], published: Output[Report], refuse: bool = False):
     """Publishes the total, unless that is refused."""
     if refuse:
-        raise StageSkipped("refused: as asked")
+        raise StageSkipped("refused on request")
     (published.path / "word.txt").write_text(Path(total.path, "word.txt").read_text())
 
 

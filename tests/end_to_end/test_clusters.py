@@ -30,17 +30,17 @@ PORTS = {"--job-port": "8099", "--pool-port": "50000", "--master-port": "6123", 
 
 
 def called(words, cwd, **more):
-    """Runs a command to its end; its output goes to a file, as a pipe would stay open in the cluster."""
+    """Run a command and return its output, which goes to a file because the cluster would keep a pipe open."""
     with open(cwd / "output.txt", "w+") as output:
         done = subprocess.run(list(map(str, words)), cwd=cwd, stdout=output, stderr=output, **more)
         output.seek(0)
-        told = output.read()
-    assert done.returncode == 0, (words, told)
-    return told
+        text = output.read()
+    assert done.returncode == 0, (words, text)
+    return text
 
 
 def free_ports():
-    """A port that is free for each of a cluster's."""
+    """Return a free port for each port of a cluster."""
     sockets = [socket.socket() for _ in PORTS]
     for one in sockets:
         one.bind(("127.0.0.1", 0))
@@ -105,7 +105,7 @@ def work(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def direct(work):
-    """The folder in which one process did it all."""
+    """Return the folder of a run in one process."""
     folder = prepared(work / "direct")
     called(command("data_stages.py"), folder)
     return folder
@@ -114,8 +114,8 @@ def direct(work):
 def prepared(folder, pause_seconds=0.0):
     folder.mkdir()
     shutil.copy(HOUSE / "tests" / "end_to_end" / "pipelines" / "data_stages.py", folder)
-    told = {"data": str(folder.parent / "trips-{SPAN}.parquet"), "pause_seconds": pause_seconds}
-    (folder / "told.json").write_text(json.dumps(told))
+    settings = {"data": str(folder.parent / "trips-{SPAN}.parquet"), "pause_seconds": pause_seconds}
+    (folder / "settings.json").write_text(json.dumps(settings))
     return folder
 
 
@@ -124,7 +124,7 @@ def command(*arguments):
 
 
 def published(folder):
-    """The files that the run of a folder published, by stage, output and name."""
+    """Return the files that the run of a folder published, by stage, output and name."""
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["state"] == "succeeded"
     return {
@@ -133,20 +133,20 @@ def published(folder):
         if node["name"] not in ("ModelBuilder", "Exporter")
         for output, path in node["outputs"].items()
         for file in sorted(Path(path).rglob("*"))
-        if file.is_file() and file.suffix != ".keras"  # has the time in it; Transform's state lies beside
+        if file.is_file() and file.suffix != ".keras"  # contains the time; Transform's state is compared instead
     }
 
 
-def assert_same(found, wanted):
-    """The same files with the same bytes; what a model answered, and what is computed of it, to rounding.
+def assert_same(found, expected):
+    """Assert equal bytes, or for predictions and evaluations equal values up to rounding.
 
-    TensorFlow on several threads adds in the order in which they come.
+    TensorFlow adds the results of several threads in varying order.
     """
-    assert set(found) == set(wanted)
+    assert set(found) == set(expected)
     for key, file in found.items():
-        if file.read_bytes() != wanted[key].read_bytes():
+        if file.read_bytes() != expected[key].read_bytes():
             assert key[0] in ("Evaluator", "BulkInferrer"), key
-            ours, theirs = leaves(file), leaves(wanted[key])
+            ours, theirs = leaves(file), leaves(expected[key])
             assert set(ours) == set(theirs), key
             for name in [name for name in ours if isinstance(ours[name], (str, type(None)))]:
                 assert ours.pop(name) == theirs[name], (key, name)
@@ -155,7 +155,7 @@ def assert_same(found, wanted):
 
 
 def leaves(file):
-    """The columns of a Parquet file, or what stands in a JSON file, by name."""
+    """Return the columns of a Parquet file, or the leaves of a JSON file, by name."""
     if file.suffix == ".parquet":
         columns = pq.read_table(file).to_pydict()
         return {name: np.stack(c) if isinstance(c[0], (list, np.ndarray)) else c for name, c in columns.items()}
@@ -165,7 +165,7 @@ def leaves(file):
         if isinstance(value, (dict, list)):
             for key, part in value.items() if isinstance(value, dict) else enumerate(value):
                 walk(f"{name}/{key}", part)
-        elif not name.endswith("/megabytes"):  # as TensorFlow happened to write the model
+        elif not name.endswith("/megabytes"):  # varies with the size of the SavedModel
             found[name] = value
 
     walk("", json.loads(file.read_text()))
@@ -173,7 +173,7 @@ def leaves(file):
 
 
 def test_data_stages_agree_with_one_process(cluster, work, direct):
-    """With workers apart from the process that submits, in a pool, as on many hosts."""
+    """The workers are in a pool, separate from the submitting process, as on several hosts."""
     assert "--environment_type=EXTERNAL" in cluster.options
     folder = prepared(work / cluster.engine)
     called([*command("data_stages.py"), "--", *cluster.options], folder)
@@ -193,7 +193,7 @@ def test_data_stages_agree_with_one_process(cluster, work, direct):
 def test_killed_workers_are_replaced_with_the_same_result(cluster, work, direct, killed):
     folder = prepared(work / f"{cluster.engine}, {killed}", pause_seconds=0.5)
     root = direct / "runs"
-    wanted = {key: value for key, value in published(direct).items() if key[0] == "BulkInferrer"}
+    expected = {key: value for key, value in published(direct).items() if key[0] == "BulkInferrer"}
     again = command("data_stages.py", "--root", root, "--node", "BulkInferrer", "--no-cache")
     with open(folder / "output.txt", "w") as output:
         running = subprocess.Popen([*again, "--", *cluster.options], cwd=folder, stdout=output, stderr=output)
@@ -201,14 +201,14 @@ def test_killed_workers_are_replaced_with_the_same_result(cluster, work, direct,
         while not (done := list((root / "state").rglob("*.parquet.json"))):
             assert running.poll() is None and time.monotonic() < deadline, (folder / "output.txt").read_text()
             time.sleep(0.05)
-        assert len(done) < 3 * SPANS / 2  # most is still to come
+        assert len(done) < 3 * SPANS / 2  # most shards are still to come
         os.kill(cluster.python_workers()[-1] if "Python" in killed else cluster.pid("worker-1"), signal.SIGKILL)
         assert running.wait(300) == 0, (folder / "output.txt").read_text()
-    assert_same(published(folder), wanted)
+    assert_same(published(folder), expected)
 
 
 def test_guide_gives_the_same_statistics_on_every_runner(tmp_path):
-    """The commands of docs/RUNNERS.md, one after the other; of engines that can be had."""
+    """Run the commands of docs/RUNNERS.md in order, for the installed engines."""
     skip_without("flink")
     (tmp_path / "trips.csv").symlink_to(TAXI)
     lines = [line for line in commands(GUIDE) if "sample_trips" not in line]

@@ -1,4 +1,4 @@
-"""A pipeline that judges a number, and is told which one it blessed last."""
+"""A pipeline that judges a number and receives the last number that it blessed."""
 
 from kerasline.components.core.artifacts import Blessing, Report
 from kerasline.components.core.component import Component, Input, LastBlessed, Output, Parameter
@@ -14,7 +14,7 @@ class Make(Component):
 
 
 class Judge(Component):
-    """Blesses what is not negative."""
+    """Blesses numbers that are not negative."""
 
     report: Input[Report]
     earlier: Input[Report] = None

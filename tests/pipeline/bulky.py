@@ -1,4 +1,4 @@
-"""Two quick stages with files enough that publishing them takes a while. For tests of what is around."""
+"""Two quick stages with enough files that publishing them takes a while."""
 
 import hashlib
 import os
@@ -9,7 +9,7 @@ from kerasline.pipeline.dag import Pipeline
 
 
 class Make(Component):
-    """Files in folders, some empty, and an output of nothing but a folder."""
+    """Writes files in folders, some of them empty, and an output without files."""
 
     made: Output[Report]
     nothing: Output[Report]
@@ -25,17 +25,17 @@ class Make(Component):
 
 
 class Sum(Component):
-    """One digest over all files, and how many there are."""
+    """Computes one digest of all files, and their number."""
 
     made: Input[Report]
     nothing: Input[Report]
-    told: Output[Report]
+    digest: Output[Report]
 
     def run(self, inputs, outputs, context):
         assert inputs.nothing.path.is_dir()
         files = sorted(p for p in inputs.made.path.rglob("*") if p.is_file())
         digest = hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest()
-        (outputs.told.path / "digest.txt").write_text(digest)
+        (outputs.digest.path / "digest.txt").write_text(digest)
         return {"files": len(files)}
 
 

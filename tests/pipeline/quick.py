@@ -1,4 +1,4 @@
-"""A pipeline of quick stages without TensorFlow: two branches that meet. For tests of what is around."""
+"""A pipeline of quick stages without TensorFlow, with two branches that join."""
 
 import time
 

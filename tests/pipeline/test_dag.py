@@ -8,7 +8,7 @@ from kerasline.pipeline.dag import Pipeline
 
 class Step(Component):
     before: Input[Report] = None
-    beside: Input[Report] = None
+    other: Input[Report] = None
     report: Output[Report]
 
 
@@ -44,7 +44,7 @@ def test_sub_graphs(choice, nodes):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         (lambda: diamond().select(node="e"), "has no node 'e'"),
         (lambda: diamond().select(start="b", stop="c"), "nothing leads from b to c"),
@@ -53,8 +53,8 @@ def test_sub_graphs(choice, nodes):
         (lambda: Pipeline("p", ["a"]), "nodes are components, str given"),
     ],
 )
-def test_wrong_graphs_are_errors_in_one_line(wrong, told):
-    with pytest.raises(WiringError, match=told):
+def test_wrong_graphs_are_errors_in_one_line(wrong, message):
+    with pytest.raises(WiringError, match=message):
         wrong()
 
 

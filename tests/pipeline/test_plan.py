@@ -69,7 +69,7 @@ def test_plan_for_a_device_of_another_machine(cli, recipe, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         (["--device", "h3"], "error: --device h3: no such device is known; known: A10,"),
         (["--device", "gpu"], "error: Trainer.device: 'gpu' is not available, TensorFlow finds no GPUs"),
@@ -77,9 +77,9 @@ def test_plan_for_a_device_of_another_machine(cli, recipe, tmp_path):
         (["--set", "Trainer.batch_sise=3"], "error: Trainer.batch_sise: no such parameter; did you mean 'batch_size'?"),
     ],
 )
-def test_impossible_plans_are_errors_in_one_line(cli, recipe, more, told):
+def test_impossible_plans_are_errors_in_one_line(cli, recipe, more, message):
     done = cli("plan", recipe, "--root", "root", *more)
-    assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith(told)
+    assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith(message)
 
 
 def test_pipeline_without_trainer_is_an_error(cli, tmp_path):

@@ -24,16 +24,16 @@ QUICK = HOUSE / "tests" / "pipeline" / "quick.py"
 
 @dataclass(frozen=True)
 class Metadata:
-    """Where the runs of a test keep their metadata, and the options that say so."""
+    """The metadata store of a test, and the command-line options that select it."""
 
     url: str
     options: tuple = ()
 
-    def executions(self, what="*", where="1 = 1"):
-        """Rows of the table; none while a run has not yet made it."""
+    def executions(self, columns="*", where="1 = 1"):
+        """Return rows of the table, or none while no run has created it."""
         try:
             with Database(self.url).transaction() as connection:
-                return connection.execute(sa.text(f"SELECT {what} FROM executions WHERE {where}")).all()
+                return connection.execute(sa.text(f"SELECT {columns} FROM executions WHERE {where}")).all()
         except StoreError:
             return []
 
@@ -177,7 +177,7 @@ def test_changed_input_fails_the_stage(run):
     refused = run("--node", "Left")
     assert refused.returncode == 1 and "number.txt was changed; run Start again first" in refused.stderr
     whole = run()
-    assert output(whole, "Join", "joined").read_text() == "603", "and what was made of it is not in the cache"
+    assert output(whole, "Join", "joined").read_text() == "603", "and no output derived from it is in the cache"
 
 
 def test_run_id_belongs_to_one_pipeline(run, tmp_path):
@@ -268,7 +268,7 @@ def test_metadata_store_can_be_set_in_the_environment(cli, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["run", "penguin"], "no recipe 'penguin'; did you mean 'penguins'?"),
         (["run", "nothing.py"], "nothing.py: no such file"),
@@ -284,11 +284,11 @@ def test_metadata_store_can_be_set_in_the_environment(cli, tmp_path, monkeypatch
         (["frobnicate"], "No such command"),
     ],
 )
-def test_wrong_call_prints_one_line_and_exits_with_2(cli, arguments, told):
+def test_wrong_call_prints_one_line_and_exits_with_2(cli, arguments, message):
     result = cli(*arguments)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
-    assert told in line and line.startswith("error: ")
+    assert message in line and line.startswith("error: ")
 
 
 def test_exception_in_a_users_file_is_reported_with_its_line(cli, tmp_path):
@@ -338,9 +338,9 @@ def test_ctrl_c_ends_a_chain_of_stages_in_one_line(cli, run, metadata, tmp_path)
     while not metadata.executions("id", "node = 'Left'") and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 130 and told.splitlines()[-1].startswith("error: interrupted; ")
-    assert "Traceback" not in told
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130 and message.splitlines()[-1].startswith("error: interrupted; ")
+    assert "Traceback" not in message
 
 
 def test_killed_run_is_shown_as_interrupted_and_the_next_completes(cli, run, tmp_path, metadata):

@@ -1,4 +1,4 @@
-"""Charts: well-formed drawings, whose marks lie where the numbers say."""
+"""Charts are well-formed SVG with marks at the positions of their values."""
 
 import math
 import re
@@ -18,7 +18,7 @@ texts = st.text(max_size=30).filter(lambda text: not re.search("[\x00-\x08\x0b-\
 
 
 def parsed(svg):
-    """The drawing as a tree; none of its numbers may be no number."""
+    """Parse a drawing, and assert that all its numbers are finite."""
     root = ElementTree.fromstring(svg)
     for element in root.iter():
         for name in ("x", "y", "cx", "cy", "width", "height", "d", "viewBox"):

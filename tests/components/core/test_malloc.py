@@ -1,4 +1,4 @@
-"""Freed memory is not fetched anew for each batch, and is given back when a stage is done."""
+"""Freed memory is reused for the next batch, and released after a stage."""
 
 import platform
 import subprocess
@@ -7,10 +7,10 @@ import sys
 import pytest
 
 pytestmark = pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc", reason="other C libraries keep freed memory as they like"
+    platform.libc_ver()[0] != "glibc", reason="other C libraries have other policies for freed memory"
 )
 
-# Batches of 64 MB in pieces of 8; a page is 4 kB, so a batch whose memory is fetched anew faults 16,384 times.
+# Batches of 64 MB in blocks of 8 MB. With pages of 4 kB, a batch in new memory causes 16,384 page faults.
 BATCHES = """
 import resource, sys
 import numpy as np
@@ -26,29 +26,29 @@ def held():
 def batch():
     return [np.ones(1 << 20) for _ in range(8)]
 
-if sys.argv[1] == "kept":
+if sys.argv[1] == "retain":
     malloc.retain_freed()
 batch()
 before = faults()
 for _ in range(20):
     batch()
-fetched, most = faults() - before, held()
+new_pages, peak = faults() - before, held()
 malloc.release_free()
-print(fetched, most - held())
+print(new_pages, peak - held())
 """
 
 
-def batches(how):
-    done = subprocess.run([sys.executable, "-c", BATCHES, how], capture_output=True, text=True, check=True)
+def batches(mode):
+    done = subprocess.run([sys.executable, "-c", BATCHES, mode], capture_output=True, text=True, check=True)
     return map(int, done.stdout.split())
 
 
 def test_retained_memory_is_reused_until_it_is_released():
-    fetched, given_back = batches("kept")
-    assert fetched < 16384  # once at the most, in twenty batches
-    assert given_back > 50 << 20
+    new_pages, released = batches("retain")
+    assert new_pages < 16384  # fewer than one of the twenty batches
+    assert released > 50 << 20
 
 
 def test_without_retention_each_batch_faults_in_new_pages():
-    fetched, _ = batches("as the C library likes")
-    assert fetched > 2 * 16384
+    new_pages, _ = batches("default")
+    assert new_pages > 2 * 16384

@@ -40,8 +40,8 @@ def weights(seed=7, layers=40):
 def test_weights_do_not_depend_on_other_threads():
     alone = weights()
     with other_thread_draws():
-        beside = [weights() for _ in range(5)]
-    for found in beside:
+        concurrent = [weights() for _ in range(5)]
+    for found in concurrent:
         for one, other in zip(alone, found):
             np.testing.assert_array_equal(one, other)
     assert not np.array_equal(alone[0], weights(seed=8)[0])

@@ -1,4 +1,4 @@
-"""One line a feature: what comes out is what the layers of that name give."""
+"""One-line features have the outputs of their layers."""
 
 import io
 import wave

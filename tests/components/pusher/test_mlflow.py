@@ -75,7 +75,7 @@ def server(tmp_path_factory):
         "--artifacts-destination",
         str(folder / "artifacts"),
     ]
-    # Without its executors of jobs, of which a registry has none: eight processes more.
+    # Without its job executors, which a registry does not need and which are eight more processes.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -152,7 +152,7 @@ def pushing(place, keep, *models):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A genuine SavedModel of numbers and texts, and what Keras itself says of two rows."""
+    """Return a real SavedModel with numeric and string inputs, and its outputs for two rows according to Keras."""
     import keras
 
     from kerasline import Exporter, InMemoryExampleGen, ModelBuilder, Transform
@@ -189,10 +189,10 @@ def test_mlflow_loads_a_pushed_model_with_the_same_outputs(place, exported, tmp_
     done = Pusher(saved, destination=place).execute(tmp_path / "out")
     assert done.metrics == {"version": "1", "path": f"models:/{name_of(place)}/1"}
     champion = f"models:/{name_of(place)}@champion"
-    asked = mlflow.pyfunc.load_model(champion)
+    served = mlflow.pyfunc.load_model(champion)
     rows = pd.DataFrame({name: values.ravel() for name, values in raw.items()})
     for given in (raw, rows):
-        np.testing.assert_allclose(np.array(asked.predict(given)["score"]), expected, atol=1e-6)
+        np.testing.assert_allclose(np.array(served.predict(given)["score"]), expected, atol=1e-6)
     signature = mlflow.tensorflow.load_model(champion)
     import tensorflow as tf
 
@@ -222,8 +222,8 @@ def test_version_has_tags_that_describe_it(place, exported, tmp_path):
 
 def test_training_becomes_metrics_and_parameters_of_the_run(place, tmp_path):
     model = a_model(tmp_path / "m")
-    told = {"steps": 240, "seconds": 5.5, "device": "CPU", "jit_compile": False, "resumed_at_step": None}
-    (model / "kerasline.json").write_text(json.dumps({"digest": "d", "training": told}))
+    training = {"steps": 240, "seconds": 5.5, "device": "CPU", "jit_compile": False, "resumed_at_step": None}
+    (model / "kerasline.json").write_text(json.dumps({"digest": "d", "training": training}))
     destination(place).push(model)
     (run,) = runs(place)
     assert run.data.metrics == {"steps": 240, "seconds": 5.5}
@@ -352,9 +352,9 @@ def test_concurrent_pushes_of_one_model_are_one_version(place, tmp_path):
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
-    told = [process.communicate()[1].splitlines()[-1] for process in processes]
+    printed = [process.communicate()[1].splitlines()[-1] for process in processes]
     target = destination(place)
-    assert set(told) == {"1"} and {1} == set(target.versions()) and target.latest() == 1
+    assert set(printed) == {"1"} and {1} == set(target.versions()) and target.latest() == 1
     assert len(client().search_model_versions(f"name = '{name_of(place)}'")) == 1
 
 

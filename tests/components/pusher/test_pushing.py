@@ -227,8 +227,8 @@ def test_file_that_cannot_be_copied_is_reported_with_its_reason(tmp_path):
     program = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n" + PUSH
     command = [sys.executable, "-c", program, str(tmp_path / "served"), "0", str(model)]
     done = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True)
-    told = done.stderr.splitlines()[-1]
-    assert "cannot be copied: " in told and "File too large" in told and str(model) in told
+    message = done.stderr.splitlines()[-1]
+    assert "cannot be copied: " in message and "File too large" in message and str(model) in message
     assert destination(str(tmp_path / "served")).versions() == []
 
 

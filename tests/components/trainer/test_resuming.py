@@ -8,7 +8,7 @@ import pytest
 
 from kerasline.components.trainer.checkpoints import Checkpoints
 from tests.components.trainer.conftest import BATCH, ROWS
-from tests.components.trainer.cutting import assert_same_training, checkpoints, ended, start, wait_for
+from tests.components.trainer.interrupted import assert_same_training, checkpoints, ended, start, wait_for
 from tests.marks import slowly
 
 STEPS_PER_EPOCH = -(-ROWS // BATCH)

@@ -18,16 +18,16 @@ from kerasline.components.core.errors import KeraslineError, ParameterError
 from kerasline.components.trainer import cluster
 from kerasline.pipeline.fingerprint import node_fingerprint
 from tests.components.trainer.conftest import BATCH, ROWS
-from tests.components.trainer.cutting import assert_same_training, checkpoints, ended, start, wait_for
+from tests.components.trainer.interrupted import assert_same_training, checkpoints, ended, start, wait_for
 
-AN_EPOCH = -(-ROWS // BATCH)
-# Smooth, so that rounding stays rounding: at the kink of a ReLU it becomes another gradient.
+STEPS_PER_EPOCH = -(-ROWS // BATCH)
+# A smooth activation: at the kink of a ReLU a rounding error would become a different gradient.
 SMOOTH = {"activation": "tanh", "rate": 0.1, "momentum": 0.9}
 LONG = {"epochs": 12, "steps_per_execution": 1, "checkpoint_steps": 20, "deterministic": True}
 
 
 def processes(words="kerasline.components.trainer.process", parent=None):
-    """Those whose command line has these words, by their ids; of one parent alone."""
+    """Return the ids of the processes whose command line has these words, of one parent if given."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -42,20 +42,20 @@ def processes(words="kerasline.components.trainer.process", parent=None):
 
 
 class Once:
-    """A report that does something when it first hears of a step after so many."""
+    """A `report` callback that calls `act` at the first report of a step from `step` on."""
 
     def __init__(self, act, step=25):
-        self.said, self._act, self._step = [], act, step
+        self.texts, self._act, self._step = [], act, step
 
     def __call__(self, text):
-        self.said.append(text)
+        self.texts.append(text)
         within = text.startswith("epoch") and ", step " in text
         if self._act and within and int(text.split("step ")[1].split(" ")[0].replace(",", "")) >= self._step:
             act, self._act = self._act, None
             act()
 
-    def of_restarts(self):
-        return [text for text in self.said if "restarting all workers" in text]
+    def restarts(self):
+        return [text for text in self.texts if "restarting all workers" in text]
 
 
 def equal(one, other):
@@ -111,13 +111,13 @@ def test_lost_worker_is_restarted_with_the_same_result(train, number):
     undisturbed, report = train(SMOOTH, **LONG, workers=2), Once(lose)
     disturbed = train(SMOOTH, **LONG, workers=2, worker_timeout=20.0, report=report)
     equal(disturbed, undisturbed)
-    [told] = report.of_restarts()
+    [message] = report.restarts()
     why = {
         signal.SIGKILL: "was killed by signal 9 (SIGKILL) after 'epoch ",
         signal.SIGSTOP: "hangs: no sign of life for ",
     }[number]
-    assert told.startswith(f"worker 1 (localhost) {why}")
-    assert told.endswith("; restarting all workers from the last checkpoint (restart 1 of 3)")
+    assert message.startswith(f"worker 1 (localhost) {why}")
+    assert message.endswith("; restarting all workers from the last checkpoint (restart 1 of 3)")
     assert disturbed.metrics["restarts"] == 1 and disturbed.facts["resumed_at_step"] >= 20
     assert not processes(parent=os.getpid())
 
@@ -145,7 +145,7 @@ def test_worker_that_always_dies_is_reported_in_one_line(train, tmp_path):
         f"(Trainer.max_restarts); its last line: about to go; its log: {tmp_path}/workers/worker-1.log; "
         "signal 9 often means too little memory: see `plan`"
     )
-    assert len(report.of_restarts()) == 1 and not processes(parent=os.getpid())
+    assert len(report.restarts()) == 1 and not processes(parent=os.getpid())
 
 
 @pytest.mark.slow
@@ -153,7 +153,7 @@ def test_error_in_user_code_is_reported_at_once(train):
     report = Once(None)
     with pytest.raises(KeraslineError, match=r"raises_as_worker_1\(\) raised ValueError: no such thing"):
         train(own=raises_as_worker_1, workers=2, report=report)
-    assert not report.of_restarts() and not processes(parent=os.getpid())
+    assert not report.restarts() and not processes(parent=os.getpid())
 
 
 @pytest.mark.slow
@@ -219,7 +219,7 @@ def test_workers_on_two_hosts_train_like_one_process(train, network, tmp_path, m
     for ours, theirs in zip(together.epochs, alone.epochs):
         assert ours == pytest.approx(theirs, abs=1e-5)
     assert [device.partition(":")[0] for device in together.facts["devices"]] == NETWORK
-    assert not report.of_restarts() and not processes(parent=os.getpid())
+    assert not report.restarts() and not processes(parent=os.getpid())
     assert not list(tmp_path.glob("kerasline-*")), "each host clears its own temporary files away"
 
 
@@ -230,16 +230,16 @@ def test_lost_connection_is_detected_and_training_resumes(train, network):
         network(f"-n {NETWORK[0]} link set kerasline0 down")
 
     def report(text):
-        said(text)
+        recorder(text)
         if "restarting all workers" in text:
             network(f"-n {NETWORK[0]} link set kerasline0 up")
 
-    said = Once(cut)
+    recorder = Once(cut)
     undisturbed = train(SMOOTH, **LONG, workers=2)
     disturbed = train(SMOOTH, **LONG, **NETNS, stall_timeout=25.0, report=report)
     equal(disturbed, undisturbed)
-    [told] = said.of_restarts()  # TensorFlow's own heartbeats stop, or no step ends: whichever is seen first
-    assert told.startswith("worker ") and " after 'epoch " in told
+    [message] = recorder.restarts()  # TensorFlow's own heartbeats stop, or no step ends: whichever is detected first
+    assert message.startswith("worker ") and " after 'epoch " in message
 
 
 def test_unreachable_hosts_are_reported_before_tensorflow_is_loaded(train, network):
@@ -249,7 +249,7 @@ def test_unreachable_hosts_are_reported_before_tensorflow_is_loaded(train, netwo
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"workers": ["a b"]}, "Trainer.workers: expected a host or host:port such as 10.0.0.2:4000, received 'a b'"),
         ({"workers": ["-oProxyCommand=x"]}, "received '-oProxyCommand=x'"),
@@ -275,8 +275,8 @@ def test_unreachable_hosts_are_reported_before_tensorflow_is_loaded(train, netwo
         ),
     ],
 )
-def test_invalid_workers_are_reported_in_one_line(train, settings, told):
-    with pytest.raises((ParameterError, KeraslineError), match=told) as raised:
+def test_invalid_workers_are_reported_in_one_line(train, settings, message):
+    with pytest.raises((ParameterError, KeraslineError), match=message) as raised:
         train(**settings)
     assert "\n" not in str(raised.value) and not processes(parent=os.getpid())
 
@@ -299,7 +299,7 @@ def test_worker_without_progress_is_restarted(train, tmp_path):
         KeraslineError, match=r"worker 0 \(nowhere.invalid\) made no progress for \d+ s before its first"
     ):
         train(workers=["nowhere.invalid"], launch=launch, stall_timeout=1.0, max_restarts=1, report=report)
-    assert len(report.of_restarts()) == 1 and not processes("idle.py")
+    assert len(report.restarts()) == 1 and not processes("idle.py")
 
 
 def test_port_in_use_is_reported_in_one_line(train):

@@ -1,4 +1,4 @@
-"""States are remembered by parts of the rows: what was analysed once is not analysed again."""
+"""States of parts of the rows are cached, so that no part is analyzed twice."""
 
 import keras
 import numpy as np
@@ -84,8 +84,8 @@ def test_automatic_names_of_keras_do_not_matter(tmp_path, spans):
 
 def test_damaged_cache_file_is_computed_again(tmp_path, spans):
     run(tmp_path, spans, "0:3", "first", narrower)
-    kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
-    kept[0].write_bytes(b"")
-    kept[1].write_bytes(kept[1].read_bytes()[:-1] + b"?")
+    files = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    files[0].write_bytes(b"")
+    files[1].write_bytes(files[1].read_bytes()[:-1] + b"?")
     assert run(tmp_path, spans, "0:3", "again", narrower).metrics["remembered"] == "2 of 4 parts"
     assert Context(tmp_path).cache_dir is None

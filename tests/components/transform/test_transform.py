@@ -220,7 +220,7 @@ def test_bin_boundaries_are_the_same_in_every_run(make_examples, tmp_path):
 
 @keras.saving.register_keras_serializable("test_transform")
 class Largest(keras.layers.Layer):
-    """A layer with a state of its own: what it is given, as a share of the largest seen."""
+    """A layer with its own state: divides its input by the largest value of the data."""
 
     def build(self, shape):
         self.largest = self.add_weight(shape=(), initializer="zeros", trainable=False, name="largest")

@@ -89,7 +89,7 @@ def test_a_file_sent_and_fetched_in_parts_is_whole(host, s3_url, s3_server):
     second = host("two")(s3_url, BULKY, **sizes)
     assert set(second.states.values()) == {"cached"}
     again = host("two")(s3_url, BULKY, use_cache=False, selected=["Sum"])
-    digests = [run.root.local(run.output("Sum", "told")) / "digest.txt" for run in (first, again)]
+    digests = [run.root.local(run.output("Sum", "digest")) / "digest.txt" for run in (first, again)]
     assert digests[0].read_text() == digests[1].read_text()
 
 

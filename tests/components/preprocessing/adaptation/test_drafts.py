@@ -1,4 +1,4 @@
-"""What a function may return: models with models in them, and FeatureSpaces; adapted as Keras would."""
+"""Nested models and FeatureSpaces that a function returns are adapted as Keras adapts them."""
 
 import keras
 import numpy as np
@@ -39,9 +39,9 @@ def test_feature_space_is_adapted_in_one_pass_as_in_keras(make_examples, tmp_pat
     theirs.preprocessors["weight"].bin_boundaries = (  # Keras's own are approximate; ours are exact
         np.quantile(COLUMNS["weight"], [0.25, 0.5, 0.75], method="inverted_cdf").tolist()
     )
-    kept = theirs.preprocessors["weight"].bin_boundaries
+    boundaries = theirs.preprocessors["weight"].bin_boundaries
     theirs.adapt(tf.data.Dataset.from_tensor_slices(COLUMNS).batch(64))
-    theirs.preprocessors["weight"].bin_boundaries = kept
+    theirs.preprocessors["weight"].bin_boundaries = boundaries
     rows = {name: tf.constant(values[:50, None]) for name, values in COLUMNS.items()}
     ours, expected = done.preprocessing.load()(rows), theirs(rows)
     expected = expected if mode == "dict" else {"features": expected}

@@ -1,4 +1,4 @@
-"""What the tests of layers share: adapting in pieces, and the two forms in which a model is kept."""
+"""Helpers for tests of layers: adapting in pieces, and saving in both formats."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import tensorflow as tf
 
 
 def adapted(layer: keras.layers.Layer, *values: np.ndarray, parts: int = 3) -> keras.layers.Layer:
-    """The layer, called symbolically and adapted on values in so many pieces, merged last to first.
+    """Call a layer symbolically, and adapt it on values split into `parts`, merged from last to first.
 
     Args:
-        values: an array (rows, ...) for each tensor that the layer is called on.
+        *values: an array of shape (rows, ...) for each input of the layer.
     """
     inputs = [keras.Input(v.shape[1:], dtype="string" if v.dtype.kind in "OSU" else str(v.dtype)) for v in values]
     layer(inputs if len(inputs) > 1 else inputs[0])
@@ -31,12 +31,12 @@ def adapted(layer: keras.layers.Layer, *values: np.ndarray, parts: int = 3) -> k
 
 
 def round_trips(model: keras.Model, inputs: dict[str, np.ndarray], tmp_path: Path, tolerance: float = 0.0) -> None:
-    """Asserts that a functional model with dict inputs gives the same values when saved and loaded."""
-    given = {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
-    expected = tf.nest.flatten(model(given, training=False))
+    """Assert that a functional model with dict inputs gives the same values when saved and loaded."""
+    tensors = {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
+    expected = tf.nest.flatten(model(tensors, training=False))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    _same(expected, loaded(given, training=False), tolerance)
+    _same(expected, loaded(tensors, training=False), tolerance)
     archive = keras.export.ExportArchive()
     archive.track(loaded)
     signature = {n: tf.TensorSpec((None, *t.shape[1:]), t.dtype, name=n) for n, t in loaded.input.items()}
@@ -48,12 +48,12 @@ def round_trips(model: keras.Model, inputs: dict[str, np.ndarray], tmp_path: Pat
     archive.add_endpoint("serve", serve, input_signature=[signature])
     archive.write_out(str(tmp_path / "saved_model"), verbose=False)
     restored = tf.saved_model.load(str(tmp_path / "saved_model"))  # its functions live as long as it does
-    served = restored.serve(given)
+    served = restored.serve(tensors)
     _same(expected, [served[f"output_{place}"] for place in range(len(expected))], tolerance)
 
 
 def in_tf_data(model: keras.Model, inputs: dict[str, np.ndarray], batch: int = 7) -> None:
-    """Asserts that a functional model with dict inputs gives the same values in a `tf.data` map."""
+    """Assert that a functional model with dict inputs gives the same values in a `tf.data` map."""
     data = tf.data.Dataset.from_tensor_slices(inputs).batch(batch).map(lambda raw: tf.nest.flatten(model(raw)))
     found = [np.concatenate(parts) for parts in zip(*data.as_numpy_iterator())]
     expected = tf.nest.flatten(model({name: tf.convert_to_tensor(one) for name, one in inputs.items()}))

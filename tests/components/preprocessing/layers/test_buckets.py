@@ -1,4 +1,4 @@
-"""Buckets by rank: as scikit-learn's KBinsDiscretizer, but for the id of what is missing."""
+"""Buckets by rank: as scikit-learn's KBinsDiscretizer, except for the id of missing values."""
 
 import keras
 import numpy as np

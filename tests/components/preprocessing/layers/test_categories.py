@@ -16,7 +16,7 @@ from tests.components.preprocessing.layers.round_trip import adapted, round_trip
 
 WORDS = np.array(["b", "a", "c", "b", "", "z", "é", "c", "b", "é", "", "a b\nc"], dtype=object)
 CODES = np.array([7, -1, 7, 30, 4, 4, 7, -1, 2**40, -5, 30])
-ASKED = np.array(["b", "", "unseen", "other", "é", "c"], dtype=object)
+QUERIES = np.array(["b", "", "unseen", "other", "é", "c"], dtype=object)
 MODES = ("int", "one_hot", "multi_hot", "count")
 
 
@@ -27,9 +27,9 @@ def by_frequency(values, least=1):
 
 def test_indices_are_missing_unknown_then_values_by_count():
     layer = adapted(FrequencyLookup(), WORDS)
-    want = by_frequency(word for word in WORDS if word)
-    assert layer.vocabulary == want == ["b", "é", "c", "z", "a b\nc", "a"]
-    assert layer(np.array(["", "unseen", *want])).numpy().tolist() == list(range(len(want) + 2))
+    expected = by_frequency(word for word in WORDS if word)
+    assert layer.vocabulary == expected == ["b", "é", "c", "z", "a b\nc", "a"]
+    assert layer(np.array(["", "unseen", *expected])).numpy().tolist() == list(range(len(expected) + 2))
 
 
 @pytest.mark.parametrize("bins", [1, 2, 7])
@@ -40,14 +40,14 @@ def test_indices_agree_with_keras_string_lookup(bins, mode, shape):
     layer = adapted(FrequencyLookup(hash_bins=bins, output_mode=mode), words)
     keras_own = keras.layers.StringLookup(mask_token="", num_oov_indices=bins, output_mode=mode)
     keras_own.adapt(words)
-    asked = ASKED.reshape(shape)
+    queries = QUERIES.reshape(shape)
     if mode in ("multi_hot", "count") and shape == (-1,):  # there Keras takes all rows for one
-        want = keras_own(asked[:, None])
+        expected = keras_own(queries[:, None])
     else:
-        want = keras_own(asked)
-    np.testing.assert_array_equal(layer(asked), want)
-    symbolic = layer(keras.Input(asked.shape[1:], dtype="string"))
-    assert symbolic.shape == (None, *want.shape[1:])
+        expected = keras_own(queries)
+    np.testing.assert_array_equal(layer(queries), expected)
+    symbolic = layer(keras.Input(queries.shape[1:], dtype="string"))
+    assert symbolic.shape == (None, *expected.shape[1:])
     assert symbolic.dtype == ("int64" if mode == "int" else "float32")
 
 
@@ -57,17 +57,17 @@ def test_rare_values_and_those_beyond_the_limit_are_unknown():
     assert adapted(FrequencyLookup(max_tokens=2), words).vocabulary == ["a", "b"]
     layer = adapted(FrequencyLookup(max_tokens=1, min_count=2, hash_bins=5), words)
     shared = [word.encode() for word in "bcd"]
-    want = tf.strings.to_hash_bucket_fast(shared, 5) + 1
-    np.testing.assert_array_equal(layer(np.array(["a", *"bcd"])), [6, *want])
+    expected = tf.strings.to_hash_bucket_fast(shared, 5) + 1
+    np.testing.assert_array_equal(layer(np.array(["a", *"bcd"])), [6, *expected])
 
 
 @pytest.mark.parametrize("dtype", ["int64", "int32", "int16"])
 def test_integers_count_as_their_strings(dtype):
     codes = CODES if dtype == "int64" else np.where(CODES > 30, 300, CODES).astype(dtype)
     layer = adapted(FrequencyLookup(hash_bins=3), codes)
-    want = by_frequency(codes[codes != -1].tolist())
-    assert layer.vocabulary == [str(code) for code in want]
-    np.testing.assert_array_equal(layer(np.array([-1, *want], dtype)), [0, *range(4, len(want) + 4)])
+    expected = by_frequency(codes[codes != -1].tolist())
+    assert layer.vocabulary == [str(code) for code in expected]
+    np.testing.assert_array_equal(layer(np.array([-1, *expected], dtype)), [0, *range(4, len(expected) + 4)])
     unseen = np.array([99, -99, 11111], dtype)
     np.testing.assert_array_equal(layer(unseen), layer(unseen.astype(str)))
 
@@ -102,8 +102,8 @@ def test_higher_ranks_are_counted_along_the_last_axis():
 def test_without_values_everything_is_unknown(mode, values, tmp_path):
     layer = adapted(FrequencyLookup(output_mode=mode), values, parts=2)
     assert layer.vocabulary == []
-    want = [0, 1] if mode == "int" else [[0.0], [1.0]]
-    np.testing.assert_array_equal(layer(np.array(["", "x"])), want)
+    expected = [0, 1] if mode == "int" else [[0.0], [1.0]]
+    np.testing.assert_array_equal(layer(np.array(["", "x"])), expected)
     word = keras.Input((1,), name="word", dtype="string")
     model = keras.Model({"word": word}, {"out": layer(word)})
     round_trips(model, {"word": np.array([["x"], [""]])}, tmp_path)
@@ -163,8 +163,8 @@ def test_cross_is_hashed_or_looked_up():
     assert lookup.vocabulary == by_frequency(pairs)
     index, bucket = model([tf.constant([["b"], ["b"], [""]]), tf.constant([[7], [-1], [7]], tf.int64)])
     assert index.numpy().ravel().tolist() == [2 + lookup.vocabulary.index("b_X_7"), 0, 0]
-    want = keras.layers.Hashing(50, mask_value="")(np.array(["b_X_7"])).numpy()
-    assert bucket.numpy().ravel().tolist() == [want[0], 0, 0]
+    expected = keras.layers.Hashing(50, mask_value="")(np.array(["b_X_7"])).numpy()
+    assert bucket.numpy().ravel().tolist() == [expected[0], 0, 0]
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (3,)])

@@ -77,7 +77,7 @@ def test_most_frequent_tokens_are_kept_by_count_then_alphabetically():
     layer = adapted(BagOfWords(max_tokens=3), texts)
     assert layer.vocabulary == ["cc", "bb", "aa"]
     assert set(layer.vocabulary) == set(CountVectorizer(max_features=3).fit(texts).vocabulary_)
-    # What is in too few texts takes no place of what is not.
+    # Tokens in too few texts do not displace others.
     assert adapted(BagOfWords(max_tokens=1, min_documents=2), texts).vocabulary == ["cc"]
 
 

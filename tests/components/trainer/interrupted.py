@@ -1,4 +1,4 @@
-"""Runs of `long_training.py` that are cut short, and what must come of them all the same."""
+"""Start and interrupt runs of `long_training.py`, and compare their results with those of a whole run."""
 
 import json
 import sys
@@ -23,10 +23,10 @@ def ended(process):
     assert process.wait(500) == 0, process.stderr.read()
 
 
-def wait_for(what, seconds=240):
-    until = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < until
+def wait_for(condition, seconds=240):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     return found
 
@@ -36,7 +36,7 @@ def checkpoints(root):
 
 
 def assert_same_training(whole, cut):
-    """The same weights, and the same loss of every step, bit by bit."""
+    """Assert that the weights and the loss of every step are equal bit by bit."""
     results = [json.loads(Path(f"{root}.json").read_text())["nodes"][-1] for root in (whole, cut)]
     folders = [Path(node["outputs"]["trained_model"]) for node in results]
     assert json.loads((folders[1] / "training.json").read_text())["resumed_at_step"] > 0
@@ -45,4 +45,4 @@ def assert_same_training(whole, cut):
         np.testing.assert_array_equal(ours, theirs)
     losses = [Path(node["outputs"]["history"], "steps.parquet").read_bytes() for node in results]
     assert losses[0] == losses[1]
-    assert not list(cut.glob("state/*")), "what is done needs no checkpoints"
+    assert not list(cut.glob("state/*")), "a finished training keeps no checkpoints"
