@@ -181,8 +181,8 @@ def test_rows_that_fail_are_quarantined_with_reasons(served, tmp_path):
 def test_a_bad_row_fails_the_run_if_refused(served, tmp_path):
     batch, _ = rows_with_mistakes()
     examples = examples_of(tmp_path / "examples", {"a": [batch]})
-    told = "a/00000.parquet: row 3: column 'pair': a list of 3 values.*BulkInferrer.bad_rows"
-    with pytest.raises(DataError, match=told):
+    message = "a/00000.parquet: row 3: column 'pair': a list of 3 values.*BulkInferrer.bad_rows"
+    with pytest.raises(DataError, match=message):
         BulkInferrer(served.exported, examples, bad_rows="refuse").execute(tmp_path / "out")
 
 

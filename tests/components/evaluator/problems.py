@@ -75,9 +75,9 @@ def evaluated(given: Problem, folder: Path, beam_options: Any = (), **parameters
     (output, slicing, slice, metric)."""
     component = Evaluator(given.examples, given.preprocessing, given.model, **parameters)
     done = component.execute(folder, **({"beam_options": beam_options} if beam_options else {}))
-    done.told = done.evaluation.read_json("metrics.json")
+    done.document = done.evaluation.read_json("metrics.json")
     done.entries = {}
-    for entry in done.told["metrics"]:
+    for entry in done.document["metrics"]:
         done.entries[entry["slicing"], entry["slice"], entry["metric"]] = entry
         done.entries[entry["output"], entry["slicing"], entry["slice"], entry["metric"]] = entry
     done.values = {metric: e["value"] for (*where, metric), e in done.entries.items() if where == ["", ""]}

@@ -27,7 +27,7 @@ def recompiled(given, folder, model, label="label", columns=None, **how):
 # Yes and no
 
 
-def test_logits_and_a_sigmoid_give_the_same_figures(cancer, tmp_path):
+def test_logits_and_probabilities_give_the_same_metrics(cancer, tmp_path):
     x = keras.Input((6,), name="x")
     sure = keras.Model({"x": x}, keras.layers.Activation("sigmoid", name="scores")(cancer.keras_model({"x": x})))
     sure.compile(loss="binary_crossentropy")
@@ -48,29 +48,29 @@ def test_logits_and_a_sigmoid_give_the_same_figures(cancer, tmp_path):
         assert ours[name] == pytest.approx(value, rel=1e-4), name
 
 
-def test_kerass_metrics_are_those_of_evaluating_the_whole_split(cancer, tmp_path):
-    told = evaluated(cancer, tmp_path, metrics=["Precision", {"name": "AUC", "curve": "PR", "from_logits": True}])
+def test_keras_metrics_agree_with_model_evaluate(cancer, tmp_path):
+    done = evaluated(cancer, tmp_path, metrics=["Precision", {"name": "AUC", "curve": "PR", "from_logits": True}])
     whole = cancer.keras_model.evaluate(
         {"x": cancer.columns["x"]}, cancer.columns["label"], verbose=0, return_dict=True
     )
     scores, label = sigmoid(cancer.answers[:, 0]), cancer.columns["label"]
-    assert told.values["auc"] == pytest.approx(whole["auc"], rel=1e-5)
+    assert done.values["auc"] == pytest.approx(whole["auc"], rel=1e-5)
     # The second of a name is numbered. Keras's area under the curve is of 200 thresholds.
-    assert told.values["auc_1"] == pytest.approx(theirs.average_precision_score(label, scores), abs=0.01)
-    assert told.values["precision"] == pytest.approx(theirs.precision_score(label, scores > 0.5))
-    assert told.values["loss"] == pytest.approx(whole["loss"], rel=1e-5)
-    entry = told.entries["", "", "auc"]
+    assert done.values["auc_1"] == pytest.approx(theirs.average_precision_score(label, scores), abs=0.01)
+    assert done.values["precision"] == pytest.approx(theirs.precision_score(label, scores > 0.5))
+    assert done.values["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+    entry = done.entries["", "", "auc"]
     assert entry["interval"] == "jackknife" and entry["low"] < entry["value"] < entry["high"]
-    assert told.told["outputs"]["scores"]["metrics"][0] == "accuracy"
+    assert done.document["outputs"]["scores"]["metrics"][0] == "accuracy"
 
 
-def test_slices_are_as_their_rows_alone(cancer, tmp_path):
-    told = evaluated(cancer, tmp_path, slices=["site", {"column": "size", "buckets": 3}])
+def test_slice_metrics_equal_those_of_its_rows_alone(cancer, tmp_path):
+    done = evaluated(cancer, tmp_path, slices=["site", {"column": "size", "buckets": 3}])
     site = np.array([s or "(missing)" for s in cancer.columns["site"]])
     scores, label = sigmoid(cancer.answers[:, 0]), cancer.columns["label"]
     for one in ("north", "south", "(missing)"):
         inside = site == one
-        entry = told.entries["site", one, "roc_auc"]
+        entry = done.entries["site", one, "roc_auc"]
         assert entry["value"] == pytest.approx(theirs.roc_auc_score(label[inside], scores[inside]))
         assert entry["rows"] == inside.sum() and entry["small"] == (inside.sum() < 100)
         if entry["small"]:
@@ -81,13 +81,14 @@ def test_slices_are_as_their_rows_alone(cancer, tmp_path):
             assert 0 <= entry["p_value"] <= entry["p_corrected"] <= 1
         auc = keras.metrics.AUC(from_logits=True)
         auc.update_state(label[inside][:, None], cancer.answers[inside])
-        assert told.entries["site", one, "auc"]["value"] == pytest.approx(float(auc.result()), rel=1e-5)
-    assert told.told["slicings"] == [
+        assert done.entries["site", one, "auc"]["value"] == pytest.approx(float(auc.result()), rel=1e-5)
+    assert done.document["slicings"] == [
         {"name": "site", "slices": 3, "left_out": 0},
         {"name": "size", "slices": 3, "left_out": 0},
     ]
-    assert {gap["slicing"] for gap in told.told["fairness"]} == {"size", "site"}
-    assert {gap["slices"] for gap in told.told["fairness"] if gap["slicing"] == "site"} == {2}  # the small one is not
+    gaps = done.document["fairness"]
+    assert {gap["slicing"] for gap in gaps} == {"size", "site"}
+    assert {gap["slices"] for gap in gaps if gap["slicing"] == "site"} == {2}  # without the small one
 
 
 def nobody(batch):
@@ -98,11 +99,11 @@ def first_rows(batch):
     return ["positive" if one else None for one in batch.column("label").to_pylist()]
 
 
-def test_slices_of_no_rows_and_of_one_class_do_no_harm(cancer, tmp_path):
-    told = evaluated(cancer, tmp_path, slices=[nobody, first_rows], small_slice_rows=1)
-    assert told.told["slicings"][0] == {"name": "nobody", "slices": 0, "left_out": 0}
-    assert told.entries["first_rows", "positive", "roc_auc"]["value"] is None
-    assert told.entries["first_rows", "positive", "recall"]["value"] == pytest.approx(told.values["recall"])
+def test_slices_without_rows_or_with_one_class_are_accepted(cancer, tmp_path):
+    done = evaluated(cancer, tmp_path, slices=[nobody, first_rows], small_slice_rows=1)
+    assert done.document["slicings"][0] == {"name": "nobody", "slices": 0, "left_out": 0}
+    assert done.entries["first_rows", "positive", "roc_auc"]["value"] is None
+    assert done.entries["first_rows", "positive", "recall"]["value"] == pytest.approx(done.values["recall"])
 
 
 def test_gate_on_slices_without_the_metric_refuses_the_model(cancer, tmp_path):
@@ -133,7 +134,7 @@ def test_weights_count_as_in_scikit_learn_and_keras(cancer, tmp_path):
         ],
     )
     weighed = recompiled(cancer, tmp_path / "p", model, weight="weight")
-    told = evaluated(weighed, tmp_path / "e", slices=["site"])
+    done = evaluated(weighed, tmp_path / "e", slices=["site"])
     label, weight = cancer.columns["label"], cancer.columns["weight"]
     scores = sigmoid(cancer.answers[:, 0])
     for rows, where in (
@@ -148,23 +149,23 @@ def test_weights_count_as_in_scikit_learn_and_keras(cancer, tmp_path):
             "log_loss": theirs.log_loss(y_pred=scores[rows], **given),
         }
         for name, value in expected.items():
-            assert told.entries[*where, name]["value"] == pytest.approx(value, rel=1e-5), name
-        assert told.entries[*where, "accuracy"]["interval"] == "bootstrap"
-        assert told.entries[*where, "accuracy"]["weight"] == pytest.approx(weight[rows].sum(), rel=1e-6)
+            assert done.entries[*where, name]["value"] == pytest.approx(value, rel=1e-5), name
+        assert done.entries[*where, "accuracy"]["interval"] == "bootstrap"
+        assert done.entries[*where, "accuracy"]["weight"] == pytest.approx(weight[rows].sum(), rel=1e-6)
     whole = model.evaluate(
         {"x": cancer.columns["x"]}, label, sample_weight=weight, verbose=0, return_dict=True, batch_size=569
     )
     for name in ("auc", "mse"):
-        assert told.values[name] == pytest.approx(whole[name], rel=1e-4)
+        assert done.values[name] == pytest.approx(whole[name], rel=1e-4)
     # Keras divides the weighted loss by the number of rows, we by their weight.
-    assert told.values["loss"] * weight.sum() / len(weight) == pytest.approx(whole["loss"], rel=1e-4)
-    assert told.told["weighted"] is True
+    assert done.values["loss"] * weight.sum() / len(weight) == pytest.approx(whole["loss"], rel=1e-4)
+    assert done.document["weighted"] is True
 
 
 # Several classes
 
 
-def test_several_classes_with_a_softmax_with_logits_and_one_hot_labels(digits, tmp_path):
+def test_softmax_logits_and_one_hot_labels_give_the_same_metrics(digits, tmp_path):
     x = keras.Input((64,), name="x")
     inner, last = digits.keras_model.layers[-2], digits.keras_model.layers[-1]
     logits = keras.layers.Dense(10, name="scores")
@@ -199,13 +200,13 @@ def test_several_classes_with_a_softmax_with_logits_and_one_hot_labels(digits, t
     for done in (ours, *others):
         for name, value in expected.items():
             assert done.values[name] == pytest.approx(value, rel=1e-5), name
-        confusion = done.told["confusion"]["scores"]
+        confusion = done.document["confusion"]["scores"]
         assert confusion["classes"] == [str(k) for k in range(10)]
         np.testing.assert_array_equal(confusion["counts"], theirs.confusion_matrix(label, predicted))
     assert others[1].values["f1"] == pytest.approx(expected["macro_f1"], rel=1e-5)
 
 
-def test_a_label_that_is_no_class_is_told(digits, tmp_path):
+def test_label_outside_the_classes_is_an_error(digits, tmp_path):
     label = digits.columns["label"].copy()
     label[5] = -1
     with pytest.raises(DataError, match=r"a label is -1, where classes are those of \[0, 10\)"):
@@ -215,7 +216,7 @@ def test_a_label_that_is_no_class_is_told(digits, tmp_path):
 # Several labels, numbers, outputs
 
 
-def test_several_labels_a_row(digits, tmp_path):
+def test_several_labels_per_row_agree_with_scikit_learn(digits, tmp_path):
     digit = digits.columns["label"]
     labels = np.stack([digit % 2, digit > 4, np.isin(digit, [2, 3, 5, 7])], 1).astype("float32")
     model = dense(64, 3, "sigmoid")
@@ -224,9 +225,9 @@ def test_several_labels_a_row(digits, tmp_path):
     given = recompiled(
         digits, tmp_path / "p", model, "labels", {"labels": labels}, class_names=["odd", "large", "prime"]
     )
-    told = evaluated(given, tmp_path / "e", decision_thresholds=[0.4])
+    done = evaluated(given, tmp_path / "e", decision_thresholds=[0.4])
     scores = given.answers
-    assert told.told["outputs"]["scores"]["task"] == "multi_label"
+    assert done.document["outputs"]["scores"]["task"] == "multi_label"
     expected = {
         "subset_accuracy": theirs.accuracy_score(labels, scores > 0.4),
         "hamming_loss": theirs.hamming_loss(labels, scores > 0.4),
@@ -234,8 +235,8 @@ def test_several_labels_a_row(digits, tmp_path):
         "macro_recall": theirs.recall_score(labels, scores > 0.4, average="macro"),
     }
     for name, value in expected.items():
-        assert told.values[name] == pytest.approx(value, rel=1e-6), name
-    each = {(e["class"], e["metric"]): e for e in told.told["per_class"]}
+        assert done.values[name] == pytest.approx(value, rel=1e-6), name
+    each = {(e["class"], e["metric"]): e for e in done.document["per_class"]}
     precision = theirs.precision_score(labels, scores > 0.4, average=None)
     for place, name in enumerate(("odd", "large", "prime")):
         entry = each[name, "precision"]
@@ -243,13 +244,13 @@ def test_several_labels_a_row(digits, tmp_path):
         assert entry["low"] <= entry["value"] <= entry["high"]
 
 
-def test_several_numbers_a_row_and_far_from_0(digits, tmp_path):
+def test_several_numbers_per_row_far_from_zero_are_accurate(digits, tmp_path):
     ink = digits.columns["x"].reshape(-1, 8, 8).sum(2)[:, :3] + [0, 1e3, 1e4]
     model = dense(64, 3, hidden=0)
     model.compile("adam", "mse", metrics=["mae"])
     model.layers[-1].set_weights([np.full((64, 3), 0.1, "float32"), np.float32([0, 1e3, 1e4])])
     given = recompiled(digits, tmp_path / "p", model, "ink", {"ink": ink.astype("float32")})
-    told = evaluated(given, tmp_path / "e")
+    done = evaluated(given, tmp_path / "e")
     label, answers = ink.astype("float32").astype(float), given.answers.astype(float)
     expected = {
         "mean_squared_error": theirs.mean_squared_error(label, answers),
@@ -261,12 +262,12 @@ def test_several_numbers_a_row_and_far_from_0(digits, tmp_path):
         "loss": theirs.mean_squared_error(label, answers),
     }
     for name, value in expected.items():
-        assert told.values[name] == pytest.approx(value, rel=1e-4, abs=1e-4), name
-    assert told.told["residuals"]["scores"]["quantiles"] == [0.05, 0.25, 0.5, 0.75, 0.95]
-    assert "mae" in told.values or "mean_absolute_error" in told.values
+        assert done.values[name] == pytest.approx(value, rel=1e-4, abs=1e-4), name
+    assert done.document["residuals"]["scores"]["quantiles"] == [0.05, 0.25, 0.5, 0.75, 0.95]
+    assert "mae" in done.values or "mean_absolute_error" in done.values
 
 
-def test_regression_is_evaluated_without_replicates_and_with_its_exported_form(digits, tmp_path):
+def test_regression_works_without_replicates_and_with_saved_model(digits, tmp_path):
     label = digits.columns["x"].sum(1)
     model = dense(64, 1)
     model.compile("adam", "mse")
@@ -276,7 +277,7 @@ def test_regression_is_evaluated_without_replicates_and_with_its_exported_form(d
     expected = theirs.mean_squared_error(label, given.answers[:, 0])
     assert found.values["mean_squared_error"] == pytest.approx(expected, rel=1e-5)
     assert found.entries["", "", "mean_squared_error"]["interval"] is None
-    (form,) = found.told["forms"]
+    (form,) = found.document["forms"]
     exported = {one["metric"]: one["value"] for one in form["metrics"]}
     assert exported["mean_squared_error"] == pytest.approx(expected, rel=1e-5)
 
@@ -295,33 +296,33 @@ def two_outputs(digits, folder, loss=("sparse_categorical_crossentropy", "mse"),
     return recompiled(digits, folder, model, ["digit", "ink"], columns, **how)
 
 
-def test_each_of_two_outputs_has_its_own_figures(digits, tmp_path):
+def test_each_of_two_outputs_has_its_own_metrics(digits, tmp_path):
     given = two_outputs(digits, tmp_path / "p")
-    told = evaluated(given, tmp_path / "e", thresholds={"digit/accuracy": {"min": 0.01}, "ink/r2": {"min": 2}})
+    done = evaluated(given, tmp_path / "e", thresholds={"digit/accuracy": {"min": 0.01}, "ink/r2": {"min": 2}})
     answers = given.answers
     accuracy = theirs.accuracy_score(given.columns["digit"], answers["digit"].argmax(1))
-    assert told.entries["digit", "", "", "accuracy"]["value"] == pytest.approx(accuracy)
+    assert done.entries["digit", "", "", "accuracy"]["value"] == pytest.approx(accuracy)
     error = theirs.mean_absolute_error(given.columns["ink"], answers["ink"][:, 0])
-    assert told.entries["ink", "", "", "mean_absolute_error"]["value"] == pytest.approx(error, rel=1e-5)
-    assert told.metrics["digit/accuracy"] == pytest.approx(accuracy)
-    assert "ink/r2 is" in told.metrics["blessed"] and "digit" not in told.metrics["blessed"]
+    assert done.entries["ink", "", "", "mean_absolute_error"]["value"] == pytest.approx(error, rel=1e-5)
+    assert done.metrics["digit/accuracy"] == pytest.approx(accuracy)
+    assert "ink/r2 is" in done.metrics["blessed"] and "digit" not in done.metrics["blessed"]
 
 
-def test_an_output_without_a_loss_is_not_judged(digits, tmp_path):
-    told = evaluated(two_outputs(digits, tmp_path / "p", loss=(None, "mse")), tmp_path / "e")
-    assert list(told.told["outputs"]) == ["ink"]
+def test_output_without_a_loss_is_not_evaluated(digits, tmp_path):
+    done = evaluated(two_outputs(digits, tmp_path / "p", loss=(None, "mse")), tmp_path / "e")
+    assert list(done.document["outputs"]) == ["ink"]
 
 
-def test_half_precision_answers_are_taken(digits, tmp_path):
+def test_half_precision_predictions_are_accepted(digits, tmp_path):
     x = keras.Input((64,), name="x")
     model = keras.Model(
         {"x": x}, keras.layers.Dense(10, activation="softmax", name="scores", dtype="mixed_bfloat16")(x)
     )
     model.compile(loss="sparse_categorical_crossentropy")
     given = recompiled(digits, tmp_path / "p", model)
-    told = evaluated(given, tmp_path / "e")
+    done = evaluated(given, tmp_path / "e")
     predicted = np.asarray(given.answers, np.float32).argmax(1)
-    assert told.values["accuracy"] == pytest.approx(theirs.accuracy_score(digits.columns["label"], predicted), abs=0.01)
+    assert done.values["accuracy"] == pytest.approx(theirs.accuracy_score(digits.columns["label"], predicted), abs=0.01)
 
 
 # The user's own
@@ -356,19 +357,19 @@ def divides(label, prediction):
     raise ValueError("no such thing")
 
 
-def test_the_users_functions_and_metrics_are_computed(cancer, tmp_path):
-    told = evaluated(cancer, tmp_path, metrics=[surprise, LogOdds()], slices=["site"])
+def test_custom_functions_and_metrics_are_computed(cancer, tmp_path):
+    done = evaluated(cancer, tmp_path, metrics=[surprise, LogOdds()], slices=["site"])
     logits, label = cancer.answers[:, 0], cancer.columns["label"]
-    assert told.values["surprise"] == pytest.approx(np.abs(label - sigmoid(logits)).mean(), rel=1e-5)
-    assert told.values["mean_log_odds"] == pytest.approx(logits.mean(), rel=1e-3)
+    assert done.values["surprise"] == pytest.approx(np.abs(label - sigmoid(logits)).mean(), rel=1e-5)
+    assert done.values["mean_log_odds"] == pytest.approx(logits.mean(), rel=1e-3)
     north = np.array(cancer.columns["site"]) == "north"
-    entry = told.entries["site", "north", "surprise"]
+    entry = done.entries["site", "north", "surprise"]
     assert entry["value"] == pytest.approx(np.abs(label - sigmoid(logits))[north].mean(), rel=1e-5)
     assert entry["interval"] == "bootstrap" and entry["low"] < entry["value"] < entry["high"]
 
 
 @pytest.mark.parametrize(
-    ("metrics", "error", "told"),
+    ("metrics", "error", "message"),
     [
         ([one_number], UserCodeError, r"one_number\(\) must return one number for each of \d+ rows"),
         (
@@ -381,8 +382,8 @@ def test_the_users_functions_and_metrics_are_computed(cancer, tmp_path):
         (["Precisoin"], KeraslineError, "Evaluator.metrics.*Precision"),
     ],
 )
-def test_mistakes_in_the_users_metrics_are_one_line(cancer, tmp_path, metrics, error, told):
-    with pytest.raises(error, match=told) as raised:
+def test_errors_in_custom_metrics_are_one_line(cancer, tmp_path, metrics, error, message):
+    with pytest.raises(error, match=message) as raised:
         evaluated(cancer, tmp_path, metrics=metrics)
     assert "\n" not in str(raised.value)
 
@@ -390,7 +391,7 @@ def test_mistakes_in_the_users_metrics_are_one_line(cancer, tmp_path, metrics, e
 # Rankings, texts, tokens, objects
 
 
-def test_queries_over_several_shards_are_ranked_whole_whatever_their_column_is_called(digits, tmp_path):
+def test_queries_over_several_shards_are_ranked_with_any_column_name(digits, tmp_path):
     random = np.random.default_rng(0)
     label = digits.columns["label"]
     query = random.permutation(np.arange(len(label)) % 120)
@@ -399,30 +400,30 @@ def test_queries_over_several_shards_are_ranked_whole_whatever_their_column_is_c
     model.fit({"x": digits.columns["x"]}, label, epochs=2, verbose=0)
     # Predictions have a column of that name too.
     given = recompiled(digits, tmp_path / "p", model, columns={"row": [f"q{q}" for q in query]}, shards=4)
-    told = evaluated(given, tmp_path / "e", query="row", ndcg_at=[3])
+    done = evaluated(given, tmp_path / "e", query="row", ndcg_at=[3])
     score = given.answers[:, 0]
     for name, at in (("ndcg", None), ("ndcg_at_3", 3)):
         each = [theirs.ndcg_score([label[query == q]], [score[query == q]], k=at) for q in range(120)]
-        assert told.values[name] == pytest.approx(np.mean(each), rel=1e-6)
-    assert told.told["outputs"]["scores"]["task"] == "ranking" and told.told["rows"] == len(label)
+        assert done.values[name] == pytest.approx(np.mean(each), rel=1e-6)
+    assert done.document["outputs"]["scores"]["task"] == "ranking" and done.document["rows"] == len(label)
 
 
 def as_text(raw, batch):
     return [f"the number {k}" for k in raw.argmax(1)]
 
 
-def test_texts_are_decoded_and_held_against_a_reference(digits, tmp_path):
+def test_texts_are_decoded_and_compared_with_a_reference(digits, tmp_path):
     label = digits.columns["label"]
     given = recompiled(digits, tmp_path / "p", digits.keras_model, columns={"said": [f"the number {k}" for k in label]})
-    told = evaluated(given, tmp_path / "e", task="text", decode=as_text, reference="said", text_metrics=["wer", "bleu"])
+    done = evaluated(given, tmp_path / "e", task="text", decode=as_text, reference="said", text_metrics=["wer", "bleu"])
     wrong = np.mean(digits.answers.argmax(1) != label)
-    assert told.values["wer"] in (pytest.approx(wrong / 3), pytest.approx(100 * wrong / 3))
-    table = predictions(told)
+    assert done.values["wer"] in (pytest.approx(wrong / 3), pytest.approx(100 * wrong / 3))
+    table = predictions(done)
     assert table["label.scores"].to_pylist() == [f"the number {k}" for k in label]
     assert table["prediction.scores"].to_pylist() == as_text(digits.answers, None)
 
 
-def test_tokens_are_summed_as_they_are_predicted(digits, tmp_path):
+def test_token_metrics_are_summed_during_prediction(digits, tmp_path):
     x = keras.Input((64,), name="x")
     steps = keras.layers.Reshape((8, 8))(x)
     model = keras.Model({"x": x}, keras.layers.Dense(5, activation="softmax", name="scores")(steps))
@@ -430,13 +431,13 @@ def test_tokens_are_summed_as_they_are_predicted(digits, tmp_path):
     tokens[:, 6:] = -1
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(ignore_class=-1))
     given = recompiled(digits, tmp_path / "q", model, "tokens", {"tokens": tokens})
-    told = evaluated(given, tmp_path / "e")
+    done = evaluated(given, tmp_path / "e")
     scores, there = given.answers, tokens >= 0
     right_ones = np.take_along_axis(scores, tokens.clip(0)[..., None], 2)[..., 0]
     loss = -np.log(np.maximum(right_ones, np.finfo(np.float32).eps))[there].mean()
-    assert told.values["perplexity"] == pytest.approx(np.exp(loss), rel=1e-4)
+    assert done.values["perplexity"] == pytest.approx(np.exp(loss), rel=1e-4)
     right = (scores.argmax(2) == tokens)[there].mean()
-    assert right in [pytest.approx(value) for value in told.values.values()]
+    assert right in [pytest.approx(value) for value in done.values.values()]
 
 
 def as_boxes(raw, batch):
@@ -449,11 +450,11 @@ def as_boxes(raw, batch):
     }
 
 
-def test_objects_are_decoded_and_matched(digits, tmp_path):
+def test_detections_are_decoded_and_matched(digits, tmp_path):
     label = digits.columns["label"]
     columns = {"boxes": [[[0.0, 0.0, 2.0, 2.0]]] * len(label), "classes": [[int(k)] for k in label]}
     given = recompiled(digits, tmp_path / "p", digits.keras_model, columns=columns)
-    told = evaluated(
+    done = evaluated(
         given, tmp_path / "e", task="detection", decode=as_boxes, replicates=20, detection_columns={"boxes": "boxes"}
     )
     # One box in one place a row: the average precision of a class is that of its scores at 101 steps of recall.
@@ -465,8 +466,8 @@ def test_objects_are_decoded_and_matched(digits, tmp_path):
         best = np.maximum.accumulate(precision[::-1])[::-1]
         places = np.searchsorted(recall, np.linspace(0, 1, 101), side="left")
         found.append(np.mean(np.append(best, 0)[places]))
-    name = next(n for n in told.values if "50" in n or n.startswith("mean_average"))
-    assert told.values[name] == pytest.approx(np.mean(found), abs=5e-3)
+    name = next(n for n in done.values if "50" in n or n.startswith("mean_average"))
+    assert done.values[name] == pytest.approx(np.mean(found), abs=5e-3)
 
 
 # Other models
@@ -490,21 +491,21 @@ def older(cancer, tmp_path_factory):
     return Exporter(given.preprocessing, given.model).execute(folder / "e").saved_model, model
 
 
-def test_the_exported_form_answers_the_same(cancer, exported, tmp_path):
-    told = evaluated(
+def test_saved_model_gives_the_same_predictions(cancer, exported, tmp_path):
+    done = evaluated(
         cancer, tmp_path, saved_model=exported, thresholds={"megabytes": {"max": 100}, "latency_ms": {"max": 60_000}}
     )
-    (form,) = told.told["forms"]
+    (form,) = done.document["forms"]
     assert form["rows"] == 569 and form["largest_difference"] < 1e-5 and form["megabytes"] > 0
     names = {one["metric"] for one in form["metrics"]}
     assert {"accuracy", "roc_auc", "log_loss"} <= names
     assert all(abs(one["difference"]) < 1e-5 for one in form["metrics"] if one["difference"] is not None)
-    assert told.blessing.blessed and told.metrics["latency_ms"] > 0
+    assert done.blessing.blessed and done.metrics["latency_ms"] > 0
 
 
-def test_a_baseline_is_compared_row_by_row(cancer, older, tmp_path):
+def test_baseline_is_compared_row_by_row(cancer, older, tmp_path):
     baseline, model = older
-    told = evaluated(cancer, tmp_path, baseline=baseline, slices=["site"], thresholds={"loss": {"max_drop": -1.0}})
+    done = evaluated(cancer, tmp_path, baseline=baseline, slices=["site"], thresholds={"loss": {"max_drop": -1.0}})
     x, label = cancer.columns["x"], cancer.columns["label"]
     ours, others = (sigmoid(m.predict({"x": x}, verbose=0)[:, 0]) for m in (cancer.keras_model, model))
     auc = keras.metrics.AUC(from_logits=True)
@@ -520,23 +521,23 @@ def test_a_baseline_is_compared_row_by_row(cancer, older, tmp_path):
             "auc": float(auc.result()),
         }
         for name, value in expected.items():
-            entry = told.entries[*where, name]
+            entry = done.entries[*where, name]
             assert entry["baseline"] == pytest.approx(value, rel=1e-4), name
             assert entry["change"] == pytest.approx(entry["value"] - value, abs=1e-5), name
             assert entry["change_low"] < entry["change"] < entry["change_high"], name
-    entry = told.entries["", "", "log_loss"]
+    entry = done.entries["", "", "log_loss"]
     alone = evaluated(recompiled(cancer, tmp_path / "p", model), tmp_path / "alone").entries["", "", "log_loss"]
     apart = math.hypot(*(one["high"] - one["low"] for one in (entry, alone)))
     assert entry["change_high"] - entry["change_low"] < 0.9 * apart
-    rule = told.blessing.read_json("blessing.json")["rules"][0]
+    rule = done.blessing.read_json("blessing.json")["rules"][0]
     assert not rule["kept"] and rule["value"] == pytest.approx(entry["change"], abs=1e-4)
 
 
-def test_the_same_model_as_its_own_baseline_has_not_changed(cancer, exported, tmp_path):
-    told = evaluated(cancer, tmp_path, baseline=exported, thresholds={"auc": {"max_drop": 0.0001, "confidence": 0.9}})
-    for entry in told.told["metrics"]:
+def test_model_as_its_own_baseline_has_no_change(cancer, exported, tmp_path):
+    done = evaluated(cancer, tmp_path, baseline=exported, thresholds={"auc": {"max_drop": 0.0001, "confidence": 0.9}})
+    for entry in done.document["metrics"]:
         assert entry["change"] == pytest.approx(0, abs=1e-5), entry["metric"]
-    assert told.blessing.blessed
+    assert done.blessing.blessed
 
 
 # What is written
@@ -562,8 +563,8 @@ def numbers_as_texts(value):
     return []
 
 
-def test_the_table_holds_what_the_json_holds(cancer, older, exported, tmp_path):
-    told = evaluated(
+def test_table_and_json_have_the_same_values(cancer, older, exported, tmp_path):
+    done = evaluated(
         cancer,
         tmp_path,
         slices=["site"],
@@ -572,13 +573,13 @@ def test_the_table_holds_what_the_json_holds(cancer, older, exported, tmp_path):
         metrics=[surprise],
         thresholds={"accuracy": {"min": 0.5, "slices": True, "confidence": 0.9}},
     )
-    assert pq.read_table(told.evaluation.path / "metrics.parquet").to_pylist() == told.told["metrics"]
-    text = (told.evaluation.path / "metrics.json").read_text()
+    assert pq.read_table(done.evaluation.path / "metrics.parquet").to_pylist() == done.document["metrics"]
+    text = (done.evaluation.path / "metrics.json").read_text()
     assert "NaN" not in text and "Infinity" not in text
-    assert numbers_as_texts(told.told) == numbers_as_texts(told.blessing.read_json("blessing.json")) == []
+    assert numbers_as_texts(done.document) == numbers_as_texts(done.blessing.read_json("blessing.json")) == []
 
 
-def test_another_run_with_two_workers_gives_the_same_bytes(cancer, tmp_path):
+def test_second_run_with_two_workers_gives_the_same_bytes(cancer, tmp_path):
     given = {"slices": ["site", "site*size"], "most_slices": 20}
     first = evaluated(cancer, tmp_path / "a", **given)
     again = evaluated(
@@ -592,10 +593,10 @@ def test_another_run_with_two_workers_gives_the_same_bytes(cancer, tmp_path):
     ).read_bytes()
     other = evaluated(cancer, tmp_path / "c", seed=-3, **given)
     assert first.entries["", "", "roc_auc"]["low"] != other.entries["", "", "roc_auc"]["low"]
-    assert first.told["notes"] and "most frequent of" in first.told["notes"][0]
+    assert first.document["notes"] and "most frequent of" in first.document["notes"][0]
 
 
-def test_there_is_a_prediction_for_each_row_in_order(cancer, tmp_path):
+def test_every_row_has_a_prediction_in_order(cancer, tmp_path):
     table = predictions(evaluated(cancer, tmp_path, slices=["site"]))
     assert table["row"].to_pylist() == list(range(569))
     np.testing.assert_array_equal(table["label.scores"], cancer.columns["label"])
@@ -615,7 +616,7 @@ def breaks(raw, batch):
 
 
 @pytest.mark.parametrize(
-    ("given", "error", "told"),
+    ("given", "error", "message"),
     [
         ({"split": "tset"}, ArtifactError, "tset"),
         ({"split": "empty"}, DataError, "split 'empty' has no rows"),
@@ -634,27 +635,27 @@ def breaks(raw, batch):
         ({"thresholds": {"megabytes": {"max_drop": 1}}}, ParameterError, "'megabytes' is measured once"),
     ],
 )
-def test_mistakes_are_told_in_one_line(cancer, tmp_path, given, error, told):
-    with pytest.raises(error, match=told) as raised:
+def test_invalid_parameters_are_errors_in_one_line(cancer, tmp_path, given, error, message):
+    with pytest.raises(error, match=message) as raised:
         evaluated(cancer, tmp_path, **given)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("columns", "weight", "told"),
+    ("columns", "weight", "message"),
     [
         ({"label": np.arange(569) % 3}, None, "expected 0 or 1 for a binary task, received 2"),
         ({"weight": np.where(np.arange(569) == 9, -1.0, 1.0)}, "weight", "the weight of a row is -1"),
     ],
 )
-def test_rows_that_cannot_be_judged_are_told(cancer, tmp_path, columns, weight, told):
+def test_rows_that_cannot_be_evaluated_are_an_error(cancer, tmp_path, columns, weight, message):
     given = recompiled(cancer, tmp_path / "p", cancer.keras_model, columns=columns, weight=weight)
-    with pytest.raises(DataError, match=told) as raised:
+    with pytest.raises(DataError, match=message) as raised:
         evaluated(given, tmp_path / "e")
     assert "\n" not in str(raised.value)
 
 
-def test_answers_that_are_no_numbers_are_told(cancer, tmp_path):
+def test_nan_predictions_are_an_error(cancer, tmp_path):
     x = cancer.columns["x"].copy()
     x[9] = np.nan
     model = dense(6, 1, hidden=0)  # the fused kernel of Dense with relu makes 0 of NaN
@@ -663,7 +664,7 @@ def test_answers_that_are_no_numbers_are_told(cancer, tmp_path):
         evaluated(recompiled(cancer, tmp_path / "p", model, columns={"x": x}), tmp_path / "e")
 
 
-def test_scores_that_are_no_probabilities_are_told(cancer, tmp_path):
+def test_scores_outside_zero_and_one_are_an_error(cancer, tmp_path):
     model = keras.models.clone_model(cancer.keras_model)
     model.set_weights(cancer.keras_model.get_weights())
     model.compile(loss="binary_crossentropy")
@@ -671,7 +672,7 @@ def test_scores_that_are_no_probabilities_are_told(cancer, tmp_path):
         evaluated(recompiled(cancer, tmp_path / "p", model), tmp_path / "e")
 
 
-def test_a_baseline_of_other_outputs_is_told(cancer, digits, tmp_path):
+def test_baseline_with_other_outputs_is_an_error(cancer, digits, tmp_path):
     model = dense(6, 1, name="other")
     model.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
     given = recompiled(cancer, tmp_path / "p", model)

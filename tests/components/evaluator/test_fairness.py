@@ -39,7 +39,7 @@ def rates(label, predicted, group, kind, weight):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_gaps_of_yes_and_no_are_those_of_the_rates(weighted):
+def test_gaps_of_binary_metrics_follow_from_the_rates(weighted):
     label, scores, group = _cancer()
     weight = np.random.default_rng(0).gamma(1.0, size=len(label)) if weighted else np.ones(len(label))
     family = BinaryThresholds()
@@ -59,7 +59,7 @@ def test_gaps_of_yes_and_no_are_those_of_the_rates(weighted):
     assert found[0]["least"] == names[int(np.argmin(by_rate["selected"]))]
 
 
-def test_of_several_classes_the_widest_gap_is_told():
+def test_widest_gap_of_several_classes_is_reported():
     features, label = load_digits(return_X_y=True)
     scores = GaussianNB(var_smoothing=0.5).fit(features[::2], label[::2]).predict_proba(features)
     group = 1 + np.searchsorted(np.quantile(features.sum(1), [0.3, 0.7]), features.sum(1))
@@ -73,7 +73,7 @@ def test_of_several_classes_the_widest_gap_is_told():
     assert found[1]["definition"] == "equal opportunity" and found[1]["gap"] == pytest.approx(max(spans))
 
 
-def test_slices_without_a_rate_are_left_out_of_its_gap():
+def test_slices_without_a_rate_are_ignored():
     label = np.array([1, 1, 0, 0, 1, 0, 0])
     scores = np.array([0.9, 0.1, 0.9, 0.1, 0.9, 0.1, 0.2])
     group = np.array([1, 1, 1, 2, 3, 3, 2])  # no positive row in slice 2
@@ -85,13 +85,13 @@ def test_slices_without_a_rate_are_left_out_of_its_gap():
     assert found["equal opportunity"]["least"] == "low" and found["equal opportunity"]["most"] == "high"
 
 
-def test_one_slice_has_no_gap():
+def test_single_slice_has_no_gap():
     label, scores, group = _cancer()
     family = BinaryThresholds()
     assert gaps(counted(family, label, scores, group), family, {1: "low"}, Resampling(0, 9), 0.95) == []
 
 
-def test_without_replicates_the_gap_is_told_without_an_interval():
+def test_without_replicates_the_gap_has_no_interval():
     label, scores, group = _cancer()
     family = BinaryThresholds()
     found = gaps(counted(family, label, scores, group), family, NAMES, Resampling(0, 0), 0.95)

@@ -63,13 +63,13 @@ def kept(results, **given):
         ({"min": 0.7, "max": 0.79}, None),
     ],
 )
-def test_a_value_is_held_against_its_bounds(bound, is_kept):
+def test_value_is_compared_with_its_bounds(bound, is_kept):
     expected = [True, False] if is_kept is None else [is_kept]
     assert kept([result(0.8)], accuracy=bound) == expected
 
 
 @pytest.mark.parametrize(("kind", "sign"), [("min", -1), ("max", 1)])
-def test_with_confidence_the_one_sided_limit_counts(kind, sign):
+def test_confidence_applies_the_one_sided_limit(kind, sign):
     limit = 0.8 + sign * ERROR * NormalDist().inv_cdf(0.95)
     for hair, is_kept in ((-1e-3 * -sign, True), (1e-3 * -sign, False)):
         assert kept([result(0.8)], accuracy={kind: limit + hair, "confidence": 0.95}) == [is_kept]
@@ -86,12 +86,12 @@ def test_with_confidence_the_one_sided_limit_counts(kind, sign):
         (0.7, 0.8, "down", True),
     ],
 )
-def test_a_drop_is_told_in_the_direction_that_is_worse(value, baseline, direction, is_kept):
+def test_drop_is_positive_if_the_model_is_worse(value, baseline, direction, is_kept):
     results = [result(value, baseline=baseline, direction=direction)]
     assert kept(results, accuracy={"max_drop": 0.02}) == [is_kept]
 
 
-def test_a_drop_with_confidence_must_be_ruled_out():
+def test_drop_with_confidence_must_be_ruled_out():
     results = [result(0.8, baseline=0.81)]  # worse by 0.01, by 0.043 at most
     assert kept(results, accuracy={"max_drop": 0.04, "confidence": 0.95}) == [False]
     assert kept(results, accuracy={"max_drop": 0.045, "confidence": 0.95}) == [True]
@@ -155,7 +155,7 @@ def test_each_named_slicing_must_have_a_measured_slice():
     assert kept(results, accuracy={"min": 0.5, "slices": True}) == [True]
 
 
-def test_violation_without_a_confidence_limit_is_never_let_pass():
+def test_violation_without_a_confidence_limit_never_passes():
     results = [replace(result(0.4), figures=Figures(Estimate(0.4)))]
     assert kept(results, accuracy={"min": 0.5, "confidence": 0.9, "if_unmeasured": "pass"}) == [False]
 
@@ -168,7 +168,7 @@ def test_slices_that_were_not_measured_are_counted_in_the_rule():
     )
 
 
-def test_a_figure_that_is_not_a_number_keeps_no_bound():
+def test_nan_violates_every_bound():
     for bound in ({"min": 0.0}, {"max": 1.0}, {"min": 0.0, "confidence": 0.9}):
         assert kept([result(math.nan)], accuracy=bound) == [False]
     assert kept([result(math.nan, baseline=0.8)], accuracy={"max_drop": 1.0}) == [False]
@@ -185,24 +185,24 @@ SLICES = [
 ]
 
 
-def test_all_slices_are_judged_instead_of_the_whole():
+def test_bound_can_apply_to_all_slices_instead_of_the_whole():
     rulings = judged(SLICES, accuracy={"min": 0.8, "slices": True})
     assert [(r.slicing, r.slice) for r in rulings] == [("town", "b"), ("town", "c"), ("hour", "1")]
     assert rulings[0].why == "accuracy in town=b is 0.7, at least 0.8 required"
 
 
-def test_named_slicings_alone_and_large_slices_alone():
+def test_bound_can_apply_to_named_slicings_and_large_slices():
     rulings = judged(SLICES, accuracy={"min": 0.8, "slices": ["town"], "min_rows": 100})
     assert [r.slice for r in rulings] == ["b"]
 
 
-def test_where_all_slices_keep_a_bound_the_nearest_is_told():
+def test_slice_nearest_to_a_satisfied_bound_is_reported():
     (ruling,) = judged(SLICES, accuracy={"min": 0.5, "slices": True, "min_rows": 10})
     assert ruling.kept and (ruling.slicing, ruling.slice) == ("town", "b")
     assert ruling.rule == "accuracy at least 0.5 in each of 3 slices of 10 rows or more (1 more have no accuracy)"
 
 
-def test_the_confidence_of_several_slices_is_bonferronis():
+def test_confidence_of_several_slices_has_bonferroni_correction():
     """All five hold together: each at 1 - 0.05 / 5."""
     results = [result(0.9)] + [result(0.8, slicing="town", label=str(k)) for k in range(5)]
     for level, is_kept in ((0.99, True), (0.95, False)):
@@ -213,7 +213,7 @@ def test_the_confidence_of_several_slices_is_bonferronis():
     assert rulings[0].confidence == 0.95
 
 
-def test_many_slices_are_not_judged_by_the_outermost_replicate_alone():
+def test_many_slices_do_not_depend_on_the_outermost_replicate():
     """With 200 replicates and 100 slices the level is 0.9995: beyond any replicate."""
     few = np.random.default_rng(0).normal(0, ERROR, 200)
     results = [result(0.9)] + [
@@ -234,13 +234,13 @@ def test_many_slices_are_not_judged_by_the_outermost_replicate_alone():
     assert ruling.low <= 0.8 - np.std(few, ddof=1) * NormalDist().inv_cdf(0.9995) + 1e-9
 
 
-def test_several_bounds_of_one_metric_and_several_metrics():
+def test_several_bounds_and_metrics_are_checked():
     results = [result(0.8), result(0.3, "log_loss", direction="down")]
     given = {"accuracy": [{"min": 0.7}, {"min": 0.85}], "log_loss": {"max": 0.4}}
     assert kept(results, **given) == [True, False, True]
 
 
-def test_a_metric_of_several_outputs_is_judged_in_each_or_in_one():
+def test_metric_of_several_outputs_is_checked_in_each_or_in_one():
     results = [result(0.8, output="one", several=True), result(0.6, output="two", several=True)]
     assert kept(results, accuracy={"min": 0.7}) == [True, False]
     rulings = judged(results, **{"one/accuracy": {"min": 0.7}})
@@ -248,40 +248,40 @@ def test_a_metric_of_several_outputs_is_judged_in_each_or_in_one():
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({"acuracy": {"min": 0}}, "no metric 'acuracy'; did you mean 'accuracy'"),
         ({"accuracy": {"min": 0, "slices": ["twon"]}}, "has bounds for slices by 'twon'; did you mean 'town'"),
         ({"mean_label": {"max_drop": 0.1}}, "max_drop is set for 'mean_label', a metric for which neither"),
     ],
 )
-def test_unknown_metrics_and_slicings_are_named(given, told):
-    with pytest.raises(ParameterError, match=f"Evaluator.thresholds: .*{told}") as error:
+def test_unknown_metrics_and_slicings_are_named(given, message):
+    with pytest.raises(ParameterError, match=f"Evaluator.thresholds: .*{message}") as error:
         judged([*SLICES, result(0.3, "mean_label", direction=None)], **given)
     assert "\n" not in str(error.value)
 
 
-def test_the_nearest_name_of_several_outputs_is_the_full_one():
+def test_suggestion_with_several_outputs_is_the_full_name():
     results = [result(0.8, output="one", several=True), result(0.6, output="two", several=True)]
     with pytest.raises(ParameterError, match="did you mean 'two/accuracy'"):
         judged(results, **{"two/acuracy": {"min": 0}})
 
 
-def test_bounds_in_slices_where_there_are_none_are_told():
+def test_bounds_on_missing_slices_are_an_error():
     with pytest.raises(ParameterError, match="has bounds for slices, but Evaluator.slices is empty"):
         judged([result(0.8)], accuracy={"min": 0, "slices": True})
 
 
-def test_the_blessing_says_why_and_pusher_repeats_it(tmp_path):
+def test_blessing_has_the_reasons_and_pusher_repeats_them(tmp_path):
     results = [result(0.8), result(0.7, slicing="town", label="b"), result(math.nan, "roc_auc")]
     given = {
         "accuracy": [{"min": 0.9}, {"min": 0.75, "slices": ["town"]}, {"min": 0.5}],
         "roc_auc": [{"min": 0.5}, {"min": 0.6, "if_unmeasured": "pass"}],
     }
-    told = blessing(judged(results, **given))
+    document = blessing(judged(results, **given))
     (tmp_path / "b").mkdir()
     artifact = Blessing(tmp_path / "b")
-    artifact.write_json("blessing.json", told)
+    artifact.write_json("blessing.json", document)
     held = json.loads((tmp_path / "b" / "blessing.json").read_text())
     assert held["blessed"] is False and [rule["kept"] for rule in held["rules"]] == [False, False, True, False, True]
     assert held["rules"][0] == {

@@ -62,81 +62,81 @@ def examples(make_examples):
         ("fare", ["-3", "1", "5", "7.5", "20", "20.5", "(missing)"]),
     ],
 )
-def test_a_column_gives_a_slice_for_each_value(examples, tmp_path, column, slices):
+def test_column_gives_a_slice_for_each_value(examples, tmp_path, column, slices):
     _, table, _, batch, labels = cut(examples, tmp_path, column)
     assert list(table.slices[column]) == slices
     groups = table.groups(labels, batch.num_rows)
     np.testing.assert_array_equal(groups[0], 0)
-    told = [table.names[group] for group in groups[1]]
-    for (slicing, label), value in zip(told, COLUMNS[column]):
+    slices = [table.names[group] for group in groups[1]]
+    for (slicing, label), value in zip(slices, COLUMNS[column]):
         assert slicing == column
         missing = value is None or value != value or value == ""
         assert (label == MISSING) == missing
 
 
-def test_a_cross_has_a_slice_for_each_pair(examples, tmp_path):
-    _, table, told, _, _ = cut(examples, tmp_path, "town*paid")
-    assert told["town*paid"][:3] == ["a, true", "b, false", "(missing), (missing)"]
-    assert len(table.slices["town*paid"]) == len(set(told["town*paid"]))
+def test_cross_has_a_slice_for_each_pair(examples, tmp_path):
+    _, table, slices, _, _ = cut(examples, tmp_path, "town*paid")
+    assert slices["town*paid"][:3] == ["a, true", "b, false", "(missing), (missing)"]
+    assert len(table.slices["town*paid"]) == len(set(slices["town*paid"]))
 
 
-def test_edges_cut_below_between_and_above(examples, tmp_path):
-    _, table, told, _, _ = cut(examples, tmp_path, Buckets(column="fare", edges=[20, 5, 5]))
+def test_edges_divide_values_below_between_and_above(examples, tmp_path):
+    _, table, slices, _, _ = cut(examples, tmp_path, Buckets(column="fare", edges=[20, 5, 5]))
     expected = ["below 5", "5 to 20", MISSING, "20 or more", MISSING, "5 to 20", "20 or more", "below 5"]
-    assert told["fare"] == expected
+    assert slices["fare"] == expected
     assert list(table.slices["fare"]) == ["below 5", "5 to 20", "20 or more", MISSING]
 
 
-def test_edges_that_are_near_each_other_are_told_apart(examples, tmp_path):
+def test_labels_of_close_edges_differ(examples, tmp_path):
     _, table, _, _, _ = cut(examples, tmp_path, Buckets(column="fare", edges=[0.99999999, 1.00000001]))
     assert table.slices["fare"] == ("below 0.99999999", "0.99999999 to 1", "1 or more", MISSING)
 
 
 @pytest.mark.parametrize("parts", [2, 4, 7])
-def test_buckets_have_as_many_rows_each(make_examples, tmp_path, parts):
+def test_buckets_have_equal_numbers_of_rows(make_examples, tmp_path, parts):
     values = np.random.default_rng(0).lognormal(size=2100)
     examples = make_examples({"test": {"fare": values}})
-    _, table, told, _, _ = cut(examples, tmp_path, Buckets(column="fare", buckets=parts))
-    counts = [told["fare"].count(label) for label in table.slices["fare"]]
+    _, table, slices, _, _ = cut(examples, tmp_path, Buckets(column="fare", buckets=parts))
+    counts = [slices["fare"].count(label) for label in table.slices["fare"]]
     assert len(counts) == parts and max(counts) - min(counts) <= 2
     order = np.argsort(values)
-    assert [told["fare"][row] for row in order] == sorted(told["fare"], key=list(table.slices["fare"]).index)
+    assert [slices["fare"][row] for row in order] == sorted(slices["fare"], key=list(table.slices["fare"]).index)
 
 
-def test_buckets_of_values_that_recur_are_fewer(make_examples, tmp_path):
+def test_repeated_values_give_fewer_buckets(make_examples, tmp_path):
     examples = make_examples({"test": {"n": [0] * 90 + [1] * 9 + [2], "same": [7] * 100}})
-    _, table, told, _, _ = cut(examples, tmp_path, Buckets(column="n", buckets=4), Buckets(column="same", buckets=4))
-    assert sum(told["n"].count(label) for label in table.slices["n"]) == 100
+    _, table, slices, _, _ = cut(examples, tmp_path, Buckets(column="n", buckets=4), Buckets(column="same", buckets=4))
+    assert sum(slices["n"].count(label) for label in table.slices["n"]) == 100
     assert table.slices["same"] == ("7 or more",)
 
 
-def test_a_list_is_a_cross(examples, tmp_path):
-    made, _, told, _, _ = cut(examples, tmp_path, ["town", Buckets(column="fare", edges=[5])])
-    assert made[0].name == "town*fare" and told["town*fare"][0] == "a, below 5"
+def test_list_of_columns_is_a_cross(examples, tmp_path):
+    made, _, slices, _, _ = cut(examples, tmp_path, ["town", Buckets(column="fare", edges=[5])])
+    assert made[0].name == "town*fare" and slices["town*fare"][0] == "a, below 5"
 
 
-def test_a_function_gives_slices_and_leaves_rows_out(examples, tmp_path):
-    _, table, told, batch, labels = cut(examples, tmp_path, by_size)
-    assert told["by_size"] == ["small", "small", None, "large", None, "small", "large", "small"]
+def test_function_gives_slices_and_may_omit_rows(examples, tmp_path):
+    _, table, slices, batch, labels = cut(examples, tmp_path, by_size)
+    assert slices["by_size"] == ["small", "small", None, "large", None, "small", "large", "small"]
     assert table.names == [("", ""), ("by_size", "large"), ("by_size", "small")]
     np.testing.assert_array_equal(table.groups(labels, batch.num_rows)[1], [2, 2, -1, 1, -1, 2, 1, 2])
 
 
 @pytest.mark.parametrize(
-    ("function", "told"),
+    ("function", "message"),
     [
         (gives_too_few, r"gives_too_few\(\) returned 1 slices for 8 rows"),
         (gives_lists, r"gives_lists\(\) must return a string or None per row"),
         (raises, r"raises\(\) raised KeyError: .*test_slicing.py, line \d+"),
     ],
 )
-def test_what_a_function_does_wrong_is_one_line(examples, tmp_path, function, told):
-    with pytest.raises(UserCodeError, match=told) as error:
+def test_errors_of_a_function_are_one_line(examples, tmp_path, function, message):
+    with pytest.raises(UserCodeError, match=message) as error:
         cut(examples, tmp_path, function)
     assert "\n" not in str(error.value)
 
 
-def test_the_most_frequent_slices_are_kept_and_the_others_counted(examples, tmp_path):
+def test_most_frequent_slices_are_kept_and_others_counted(examples, tmp_path):
     _, table, _, batch, labels = cut(examples, tmp_path, "town", most=1)
     assert table.slices["town"] == ("a",) and table.left_out["town"] == 3
     np.testing.assert_array_equal(table.groups(labels, batch.num_rows)[1], [1, -1, -1, 1, -1, 1, -1, -1])
@@ -145,12 +145,12 @@ def test_the_most_frequent_slices_are_kept_and_the_others_counted(examples, tmp_
 def test_categories_are_sliced_by_their_values(make_examples, tmp_path):
     column = pa.array(["x", "y", None, "x"]).dictionary_encode()
     examples = make_examples({"test": pa.record_batch({"kind": column})})
-    _, _, told, _, _ = cut(examples, tmp_path, "kind")
-    assert told["kind"] == ["x", "y", MISSING, "x"]
+    _, _, slices, _, _ = cut(examples, tmp_path, "kind")
+    assert slices["kind"] == ["x", "y", MISSING, "x"]
 
 
 @pytest.mark.parametrize(
-    ("slicing", "told"),
+    ("slicing", "message"),
     [
         ("twon", "no column 'twon'; did you mean 'town'"),
         ("town*twon", "no column 'twon'"),
@@ -160,17 +160,17 @@ def test_categories_are_sliced_by_their_values(make_examples, tmp_path):
         (Buckets(column="fare", buckets=2, edges=[1.0]), "give one of `buckets` and `edges`"),
     ],
 )
-def test_slicings_that_cannot_be_are_told(examples, tmp_path, slicing, told):
-    with pytest.raises(ParameterError, match=f"Evaluator.slices: .*{told}"):
+def test_invalid_slicings_are_an_error(examples, tmp_path, slicing, message):
+    with pytest.raises(ParameterError, match=f"Evaluator.slices: .*{message}"):
         cut(examples, tmp_path, slicing)
 
 
-def test_the_same_slicing_twice_is_told(examples, tmp_path):
+def test_duplicate_slicing_is_an_error(examples, tmp_path):
     with pytest.raises(ParameterError, match="'town' is given twice"):
         cut(examples, tmp_path, "town", "town")
 
 
-def test_a_number_stays_the_same_slice_in_every_shard(make_examples, tmp_path):
+def test_number_has_the_same_slice_in_every_shard(make_examples, tmp_path):
     """Whole numbers with gaps may be read as floats by some readers: the label is that of the number."""
     examples = make_examples({"test": {"n": [1.0, 2.0, None, 2.5]}})
     _, table, _, _, _ = cut(examples, tmp_path, "n")

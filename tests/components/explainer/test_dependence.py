@@ -45,7 +45,7 @@ def by_scikit_learn(estimator, values, name, names, grid, **given):
 
 
 @pytest.mark.parametrize("name", DIABETES)
-def test_a_number_is_as_scikit_learn_says(diabetes, explain, name):
+def test_dependence_of_a_number_agrees_with_scikit_learn(diabetes, explain, name):
     (found,) = explain(diabetes, features=[name], **QUICK).partial_dependence
     values = matrix(diabetes, DIABETES)
     average, rows = by_scikit_learn(Regressor(diabetes, DIABETES), values, name, DIABETES, found["x"])
@@ -57,7 +57,7 @@ def test_a_number_is_as_scikit_learn_says(diabetes, explain, name):
     assert (found["feature"], found["kind"], found["class"]) == (name, "number", None)
 
 
-def test_of_logits_it_is_the_probability(tumours, explain):
+def test_logits_are_converted_to_probabilities(tumours, explain):
     (found,) = explain(tumours, features=[TUMOUR[0]], **QUICK).partial_dependence
     average, _ = by_scikit_learn(
         Classifier(tumours, TUMOUR),
@@ -70,7 +70,7 @@ def test_of_logits_it_is_the_probability(tumours, explain):
     np.testing.assert_allclose(found["y"], average, rtol=1e-4, atol=1e-6)
 
 
-def test_rows_count_by_their_weight(weighted_tumours, explain):
+def test_rows_are_weighted(weighted_tumours, explain):
     (found,) = explain(weighted_tumours, features=[TUMOUR[0]], **QUICK).partial_dependence
     weight = weighted_tumours.splits["test"]["importance"]
     average, _ = by_scikit_learn(
@@ -85,7 +85,7 @@ def test_rows_count_by_their_weight(weighted_tumours, explain):
     np.testing.assert_allclose(found["y"], average, rtol=1e-4, atol=1e-6)
 
 
-def test_a_grid_is_of_values_that_occur_between_the_5th_and_95th_hundredth(diabetes, explain):
+def test_grid_has_observed_values_between_the_5th_and_95th_percentile(diabetes, explain):
     found = {
         one["feature"]: one["x"]
         for one in explain(diabetes, features=["bmi", "sex"], points=10, **QUICK).partial_dependence
@@ -96,7 +96,7 @@ def test_a_grid_is_of_values_that_occur_between_the_5th_and_95th_hundredth(diabe
     assert found["sex"] == [1, 2]  # all, where they are few
 
 
-def test_categories_come_by_frequency_and_each_class_has_a_curve(penguins, explain):
+def test_categories_are_ordered_by_frequency_with_a_curve_per_class(penguins, explain):
     found = explain(penguins, features=["island"], **QUICK).partial_dependence
     islands = penguins.splits["test"]["island"]
     ordered = sorted(set(islands), key=lambda island: -islands.count(island))
@@ -114,14 +114,14 @@ def test_categories_come_by_frequency_and_each_class_has_a_curve(penguins, expla
     np.testing.assert_allclose(np.sum([one["y"] for one in found], axis=0), 1, rtol=1e-5)
 
 
-def test_classes_can_be_chosen_by_name_or_number(penguins, explain):
+def test_classes_are_selected_by_name_or_number(penguins, explain):
     names = penguins.prepared.facts["class_names"]
-    for asked in ([names[1]], [1]):
-        found = explain(penguins, features=["island"], classes=asked, **QUICK).partial_dependence
+    for classes in ([names[1]], [1]):
+        found = explain(penguins, features=["island"], classes=classes, **QUICK).partial_dependence
         assert [one["class"] for one in found] == [names[1]]
 
 
-def test_the_most_important_columns_are_shown_unless_others_are_asked_for(diabetes, penguins, explain):
+def test_most_important_columns_are_the_default(diabetes, penguins, explain):
     found = explain(diabetes, **QUICK)
     ranked = [feature["feature"] for feature in found.permutation["features"]]
     assert [one["feature"] for one in found.partial_dependence] == ranked
@@ -131,7 +131,7 @@ def test_the_most_important_columns_are_shown_unless_others_are_asked_for(diabet
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({"features": ["ilsand"]}, "Explainer.features: the model uses no column 'ilsand'; did you mean 'island'"),
         (
@@ -140,12 +140,12 @@ def test_the_most_important_columns_are_shown_unless_others_are_asked_for(diabet
         ),
     ],
 )
-def test_an_unknown_name_gets_the_nearest(penguins, explain, given, told):
-    with pytest.raises(ParameterError, match=told):
+def test_unknown_name_gets_a_suggestion(penguins, explain, given, message):
+    with pytest.raises(ParameterError, match=message):
         explain(penguins, **given, **QUICK)
 
 
-def test_a_column_without_numbers_or_categories_is_refused_by_its_type(tmp_path, explain):
+def test_column_without_numbers_or_categories_is_refused(tmp_path, explain):
     import tests.components.explainer.test_gradients as images
 
     columns = images.one_hot_columns()

@@ -16,7 +16,7 @@ from tests.components.explainer.conftest import DIABETES, TUMOUR, Served, matrix
 QUICK = {"integrated_gradients": "off", "worst": 2, "repeats": 1, "features": []}
 
 
-def test_the_explanation_has_all_that_the_contract_names(penguins, explain):
+def test_explanation_has_all_documented_entries(penguins, explain):
     found = explain(penguins, repeats=2)
     assert set(found.json) >= {
         "version",
@@ -43,7 +43,7 @@ def test_the_explanation_has_all_that_the_contract_names(penguins, explain):
     json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
 
 
-def test_figures_for_the_screen_are_few_and_short(penguins, explain):
+def test_displayed_metrics_are_few_and_short(penguins, explain):
     found = explain(penguins, **QUICK)
     best = found.permutation["features"][0]
     assert found.metrics == {
@@ -53,15 +53,15 @@ def test_figures_for_the_screen_are_few_and_short(penguins, explain):
     }
 
 
-def test_progress_names_what_it_is_at(penguins, explain):
-    said = explain(penguins, repeats=1).said
-    ends = [line for line in said if line.startswith("permutation importance")]
+def test_progress_names_the_current_step(penguins, explain):
+    progress = explain(penguins, repeats=1).progress
+    ends = [line for line in progress if line.startswith("permutation importance")]
     assert ends[-1] == "permutation importance 6 of 6: sex"
-    assert any(line.startswith("partial dependence 6 of 6: ") for line in said)
-    assert any(line == "worst rows, part 1 of 1: rows 0 to 100 of 100" for line in said)
+    assert any(line.startswith("partial dependence 6 of 6: ") for line in progress)
+    assert any(line == "worst rows, part 1 of 1: rows 0 to 100 of 100" for line in progress)
 
 
-def test_the_mean_of_the_rows_losses_is_what_keras_measures(penguins, weighted_tumours, explain):
+def test_mean_loss_of_the_rows_agrees_with_keras(penguins, weighted_tumours, explain):
     from kerasline.components.data.training_input import dataset
 
     for problem in (penguins, weighted_tumours):
@@ -76,30 +76,30 @@ def test_the_mean_of_the_rows_losses_is_what_keras_measures(penguins, weighted_t
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({"metric": "accurcy"}, "Explainer.metric: no metric 'accurcy'; did you mean 'accuracy'"),
         ({"output": "benin"}, "Explainer.output: the model has no output 'benin'; did you mean 'benign'"),
         ({"metric": lambda label, prediction: label}, "must stand at the top level of its file"),
     ],
 )
-def test_what_is_not_there_gets_the_nearest(tumours, explain, given, told):
-    with pytest.raises(ParameterError, match=told) as error:
+def test_unknown_names_get_a_suggestion(tumours, explain, given, message):
+    with pytest.raises(ParameterError, match=message) as error:
         explain(tumours, **given, **QUICK)
     assert "\n" not in str(error.value)
 
 
-def test_an_unknown_split_gets_the_nearest(tumours, explain):
+def test_unknown_split_gets_a_suggestion(tumours, explain):
     with pytest.raises(ArtifactError, match="no split 'tests'; did you mean 'test'"):
         explain(tumours, split="tests", **QUICK)
 
 
-def test_accuracy_of_numbers_is_refused(diabetes, explain):
+def test_accuracy_of_a_regression_is_refused(diabetes, explain):
     with pytest.raises(ParameterError, match="accuracy is for classes, and this output gives numbers"):
         explain(diabetes, metric="accuracy", **QUICK)
 
 
-def test_without_a_label_there_is_nothing_to_be_wrong_about(tumours, tmp_path, explain):
+def test_preprocessing_without_a_label_is_refused(tumours, tmp_path, explain):
     prepared = Transform(tumours.examples, function=tumour_preprocessing).execute(tmp_path).preprocessing
     problem = SimpleNamespace(**{**vars(tumours), "prepared": prepared})
     with pytest.raises(DataError, match="there is no label .* Transform.label"):
@@ -115,11 +115,11 @@ def broken(label, prediction):
 
 
 @pytest.mark.parametrize(
-    ("metric", "told"),
+    ("metric", "message"),
     [(one_number, "must give a number for each of 269 rows"), (broken, "ZeroDivisionError: division by zero")],
 )
-def test_what_a_metric_of_the_users_does_wrong_is_told_as_theirs(tumours, explain, metric, told):
-    with pytest.raises(UserCodeError, match=told):
+def test_errors_of_a_custom_metric_are_user_code_errors(tumours, explain, metric, message):
+    with pytest.raises(UserCodeError, match=message):
         explain(tumours, metric=metric, **QUICK)
 
 
@@ -134,7 +134,7 @@ def model_with_the_loss_of_a_batch(inputs, hp):
     return model
 
 
-def test_a_loss_of_the_whole_batch_asks_for_a_metric(diabetes, tmp_path, explain):
+def test_loss_of_the_whole_batch_needs_a_metric(diabetes, tmp_path, explain):
     from tests.components.explainer.conftest import diabetes_preprocessing
 
     problem = trained(
@@ -174,7 +174,7 @@ def minus_squared_error(label, prediction):
         ("sparse_categorical_crossentropy", (None,), (None, 3), ["a", "b", "c"], "multi_class"),
     ],
 )
-def test_what_an_output_answers_is_told_by_its_loss_and_label(loss, label, output, names, task):
+def test_task_of_an_output_follows_from_its_loss_and_label(loss, label, output, names, task):
     from kerasline.components.models.compile_config import CompiledLoss, unreduced_loss
 
     found = Answers.of(
@@ -186,7 +186,7 @@ def test_what_an_output_answers_is_told_by_its_loss_and_label(loss, label, outpu
     assert found.task == task and not found.from_logits
 
 
-def test_probabilities_are_made_of_logits():
+def test_logits_become_probabilities():
     from kerasline.components.models.compile_config import CompiledLoss
 
     label, output = keras.KerasTensor((None,), "int64"), keras.KerasTensor((None, 3), "float32")
@@ -199,7 +199,7 @@ def test_probabilities_are_made_of_logits():
     assert word == "2" and score == pytest.approx(known[2])
 
 
-def test_parameters_can_be_set_from_a_command_line(tumours):
+def test_parameters_can_be_set_on_the_command_line(tumours):
     from kerasline import Explainer
 
     stage = Explainer(tumours.examples, tumours.prepared, tumours.model)

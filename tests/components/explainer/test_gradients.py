@@ -32,7 +32,7 @@ def attributed(problem, *, steps=64, baseline="zeros", rows=20):
 
 
 @pytest.mark.parametrize("baseline", ["zeros", "mean", {"x": [1.0, -2.0, 0.5, 3.0]}])
-def test_of_a_linear_model_they_are_weight_times_distance(diabetes, baseline):
+def test_attributions_of_a_linear_model_are_weight_times_distance(diabetes, baseline):
     subject, raw, _, found = attributed(diabetes, baseline=baseline)
     x = subject.features(raw)["x"].numpy()
     start = (
@@ -43,8 +43,8 @@ def test_of_a_linear_model_they_are_weight_times_distance(diabetes, baseline):
     np.testing.assert_allclose(found.missing, 0, atol=1e-3)  # of answers around 150
 
 
-def test_they_sum_to_the_difference_of_the_scores(tumours):
-    """F(x) - F(baseline), told here by the model itself on preprocessed rows."""
+def test_attributions_sum_to_the_difference_of_the_scores(tumours):
+    """Return F(x) - F(baseline), computed by the model on preprocessed rows."""
     subject, raw, _, found = attributed(tumours, steps=64)
     score = lambda x: tf.sigmoid(subject.model({"x": x})).numpy()[:, 0]  # noqa: E731
     x = subject.features(raw)["x"].numpy()
@@ -52,13 +52,13 @@ def test_they_sum_to_the_difference_of_the_scores(tumours):
     np.testing.assert_allclose(found.missing, 0, atol=2e-5)
 
 
-def test_more_steps_come_nearer_to_completeness(penguins):
+def test_more_steps_improve_completeness(penguins):
     """Where a network has kinks."""
     errors = [np.abs(attributed(penguins, steps=steps)[3].missing).max() for steps in (2, 16, 256)]
     assert errors[0] > errors[1] > 8 * errors[2] and errors[2] < 5e-3
 
 
-def test_what_the_model_ignores_is_attributed_nothing(tumours):
+def test_ignored_inputs_have_zero_attribution(tumours):
     assert not attributed(tumours)[3].values["x"][:, -1].any()
 
 
@@ -71,7 +71,7 @@ def cubic_model(inputs, hp):
     return model
 
 
-def test_two_points_of_the_quadrature_are_exact_for_a_cubic(diabetes):
+def test_two_quadrature_points_are_exact_for_a_cubic(diabetes):
     """Of sum(x^3) from zero, each attribution is the cube; two gradients by another rule are off."""
     subject = subject_of(diabetes)
     subject.model = cubic_model({"x": keras.Input((4,), name="x")}, {})
@@ -82,7 +82,7 @@ def test_two_points_of_the_quadrature_are_exact_for_a_cubic(diabetes):
     np.testing.assert_allclose(found.values["x"], subject.features(raw)["x"].numpy() ** 3, rtol=1e-4, atol=1e-6)
 
 
-def test_embeddings_are_attributed_and_the_model_is_as_before(penguins):
+def test_embeddings_are_attributed_and_the_model_is_unchanged(penguins):
     subject, raw, gradients, found = attributed(penguins, steps=1024)
     assert gradients.features == ["x", "island_vector"]
     features = subject.features(raw)
@@ -117,8 +117,8 @@ def text_model(inputs, hp):
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
     random = np.random.default_rng(0)
-    told = [" ".join(random.choice(WORDS, random.integers(1, 6))) for _ in range(60)]
-    columns = {"text": told, "score": [float(len(text)) for text in told]}
+    sentences = [" ".join(random.choice(WORDS, random.integers(1, 6))) for _ in range(60)]
+    columns = {"text": sentences, "score": [float(len(text)) for text in sentences]}
     return trained(
         tmp_path_factory.mktemp("texts"),
         {"train": columns, "test": columns},
@@ -128,7 +128,7 @@ def texts(tmp_path_factory):
     )
 
 
-def test_each_place_of_a_text_gets_its_share_and_masked_ones_none(texts):
+def test_each_token_has_an_attribution_and_masked_ones_have_none(texts):
     """The model is linear in the vectors: a word counts w . E[word] / words of the text, padding nothing."""
     subject, raw, _, found = attributed(texts)
     words = subject.features(raw)["words"].numpy()
@@ -138,9 +138,9 @@ def test_each_place_of_a_text_gets_its_share_and_masked_ones_none(texts):
     np.testing.assert_allclose(found.values["vectors"], known, rtol=1e-4, atol=1e-6)
     means = MeanAttributions()
     means.add(found, np.ones(len(words)))
-    (told,) = means.as_json()
-    np.testing.assert_allclose(told["places"], np.abs(known).mean(0), rtol=1e-4, atol=1e-6)
-    assert told["feature"] == "vectors" and told["mean_absolute"] == pytest.approx(
+    (entry,) = means.as_json()
+    np.testing.assert_allclose(entry["places"], np.abs(known).mean(0), rtol=1e-4, atol=1e-6)
+    assert entry["feature"] == "vectors" and entry["mean_absolute"] == pytest.approx(
         np.abs(known).sum(1).mean(), rel=1e-4
     )
 
@@ -202,7 +202,7 @@ def test_flattened_pixels_are_attributed_to_the_raw_image(flat_digits):
     np.testing.assert_allclose(found.values["picture"], known, rtol=1e-3, atol=1e-5)
 
 
-def test_the_pictures_of_the_worst_rows_are_red_where_pixels_raise_the_score(flat_digits, explain):
+def test_images_of_worst_rows_are_red_where_pixels_raise_the_score(flat_digits, explain):
     found = explain(flat_digits, worst=3, **QUICK)
     subject = subject_of(flat_digits)
     weight, bias = subject.model.get_weights()
@@ -236,7 +236,7 @@ def convolutions(inputs, hp):
     return model
 
 
-def test_encoded_images_are_attributed_to_what_they_are_decoded_to(tmp_path, explain):
+def test_encoded_images_are_attributed_to_their_decoded_pixels(tmp_path, explain):
     pixels, labels = digits()
     columns = {"picture": [png(image) for image in pixels[:80]], "label": labels[:80]}
     problem = trained(
@@ -268,7 +268,7 @@ def model_without_a_gradient(inputs, hp):
     return model
 
 
-def test_where_nothing_has_a_gradient_they_are_left_out_or_refused(diabetes, tmp_path, explain):
+def test_inputs_without_gradient_are_omitted_or_refused(diabetes, tmp_path, explain):
     problem = trained(
         tmp_path / "p", diabetes.splits, numbers_without_a_gradient, model_without_a_gradient, label="progression"
     )
@@ -277,14 +277,14 @@ def test_where_nothing_has_a_gradient_they_are_left_out_or_refused(diabetes, tmp
         explain(problem, integrated_gradients="on", **QUICK)
 
 
-def test_a_baseline_for_what_does_not_enter_gets_the_nearest(tumours, explain):
+def test_baseline_for_an_unknown_input_gets_a_suggestion(tumours, explain):
     with pytest.raises(
         ParameterError, match="Explainer.baseline: no differentiable input 'xx' in the model; did you mean 'x'"
     ):
         explain(tumours, baseline={"xx": 0.5}, **QUICK)
 
 
-def test_what_is_told_is_the_mean_over_the_rows(diabetes, explain):
+def test_reported_attribution_is_the_mean_over_the_rows(diabetes, explain):
     found = explain(diabetes, baseline="mean", **QUICK).integrated_gradients
     subject = subject_of(diabetes)
     x = subject.features(subject.raw(diabetes.examples.read("test")))["x"].numpy()

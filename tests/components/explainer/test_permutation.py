@@ -51,7 +51,7 @@ def compared(problem, scoring, found, *, seed=0, repeats=5, sample_weight=None):
 
 
 @pytest.mark.parametrize("seed", [0, 7])
-def test_the_same_permutations_give_what_scikit_learn_gives(tumours, explain, seed):
+def test_same_permutations_agree_with_scikit_learn(tumours, explain, seed):
     found = explain(tumours, seed=seed, **QUICK)
     ours, theirs = compared(tumours, minus_log_loss, found, seed=seed)
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
@@ -61,14 +61,14 @@ def test_the_same_permutations_give_what_scikit_learn_gives(tumours, explain, se
     assert found.permutation["value"] == pytest.approx(known, rel=1e-5)
 
 
-def test_accuracy_falls_as_scikit_learn_says(tumours, explain):
+def test_drop_of_accuracy_agrees_with_scikit_learn(tumours, explain):
     found = explain(tumours, metric="accuracy", **QUICK)
     ours, theirs = compared(tumours, accuracy, found)
     np.testing.assert_allclose(ours, theirs, atol=1e-9)
     assert found.permutation["direction"] == "up" and ours.max() > 0.01
 
 
-def test_rows_count_by_their_weight(weighted_tumours, explain):
+def test_rows_are_weighted(weighted_tumours, explain):
     found = explain(weighted_tumours, **QUICK)
     weight = weighted_tumours.splits["test"]["importance"]
     ours, theirs = compared(weighted_tumours, minus_log_loss, found, sample_weight=weight)
@@ -82,12 +82,12 @@ def test_other_permutations_agree_within_their_error(tumours, explain):
     assert (ours[0] != theirs[0]).all()
 
 
-def test_a_column_that_the_model_ignores_has_importance_zero(tumours, explain):
+def test_ignored_column_has_importance_zero(tumours, explain):
     ignored = by_feature(explain(tumours, **QUICK))[TUMOUR[-1]]
     assert (ignored["importance"], ignored["low"], ignored["high"]) == (0, 0, 0) and not any(ignored["by_repeat"])
 
 
-def test_a_column_that_only_the_label_needs_is_left_out(penguins, explain):
+def test_column_of_only_the_label_is_omitted(penguins, explain):
     found = explain(penguins, **QUICK)
     assert set(by_feature(found)) == {
         "bill_length_mm",
@@ -108,7 +108,7 @@ def rightness(label, prediction):
     return (prediction.reshape(-1) > 0) == label.reshape(-1)
 
 
-def test_a_function_of_the_users_is_measured_by(diabetes, explain):
+def test_custom_metric_function_is_used(diabetes, explain):
     names = ["age", "sex", "bmi", "bp"]
     found = explain(diabetes, metric=absolute_error, **QUICK)
     named = explain(diabetes, metric="mean_absolute_error", **QUICK)

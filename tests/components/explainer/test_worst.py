@@ -40,8 +40,9 @@ def test_the_worst_of_the_whole_split_are_found_though_few_rows_are_sampled(tumo
         assert float(row["prediction"]) == pytest.approx(row["score"], rel=1e-3, abs=1e-6)
         for name in TUMOUR:
             assert row["columns"][name] == pytest.approx(float(columns[name][row["place"]]), rel=1e-6)
-        told = row["columns"]["patient"]
-        assert len(told) == 200 and told.endswith("…") and columns["patient"][row["place"]].startswith(told[:-1])
+        patient = row["columns"]["patient"]
+        assert len(patient) == 200 and patient.endswith("…")
+        assert columns["patient"][row["place"]].startswith(patient[:-1])
     assert found.worst["by"] == "loss" and found.rows == 10
     assert found.metrics["worst_loss"] == rows[0]["loss"]
 
@@ -152,7 +153,7 @@ def test_large_media_are_made_small(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "text"),
     [
         (b"plain", "plain"),
         (b"\x00\xff\x00", "3 bytes"),
@@ -164,5 +165,5 @@ def test_large_media_are_made_small(tmp_path):
         (None, None),
     ],
 )
-def test_values_are_told_shortly(value, told):
-    assert plain(value) == told
+def test_values_are_told_shortly(value, text):
+    assert plain(value) == text

@@ -29,7 +29,7 @@ pickle.dump(found, open(sys.argv[3], "wb"))
 """
 
 
-def asked(saved_model, folder, *questions):
+def call_signatures(saved_model, folder, *questions):
     """The answers to (signature, arguments), by plain TensorFlow in another process."""
     (folder / "questions").write_bytes(pickle.dumps(questions))
     command = [sys.executable, "-c", PLAIN, str(saved_model.path), str(folder / "questions"), str(folder / "answers")]
@@ -57,7 +57,7 @@ def as_example(row):
 
 def test_every_signature_agrees_with_keras_on_missing_values(exported, expected, tmp_path):
     serialised = np.array([as_example(row) for row in BATCHES["test"].to_pylist()], object)
-    raw, examples, made, features, one = asked(
+    raw, examples, made, features, one = call_signatures(
         exported,
         tmp_path,
         ("serving_default", expected.raw),
@@ -106,7 +106,7 @@ def test_warm_up_requests_are_real_rows(exported, expected, tmp_path):
         for r in requests
     ]
     assert [name for name, _ in questions] == ["serving_default"] * 2 + ["serve_tf_examples"] * 2
-    for (_, arguments), answer in zip(questions, asked(exported, tmp_path, *questions)):
+    for (_, arguments), answer in zip(questions, call_signatures(exported, tmp_path, *questions)):
         rows = len(next(iter(arguments.values())))
         assert rows in (1, 64)
         np.testing.assert_allclose(answer["scores"], expected.scores[:rows], atol=1e-6)
@@ -152,26 +152,26 @@ def test_an_image_of_any_size_leaves_out_only_serve_tf_examples(tmp_path):
 
     model = ModelBuilder(prepared, function=build).execute(tmp_path / "m").model
     done = Exporter(prepared, model).execute(tmp_path / "e").saved_model
-    told = done.read_json("kerasline.json")
-    assert set(told["signatures"]) == {"serving_default", "predict_preprocessed", "transform_features"}
-    assert "'image' is of shape (None, None, 1)" in told["left_out"]["serve_tf_examples"]
+    manifest = done.read_json("kerasline.json")
+    assert set(manifest["signatures"]) == {"serving_default", "predict_preprocessed", "transform_features"}
+    assert "'image' is of shape (None, None, 1)" in manifest["left_out"]["serve_tf_examples"]
     served = tf.saved_model.load(str(done.path)).signatures["serving_default"](image=tf.zeros((2, 9, 7, 1)))
     assert list(served.values())[0].shape == (2, 1)
 
 
 def test_the_manifest_lists_inputs_classes_versions_and_digests(exported):
-    told = exported.read_json("kerasline.json")
-    assert told["inputs"]["amount"] == {"dtype": "float32", "shape": [None, 1], "missing": "NaN"}
-    assert told["inputs"]["code"] == {"dtype": "int64", "shape": [None], "missing": -1}
-    assert told["inputs"]["tags"] == {"dtype": "string", "shape": [None, None], "missing": ""}
-    assert told["outputs"] == ["scores", "label"] and set(told["class_names"]) == set(KINDS)
-    assert told["versions"]["tensorflow"] == tf.__version__ and told["versions"]["keras"] == keras.__version__
-    assert told["from_logits"] == {"scores": False} and told["training"]["steps"] == 130
-    figures = told["training"]["metrics"]
+    manifest = exported.read_json("kerasline.json")
+    assert manifest["inputs"]["amount"] == {"dtype": "float32", "shape": [None, 1], "missing": "NaN"}
+    assert manifest["inputs"]["code"] == {"dtype": "int64", "shape": [None], "missing": -1}
+    assert manifest["inputs"]["tags"] == {"dtype": "string", "shape": [None, None], "missing": ""}
+    assert manifest["outputs"] == ["scores", "label"] and set(manifest["class_names"]) == set(KINDS)
+    assert manifest["versions"]["tensorflow"] == tf.__version__ and manifest["versions"]["keras"] == keras.__version__
+    assert manifest["from_logits"] == {"scores": False} and manifest["training"]["steps"] == 130
+    figures = manifest["training"]["metrics"]
     assert {"loss", "accuracy", "val_loss", "val_accuracy"} == set(figures) and 0 <= figures["val_accuracy"] <= 1
     files = {p.relative_to(exported.path).as_posix() for p in exported.path.rglob("*") if p.is_file()}
-    assert set(told["files"]) == files - {"kerasline.json"}
-    for name, digest in told["files"].items():
+    assert set(manifest["files"]) == files - {"kerasline.json"}
+    for name, digest in manifest["files"].items():
         assert hashlib.sha256((exported.path / name).read_bytes()).hexdigest() == digest
 
 
@@ -214,5 +214,5 @@ def test_a_model_larger_than_two_gigabytes_can_be_exported(tmp_path):
         "its weights take 2.2 GB, and an ONNX file holds at most 2 GB",
     }
     kernel = model.load().get_layer("y").kernel.numpy()
-    (answer,) = asked(done.saved_model, tmp_path, ("serving_default", {"item": np.array([[rows - 1]])}))
+    (answer,) = call_signatures(done.saved_model, tmp_path, ("serving_default", {"item": np.array([[rows - 1]])}))
     np.testing.assert_allclose(answer["y"], [[kernel.sum()]], rtol=1e-5)

@@ -49,14 +49,14 @@ def done(trained, tmp_path_factory):
     ).execute(folder)
 
 
-def told(done, name):
+def form_entry(done, name):
     return next(f for f in done.model_forms.read_json("forms.json")["forms"] if f["name"] == name)
 
 
 def answers(done, name, expected, folder):
     """Scores of the test rows, by a form."""
     form = done.model_forms.form(name)
-    if told(done, name)["takes"] == "raw":
+    if form_entry(done, name)["takes"] == "raw":
         serve = tf.saved_model.load(str(form)).signatures["serving_default"]
         return serve(**{k: tf.constant(v) for k, v in expected.raw.items()})["scores"].numpy()
     (folder / "made").write_bytes(pickle.dumps(expected.made))
@@ -71,7 +71,7 @@ def test_a_form_predicts_like_the_model_and_reports_its_metrics(done, trained, e
     scores = answers(done, name, expected, tmp_path)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, expected.scores, atol=TOLERANCE[name])
-    form = told(done, name)
+    form = form_entry(done, name)
     largest = np.abs(scores.astype(float) - expected.scores).max()
     assert form["largest_difference"] == pytest.approx(largest, abs=1e-6) and form["rows"] == 150
     classes = trained.prepared.facts["class_names"]
@@ -135,7 +135,7 @@ def test_a_form_that_loses_too_much_quality_is_refused_and_removed(done, trained
     losses = {
         (name, metric["metric"]): metric["lost"]
         for name in ("float16", "bfloat16", "int8_weights", "int8")
-        for metric in told(done, name)["metrics"]
+        for metric in form_entry(done, name)["metrics"]
         if metric["metric"] in ("log_loss", "brier", "loss")
     }
     (coarse, metric), lost = max(losses.items(), key=lambda item: item[1])
@@ -143,8 +143,8 @@ def test_a_form_that_loses_too_much_quality_is_refused_and_removed(done, trained
     found = Exporter(
         trained.prepared, trained.model, trained.examples, forms=[coarse, "onnx"], max_quality_loss={metric: lost / 2}
     ).execute(tmp_path)
-    assert told(found, "onnx")["state"] == "written"
-    why = told(found, coarse)["why"]
+    assert form_entry(found, "onnx")["state"] == "written"
+    why = form_entry(found, coarse)["why"]
     assert f"{metric} is " in why and why.endswith(f"allowed is {lost / 2:g}"), why
     assert found.metrics[coarse] == f"refused: {why}"
     assert not (found.model_forms.path / coarse).exists()
@@ -178,8 +178,8 @@ def test_a_model_that_reads_text_has_no_litert_or_int8_form(tmp_path):
     prepared = Transform(examples, function=as_it_is, label="y").execute(tmp_path / "t").preprocessing
     model = ModelBuilder(prepared, function=build).execute(tmp_path / "m").model
     found = Exporter(prepared, model, forms=["litert", "int8"]).execute(tmp_path / "e")
-    assert "input 'word' of the model is text" in told(found, "litert")["why"]
-    assert "the model has no layer that Keras can quantise" in told(found, "int8")["why"]
+    assert "input 'word' of the model is text" in form_entry(found, "litert")["why"]
+    assert "the model has no layer that Keras can quantise" in form_entry(found, "int8")["why"]
 
 
 def test_a_missing_library_is_reported_before_anything_is_written(trained, tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
-"""A server of TensorFlow Serving's REST interface that misbehaves: `bad_server.py HOW PORT`. No TensorFlow.
+"""A faulty server with TensorFlow Serving's REST interface, without TensorFlow: `bad_server.py FAULT PORT`.
 
-It serves the model of candidates.py by its formula. HOW: `lies` adds 1, `hangs` on any request about more than one
-row, `loads` for ever, `fails` to load, `takes` whatever is malformed, `stays` when it is told to end.
+It computes the formula of the model of candidates.py. FAULT: `lies` adds 1, `hangs` on requests of several rows,
+`loads` forever, `fails` to load, `takes` malformed requests, `stays` after SIGTERM.
 """
 
 import json
@@ -28,9 +28,9 @@ class Handler(BaseHTTPRequestHandler):
         self._say(200, {"model_version_status": [{"version": "1", **STATES.get(HOW, {"state": "AVAILABLE"})}]})
 
     def do_POST(self):
-        said = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
         try:
-            document = json.loads(said)
+            document = json.loads(body)
             if "inputs" in document:
                 answers = answer(document["inputs"]["x"], document["inputs"]["word"])
                 self._say(200, {"outputs": answers})

@@ -52,9 +52,9 @@ def validate(tmp_path, examples, schema):
     def call(spoil=None, *, saved_model=None, **parameters):
         folder = saved_model or candidates.save_candidate(tmp_path / "model", spoil)
         stage = InfraValidator(SavedModel(folder), examples, schema, rows=10, requests=20, **parameters)
-        said = []
-        done = stage.execute(tmp_path / "out", report=said.append)
-        done.said, done.told, done.stage = said, done.validation.read_json("validation.json"), stage
+        progress = []
+        done = stage.execute(tmp_path / "out", report=progress.append)
+        done.progress, done.document, done.stage = progress, done.validation.read_json("validation.json"), stage
         return done
 
     return call
@@ -65,12 +65,12 @@ def bad_server(how):
 
 
 def broken(done):
-    return {check["rule"]: check["why"] for check in done.told["checks"] if not check["kept"]}
+    return {check["rule"]: check["why"] for check in done.document["checks"] if not check["kept"]}
 
 
 def sent(done, kind):
     counts = ("sent", "answered", "refused", "wrong")
-    return {t["form"]: tuple(t[count] for count in counts) for t in done.told["requests"] if t["kind"] == kind}
+    return {t["form"]: tuple(t[count] for count in counts) for t in done.document["requests"] if t["kind"] == kind}
 
 
 def test_a_good_model_is_blessed_and_all_results_are_recorded(validate):
@@ -81,9 +81,9 @@ def test_a_good_model_is_blessed_and_all_results_are_recorded(validate):
     assert sum(n for n, *_ in sent(done, "real rows, one by one").values()) == 10
     assert all(number == alike > 20 for number, alike, *_ in sent(done, "edge cases").values())
     assert sent(done, "malformed requests") == {"REST columns": (3, 0, 3, 0)}
-    assert done.told["latency"]["requests"] == 20
-    assert 0 < done.told["latency"]["p50_ms"] <= done.told["latency"]["p99_ms"]
-    assert done.told["largest_difference"] <= 1e-6
+    assert done.document["latency"]["requests"] == 20
+    assert 0 < done.document["latency"]["p50_ms"] <= done.document["latency"]["p99_ms"]
+    assert done.document["largest_difference"] <= 1e-6
     assert "ready" in (done.validation.path / "server.log").read_text()
     assert done.stage.stale(done) is None
 
@@ -100,7 +100,7 @@ def test_a_value_that_crashes_the_process_is_named(validate):
     done = validate(candidates.aborts_on_huge)
     (why,) = done.blessing.refusals()
     assert "was killed by signal 6 (SIGABRT)" in why and "x: the highest number" in why
-    assert f"refused: {why}" in done.said
+    assert f"refused: {why}" in done.progress
 
 
 def test_a_model_that_crashes_the_server_is_refused_with_its_last_line(validate):
@@ -108,8 +108,8 @@ def test_a_model_that_crashes_the_server_is_refused_with_its_last_line(validate)
     (why,) = done.blessing.refusals()
     assert why.startswith("the server was killed by signal 6 (SIGABRT) while it answered ")
     assert "its last line: " in why and "the kernel gave up" in why
-    assert "SIGABRT" in done.told["ending"]
-    assert any("the server printed:" in line and "the kernel gave up" in line for line in done.said)
+    assert "SIGABRT" in done.document["ending"]
+    assert any("the server printed:" in line and "the kernel gave up" in line for line in done.progress)
     assert "the kernel gave up" in (done.validation.path / "server.log").read_text()
 
 
@@ -129,11 +129,11 @@ def test_a_model_with_varying_answers_is_refused(validate, spoil):
 def test_answers_that_differ_from_those_in_process_are_refused(validate):
     done = validate(command=bad_server("lies"))
     assert {"real rows are answered as in process", "edge cases are answered as in process"} <= set(broken(done))
-    assert done.told["server"] == Path(sys.executable).name
-    first = done.told["problems"][0]
+    assert done.document["server"] == Path(sys.executable).name
+    first = done.document["problems"][0]
     served, own = re.fullmatch(r"score: served (\S+), in process (\S+) at \[0, 0\]", first["why"]).groups()
     assert first["kind"] == "real rows" and float(served) == pytest.approx(float(own) + 1, abs=1e-4)
-    assert done.told["largest_difference"] == pytest.approx(1.0, abs=1e-6)
+    assert done.document["largest_difference"] == pytest.approx(1.0, abs=1e-6)
     assert "gRPC" not in sent(done, "real rows")  # the command has no placeholder for its port
     assert done.stage.stale(done) is None  # wrong answers are no matter of the machine
 
@@ -213,7 +213,7 @@ def test_processes_of_the_server_end_with_the_stage(validate, tmp_path):
     pids = tmp_path / "pids"
     script = f'sleep 1000 & echo $! >>{pids}; echo $$ >>{pids}; exec {sys.executable} {BAD_SERVER} stays "$0"'
     done = validate(command=f"sh -c '{script}' {{rest_port}} {{saved_model}}")
-    assert done.told["ending"] is None
+    assert done.document["ending"] is None
     assert [pid for pid in pids.read_text().split() if _runs(int(pid))] == []
 
 

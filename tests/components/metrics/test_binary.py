@@ -1,4 +1,4 @@
-"""Metrics of yes and no against scikit-learn, on the answers of a real model."""
+"""Binary metrics compared with scikit-learn, on the predictions of a real model."""
 
 import warnings
 
@@ -41,7 +41,7 @@ IDS = ["exact", "ties", "weights", "ties and weights", "float32"]
 
 @pytest.mark.parametrize(("score", "weight"), CASES, ids=IDS)
 @pytest.mark.parametrize("threshold", [0.5, 0.3, 0.9])
-def test_metrics_at_a_threshold_equal_scikit_learns(score, weight, threshold):
+def test_metrics_at_a_threshold_agree_with_scikit_learn(score, weight, threshold):
     found = cell_values(BinaryThresholds([threshold, 0.1, 0.7], beta=2), LABEL, score, weight)
     predicted = score > np.asarray(threshold, score.dtype)
     given = {"y_true": LABEL, "y_pred": predicted, "sample_weight": weight}
@@ -59,23 +59,23 @@ def test_metrics_at_a_threshold_equal_scikit_learns(score, weight, threshold):
     assert found == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_four_counts_at_each_threshold_equal_scikit_learns():
+def test_confusion_counts_at_each_threshold_agree_with_scikit_learn():
     family = BinaryThresholds([0.5, 0.25, 0.9])
     cells, sums = counted(family, LABEL, SCORE, WEIGHT).of(0)
     table = family.table(cells, sums[1])
     assert [entry["threshold"] for entry in table] == [0.25, 0.5, 0.9]
     for entry in table:
         (tn, fp), (fn, tp) = theirs.confusion_matrix(LABEL, SCORE > entry["threshold"], sample_weight=WEIGHT)
-        told = [entry[f"{name}s"] for name in ("true_negative", "false_positive", "false_negative", "true_positive")]
-        assert told == pytest.approx([tn, fp, fn, tp])
+        counts = [entry[f"{name}s"] for name in ("true_negative", "false_positive", "false_negative", "true_positive")]
+        assert counts == pytest.approx([tn, fp, fn, tp])
 
 
-def test_a_score_at_the_threshold_is_not_above_it():
+def test_score_at_the_threshold_is_not_above_it():
     assert cell_values(BinaryThresholds([0.7]), np.array([1, 0]), np.float32([0.7, 0.7]))["selection_rate"] == 0
 
 
 @pytest.mark.parametrize(("score", "weight"), CASES, ids=IDS)
-def test_areas_equal_scikit_learns(score, weight):
+def test_areas_under_curves_agree_with_scikit_learn(score, weight):
     found = cell_values(BinaryScores(), LABEL, score, weight)
     assert found["roc_auc"] == pytest.approx(theirs.roc_auc_score(LABEL, score, sample_weight=weight), rel=1e-12)
     assert found["pr_auc"] == pytest.approx(
@@ -95,7 +95,7 @@ def test_calibration_error_is_the_mean_distance_in_ten_bins(score, weight):
 
 
 @pytest.mark.parametrize(("score", "weight"), CASES, ids=IDS)
-def test_losses_equal_scikit_learns(score, weight):
+def test_losses_agree_with_scikit_learn(score, weight):
     found = values(BinaryLosses(), LABEL, score, weight)
     assert found == pytest.approx(
         {
@@ -108,7 +108,7 @@ def test_losses_equal_scikit_learns(score, weight):
     )
 
 
-def test_a_wrong_answer_of_full_confidence_costs_the_log_of_the_rounding_unit():
+def test_loss_of_a_certain_error_is_the_log_of_the_rounding_unit():
     found = values(BinaryLosses(), [1, 0], np.float32([0, 1]))
     assert found["log_loss"] == pytest.approx(-np.log(np.finfo(np.float32).eps), rel=1e-6)
     # As Keras has it, whose own epsilon is 1e-7.
@@ -116,7 +116,7 @@ def test_a_wrong_answer_of_full_confidence_costs_the_log_of_the_rounding_unit():
 
 
 @pytest.mark.parametrize("only", [0, 1])
-def test_of_one_class_alone_what_has_no_value_is_not_a_number(only):
+def test_undefined_metrics_of_a_single_class_are_nan(only):
     label, score = np.full(20, only), RANDOM.random(20)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -127,7 +127,7 @@ def test_of_one_class_alone_what_has_no_value_is_not_a_number(only):
     assert found["accuracy"] == pytest.approx(theirs.accuracy_score(label, score > 0.5))
 
 
-def test_nothing_predicted_has_a_precision_of_0_as_in_scikit_learn():
+def test_precision_without_positive_predictions_is_zero_as_in_scikit_learn():
     label, score = np.array([0, 1, 1]), np.array([0.1, 0.2, 0.3])
     found = cell_values(BinaryThresholds(), label, score)
     assert found["precision"] == theirs.precision_score(label, score > 0.5, zero_division=0) == 0
@@ -135,7 +135,7 @@ def test_nothing_predicted_has_a_precision_of_0_as_in_scikit_learn():
 
 
 @pytest.mark.parametrize("weight", [None, np.zeros(3)])
-def test_no_rows_or_no_weight_is_not_a_number_without_a_warning(weight):
+def test_no_rows_or_zero_weight_gives_nan_without_a_warning(weight):
     label = np.zeros(0 if weight is None else 3, np.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -164,7 +164,7 @@ def _crowded(kind, rows):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kind", ["wide", "near 0", "near 1", "at one half", "rare", "both ends"])
-def test_areas_of_200000_different_scores_are_near_the_exact_ones(kind, dtype):
+def test_areas_of_200000_distinct_scores_are_near_the_exact_values(kind, dtype):
     label, score = _crowded(kind, 200_000)
     score = score.astype(dtype)
     found = cell_values(BinaryScores(), label, score)
@@ -172,13 +172,13 @@ def test_areas_of_200000_different_scores_are_near_the_exact_ones(kind, dtype):
     assert found["pr_auc"] == pytest.approx(theirs.average_precision_score(label, score), abs=2e-4)
 
 
-def test_many_scores_take_no_more_memory_than_some():
+def test_memory_does_not_grow_with_the_number_of_scores():
     family = BinaryScores()
     label, score = _crowded("wide", 400_000)
     assert len(counted(family, label, score).of(0)[0]) <= family.max_exact_cells
 
 
-def test_scores_keep_their_order_as_keys_and_come_back():
+def test_score_keys_keep_the_order_and_are_invertible():
     scores = np.unique(
         np.concatenate(
             [
@@ -193,7 +193,7 @@ def test_scores_keep_their_order_as_keys_and_come_back():
     np.testing.assert_array_equal(score_keys(np.array([-0.0, 1 + 1e-7])), score_keys(np.array([0.0, 1.0])))
 
 
-def test_rounding_is_the_same_by_any_steps():
+def test_rounding_in_steps_equals_rounding_at_once():
     keys = score_keys(np.sort(np.append(RANDOM.random(2000), [0, 1, 0.5])))
     for first in (0, 3, 20, 40):
         for then in (first, first + 1, first + 9):
@@ -203,7 +203,7 @@ def test_rounding_is_the_same_by_any_steps():
     assert ((rounded >= 0.5) == (scores_of(keys) >= 0.5)).all()
 
 
-def test_curves_are_those_of_scikit_learn():
+def test_curves_agree_with_scikit_learn():
     family = BinaryScores()
     cells, sums = counted(family, LABEL, TIED, WEIGHT).of(0)
     curves = family.curves(cells, sums[1])
@@ -215,7 +215,7 @@ def test_curves_are_those_of_scikit_learn():
     assert sum(curves["calibration"]["rows"]) == pytest.approx(WEIGHT.sum())
 
 
-def test_curves_have_points_for_a_picture_alone():
+def test_curves_have_only_as_many_points_as_a_chart_needs():
     family = BinaryScores()
     cells, sums = counted(family, *_crowded("wide", 20_000)).of(0)
     for curve in family.curves(cells, sums[1]).values():
@@ -225,18 +225,18 @@ def test_curves_have_points_for_a_picture_alone():
 
 
 @pytest.mark.parametrize(
-    ("scores", "told"),
+    ("scores", "message"),
     [
         ([0.2, 1.5], "gives 0.2 to 1.5 where probabilities"),
         ([0.2, np.nan], "gives NaN"),
         ([-3.0, 0.1], "gives -3 to 0.1"),
     ],
 )
-def test_scores_that_are_no_probabilities_are_told(scores, told):
-    with pytest.raises(DataError, match=told):
+def test_scores_outside_zero_and_one_are_an_error(scores, message):
+    with pytest.raises(DataError, match=message):
         checked_probabilities(np.array(scores), "yes")
     checked_probabilities(np.empty(0), "yes")
 
 
-def test_labels_and_scores_of_one_number_a_row_do_not_broadcast():
+def test_labels_and_scores_of_shape_n_1_do_not_broadcast():
     assert BinaryLosses().sums(rows(LABEL, SCORE)).shape == (len(LABEL), 5)

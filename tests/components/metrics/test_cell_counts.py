@@ -1,4 +1,4 @@
-"""Counts of cells: the same by whatever way the rows come."""
+"""Counts of cells do not depend on how the rows are divided."""
 
 import sys
 
@@ -36,8 +36,8 @@ def rows_in_parts(draw):
     return group, cell, random.gamma(1.0, size=rows), ends, draw(st.randoms(use_true_random=False))
 
 
-def same(found, wanted, group):
-    (cells, sums), (their_cells, their_sums) = found.of(group), wanted.of(group)
+def same(found, whole, group):
+    (cells, sums), (their_cells, their_sums) = found.of(group), whole.of(group)
     np.testing.assert_array_equal(cells, their_cells)
     np.testing.assert_array_equal(sums[0], their_sums[0])
     np.testing.assert_allclose(sums, their_sums, rtol=1e-12)
@@ -45,7 +45,7 @@ def same(found, wanted, group):
 
 @settings(max_examples=80, deadline=None)
 @given(rows_in_parts(), st.sampled_from([sys.maxsize, 1, 7, 30]), st.booleans())
-def test_any_parts_merged_in_any_order_are_one_pass(drawn, most, settle_between):
+def test_any_parts_merged_in_any_order_equal_one_pass(drawn, most, settle_between):
     group, cell, weight, ends, random = drawn
     whole = CellCounts(GROUPS, most, halved, 13)
     whole.add(group, cell, weight)
@@ -77,16 +77,16 @@ def test_any_parts_merged_in_any_order_are_one_pass(drawn, most, settle_between)
 
 @settings(max_examples=30, deadline=None)
 @given(rows_in_parts(), st.sampled_from([sys.maxsize, 7]))
-def test_the_rows_of_others_are_all_less_the_groups(drawn, most):
+def test_rows_outside_a_group_are_all_rows_minus_the_group(drawn, most):
     group, cell, weight, _, _ = drawn
     counts = CellCounts(GROUPS, most, halved, 13)
     counts.add(np.zeros(len(group), np.int64), cell, weight)
     counts.add(np.where(group > 0, group, -1), cell, weight)
     for k in (1, 2):
         others = group != k
-        wanted = CellCounts(1, most, halved, 13)
-        wanted.add(np.zeros(len(group), np.int64), cell, weight)  # the level of all rows
-        level_cells = wanted.of(0)[0]
+        rest = CellCounts(1, most, halved, 13)
+        rest.add(np.zeros(len(group), np.int64), cell, weight)  # the level of all rows
+        level_cells = rest.of(0)[0]
         found, sums = counts.of_others(k)
         assert set(found.tolist()) <= set(level_cells.tolist())
         assert sums[0].sum() == others.sum()
@@ -102,7 +102,7 @@ def test_pairs_of_cells_are_counted_as_pairs():
     np.testing.assert_array_equal(sums, [[2, 1]] * 3)
 
 
-def test_rows_of_no_group_and_no_rows_are_taken():
+def test_rows_without_group_and_empty_batches_are_accepted():
     counts = CellCounts(2)
     for group in (np.full(4, -1), np.empty(0, np.int64)):
         counts.add(group, np.zeros((len(group), 1), np.int64), None)
@@ -110,7 +110,7 @@ def test_rows_of_no_group_and_no_rows_are_taken():
     assert counts.of(0)[1].sum() == counts.of(1)[1].sum() == 0
 
 
-def test_many_pairs_of_scores_stay_few():
+def test_pairs_of_scores_are_bounded_in_number():
     family, random = BinaryScores(), np.random.default_rng(0)
     counts = CellCounts(1, 4096, family.coarsen, family.coarsening_levels, sides=128)
     for _ in range(4):
@@ -124,7 +124,7 @@ def test_many_pairs_of_scores_stay_few():
 
 @settings(max_examples=40, deadline=None)
 @given(rows_in_parts(), st.booleans())
-def test_pairs_in_any_parts_are_one_pass(drawn, wide):
+def test_pairs_in_any_parts_equal_one_pass(drawn, wide):
     group, cell, weight, ends, _ = drawn
     cells = np.stack([cell, (cell * 7919) % (3000 if wide else 20)], axis=1)
     whole, merged = (CellCounts(GROUPS, 30, halved, 13, sides=8) for _ in range(2))

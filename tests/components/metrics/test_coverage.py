@@ -33,7 +33,7 @@ def figures(families, columns, draw):
         name: v if v.ndim == 1 else pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(v))
         for name, v in columns.items()
     }
-    wanted = Measure(
+    plan = Measure(
         {"o": families},
         SliceTable({}, {}),
         Resampling(draw, 200),
@@ -43,8 +43,8 @@ def figures(families, columns, draw):
     measured = Measured(np.zeros((1, 2)), {}, {})
     table = pa.table(arrays).combine_chunks()
     for batch in table.to_batches(8192):
-        _measure_batch(batch, wanted, measured)
-    return estimate(measured, wanted, "o", 0)
+        _measure_batch(batch, plan, measured)
+    return estimate(measured, plan, "o", 0)
 
 
 def coverage(families, drawn, truth, draws, changes=()):
@@ -132,14 +132,14 @@ def _drawn(function, rows, how, random):
 @pytest.mark.parametrize(
     "how", [{}, slowly({"weighted": True}), slowly({"baseline": True})], ids=["plain", "weighted", "paired"]
 )
-def test_of_yes_and_no(how):
+def test_intervals_of_binary_metrics_cover_the_truth(how):
     binary_case(700, FEW, **how)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rows", [400, pytest.param(5000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("how", [{}, {"weighted": True}, {"baseline": True}], ids=["plain", "weighted", "paired"])
-def test_of_yes_and_no_in_full(how, rows):
+def test_intervals_of_all_binary_metrics_cover_the_truth(how, rows):
     binary_case(rows, MANY, **how)
 
 
@@ -187,12 +187,12 @@ def several_case(rows, draws):
     check(coverage(SEVERAL, lambda random: several(rows, random, baseline=OTHER), truth, draws), draws)
 
 
-def test_of_several_classes():
+def test_intervals_of_multi_class_metrics_cover_the_truth():
     several_case(600, FEW)
 
 
 @pytest.mark.slow
-def test_of_several_classes_in_full():
+def test_intervals_of_all_multi_class_metrics_cover_the_truth():
     several_case(600, MANY)
 
 
@@ -234,17 +234,17 @@ def numbers_case(rows, draws, weighted):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_of_numbers(weighted):
+def test_intervals_of_regression_metrics_cover_the_truth(weighted):
     numbers_case(500, FEW, weighted)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True])
-def test_of_numbers_in_full(weighted):
+def test_intervals_of_all_regression_metrics_cover_the_truth(weighted):
     numbers_case(500, MANY, weighted)
 
 
-def test_an_interval_of_a_pair_is_narrower_than_those_of_two():
+def test_paired_interval_is_narrower_than_two_separate_ones():
     """What both models have in common cancels."""
     found = figures(BINARY, binary(2000, np.random.default_rng(0), baseline=True), 0)["log_loss"]
     low, high = found.change.interval(0.95)
@@ -253,7 +253,7 @@ def test_an_interval_of_a_pair_is_narrower_than_those_of_two():
 
 
 @pytest.mark.slow
-def test_of_kerass_own_metrics():
+def test_intervals_of_keras_metrics_cover_the_truth():
     """The delete-a-group jackknife, of a mean and of an area."""
     import keras
 

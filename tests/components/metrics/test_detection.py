@@ -124,7 +124,7 @@ def repeated(columns, times):
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_values_are_those_of_pycocotools(ties):
+def test_values_agree_with_pycocotools(ties):
     columns = images(ties=ties)
     expected = of_pycocotools(columns)
     assert len({round(value, 3) for value in expected.values()}) > 8  # the figures tell cases apart
@@ -132,13 +132,13 @@ def test_values_are_those_of_pycocotools(ties):
 
 
 @pytest.mark.slow
-def test_values_of_all_images_are_those_of_pycocotools():
+def test_values_over_all_images_agree_with_pycocotools():
     columns = images(count=364, seed=5)
     found = values(DetectionMetrics(replicates=0), as_rows(columns))
     assert found == pytest.approx(of_pycocotools(columns), rel=1e-12)
 
 
-def test_more_than_a_hundred_detections_of_an_image_are_cut():
+def test_only_the_first_hundred_detections_of_an_image_count():
     columns = images(count=12)
     rng = np.random.default_rng(0)
     for place in range(2):
@@ -149,7 +149,7 @@ def test_more_than_a_hundred_detections_of_an_image_are_cut():
     assert values(DetectionMetrics(), as_rows(columns)) == pytest.approx(of_pycocotools(columns), rel=1e-12)
 
 
-def test_order_of_equal_scores_is_by_the_numbers_of_images():
+def test_equal_scores_are_ordered_by_image_number():
     columns = images(count=30, ties=True)
     number = np.random.default_rng(3).permutation(1000)[:30]
     expected = of_pycocotools(columns, number)
@@ -158,7 +158,7 @@ def test_order_of_equal_scores_is_by_the_numbers_of_images():
 
 @given(st.lists(st.integers(0, 24), max_size=4), st.permutations(range(5)), st.booleans())
 @settings(deadline=None, max_examples=10)
-def test_parts_merged_in_any_order_are_the_whole(cuts, order, ties):
+def test_parts_merged_in_any_order_equal_the_whole(cuts, order, ties):
     whole = as_rows(images(count=24, ties=ties))
     family = DetectionMetrics(replicates=20)
     parts = [whole.take(places) for places in np.split(np.arange(24), sorted(cuts))]
@@ -174,7 +174,7 @@ def test_parts_merged_in_any_order_are_the_whole(cuts, order, ties):
         assert found[name].replicates == pytest.approx(estimate.replicates, nan_ok=True, rel=1e-12)
 
 
-def test_weights_count_images_more_often():
+def test_weights_repeat_images():
     columns = images(count=40)
     weight = np.random.default_rng(0).integers(0, 4, 40)
     expected = of_pycocotools(repeated(columns, weight))
@@ -183,7 +183,7 @@ def test_weights_count_images_more_often():
     assert values(DetectionMetrics(), as_rows(columns, weight / 10)) == pytest.approx(expected, rel=1e-9)
 
 
-def test_intervals_are_of_pycocotools_values_of_drawn_images():
+def test_intervals_agree_with_pycocotools_on_resampled_images():
     columns, number = images(count=40), np.arange(40)
     found = estimates(DetectionMetrics(replicates=8), as_rows(columns), seed=7)
     drawn = np.random.default_rng(7).poisson(1.0, (8, len(number)))
@@ -194,7 +194,7 @@ def test_intervals_are_of_pycocotools_values_of_drawn_images():
         )
 
 
-def test_replicates_are_the_same_however_many_fit_into_memory(monkeypatch):
+def test_replicates_do_not_depend_on_the_memory_limit(monkeypatch):
     columns = images(count=20)
     expected = estimates(DetectionMetrics(replicates=15), as_rows(columns))
     monkeypatch.setattr(detection, "MOST_NUMBERS", 4 * sum(map(len, columns["scores"])))
@@ -203,7 +203,7 @@ def test_replicates_are_the_same_however_many_fit_into_memory(monkeypatch):
         assert found[name].replicates == pytest.approx(estimate.replicates, rel=1e-12, nan_ok=True)
 
 
-def test_interval_holds_the_value_and_is_told_as_bootstrap():
+def test_interval_contains_the_value_and_names_bootstrap():
     found = estimates(DetectionMetrics(), as_rows(images()))["ap"]
     low, high = found.interval(0.95)
     assert found.method == "bootstrap"
@@ -211,7 +211,7 @@ def test_interval_holds_the_value_and_is_told_as_bootstrap():
     assert estimates(DetectionMetrics(replicates=0), as_rows(images()))["ap"].method is None
 
 
-def test_each_class_is_told_as_pycocotools_tells_it_alone():
+def test_values_per_class_agree_with_pycocotools():
     columns = images()
     family = DetectionMetrics()
     state = family.new_state()
@@ -232,7 +232,7 @@ def of_class(columns, kind):
     }
 
 
-def test_boxes_and_columns_may_be_told_otherwise():
+def test_box_format_and_column_names_can_be_set():
     columns = images(count=20)
     expected = values(DetectionMetrics(), as_rows(columns))
     for name in ("boxes", "predicted_boxes"):
@@ -246,7 +246,7 @@ def test_boxes_and_columns_may_be_told_otherwise():
     assert values(DetectionMetrics({"boxes": "truth"}, boxes="xywh"), rows) == pytest.approx(expected, rel=1e-12)
 
 
-def test_padded_tensors_and_fixed_lists_are_the_same_boxes():
+def test_padded_tensors_and_fixed_lists_give_the_same_boxes():
     columns = images(count=20)
     expected = values(DetectionMetrics(), as_rows(columns))
     most = max(map(len, columns["predicted_boxes"]))
@@ -263,7 +263,7 @@ def test_padded_tensors_and_fixed_lists_are_the_same_boxes():
     assert values(DetectionMetrics(), as_rows(columns)) == expected
 
 
-def test_null_lists_are_empty_ones():
+def test_null_lists_count_as_empty():
     columns = images(count=20)
     expected = values(DetectionMetrics(), as_rows(columns))
     nulled = {name: [entries or None for entries in value] for name, value in columns.items()}
@@ -271,7 +271,7 @@ def test_null_lists_are_empty_ones():
     assert values(DetectionMetrics(), as_rows(nulled)) == expected
 
 
-def test_crowds_that_are_not_told_are_none():
+def test_missing_crowd_column_means_no_crowds():
     columns = images(count=20)
     columns["crowd"] = [[False] * len(one) for one in columns["crowd"]]
     expected = of_pycocotools(columns)
@@ -304,7 +304,7 @@ def test_no_rows_give_no_values():
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"scores": None}, "no column 'scores', which holds the scores"),
         ({"scores": [[0.5]]}, "of row 0, the columns 'predicted_boxes' and 'scores' hold 2 boxes and 1 entries"),
@@ -314,23 +314,23 @@ def test_no_rows_give_no_values():
         ({"predicted_boxes": [[[1.0, 2.0, 3.0, 4.0], [1.0]]]}, "'predicted_boxes' does not hold lists of 4"),
     ],
 )
-def test_data_that_is_no_detections_is_told_in_one_line(changed, said):
+def test_invalid_detections_are_an_error_in_one_line(changed, message):
     box = [0.0, 0.0, 5.0, 5.0]
     columns = {"boxes": [[box]], "classes": [[1]], "predicted_boxes": [[box, box]]}
     columns |= {"predicted_classes": [[1, 1]], "scores": [[0.5, 0.6]], **changed}
     rows = as_rows({name: one for name, one in columns.items() if one is not None})
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         DetectionMetrics().new_state().add(rows)
 
 
-def test_parameters_that_are_not_known_are_told_in_one_line():
+def test_unknown_parameters_are_an_error_in_one_line():
     with pytest.raises(ParameterError, match="did you mean 'scores'"):
         DetectionMetrics({"score": "confidence"})
     with pytest.raises(ParameterError, match="'xyxy' or 'xywh'"):
         DetectionMetrics(boxes="cxcywh")
 
 
-def test_library_that_is_not_installed_is_named_with_what_to_do(monkeypatch):
+def test_missing_library_is_reported_with_the_command_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools.cocoeval", None)
     with pytest.raises(ParameterError, match=r"pip install 'kerasline\[detection\]'"):
         DetectionMetrics().new_state().add(as_rows(images(count=2)))

@@ -37,7 +37,7 @@ TABLE = pa.table(
 )
 
 
-def wanted(families=FAMILIES, **how):
+def new_plan(families=FAMILIES, **how):
     given = {"slices": SLICES, "resampling": Resampling(0, 40), "weighted": True, "baseline": "baseline", **how}
     return Measure({"y": families}, **given)
 
@@ -55,15 +55,15 @@ def measured_in(tmp_path, name, ends=(), row_group=1 << 20, beam=(), how=None):
     folder = tmp_path / name
     files = written(folder, TABLE, list(ends), row_group)
     (tmp_path / f"{name} work").mkdir()
-    asked = how or wanted()
-    return measure(folder, files, asked, Context(tmp_path / f"{name} work", beam_options=beam)), asked
+    plan = how or new_plan()
+    return measure(folder, files, plan, Context(tmp_path / f"{name} work", beam_options=beam)), plan
 
 
-def told(measured, asked, group, **how):
-    return estimate(measured, asked, "y", group, **how)
+def estimates(measured, plan, group, **how):
+    return estimate(measured, plan, "y", group, **how)
 
 
-def test_files_row_groups_and_workers_make_no_difference(tmp_path, monkeypatch):
+def test_result_does_not_depend_on_files_row_groups_or_workers(tmp_path, monkeypatch):
     here = measured_in(tmp_path, "here")
     monkeypatch.setattr(measuring, "MOST_ROWS_IN_PROCESS", 0)  # use Beam for these few rows
     ways = [
@@ -79,16 +79,16 @@ def test_files_row_groups_and_workers_make_no_difference(tmp_path, monkeypatch):
             beam=("--direct_num_workers=2", "--direct_running_mode=multi_threading"),
         ),
     ]
-    first, asked = ways[0]
+    first, plan = ways[0]
     for other, _ in ways[1:]:
         np.testing.assert_allclose(other.rows, first.rows, rtol=1e-12)
         for group in range(4):
             ours, same = (
-                told(first, asked, group, compared=group > 0),
-                told(other, asked, group, compared=group > 0),
+                estimates(first, plan, group, compared=group > 0),
+                estimates(other, plan, group, compared=group > 0),
             )
             for name, figures in ours.items():
-                # Quantiles of so many rows are told to some ten thousandths of their rank.
+                # The error of quantiles of this many rows is some ten-thousandths in rank.
                 near = {"abs": 3e-3} if name.startswith("residual") else {"rel": 1e-9}
                 assert same[name].estimate.value == pytest.approx(figures.estimate.value, **near), name
                 for kind in ("estimate", "change"):
@@ -102,8 +102,8 @@ def test_files_row_groups_and_workers_make_no_difference(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("group", range(4))
-def test_each_slice_is_as_scikit_learn_measures_its_rows(tmp_path, group):
-    measured, asked = measured_in(tmp_path, "m", row_group=3000)
+def test_each_slice_agrees_with_scikit_learn_on_its_rows(tmp_path, group):
+    measured, plan = measured_in(tmp_path, "m", row_group=3000)
     inside = np.full(ROWS, True) if group == 0 else TOWN == "abc"[group - 1]
     for rows, found, _other in ((inside, "estimate", "baseline"), (~inside, "difference", None)):
         if not rows.any():
@@ -116,7 +116,7 @@ def test_each_slice_is_as_scikit_learn_measures_its_rows(tmp_path, group):
                 "log_loss": theirs.log_loss(y, scores, sample_weight=weight),
                 "f1": theirs.f1_score(y, scores > 0.5, sample_weight=weight),
             }
-            figures = told(measured, asked, group, compared=group > 0)
+            figures = estimates(measured, plan, group, compared=group > 0)
             for name, value in expected.items():
                 one = figures[name]
                 if found == "difference" and side == "ours":
@@ -128,17 +128,17 @@ def test_each_slice_is_as_scikit_learn_measures_its_rows(tmp_path, group):
     assert measured.rows[group] == pytest.approx([inside.sum(), WEIGHT[inside].sum()])
 
 
-def test_residuals_of_both_models_are_their_own(tmp_path):
-    measured, asked = measured_in(tmp_path, "m")
-    figures = told(measured, asked, 0)["residual_q50"]
+def test_residuals_of_both_models_are_separate(tmp_path):
+    measured, plan = measured_in(tmp_path, "m")
+    figures = estimates(measured, plan, 0)["residual_q50"]
     expected = [np.quantile(side.astype(float) - LABEL, 0.5, method="inverted_cdf") for side in (SCORE, OTHER)]
     assert [figures.estimate.value, figures.baseline] == pytest.approx(expected, abs=2e-3)
 
 
-def test_without_weights_shares_have_wilsons_intervals(tmp_path):
-    how = wanted(weighted=False, baseline=None)
-    measured, asked = measured_in(tmp_path, "m", how=how)
-    figures = told(measured, asked, 1)
+def test_unweighted_shares_have_wilson_intervals(tmp_path):
+    how = new_plan(weighted=False, baseline=None)
+    measured, plan = measured_in(tmp_path, "m", how=how)
+    figures = estimates(measured, plan, 1)
     inside = TOWN == "a"
     assert figures["accuracy"].estimate.method == "wilson"
     assert figures["accuracy"].estimate.share == (np.sum((SCORE > 0.5)[inside] == LABEL[inside]), inside.sum())
@@ -147,14 +147,14 @@ def test_without_weights_shares_have_wilsons_intervals(tmp_path):
     assert figures["roc_auc"].change is None
 
 
-def test_without_replicates_values_stay_and_intervals_go(tmp_path):
-    measured, asked = measured_in(tmp_path, "m", how=wanted(resampling=Resampling(0, 0)))
-    for figures in told(measured, asked, 1, compared=True).values():
+def test_without_replicates_values_have_no_interval(tmp_path):
+    measured, plan = measured_in(tmp_path, "m", how=new_plan(resampling=Resampling(0, 0)))
+    for figures in estimates(measured, plan, 1, compared=True).values():
         assert not np.isnan(figures.estimate.value)
         assert figures.estimate.method in (None, "order statistics")
 
 
-def test_spreads_are_told_by_few_scores_however_crowded_they_are(tmp_path):
+def test_spread_of_crowded_scores_needs_few_cells(tmp_path):
     """Scores that differ in the fifth digit alone have the same area, and the same interval, as any."""
     logit = np.log(SCORE.astype(float)) - np.log1p(-SCORE.astype(float))
     crowded = TABLE.set_column(2, "prediction.y", pa.array(0.02 + 1e-5 * logit))
@@ -162,8 +162,9 @@ def test_spreads_are_told_by_few_scores_however_crowded_they_are(tmp_path):
     for name, table in (("wide", TABLE), ("crowded", crowded)):
         files = written(tmp_path / name, table, [])
         (tmp_path / f"{name} work").mkdir()
-        asked = wanted(resampling=Resampling(0, 400))
-        figures = told(measure(tmp_path / name, files, asked, Context(tmp_path / f"{name} work")), asked, 0)["roc_auc"]
+        plan = new_plan(resampling=Resampling(0, 400))
+        measured = measure(tmp_path / name, files, plan, Context(tmp_path / f"{name} work"))
+        figures = estimates(measured, plan, 0)["roc_auc"]
         spreads.append([figures.estimate.value, *(np.std(e.replicates) for e in (figures.estimate, figures.change))])
     assert spreads[0][0] == pytest.approx(spreads[1][0], abs=1e-4)
     assert spreads[0][1:] == pytest.approx(spreads[1][1:], rel=0.15)
@@ -176,7 +177,7 @@ def test_spreads_are_told_by_few_scores_however_crowded_they_are(tmp_path):
     assert spreads[0][1] == pytest.approx(np.sqrt(2 * error), rel=0.15)
 
 
-def test_queries_that_lie_in_several_files_are_ranked_whole(tmp_path):
+def test_queries_in_several_files_are_ranked_together(tmp_path):
     query = np.sort(RANDOM.integers(0, 300, 3000))[RANDOM.permutation(3000)]
     relevance, score = RANDOM.integers(0, 4, 3000).astype(float), RANDOM.random(3000)
     table = pa.table({"row": np.arange(3000), "label.y": relevance, "prediction.y": score, "column.q": query})
@@ -188,7 +189,7 @@ def test_queries_that_lie_in_several_files_are_ranked_whole(tmp_path):
             rows = table.slice(start, 1000).filter(pa.array(query[start : start + 1000] % 2 == part))
             names.append(f"{start:012d}-{part}.parquet")
             pq.write_table(rows, folder / names[-1], row_group_size=100)
-    asked = Measure(
+    plan = Measure(
         {"y": (RankingMetrics("q"),)},
         SliceTable({}, {}),
         Resampling(0, 20),
@@ -196,7 +197,7 @@ def test_queries_that_lie_in_several_files_are_ranked_whole(tmp_path):
         kept=("q",),
         partitions=2,
     )
-    figures = told(measure(folder, names, asked, Context(tmp_path)), asked, 0)
+    figures = estimates(measure(folder, names, plan, Context(tmp_path)), plan, 0)
     expected = [
         theirs.ndcg_score([relevance[query == k]], [score[query == k]])
         for k in np.unique(query)

@@ -1,4 +1,4 @@
-"""Metrics of one class of several against scikit-learn, on the answers of a real model."""
+"""Multi-class metrics compared with scikit-learn, on the predictions of a real model."""
 
 import warnings
 
@@ -37,7 +37,7 @@ IDS = ["all classes", "weights", "missing classes", "missing classes and weights
 
 
 @pytest.mark.parametrize(("label", "scores", "weight"), CASES, ids=IDS)
-def test_averages_over_classes_equal_scikit_learns(label, scores, weight):
+def test_averages_over_classes_agree_with_scikit_learn(label, scores, weight):
     found = cell_values(Confusion(CLASSES), label, scores, weight)
     predicted = scores.argmax(1)
     given = {"y_true": label, "y_pred": predicted, "sample_weight": weight}
@@ -46,13 +46,13 @@ def test_averages_over_classes_equal_scikit_learns(label, scores, weight):
         warnings.simplefilter("ignore")  # of classes that are predicted but never true
         expected["balanced_accuracy"] = theirs.balanced_accuracy_score(**given)
     for average in ("macro", "weighted", "micro"):
-        told = theirs.precision_recall_fscore_support(**given, average=average, zero_division=0)
-        expected |= {f"{average}_{name}": value for name, value in zip(("precision", "recall", "f1"), told)}
+        averages = theirs.precision_recall_fscore_support(**given, average=average, zero_division=0)
+        expected |= {f"{average}_{name}": value for name, value in zip(("precision", "recall", "f1"), averages)}
     assert found == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(("label", "scores", "weight"), CASES, ids=IDS)
-def test_the_confusion_matrix_equals_scikit_learns(label, scores, weight):
+def test_confusion_matrix_agrees_with_scikit_learn(label, scores, weight):
     family = Confusion(CLASSES)
     cells, sums = counted(family, label, scores, weight).of(0)
     expected = theirs.confusion_matrix(label, scores.argmax(1), sample_weight=weight, labels=range(CLASSES))
@@ -60,25 +60,25 @@ def test_the_confusion_matrix_equals_scikit_learns(label, scores, weight):
 
 
 @pytest.mark.parametrize(("label", "scores", "weight"), CASES, ids=IDS)
-def test_figures_of_each_class_equal_scikit_learns(label, scores, weight):
+def test_metrics_per_class_agree_with_scikit_learn(label, scores, weight):
     family = Confusion(CLASSES)
     cells, sums = counted(family, label, scores, weight).of(0)
-    told = family.per_class(cells, sums[1], weight is not None, 0.95)
+    entries = family.per_class(cells, sums[1], weight is not None, 0.95)
     precision, recall, f1, support = theirs.precision_recall_fscore_support(
         label, scores.argmax(1), sample_weight=weight, labels=range(CLASSES), zero_division=0
     )
     expected = {"precision": precision, "recall": recall, "f1": f1}
-    for entry in told:
+    for entry in entries:
         assert entry["value"] == pytest.approx(expected[entry["metric"]][entry["class"]])
         assert entry["rows"] == pytest.approx(support[entry["class"]])
         if weight is None and entry["metric"] != "f1" and not np.isnan(entry["low"]):
             assert entry["low"] <= entry["value"] <= entry["high"]
-    assert len(told) == 3 * CLASSES
+    assert len(entries) == 3 * CLASSES
 
 
 @pytest.mark.parametrize("top", [1, 2, 5])
 @pytest.mark.parametrize("weight", [None, WEIGHT])
-def test_losses_and_top_k_equal_scikit_learns(top, weight):
+def test_losses_and_top_k_agree_with_scikit_learn(top, weight):
     found = values(MultiClassLosses(top), LABEL, SCORES, weight)
     one_hot = np.eye(CLASSES)[LABEL]
     assert found == pytest.approx(
@@ -91,13 +91,13 @@ def test_losses_and_top_k_equal_scikit_learns(top, weight):
     )
 
 
-def test_equally_likely_classes_gain_nothing_in_top_k():
+def test_tied_classes_do_not_count_in_top_k():
     found = values(MultiClassLosses(2), [0, 1, 2], np.full((3, 3), 1 / 3))
     assert found["top_2_accuracy"] == 0
     assert found["log_loss"] == pytest.approx(np.log(3))
 
 
-def test_calibration_is_that_of_the_most_likely_class():
+def test_calibration_uses_the_most_likely_class():
     found = cell_values(Confidence(), LABEL, SCORES, WEIGHT)["calibration_error"]
     sure, right = SCORES.max(1), SCORES.argmax(1) == LABEL
     bins = np.minimum((sure * 10).astype(int), 9)
@@ -105,14 +105,14 @@ def test_calibration_is_that_of_the_most_likely_class():
     assert found == pytest.approx(total / WEIGHT.sum(), rel=1e-9)
 
 
-def test_of_one_class_alone_all_is_told_as_scikit_learn_tells_it():
+def test_single_class_agrees_with_scikit_learn():
     label, scores = np.full(30, 3), SCORES[LABEL == 3][:30]
     found = cell_values(Confusion(CLASSES), label, scores)
     macro = theirs.precision_recall_fscore_support(label, scores.argmax(1), average="macro", zero_division=0)
     assert [found[f"macro_{name}"] for name in ("precision", "recall", "f1")] == pytest.approx(macro[:3])
 
 
-def test_no_rows_are_not_a_number_without_a_warning():
+def test_no_rows_give_nan_without_a_warning():
     label, scores = np.empty(0, np.int64), np.empty((0, CLASSES))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,4 +1,4 @@
-"""Several labels a row against scikit-learn."""
+"""Metrics of several labels per row, compared with scikit-learn."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ NAMES = ("precision", "recall", "f1")
 
 @pytest.fixture(scope="module")
 def digits():
-    """Digits with the labels even, prime, square, above 7 and nine-or-less but one (which only one row lacks)."""
+    """Return digits with the labels even, prime, square and above 7, and a label that all rows but one have."""
     data = load_digits()
     digit = data.target
     label = np.stack(
@@ -28,8 +28,8 @@ def digits():
     label[0, 4] = 0
     few = data.data[:, ::9]
     model = MultiOutputClassifier(LogisticRegression(max_iter=1000)).fit(few[:500], label[:500])
-    told = np.stack([of_label[:, 1] for of_label in model.predict_proba(few)], axis=1)
-    return label, np.clip(told, 1e-6, 1 - 1e-6)  # where no library clips them for the logarithm
+    probability = np.stack([of_label[:, 1] for of_label in model.predict_proba(few)], axis=1)
+    return label, np.clip(probability, 1e-6, 1 - 1e-6)  # no library clips these for the logarithm
 
 
 def expected_of(label, predicted, weight=None):
@@ -38,40 +38,40 @@ def expected_of(label, predicted, weight=None):
         "hamming_loss": hamming_loss(label, predicted, sample_weight=weight),
     }
     for kind in ("micro", "macro", "weighted"):
-        told = precision_recall_fscore_support(label, predicted, average=kind, zero_division=0, sample_weight=weight)
-        found |= {f"{kind}_{name}": value for name, value in zip(NAMES, told)}
+        scores = precision_recall_fscore_support(label, predicted, average=kind, zero_division=0, sample_weight=weight)
+        found |= {f"{kind}_{name}": value for name, value in zip(NAMES, scores)}
     return found
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.2, 0.9])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_metrics_are_those_of_scikit_learn(digits, threshold, weighted):
+def test_metrics_agree_with_scikit_learn(digits, threshold, weighted):
     label, probability = digits
     weight = np.random.default_rng(0).uniform(0, 3, len(label)) if weighted else None
     found = values(MultiLabelMetrics(5, threshold=threshold), label, probability, weight)
     expected = expected_of(label, probability > threshold, weight)
-    told = [log_loss(label[:, place], probability[:, place], sample_weight=weight) for place in range(5)]
-    assert found == pytest.approx({**expected, "log_loss": np.mean(told)}, rel=1e-12)
+    losses = [log_loss(label[:, place], probability[:, place], sample_weight=weight) for place in range(5)]
+    assert found == pytest.approx({**expected, "log_loss": np.mean(losses)}, rel=1e-12)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_each_label_is_told_as_scikit_learn_tells_it(digits, weighted):
+def test_metrics_per_label_agree_with_scikit_learn(digits, weighted):
     label, probability = digits
     weight = np.random.default_rng(0).uniform(0, 3, len(label)) if weighted else None
     family, names = MultiLabelMetrics(5), ["even", "prime", "square", "high", "any"]
     found = family.per_class(total(family, rows(label, probability, weight)), names)
     predicted = probability > 0.5
-    told = precision_recall_fscore_support(label, predicted, zero_division=0, sample_weight=weight)
+    columns = precision_recall_fscore_support(label, predicted, zero_division=0, sample_weight=weight)
     for place, name in enumerate(names):
-        expected = dict(zip((*NAMES, "rows"), (column[place] for column in told[:3])))
+        expected = dict(zip((*NAMES, "rows"), (column[place] for column in columns[:3])))
         support = (label[:, place] * (1 if weight is None else weight)).sum()
         assert found[name] == pytest.approx({**expected, "rows": support}, rel=1e-12)
 
 
-@pytest.mark.parametrize("there", [0, 1])
-@pytest.mark.parametrize("told", [0.0, 1.0])
-def test_labels_of_one_value_give_what_scikit_learn_gives(there, told):
-    label, probability = np.full((4, 3), there), np.full((4, 3), told, np.float32)
+@pytest.mark.parametrize("true", [0, 1])
+@pytest.mark.parametrize("predicted", [0.0, 1.0])
+def test_constant_labels_agree_with_scikit_learn(true, predicted):
+    label, probability = np.full((4, 3), true), np.full((4, 3), predicted, np.float32)
     found = values(MultiLabelMetrics(3), label, probability)
     of_log_loss = log_loss(label[:, 0], probability[:, 0], labels=[0, 1])
     assert found == pytest.approx({**expected_of(label, probability > 0.5), "log_loss": of_log_loss}, rel=1e-6)
@@ -84,7 +84,7 @@ def test_probability_at_the_threshold_does_not_predict_as_in_keras():
     assert values(MultiLabelMetrics(2), label, probability)["micro_precision"] == float(metric.result()) == 0.0
 
 
-def test_labels_and_predictions_of_any_number_type_give_the_same(digits):
+def test_all_numeric_types_give_the_same_values(digits):
     label, probability = digits
     expected = values(MultiLabelMetrics(5), label, probability.astype(np.float32))
     for dtype in (bool, np.uint8, np.float32):
@@ -98,7 +98,7 @@ def test_no_rows_give_no_values():
     assert all(np.isnan(value) for value in family.values(total(family, empty)).values())
 
 
-def test_values_of_many_sums_at_once(digits):
+def test_vectorized_values_equal_single_values(digits):
     label, probability = digits
     family = MultiLabelMetrics(5)
     drawn = np.random.default_rng(0).poisson(1, (3, 2, len(label)))
@@ -116,25 +116,25 @@ THREE = {"min_size": 3, "max_size": 3}
     st.randoms(),
 )
 @settings(deadline=None)
-def test_parts_in_any_order_add_up_to_the_whole(drawn, cuts, random):
+def test_sums_of_parts_in_any_order_equal_the_whole(drawn, cuts, random):
     label, probability = (np.array(side) for side in zip(*drawn))
     family = MultiLabelMetrics(3)
     parts = [
-        total(family, rows(part, told))
-        for part, told in zip(np.split(label, sorted(cuts)), np.split(probability, sorted(cuts)))
+        total(family, rows(part, scores))
+        for part, scores in zip(np.split(label, sorted(cuts)), np.split(probability, sorted(cuts)))
     ]
     random.shuffle(parts)
     assert sum(parts) == pytest.approx(total(family, rows(label, probability)), rel=1e-9)
 
 
 @pytest.mark.parametrize(
-    ("label", "probability", "said"),
+    ("label", "probability", "message"),
     [
         ([[0, 1]], [[0.5, 0.5, 0.5]], r"predictions .* have the shape \(2,\) a row, but they have \(3,\)"),
         ([0, 1], [0.5, 0.5], r"labels .* but they have \(\)"),
         ([[0, 2]], [[0.5, 0.5]], "0 or 1, but some are neither"),
     ],
 )
-def test_data_of_another_kind_is_told_in_one_line(label, probability, said):
-    with pytest.raises(DataError, match=said):
+def test_invalid_data_is_an_error_in_one_line(label, probability, message):
+    with pytest.raises(DataError, match=message):
         MultiLabelMetrics(2).sums(rows(label, probability))

@@ -32,14 +32,14 @@ def by_query(relevance, score, query, metric):
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("at", [None, 1, 3, 10])
-def test_ndcg_is_that_of_scikit_learn(ties, at):
+def test_ndcg_agrees_with_scikit_learn(ties, at):
     relevance, score, query = graded(ties=ties)
     found = values(RankingMetrics("q", at=[at] if at else []), relevance, score, columns={"q": query})
     expected = by_query(relevance, score, query, lambda r, s: ndcg_score([r], [s], k=at))
     assert found[f"ndcg_at_{at}" if at else "ndcg"] == pytest.approx(expected.mean(), rel=1e-12)
 
 
-def test_exponential_gain_is_linear_gain_of_other_relevances():
+def test_exponential_gain_equals_linear_gain_of_transformed_relevances():
     relevance, score, query = graded(ties=True)
     found = values(RankingMetrics("q", exponential=True), relevance, score, columns={"q": query})
     expected = by_query(2.0**relevance - 1, score, query, lambda r, s: ndcg_score([r], [s], k=5))
@@ -49,14 +49,14 @@ def test_exponential_gain_is_linear_gain_of_other_relevances():
 @pytest.mark.filterwarnings("ignore:No positive class")
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("relevant", [1, 3])
-def test_average_precision_is_that_of_scikit_learn(ties, relevant):
+def test_average_precision_agrees_with_scikit_learn(ties, relevant):
     relevance, score, query = graded(ties=ties)
     found = values(RankingMetrics("q", relevant=relevant), relevance, score, columns={"q": query})
     expected = by_query(relevance >= relevant, score, query, average_precision_score)
     assert found["mean_average_precision"] == pytest.approx(expected.mean(), rel=1e-12)
 
 
-def test_average_precision_is_that_of_label_ranking_where_there_are_relevant_rows():
+def test_average_precision_agrees_with_label_ranking_of_relevant_rows():
     relevance, score, query = graded(ties=True)
     there = np.isin(query, [one for one in np.unique(query) if (relevance[query == one] > 0).any()])
     relevance, score, query = relevance[there], score[there], query[there]
@@ -66,7 +66,7 @@ def test_average_precision_is_that_of_label_ranking_where_there_are_relevant_row
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_reciprocal_rank_takes_the_last_rank_of_tied_rows(ties):
+def test_reciprocal_rank_uses_the_last_rank_of_ties(ties):
     relevance, score, query = graded(ties=ties)
     found = values(RankingMetrics("q"), relevance, score, columns={"q": query})
 
@@ -82,12 +82,12 @@ def test_query_without_relevant_rows_counts_as_zero():
     assert found == {name: 0.5 for name in found}
 
 
-def test_scores_that_are_all_alike_get_the_last_rank():
+def test_equal_scores_get_the_last_rank():
     found = values(RankingMetrics("q"), [1, 0, 0, 0], [0.5] * 4, columns={"q": ["a"] * 4})
     assert found["mean_reciprocal_rank"] == found["mean_average_precision"] == 0.25
 
 
-def test_query_weighs_what_its_first_row_weighs():
+def test_query_has_the_weight_of_its_first_row():
     relevance, score, query = graded()
     number_of_first = {one: np.flatnonzero(query == one)[0] for one in np.unique(query)}
     weight = np.random.default_rng(1).uniform(0, 3, len(query))
@@ -97,7 +97,7 @@ def test_query_weighs_what_its_first_row_weighs():
     assert found["ndcg"] == pytest.approx(np.average(ndcg, weights=of_queries), rel=1e-12)
 
 
-def test_row_that_stands_for_a_query_does_not_depend_on_order():
+def test_representative_row_of_a_query_does_not_depend_on_order():
     relevance, score, query = graded()
     family, whole = RankingMetrics("q"), rows(relevance, score, columns={"q": query})
     turned = whole.take(np.arange(len(query))[::-1])
@@ -105,7 +105,7 @@ def test_row_that_stands_for_a_query_does_not_depend_on_order():
     assert len(family.unit_rows(whole)) == len(np.unique(query)) == len(family.sums(whole))
 
 
-def test_units_and_the_rows_that_stand_for_them_are_in_the_same_order():
+def test_units_and_their_representative_rows_have_the_same_order():
     family = RankingMetrics("q", at=[])
     given = rows([0, 1, 1, 0], [1.0, 2.0, 1.0, 2.0], columns={"q": ["late", "late", "early", "early"]})
     sums, places = family.sums(given), family.unit_rows(given)
@@ -121,7 +121,7 @@ def test_no_rows_give_no_values():
     assert all(np.isnan(value) for value in family.values(total(family, empty)).values())
 
 
-def test_values_of_many_sums_at_once():
+def test_vectorized_values_equal_single_values():
     relevance, score, query = graded()
     family = RankingMetrics("q")
     sums = family.sums(rows(relevance, score, columns={"q": query}))
@@ -136,7 +136,7 @@ def test_values_of_many_sums_at_once():
     st.permutations(range(7)),
 )
 @settings(deadline=None)
-def test_parts_in_any_order_add_up_to_the_whole(drawn, order):
+def test_sums_of_parts_in_any_order_equal_the_whole(drawn, order):
     query, relevance, score = np.array(drawn).T
     family = RankingMetrics("q")
     parts = [
@@ -147,7 +147,7 @@ def test_parts_in_any_order_add_up_to_the_whole(drawn, order):
 
 
 @pytest.mark.parametrize(
-    ("label", "score", "columns", "said"),
+    ("label", "score", "columns", "message"),
     [
         ([1, 0], [1.0, 2.0], {"qeury": [1, 1]}, "no column 'query'.*did you mean 'qeury'"),
         ([1, 0], [1.0, 2.0], {"query": [1, None]}, "null in 1 of 2 rows"),
@@ -155,8 +155,8 @@ def test_parts_in_any_order_add_up_to_the_whole(drawn, order):
         ([1, 0], [[1.0, 2.0], [1.0, 2.0]], {"query": [1, 1]}, r"shape \(2,\) a row"),
     ],
 )
-def test_data_that_cannot_be_ranked_is_told_in_one_line(label, score, columns, said):
-    with pytest.raises(DataError, match=said):
+def test_invalid_data_is_an_error_in_one_line(label, score, columns, message):
+    with pytest.raises(DataError, match=message):
         RankingMetrics().sums(rows(label, score, columns=columns))
 
 

@@ -29,7 +29,7 @@ WEIGHT = RANDOM.gamma(1.0, size=1000)
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shape", ["one number", "a column", "several numbers"])
-def test_errors_equal_scikit_learns(shape, weighted):
+def test_errors_agree_with_scikit_learn(shape, weighted):
     label, prediction = (LABELS, PREDICTIONS) if shape == "several numbers" else (LABEL, PREDICTION)
     weight = WEIGHT[: len(label)] if weighted else None
     expected = {
@@ -53,20 +53,20 @@ def test_errors_equal_scikit_learns(shape, weighted):
         assert found == pytest.approx(expected, rel=1e-9)
 
 
-def test_r2_keeps_its_digits_far_from_0():
+def test_r2_is_accurate_far_from_zero():
     label, prediction = LABEL + 1e8, PREDICTION + 1e8
     found = values(RegressionErrors(label.mean()), label, prediction)["r2"]
     assert found == pytest.approx(theirs.r2_score(label, prediction), rel=1e-6)
 
 
-def test_numbers_of_very_different_sizes_keep_their_digits():
+def test_numbers_of_very_different_magnitude_are_accurate():
     label, prediction = LABELS + [0, 1e7, 1e9], PREDICTIONS + [0, 1e7, 1e9]
     found = values(RegressionErrors(label.mean(axis=0)), label, prediction)["r2"]
     assert found == pytest.approx(theirs.r2_score(label, prediction), rel=1e-6)
 
 
 @pytest.mark.parametrize("weight", [None, WEIGHT[: len(LABEL)]])
-def test_replicates_of_r2_keep_their_digits_far_from_the_middle(weight):
+def test_replicates_of_r2_are_accurate_far_from_the_center(weight):
     """As in a slice whose labels are far from those of all rows, and near each other."""
     label, prediction = 1000 + LABEL / 1e3, 1000 + PREDICTION / 1e3
     family = RegressionErrors(0.0)
@@ -78,18 +78,18 @@ def test_replicates_of_r2_keep_their_digits_far_from_the_middle(weight):
     np.testing.assert_allclose(family.values(sums)["r2"], expected, rtol=1e-2)
 
 
-def test_labels_that_do_not_vary_have_no_r2():
+def test_constant_labels_have_no_r2():
     found = values(RegressionErrors(3.0), np.full(9, 3.1), PREDICTION[:9])
     assert np.isnan(found["r2"]) and found["mean_error"] == pytest.approx(np.mean(PREDICTION[:9] - 3.1))
 
 
-def test_a_label_of_0_divides_as_in_scikit_learn():
+def test_zero_label_is_treated_as_in_scikit_learn():
     label, prediction = [0.0, 2.0], [1.0, 1.0]
     found = values(RegressionErrors(), label, prediction)["mean_absolute_percentage_error"]
     assert found == pytest.approx(theirs.mean_absolute_percentage_error(label, prediction))
 
 
-def test_residual_quantiles_are_numpys():
+def test_residual_quantiles_agree_with_numpy():
     family = ResidualQuantiles()
     one, other = family.new_state(), family.new_state()
     one.add(rows(LABEL[:100], PREDICTION[:100]))
@@ -104,7 +104,7 @@ def test_residual_quantiles_are_numpys():
         assert low < estimate.value < high
 
 
-def test_numbers_of_one_row_count_once_in_intervals():
+def test_several_numbers_per_row_count_as_one_unit_in_intervals():
     """The same residual thrice a row is not known three times as surely."""
     family = ResidualQuantiles()
     single, triple = family.new_state(), family.new_state()
@@ -114,13 +114,13 @@ def test_numbers_of_one_row_count_once_in_intervals():
         assert estimate.interval(0.9) == pytest.approx(family.estimates(single, 0)[name].interval(0.9))
 
 
-def test_shapes_that_do_not_fit_are_told():
+def test_wrong_shapes_are_an_error():
     for family in (RegressionErrors(), ResidualQuantiles().new_state()):
         with pytest.raises(DataError, match="has 1 numbers a row, but the prediction has 3"):
             (family.sums if isinstance(family, RegressionErrors) else family.add)(rows(LABELS[:, 0], PREDICTIONS))
 
 
-def test_no_rows_are_not_a_number_without_a_warning():
+def test_no_rows_give_nan_without_a_warning():
     family = ResidualQuantiles()
     state = family.new_state()
     with warnings.catch_warnings():

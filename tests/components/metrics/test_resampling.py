@@ -10,7 +10,7 @@ NUMBERS = np.arange(20_000)
 COUNTS = Resampling(7, 203).counts(NUMBERS)
 
 
-def test_counts_are_poisson_of_mean_1():
+def test_counts_are_poisson_with_mean_1():
     observed = np.bincount(COUNTS.ravel(), minlength=10)
     expected = stats.poisson(1).pmf(np.arange(10)) * COUNTS.size
     observed, expected = (np.append(x[:7], x[7:].sum()) for x in (observed, expected))
@@ -35,7 +35,7 @@ def test_rows_at_any_distance_are_independent(step):
     assert np.std(joint) == pytest.approx(1, abs=0.02)
 
 
-def test_counts_depend_on_seed_and_row_alone():
+def test_counts_depend_only_on_seed_and_row():
     places = np.array([5, 19_999, 0, 777])
     np.testing.assert_array_equal(Resampling(7, 203).counts(places), COUNTS[places])
     np.testing.assert_array_equal(Resampling(7, 50).counts(NUMBERS[:100]), COUNTS[:100, :50])
@@ -44,13 +44,13 @@ def test_counts_depend_on_seed_and_row_alone():
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 2**64 - 1])
-def test_any_whole_number_is_a_seed(seed):
+def test_any_integer_is_a_seed(seed):
     assert Resampling(seed, 4).counts(NUMBERS).mean() == pytest.approx(1, abs=0.02)
     (drawn,) = Resampling(seed, 4).of_counts(np.ones(3), np.ones(3), "a")
     assert drawn.shape == (4, 3)
 
 
-def test_the_spread_of_a_mean_is_that_of_theory():
+def test_spread_of_a_mean_agrees_with_theory():
     """sigma / sqrt(n), to within the error of 400 replicates."""
     random = np.random.default_rng(1)
     values = random.gamma(2.0, 3.0, 5000)
@@ -60,7 +60,7 @@ def test_the_spread_of_a_mean_is_that_of_theory():
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_counts_of_like_rows_have_the_moments_of_rows_one_by_one(weighted):
+def test_counts_of_equal_rows_have_the_moments_of_single_rows(weighted):
     random = np.random.default_rng(2)
     kinds = [random.gamma(1.0, size=n) if weighted else np.ones(n) for n in (1, 3, 40, 1000)]
     counts, squares = (np.array([np.sum(w**p) for w in kinds]) for p in (1, 2))
@@ -71,7 +71,7 @@ def test_counts_of_like_rows_have_the_moments_of_rows_one_by_one(weighted):
     assert np.abs(np.corrcoef(drawn, rowvar=False)[np.triu_indices(4, 1)]).max() < 5 / np.sqrt(len(drawn))
 
 
-def test_keys_tell_draws_apart_and_repeat_them():
+def test_draws_are_determined_by_their_keys():
     def drawn(key):
         return np.concatenate(list(Resampling(3, 9).of_counts(np.full(50, 9.0), np.full(50, 9.0), key)))
 
@@ -79,12 +79,12 @@ def test_keys_tell_draws_apart_and_repeat_them():
     assert (drawn("a") != drawn("b")).any()
 
 
-def test_many_kinds_are_drawn_in_parts_of_bounded_size():
+def test_many_cells_are_drawn_in_parts_of_bounded_size():
     parts = list(Resampling(0, 10).of_counts(np.ones(1_000_000), np.ones(1_000_000), "k"))
     assert [len(part) for part in parts] == [4, 4, 2]
     assert [len(part) for part in Resampling(0, 0).of_counts(np.ones(3), np.ones(3), "k")] == [0]
 
 
-def test_rows_without_weight_are_never_drawn():
+def test_rows_of_zero_weight_are_never_drawn():
     (drawn,) = Resampling(0, 5).of_counts(np.array([0.0, 2.0]), np.array([0.0, 4.0]), "k")
     assert (drawn[:, 0] == 0).all() and set(np.unique(drawn[:, 1] % 2)) == {0.0}

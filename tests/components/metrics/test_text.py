@@ -54,14 +54,14 @@ def translations():
 @pytest.fixture(scope="module")
 def summaries():
     """Synopses of packages, and the beginnings of their descriptions in place of predicted ones."""
-    told = lines("summarization", "debian_desc_synopsis.tsv.gz", count=200)
-    return [summary for _, _, summary in told], [document[:120] for _, document, _ in told]
+    predicted = lines("summarization", "debian_desc_synopsis.tsv.gz", count=200)
+    return [summary for _, _, summary in predicted], [document[:120] for _, document, _ in predicted]
 
 
 def of_libraries(references, predictions):
     """Each metric as its library tells it of the whole corpus; one reference a row."""
     scorer = rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"])
-    rouge = [scorer.score(true, told) for true, told in zip(references, predictions)]
+    rouge = [scorer.score(true, predicted) for true, predicted in zip(references, predictions)]
     return {
         "bleu": sacrebleu.corpus_bleu(predictions, [references]).score,
         "chrf": sacrebleu.corpus_chrf(predictions, [references]).score,
@@ -73,13 +73,13 @@ def of_libraries(references, predictions):
 
 
 @pytest.mark.parametrize("texts", ["translations", "summaries"])
-def test_corpus_values_are_the_libraries_own(texts, request):
+def test_corpus_values_agree_with_the_libraries(texts, request):
     references, predictions = request.getfixturevalue(texts)
     expected = of_libraries(references, predictions)
     assert values(TextMetrics(MAIN), references, predictions) == pytest.approx(expected, rel=1e-12)
 
 
-def test_parameters_are_the_libraries_own(translations):
+def test_parameters_have_the_effect_of_the_libraries(translations):
     references, predictions = translations
     family = TextMetrics(["bleu", "chrf", "rouge1"], tokenize="char", lowercase=True, stem=True)
     scorer = rouge_scorer.RougeScorer(["rouge1"], use_stemmer=True)
@@ -91,14 +91,14 @@ def test_parameters_are_the_libraries_own(translations):
     assert values(family, references, predictions) == pytest.approx(expected, rel=1e-12)
 
 
-def test_several_references_are_taken_as_the_libraries_take_them(translations):
+def test_several_references_agree_with_the_libraries(translations):
     references, predictions = (side[:120] for side in translations)
     others = [text.lower() + " ." if place % 3 else None for place, text in enumerate(references)]
     several = np.empty(len(references), object)
     several[:] = [[one] if other is None else [one, other] for one, other in zip(references, others)]
     found = values(TextMetrics(["bleu", "chrf", "rouge2"]), several, predictions)
     scorer = rouge_scorer.RougeScorer(["rouge2"])
-    rouge = [scorer.score_multi(true, told)["rouge2"].fmeasure for true, told in zip(several, predictions)]
+    rouge = [scorer.score_multi(true, predicted)["rouge2"].fmeasure for true, predicted in zip(several, predictions)]
     expected = {
         "bleu": sacrebleu.corpus_bleu(predictions, [references, others]).score,
         "chrf": sacrebleu.corpus_chrf(predictions, [references, others]).score,
@@ -111,13 +111,13 @@ def test_several_references_are_taken_as_the_libraries_take_them(translations):
     assert found["bleu"] == pytest.approx(expected, rel=1e-12)
 
 
-def test_error_rate_is_by_the_reference_of_the_lowest_rate():
+def test_error_rate_uses_the_reference_with_the_lowest_rate():
     several = np.empty(2, object)
     several[:] = [["a b c d", "a x"], ["e", "f g"]]  # 2 edits of 4, 1 of 2 (as low, later); 1 of 1, 2 of 2
     assert values(TextMetrics(["wer"]), several, ["a b", "h"])["wer"] == 3 / 5
 
 
-def test_weights_count_rows_more_often(translations):
+def test_weights_repeat_rows(translations):
     references, predictions = (side[:60] for side in translations)
     weight = np.random.default_rng(0).integers(0, 4, 60)
     repeated = [list(np.repeat(np.array(side, object), weight)) for side in (references, predictions)]
@@ -125,7 +125,7 @@ def test_weights_count_rows_more_often(translations):
     assert found == pytest.approx(of_libraries(*repeated), rel=1e-12)
 
 
-def test_bytes_and_columns_are_the_same_texts(translations):
+def test_bytes_and_columns_give_the_same_values(translations):
     references, predictions = (side[:30] for side in translations)
     expected = values(TextMetrics(MAIN), references, predictions)
     as_bytes = [np.array([text.encode() for text in side], object) for side in (references, predictions)]
@@ -134,7 +134,7 @@ def test_bytes_and_columns_are_the_same_texts(translations):
     assert values(TextMetrics(MAIN), *(np.array(side) for side in (references, predictions))) == expected
 
 
-def test_text_that_is_not_utf_8_is_taken():
+def test_invalid_utf_8_is_accepted():
     assert values(TextMetrics(["cer"]), np.array([b"caf\xe9"], object), ["cafe"])["cer"] == 0.25
 
 
@@ -150,12 +150,12 @@ def test_text_that_is_not_utf_8_is_taken():
         (["one two three four five six", "x"], ["one two three four five seven", ""]),
     ],
 )
-def test_corners_are_the_libraries_own(references, predictions):
+def test_edge_cases_agree_with_the_libraries(references, predictions):
     found = values(TextMetrics(MAIN), references, predictions)
     assert found == pytest.approx(of_libraries(references, predictions), rel=1e-12, abs=1e-12)
 
 
-def test_missing_texts_are_empty_ones():
+def test_missing_texts_count_as_empty():
     several = np.empty(2, object)
     several[:] = [None, []]
     empty = values(TextMetrics(MAIN), ["", ""], ["a b c", ""])
@@ -172,7 +172,7 @@ def test_no_rows_give_no_values():
     assert all(np.isnan(value) for value in family.values(total(family, empty)).values())
 
 
-def test_values_of_many_sums_at_once(translations):
+def test_vectorized_values_equal_single_values(translations):
     references, predictions = (side[:40] for side in translations)
     family = TextMetrics(MAIN)
     sums = family.sums(rows(references, predictions))
@@ -193,12 +193,12 @@ WORDS = st.lists(st.sampled_from(["the", "cat", "sat", "on", "Mat", "."]), max_s
     st.randoms(),
 )
 @settings(deadline=None, max_examples=40)
-def test_parts_in_any_order_give_the_whole_corpus(pairs, cuts, random):
+def test_parts_in_any_order_equal_the_whole_corpus(pairs, cuts, random):
     references, predictions = (np.array(side, object) for side in zip(*pairs))
     family = TextMetrics(MAIN)
     parts = [
-        total(family, rows(true, told))
-        for true, told in zip(np.split(references, sorted(cuts)), np.split(predictions, sorted(cuts)))
+        total(family, rows(true, predicted))
+        for true, predicted in zip(np.split(references, sorted(cuts)), np.split(predictions, sorted(cuts)))
     ]
     random.shuffle(parts)
     found = family.values(sum(parts))
@@ -208,26 +208,26 @@ def test_parts_in_any_order_give_the_whole_corpus(pairs, cuts, random):
     assert found == pytest.approx({name: expected[name] for name in found}, rel=1e-9, abs=1e-12)
 
 
-def test_family_is_sent_to_workers():
+def test_family_can_be_pickled():
     sent = pickle.loads(pickle.dumps(TextMetrics(MAIN, lowercase=True)))
     assert values(sent, ["A b c d"], ["a b c d"])["bleu"] == pytest.approx(100)
 
 
-def test_every_named_metric_counts():
+def test_all_metrics_can_be_selected_by_name():
     found = values(TextMetrics(list(DIRECTIONS)), ["a b c d e f g h i j"], ["a b c d e f g h i j"])
     assert found == pytest.approx({name: 0 if name in ("wer", "cer") else found[name] for name in found})
     assert found["rouge9"] == 1
 
 
 @pytest.mark.parametrize("module", ["sacrebleu", "rouge_score.rouge_scorer", "jiwer"])
-def test_library_that_is_not_installed_is_named_with_what_to_do(module, monkeypatch):
+def test_missing_library_is_reported_with_the_command_to_install_it(module, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     name = {"sacrebleu": "chrf", "jiwer": "wer"}.get(module, "rouge1")
     with pytest.raises(ParameterError, match=r"which is not installed; pip install 'kerasline\[text\]'"):
         TextMetrics([name]).sums(rows(["a"], ["a"]))
 
 
-def test_tokenizer_that_needs_more_packages_says_so():
+def test_tokenizer_that_needs_more_packages_reports_them():
     if importlib.util.find_spec("MeCab") is None:
         with pytest.raises(ParameterError, match=r"tokenize='ja-mecab': .*sacrebleu\[ja\]"):
             TextMetrics(["bleu"], tokenize="ja-mecab").sums(rows(["a"], ["a"]))
@@ -235,7 +235,7 @@ def test_tokenizer_that_needs_more_packages_says_so():
         assert values(TextMetrics(["bleu"], tokenize="ja-mecab"), ["a b c d"], ["a b c d"])["bleu"] > 99
 
 
-def test_unknown_names_are_told_in_one_line():
+def test_unknown_names_are_an_error_in_one_line():
     with pytest.raises(ParameterError, match="no metric 'blue' of texts; did you mean 'bleu'"):
         TextMetrics(["blue"])
     with pytest.raises(ParameterError, match="known: bleu, cer"):

@@ -37,31 +37,31 @@ def flattened(label, probability, padding=-1):
 
 
 @pytest.mark.parametrize("padding", [-1, 0])
-def test_tokens_are_judged_as_scikit_learn_judges_them_flattened(padding):
+def test_metrics_agree_with_scikit_learn_on_flattened_tokens(padding):
     label, probability = sequences(padding=padding)
     found = values(TokenMetrics(ignore=padding), label, probability)
-    true, told, _ = flattened(label, probability, padding)
-    assert found["token_accuracy"] == pytest.approx(accuracy_score(true, told.argmax(axis=1)), rel=1e-12)
-    entropy = log_loss(true, told, labels=range(CLASSES))
+    true, predicted, _ = flattened(label, probability, padding)
+    assert found["token_accuracy"] == pytest.approx(accuracy_score(true, predicted.argmax(axis=1)), rel=1e-12)
+    entropy = log_loss(true, predicted, labels=range(CLASSES))
     assert found["cross_entropy"] == pytest.approx(entropy, rel=1e-6)
     assert found["perplexity"] == pytest.approx(np.exp(entropy), rel=1e-6)
 
 
-def test_weights_are_those_of_a_rows_tokens():
+def test_row_weights_apply_to_all_tokens_of_the_row():
     label, probability = sequences(dtype=np.float64)
     weight = np.random.default_rng(1).uniform(0, 3, len(label))
     found = values(TokenMetrics(), label, probability, weight)
-    true, told, row = flattened(label, probability)
-    expected = log_loss(true, told, labels=range(CLASSES), sample_weight=weight[row])
+    true, predicted, row = flattened(label, probability)
+    expected = log_loss(true, predicted, labels=range(CLASSES), sample_weight=weight[row])
     assert found["cross_entropy"] == pytest.approx(expected, rel=1e-12)
-    expected = accuracy_score(true, told.argmax(axis=1), sample_weight=weight[row])
+    expected = accuracy_score(true, predicted.argmax(axis=1), sample_weight=weight[row])
     assert found["token_accuracy"] == pytest.approx(expected, rel=1e-12)
     right = [(row.argmax(axis=1) == true)[true >= 0].all() for true, row in zip(label, probability)]
     expected = np.average(right[:-1], weights=weight[:-1])
     assert found["sequence_accuracy"] == pytest.approx(expected, rel=1e-12)
 
 
-def test_tokens_are_judged_as_keras_judges_them():
+def test_metrics_agree_with_keras():
     label, probability = sequences()
     found = values(TokenMetrics(), label, probability)
     accuracy = keras.metrics.SparseCategoricalAccuracy()
@@ -72,7 +72,7 @@ def test_tokens_are_judged_as_keras_judges_them():
     assert found["cross_entropy"] == pytest.approx(float(entropy.result()), rel=1e-5)
 
 
-def test_sequence_is_right_when_all_its_tokens_are():
+def test_sequence_is_correct_if_all_its_tokens_are():
     certain = np.eye(3)[[[0, 1, 2], [0, 1, 1], [2, 0, 0], [1, 1, 1]]]
     found = values(TokenMetrics(), [[0, 1, 2], [0, 1, 2], [2, -1, -1], [-1, -1, -1]], certain)
     assert found["sequence_accuracy"] == 2 / 3  # the last row has no tokens
@@ -85,27 +85,27 @@ def test_certain_errors_keep_the_cross_entropy_finite():
     assert found["cross_entropy"] == pytest.approx(log_loss([0, 1], certain[0]), rel=1e-6)
 
 
-def test_half_precision_probabilities_are_judged_in_single():
+def test_half_precision_probabilities_are_computed_in_float32():
     label, probability = sequences()
     half = probability.astype(np.float16)
     assert values(TokenMetrics(), label, half) == values(TokenMetrics(), label, half.astype(np.float32))
 
 
-def test_ragged_rows_are_those_filled_up():
+def test_ragged_rows_equal_padded_rows():
     label, probability = sequences(dtype=np.float64)
     lengths = (label >= 0).sum(axis=1)
-    ragged, told = np.empty(len(label), object), np.empty(len(label), object)
+    ragged, predictions = np.empty(len(label), object), np.empty(len(label), object)
     for place, length in enumerate(lengths):
         ragged[place] = label[place, :length].tolist()
-        told[place] = probability[place, :length].tolist()
+        predictions[place] = probability[place, :length].tolist()
     expected = values(TokenMetrics(), label, probability)
-    assert values(TokenMetrics(), ragged, told) == pytest.approx(expected)
+    assert values(TokenMetrics(), ragged, predictions) == pytest.approx(expected)
     assert values(TokenMetrics(), ragged, probability) == pytest.approx(expected)
     longer = np.concatenate([probability, probability[:, :2]], axis=1)  # the batch had longer rows
     assert values(TokenMetrics(), ragged, longer) == pytest.approx(expected)
 
 
-def test_letters_of_real_text_have_the_entropy_of_their_frequencies():
+def test_cross_entropy_of_letters_equals_the_entropy_of_their_frequencies():
     path = SHARED_DATA / "mt" / "debian_en_fr.tsv.gz"
     if not path.exists():
         pytest.skip(f"no parallel text at {path}")
@@ -122,7 +122,7 @@ def test_letters_of_real_text_have_the_entropy_of_their_frequencies():
     assert found["token_accuracy"] == pytest.approx(share.max(), rel=1e-12)
 
 
-def test_rows_of_nothing_but_padding_have_no_values():
+def test_rows_of_only_padding_have_no_values():
     found = values(TokenMetrics(), [[-1, -1]], np.full((1, 2, 3), 1 / 3))
     assert all(np.isnan(value) for value in found.values())
 
@@ -136,19 +136,19 @@ def test_no_rows_give_no_values():
 
 @given(st.integers(0, 5), st.lists(st.integers(0, 30), max_size=4), st.randoms())
 @settings(deadline=None, max_examples=30)
-def test_parts_in_any_order_add_up_to_the_whole(seed, cuts, random):
+def test_sums_of_parts_in_any_order_equal_the_whole(seed, cuts, random):
     label, probability = sequences(seed, count=30)
     family = TokenMetrics()
     parts = [
-        total(family, rows(part, told))
-        for part, told in zip(np.split(label, sorted(cuts)), np.split(probability, sorted(cuts)))
+        total(family, rows(part, scores))
+        for part, scores in zip(np.split(label, sorted(cuts)), np.split(probability, sorted(cuts)))
     ]
     random.shuffle(parts)
     assert sum(parts) == pytest.approx(total(family, rows(label, probability)), rel=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("label", "probability", "said"),
+    ("label", "probability", "message"),
     [
         ([[0, 3]], np.full((1, 2, 3), 1 / 3), "a label is 3, but the predictions are of the 3 classes"),
         ([[0, 1, 2]], np.full((1, 2, 3), 1 / 3), "labels of 3 tokens a row do not fit predictions of 2"),
@@ -156,6 +156,6 @@ def test_parts_in_any_order_add_up_to_the_whole(seed, cuts, random):
         ([[0, 1]], np.full((1, 2), 0.5), r"but have the shape \(2,\)"),
     ],
 )
-def test_shapes_that_do_not_fit_are_told_in_one_line(label, probability, said):
-    with pytest.raises(DataError, match=said):
+def test_wrong_shapes_are_an_error_in_one_line(label, probability, message):
+    with pytest.raises(DataError, match=message):
         TokenMetrics().sums(rows(label, probability))

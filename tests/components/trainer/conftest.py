@@ -62,8 +62,8 @@ def problem(tmp_path_factory):
 class Trained:
     """What a training left."""
 
-    def __init__(self, done, said):
-        self.metrics, self.said = done.metrics, said
+    def __init__(self, done, progress):
+        self.metrics, self.progress = done.metrics, progress
         self.model = done.trained_model.load()
         self.weights = self.model.get_weights()
         self.facts = done.trained_model.read_json("training.json")
@@ -83,13 +83,13 @@ def train(problem, tmp_path):
         count[0] += 1
         folder = tmp_path / str(count[0])
         context = {key: given.pop(key) for key in ("state_dir", "report") if key in given}
-        said = []
-        context.setdefault("report", said.append)
+        progress = []
+        context.setdefault("report", progress.append)
         preprocessing = prepared[weighted]
         built = ModelBuilder(preprocessing, function=function, hyperparameters=hp or {}).execute(folder / "built")
         own = given.pop("own", None)
         settings = {"batch_size": BATCH, "epochs": 2, **given, **({"function": own} if own else {})}
         trainer = Trainer(examples, preprocessing, built.model, **settings)
-        return Trained(trainer.execute(folder / "trained", **context), said)
+        return Trained(trainer.execute(folder / "trained", **context), progress)
 
     return train

@@ -63,10 +63,10 @@ def test_newest_readable_checkpoint_is_used_and_old_ones_are_deleted(train, tmp_
     files = sorted((tmp_path / "checkpoints").iterdir())
     assert [file.name for file in files] == [f"step-{step:012d}.npz" for step in range(*_last_three(files))]
     files[-1].write_bytes(files[-1].read_bytes()[:-100])
-    said = []
-    whole, resumed = train(epochs=6), train(epochs=6, checkpoint_steps=2, state_dir=tmp_path, report=said.append)
+    progress = []
+    whole, resumed = train(epochs=6), train(epochs=6, checkpoint_steps=2, state_dir=tmp_path, report=progress.append)
     assert resumed.facts["resumed_at_step"] == int(files[-2].stem[5:])
-    assert said[0] == f"resumed after step {int(files[-2].stem[5:])} of {6 * STEPS_PER_EPOCH}"
+    assert progress[0] == f"resumed after step {int(files[-2].stem[5:])} of {6 * STEPS_PER_EPOCH}"
     np.testing.assert_array_equal(resumed.losses, whole.losses)
 
 

@@ -170,7 +170,7 @@ def test_roll_back_halves_the_learning_rate(train):
     """Gradient descent on a squared error diverges where the rate exceeds 2 / the largest eigenvalue."""
     largest = np.linalg.eigvalsh(np.cov(np.c_[X, np.ones(ROWS)].T, bias=True))[-1]
     trained = train({"rate": 12.0 / largest}, function=line, epochs=20, on_non_finite="roll_back", checkpoint_steps=5)
-    back = [text for text in trained.said if "back to step" in text]
+    back = [text for text in trained.progress if "back to step" in text]
     assert 3 <= len(back) <= 5 and np.isfinite(trained.losses).all() and len(trained.losses) == 20 * STEPS // 2
     assert trained.epochs[-1]["learning_rate"] == pytest.approx(12.0 / largest / 2 ** len(back))
     assert trained.losses[-1] < trained.losses.max()

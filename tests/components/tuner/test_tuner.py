@@ -111,12 +111,12 @@ def test_failed_trials_are_recorded_with_their_reason(tune):
 
 @pytest.mark.slow
 def test_parallel_trials_run_in_several_processes(tune, tmp_path):
-    said = []
-    done = tune(parallel=2, trials=6, state_dir=tmp_path / "state", report=said.append)
+    progress = []
+    done = tune(parallel=2, trials=6, state_dir=tmp_path / "state", report=progress.append)
     assert [row["trial"] for row in done.table] == [1, 2, 3, 4, 5, 6]
     workers = {json.loads(line)["worker_id"] for line in open(tmp_path / "state" / "journal.log")}
     assert len({worker.rpartition("-")[0] for worker in workers}) >= 2
-    assert any("of 6 trials, best val_accuracy" in text for text in said)
+    assert any("of 6 trials, best val_accuracy" in text for text in progress)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Opening a database, what is told when it cannot be, and locks between hosts."""
+"""Opening a database, the errors if that fails, and locks between hosts."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def test_what_is_no_database_is_said_to_be_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("nonsense", "metadata store 'nonsense': Could not parse"),
         ("foo://x/y", "a URL of sqlite or postgresql is wanted"),
@@ -40,10 +40,10 @@ def test_what_is_no_database_is_said_to_be_none(tmp_path):
         ("postgresql://bob:hush-now@h/d?no_such_option=1", "no_such_option"),
     ],
 )
-def test_a_wrong_url_is_one_line_without_the_password(url, told):
+def test_a_wrong_url_is_one_line_without_the_password(url, message):
     with pytest.raises(StoreError) as refused:
         Store(url)
-    assert told in str(refused.value)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value) and "hush-now" not in str(refused.value)
 
 
@@ -64,7 +64,7 @@ def test_a_missing_driver_is_told_with_what_to_install(monkeypatch):
 
 
 def unreachable(postgres, fault):
-    """A URL of which one thing is wrong, and what is then told."""
+    """Return a URL with one fault, and the expected message."""
     if fault == "password":
         wrong = postgres.url("postgres", password="hush-now")
         return wrong, f'password authentication failed for user "{USER}" \\(check user and password'
@@ -82,8 +82,8 @@ def unreachable(postgres, fault):
 @pytest.mark.parametrize("fault", ["password", "no password", "database", "server"])
 def test_a_server_that_does_not_let_in_is_told_in_one_line_without_the_password(postgres, fault, monkeypatch, tmp_path):
     monkeypatch.setenv("PGPASSFILE", str(tmp_path / "none"))
-    url, told = unreachable(postgres, fault)
-    with pytest.raises(StoreError, match=told) as refused:
+    url, message = unreachable(postgres, fault)
+    with pytest.raises(StoreError, match=message) as refused:
         Store(url)
     for secret in (PASSWORD, "hush-now", "\n"):
         assert secret not in str(refused.value)
@@ -100,7 +100,7 @@ def test_a_user_who_may_not_make_tables_is_told_what_to_do(postgres):
 
 
 def test_the_command_line_tells_it_so_too(cli, postgres):
-    url, told = unreachable(postgres, "password")
+    url, message = unreachable(postgres, "password")
     result = cli("runs", "--metadata", url)
     (line,) = result.stderr.splitlines()
     assert result.returncode == 2 and line.startswith("error: metadata store postgresql+psycopg://tester:***@")

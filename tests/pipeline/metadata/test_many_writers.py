@@ -23,25 +23,25 @@ KILLED = 4
 NUMBERS = 50
 
 
-class _Telling(Store):
-    """A store that writes down, in a file of its own, what it has said is written."""
+class _RecordingStore(Store):
+    """A store that appends each acknowledged record to a file."""
 
-    def __init__(self, url, told):
+    def __init__(self, url, acknowledged):
         super().__init__(url)
-        self._told = told
+        self._acknowledged = acknowledged
 
     def record(self, execution):
         super().record(execution)
         if execution.state != "running":
             paths = [artifact.path for artifact in execution.outputs.values()]
             line = " ".join([execution.run_id, execution.node, execution.id, execution.state, *paths])
-            os.write(self._told, f"{line}\n".encode())  # in the kernel's hands: a kill does not take it back
+            os.write(self._acknowledged, f"{line}\n".encode())  # in the kernel's hands: a kill does not take it back
 
 
 def _publish(url, folder, writer, started, ends):
     """Runs the quick pipeline again and again, with numbers that the other processes use too."""
-    told = os.open(folder / f"{writer}.told", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    store, root, chance = _Telling(url, told), ArtifactRoot(folder / "root"), random.Random(writer)
+    acknowledged = os.open(folder / f"{writer}.acknowledged", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    store, root, chance = _RecordingStore(url, acknowledged), ArtifactRoot(folder / "root"), random.Random(writer)
     started.wait(timeout=300)
     turn = 0
     while turn == 0 or time.time() < ends.value:
@@ -54,7 +54,7 @@ def _publish(url, folder, writer, started, ends):
         store.remember_digest(f"/shared/{turn}", "1", run_id)
         store.finish_run(run_id, "succeeded", 0.1)
         turn += 1
-    os.close(told)
+    os.close(acknowledged)
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.long])])
@@ -77,20 +77,21 @@ def test_what_sixteen_processes_were_told_is_written_is_there_once(store_url, tm
         writer.join()
     assert [w.exitcode for w in writers] == [-signal.SIGKILL] * KILLED + [0] * (WRITERS - KILLED)
 
-    told = [line.split() for n in range(WRITERS) for line in (tmp_path / f"{n}.told").read_text().splitlines()]
-    assert len(told) >= (WRITERS - KILLED) * 4
-    _check_what_is_there(store_url, tmp_path / "root", told)
+    files = [tmp_path / f"{n}.acknowledged" for n in range(WRITERS)]
+    acknowledged = [line.split() for file in files for line in file.read_text().splitlines()]
+    assert len(acknowledged) >= (WRITERS - KILLED) * 4
+    _check_store(store_url, tmp_path / "root", acknowledged)
 
 
-def _check_what_is_there(url, root, told):
+def _check_store(url, root, acknowledged):
     rows = _rows(url, "SELECT run_id, node, id, state, fingerprint, folder FROM executions")
     places = collections.Counter((row.run_id, row.node) for row in rows)
     assert set(places.values()) == {1}
     written = {row.id: row for row in rows}
-    for run_id, node, key, state, *_ in told:
+    for run_id, node, key, state, *_ in acknowledged:
         assert (written[key].run_id, written[key].node, written[key].state) == (run_id, node, state)
-    # What is there and was not told was under way in a process that was killed.
-    unfinished = [row for row in rows if row.id not in {line[2] for line in told}]
+    # Recorded but not acknowledged: a process was killed in between.
+    unfinished = [row for row in rows if row.id not in {line[2] for line in acknowledged}]
     assert len(unfinished) <= KILLED and all(row.run_id.startswith(killed_runs()) for row in unfinished)
 
     paths = collections.Counter(row.path for row in _rows(url, "SELECT path FROM artifacts"))
@@ -102,7 +103,7 @@ def _check_what_is_there(url, root, told):
     tied = collections.defaultdict(list)
     for row in outputs:
         tied[row.execution_id].append(row.path)
-    assert all(sorted(tied[key]) == sorted(published) for _, _, key, _, *published in told)
+    assert all(sorted(tied[key]) == sorted(published) for _, _, key, _, *published in acknowledged)
     assert all(Path(path, "number.txt").is_file() for path in paths)
 
     # One worker on a fingerprint at a time: the work was done once, and its folder is the one there is.

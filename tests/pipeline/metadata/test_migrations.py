@@ -185,13 +185,13 @@ def test_alembic_is_imported_only_to_upgrade(store_url):
 def test_what_is_asked_of_a_long_history_is_answered_from_an_index_in_its_order(tmp_path):
     """Else a pipeline that has run some thousand times would wait for each of its stages' cache."""
     url = f"sqlite:///{tmp_path / 'metadata.sqlite'}"
-    store, asked = Store(url), []
-    listening = (store._database._reading, "before_cursor_execute", lambda *call: asked.append(call[2:4]))
+    store, statements = Store(url), []
+    listening = (store._database._reading, "before_cursor_execute", lambda *call: statements.append(call[2:4]))
     sa.event.listen(*listening)
     store.published("f"), store.latest("p", "A", "r1"), store.history("p", "A")
     plans = []
     with sqlite3.connect(tmp_path / "metadata.sqlite") as database:
-        for statement, parameters in asked:
+        for statement, parameters in statements:
             if "FROM executions" in statement:
                 plans.append([row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)])
     searched = [step for plan in plans for step in plan]

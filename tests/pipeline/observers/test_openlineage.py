@@ -26,7 +26,7 @@ def pipeline(settings):
     return Pipeline("table", [StatisticsGen(CsvExampleGen("rows.csv", splits={"train": 1}))])
 """
 
-TOLD = """
+DOCUMENTED = """
 from kerasline.components.core.component import Component
 from kerasline.pipeline.dag import Pipeline
 
@@ -36,7 +36,7 @@ class Wait(Component):
     def run(self, inputs, outputs, context): ...
 
 def pipeline(settings):
-    return Pipeline("told", [Wait()])
+    return Pipeline("documented", [Wait()])
 """
 
 PUSH = """
@@ -68,7 +68,7 @@ def log_of(tmp_path, result):
     return (tmp_path / "root" / "logs" / f"{result.summary['run_id']}.log").read_text()
 
 
-def told(receiver):
+def events_by_job(receiver):
     """The types of the events of each job, in order."""
     found = {}
     for event in receiver.bodies:
@@ -101,7 +101,7 @@ def of_name(namespace, name):
 def test_a_run_and_its_stages_begin_and_complete(run, receiver):
     assert run().returncode == 0
     jobs = ["quick", *(f"quick.{stage}" for stage in STAGES)]
-    assert told(receiver) == dict.fromkeys(jobs, ["START", "COMPLETE"])
+    assert events_by_job(receiver) == dict.fromkeys(jobs, ["START", "COMPLETE"])
     assert receiver.bodies[0]["job"]["name"] == receiver.bodies[-1]["job"]["name"] == "quick"
     assert {path for _, path, _ in receiver.requests} == {"/api/v1/lineage"}
 
@@ -139,7 +139,7 @@ def test_stages_run_alone_in_processes_of_their_own_tell_the_same_as_a_whole_run
     receiver.bodies.clear()
     for stage in STAGES[:2]:
         assert run(QUICK, "--run-id", "nightly", "--node", stage, "--no-cache").returncode == 0
-    assert told(receiver) == {f"quick.{stage}": ["START", "COMPLETE"] for stage in STAGES[:2]}
+    assert events_by_job(receiver) == {f"quick.{stage}": ["START", "COMPLETE"] for stage in STAGES[:2]}
     for event in receiver.bodies:
         assert event["run"]["runId"] == whole[event["job"]["name"]]
         assert event["run"]["facets"]["parent"]["run"]["runId"] == whole["quick"]
@@ -160,7 +160,7 @@ print(Executor(pipeline, store, ArtifactRoot(root), "worker", ["Start"]).execute
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=HOUSE, capture_output=True, text=True)
     assert done.stdout == "ran\n", done.stderr
-    assert told(receiver) == {"quick.Start": ["START", "COMPLETE"]}
+    assert events_by_job(receiver) == {"quick.Start": ["START", "COMPLETE"]}
 
 
 def test_data_sets_are_the_artifacts_the_files_from_outside_and_what_is_in_them(run, receiver, tmp_path):
@@ -220,9 +220,9 @@ def test_data_sets_are_named_as_the_specification_wants(place, namespace, name, 
 
 
 def test_a_job_tells_what_it_is(run, receiver, tmp_path):
-    (tmp_path / "told.py").write_text(TOLD)
-    run(tmp_path / "told.py")
-    for job, kind in (("told", "PIPELINE"), ("told.Wait", "STAGE")):
+    (tmp_path / "documented.py").write_text(DOCUMENTED)
+    run(tmp_path / "documented.py")
+    for job, kind in (("documented", "PIPELINE"), ("documented.Wait", "STAGE")):
         event = last(receiver, job)
         facets = event["job"]["facets"]["jobType"].items()
         assert {key: value for key, value in facets if key[0] != "_"} == {
@@ -231,14 +231,14 @@ def test_a_job_tells_what_it_is(run, receiver, tmp_path):
             "jobType": kind,
         }
         assert event["run"]["facets"]["processing_engine"]["name"] == "kerasline"
-    assert last(receiver, "told.Wait")["job"]["facets"]["documentation"]["description"] == "Waits for nothing."
+    assert last(receiver, "documented.Wait")["job"]["facets"]["documentation"]["description"] == "Waits for nothing."
     run(QUICK, "--node", "Start")
     assert "documentation" not in last(receiver, "quick.Start")["job"]["facets"]
 
 
 def test_a_failed_stage_fails_with_its_message_and_so_does_the_run(run, receiver):
     run(QUICK, "--set", "Left.fail=true")
-    assert told(receiver) == {
+    assert events_by_job(receiver) == {
         "quick": ["START", "FAIL"],
         "quick.Start": ["START", "COMPLETE"],
         "quick.Left": ["START", "FAIL"],
@@ -255,26 +255,26 @@ def test_cached_stages_complete_and_refused_ones_are_aborted(run, receiver):
     run()
     receiver.bodies.clear()
     run()
-    assert told(receiver)["quick.Join"] == ["START", "COMPLETE"]
+    assert events_by_job(receiver)["quick.Join"] == ["START", "COMPLETE"]
     event = last(receiver, "quick.Join")
     assert tags(event)["state"] == "cached" and len(event["outputs"]) == 1 and len(event["inputs"]) == 2
     assert not event["outputs"][0].get("outputFacets"), "nothing was written"
     run(JUDGING)
-    assert told(receiver)["judging.Push"] == ["START", "ABORT"]
-    assert told(receiver)["judging"] == ["START", "COMPLETE"]
+    assert events_by_job(receiver)["judging.Push"] == ["START", "ABORT"]
+    assert events_by_job(receiver)["judging"] == ["START", "COMPLETE"]
     assert tags(last(receiver, "judging.Push"))["message"].startswith("model refused")
 
 
 @pytest.mark.slow
 def test_an_interrupted_run_and_its_stage_are_aborted(cli, receiver, tmp_path):
     process = cli("run", QUICK, "--root", tmp_path / "root", "--set", "Start.seconds=60", wait=False)
-    while "quick.Start" not in told(receiver):
+    while "quick.Start" not in events_by_job(receiver):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     process.communicate()
     assert process.returncode == 130
-    assert told(receiver) == {"quick": ["START", "ABORT"], "quick.Start": ["START", "ABORT"]}
+    assert events_by_job(receiver) == {"quick": ["START", "ABORT"], "quick.Start": ["START", "ABORT"]}
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Who is told of a run: webhooks, of failures and refusals, and nobody of anything else."""
+"""Webhooks are notified of failures and refusals, and of nothing else."""
 
 import json
 import signal
@@ -92,7 +92,7 @@ def test_a_failure_and_a_refusal_are_one_message(run, receiver):
 
 def test_a_stage_run_alone_tells_of_itself_only(run, receiver):
     run(JUDGING, node="Judge", run_id="one")
-    run(JUDGING, node="Push", run_id="one")  # skipped for the refusal that was told already
+    run(JUDGING, node="Push", run_id="one")  # skipped because of the refusal that was already reported
     run(JUDGING, {"Push.fail": "true"}, node="Push", run_id="two")
     refused, failed = receiver.bodies
     assert refused["event"] == "model_refused" and refused["text"].startswith("judging, Judge: run one refused")

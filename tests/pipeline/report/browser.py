@@ -1,4 +1,4 @@
-"""A real Chromium without a screen, that opens a page and tells what went wrong and what it asked for."""
+"""A headless Chromium that opens a page, and reports its errors and requests."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ class Page:
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
-        """The addresses asked for since the page was opened, but for the page itself and what it holds."""
-        asked = []
+        """The URLs requested since the page was opened, without the page itself and its embedded data."""
+        requests = []
         for entry in self.driver.get_log("performance"):
             message = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
-                asked.append(message["params"]["request"]["url"])
+                requests.append(message["params"]["request"]["url"])
         return [
-            url for url in asked if not url.startswith("data:") and url != self.driver.current_url.partition("#")[0]
+            url for url in requests if not url.startswith("data:") and url != self.driver.current_url.partition("#")[0]
         ]
 
     def screenshot(self, path: Path, height: int | None = None) -> None:

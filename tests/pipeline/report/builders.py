@@ -287,7 +287,7 @@ def _exported(folder: Path) -> dict[str, str]:
 
 
 def _tried_out(folder: Path) -> dict[str, str]:
-    """A server that told one wrong answer and then ended."""
+    """Return the validation of a server that gave one wrong answer and then ended."""
     account = Findings("kerasline", ending=f"the server was ended by SIGABRT: {HOSTILE}", log=["loading", HOSTILE])
     for form, number in (("REST rows", 0), ("gRPC", 1)):
         account.tallies["edge cases", form] = Tally("edge cases", form, 12, 9 - number, 3, number)

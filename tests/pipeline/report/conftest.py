@@ -23,11 +23,11 @@ QUICK = HOUSE / "tests" / "pipeline" / "quick.py"
 
 @dataclass(frozen=True)
 class Made:
-    """A report that was written: its files, what `--json` told, and its page as a tree."""
+    """A written report: its files, the content of its `--json` file, and its page as a tree."""
 
     html: Path
     card: Path
-    told: dict
+    summary: dict
     tree: object
 
     def section(self, name: str):
@@ -35,17 +35,17 @@ class Made:
         return found
 
     def text(self, name: str) -> str:
-        return said(self.section(name))
+        return text_of(self.section(name))
 
     def table(self, caption: str) -> list[list[str]]:
         """The rows of a table's body, as texts."""
         for table in self.tree.iter("table"):
-            if any(said(e) == caption for e in table.iter("caption")):
-                return [[said(cell) for cell in row] for row in table.find("tbody")]
+            if any(text_of(e) == caption for e in table.iter("caption")):
+                return [[text_of(cell) for cell in row] for row in table.find("tbody")]
         raise AssertionError(f"no table {caption!r}")
 
 
-def said(element) -> str:
+def text_of(element) -> str:
     return " ".join(" ".join(element.itertext()).split())
 
 
@@ -56,15 +56,15 @@ def call(*arguments) -> subprocess.CompletedProcess:
 
 def report(root: Path, *arguments) -> Made:
     """Writes a report through the command line."""
-    summary = root / f"report-{os.getpid()}.json"
-    result = call("report", *arguments, "--root", root, "--json", summary)
+    path = root / f"report-{os.getpid()}.json"
+    result = call("report", *arguments, "--root", root, "--json", path)
     assert result.returncode == 0, result.stderr
-    told = json.loads(summary.read_text())
-    page = Path(told["report"])
-    assert result.stdout.splitlines() == [told["report"]]
+    summary = json.loads(path.read_text())
+    page = Path(summary["report"])
+    assert result.stdout.splitlines() == [summary["report"]]
     # Strict: a page that HTML5 calls wrong raises.
     parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
-    return Made(page, Path(told["card"]), told, parser.parse(page.read_text(encoding="utf-8")))
+    return Made(page, Path(summary["card"]), summary, parser.parse(page.read_text(encoding="utf-8")))
 
 
 def made_once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:

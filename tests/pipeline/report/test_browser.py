@@ -154,8 +154,8 @@ for (const e of document.querySelectorAll(texts)) {
   const ink = luminance(parse(e instanceof SVGElement ? style.fill : style.color)), paper = luminance(behind(e));
   const ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
   const key = e.tagName + '.' + (e.getAttribute('class') || '');
-  const told = e.textContent.trim().slice(0, 40);
-  if (!found.has(key) || found.get(key)[0] > ratio) found.set(key, [ratio, key, told]);
+  const text = e.textContent.trim().slice(0, 40);
+  if (!found.has(key) || found.get(key)[0] > ratio) found.set(key, [ratio, key, text]);
 }
 return [...found.values()];
 """

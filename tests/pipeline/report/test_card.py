@@ -72,8 +72,8 @@ def test_no_text_becomes_markup_of_the_card(rich):
 
 
 def test_paragraphs_of_the_docstring_that_begin_with_a_label_are_taken():
-    said = labelled("Cells.\n\nIntended use: to try\nthings out.\n\nlicense: MIT\n\nNote: nothing\n\nFactors:\n")
-    assert said == {"Intended use": "to try things out.", "License": "MIT"}
+    fields = labelled("Cells.\n\nIntended use: to try\nthings out.\n\nlicense: MIT\n\nNote: nothing\n\nFactors:\n")
+    assert fields == {"Intended use": "to try things out.", "License": "MIT"}
 
 
 def test_the_pipelines_file_speaks_on_its_card(tmp_path):

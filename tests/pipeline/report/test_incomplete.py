@@ -10,7 +10,7 @@ import pytest
 
 from kerasline.pipeline.metadata.store import Execution, Run, Store, StoredArtifact, now, sqlite_url
 from kerasline.pipeline.report.gather import gather
-from tests.pipeline.report.conftest import QUICK, call, report, said
+from tests.pipeline.report.conftest import QUICK, call, report, text_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -31,11 +31,11 @@ def edges(made):
 def test_failure_message_is_at_the_top(root):
     call("run", QUICK, "--root", root, "--set", "Left.fail=true")
     made = report(root, "latest")
-    first = said(next(e for e in made.section("overview").iter("div") if "verdict" in (e.get("class") or "")))
+    first = text_of(next(e for e in made.section("overview").iter("div") if "verdict" in (e.get("class") or "")))
     assert first == "Left failed row 3 is upside down; turn it"
     assert {"Left", "failed", "Join", "skipped", "Right"} <= {text.split(" ·")[0] for text in drawn(made)}
     assert "not run, because Left failed" in made.text("stages")
-    assert made.told["sections"] == ["overview", "stages", "environment", "card"]
+    assert made.summary["sections"] == ["overview", "stages", "environment", "card"]
     assert "failed; missing entries were not produced" in made.card.read_text()
 
 

@@ -14,7 +14,7 @@ from kerasline.pipeline.metadata.store import Store, sqlite_url
 from kerasline.pipeline.report.render import write_report
 from tests.conftest import HOUSE
 from tests.pipeline.report.builders import EDGES
-from tests.pipeline.report.conftest import report, said
+from tests.pipeline.report.conftest import report, text_of
 from tests.pipeline.report.models import HOSTILE, cancer, digits
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -38,7 +38,7 @@ def figure(value, digits=4):
 
 
 def test_sections_come_in_the_order_of_their_importance(rich):
-    assert [e.get("id") for e in rich.tree.iter("section")] == SECTIONS == rich.told["sections"]
+    assert [e.get("id") for e in rich.tree.iter("section")] == SECTIONS == rich.summary["sections"]
     assert [a.get("href") for nav in rich.tree.iter("nav") for a in nav.iter("a")] == [f"#{name}" for name in SECTIONS]
 
 
@@ -47,7 +47,7 @@ def test_the_head_has_state_verdict_rules_and_key_figures(rich):
     text = rich.text("overview")
     assert "cells" in text and "succeeded" in text and "83.2 s" in text
     assert "Refused" in text and "accuracy at least 0.9" in text and "not kept" in text
-    tiles = [said(e) for e in rich.section("overview").iter("div") if e.get("class") == "tile"]
+    tiles = [text_of(e) for e in rich.section("overview").iter("div") if e.get("class") == "tile"]
     for name, value in (
         ("accuracy", metrics.accuracy_score(y, p > 0.5)),
         ("recall", metrics.recall_score(y, p > 0.5)),
@@ -83,10 +83,10 @@ def test_slices_are_marked_and_plotted_by_metric(rich):
     _, x, y, _, p, _ = cancer(1.0)
     smooth = x[:, 4] > np.quantile(x[:, 4], 0.9)
     (table,) = [t for t in rich.tree.iter("table") if "long" in (t.get("class") or "")]
-    rows = {(r.get("data-metric"), said(r[0]), said(r[1])): r for r in table.find("tbody")}
+    rows = {(r.get("data-metric"), text_of(r[0]), text_of(r[1])): r for r in table.find("tbody")}
     assert len(rows) == 6 * (4 + 2)
     small = rows["recall", "smoothness", f"{HOSTILE} small"]
-    assert said(small[2]) == str(smooth.sum()) and said(small[4]) == figure(
+    assert text_of(small[2]) == str(smooth.sum()) and text_of(small[4]) == figure(
         metrics.recall_score(y[smooth], p[smooth] > 0.5)
     )
     plots = [f for f in rich.section("metrics").iter("figure") if f.get("data-metric")]
@@ -221,8 +221,8 @@ def test_a_comparison_tells_differences_and_whether_intervals_overlap(rich):
     assert ["Trainer", "ran", "10.5", "ran", "10.5"] in rich.table("Stages and times")
     drawn = [e.get("aria-label") for e in rich.section("compare").iter(f"{SVG}svg")]
     assert drawn == ["loss by epoch", "accuracy by epoch"]
-    told = {entry["title"]: entry for entry in rich.told["comparison"]["metrics"]}
-    assert told["log_loss"]["difference"] == pytest.approx(difference) and told["log_loss"]["overlap"] is False
+    summary = {entry["title"]: entry for entry in rich.summary["comparison"]["metrics"]}
+    assert summary["log_loss"]["difference"] == pytest.approx(difference) and summary["log_loss"]["overlap"] is False
 
 
 def test_names_from_the_data_never_become_markup(rich):
@@ -231,7 +231,7 @@ def test_names_from_the_data_never_become_markup(rich):
     for element in rich.tree.iter():
         assert not [name for name in element.attrib if str(name).startswith("on")]
     assert all(img.get("src").startswith("data:") for img in rich.tree.iter("img"))
-    assert said(rich.section("data")).count(HOSTILE) >= 3  # shown as what it is
+    assert text_of(rich.section("data")).count(HOSTILE) >= 3  # shown as what it is
     policy = next(m.get("content") for m in rich.tree.iter("meta") if m.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in policy and "script-src 'sha256-" in policy
 
@@ -249,7 +249,7 @@ def test_the_page_asks_for_nothing_from_elsewhere(rich, penguins):
             for name in ("src", "href", "srcset", "data", "poster", "action"):
                 value = element.get(name)
                 assert value is None or value.startswith(("data:", "#")), (element.tag, value)
-        style = "".join(said(e) for e in made.tree.iter("style"))
+        style = "".join(text_of(e) for e in made.tree.iter("style"))
         assert "url(" not in style and "@import" not in style
 
 
@@ -264,19 +264,19 @@ def test_tables_have_captions_or_headings_and_charts_have_names(rich):
 
 
 def test_the_main_job_is_reported_whole(penguins):
-    assert penguins.told["sections"] == [
+    assert penguins.summary["sections"] == [
         "overview",
         "stages",
         "data",
         "preprocessing",
         "model",
         "metrics",
-        *(["explanations"] if "explanations" in penguins.told["sections"] else []),
+        *(["explanations"] if "explanations" in penguins.summary["sections"] else []),
         "validation",
         "environment",
         "card",
     ]
-    assert penguins.told["verdicts"][0]["blessed"] and "Blessed" in penguins.text("overview")
+    assert penguins.summary["verdicts"][0]["blessed"] and "Blessed" in penguins.text("overview")
     assert "Palmer penguins: which species is it?" in penguins.text("overview")
     assert "island_one_hot" in penguins.text("preprocessing") and "Torgersen" in penguins.text("data")
     assert len(list(penguins.section("model").iter("img"))) == 1
@@ -284,7 +284,7 @@ def test_the_main_job_is_reported_whole(penguins):
     assert "Trainer.epochs 2" in penguins.text("environment") and "produced by ExampleGen" in penguins.text(
         "environment"
     )
-    accuracy = [f for f in penguins.told["figures"] if f["metric"] == "accuracy"]
+    accuracy = [f for f in penguins.summary["figures"] if f["metric"] == "accuracy"]
     assert (
         accuracy
         and 0.5 < accuracy[0]["value"] <= 1
@@ -332,7 +332,7 @@ def test_a_report_goes_where_it_is_asked_for(rich_root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nothing"], "no such run"),
         (["rich", "--against", "nothing"], "no such run"),
@@ -341,7 +341,7 @@ def test_a_report_goes_where_it_is_asked_for(rich_root, tmp_path):
         (["rich", "--root", "/proc/none"], "no pipeline root"),
     ],
 )
-def test_a_wrong_call_is_one_line_and_status_2(cli, rich_root, arguments, said):
+def test_a_wrong_call_is_one_line_and_status_2(cli, rich_root, arguments, message):
     result = cli("report", "--root", rich_root, *arguments)
-    assert result.returncode == 2 and said in result.stderr and len(result.stderr.splitlines()) == 1
+    assert result.returncode == 2 and message in result.stderr and len(result.stderr.splitlines()) == 1
     assert Path(HOUSE).exists() and not Path("card.md").exists()

@@ -37,8 +37,8 @@ def process_and_threads(_element):
 def test_work_runs_in_processes_that_end_with_the_pool(pool, threads, tmp_path):
     from kerasline.components.data.fold import fold
 
-    said = pool.stdout.readline()
-    place = next(word for word in said.split() if word.startswith("--environment_config="))
+    printed = pool.stdout.readline()
+    place = next(word for word in printed.split() if word.startswith("--environment_config="))
     options = ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=EXTERNAL", place]
     found = fold(list(range(4)), process_and_threads, operator.add, Context(tmp_path, tuple(options)))
     pids = {pid for pid, _ in found}

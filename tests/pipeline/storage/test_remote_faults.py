@@ -34,9 +34,9 @@ def test_a_damaged_object_is_made_again_and_it_is_said(host, s3_url, fault):
         files.pipe_file(f"{path}/number.txt", {"shortened": b"", "rewritten": b"7"}[fault])
     again = run(s3_url)
     assert again.states == {"Start": "cached", "Left": "ran", "Right": "cached", "Join": "cached"}
-    told = {"deleted": "missing", "shortened": "0 bytes instead of 1", "rewritten": "changed", "hidden": "missing"}
+    messages = {"deleted": "missing", "shortened": "0 bytes instead of 1", "rewritten": "changed", "hidden": "missing"}
     assert again.nodes["Left"].message.startswith(f"run again: {s3_url}/artifacts/quick/Left/")
-    assert told[fault] in again.nodes["Left"].message
+    assert messages[fault] in again.nodes["Left"].message
     assert number(again.output("Left", "left")) == "6"
     assert set(run(s3_url).states.values()) == {"cached"}
 
@@ -302,7 +302,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_a_root_that_cannot_be_used_is_told_in_one_line_before_anything_runs(cli, s3, tmp_path, monkeypatch, case):
-    root, environment, options, told = WRONG[case]
+    root, environment, options, message = WRONG[case]
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "s3fs.py").write_text("raise ImportError('No module named s3fs')")
     nowhere = {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path), "KERASLINE_WORK": str(tmp_path / "work")}
@@ -311,7 +311,7 @@ def test_a_root_that_cannot_be_used_is_told_in_one_line_before_anything_runs(cli
     result = cli("run", QUICK, "--root", root, *options)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
-    assert told in line and line.startswith("error: ")
+    assert message in line and line.startswith("error: ")
 
 
 def test_workers_in_this_process_may_serve_a_remote_root():

@@ -35,8 +35,8 @@ def test_a_cached_run_asks_the_store_once_for_the_root_and_once_a_stage(host, s3
     run(s3_url)
     since = len(s3_server[1].read_text())
     assert set(run(s3_url).states.values()) == {"cached"}
-    asked = requests_made(s3_server[1], since)
-    assert len(asked) == 5 and all("list-type=2" in request for request in asked)
+    requests = requests_made(s3_server[1], since)
+    assert len(requests) == 5 and all("list-type=2" in request for request in requests)
 
 
 def test_another_host_finds_all_in_the_root_and_fetches_what_it_reads(host, s3_url, tmp_path):
@@ -167,8 +167,8 @@ class TestCollection:
     def test_the_command_tells_urls(self, cli, s3_url, tmp_path, monkeypatch):
         monkeypatch.setenv("KERASLINE_WORK", str(tmp_path / "one"))
         cli("run", QUICK, "--root", s3_url)
-        told = cli("gc", "--root", s3_url, "--keep", 0, "--json", tmp_path / "gc.json")
-        assert told.returncode == 0 and len(told.summary) == 4, told.stderr
+        done = cli("gc", "--root", s3_url, "--keep", 0, "--json", tmp_path / "gc.json")
+        assert done.returncode == 0 and len(done.summary) == 4, done.stderr
 
 
 def test_what_was_blessed_last_is_found_by_another_host(host, url, tmp_path):
@@ -221,8 +221,8 @@ def test_penguins_on_s3_are_trained_pushed_and_cached_and_the_next_host_plans_an
     assert "accuracy" in cli("show", "latest", *at).stdout
     predictions = tmp_path.glob("two/*/artifacts/penguins/Evaluator/*/evaluation/predictions")
     assert not list(predictions)  # show takes the figures alone
-    told = cli("report", "latest", *at, "--json", tmp_path / "report.json")
-    assert told.returncode == 0 and {"data", "model", "metrics"} <= set(told.summary["sections"])
+    done = cli("report", "latest", *at, "--json", tmp_path / "report.json")
+    assert done.returncode == 0 and {"data", "model", "metrics"} <= set(done.summary["sections"])
     planned = cli("plan", *at)
     assert planned.returncode == 0 and "parameters" in planned.stdout, planned.stderr
     shorter = ["--set", "Trainer.epochs=2", "--set", "Evaluator.thresholds={}"]  # trains on what it fetches
