@@ -85,7 +85,7 @@ def weights_of(artifact):
     return artifact.load().get_weights()
 
 
-def test_the_seed_decides_the_initial_weights(stages, tmp_path):
+def test_seed_determines_the_initial_weights(stages, tmp_path):
     def build(seed):
         return weights_of(
             ModelBuilder(stages.prepared, function=build_model, seed=seed).execute(tmp_path / str(time.time())).model
@@ -95,7 +95,7 @@ def test_the_seed_decides_the_initial_weights(stages, tmp_path):
     assert (build(0)[0] != build(1)[0]).any()
 
 
-def test_parameters_are_counted_by_the_formula(stages):
+def test_parameter_count_agrees_with_the_formula(stages):
     features = stages.prepared.load_features().output["x"].shape[-1]
     assert stages.built.metrics["parameters"] == (features + 1) * 8 + 9 * 3
 
@@ -103,26 +103,26 @@ def test_parameters_are_counted_by_the_formula(stages):
 @pytest.mark.parametrize(
     ("function", "message"), [(not_compiled, "an uncompiled model"), (lambda i, h: None, "NoneType")]
 )
-def test_a_model_that_cannot_be_trained_is_refused(stages, tmp_path, function, message):
+def test_untrainable_model_is_refused(stages, tmp_path, function, message):
     with pytest.raises(UserCodeError, match=f"must return a compiled keras.Model, it returned {message}"):
         ModelBuilder(stages.prepared, function=function).execute(tmp_path)
 
 
 @pytest.mark.parametrize(("given", "steps"), [({"epochs": 2}, 32), ({"steps": 37}, 37), ({"steps": 5}, 5), ({}, 16)])
-def test_exactly_the_steps_asked_for_are_taken(stages, tmp_path, given, steps):
+def test_training_takes_exactly_the_requested_steps(stages, tmp_path, given, steps):
     done = Trainer(stages.examples, stages.prepared, stages.built.model, **given).execute(tmp_path)
     assert done.trained_model.load().optimizer.iterations.numpy() == steps == done.metrics["steps"]
 
 
 @pytest.mark.slow
-def test_steps_train_as_the_same_number_of_epochs_does(stages, tmp_path):
+def test_steps_train_like_the_same_number_of_epochs(stages, tmp_path):
     epochs = Trainer(stages.examples, stages.prepared, stages.built.model, epochs=2).execute(tmp_path / "a")
     steps = Trainer(stages.examples, stages.prepared, stages.built.model, steps=32).execute(tmp_path / "b")
     for ours, theirs in zip(weights_of(epochs.trained_model), weights_of(steps.trained_model)):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_loss_that_is_no_number_is_told_with_its_step_and_layer(stages, tmp_path):
+def test_nan_loss_is_reported_with_step_and_layer(stages, tmp_path):
     model = (
         ModelBuilder(stages.prepared, function=build_model, hyperparameters={"rate": 1e30})
         .execute(tmp_path / "m")
@@ -146,7 +146,7 @@ def served(stages, split="test"):
     return loaded.signatures["serving_default"](**raw)
 
 
-def test_evaluation_agrees_with_scikit_learn_on_the_served_answers(stages, tmp_path):
+def test_evaluation_agrees_with_scikit_learn_on_served_predictions(stages, tmp_path):
     from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 
     done = Evaluator(stages.examples, stages.prepared, stages.trained.trained_model).execute(tmp_path)
@@ -162,7 +162,7 @@ def test_evaluation_agrees_with_scikit_learn_on_the_served_answers(stages, tmp_p
     np.testing.assert_array_equal(confusion, confusion_matrix(truth, labels, labels=classes))
 
 
-def test_a_model_below_its_threshold_is_refused_and_not_pushed(stages, tmp_path):
+def test_model_below_its_threshold_is_refused_and_not_pushed(stages, tmp_path):
     done = Evaluator(
         stages.examples, stages.prepared, stages.trained.trained_model, thresholds={"accuracy": {"min": 1.01}}
     ).execute(tmp_path / "evaluation")
@@ -172,14 +172,14 @@ def test_a_model_below_its_threshold_is_refused_and_not_pushed(stages, tmp_path)
     assert not (tmp_path / "d").exists()
 
 
-def test_a_threshold_on_an_unknown_metric_gets_the_nearest(stages, tmp_path):
+def test_threshold_on_an_unknown_metric_gets_a_suggestion(stages, tmp_path):
     with pytest.raises(ParameterError, match="no metric 'acuracy'; did you mean 'accuracy'"):
         Evaluator(
             stages.examples, stages.prepared, stages.trained.trained_model, thresholds={"acuracy": {"min": 1}}
         ).execute(tmp_path)
 
 
-def test_the_exported_model_needs_nothing_else_and_answers_the_same(stages, tmp_path):
+def test_exported_model_is_self_contained_and_agrees_with_keras(stages, tmp_path):
     """Loaded by plain TensorFlow in another process, at two batch sizes, with missing values."""
     code = """
 import json, sys, tensorflow as tf
@@ -218,7 +218,7 @@ def test_pushing_the_same_model_again_makes_no_second_version(tmp_path):
     assert int(other.metrics["version"]) > int(first.metrics["version"])
 
 
-def test_a_refusal_of_the_destination_is_one_line(tmp_path):
+def test_invalid_destination_is_an_error_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="Pusher.destination .*Not a directory"):
         Pusher(fake_model(tmp_path / "m"), destination=str(tmp_path / "file" / "d")).execute(tmp_path / "p")
@@ -232,7 +232,7 @@ print(destination(sys.argv[2]).push(Path(sys.argv[1])))
 """
 
 
-def test_pushers_at_once_each_get_a_version_of_their_own(tmp_path):
+def test_concurrent_pushes_get_distinct_versions(tmp_path):
     models = [fake_model(tmp_path / f"m{i}").path for i in range(4)]
     commands = [[sys.executable, "-c", PUSH, str(model), str(tmp_path / "d")] for model in models]
     processes = [subprocess.Popen(c, cwd=HOUSE, stdout=subprocess.PIPE, text=True) for c in commands]
@@ -241,7 +241,7 @@ def test_pushers_at_once_each_get_a_version_of_their_own(tmp_path):
     assert {int(p.name) for p in (tmp_path / "d").iterdir() if p.name.isdigit()} == versions
 
 
-def test_a_pusher_killed_at_any_instant_leaves_no_half_version(tmp_path):
+def test_killed_push_leaves_no_partial_version(tmp_path):
     model = fake_model(tmp_path / "model", size=30_000_000).path
     command = [sys.executable, "-c", PUSH, str(model), str(tmp_path / "d")]
     for instant in range(6):
@@ -256,7 +256,7 @@ def test_a_pusher_killed_at_any_instant_leaves_no_half_version(tmp_path):
     assert not (tmp_path / "d" / ".pushing").exists()
 
 
-def test_a_blessing_that_was_kept_pushes(tmp_path):
+def test_blessed_model_is_pushed(tmp_path):
     (tmp_path / "b").mkdir()
     blessing = Blessing(tmp_path / "b")
     blessing.write_json("blessing.json", {"blessed": True, "rules": []})

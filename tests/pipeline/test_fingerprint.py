@@ -164,7 +164,7 @@ def test_state_that_a_repr_hides_counts(make):
     assert value_digest(make(0)) == value_digest(make(0)) != value_digest(make(1))
 
 
-def test_references_in_a_circle_end():
+def test_circular_references_terminate():
     assert value_digest(LINKED) == value_digest(LINKED) and code_digest(reads_linked) == code_digest(reads_linked)
 
 
@@ -233,7 +233,7 @@ FORMS = [
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_version_of_a_library_imported_inside_a_function_counts(digests, library, form):
+def test_version_of_a_library_imported_inside_a_function_counts(digests, library, form):
     library("1.0")
     before = digests(comment=form)
     assert digests(comment=form) == before
@@ -241,7 +241,7 @@ def test_the_version_of_a_library_imported_inside_a_function_counts(digests, lib
     assert digests(comment=form)[0] != before[0]
 
 
-def test_a_library_outside_site_packages_is_no_code_of_the_user(digests, library):
+def test_library_outside_site_packages_is_not_user_code(digests, library):
     file = library("1.0", text="check = 1")
     assert not is_users(file)
     before = digests(comment="import spelling")
@@ -249,7 +249,7 @@ def test_a_library_outside_site_packages_is_no_code_of_the_user(digests, library
     assert digests(comment="import spelling") == before
 
 
-def test_a_value_that_a_helper_module_computes_counts(digests, tmp_path):
+def test_value_computed_by_a_helper_module_counts(digests, tmp_path):
     (tmp_path / "words.txt").write_text("a b")
     values = {"comment": "x = helper.WORDS", "offset": f"1\nWORDS = open({str(tmp_path / 'words.txt')!r}).read()"}
     before = digests(**values)
@@ -261,7 +261,7 @@ class Reads(Component):
     """A stage that reads files of the user."""
 
 
-def test_declared_files_count_by_content_and_not_by_place(tmp_path):
+def test_declared_files_count_by_content_and_not_by_path(tmp_path):
     def fingerprint(*files):
         return node_fingerprint(Reads(files=files), {}, file_digest)
 
@@ -276,14 +276,14 @@ def test_declared_files_count_by_content_and_not_by_place(tmp_path):
     assert fingerprint(tmp_path / "there") != before
 
 
-def test_a_missing_declared_file_is_named_when_the_stage_is_made(tmp_path):
+def test_missing_declared_file_is_reported_at_construction(tmp_path):
     with pytest.raises(ParameterError, match=r"Reads.files: .*/none.txt does not exist; correct the path"):
         Reads(files=[tmp_path / "none.txt"])
     with pytest.raises(ParameterError, match="Reads.files: expected a list of paths, received 'words.txt'"):
         Reads(files="words.txt")
 
 
-def test_a_file_changed_at_the_same_size_and_time_is_in_another_state(tmp_path):
+def test_change_with_the_same_size_and_time_is_detected(tmp_path):
     file = tmp_path / "words.txt"
     file.write_text("a b")
     os.utime(file, ns=(1, 1))

@@ -178,7 +178,7 @@ def test_rows_that_fail_are_quarantined_with_reasons(served, tmp_path):
     assert done.predictions.read_json("examples.json")["rows_read"] == 220
 
 
-def test_a_bad_row_fails_the_run_if_refused(served, tmp_path):
+def test_bad_row_fails_the_run_if_refused(served, tmp_path):
     batch, _ = rows_with_mistakes()
     examples = examples_of(tmp_path / "examples", {"a": [batch]})
     message = "a/00000.parquet: row 3: column 'pair': a list of 3 values.*BulkInferrer.bad_rows"
@@ -186,7 +186,7 @@ def test_a_bad_row_fails_the_run_if_refused(served, tmp_path):
         BulkInferrer(served.exported, examples, bad_rows="refuse").execute(tmp_path / "out")
 
 
-def test_a_column_of_the_wrong_type_is_an_error(served, tmp_path):
+def test_column_of_the_wrong_type_is_an_error(served, tmp_path):
     batch = rows(10).to_pydict()
     wrong = pa.RecordBatch.from_pydict({**batch, "size": ["big"] * 10})
     with pytest.raises(DataError, match="column 'size' of type string cannot be fed"):
@@ -272,7 +272,7 @@ def predictions_of(summary):
 
 
 @pytest.mark.slow
-def test_a_killed_run_keeps_finished_shards(many_shards, tmp_path, cli):
+def test_killed_run_keeps_finished_shards(many_shards, tmp_path, cli):
     whole = cli("run", many_shards, "--root", tmp_path / "whole", "--json", tmp_path / "whole.json")
     assert whole.returncode == 0, whole.stderr
     root = tmp_path / "root"

@@ -121,13 +121,13 @@ def test_custom_metric_function_is_used(diabetes, explain):
         np.testing.assert_allclose(ours, theirs.importances, rtol=1e-3, atol=1e-4)
 
 
-def test_more_of_a_users_metric_may_be_better(tumours, explain):
+def test_custom_metric_may_be_maximized(tumours, explain):
     by_accuracy = by_feature(explain(tumours, metric="accuracy", **QUICK))
     by_function = by_feature(explain(tumours, metric=rightness, direction="maximize", **QUICK))
     assert by_function == by_accuracy
 
 
-def test_the_interval_holds_the_importance_of_a_known_model():
+def test_interval_covers_the_importance_of_a_known_model():
     """y = a x + noise: by the squared error of a x, the importance of x is 2 a^2 Var(x), whatever the noise.
 
     Of 400 samples of 200 rows, some 95% of the intervals hold it: between 92.5 and 98.5%, two to three
@@ -143,7 +143,7 @@ def test_the_interval_holds_the_importance_of_a_known_model():
     assert 0.925 <= held / 400 <= 0.985
 
 
-def test_an_interval_of_the_rows_alone_would_be_too_narrow():
+def test_interval_accounts_for_both_rows_of_an_exchange():
     """A value counts for the row that gets it too: without that, the intervals above hold less often."""
     random, held = np.random.default_rng(0), {"both": 0, "rows": 0}
     for sample in range(400):
@@ -162,7 +162,7 @@ def test_permutations_are_of_all_rows():
         assert sorted(places) == list(range(50))
 
 
-def test_a_sample_is_drawn_by_the_seed(tumours, explain):
+def test_sample_is_determined_by_the_seed(tumours, explain):
     first, again, other = (explain(tumours, most_rows=50, seed=seed, **QUICK) for seed in (0, 0, 1))
     assert first.json == again.json and first.sampled and first.rows == 50
     assert first.permutation != other.permutation
@@ -170,7 +170,7 @@ def test_a_sample_is_drawn_by_the_seed(tumours, explain):
 
 
 @pytest.mark.slow
-def test_the_result_is_the_same_with_any_number_of_workers(penguins, explain):
+def test_result_does_not_depend_on_the_number_of_workers(penguins, explain):
     options = {
         "one": [],
         "threads": ["--direct_num_workers=3", "--direct_running_mode=multi_threading"],
@@ -205,7 +205,7 @@ def two_outputs_model(inputs, hp):
     return model
 
 
-def test_each_output_of_several_is_judged_by_its_own_label(tmp_path, explain):
+def test_each_output_is_measured_with_its_own_label(tmp_path, explain):
     splits = split_at(penguin_rows(), 244)
     problem = trained(
         tmp_path / "two",
@@ -246,7 +246,7 @@ def heavy_model(inputs, hp):
     return model
 
 
-def test_the_label_stays_when_a_column_that_it_is_made_of_is_permuted(diabetes, tmp_path, explain):
+def test_label_is_unchanged_when_its_source_column_is_permuted(diabetes, tmp_path, explain):
     problem = trained(tmp_path / "p", diabetes.splits, label_of_a_feature, heavy_model, label="heavy", epochs=10)
     found, names = by_feature(explain(problem, **QUICK)), ["bmi", "bp"]
     heavy = (diabetes.splits["test"]["bmi"] > 26).astype(int)

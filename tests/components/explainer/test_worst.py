@@ -26,7 +26,7 @@ def losses_of(problem):
     return np.logaddexp(0, np.where(problem.splits["test"]["benign"], -logits, logits)), logits
 
 
-def test_the_worst_of_the_whole_split_are_found_though_few_rows_are_sampled(tumours, explain):
+def test_worst_rows_of_the_split_are_found_with_a_small_sample(tumours, explain):
     found = explain(tumours, most_rows=10, worst=7, **QUICK)
     losses, logits = losses_of(tumours)
     ordered = np.argsort(-losses, kind="stable")[:7]
@@ -47,7 +47,7 @@ def test_the_worst_of_the_whole_split_are_found_though_few_rows_are_sampled(tumo
     assert found.metrics["worst_loss"] == rows[0]["loss"]
 
 
-def test_row_groups_and_shards_are_all_searched(monkeypatch, tmp_path, tumours, explain):
+def test_all_row_groups_and_shards_are_searched(monkeypatch, tmp_path, tumours, explain):
     whole = explain(tumours, worst=12, **QUICK).worst
     monkeypatch.setattr(shards, "ROW_GROUP_ROWS", 40)
     monkeypatch.setattr(shards, "SHARD_GROUPS", 2)
@@ -60,14 +60,14 @@ def test_row_groups_and_shards_are_all_searched(monkeypatch, tmp_path, tumours, 
     assert [row["columns"] for row in pieces["rows"]] == [row["columns"] for row in whole["rows"]]
 
 
-def test_rows_that_do_not_count_are_not_the_worst(weighted_tumours, explain):
+def test_rows_of_zero_weight_are_not_the_worst(weighted_tumours, explain):
     losses, _ = losses_of(weighted_tumours)
     losses = np.where(weighted_tumours.splits["test"]["importance"] > 0, losses, -1)
     found = explain(weighted_tumours, worst=9, **QUICK).worst["rows"]
     assert [row["place"] for row in found] == np.argsort(-losses, kind="stable")[:9].tolist()
 
 
-def test_merged_in_any_order_they_are_the_same():
+def test_merge_order_does_not_matter():
     random = np.random.default_rng(0)
     losses = random.integers(0, 20, 500).astype("float64")  # many ties
     losses[[3, 77]] = np.nan
@@ -81,7 +81,7 @@ def test_merged_in_any_order_they_are_the_same():
         assert merged.places.tolist() == known.tolist() and merged.places[:2].tolist() == [3, 77]
 
 
-def test_labels_and_predictions_are_told_by_the_names_of_their_classes(penguins, explain):
+def test_labels_and_predictions_have_class_names(penguins, explain):
     columns = penguins.splits["test"]
     for row in explain(penguins, worst=15, **QUICK).worst["rows"]:
         assert row["label"] == columns["species"][row["place"]]
@@ -90,7 +90,7 @@ def test_labels_and_predictions_are_told_by_the_names_of_their_classes(penguins,
         assert row["columns"]["sex"] == columns["sex"][row["place"]]
 
 
-def test_none_are_shown_where_none_are_asked_for(tumours, explain):
+def test_zero_worst_rows_writes_none(tumours, explain):
     assert explain(tumours, worst=0, **QUICK).worst["rows"] == []
 
 
@@ -109,7 +109,7 @@ def sound_model(inputs, hp):
     return model
 
 
-def test_sounds_of_the_worst_rows_can_be_heard(tmp_path, explain):
+def test_worst_rows_have_playable_sounds(tmp_path, explain):
     path = SHARED_DATA / "fsdd" / "recordings.zip"
     if not path.exists():
         pytest.skip(f"the spoken digits are not at {path}")
@@ -134,7 +134,7 @@ def test_sounds_of_the_worst_rows_can_be_heard(tmp_path, explain):
         assert row["attribution"] == {} and "sound" not in row["columns"]
 
 
-def test_large_media_are_made_small(tmp_path):
+def test_large_media_are_reduced(tmp_path):
     buffer = io.BytesIO()
     Image.fromarray(np.zeros((600, 300, 3), np.uint8)).save(buffer, "JPEG")
     assert write_image(buffer.getvalue(), tmp_path / "a.png")
@@ -165,5 +165,5 @@ def test_large_media_are_made_small(tmp_path):
         (None, None),
     ],
 )
-def test_values_are_told_shortly(value, text):
+def test_values_are_shortened(value, text):
     assert plain(value) == text

@@ -76,7 +76,7 @@ def test_every_signature_agrees_with_keras_on_missing_values(exported, expected,
     np.testing.assert_allclose(one["scores"], expected.scores[:1], atol=1e-6)
 
 
-def test_an_empty_list_in_a_tf_example_is_a_missing_value(exported):
+def test_empty_list_in_a_tf_example_is_a_missing_value(exported):
     serve = tf.saved_model.load(str(exported.path)).signatures["serve_tf_examples"]
     empty = tf.train.Example()
     for name, kind in {"amount": "float_list", "code": "int64_list", "word": "bytes_list"}.items():
@@ -85,7 +85,7 @@ def test_an_empty_list_in_a_tf_example_is_a_missing_value(exported):
     np.testing.assert_array_equal(answers[0], answers[1])
 
 
-def test_a_tf_example_with_too_many_values_names_the_feature(exported):
+def test_tf_example_with_too_many_values_names_the_feature(exported):
     serve = tf.saved_model.load(str(exported.path)).signatures["serve_tf_examples"]
     long = as_example({"point": [1.0, 2.0, 3.0, 4.0]})
     with pytest.raises(tf.errors.InvalidArgumentError, match="feature point: expected at most 3 values, received more"):
@@ -135,7 +135,7 @@ def test_no_warm_up_of_missing_values_if_the_model_refuses_them(tmp_path):
     assert (with_rows.path / "assets.extra" / "tf_serving_warmup_requests").exists()
 
 
-def test_an_image_of_any_size_leaves_out_only_serve_tf_examples(tmp_path):
+def test_image_of_any_size_omits_only_serve_tf_examples(tmp_path):
     def images():
         image = keras.Input((None, None, 1), name="image")
         return keras.Model({"image": image}, {"x": keras.layers.Resizing(4, 4)(image)})
@@ -159,7 +159,7 @@ def test_an_image_of_any_size_leaves_out_only_serve_tf_examples(tmp_path):
     assert list(served.values())[0].shape == (2, 1)
 
 
-def test_the_manifest_lists_inputs_classes_versions_and_digests(exported):
+def test_manifest_lists_inputs_classes_versions_and_digests(exported):
     manifest = exported.read_json("kerasline.json")
     assert manifest["inputs"]["amount"] == {"dtype": "float32", "shape": [None, 1], "missing": "NaN"}
     assert manifest["inputs"]["code"] == {"dtype": "int64", "shape": [None], "missing": -1}
@@ -190,7 +190,7 @@ def test_exports_of_one_model_share_a_digest(exported, trained, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.long  # and takes 17 GB
-def test_a_model_larger_than_two_gigabytes_can_be_exported(tmp_path):
+def test_model_larger_than_two_gigabytes_can_be_exported(tmp_path):
     rows, width = 8_600_000, 64
 
     def as_they_are():

@@ -67,7 +67,7 @@ def answers(done, name, expected, folder):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_form_predicts_like_the_model_and_reports_its_metrics(done, trained, expected, tmp_path, name):
+def test_form_predicts_like_the_model_and_reports_its_metrics(done, trained, expected, tmp_path, name):
     scores = answers(done, name, expected, tmp_path)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, expected.scores, atol=TOLERANCE[name])
@@ -130,7 +130,7 @@ def test_form_is_refused_if_a_bounded_metric_is_undefined(tmp_path):
     assert done.metrics["float16"].startswith("refused: scores/roc_auc is undefined for these rows")
 
 
-def test_a_form_that_loses_too_much_quality_is_refused_and_removed(done, trained, tmp_path):
+def test_form_that_loses_too_much_quality_is_refused_and_removed(done, trained, tmp_path):
     # Which of them loses by its coarser numbers, and how much, depends on the processor that trained.
     losses = {
         (name, metric["metric"]): metric["lost"]
@@ -152,7 +152,7 @@ def test_a_form_that_loses_too_much_quality_is_refused_and_removed(done, trained
         found.model_forms.form(coarse)
 
 
-def test_a_bound_needs_examples_and_a_known_metric(trained, tmp_path):
+def test_bound_needs_examples_and_a_known_metric(trained, tmp_path):
     bound = {"acuracy": 0.1}
     with pytest.raises(ParameterError, match="no examples to measure it on"):
         Exporter(trained.prepared, trained.model, max_quality_loss=bound).execute(tmp_path / "a")
@@ -162,7 +162,7 @@ def test_a_bound_needs_examples_and_a_known_metric(trained, tmp_path):
         )
 
 
-def test_a_model_that_reads_text_has_no_litert_or_int8_form(tmp_path):
+def test_model_that_reads_text_has_no_litert_or_int8_form(tmp_path):
     def as_it_is():
         word = keras.Input((1,), name="word", dtype="string")
         return keras.Model({"word": word}, {"word": keras.ops.reshape(word, (-1, 1))})
@@ -182,7 +182,7 @@ def test_a_model_that_reads_text_has_no_litert_or_int8_form(tmp_path):
     assert "the model has no layer that Keras can quantise" in form_entry(found, "int8")["why"]
 
 
-def test_a_missing_library_is_reported_before_anything_is_written(trained, tmp_path, monkeypatch):
+def test_missing_library_is_reported_before_anything_is_written(trained, tmp_path, monkeypatch):
     find = importlib.util.find_spec
     missing = {"tf2onnx"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *rest: None if n in missing else find(n, *rest))

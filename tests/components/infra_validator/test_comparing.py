@@ -52,9 +52,9 @@ def test_answers_agree(own, served):
         (refusal(400), refusal(500), "refused with 500 (because), expected 400 (because)"),
     ],
 )
-def test_the_first_difference_is_reported(own, served, why):
+def test_first_difference_is_reported(own, served, why):
     assert compare(own, served, 1e-4).mismatch == why
 
 
-def test_the_largest_difference_of_equal_answers_is_reported():
+def test_largest_difference_of_equal_answers_is_reported():
     assert compare(answer(y=[1.0, np.inf]), answer(y=[1.25, np.inf]), 0.5).largest == 0.25

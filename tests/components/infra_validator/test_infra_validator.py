@@ -47,7 +47,7 @@ def schema(tmp_path):
 
 @pytest.fixture
 def validate(tmp_path, examples, schema):
-    """Validate a model of `candidates`. `.said` is the progress that was reported."""
+    """Validate a model of `candidates`. `.progress` has the reported progress."""
 
     def call(spoil=None, *, saved_model=None, **parameters):
         folder = saved_model or candidates.save_candidate(tmp_path / "model", spoil)
@@ -73,7 +73,7 @@ def sent(done, kind):
     return {t["form"]: tuple(t[count] for count in counts) for t in done.document["requests"] if t["kind"] == kind}
 
 
-def test_a_good_model_is_blessed_and_all_results_are_recorded(validate):
+def test_good_model_is_blessed_and_all_results_are_recorded(validate):
     done = validate()
     assert done.blessing.blessed and broken(done) == {}
     assert done.metrics["blessed"] == "yes" and done.metrics["requests"] > 80
@@ -88,7 +88,7 @@ def test_a_good_model_is_blessed_and_all_results_are_recorded(validate):
     assert done.stage.stale(done) is None
 
 
-def test_the_server_refuses_rows_that_the_model_refuses(validate):
+def test_server_rejects_rows_that_the_model_rejects(validate):
     done = validate(candidates.refuses_huge)
     assert done.blessing.blessed, broken(done)
     for number, answered, refused, wrong in sent(done, "edge cases").values():
@@ -96,14 +96,14 @@ def test_the_server_refuses_rows_that_the_model_refuses(validate):
 
 
 @pytest.mark.slow
-def test_a_value_that_crashes_the_process_is_named(validate):
+def test_value_that_crashes_the_process_is_named(validate):
     done = validate(candidates.aborts_on_huge)
     (why,) = done.blessing.refusals()
     assert "was killed by signal 6 (SIGABRT)" in why and "x: the highest number" in why
     assert f"refused: {why}" in done.progress
 
 
-def test_a_model_that_crashes_the_server_is_refused_with_its_last_line(validate):
+def test_model_that_crashes_the_server_is_refused_with_its_last_line(validate):
     done = validate(candidates.aborts_after(60))
     (why,) = done.blessing.refusals()
     assert why.startswith("the server was killed by signal 6 (SIGABRT) while it answered ")
@@ -113,20 +113,20 @@ def test_a_model_that_crashes_the_server_is_refused_with_its_last_line(validate)
     assert "the kernel gave up" in (done.validation.path / "server.log").read_text()
 
 
-def test_a_model_that_hangs_is_refused(validate):
+def test_model_that_hangs_is_refused(validate):
     done = validate(candidates.hangs_on_huge, request_seconds=3)
     (why,) = done.blessing.refusals()
     assert "no answer within 3 s to x: the highest number" in why
 
 
 @pytest.mark.parametrize("spoil", [candidates.counts, pytest.param(candidates.draws, marks=pytest.mark.slow)])
-def test_a_model_with_varying_answers_is_refused(validate, spoil):
+def test_model_with_varying_predictions_is_refused(validate, spoil):
     done = validate(spoil)
     (why,) = done.blessing.refusals()
     assert "kept a state or drew random numbers" in why and "score" in why
 
 
-def test_answers_that_differ_from_those_in_process_are_refused(validate):
+def test_predictions_that_differ_from_those_in_process_are_refused(validate):
     done = validate(command=bad_server("lies"))
     assert {"real rows are answered as in process", "edge cases are answered as in process"} <= set(broken(done))
     assert done.document["server"] == Path(sys.executable).name
@@ -139,7 +139,7 @@ def test_answers_that_differ_from_those_in_process_are_refused(validate):
 
 
 @pytest.mark.slow
-def test_a_server_that_does_not_answer_is_refused(validate):
+def test_server_that_does_not_respond_is_refused(validate):
     done = validate(command=bad_server("hangs"), request_seconds=2)
     (why,) = done.blessing.refusals()
     assert why.startswith("no answer within 2 s to 10 real rows together by REST rows")
@@ -147,7 +147,7 @@ def test_a_server_that_does_not_answer_is_refused(validate):
 
 
 @pytest.mark.slow
-def test_a_server_that_accepts_malformed_requests_is_refused(validate):
+def test_server_that_accepts_malformed_requests_is_refused(validate):
     done = validate(command=bad_server("takes"))
     assert list(broken(done)) == ["malformed requests are refused"]
 
@@ -160,13 +160,13 @@ def test_a_server_that_accepts_malformed_requests_is_refused(validate):
         ("fails", "the server cannot load the model: the weights are not there"),
     ],
 )
-def test_a_server_without_the_model_is_refused(validate, how, why):
+def test_server_without_the_model_is_refused(validate, how, why):
     done = validate(command=bad_server(how), ready_seconds=4 if how == "loads" else 60)
     # Under load the model in process may be the one that is late.
     assert why in done.blessing.refusals()[0] or "it is not loaded after 4 s" in done.blessing.refusals()[0]
 
 
-def test_a_damaged_file_is_refused_before_the_server_starts(validate, tmp_path):
+def test_damaged_file_is_refused_before_the_server_starts(validate, tmp_path):
     folder = candidates.save_candidate(tmp_path / "model")
     (folder / "saved_model.pb").write_bytes((folder / "saved_model.pb").read_bytes()[:-100])
     done = validate(saved_model=folder)
@@ -174,7 +174,7 @@ def test_a_damaged_file_is_refused_before_the_server_starts(validate, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_model_with_truncated_weights_is_refused(validate, tmp_path):
+def test_model_with_truncated_weights_is_refused(validate, tmp_path):
     folder = candidates.save_candidate(tmp_path / "model")
     (data,) = (folder / "variables").glob("variables.data*")
     data.write_bytes(data.read_bytes()[:-8])
@@ -182,7 +182,7 @@ def test_a_model_with_truncated_weights_is_refused(validate, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_model_slower_than_its_bound_is_refused_and_retried(validate):
+def test_model_slower_than_its_bound_is_refused_and_retried(validate):
     done = validate(latency_p99_ms=0.001, command=bad_server("tells"))
     (why,) = done.blessing.refusals()
     assert why.startswith("p99 latency of one row is") and why.endswith("expected at most 0.001 ms")
@@ -230,7 +230,7 @@ def test_no_server_outlives_a_killed_pipeline(tmp_path, examples):
 
 
 @pytest.mark.slow
-def test_another_port_is_tried_if_one_is_taken_meanwhile(validate, monkeypatch):
+def test_another_port_is_tried_if_one_is_taken(validate, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -252,7 +252,7 @@ def test_another_port_is_tried_if_one_is_taken_meanwhile(validate, monkeypatch):
         ("sh 'x", "No closing quotation"),
     ],
 )
-def test_a_wrong_command_is_reported_before_the_server_starts(validate, command, message):
+def test_wrong_command_is_reported_before_the_server_starts(validate, command, message):
     with pytest.raises(ParameterError, match="InfraValidator.command: ") as error:
         validate(command=command)
     assert message in str(error.value)
@@ -292,7 +292,7 @@ def test_our_own_command_line_can_be_the_server(validate):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("tensorflow_model_server"), reason="no tensorflow_model_server on the PATH")
-def test_the_genuine_server_can_be_the_server(validate):
+def test_tensorflow_serving_can_be_the_server(validate):
     done = validate(
         command="tensorflow_model_server --rest_api_port={rest_port} --port={grpc_port} --model_name={name} "
         "--model_base_path={folder}"

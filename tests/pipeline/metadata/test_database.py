@@ -22,7 +22,7 @@ from tests.ports import free_port
 from tests.postgres import PASSWORD, USER
 
 
-def test_what_is_no_database_is_said_to_be_none(tmp_path):
+def test_file_that_is_not_a_database_is_an_error(tmp_path):
     (tmp_path / "x.sqlite").write_text("no database, this is " * 100)
     with pytest.raises(StoreError, match="x.sqlite: file is not a database"):
         Store(sqlite_url(tmp_path / "x.sqlite"))
@@ -40,7 +40,7 @@ def test_what_is_no_database_is_said_to_be_none(tmp_path):
         ("postgresql://bob:hush-now@h/d?no_such_option=1", "no_such_option"),
     ],
 )
-def test_a_wrong_url_is_one_line_without_the_password(url, message):
+def test_wrong_url_is_an_error_in_one_line_without_the_password(url, message):
     with pytest.raises(StoreError) as refused:
         Store(url)
     assert message in str(refused.value)
@@ -48,7 +48,7 @@ def test_a_wrong_url_is_one_line_without_the_password(url, message):
 
 
 @pytest.mark.parametrize("driver", ["postgresql", "postgresql+psycopg", "postgresql+psycopg2", "postgres"])
-def test_postgresql_is_spoken_to_by_psycopg_3_whatever_the_url_names(postgres, driver):
+def test_psycopg_3_is_used_whatever_driver_the_url_names(postgres, driver):
     with (
         postgres.new_database() as url,
         Database(url.replace("postgresql", driver, 1)).transaction() as connection,
@@ -56,7 +56,7 @@ def test_postgresql_is_spoken_to_by_psycopg_3_whatever_the_url_names(postgres, d
         assert type(connection.connection.dbapi_connection).__module__ == "psycopg"
 
 
-def test_a_missing_driver_is_told_with_what_to_install(monkeypatch):
+def test_missing_driver_is_reported_with_the_command_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(StoreError, match=r"psycopg.*pip install 'kerasline\[postgres\]'") as refused:
         Store("postgresql://bob:hush-now@localhost/d")
@@ -80,7 +80,7 @@ def unreachable(postgres, fault):
 
 
 @pytest.mark.parametrize("fault", ["password", "no password", "database", "server"])
-def test_a_server_that_does_not_let_in_is_told_in_one_line_without_the_password(postgres, fault, monkeypatch, tmp_path):
+def test_refused_login_is_one_line_without_the_password(postgres, fault, monkeypatch, tmp_path):
     monkeypatch.setenv("PGPASSFILE", str(tmp_path / "none"))
     url, message = unreachable(postgres, fault)
     with pytest.raises(StoreError, match=message) as refused:
@@ -89,7 +89,7 @@ def test_a_server_that_does_not_let_in_is_told_in_one_line_without_the_password(
         assert secret not in str(refused.value)
 
 
-def test_a_user_who_may_not_make_tables_is_told_what_to_do(postgres):
+def test_user_without_permission_to_create_tables_gets_advice(postgres):
     with postgres.new_database() as url:
         database = url.rpartition("/")[2]
         postgres.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC", database)  # as it is from PostgreSQL 15 on
@@ -99,7 +99,7 @@ def test_a_user_who_may_not_make_tables_is_told_what_to_do(postgres):
         assert "\n" not in str(refused.value) and "guest-word" not in str(refused.value)
 
 
-def test_the_command_line_tells_it_so_too(cli, postgres):
+def test_command_line_prints_the_same_error(cli, postgres):
     url, message = unreachable(postgres, "password")
     result = cli("runs", "--metadata", url)
     (line,) = result.stderr.splitlines()
@@ -165,7 +165,7 @@ def waiting(postgres, url):
 
 @pytest.mark.parametrize("more", [(), ("fork",)], ids=["alone", "with a forked child that lives on"])
 @pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
-def test_the_second_waits_until_the_first_is_killed(postgres, store_url, hold, more):
+def test_second_holder_waits_until_the_first_is_killed(postgres, store_url, hold, more):
     first = hold(*more)
     assert hold.holds(first)
     second = hold()
@@ -178,7 +178,7 @@ def test_the_second_waits_until_the_first_is_killed(postgres, store_url, hold, m
 
 
 @pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
-def test_other_names_do_not_wait_and_a_name_is_free_again_after(store_url):
+def test_different_names_do_not_wait_and_names_are_released(store_url):
     store = Store(store_url)
     with store.held("a"), store.held("b"):
         pass
@@ -187,7 +187,7 @@ def test_other_names_do_not_wait_and_a_name_is_free_again_after(store_url):
 
 
 @pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
-def test_a_lock_waits_in_no_transaction_and_its_loss_does_not_stop_the_work(postgres, store_url):
+def test_lock_waits_outside_transactions_and_its_loss_is_harmless(postgres, store_url):
     store, database = Store(store_url), store_url.rpartition("/")[2]
     holder = "FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE locktype = 'advisory'"
     holder += " AND datname = current_database()"
@@ -200,7 +200,7 @@ def test_a_lock_waits_in_no_transaction_and_its_loss_does_not_stop_the_work(post
         pass
 
 
-def test_on_sqlite_there_is_one_host_and_nothing_to_hold(tmp_path):
+def test_sqlite_needs_no_locks_between_hosts(tmp_path):
     store = Store(sqlite_url(tmp_path / "metadata.sqlite"))
     with store.held("a"), store.held("a"):
         pass
@@ -221,7 +221,7 @@ class _OtherHost(ArtifactRoot):
 
 
 @pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
-def test_a_run_is_alive_for_every_host_until_the_last_of_its_processes_ends(store_url, tmp_path):
+def test_run_is_alive_until_its_last_process_on_any_host_ends(store_url, tmp_path):
     store, here, there = Store(store_url), _OtherHost(tmp_path, "one"), _OtherHost(tmp_path, "two")
     assert not is_alive(store, here, "r1")
     with alive(store, there, "r1"):
@@ -232,7 +232,7 @@ def test_a_run_is_alive_for_every_host_until_the_last_of_its_processes_ends(stor
 
 
 @pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
-def test_two_hosts_that_share_store_and_root_do_the_work_once(store_url, tmp_path):
+def test_two_hosts_with_one_store_and_root_do_the_work_once(store_url, tmp_path):
     store, together = Store(store_url), threading.Barrier(2)
     start = quick.Start(seconds=0.5)
     pipeline = quick.Pipeline("quick", [start])

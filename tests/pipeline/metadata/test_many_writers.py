@@ -58,7 +58,7 @@ def _publish(url, folder, writer, started, ends):
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.long])])
-def test_what_sixteen_processes_were_told_is_written_is_there_once(store_url, tmp_path, seconds):
+def test_everything_acknowledged_to_sixteen_processes_is_stored_once(store_url, tmp_path, seconds):
     Store(store_url)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(

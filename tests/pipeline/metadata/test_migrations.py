@@ -77,12 +77,12 @@ def shape(url):
         }
 
 
-def test_a_new_store_has_the_programs_tables_and_its_version(store_url):
+def test_new_store_has_current_tables_and_version(store_url):
     Store(store_url)
     assert differences(store_url) == [] and versions(store_url) == [migrations.VERSIONS[-1]]
 
 
-def test_a_store_of_version_0_1_is_upgraded_with_all_that_is_in_it(old_url):
+def test_store_of_version_0_1_is_upgraded_completely(old_url):
     assert differences(old_url)  # else nothing is shown
     store = Store(old_url)
     assert differences(old_url) == [] and versions(old_url) == [migrations.VERSIONS[-1]]
@@ -106,13 +106,13 @@ def test_a_store_of_version_0_1_is_upgraded_with_all_that_is_in_it(old_url):
     assert {source["made_by"]["node"] for source in traced["made_by"]["from"]} == {"Left", "Right"}
 
 
-def test_an_upgraded_store_takes_texts_of_any_length(old_url):
+def test_upgraded_store_accepts_texts_of_any_length(old_url):
     store = Store(old_url)
     store.remember_digest("/" + "x" * 1500, "1", "d")
     assert store.known_digest("/" + "x" * 1500, "1") == "d"
 
 
-def test_the_first_migration_makes_the_tables_of_version_0_1(old_url, postgres, tmp_path):
+def test_first_migration_creates_the_tables_of_version_0_1(old_url, postgres, tmp_path):
     old = shape(old_url)
     with postgres.new_database() as new_database:
         new = new_database if old_url.startswith("postgresql") else f"sqlite:///{tmp_path / 'new.sqlite'}"
@@ -123,14 +123,14 @@ def test_the_first_migration_makes_the_tables_of_version_0_1(old_url, postgres, 
         assert differences(new) == []
 
 
-def test_every_migration_is_named_and_in_order():
+def test_migrations_are_named_and_in_order():
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     script = ScriptDirectory.from_config(config)
     assert [r.revision for r in script.walk_revisions()] == list(reversed(migrations.VERSIONS))
 
 
-def test_programs_that_open_an_older_store_at_once_upgrade_it_once(old_url):
+def test_concurrent_processes_upgrade_a_store_once(old_url):
     together = threading.Barrier(4)
 
     def open_store(_):
@@ -142,7 +142,7 @@ def test_programs_that_open_an_older_store_at_once_upgrade_it_once(old_url):
     assert differences(old_url) == [] and versions(old_url) == [migrations.VERSIONS[-1]]
 
 
-def test_an_upgrade_that_fails_leaves_the_store_as_it_was(old_url):
+def test_failed_upgrade_leaves_the_store_unchanged(old_url):
     """Its last step fails: an index of that name is there."""
     with Database(old_url).transaction(write=True) as connection:
         connection.execute(sa.text("CREATE INDEX ix_executions_pipeline_node_finished ON runs (state)"))
@@ -157,7 +157,7 @@ def test_an_upgrade_that_fails_leaves_the_store_as_it_was(old_url):
     assert len(Store(old_url).runs()) == 3 and differences(old_url) == []
 
 
-def test_a_store_of_a_newer_kerasline_is_refused(store_url):
+def test_store_of_a_newer_kerasline_is_refused(store_url):
     Store(store_url)
     with Database(store_url).transaction(write=True) as connection:
         connection.execute(sa.text(f"UPDATE {migrations.VERSION_TABLE} SET version_num = '0099'"))
@@ -165,7 +165,7 @@ def test_a_store_of_a_newer_kerasline_is_refused(store_url):
         Store(store_url)
 
 
-def test_another_programs_tables_are_left_alone(store_url):
+def test_tables_of_other_programs_are_untouched(store_url):
     """MLflow's, for instance: it has `runs` too, and a version of Alembic's."""
     with Database(store_url).transaction(write=True) as connection:
         connection.execute(sa.text("CREATE TABLE runs (run_uuid VARCHAR(32) PRIMARY KEY)"))
@@ -182,7 +182,7 @@ def test_alembic_is_imported_only_to_upgrade(store_url):
         subprocess.run([sys.executable, "-c", code, store_url], env=environment, check=True)
 
 
-def test_what_is_asked_of_a_long_history_is_answered_from_an_index_in_its_order(tmp_path):
+def test_queries_of_a_long_history_use_an_index_for_filter_and_order(tmp_path):
     """Else a pipeline that has run some thousand times would wait for each of its stages' cache."""
     url = f"sqlite:///{tmp_path / 'metadata.sqlite'}"
     store, statements = Store(url), []

@@ -32,14 +32,14 @@ def done(node, run_id="r1", **more):
     return Execution(run_id, "p", node, "c", "ran", now(), **{"finished": now(), "folder": f"/{node}", **more})
 
 
-def test_an_execution_is_recorded_once_a_node_and_run(store):
+def test_execution_is_recorded_once_per_node_and_run(store):
     begin(store)
     store.record(done("A", metrics={"x": 1}))
     store.record(done("A", metrics={"x": 2}))
     assert [(e.node, e.metrics) for e in store.executions("r1")] == [("A", {"x": 2})]
 
 
-def test_what_was_recorded_comes_back_as_it_was(store):
+def test_recorded_values_are_read_back_unchanged(store):
     begin(store)
     raw, model = StoredArtifact("Examples", "/raw", "d1", 1), StoredArtifact("Model", "/model", "d2", 2**40)
     execution = done(
@@ -55,7 +55,7 @@ def test_what_was_recorded_comes_back_as_it_was(store):
     assert store.executions("r1") == [execution]
 
 
-def test_a_run_that_is_taken_up_again_keeps_its_beginning_and_its_executions(store):
+def test_resumed_run_keeps_its_start_and_executions(store):
     begin(store, settings={"A.x": "1"})
     store.record(done("A"))
     store.finish_run("r1", "failed", 2.0)
@@ -66,7 +66,7 @@ def test_a_run_that_is_taken_up_again_keeps_its_beginning_and_its_executions(sto
     assert [e.node for e in store.executions("r1")] == ["A"]
 
 
-def test_lineage_is_told_in_both_directions(store):
+def test_lineage_is_found_in_both_directions(store):
     begin(store)
     raw, model = StoredArtifact("Examples", "/raw", "d1", 1), StoredArtifact("Model", "/model", "d2", 1)
     store.record(done("A", outputs={"examples": raw}))
@@ -80,7 +80,7 @@ def test_lineage_is_told_in_both_directions(store):
         trace(store, "zzz")
 
 
-def test_the_latest_is_this_runs_own_or_else_the_newest(store):
+def test_latest_is_the_runs_own_execution_or_the_newest(store):
     for number, run_id in enumerate(("r1", "r2", "r3")):
         begin(store, run_id)
         store.record(done("A", run_id, finished=now().replace(year=2001 + number)))
@@ -92,7 +92,7 @@ def test_the_latest_is_this_runs_own_or_else_the_newest(store):
     assert [e.run_id for e in store.history("p", "A")] == ["r2", "r1"]
 
 
-def test_a_fingerprint_finds_the_newest_until_its_folder_is_forgotten(store):
+def test_fingerprint_finds_the_newest_until_its_folder_is_forgotten(store):
     for number, run_id in enumerate(("r1", "r2")):
         begin(store, run_id)
         store.record(
@@ -105,7 +105,7 @@ def test_a_fingerprint_finds_the_newest_until_its_folder_is_forgotten(store):
     assert store.published("f") is None
 
 
-def test_a_digest_is_remembered_until_the_file_changes(store):
+def test_digest_is_remembered_until_the_file_changes(store):
     store.remember_digest("/trips.csv", "1 7", "old")
     store.remember_digest("/trips.csv", "2 8", "new")
     assert store.known_digest("/trips.csv", "2 8") == "new"
@@ -114,7 +114,7 @@ def test_a_digest_is_remembered_until_the_file_changes(store):
     assert store.known_digest("/" + "x" * 4000, "1") is None
 
 
-def test_a_run_is_found_by_the_beginning_of_its_id(store):
+def test_run_is_found_by_a_prefix_of_its_id(store):
     begin(store, "abc-1")
     begin(store, "abd-2")
     assert store.run("abc").id == "abc-1"
@@ -124,7 +124,7 @@ def test_a_run_is_found_by_the_beginning_of_its_id(store):
         store.run("x")
 
 
-def test_an_execution_of_no_run_is_refused_in_one_line(store):
+def test_execution_of_an_unknown_run_is_an_error_in_one_line(store):
     with pytest.raises(StoreError, match="(?i)foreign key") as refused:
         store.record(done("A", "unknown"))
     assert "\n" not in str(refused.value)
@@ -142,7 +142,7 @@ HARD_TEXTS = [
 
 
 @pytest.mark.parametrize("text", HARD_TEXTS, ids=ascii)
-def test_any_text_is_kept_wherever_it_stands(store, text):
+def test_any_text_is_stored_in_any_column(store, text):
     store.begin_run(Run(text, text, text, text, text, now(), {text: text}))
     artifact = StoredArtifact(text, "/" + text, text, 1)
     execution = Execution(
@@ -169,7 +169,7 @@ def test_any_text_is_kept_wherever_it_stands(store, text):
     assert store.artifact("/" + text) == artifact
 
 
-def test_metrics_of_numpy_and_those_that_are_no_numbers_are_kept(store):
+def test_numpy_and_non_finite_metrics_are_stored(store):
     begin(store)
     metrics = {
         "worst": float("nan"),
@@ -194,7 +194,7 @@ def _record_many(url, writer):
         store.record(done(f"{writer}-{number}"))
 
 
-def test_processes_writing_at_once_lose_nothing(store):
+def test_concurrent_writers_lose_nothing(store):
     begin(store)
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_record_many, args=(store.url, w)) for w in range(4)]
@@ -205,7 +205,7 @@ def test_processes_writing_at_once_lose_nothing(store):
     assert {e.node for e in store.executions("r1")} == {f"{w}-{n}" for w in range(4) for n in range(20)}
 
 
-def test_threads_that_record_one_node_and_the_same_artifacts_leave_one_of_each(store):
+def test_concurrent_threads_record_a_node_and_its_artifacts_once(store):
     begin(store)
     together = threading.Barrier(6)
 
@@ -229,7 +229,7 @@ def test_threads_that_record_one_node_and_the_same_artifacts_leave_one_of_each(s
     assert all(len([d for d in found if d is not None]) == 1 for found in digests)
 
 
-def test_runs_that_make_the_same_artifacts_known_in_other_orders_do_not_lock_each_other_out(store):
+def test_runs_that_record_artifacts_in_other_orders_do_not_deadlock(store):
     artifacts = [[StoredArtifact("Report", f"/{n}/{part}", "d", 1) for part in range(300)] for n in range(12)]
     together = threading.Barrier(2)
 
@@ -253,7 +253,7 @@ def _record_in_fork(store, name):
         assert store.executions("r1")
 
 
-def test_forked_children_do_not_share_their_parents_connections(store):
+def test_forked_children_do_not_share_connections(store):
     begin(store)
     context = multiprocessing.get_context("fork")
     children = [context.Process(target=_record_in_fork, args=(store, f"child{n}")) for n in range(3)]
@@ -267,13 +267,13 @@ def test_forked_children_do_not_share_their_parents_connections(store):
     assert {e.node for e in store.executions("r1")} == {f"{name}-{n}" for name in names for n in range(10)}
 
 
-def test_programs_that_make_one_store_at_once_all_open_it(tmp_path):
+def test_concurrent_processes_create_one_store(tmp_path):
     """SQLite refuses, without waiting, one of two that turn a new file to write-ahead logging."""
     urls = [sqlite_url(tmp_path / f"{number}.sqlite") for number in range(60)]
     _open_together(urls)
 
 
-def test_programs_that_make_one_store_on_postgresql_at_once_all_open_it(postgres):
+def test_concurrent_processes_create_one_store_on_postgresql(postgres):
     with postgres.new_database() as url:
         for number in range(10):
             schema = f"s{number}"
@@ -293,7 +293,7 @@ def _open_together(urls):
         list(threads.map(open_all, range(4)))
 
 
-def test_a_database_locked_for_seconds_is_waited_for(tmp_path):
+def test_database_locked_for_seconds_is_waited_for(tmp_path):
     store = Store(sqlite_url(tmp_path / "metadata.sqlite"))
     begin(store)
     holder = sqlite3.connect(tmp_path / "metadata.sqlite", isolation_level=None, check_same_thread=False)

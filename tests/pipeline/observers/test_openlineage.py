@@ -98,7 +98,7 @@ def of_name(namespace, name):
     return uuid.UUID(bytes=bytes(digest))
 
 
-def test_a_run_and_its_stages_begin_and_complete(run, receiver):
+def test_run_and_stages_send_start_and_complete(run, receiver):
     assert run().returncode == 0
     jobs = ["quick", *(f"quick.{stage}" for stage in STAGES)]
     assert events_by_job(receiver) == dict.fromkeys(jobs, ["START", "COMPLETE"])
@@ -106,7 +106,7 @@ def test_a_run_and_its_stages_begin_and_complete(run, receiver):
     assert {path for _, path, _ in receiver.requests} == {"/api/v1/lineage"}
 
 
-def test_an_event_has_all_that_the_specification_requires(run, receiver):
+def test_events_have_everything_that_the_specification_requires(run, receiver):
     run(QUICK, "--set", "Left.fail=true")
     for event in receiver.bodies:
         assert datetime.fromisoformat(event["eventTime"]).utcoffset() is not None
@@ -120,7 +120,7 @@ def test_an_event_has_all_that_the_specification_requires(run, receiver):
             assert facet["_producer"] and facet["_schemaURL"].startswith("https://openlineage.io/spec/facets/")
 
 
-def test_uuids_follow_from_the_names(run, receiver):
+def test_uuids_are_derived_from_names(run, receiver):
     run(QUICK, "--run-id", "nightly")
     whole = of_name(uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8"), "kerasline:quick:nightly")
     for event in receiver.bodies:
@@ -133,7 +133,7 @@ def test_uuids_follow_from_the_names(run, receiver):
 
 
 @pytest.mark.slow
-def test_stages_run_alone_in_processes_of_their_own_tell_the_same_as_a_whole_run(run, receiver):
+def test_stages_in_separate_processes_send_the_events_of_a_whole_run(run, receiver):
     run(QUICK, "--run-id", "nightly")
     whole = {event["job"]["name"]: event["run"]["runId"] for event in receiver.bodies}
     receiver.bodies.clear()
@@ -145,7 +145,7 @@ def test_stages_run_alone_in_processes_of_their_own_tell_the_same_as_a_whole_run
         assert event["run"]["facets"]["parent"]["run"]["runId"] == whole["quick"]
 
 
-def test_a_process_that_executes_a_stage_and_nothing_more_delivers_before_it_ends(run, receiver, tmp_path):
+def test_worker_process_delivers_events_before_it_ends(run, receiver, tmp_path):
     program = f"""
 from pathlib import Path
 from kerasline.pipeline.executor import Executor
@@ -163,7 +163,7 @@ print(Executor(pipeline, store, ArtifactRoot(root), "worker", ["Start"]).execute
     assert events_by_job(receiver) == {"quick.Start": ["START", "COMPLETE"]}
 
 
-def test_data_sets_are_the_artifacts_the_files_from_outside_and_what_is_in_them(run, receiver, tmp_path):
+def test_datasets_are_artifacts_and_external_files_with_facets(run, receiver, tmp_path):
     (tmp_path / "rows.csv").write_text("a,b\n" + "".join(f"{i},{i / 2}\n" for i in range(5)))
     (tmp_path / "table.py").write_text(TABLE)
     result = run(tmp_path / "table.py")
@@ -182,7 +182,7 @@ def test_data_sets_are_the_artifacts_the_files_from_outside_and_what_is_in_them(
     assert examples["facets"]["dataSource"]["uri"] == f"file://{made['ExampleGen']['examples']}"
 
 
-def test_a_pushed_model_is_a_data_set_where_it_went(run, receiver, tmp_path):
+def test_pushed_model_is_a_dataset_at_its_destination(run, receiver, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "saved_model.pb").write_bytes(b"x")
     (tmp_path / "push.py").write_text(PUSH)
@@ -209,7 +209,7 @@ def test_a_pushed_model_is_a_data_set_where_it_went(run, receiver, tmp_path):
         ("s3://bucket", "s3://bucket", "/", "s3://bucket/"),
     ],
 )
-def test_data_sets_are_named_as_the_specification_wants(place, namespace, name, uri):
+def test_datasets_are_named_as_the_specification_requires(place, namespace, name, uri):
     from kerasline.pipeline.metadata.store import Execution, StoredArtifact
     from kerasline.pipeline.observers.openlineage.datasets import outputs_of
 
@@ -219,7 +219,7 @@ def test_data_sets_are_named_as_the_specification_wants(place, namespace, name, 
     assert dataset.facets["dataSource"].uri == uri
 
 
-def test_a_job_tells_what_it_is(run, receiver, tmp_path):
+def test_jobs_have_type_and_documentation(run, receiver, tmp_path):
     (tmp_path / "documented.py").write_text(DOCUMENTED)
     run(tmp_path / "documented.py")
     for job, kind in (("documented", "PIPELINE"), ("documented.Wait", "STAGE")):
@@ -236,7 +236,7 @@ def test_a_job_tells_what_it_is(run, receiver, tmp_path):
     assert "documentation" not in last(receiver, "quick.Start")["job"]["facets"]
 
 
-def test_a_failed_stage_fails_with_its_message_and_so_does_the_run(run, receiver):
+def test_failed_stage_and_run_have_the_message(run, receiver):
     run(QUICK, "--set", "Left.fail=true")
     assert events_by_job(receiver) == {
         "quick": ["START", "FAIL"],
@@ -266,7 +266,7 @@ def test_cached_stages_complete_and_refused_ones_are_aborted(run, receiver):
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_and_its_stage_are_aborted(cli, receiver, tmp_path):
+def test_interrupted_run_and_stage_are_aborted(cli, receiver, tmp_path):
     process = cli("run", QUICK, "--root", tmp_path / "root", "--set", "Start.seconds=60", wait=False)
     while "quick.Start" not in events_by_job(receiver):
         assert process.poll() is None, process.stderr.read()
@@ -278,7 +278,7 @@ def test_an_interrupted_run_and_its_stage_are_aborted(cli, receiver, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_clients_own_variables_apply(run, receiver, monkeypatch):
+def test_environment_variables_of_the_client_apply(run, receiver, monkeypatch):
     monkeypatch.setenv("OPENLINEAGE_API_KEY", "abc")
     monkeypatch.setenv("OPENLINEAGE_NAMESPACE", "factory")
     run()
@@ -291,7 +291,7 @@ def test_the_clients_own_variables_apply(run, receiver, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_clients_configuration_file_applies(run, receiver, monkeypatch, tmp_path):
+def test_configuration_file_of_the_client_applies(run, receiver, monkeypatch, tmp_path):
     monkeypatch.delenv("OPENLINEAGE_URL")
     transport = {"type": "http", "url": receiver.url, "endpoint": "elsewhere"}
     (tmp_path / "openlineage.yml").write_text(json.dumps({"transport": transport}))  # JSON is YAML
@@ -303,7 +303,7 @@ def complaints(tmp_path, result):
     return [line for line in log_of(tmp_path, result).splitlines() if " kerasline: OpenLineage" in line]
 
 
-def test_a_receiver_that_answers_400_costs_the_run_one_line_of_its_log(run, receiver, tmp_path):
+def test_status_400_is_one_line_of_the_log(run, receiver, tmp_path):
     receiver.answers = [400]
     result = run()
     assert result.returncode == 0
@@ -313,7 +313,7 @@ def test_a_receiver_that_answers_400_costs_the_run_one_line_of_its_log(run, rece
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["down", "silent", "500"])
-def test_a_bad_receiver_neither_fails_a_run_nor_holds_it_for_long(run, receiver, monkeypatch, tmp_path, fault):
+def test_bad_receiver_neither_fails_nor_delays_a_run(run, receiver, monkeypatch, tmp_path, fault):
     if fault == "silent":  # until the test ends: a run that waited for it would never end
         receiver.silent = True
     elif fault == "500":
@@ -327,12 +327,12 @@ def test_a_bad_receiver_neither_fails_a_run_nor_holds_it_for_long(run, receiver,
 
 
 @pytest.mark.slow
-def test_a_lone_stage_does_not_wait_for_a_silent_receiver(run, receiver):
+def test_single_stage_does_not_wait_for_a_silent_receiver(run, receiver):
     receiver.silent = True
     assert run(QUICK, "--node", "Start").returncode == 0
 
 
-def test_without_its_variables_nothing_of_it_is_imported(tmp_path, monkeypatch):
+def test_without_configuration_openlineage_is_not_imported(tmp_path, monkeypatch):
     monkeypatch.delenv("OPENLINEAGE_URL", raising=False)
     program = f"""
 import sys
@@ -347,7 +347,7 @@ except SystemExit as end:
     assert done.stdout.splitlines()[-1] == "0 []", done.stderr
 
 
-def test_a_client_that_is_not_installed_is_one_line_of_the_log(run, receiver, tmp_path, monkeypatch):
+def test_missing_client_is_one_line_of_the_log(run, receiver, tmp_path, monkeypatch):
     hidden = tmp_path / "hidden" / "openlineage"
     hidden.mkdir(parents=True)
     (hidden / "__init__.py").write_text("raise ModuleNotFoundError('hidden', name='openlineage')\n")

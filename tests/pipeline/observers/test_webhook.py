@@ -45,7 +45,7 @@ def complaints(caplog):
     return lambda: [record.getMessage() for record in caplog.records if "webhook" in record.getMessage()]
 
 
-def test_a_failed_run_is_told_with_its_stages_and_its_report(cli, receiver, tmp_path, monkeypatch):
+def test_failed_run_sends_its_stages_and_its_report(cli, receiver, tmp_path, monkeypatch):
     monkeypatch.setenv("KERASLINE_WEBHOOK", f"{receiver.url}/services/{SECRET}")
     root, summary = tmp_path / "root", tmp_path / "summary.json"
     result = cli("run", QUICK, "--root", root, "--json", summary, "--set", "Left.fail=true")
@@ -64,7 +64,7 @@ def test_a_failed_run_is_told_with_its_stages_and_its_report(cli, receiver, tmp_
     assert (method, path, headers["Content-Type"]) == ("POST", f"/services/{SECRET}", "application/json")
 
 
-def test_a_refused_model_is_told_with_the_rules_that_it_broke(run, receiver):
+def test_refused_model_sends_the_violated_rules(run, receiver):
     assert run(JUDGING).state == "succeeded"
     (body,) = receiver.bodies
     assert body["event"] == "model_refused" and body["state"] == "succeeded" and body["failed"] == []
@@ -72,25 +72,25 @@ def test_a_refused_model_is_told_with_the_rules_that_it_broke(run, receiver):
     assert "Judge: accuracy 0.5 &lt; 0.9 &lt;!channel&gt;" in body["text"]  # as Slack wants it: nobody is called
 
 
-def test_a_model_refused_again_is_told_again_though_all_is_cached(run, receiver):
+def test_model_refused_again_is_sent_again_from_the_cache(run, receiver):
     assert run(JUDGING).state == run(JUDGING).state == "succeeded"
     first, second = receiver.bodies
     assert first["refused"] == second["refused"] and second["report"] is None  # no stage did work: there is none
 
 
-def test_a_run_that_came_through_says_nothing(run, receiver):
+def test_successful_run_sends_nothing(run, receiver):
     assert run(QUICK).state == run(QUICK).state == run(JUDGING, {"Judge.accuracy": "0.95"}).state == "succeeded"
     assert receiver.bodies == []
 
 
-def test_a_failure_and_a_refusal_are_one_message(run, receiver):
+def test_failure_and_refusal_are_one_message(run, receiver):
     run(JUDGING, {"Push.fail": "true"})
     (body,) = receiver.bodies
     assert body["event"] == "run_failed" and [one["stage"] for one in body["failed"]] == ["Push"]
     assert [one["stage"] for one in body["refused"]] == ["Judge"]
 
 
-def test_a_stage_run_alone_tells_of_itself_only(run, receiver):
+def test_single_stage_sends_only_its_own_state(run, receiver):
     run(JUDGING, node="Judge", run_id="one")
     run(JUDGING, node="Push", run_id="one")  # skipped because of the refusal that was already reported
     run(JUDGING, {"Push.fail": "true"}, node="Push", run_id="two")
@@ -99,7 +99,7 @@ def test_a_stage_run_alone_tells_of_itself_only(run, receiver):
     assert failed["event"] == "run_failed" and failed["refused"] == [] and failed["run_id"] == "two"
 
 
-def test_an_answer_of_500_is_tried_again(run, receiver, complaints):
+def test_status_500_is_retried(run, receiver, complaints):
     receiver.answers = [500, 429, 200]
     run(JUDGING)
     assert len(receiver.bodies) == 3 and complaints() == []
@@ -108,23 +108,21 @@ def test_an_answer_of_500_is_tried_again(run, receiver, complaints):
 @pytest.mark.parametrize(
     ("answer", "attempts"), [(500, 3), (404, 1), (302, 1)], ids=["always 500", "404", "redirected"]
 )
-def test_what_cannot_be_delivered_is_one_line_of_the_log_and_no_fault_of_the_run(
-    run, receiver, complaints, answer, attempts
-):
+def test_failed_delivery_is_logged_and_does_not_fail_the_run(run, receiver, complaints, answer, attempts):
     receiver.answers = [answer]
     assert run(JUDGING).state == "succeeded" and len(receiver.requests) == attempts
     assert complaints() == [f"the webhook at 127.0.0.1 could not be notified: it answered {answer}"]
 
 
 @pytest.mark.slow
-def test_a_receiver_that_never_answers_is_given_up(run, receiver, complaints):
+def test_silent_receiver_times_out(run, receiver, complaints):
     receiver.silent = True
     assert run(JUDGING).state == "succeeded" and 1 <= len(receiver.bodies) <= 3
     (line,) = complaints()
     assert "timed out" in line or "no answer in" in line
 
 
-def test_a_receiver_that_is_not_there_costs_the_run_nothing(run, complaints):
+def test_missing_receiver_does_not_delay_the_run(run, complaints):
     with Receiver() as gone:
         url = f"{gone.url}/services/{SECRET}"
     assert run(JUDGING, url=url).state == "succeeded"
@@ -133,13 +131,13 @@ def test_a_receiver_that_is_not_there_costs_the_run_nothing(run, complaints):
 
 
 @pytest.mark.parametrize("url", [f"ftp://h/{SECRET}", SECRET, f"http:///{SECRET}", f"http://h:port/{SECRET}"])
-def test_what_is_no_url_is_told_before_anything_runs_and_without_it(run, url, tmp_path):
+def test_invalid_url_is_reported_first_without_printing_it(run, url, tmp_path):
     with pytest.raises(ParameterError, match="--notify .or KERASLINE_WEBHOOK.: not a URL") as error:
         run(QUICK, url=url)
     assert SECRET not in str(error.value) and not (tmp_path / "root" / "artifacts").exists()
 
 
-def test_the_url_is_never_written_anywhere(cli, receiver, tmp_path):
+def test_url_is_never_written_anywhere(cli, receiver, tmp_path):
     receiver.answers = [500]
     changes = ("--set", "Left.fail=true", "--set", "Right.crash=true")
     where = ("--root", tmp_path / "root", "--notify", f"{receiver.url}/{SECRET}")
@@ -155,7 +153,7 @@ def test_the_url_is_never_written_anywhere(cli, receiver, tmp_path):
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
 
 
-def test_an_interrupted_run_tells_nobody(cli, receiver, tmp_path):
+def test_interrupted_run_sends_nothing(cli, receiver, tmp_path):
     arguments = ["run", QUICK, "--root", tmp_path / "root", "--notify", receiver.url, "--set", "Start.seconds=60"]
     process = cli(*arguments, wait=False)
     while not list((tmp_path / "root").glob("staging/Start*")):

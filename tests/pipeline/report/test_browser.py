@@ -16,7 +16,7 @@ def made(request):
     return request.getfixturevalue(request.param)
 
 
-def test_nothing_is_complained_of_and_nothing_is_asked_for(page, made):
+def test_page_has_no_errors_and_makes_no_requests(page, made):
     page.open(made.html)
     page.run("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert page.complaints() == [] and page.requests() == []
@@ -29,7 +29,7 @@ document.querySelectorAll('[hidden]').forEach(e => e.hidden = false);
 """
 
 
-def test_every_drawing_can_be_seen(page, made):
+def test_all_drawings_are_visible(page, made):
     page.open(made.html)
     page.run(UNFOLD)
     sizes = page.run("""return [...document.querySelectorAll('svg')].map(s => {
@@ -51,7 +51,7 @@ def test_marks_and_texts_stay_within_their_drawings(page, made):
     assert outside == []
 
 
-def test_tables_sort_by_a_click_and_back(page, rich):
+def test_click_sorts_tables_in_both_directions(page, rich):
     page.open(rich.html)
     table = "document.querySelector('#metrics table')"
     values = f"return [...{table}.tBodies[0].rows].map(r => r.cells[1].textContent)"
@@ -65,7 +65,7 @@ def test_tables_sort_by_a_click_and_back(page, rich):
     assert list(map(float, page.run(values))) == up[::-1] and page.run(sort) == "descending"
 
 
-def test_names_sort_by_their_letters(page, rich):
+def test_names_sort_alphabetically(page, rich):
     page.open(rich.html)
     names = "return [...document.querySelectorAll('#stages tbody th')].map(t => t.textContent)"
     before = page.run(names)
@@ -86,7 +86,7 @@ def test_tables_sort_by_the_keyboard(page, rich):
     assert seconds == sorted(seconds) and len(set(seconds)) > 5
 
 
-def test_what_is_missing_comes_last_both_ways(page, rich):
+def test_missing_values_sort_last_in_both_directions(page, rich):
     page.open(rich.html)
     p = "return [...document.querySelectorAll('#metrics table.long tbody tr')].map(r => r.cells[7].dataset.sort)"
     click = "document.querySelectorAll('#metrics table.long thead th')[7].querySelector('button').click()"
@@ -115,7 +115,7 @@ def test_slices_are_filtered_by_metric(page, rich):
 
 
 @pytest.mark.parametrize("width", [320, 375, 768])
-def test_a_narrow_page_never_scrolls_sideways(page, made, width):
+def test_narrow_page_never_scrolls_horizontally(page, made, width):
     page.open(made.html, width=width, height=700)
     page.run("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert page.run("return document.documentElement.scrollWidth") <= width
@@ -124,7 +124,7 @@ def test_a_narrow_page_never_scrolls_sideways(page, made, width):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_the_page_is_as_dark_as_its_reader_likes_it(page, made, dark):
+def test_page_follows_the_color_scheme(page, made, dark):
     page.open(made.html, dark=dark)
     for where, what in (("body", "backgroundColor"), ("section", "backgroundColor"), ("body", "color")):
         colour = page.run(f"return getComputedStyle(document.querySelector('{where}')).{what}")
@@ -133,7 +133,7 @@ def test_the_page_is_as_dark_as_its_reader_likes_it(page, made, dark):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_texts_can_be_read(page, made, dark):
+def test_texts_have_enough_contrast(page, made, dark):
     """A contrast of 4.5 to 1 against what lies behind, as WCAG 2.1 asks for (success criterion 1.4.3)."""
     page.open(made.html, dark=dark)
     worst = page.run(CONTRAST)
@@ -161,7 +161,7 @@ return [...found.values()];
 """
 
 
-def test_print_opens_what_is_folded_and_is_light(page, made):
+def test_print_opens_details_and_is_light(page, made):
     page.open(made.html, dark=True)
     closed = page.run("return document.querySelectorAll('details:not([open])').length")
     page.run("dispatchEvent(new Event('beforeprint'))")

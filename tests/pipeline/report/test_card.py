@@ -31,19 +31,19 @@ def headings(tokens):
     ]
 
 
-def test_the_card_has_the_sections_of_the_paper(rich, penguins):
+def test_card_has_the_sections_of_the_paper(rich, penguins):
     for made in (rich, penguins):
         assert headings(parsed(made)) == SECTIONS
         assert all(title in made.text("card") for title in SECTIONS)
 
 
-def test_what_only_a_human_can_say_is_marked(penguins):
+def test_sections_for_people_to_fill_in_are_marked(penguins):
     card = penguins.card.read_text()
     assert card.count("**To fill in:**") == len(WRITTEN_BY_PEOPLE)
     assert card.count("**Ethical considerations**: **To fill in:**") == 1
 
 
-def test_what_is_known_is_filled_in(penguins, rich):
+def test_known_facts_are_filled_in(penguins, rich):
     card = penguins.card.read_text()
     for what in (
         "243 parameters",
@@ -62,7 +62,7 @@ def test_what_is_known_is_filled_in(penguins, rich):
         assert what in card, what
 
 
-def test_no_text_becomes_markup_of_the_card(rich):
+def test_texts_are_escaped_in_the_card(rich):
     card = rich.card.read_text()
     assert HOSTILE not in card and "\\<script\\>" in card
     tokens = parsed(rich)
@@ -71,12 +71,12 @@ def test_no_text_becomes_markup_of_the_card(rich):
     assert HOSTILE in "".join(child.content for child in inline if child.type in ("text", "text_special"))
 
 
-def test_paragraphs_of_the_docstring_that_begin_with_a_label_are_taken():
+def test_labelled_paragraphs_of_the_docstring_are_used():
     fields = labelled("Cells.\n\nIntended use: to try\nthings out.\n\nlicense: MIT\n\nNote: nothing\n\nFactors:\n")
     assert fields == {"Intended use": "to try things out.", "License": "MIT"}
 
 
-def test_the_pipelines_file_speaks_on_its_card(tmp_path):
+def test_docstring_of_the_pipeline_file_is_on_the_card(tmp_path):
     file = tmp_path / "mine.py"
     source = (HOUSE / "tests" / "pipeline" / "quick.py").read_text()
     file.write_text('"""Numbers <b>joined</b>.\n\nIntended users: all of us.\n"""\n' + source.split('"""', 2)[2])

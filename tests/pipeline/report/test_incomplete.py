@@ -39,7 +39,7 @@ def test_failure_message_is_at_the_top(root):
     assert "failed; missing entries were not produced" in made.card.read_text()
 
 
-def test_a_stage_that_failed_is_drawn_below_what_it_read_before(root):
+def test_failed_stage_is_drawn_below_its_earlier_inputs(root):
     call("run", QUICK, "--root", root)
     call("run", QUICK, "--root", root, "--set", "Left.fail=true")
     assert len(edges(report(root, "latest"))) == 3  # to Left, to Right, and from Left, that Join waited for
@@ -54,7 +54,7 @@ def test_cached_stages_show_the_outputs_of_the_run_that_made_them(root):
     assert "All parameters are the same." in made.text("compare")
 
 
-def test_a_run_of_one_node_shows_what_it_was_lent(root):
+def test_single_node_run_shows_its_borrowed_inputs(root):
     call("run", QUICK, "--root", root)
     call("run", QUICK, "--root", root, "--node", "Join", "--no-cache")
     made = report(root, "latest")
@@ -62,7 +62,7 @@ def test_a_run_of_one_node_shows_what_it_was_lent(root):
     assert "Stages 1" in made.text("overview")
 
 
-def test_what_a_model_was_compared_with_is_not_taken_for_it(root):
+def test_baseline_is_not_shown_as_the_model(root):
     store = Store(sqlite_url(root / "metadata.sqlite"))
     made = {run: StoredArtifact("SavedModel", str(root / run), run, 1) for run in ("old", "new")}
     for run, artifact in made.items():
@@ -84,7 +84,7 @@ def test_deleted_outputs_are_marked(root):
     assert "Deleted outputs: left." in report(root, "latest").text("stages")
 
 
-def test_a_killed_run_is_called_interrupted(root, cli):
+def test_killed_run_is_shown_as_interrupted(root, cli):
     process = cli("run", QUICK, "--root", root, "--set", "Right.seconds=60", wait=False)
     for _ in range(600):
         with (
@@ -104,7 +104,7 @@ def test_a_killed_run_is_called_interrupted(root, cli):
     assert "interrupted" in made.text("overview") and "Right" in drawn(made)
 
 
-def test_the_metadata_store_may_be_elsewhere(root, tmp_path):
+def test_metadata_store_may_be_elsewhere(root, tmp_path):
     url = f"sqlite:///{tmp_path}/elsewhere.sqlite"
     call("run", QUICK, "--root", root, "--metadata", url)
     made = report(root, "latest", "--metadata", url)

@@ -37,12 +37,12 @@ def figure(value, digits=4):
     return f"{value:.{digits}g}"
 
 
-def test_sections_come_in_the_order_of_their_importance(rich):
+def test_sections_are_in_order_of_importance(rich):
     assert [e.get("id") for e in rich.tree.iter("section")] == SECTIONS == rich.summary["sections"]
     assert [a.get("href") for nav in rich.tree.iter("nav") for a in nav.iter("a")] == [f"#{name}" for name in SECTIONS]
 
 
-def test_the_head_has_state_verdict_rules_and_key_figures(rich):
+def test_overview_has_state_verdict_rules_and_key_metrics(rich):
     _, _, y, _, p, _ = cancer(1.0)
     text = rich.text("overview")
     assert "cells" in text and "succeeded" in text and "83.2 s" in text
@@ -57,7 +57,7 @@ def test_the_head_has_state_verdict_rules_and_key_figures(rich):
         assert any(tile.startswith(f"{name} {figure(value)}") for tile in tiles), (name, value, tiles)
 
 
-def test_the_metrics_are_scikit_learns(rich):
+def test_metrics_agree_with_scikit_learn(rich):
     _, _, y, _, p, before = cancer(1.0)
     rows = {row[0]: row for row in rich.table("All rows")}
     assert rows["accuracy"][1] == figure(metrics.accuracy_score(y, p > 0.5))
@@ -65,7 +65,7 @@ def test_the_metrics_are_scikit_learns(rich):
     assert rows["brier"][5] == figure(metrics.brier_score_loss(y, before))
 
 
-def test_thresholds_tell_rates_that_follow_from_their_counts(rich):
+def test_rates_at_thresholds_follow_from_their_counts(rich):
     _, _, y, _, p, _ = cancer(1.0)
     rows = [
         list(map(lambda t: float(t.replace(",", "")) if t != "–" else None, row)) for row in rich.table("Thresholds")
@@ -93,7 +93,7 @@ def test_slices_are_marked_and_plotted_by_metric(rich):
     assert len(plots) == 6 * 2 and {f.get("data-metric") for f in plots} == {key[0] for key in rows}
 
 
-def test_the_trial_behind_a_server_is_told(rich):
+def test_infra_validation_is_shown(rich):
     assert rich.table("Requests") == [
         ["edge cases", "REST rows", "12", "9", "3", "0"],
         ["edge cases", "gRPC", "12", "8", "3", "1"],
@@ -105,7 +105,7 @@ def test_the_trial_behind_a_server_is_told(rich):
     assert "Refused by InfraValidator" in rich.text("overview")
 
 
-def test_confusion_and_classes_are_scikit_learns(rich):
+def test_confusion_matrix_and_classes_agree_with_scikit_learn(rich):
     y, p = digits()
     matrix = metrics.confusion_matrix(y, p.argmax(1))
     drawn = [e for e in rich.section("metrics").iter(f"{SVG}svg") if "Confusion" in e.get("aria-label")]
@@ -115,7 +115,7 @@ def test_confusion_and_classes_are_scikit_learns(rich):
     assert [row[3] for row in rich.table("Metrics by class")] == [figure(value) for value in f1]
 
 
-def test_curves_residuals_fairness_forms_and_latency_are_there(rich):
+def test_curves_residuals_fairness_forms_and_latency_are_shown(rich):
     text = rich.text("metrics")
     for what in (
         "Receiver operating characteristic",
@@ -133,7 +133,7 @@ def test_curves_residuals_fairness_forms_and_latency_are_there(rich):
         assert what in text, what
 
 
-def test_the_stages_are_drawn_with_their_states_and_edges(rich):
+def test_stages_are_drawn_with_their_states_and_edges(rich):
     drawing = next(rich.section("stages").iter(f"{SVG}svg"))
     texts = [text.text for text in drawing.iter(f"{SVG}text")]
     assert {"ExampleGen", "cached", "Trainer", "ran · 10.5 s", "Pusher", "skipped"} <= set(texts)
@@ -147,7 +147,7 @@ def test_the_stages_are_drawn_with_their_states_and_edges(rich):
         assert all(b - a > 156 for a, b in zip(sorted(xs), sorted(xs)[1:]))
 
 
-def test_the_data_has_a_chart_for_each_split_and_its_figures(rich):
+def test_data_has_charts_and_statistics_for_each_split(rich):
     data, x, *_ = cancer(1.0)
     row = next(r for r in rich.table("Feature statistics") if r[0] == "mean radius" and r[1] == "test")
     assert row[4] == figure(x[:, 0].mean()) and row[6] == figure(x[:, 0].min()) and row[8] == figure(x[:, 0].max())
@@ -157,7 +157,7 @@ def test_the_data_has_a_chart_for_each_split_and_its_figures(rich):
     assert "Skew and drift" in text and "L-infinity distance 0.12" in text and "1.2% missing" in text
 
 
-def test_model_training_and_search_are_told(rich):
+def test_model_training_and_search_are_shown(rich):
     text = rich.text("model")
     for what in (
         "parameters 31",
@@ -174,7 +174,7 @@ def test_model_training_and_search_are_told(rich):
     assert [img.get("src")[:18] for img in rich.section("model").iter("img")] == ["data:image/svg+xml"] * 2
 
 
-def test_explanations_show_importance_dependence_and_the_worst(rich):
+def test_explanations_show_importance_dependence_and_worst_rows(rich):
     text = rich.text("explanations")
     for what in ("Permutation importance", "Integrated gradients", "Partial dependence", "Worst examples"):
         assert what in text, what
@@ -191,7 +191,7 @@ def test_explanations_show_importance_dependence_and_the_worst(rich):
     assert len(images) == 6 and all(src.startswith("data:image/png;base64,") for src in images)
 
 
-def test_the_environment_has_versions_settings_parameters_and_lineage(rich):
+def test_environment_has_versions_settings_parameters_and_lineage(rich):
     text = rich.text("environment")
     for what in (
         "python",
@@ -205,7 +205,7 @@ def test_the_environment_has_versions_settings_parameters_and_lineage(rich):
     assert len(rich.table("Fingerprints")) == 14
 
 
-def test_a_comparison_tells_differences_and_whether_intervals_overlap(rich):
+def test_comparison_shows_differences_and_overlap_of_intervals(rich):
     _, _, y, _, p, _ = cancer(1.0)
     other = cancer(0.001)[4]
     rows = {row[0]: row for row in rich.table("Metrics for all rows")}
@@ -225,7 +225,7 @@ def test_a_comparison_tells_differences_and_whether_intervals_overlap(rich):
     assert summary["log_loss"]["difference"] == pytest.approx(difference) and summary["log_loss"]["overlap"] is False
 
 
-def test_names_from_the_data_never_become_markup(rich):
+def test_names_from_the_data_are_escaped(rich):
     page = rich.html.read_text(encoding="utf-8")
     assert len(list(rich.tree.iter("script"))) == 1 and HOSTILE not in page
     for element in rich.tree.iter():
@@ -236,14 +236,14 @@ def test_names_from_the_data_never_become_markup(rich):
     assert "default-src 'none'" in policy and "script-src 'sha256-" in policy
 
 
-def test_files_outside_an_artifact_are_not_taken_in(rich, rich_root):
+def test_files_outside_an_artifact_are_not_included(rich, rich_root):
     import base64
 
     secret = base64.b64encode((rich_root / "artifacts" / "cells" / "secret.png").read_bytes()).decode()
     assert (rich_root / "artifacts" / "cells" / "secret.png").exists() and secret not in rich.html.read_text()
 
 
-def test_the_page_asks_for_nothing_from_elsewhere(rich, penguins):
+def test_page_loads_nothing_from_elsewhere(rich, penguins):
     for made in (rich, penguins):
         for element in made.tree.iter():
             for name in ("src", "href", "srcset", "data", "poster", "action"):
@@ -263,7 +263,7 @@ def test_tables_have_captions_or_headings_and_charts_have_names(rich):
     assert len(ids) == len(set(ids))
 
 
-def test_the_main_job_is_reported_whole(penguins):
+def test_main_job_has_a_complete_report(penguins):
     assert penguins.summary["sections"] == [
         "overview",
         "stages",
@@ -292,7 +292,7 @@ def test_the_main_job_is_reported_whole(penguins):
     )
 
 
-def test_a_report_imports_nothing_heavy(rich_root):
+def test_report_imports_nothing_heavy(rich_root):
     code = """
 import sys
 from kerasline.pipeline.commands.app import main
@@ -316,7 +316,7 @@ assert not heavy, heavy
     assert result.returncode == 0, result.stderr
 
 
-def test_the_same_run_gives_the_same_page(rich_root):
+def test_same_run_gives_the_same_page(rich_root):
     store = Store(sqlite_url(rich_root / "metadata.sqlite"))
     pages = []
     for name in ("a.html", "b.html"):
@@ -325,7 +325,7 @@ def test_the_same_run_gives_the_same_page(rich_root):
     assert pages[0] == pages[1]
 
 
-def test_a_report_goes_where_it_is_asked_for(rich_root, tmp_path):
+def test_output_option_sets_the_place_of_the_report(rich_root, tmp_path):
     made = report(rich_root, "weaker-", "-o", tmp_path / "deep" / "mine.html")
     assert made.html == tmp_path / "deep" / "mine.html" and made.card == tmp_path / "deep" / "mine.md"
     assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == ["mine.html", "mine.md"]
@@ -341,7 +341,7 @@ def test_a_report_goes_where_it_is_asked_for(rich_root, tmp_path):
         (["rich", "--root", "/proc/none"], "no pipeline root"),
     ],
 )
-def test_a_wrong_call_is_one_line_and_status_2(cli, rich_root, arguments, message):
+def test_wrong_call_prints_one_line_and_exits_with_2(cli, rich_root, arguments, message):
     result = cli("report", "--root", rich_root, *arguments)
     assert result.returncode == 2 and message in result.stderr and len(result.stderr.splitlines()) == 1
     assert Path(HOUSE).exists() and not Path("card.md").exists()

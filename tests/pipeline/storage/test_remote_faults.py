@@ -22,7 +22,7 @@ from tests.pipeline.remote import BULKY, QUICK, number, object_store, objects, v
 
 
 @pytest.mark.parametrize("fault", ["deleted", "shortened", "rewritten", "hidden"])
-def test_a_damaged_object_is_made_again_and_it_is_said(host, s3_url, fault):
+def test_damaged_object_is_produced_again_and_reported(host, s3_url, fault):
     run = host("one")
     place = run(s3_url).output("Left", "left")
     files, path = object_store(place)
@@ -41,7 +41,7 @@ def test_a_damaged_object_is_made_again_and_it_is_said(host, s3_url, fault):
     assert set(run(s3_url).states.values()) == {"cached"}
 
 
-def test_an_object_that_was_written_again_with_the_same_content_counts_as_unchanged(host, s3_url):
+def test_rewritten_object_with_the_same_content_is_unchanged(host, s3_url):
     run = host("one")
     place = run(s3_url).output("Left", "left")
     files, path = object_store(place)
@@ -51,7 +51,7 @@ def test_an_object_that_was_written_again_with_the_same_content_counts_as_unchan
 
 
 @pytest.mark.parametrize("fault", ["changed", "deleted", "all gone"])
-def test_a_damaged_copy_is_fetched_again(host, url, fault):
+def test_damaged_local_copy_is_downloaded_again(host, url, fault):
     run = host("one")
     first = run(url)
     place = first.output("Start", "report")
@@ -66,7 +66,7 @@ def test_a_damaged_copy_is_fetched_again(host, url, fault):
     assert number(run(url, Right__seconds=0.01).output("Join", "joined")) == "603"
 
 
-def test_what_changed_under_an_unfinished_run_fails_its_reader_in_one_line(host, s3_url):
+def test_input_changed_during_a_run_fails_its_reader_in_one_line(host, s3_url):
     place = host("one")(s3_url).output("Start", "report")
     run = host("two")
     root = run(s3_url).root
@@ -79,7 +79,7 @@ def test_what_changed_under_an_unfinished_run_fails_its_reader_in_one_line(host,
         root.local(place)
 
 
-def test_a_run_that_died_before_it_told_the_metadata_store_is_taken_up_from_the_root(host, s3_url, tmp_path):
+def test_run_that_died_before_recording_is_recovered_from_the_root(host, s3_url, tmp_path):
     run = host("one")
     run(s3_url)
     with sqlite3.connect(tmp_path / "one" / "metadata.sqlite") as database:
@@ -89,7 +89,7 @@ def test_a_run_that_died_before_it_told_the_metadata_store_is_taken_up_from_the_
 
 
 @pytest.mark.slow
-def test_killed_while_it_sends_nothing_half_is_seen_and_what_was_made_is_sent(cli, host, s3_url, tmp_path):
+def test_killed_upload_is_invisible_and_completed_by_the_next_run(cli, host, s3_url, tmp_path):
     """Kills at several instants of the sending, each on a host of its own."""
     interrupted = 0
     for turn in range(6):
@@ -125,7 +125,7 @@ def wait_for(condition, process):
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["one metadata store", "a store each"])
-def test_two_hosts_at_once_both_succeed_and_all_is_whole(cli, s3_url, tmp_path, monkeypatch, shared):
+def test_two_concurrent_hosts_both_succeed(cli, s3_url, tmp_path, monkeypatch, shared):
     processes = []
     for name in ("one", "two"):
         monkeypatch.setenv("KERASLINE_WORK", str(tmp_path / name))
@@ -143,7 +143,7 @@ def test_two_hosts_at_once_both_succeed_and_all_is_whole(cli, s3_url, tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_store_that_goes_away_fails_the_stage_in_one_line_and_the_next_run_sends(host, tmp_path, monkeypatch):
+def test_lost_store_fails_in_one_line_and_the_next_run_uploads(host, tmp_path, monkeypatch):
     server, address = start_s3(tmp_path / "s3.log")
     monkeypatch.setenv("AWS_ENDPOINT_URL", address)
     for name, value in (("ACCESS_KEY_ID", "key"), ("SECRET_ACCESS_KEY", "secret"), ("DEFAULT_REGION", "us-east-1")):
@@ -186,7 +186,7 @@ def test_a_store_that_goes_away_fails_the_stage_in_one_line_and_the_next_run_sen
         s3fs.S3FileSystem.clear_instance_cache()
 
 
-def test_what_keys_do_not_allow_is_told_and_what_was_made_is_sent_when_they_do(cli, tmp_path, monkeypatch):
+def test_denied_upload_is_reported_and_completed_once_permitted(cli, tmp_path, monkeypatch):
     """With genuine policies: the server checks them after the four calls that lay them down."""
     import boto3
 
@@ -260,7 +260,7 @@ class Flaky(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_passing_faults_of_the_network_are_tried_again(host, s3_url, s3_server, monkeypatch):
+def test_transient_network_errors_are_retried(host, s3_url, s3_server, monkeypatch):
     Flaky.store = s3_server[0].removeprefix("http://")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Flaky) as front:
         threading.Thread(target=front.serve_forever, daemon=True).start()
@@ -278,7 +278,7 @@ def test_passing_faults_of_the_network_are_tried_again(host, s3_url, s3_server, 
     assert Flaky.faults > 10 and len(visible(s3_url)) == 5
 
 
-def test_a_manifest_that_leads_out_of_its_folder_is_refused(host, s3_url):
+def test_manifest_with_a_path_outside_its_folder_is_refused(host, s3_url):
     place = host("one")(s3_url).output("Start", "report")
     files, path = object_store(place.rpartition("/")[0])
     manifest = json.loads(files.cat_file(f"{path}/{MANIFEST}"))
@@ -301,7 +301,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_root_that_cannot_be_used_is_told_in_one_line_before_anything_runs(cli, s3, tmp_path, monkeypatch, case):
+def test_unusable_root_is_reported_in_one_line_first(cli, s3, tmp_path, monkeypatch, case):
     root, environment, options, message = WRONG[case]
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "s3fs.py").write_text("raise ImportError('No module named s3fs')")
@@ -322,7 +322,7 @@ def test_workers_in_this_process_may_serve_a_remote_root():
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_penguins_killed_at_any_instant_the_same_command_completes(cli, s3_url, tmp_path, monkeypatch):
+def test_killed_penguins_complete_with_the_same_command(cli, s3_url, tmp_path, monkeypatch):
     """Four kills, spread over the length of a run, each in a root and on a host of its own."""
     monkeypatch.setenv("KERASLINE_WORK", str(tmp_path / "whole"))
     clock = time.monotonic()

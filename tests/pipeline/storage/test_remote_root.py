@@ -30,7 +30,7 @@ def test_outputs_are_published_by_url_and_the_next_run_is_cached(host, url):
     assert len(visible(url)) == 4 and first.store.runs()[0].root == url
 
 
-def test_a_cached_run_asks_the_store_once_for_the_root_and_once_a_stage(host, s3_url, s3_server):
+def test_cached_run_makes_one_request_per_stage_and_one_for_the_root(host, s3_url, s3_server):
     run = host("one")
     run(s3_url)
     since = len(s3_server[1].read_text())
@@ -39,7 +39,7 @@ def test_a_cached_run_asks_the_store_once_for_the_root_and_once_a_stage(host, s3
     assert len(requests) == 5 and all("list-type=2" in request for request in requests)
 
 
-def test_another_host_finds_all_in_the_root_and_fetches_what_it_reads(host, s3_url, tmp_path):
+def test_another_host_finds_outputs_and_downloads_what_it_reads(host, s3_url, tmp_path):
     host("one")(s3_url)
     run = host("two")
     assert set(run(s3_url).states.values()) == {"cached"}
@@ -50,7 +50,7 @@ def test_another_host_finds_all_in_the_root_and_fetches_what_it_reads(host, s3_u
     assert not list(tmp_path.glob("two/*/artifacts/quick/Left/*/*/*"))
 
 
-def test_files_in_folders_empty_ones_and_empty_outputs_arrive(host, url):
+def test_nested_and_empty_files_and_empty_outputs_are_transferred(host, url):
     first = host("one")(url, BULKY, Make__files=4, Make__kilobytes=1)
     made = first.root.local(first.output("Make", "made"))
     again = host("two")(url, BULKY, Make__files=4, Make__kilobytes=1, selected=["Make", "Sum"])
@@ -61,7 +61,7 @@ def test_files_in_folders_empty_ones_and_empty_outputs_arrive(host, url):
     assert len(names) == 5 and all((copy / name).read_bytes() == (made / name).read_bytes() for name in names)
 
 
-def test_many_who_want_an_output_at_once_fetch_it_once(host, s3_url, s3_server):
+def test_concurrent_readers_download_an_output_once(host, s3_url, s3_server):
     made = host("one")(s3_url, BULKY, Make__files=3, Make__kilobytes=300, selected=["Make"])
     place = made.output("Make", "made")
     host("two")
@@ -73,7 +73,7 @@ def test_many_who_want_an_output_at_once_fetch_it_once(host, s3_url, s3_server):
     assert len(parts) == len(set(parts)) == 4
 
 
-def test_one_file_alone_can_be_fetched(host, s3_url):
+def test_single_file_can_be_downloaded(host, s3_url):
     place = host("one")(s3_url, BULKY, Make__files=3, Make__kilobytes=1, selected=["Make"]).output("Make", "made")
     host("two")
     folder = root_of(s3_url).local(place, "part1/1.bin")
@@ -82,7 +82,7 @@ def test_one_file_alone_can_be_fetched(host, s3_url):
 
 
 @pytest.mark.slow
-def test_a_file_sent_and_fetched_in_parts_is_whole(host, s3_url, s3_server):
+def test_file_transferred_in_parts_is_complete(host, s3_url, s3_server):
     sizes = {"Make__files": 1, "Make__kilobytes": 130_000}
     first = host("one")(s3_url, BULKY, **sizes)
     assert any("uploads&" in r or "uploadId=" in r for r in requests_made(s3_server[1], 0))
@@ -117,7 +117,7 @@ def test_listings_report_and_lineage_work_from_another_host(cli, s3_url, tmp_pat
     assert unknown.returncode == 2 and "no pipeline root" in unknown.stderr
 
 
-def test_a_run_of_another_host_is_running_as_long_as_nobody_knows_better(host, s3_url, tmp_path):
+def test_run_of_another_host_counts_as_running(host, s3_url, tmp_path):
     root, store = host("one")(s3_url).root, Store(sqlite_url(tmp_path / "metadata.sqlite"))
     root.run_lock_file("killed-here").touch()
     assert not is_alive(store, root, "killed-here")
@@ -127,7 +127,7 @@ def test_a_run_of_another_host_is_running_as_long_as_nobody_knows_better(host, s
 
 
 class TestCollection:
-    def test_what_no_kept_run_uses_goes_when_it_is_a_day_old(self, host, url):
+    def test_unused_artifacts_are_removed_after_a_day(self, host, url):
         run = host("one")
         old, new = run(url), run(url, Start__number=9)
         assert collect(old.store, old.root, keep=1, dry_run=True)  # its copies here
@@ -141,20 +141,20 @@ class TestCollection:
         assert set(run(url, Start__number=9).states.values()) == {"cached"}
         assert run(url).states["Join"] == "ran"
 
-    def test_what_another_store_knows_stays(self, host, s3_url):
+    def test_artifacts_recorded_in_another_store_are_kept(self, host, s3_url):
         host("one")(s3_url)
         other = host("two")(s3_url, Start__number=9)
         collect(other.store, other.root, keep=0, dry_run=False, time_now=time.time() + TWO_DAYS)
         assert len(visible(s3_url)) == 4  # those of the first host
 
-    def test_what_a_run_of_another_host_uses_stays(self, host, s3_url, tmp_path):
+    def test_artifacts_in_use_by_another_host_are_kept(self, host, s3_url, tmp_path):
         first = host("one", store="both")(s3_url)
         first.store.begin_run(dataclasses.replace(first.store.run(first.summary.run_id), state="running"))
         second = host("two", store="both")(s3_url, Start__number=9)
         collect(second.store, second.root, keep=1, dry_run=False, time_now=time.time() + TWO_DAYS)
         assert len(visible(s3_url)) == 8
 
-    def test_what_was_never_completed_goes_after_a_day(self, host, s3_url):
+    def test_incomplete_uploads_are_removed_after_a_day(self, host, s3_url):
         done = host("one")(s3_url)
         files, path = object_store(s3_url)
         files.pipe_file(f"{path}/artifacts/quick/Left/0123456789ab-dead/left/number.txt", b"6")
@@ -164,14 +164,14 @@ class TestCollection:
         assert [item.path.rpartition("/")[2] for item in removed] == ["0123456789ab-dead"]
         assert not any("dead" in name for name in objects(s3_url)) and len(visible(s3_url)) == 4
 
-    def test_the_command_tells_urls(self, cli, s3_url, tmp_path, monkeypatch):
+    def test_commands_print_urls(self, cli, s3_url, tmp_path, monkeypatch):
         monkeypatch.setenv("KERASLINE_WORK", str(tmp_path / "one"))
         cli("run", QUICK, "--root", s3_url)
         done = cli("gc", "--root", s3_url, "--keep", 0, "--json", tmp_path / "gc.json")
         assert done.returncode == 0 and len(done.summary) == 4, done.stderr
 
 
-def test_what_was_blessed_last_is_found_by_another_host(host, url, tmp_path):
+def test_last_blessed_artifact_is_found_by_another_host(host, url, tmp_path):
     def against(name, number):
         host(name, store="both")
         store = Store(sqlite_url(tmp_path / "both" / "metadata.sqlite"))
@@ -181,7 +181,7 @@ def test_what_was_blessed_last_is_found_by_another_host(host, url, tmp_path):
     assert [against("one", 1), against("one", -2), against("two", 3), against("three", 4)] == [None, 1, 1, 3]
 
 
-def test_a_node_takes_what_an_earlier_run_published_elsewhere(host, s3_url, tmp_path):
+def test_single_node_reads_outputs_of_an_earlier_run_elsewhere(host, s3_url, tmp_path):
     """One metadata store, two roots: an upstream output is read from where it is."""
     run = host("one")
     far = run(s3_url)
@@ -192,7 +192,7 @@ def test_a_node_takes_what_an_earlier_run_published_elsewhere(host, s3_url, tmp_
     assert back.states == {"Join": "ran"}
 
 
-def test_pipelines_are_told_the_root_as_an_url(tmp_path):
+def test_pipeline_function_receives_the_root_as_a_url(tmp_path):
     file = tmp_path / "mine.py"
     check = "    assert str(settings.root / 'served' / 'x') == 's3://b/root/served/x'\n"
     file.write_text(QUICK.read_text().replace("    start = Start()", f"{check}    start = Start()"))
@@ -201,9 +201,7 @@ def test_pipelines_are_told_the_root_as_an_url(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_penguins_on_s3_are_trained_pushed_and_cached_and_the_next_host_plans_and_reports(
-    cli, s3_url, tmp_path, monkeypatch
-):
+def test_penguins_on_s3_run_cache_plan_and_report_on_two_hosts(cli, s3_url, tmp_path, monkeypatch):
     store = sqlite_url(tmp_path / "metadata.sqlite")
     at = ["--root", s3_url, "--metadata", store]
     monkeypatch.setenv("KERASLINE_WORK", str(tmp_path / "one"))
