@@ -32,7 +32,7 @@ PARTS = {
     "interpreter and imports": "of the command, to the start of the stage",
     "the stage": "the stage itself, including the import of TensorFlow or Beam",
     "report and exit": "to the end of the command",
-    "Airflow's completion": "to the end of the task",
+    "Airflow's end of the task": "to the end of the task",
 }
 
 # The imports of the command line.

@@ -138,12 +138,12 @@ print(time.perf_counter() - clock)
 
 MEASURES = {
     "executions recorded per second, 1 writer": _records_per_second(1, runs=1),
-    "with 16 writers, each in its own run": _records_per_second(16, runs=16),
-    "with 16 writers in one run": _records_per_second(16, runs=1),
-    "looking up a fingerprint, ms": _milliseconds(lambda store: store.published("none")),
-    "locking and releasing a name, ms": _milliseconds(_hold),
-    "opening a store again in a process, ms": _milliseconds(lambda store: Store(store.url)),
-    "importing and opening a store in a new process, ms": _in_a_process(OPENING.format("Store(sys.argv[1])")),
+    "16 writers, each in its own run": _records_per_second(16, runs=16),
+    "16 writers, all in one run": _records_per_second(16, runs=1),
+    "look up a fingerprint, ms": _milliseconds(lambda store: store.published("none")),
+    "acquire and release a lock against other hosts, ms": _milliseconds(_hold),
+    "open a store again in a process, ms": _milliseconds(lambda store: Store(store.url)),
+    "import and open a store in a new process, ms": _in_a_process(OPENING.format("Store(sys.argv[1])")),
     "thereof imports, ms": _in_a_process(OPENING.format("")),
 }
 

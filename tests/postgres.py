@@ -59,7 +59,7 @@ def running_server() -> Iterator[Server]:
     initdb, postgres = (program(name) for name in ("initdb", "postgres"))
     folder = Path(tempfile.mkdtemp(prefix="kerasline-postgres-"))
     try:
-        _initialise(initdb, folder)
+        _initialize(initdb, folder)
         server = Server(free_port())
         command = [postgres, "-D", folder / "data", "-p", server.port, "-k", folder]
         # Durability is not needed here.
@@ -88,7 +88,7 @@ def program(name: str) -> str:
     return found
 
 
-def _initialise(initdb: str, folder: Path) -> None:
+def _initialize(initdb: str, folder: Path) -> None:
     (folder / "password").write_text(PASSWORD)
     if user := _unprivileged().get("user"):
         for path in (folder, folder / "password"):

@@ -1,6 +1,6 @@
 """Charts as inline SVG, without dependencies, for light and dark pages and for print.
 
-Each function returns an `<svg class="chart">` element as text. It scales with its `viewBox`. Its colours are CSS
+Each function returns an `<svg class="chart">` element as text. It scales with its `viewBox`. Its colors are CSS
 variables defined in `STYLE`, which a page includes once. `standalone` returns an SVG file of several charts with the
 style inside. All texts are escaped. Values that are not finite numbers (None, NaN, infinities) are omitted.
 """

@@ -45,7 +45,7 @@ def bar_chart(
         bars: the bars.
         title: the accessible name of the chart.
         label: the label of the value axis.
-        color: number of the colour of the bars, 1 to 6.
+        color: number of the color of the bars, 1 to 6.
         width: width in pixels.
         row_height: height of each bar with its margin, in pixels.
 
@@ -111,7 +111,7 @@ def histogram(
         label: the label of the value axis.
         counts: whether to draw the axis of the counts.
         within: the ends of the value axis. Derived from the buckets by default.
-        color: number of the colour of the bars, 1 to 6.
+        color: number of the color of the bars, 1 to 6.
         width, height: size in pixels.
 
     Returns:

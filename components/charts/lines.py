@@ -8,7 +8,7 @@ from typing import Any
 
 from kerasline.components.charts.axis import number_axis
 from kerasline.components.charts.numbers import finite, number_text
-from kerasline.components.charts.plot import COLOURS, HEIGHT, WIDTH, Key, Plot
+from kerasline.components.charts.plot import COLORS, HEIGHT, WIDTH, Key, Plot
 from kerasline.components.charts.svg import tag, tooltip
 
 MOST_DOTS = 20  # Longer lines get no visible dots.
@@ -25,7 +25,7 @@ class Series:
         low, high: lower and upper ends of a band around the line. Optional.
         steps: draw steps: each value holds until the next point.
         dashed: draw a dashed line.
-        color: number of the colour, 1 to 6. Defaults to the position of the line among the series.
+        color: number of the color, 1 to 6. Defaults to the position of the line among the series.
     """
 
     name: str
@@ -73,7 +73,7 @@ def line_chart(
     across = number_axis((x for s in series for x in s.x), x_label, within=x_within, log=x_log)
     heights = [y for s in series for side in (s.y, s.low, s.high) for y in side]
     up = number_axis(heights, y_label, within=y_within)
-    colors = [one.color or number % COLOURS + 1 for number, one in enumerate(series)]
+    colors = [one.color or number % COLORS + 1 for number, one in enumerate(series)]
     keys = [Key(one.name, color, one.dashed) for one, color in zip(series, colors)]
     plot = Plot(title, across, up, width=width, height=height, legend=keys)
     marks = []

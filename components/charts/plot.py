@@ -10,12 +10,12 @@ from kerasline.components.charts.svg import chart_svg, tag, text_element, text_w
 
 WIDTH, HEIGHT = 320.0, 215.0
 LINE, GAP = 16.0, 8.0
-COLOURS = 6
+COLORS = 6
 
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of the legend. `color` is the number of the colour, 1 to 6."""
+    """An entry of the legend. `color` is the number of the color, 1 to 6."""
 
     name: str
     color: int

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-# Colours and lines of all charts, as CSS variables: light, dark and print are one block each.
+# Colors and lines of all charts, as CSS variables: light, dark and print are one block each.
 STYLE = """
 :root { --chart-paper:#fff; --chart-ink:#1d2733; --chart-soft:#5f6b7a; --chart-grid:#e4e8ee; --chart-axis:#a3adba;
   --chart-1:#2764c5; --chart-2:#d2660b; --chart-3:#0b8468; --chart-4:#a13aa6; --chart-5:#8a6a00; --chart-6:#c0334d;

@@ -250,7 +250,7 @@ class _StringReader:
         first = start // BLOCK
         count = tf.where(length > 0, (start + length - 1) // BLOCK - first + 1, 0)
         blocks = tf.gather(self._blocks, tf.ragged.range(first, first + count).flat_values)
-        # TensorFlow has no cast from bytes to texts: a serialised tensor ends with its content.
+        # TensorFlow has no cast from bytes to texts: a serialized tensor ends with its content.
         content = tf.io.serialize_tensor(tf.reshape(blocks, [-1]))
         header = tf.cast(tf.strings.length(content), tf.int64) - tf.size(blocks, tf.int64)
         at = header + tf.cumsum(count, exclusive=True) * BLOCK + start % BLOCK

@@ -12,7 +12,7 @@ import numpy as np
 from kerasline.components.core.errors import ArtifactError
 
 DEFAULT_SIGNATURE = "serving_default"
-# Signatures that initialise a model. Clients do not call them.
+# Signatures that initialize a model. Clients do not call them.
 INTERNAL = ("__saved_model_init_op", "__saved_model_train_op")
 
 

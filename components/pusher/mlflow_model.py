@@ -20,7 +20,7 @@ TAGS = ["serve"]
 def describe(model: Path, folder: Path, *, files: str, run_id: str) -> list[Path]:
     """Write `MLmodel` and the files it refers to, for `mlflow.pyfunc` and `mlflow.tensorflow`.
 
-    The flavour is the one for a SavedModel that is called by a signature. Its name, `tf1-estimator`, is historical. The
+    The flavor is the one for a SavedModel that is called by a signature. Its name, `tf1-estimator`, is historical. The
     other one, `tf2-module`, calls the model as a Python object, which takes one tensor and no named columns.
 
     Args:

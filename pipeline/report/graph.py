@@ -15,7 +15,7 @@ from kerasline.pipeline.report.gather import Gathered, Stage
 BOX, PASSAGE, HEIGHT = 156.0, 18.0, 44.0
 GAP_X, GAP_Y, MARGIN = 22.0, 34.0, 6.0
 SWEEPS = 8
-STATE_COLOURS = {"ran": "s3", "cached": "s1", "skipped": "s2", "failed": "s6", "running": "s5"}
+STATE_COLORS = {"ran": "s3", "cached": "s1", "skipped": "s2", "failed": "s6", "running": "s5"}
 
 
 @dataclass
@@ -166,4 +166,4 @@ def _box(place: _Place, stage: Stage) -> str:
         text_element(shortened(stage.name, 19), x + 14, y + 18, kind="name strong"),
         text_element(state + seconds, x + 14, y + 34),
     )
-    return tag("g", tooltip(note), *box, kind=STATE_COLOURS.get(stage.state, "plain"))
+    return tag("g", tooltip(note), *box, kind=STATE_COLORS.get(stage.state, "plain"))

@@ -18,7 +18,7 @@ class Image(Feature):
 
     Args:
         size: tuple of two ints. Height and width.
-        channels: 1 for grey, 3 for colour. Defaults to 3.
+        channels: 1 for grey, 3 for color. Defaults to 3.
         augment: list of random changes in training: `"flip"` (left to right), `"rotate"`, `"shift"`, `"zoom"`,
             `"contrast"`, `"brightness"`. Defaults to none.
         column: str. The column, if it has another name than the feature.

@@ -26,7 +26,7 @@ class ImageDecoding(keras.layers.Layer):
 
     Args:
         size: tuple of two ints. Height and width.
-        channels: 1 for grey, 3 for colour, 4 for colour with transparency. Defaults to 3.
+        channels: 1 for grey, 3 for color, 4 for color with transparency. Defaults to 3.
         fit: how to change the aspect ratio: `"stretch"`, `"crop"` (keep the middle) or `"pad"` (with black). Defaults
             to `"stretch"`.
 

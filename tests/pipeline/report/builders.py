@@ -47,7 +47,7 @@ EDGES = {
 
 
 def build(root: Path, run_id: str = "rich", strength: float = 1.0, epochs: int = EPOCHS) -> Store:
-    """Writes the artifacts of a run below `root` and records it; the regression is regularised by `strength`."""
+    """Writes the artifacts of a run below `root` and records it; the regression is regularized by `strength`."""
     store = Store(sqlite_url(root / "metadata.sqlite"))
     settings = {"Trainer.epochs": str(epochs), "Evaluator.strength": str(strength)}
     store.begin_run(Run(run_id, "cells", "cells.py", str(root), "running", STARTED, settings))
@@ -198,7 +198,7 @@ def _preprocessing(folder: Path) -> dict[str, str]:
 
 
 def _tuner(folder: Path) -> dict[str, str]:
-    """Trials: the log loss of a regression by the strength of its regularisation."""
+    """Trials: the log loss of a regression by the strength of its regularization."""
     data, x, y, *_ = cancer(1.0)
     rows = []
     for number, strength in enumerate(10.0 ** np.linspace(-4, 2, 8), start=1):

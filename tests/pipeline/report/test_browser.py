@@ -127,9 +127,9 @@ def test_narrow_page_never_scrolls_horizontally(page, made, width):
 def test_page_follows_the_color_scheme(page, made, dark):
     page.open(made.html, dark=dark)
     for where, what in (("body", "backgroundColor"), ("section", "backgroundColor"), ("body", "color")):
-        colour = page.run(f"return getComputedStyle(document.querySelector('{where}')).{what}")
-        brightness = sum(map(int, colour.removeprefix("rgb(").rstrip(")").split(","))) / 3
-        assert (brightness < 60) == (dark != (what == "color")), (where, what, colour)
+        color = page.run(f"return getComputedStyle(document.querySelector('{where}')).{what}")
+        brightness = sum(map(int, color.removeprefix("rgb(").rstrip(")").split(","))) / 3
+        assert (brightness < 60) == (dark != (what == "color")), (where, what, color)
 
 
 @pytest.mark.parametrize("dark", [False, True])

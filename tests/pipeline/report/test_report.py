@@ -170,7 +170,7 @@ def test_model_training_and_search_are_shown(rich):
     ):
         assert what in text, what
     assert len(rich.table("Trials")) == 8
-    # A picture with a style of its own stays a picture: inlined, it would colour the other drawings.
+    # A picture with a style of its own stays a picture: inlined, it would color the other drawings.
     assert [img.get("src")[:18] for img in rich.section("model").iter("img")] == ["data:image/svg+xml"] * 2
 
 
