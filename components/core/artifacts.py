@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kerasline.components.core import keras_files
 from kerasline.components.core.errors import ArtifactError, nearest
 from kerasline.components.core.keras_compat import source_node
 
@@ -256,9 +257,13 @@ class Preprocessing(Artifact):
     def facts(self) -> dict[str, Any]:
         return self.read_json(self.FACTS)
 
+    def save(self, model: keras.Model) -> None:
+        """Write `preprocessing.keras` and its record, see `keras_files`."""
+        keras_files.save(model, self.path / self.FILE)
+
     def load(self) -> keras.Model:
         """Load the whole model, including the label if the model computes it."""
-        return load_keras_model(self.file(self.FILE))
+        return keras_files.load(self.file(self.FILE))
 
     @property
     def labels(self) -> list[str]:
@@ -321,8 +326,12 @@ class Model(Artifact):
         """Size and costs, see `kerasline.components.models.summary`. Empty if the folder has no `summary.json`."""
         return self.read_json("summary.json") if (self.path / "summary.json").exists() else {}
 
+    def save(self, model: keras.Model) -> None:
+        """Write `model.keras` and its record, see `keras_files`."""
+        keras_files.save(model, self.path / self.FILE)
+
     def load(self) -> keras.Model:
-        return load_keras_model(self.file(self.FILE))
+        return keras_files.load(self.file(self.FILE))
 
 
 class Hyperparameters(Artifact):
@@ -448,23 +457,6 @@ def _one_line_text(value: Any) -> str:
     """Return a vocabulary value without line breaks or other unprintable characters."""
     text = str(value)
     return text if text.isprintable() else text.encode("unicode_escape").decode()
-
-
-def load_keras_model(path: Path) -> keras.Model:
-    """Load a `.keras` file.
-
-    Raises:
-        ArtifactError: the file is damaged, or it has a layer that is not registered.
-    """
-    import keras
-
-    try:
-        return keras.saving.load_model(path)
-    except (ValueError, TypeError, OSError) as error:
-        raise ArtifactError(
-            f"{path}: Keras cannot load it: {error} (a custom layer needs "
-            "@keras.saving.register_keras_serializable in the file of the pipeline)"
-        ) from error
 
 
 def needed_inputs(inputs: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:

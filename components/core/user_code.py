@@ -23,9 +23,7 @@ def import_file(path: Path) -> types.ModuleType:
     """Import a file under a unique module name. Its folder comes first on the path, for the modules next to it."""
     folder = str(path.parent)
     sys.path[:] = [folder, *(entry for entry in sys.path if entry != folder)]
-    # The name is derived from the path: files of the same name in different folders stay apart, and another worker
-    # that unpickles a function of the file finds it again.
-    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = module_name(path)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserCodeError(f"{path}: not a Python file")
@@ -38,6 +36,15 @@ def import_file(path: Path) -> types.ModuleType:
         raise
     _imported.append(path)
     return module
+
+
+def module_name(path: Path) -> str:
+    """Return the name that `import_file` gives to a file's module.
+
+    It is derived from the path: files of the same name in different folders stay apart, and another process that
+    unpickles a function of the file finds it again.
+    """
+    return f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
 
 
 def imported_files() -> tuple[Path, ...]:

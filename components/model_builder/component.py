@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from kerasline.components.core import keras_files
 from kerasline.components.core.artifacts import Hyperparameters, Model, Preprocessing
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import ParameterError, UserCodeError
@@ -92,7 +93,9 @@ class ModelBuilder(Component):
         hyperparameters = {**self.settings.hyperparameters, **(inputs.best.values if inputs.best else {})}
         model, warm_started = self.build(inputs.preprocessing, hyperparameters, inputs.initial)
         artifact: Model = outputs.model
-        model.save(artifact.path / Model.FILE)
+        artifact.save(model)
+        if problem := keras_files.difference_after_loading(model, artifact.path / Model.FILE):
+            raise UserCodeError(f"{self._source}: {problem}")
         model.save_weights(artifact.path / INITIAL_WEIGHTS)
         summary = summarize(model)
         artifact.write_json("summary.json", summary)
@@ -136,6 +139,14 @@ class ModelBuilder(Component):
             recompile(model)
         model.optimizer.build(model.trainable_variables)  # otherwise Keras warns when it loads the model
         return model, warm_started
+
+    @property
+    def _source(self) -> str:
+        """Where the model comes from, in messages."""
+        settings = self.settings
+        if settings.function is not None:
+            return name_of(settings.function)
+        return f"{self.name}.description" if settings.description is not None else f"{self.name}.initial"
 
     def _load(self, initial: Model | None) -> keras.Model:
         if initial is None:

@@ -9,7 +9,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasline.components.core.artifacts import Model
 from kerasline.components.models.compiling import recompile
 from kerasline.components.models.precision import set_precision
 from kerasline.components.models.summary import summarize
@@ -74,7 +73,7 @@ def _write_model(model: keras.Model, job: Job) -> None:
     set_precision(model, "float32")
     if plain_optimizer(model) is not model.optimizer:
         recompile(model, optimizer=plain_optimizer(model))
-    model.save(job.trained.path / Model.FILE)
+    job.trained.save(model)
     # Training does not change the size and the costs of a model.
     summary = job.model.summary or summarize(model)
     job.trained.write_json("summary.json", {**summary, "optimizer": type(model.optimizer).__name__})

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kerasline.components.core import keras_files
 from kerasline.components.core.artifacts import Examples, Preprocessing, Schema
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import DataError, ParameterError, UserCodeError, nearest
@@ -93,7 +94,9 @@ class Transform(Component):
         adapted = adapt(draft.model, shards, context, self.settings.most_counted, labels)
         model = draft.finished()
         preprocessing: Preprocessing = outputs.preprocessing
-        model.save(preprocessing.path / Preprocessing.FILE)
+        preprocessing.save(model)
+        if problem := keras_files.difference_after_loading(model, preprocessing.path / Preprocessing.FILE):
+            raise UserCodeError(f"{self._source}: {problem}")
         facts = self._facts(model, examples)
         facts["state"] = preprocessing.write_states(adapted.states)
         if labels:

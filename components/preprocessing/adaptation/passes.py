@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import keras
 import numpy as np
 
+from kerasline.components.core import keras_files
 from kerasline.components.core.artifacts import needed_inputs
 from kerasline.components.core.component import Context
 from kerasline.components.core.errors import DataError, ParameterError
@@ -206,7 +207,7 @@ class _Plan:
         if computed:
             file = str(work_dir / f"before-{uuid.uuid4().hex}.keras")
             before = keras.Model(needed_inputs(model.input, computed), computed)
-            before.save(file)
+            keras_files.save(before, Path(file))
             used |= before.input
         specs = {name: _Spec(str(t.dtype), tuple(t.shape)) for name, t in sorted(used.items())}
         rows = rows_per_batch({**specs, **computed})
@@ -274,7 +275,7 @@ def _label_values(values: pa.Array, name: str) -> np.ndarray:
 @functools.lru_cache(maxsize=2)
 def _loaded(model_file: str) -> keras.Model:
     """Return the model, loaded once in a process."""
-    return keras.saving.load_model(model_file)
+    return keras_files.load(Path(model_file))
 
 
 def _merge(ours: list[Accumulator], theirs: list[Accumulator]) -> list[Accumulator]:
