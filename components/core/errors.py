@@ -8,6 +8,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# A model may have hundreds of layers, a table thousands of columns. A message lists up to this many names.
+MOST_NAMES = 12
+
 
 class KeraslineError(Exception):
     """An error whose message says what was wrong, where, and what to do."""
@@ -52,12 +55,19 @@ class StageSkipped(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the last clause of a message about an unknown name: the closest known name, or all of them."""
+    """Return the last clause of a message about an unknown name: the closest known name, or some of them."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(known)}" if known else "there are none"
+    return f"known: {some(known)}" if known else "there are none"
+
+
+def some(names: Iterable[str]) -> str:
+    """Return names for a message: the first ones, and the number of the others."""
+    names = list(names)
+    rest = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + rest
 
 
 def one_line(error: Exception, most: int = 150) -> str:

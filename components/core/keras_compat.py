@@ -23,6 +23,11 @@ def flatten_layers(layer: keras.layers.Layer, *, include_self: bool = False) -> 
     return list(layer._flatten_layers(include_self=include_self))
 
 
+def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """Return the layers directly inside a layer. `Model.layers` has them for models only."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
 def seed_states(layer: keras.layers.Layer) -> list[keras.Variable]:
     """Return the states of a layer's own seed generators. `Layer.variables` does not tell them from other variables."""
     return [generator.state for generator in getattr(layer, "_seed_generators", ())]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kerasline.components.core import keras_files
@@ -29,6 +30,7 @@ class ModelBuilderSettings:
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     warm_start: Literal["all", "matching"] | dict[str, str] = "matching"
+    weights: str | dict[str, str] | None = None
     freeze: list[str] = field(default_factory=list)
     lora_rank: PositiveInt | None = None
     lora_layers: list[str] = field(default_factory=list)
@@ -51,7 +53,10 @@ class ModelBuilder(Component):
         seed: seed of the initial weights. Defaults to 0.
         warm_start: which weights to take from `initial`: `"all"`, those that are `"matching"` by name and shape, or
             a dict from layers to layers of the earlier model. Without function and description, the earlier model
-            itself is used. Defaults to `"matching"`.
+            itself is used. Layers inside nested models are named by path, such as `backbone/dense`. Defaults to
+            `"matching"`.
+        weights: weights on disk: a `.weights.h5` or `.keras` file, or a KerasHub preset folder; or a dict of these by
+            the layer that receives them, such as a nested backbone. They are loaded after those of `initial`.
         freeze: patterns of the layers that training leaves unchanged, such as `encoder*`. Defaults to `[]`.
         lora_rank: rank of low-rank updates (LoRA) of frozen kernels. By default there are none.
         lora_layers: patterns of the layers that receive these updates. By default all that support them.
@@ -77,7 +82,7 @@ class ModelBuilder(Component):
     13
     """
 
-    VERSION = "2"
+    VERSION = "3"
     LIBRARIES = ("tensorflow", "keras")
 
     preprocessing: Input[Preprocessing]
@@ -102,6 +107,14 @@ class ModelBuilder(Component):
         (artifact.path / GRAPH_IMAGE).write_text(draw_graph(model), encoding="utf-8")
         return _metrics(summary, warm_started)
 
+    def external_inputs(self) -> Sequence[Path | str]:
+        weights = self.settings.weights
+        paths = [Path(path) for path in ([weights] if isinstance(weights, str) else (weights or {}).values())]
+        for path in paths:
+            if not path.exists():
+                raise ParameterError(f"{self.name}.weights: {path} does not exist")
+        return [file for path in paths for file in (sorted(path.rglob("*.*")) if path.is_dir() else [path])]
+
     def build(
         self, preprocessing: Preprocessing, hyperparameters: Mapping[str, Any], initial: Model | None = None
     ) -> tuple[keras.Model, str | None]:
@@ -116,7 +129,7 @@ class ModelBuilder(Component):
             The model, compiled and with its optimizer built, and which weights it took from the earlier model, or
             None.
         """
-        from kerasline.components.model_builder.warm_start import warm_start
+        from kerasline.components.model_builder.warm_start import load_weights, warm_start
         from kerasline.components.models.compiling import recompile
         from kerasline.components.models.freezing import enable_lora, freeze
         from kerasline.components.models.seeding import seed_everything
@@ -132,6 +145,9 @@ class ModelBuilder(Component):
             model = self._new_model(preprocessing, hyperparameters)
             if initial is not None:
                 warm_started = warm_start(model, initial.load(), settings.warm_start)
+        if settings.weights is not None:
+            loaded = load_weights(model, settings.weights)
+            warm_started = loaded if warm_started is None else f"{warm_started}; {loaded} from disk"
         freeze(model, settings.freeze)
         if settings.lora_rank is not None:
             enable_lora(model, settings.lora_rank, settings.lora_layers)

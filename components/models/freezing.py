@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 import keras
 import numpy as np
 
-from kerasline.components.core.errors import ParameterError, nearest
+from kerasline.components.core.errors import ParameterError, nearest, some
 from kerasline.components.core.keras_compat import flatten_layers
 
 
@@ -41,18 +41,20 @@ def enable_lora(model: keras.Model, rank: int, patterns: Sequence[str]) -> None:
     Raises:
         ParameterError: a pattern matches no layer, or a layer that does not support LoRA.
     """
-    supported = [layer for layer in flatten_layers(model) if hasattr(layer, "enable_lora")]
+    # KerasHub's backbones have a method `enable_lora` too, for the layers inside them.
+    supported = [layer for layer in flatten_layers(model) if hasattr(layer, "lora_enabled")]
     chosen = _matching_layers(model, patterns, "ModelBuilder.lora_layers") if patterns else supported
     for layer in chosen:
-        if not hasattr(layer, "enable_lora"):
+        if layer not in supported:
             raise ParameterError(
                 f"ModelBuilder.lora_layers: layer {layer.name!r} is a {type(layer).__name__}, which does not support "
-                f"LoRA in Keras; layers that do: {', '.join(one.name for one in supported) or 'none in this model'}"
+                f"LoRA in Keras; layers that do: {some(one.name for one in supported) or 'none in this model'}"
             )
     if not chosen:
         raise ParameterError("ModelBuilder.lora_rank: no layer of the model supports LoRA in Keras")
-    for layer in chosen:
-        layer.enable_lora(rank)
+    for layer in dict.fromkeys(chosen):  # a layer may match several patterns
+        if not layer.lora_enabled:
+            layer.enable_lora(rank)
 
 
 def restart_lora(model: keras.Model, seed: int) -> None:

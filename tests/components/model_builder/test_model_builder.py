@@ -163,12 +163,12 @@ def test_warm_start_copies_matching_layers(build):
     one, two = weights(first), weights(second)
     np.testing.assert_array_equal(two["hidden/kernel"], one["hidden/kernel"])
     assert two["logits/kernel"].shape == (8, 3)
-    with pytest.raises(ParameterError, match=r"warm_start: layer 'logits' has weights of shapes .*\(8, 3\)"):
+    with pytest.raises(ParameterError, match=r"warm_start: weight 0 of layer 'logits' has shape .*\(8, 3\)"):
         build(first.model, description=wider, warm_start="all")
     renamed = {**DESCRIPTION, "layers": [{**DESCRIPTION["layers"][0], "name": "first"}, *DESCRIPTION["layers"][1:]]}
     third = build(first.model, description=renamed, warm_start={"first": "hidden"}, seed=3)
     np.testing.assert_array_equal(weights(third)["first/kernel"], one["hidden/kernel"])
-    with pytest.raises(ParameterError, match="earlier model has no layer 'hiden' with weights; did you mean 'hidden'"):
+    with pytest.raises(ParameterError, match="earlier model has no layer 'hiden'; did you mean 'hidden'"):
         build(first.model, description=renamed, warm_start={"first": "hiden"})
 
 
