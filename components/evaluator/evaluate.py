@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,18 @@ from kerasline.components.data.label_columns import raw_label_columns
 from kerasline.components.data.model_inputs import feed
 from kerasline.components.evaluator import judging
 from kerasline.components.evaluator.details import details
+from kerasline.components.evaluator.families import keras_direction, keras_metrics, metric_families
 from kerasline.components.evaluator.results import VERSION, Result, known, with_tests, write_table
 from kerasline.components.evaluator.settings import EvaluatorSettings
 from kerasline.components.evaluator.slicing import slice_table, slicers
-from kerasline.components.metrics.base import Metrics
 from kerasline.components.metrics.estimates import Estimate
-from kerasline.components.metrics.keras_metrics import KerasMetric, distinct
 from kerasline.components.metrics.measuring import Measure, Measured, measure
 from kerasline.components.metrics.metric_values import Figures, estimate
 from kerasline.components.metrics.resampling import Resampling
-from kerasline.components.metrics.row_means import FunctionMean, RowMean
+from kerasline.components.metrics.row_means import RowMean
 from kerasline.components.metrics.slices import SliceTable
 from kerasline.components.models import size_and_latency
-from kerasline.components.models.compile_config import compiled_losses, compiled_metrics
+from kerasline.components.models.compile_config import compiled_losses
 from kerasline.components.models.outputs import model_outputs
 from kerasline.components.models.prediction_files import Plan, Predicted, predict
 from kerasline.components.models.predictors import KerasPredictor, SavedModelPredictor, rows_at_once
@@ -102,7 +101,7 @@ class Evaluating:
             kept=self._kept,
             decode=settings.decode,
             reference=settings.reference,
-            metrics=self._keras_metrics(model),
+            metrics=keras_metrics(model, settings),
             baseline=BASELINE if inputs.baseline is not None else None,
             summed=stored_sums(self._answers, settings),
             query=settings.query,
@@ -111,29 +110,17 @@ class Evaluating:
             folder=self._folder,
         )
 
-    def _keras_metrics(self, model: Any) -> dict[str, tuple[KerasMetric, ...]]:
-        """Return the compiled Keras metrics and those of the `metrics` parameter, by output."""
-        import keras
-
-        from kerasline.components.models.compiling import metric
-
-        requested = [metric(one, "Evaluator.metrics") for one in self._settings.metrics if not _is_users(one)]
-        found = {}
-        for output, configs in compiled_metrics(model).items():
-            configs = [*configs, *(keras.metrics.serialize(one) for one in requested if not isinstance(one, str))]
-            found[output] = distinct(map(KerasMetric.of, configs))
-        return found
-
     def _measure(self, slices: SliceTable, predicted: Predicted) -> Measure:
         losses = compiled_losses(self._predictor.load()[1])
         families = {}
         for output in self._answers:
             moments = predicted.labels.get(output.name)
-            middle = np.reshape(moments.mean, -1) if moments else 0.0
-            own = TASKS[output.task].metrics(output, self._settings, middle)
-            loss = [RowMean("loss", "down")] if output.name in losses else []
-            families[output.name] = (*own, *loss, *_user_metrics(self._settings.metrics))
-            _check_names(families[output.name])
+            families[output.name] = metric_families(
+                output,
+                self._settings,
+                has_loss=output.name in losses,
+                label_mean=np.reshape(moments.mean, -1) if moments else 0.0,
+            )
         return Measure(
             families,
             slices,
@@ -191,7 +178,7 @@ class Evaluating:
                 found += [replace(about, metric=n, direction=names[n], figures=f) for n, f in figures.items()]
                 for metric, values in keras_figures.items():
                     if metric not in figures:
-                        direction = _direction(metric)
+                        direction = keras_direction(metric)
                         found.append(replace(about, metric=metric, direction=direction, figures=values[group]))
         return [*with_tests(found), *self._size_and_latency(measured)]
 
@@ -321,27 +308,6 @@ class Evaluating:
         return {**shown, **({"slices": slices} if slices else {}), "blessed": verdict}
 
 
-def _user_metrics(given: Sequence[Any]) -> tuple[Metrics, ...]:
-    """Return the user's functions and metric families among the `metrics` parameter."""
-    return tuple(one if isinstance(one, Metrics) else FunctionMean(one) for one in given if _is_users(one))
-
-
-def _is_users(given: Any) -> bool:
-    return isinstance(given, Metrics) or callable(given)
-
-
-def _check_names(families: Sequence[Metrics]) -> None:
-    """Raise a ParameterError if two metrics or families of an output have the same name."""
-    names: set[str] = set()
-    keys: set[str] = set()
-    for family in families:
-        taken = names & set(family.directions) if isinstance(family, FunctionMean) else {family.key} & keys
-        if taken:
-            raise ParameterError(f"Evaluator.metrics: there is already a metric {taken.pop()!r}; rename the other one")
-        names |= set(family.directions)
-        keys.add(family.key)
-
-
 def _keras_figures(predicted: Predicted, output: str, groups: int) -> dict[str, list[Figures]]:
     """Return the Keras metrics of an output by name, one value per group."""
     found = {}
@@ -354,9 +320,3 @@ def _keras_figures(predicted: Predicted, output: str, groups: int) -> dict[str, 
             figures = [replace(one, baseline=theirs.value, change=change) for one, theirs, change in both]
         found[metric] = figures
     return found
-
-
-def _direction(metric: str) -> str:
-    from kerasline.components.trainer.settings import lower_is_better
-
-    return "down" if lower_is_better(metric) else "up"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kerasline.components.core.errors import ParameterError, nearest
+from kerasline.components.evaluator.checks import check_bounds, check_direction
 from kerasline.components.evaluator.results import Result, name_of_slice
 from kerasline.components.evaluator.settings import Bounds, Thresholds
 from kerasline.components.metrics.estimates import Estimate
-from kerasline.components.models import size_and_latency
 
 KINDS = ("min", "max", "max_drop")
 
@@ -78,32 +78,11 @@ def blessing(rulings: Sequence[Ruling]) -> Mapping[str, Any]:
     return {"blessed": all(r.kept for r in rulings), "rules": [r.as_json() for r in rulings]}
 
 
-def check_bounds(name: str, bounds: Bounds, slicings: Collection[str]) -> None:
-    """Raise a ParameterError if the bounds of a metric cannot apply.
-
-    Args:
-        name: name of the metric.
-        slicings: names of the slicings.
-    """
-    where = f"Evaluator.thresholds: {name!r}"
-    if name in size_and_latency.NAMES and (bounds.slices or bounds.max_drop is not None):
-        raise ParameterError(f"{where} is measured once, for the new model; expected `min` or `max` without `slices`")
-    if bounds.slices and not slicings:
-        raise ParameterError(f"{where} has bounds for slices, but Evaluator.slices is empty")
-    for slicing in bounds.slices if isinstance(bounds.slices, list) else ():
-        if slicing not in slicings:
-            raise ParameterError(f"{where} has bounds for slices by {slicing!r}; {nearest(slicing, slicings)}")
-
-
 def _of_rule(
     rule: _Rule, results: Sequence[Result], slicings: Mapping[str, int], awaits_baseline: bool
 ) -> list[Ruling]:
     (whole,) = (r for r in results if not r.slicing)
-    if rule.kind == "max_drop" and whole.direction is None:
-        raise ParameterError(
-            f"Evaluator.thresholds: max_drop is set for {rule.name!r}, a metric for which neither higher nor lower is "
-            "better"
-        )
+    check_direction(rule.name, rule.bounds, whole.direction)
     if rule.kind == "max_drop" and awaits_baseline:
         return [replace(rule.unmeasured(whole, "there is no baseline to compare with yet"), kept=True)]
     return rule.on_slices(results, whole, slicings) if rule.bounds.slices else [rule.on(whole, rule.bounds.confidence)]

@@ -32,6 +32,21 @@ Slicing = str | Buckets | list[str | Buckets] | Callable
 """Columns, crosses of columns, buckets, or a function of a `pyarrow.RecordBatch` (docs/EVALUATION.md)."""
 
 
+def slicing_name(slicing: Slicing) -> str:
+    """Return the name of a slicing: its columns joined by `*`, or the name of the function."""
+    if callable(slicing):
+        return getattr(slicing, "__name__", "function")
+    return "*".join(part if isinstance(part, str) else part.column for part in slicing_parts(slicing))
+
+
+def slicing_parts(slicing: Slicing) -> list[str | Buckets]:
+    """Return the columns and buckets that are crossed. A function has none."""
+    found: list[str | Buckets] = []
+    for part in [] if callable(slicing) else slicing if isinstance(slicing, list) else [slicing]:
+        found += part.split("*") if isinstance(part, str) else [part]
+    return found
+
+
 class Bounds(BaseModel):
     """Bounds of a metric.
 

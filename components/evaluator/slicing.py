@@ -21,13 +21,12 @@ import pyarrow.parquet as pq
 
 from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.component import Context
-from kerasline.components.core.errors import ParameterError, nearest
 from kerasline.components.data.accumulators.quantiles import Quantiles
 from kerasline.components.data.accumulators.value_counts import ValueCounts
-from kerasline.components.data.arrow_types import is_list
 from kerasline.components.data.fold import fold
 from kerasline.components.data.shards import rows_per_batch
-from kerasline.components.evaluator.settings import Buckets, Slicing
+from kerasline.components.evaluator.checks import check_slicings
+from kerasline.components.evaluator.settings import Buckets, Slicing, slicing_name, slicing_parts
 from kerasline.components.metrics.slices import ColumnSlices, Slicer, SliceTable
 
 
@@ -43,42 +42,23 @@ def slicers(
         ParameterError: a column does not exist, has lists, or is not a number though buckets are requested; or a
             slicing is given twice.
     """
-    made = [_slicer(slicing, examples, split, context, where) for slicing in slicings]
-    names = [slicer.name for slicer in made]
-    for name in names:
-        if names.count(name) > 1:
-            raise ParameterError(f"{where}: {name!r} is given twice")
-    return made
+    check_slicings(slicings, examples.schema(), where=where)
+    return [
+        Slicer(
+            slicing_name(slicing),
+            tuple(_column_slices(part, examples, split, context) for part in slicing_parts(slicing)),
+            slicing if callable(slicing) else None,
+        )
+        for slicing in slicings
+    ]
 
 
-def _slicer(slicing: Slicing, examples: Examples, split: str, context: Context, where: str) -> Slicer:
-    if callable(slicing):
-        return Slicer(getattr(slicing, "__name__", "function"), function=slicing)
-    parts = slicing if isinstance(slicing, list) else [slicing]
-    flat: list[str | Buckets] = []
-    for part in parts:
-        flat += part.split("*") if isinstance(part, str) else [part]
-    cuts = tuple(_cut(part, examples, split, context, where) for part in flat)
-    return Slicer("*".join(cut.column for cut in cuts), cuts)
-
-
-def _cut(part: str | Buckets, examples: Examples, split: str, context: Context, where: str) -> ColumnSlices:
-    column = part if isinstance(part, str) else part.column
-    schema = examples.schema()
-    if column not in schema.names:
-        raise ParameterError(f"{where}: no column {column!r}; {nearest(column, schema.names)}")
-    kind = schema.field(column).type
-    if is_list(kind) or isinstance(kind, pa.BaseExtensionType):
-        raise ParameterError(f"{where}: {column!r} holds lists; slice by single values, or by a function")
+def _column_slices(part: str | Buckets, examples: Examples, split: str, context: Context) -> ColumnSlices:
     if isinstance(part, str):
-        return ColumnSlices(column)
-    if (part.buckets is None) == (part.edges is None):
-        raise ParameterError(f"{where}: {column!r}: give one of `buckets` and `edges`")
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise ParameterError(f"{where}: {column!r} holds {kind}; buckets are for numbers")
+        return ColumnSlices(part)
     if part.buckets is not None:
-        return ColumnSlices(column, _equal_parts(examples, split, column, part.buckets, context))
-    return ColumnSlices(column, tuple(sorted(set(part.edges or ()))))
+        return ColumnSlices(part.column, _equal_parts(examples, split, part.column, part.buckets, context))
+    return ColumnSlices(part.column, tuple(sorted(set(part.edges or ()))))
 
 
 def slice_table(

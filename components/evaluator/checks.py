@@ -1,0 +1,171 @@
+"""Check the parameters of Evaluator against the data and a description of the model, before training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import pyarrow as pa
+
+from kerasline.components.core.errors import ParameterError, nearest
+from kerasline.components.data.arrow_types import is_list
+from kerasline.components.evaluator.families import keras_direction, metric_families
+from kerasline.components.evaluator.settings import (
+    Bounds,
+    Buckets,
+    EvaluatorSettings,
+    Slicing,
+    slicing_name,
+    slicing_parts,
+)
+from kerasline.components.metrics.detection import COLUMNS, OPTIONAL, TRUE
+from kerasline.components.metrics.text import DIRECTIONS as TEXT_METRICS
+from kerasline.components.models import size_and_latency
+from kerasline.components.models.tasks import TASKS, Output
+
+
+def check_parameters(settings: EvaluatorSettings, *, has_baseline: bool) -> None:
+    """Check the parameters alone.
+
+    Args:
+        has_baseline: whether the input `baseline` is connected.
+
+    Raises:
+        ParameterError: a task, a metric of texts or a slicing does not exist, or a bound cannot apply.
+    """
+    tasks = settings.task.values() if isinstance(settings.task, dict) else [settings.task] if settings.task else []
+    for task in tasks:
+        if task not in TASKS:
+            raise ParameterError(f"Evaluator.task: no task {task!r}; {nearest(task, TASKS)}")
+        if task == "ranking" and not settings.query:
+            raise ParameterError("Evaluator.query: the task 'ranking' needs the column that identifies the query")
+        if task == "detection" and settings.decode is None:
+            raise ParameterError("Evaluator.decode: the task 'detection' needs a function that returns boxes")
+    _check_names("text_metrics", "metric of texts", settings.text_metrics, TEXT_METRICS)
+    _check_names("detection_columns", "name of a column", settings.detection_columns, COLUMNS)
+    slicings = [slicing_name(slicing) for slicing in settings.slices]
+    for name, given in settings.thresholds.items():
+        for bounds in given if isinstance(given, list) else [given]:
+            check_bounds(name, bounds, slicings)
+            if bounds.max_drop is not None and not has_baseline and bounds.if_unmeasured == "fail":
+                raise ParameterError(
+                    f"Evaluator.thresholds: {name!r} has max_drop, but no baseline is connected; connect "
+                    'Evaluator.baseline, for example to LastBlessed("saved_model")'
+                )
+
+
+def check_columns(settings: EvaluatorSettings, schema: pa.Schema) -> None:
+    """Check the columns that the parameters name.
+
+    Args:
+        schema: types of the raw columns.
+
+    Raises:
+        ParameterError: a column does not exist, or its type does not fit.
+    """
+    check_slicings(settings.slices, schema, where="Evaluator.slices")
+    for parameter in ("query", "reference"):
+        if column := getattr(settings, parameter):
+            _check_names(parameter, "column", [column], schema.names)
+    tasks = settings.task.values() if isinstance(settings.task, dict) else [settings.task]
+    if "detection" in tasks:
+        needed = {name for name in TRUE if name not in OPTIONAL} | set(settings.detection_columns) & set(TRUE)
+        columns = [settings.detection_columns.get(name, name) for name in TRUE if name in needed]
+        _check_names("detection_columns", "column", columns, schema.names)
+
+
+def check_thresholds(
+    settings: EvaluatorSettings,
+    outputs: Sequence[Output],
+    losses: Collection[str],
+    keras_metrics: Callable[[], Mapping[str, Collection[str]]],
+) -> None:
+    """Check that the model has the metrics that the thresholds name.
+
+    Args:
+        outputs: the outputs to evaluate.
+        losses: names of the outputs with a compiled loss.
+        keras_metrics: returns the names of the Keras metrics by output. It is called only if a threshold names no other
+            metric.
+
+    Raises:
+        ParameterError: a threshold names an unknown metric, or a drop of a metric without a direction.
+    """
+    known: dict[str, str | None] = dict.fromkeys(size_and_latency.NAMES, "down")
+    for output in outputs:
+        for family in metric_families(output, settings, has_loss=output.name in losses):
+            known |= _full_names(outputs, output, family.directions)
+    if not set(settings.thresholds) <= set(known):
+        for output in outputs:
+            names = {name: keras_direction(name) for name in keras_metrics().get(output.name, ())}
+            known |= _full_names(outputs, output, names)
+    for name, given in settings.thresholds.items():
+        if name not in known:
+            raise ParameterError(f"Evaluator.thresholds: the model has no metric {name!r}; {nearest(name, known)}")
+        for bounds in given if isinstance(given, list) else [given]:
+            check_direction(name, bounds, known[name])
+
+
+def check_slicings(slicings: Sequence[Slicing], schema: pa.Schema, *, where: str) -> None:
+    """Check the slicings against the types of the raw columns.
+
+    Args:
+        where: name of the parameter, for messages.
+
+    Raises:
+        ParameterError: a column does not exist, has lists, or is not a number though buckets are requested; or a
+            slicing is given twice.
+    """
+    names = [slicing_name(slicing) for slicing in slicings]
+    for name in names:
+        if names.count(name) > 1:
+            raise ParameterError(f"{where}: {name!r} is given twice")
+    for part in (part for slicing in slicings for part in slicing_parts(slicing)):
+        column = part if isinstance(part, str) else part.column
+        if column not in schema.names:
+            raise ParameterError(f"{where}: no column {column!r}; {nearest(column, schema.names)}")
+        kind = schema.field(column).type
+        if is_list(kind) or isinstance(kind, pa.BaseExtensionType):
+            raise ParameterError(f"{where}: {column!r} holds lists; slice by single values, or by a function")
+        if isinstance(part, Buckets) and (part.buckets is None) == (part.edges is None):
+            raise ParameterError(f"{where}: {column!r}: give one of `buckets` and `edges`")
+        if isinstance(part, Buckets) and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            raise ParameterError(f"{where}: {column!r} holds {kind}; buckets are for numbers")
+
+
+def check_bounds(name: str, bounds: Bounds, slicings: Collection[str]) -> None:
+    """Raise a ParameterError if the bounds of a metric cannot apply.
+
+    Args:
+        name: name of the metric.
+        slicings: names of the slicings.
+    """
+    where = f"Evaluator.thresholds: {name!r}"
+    if name in size_and_latency.NAMES and (bounds.slices or bounds.max_drop is not None):
+        raise ParameterError(f"{where} is measured once, for the new model; expected `min` or `max` without `slices`")
+    if bounds.slices and not slicings:
+        raise ParameterError(f"{where} has bounds for slices, but Evaluator.slices is empty")
+    for slicing in bounds.slices if isinstance(bounds.slices, list) else ():
+        if slicing not in slicings:
+            raise ParameterError(f"{where} has bounds for slices by {slicing!r}; {nearest(slicing, slicings)}")
+
+
+def check_direction(name: str, bounds: Bounds, direction: str | None) -> None:
+    """Raise a ParameterError if bounds limit the drop of a metric without a direction."""
+    if bounds.max_drop is not None and direction is None:
+        raise ParameterError(
+            f"Evaluator.thresholds: max_drop is set for {name!r}, a metric for which neither higher nor lower is better"
+        )
+
+
+def _full_names(
+    outputs: Sequence[Output], output: Output, directions: Mapping[str, str | None]
+) -> dict[str, str | None]:
+    """Return the names of metrics, and with several outputs also those prefixed with the output."""
+    full = {f"{output.name}/{name}": direction for name, direction in directions.items()} if len(outputs) > 1 else {}
+    return {**directions, **full}
+
+
+def _check_names(parameter: str, noun: str, names: Collection[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ParameterError(f"Evaluator.{parameter}: no {noun} {name!r}; {nearest(name, known)}")

@@ -1,0 +1,115 @@
+"""Wrong parameters of Evaluator, found without data and without a trained model."""
+
+import subprocess
+import sys
+
+import pyarrow as pa
+import pytest
+
+from kerasline.components.core.errors import ParameterError
+from kerasline.components.core.parameters import parse_value
+from kerasline.components.evaluator.checks import check_columns, check_parameters, check_thresholds
+from kerasline.components.evaluator.settings import EvaluatorSettings, Slicing, Thresholds
+from kerasline.components.metrics.base import SumMetrics
+from kerasline.components.models.tasks import Output
+
+SCHEMA = pa.schema({"town": pa.string(), "fare": pa.float32(), "tags": pa.list_(pa.string())})
+BINARY, NUMBER = Output("tip", "binary", ("0", "1")), Output("fare", "regression")
+
+
+class Bias(SumMetrics):
+    directions = {"bias": None}
+
+
+def settings(thresholds=None, slices=(), **given):
+    return EvaluatorSettings(
+        thresholds=parse_value("Evaluator.thresholds", Thresholds, thresholds or {}),
+        slices=parse_value("Evaluator.slices", list[Slicing], slices),
+        **given,
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"task": "binry"}, "Evaluator.task: no task 'binry'; did you mean 'binary'?"),
+        ({"task": {"tip": "binry"}}, "Evaluator.task: no task 'binry'; did you mean 'binary'?"),
+        ({"task": "ranking"}, "Evaluator.query: the task 'ranking' needs the column that identifies the query"),
+        ({"task": "detection"}, "Evaluator.decode: the task 'detection' needs a function that returns boxes"),
+        ({"text_metrics": ["blue"]}, "Evaluator.text_metrics: no metric of texts 'blue'; did you mean 'bleu'?"),
+        ({"detection_columns": {"box": "b"}}, "Evaluator.detection_columns: no name of a column 'box'; did you mean"),
+        (
+            {"thresholds": {"accuracy": {"min": 0.5, "slices": ["twon"]}}, "slices": ["town", "town*fare"]},
+            "Evaluator.thresholds: 'accuracy' has bounds for slices by 'twon'; did you mean 'town'?",
+        ),
+        (
+            {"thresholds": {"accuracy": {"min": 0.5, "slices": True}}},
+            "Evaluator.thresholds: 'accuracy' has bounds for slices, but Evaluator.slices is empty",
+        ),
+        (
+            {"thresholds": {"accuracy": {"max_drop": 0.1}}},
+            "Evaluator.thresholds: 'accuracy' has max_drop, but no baseline is connected",
+        ),
+        (
+            {"thresholds": {"latency_ms": {"max": 1, "slices": True}}, "slices": ["town"]},
+            "Evaluator.thresholds: 'latency_ms' is measured once",
+        ),
+    ],
+)
+def test_parameters_that_contradict_each_other(given, message):
+    with pytest.raises(ParameterError) as raised:
+        check_parameters(settings(**given), has_baseline=False)
+    assert str(raised.value).startswith(message) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"slices": ["twon"]}, "Evaluator.slices: no column 'twon'; did you mean 'town'?"),
+        ({"slices": ["town", "town*fair"]}, "Evaluator.slices: no column 'fair'; did you mean 'fare'?"),
+        ({"slices": ["town", "town"]}, "Evaluator.slices: 'town' is given twice"),
+        ({"slices": ["tags"]}, "Evaluator.slices: 'tags' holds lists"),
+        ({"slices": [{"column": "town", "buckets": 3}]}, "Evaluator.slices: 'town' holds string; buckets are for"),
+        ({"slices": [{"column": "fare"}]}, "Evaluator.slices: 'fare': give one of `buckets` and `edges`"),
+        ({"query": "twon"}, "Evaluator.query: no column 'twon'; did you mean 'town'?"),
+        ({"reference": "fair"}, "Evaluator.reference: no column 'fair'; did you mean 'fare'?"),
+        ({"task": "detection"}, "Evaluator.detection_columns: no column 'boxes'; known: fare, tags, town"),
+    ],
+)
+def test_columns_that_the_data_does_not_have(given, message):
+    with pytest.raises(ParameterError) as raised:
+        check_columns(settings(**given), SCHEMA)
+    assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ({"acuracy": {"min": 0}}, "the model has no metric 'acuracy'; did you mean 'accuracy'?"),
+        ({"tip/r2": {"min": 0}}, "the model has no metric 'tip/r2'; did you mean"),
+        ({"auc_2": {"min": 0}}, "the model has no metric 'auc_2'; did you mean"),
+        ({"fare/loss": {"min": 0}}, "the model has no metric 'fare/loss'"),
+        (
+            {"bias": {"max_drop": 0}},
+            "max_drop is set for 'bias', a metric for which neither higher nor lower is better",
+        ),
+    ],
+)
+def test_metrics_that_the_model_does_not_have(bounds, message):
+    with pytest.raises(ParameterError, match="Evaluator.thresholds: ") as raised:
+        check_thresholds(settings(bounds, metrics=[Bias()]), [BINARY, NUMBER], ["tip"], lambda: {"tip": ["auc"]})
+    assert message in str(raised.value)
+
+
+def test_metrics_that_the_model_has():
+    names = ["accuracy", "tip/loss", "loss", "r2", "fare/r2", "auc", "tip/auc", "megabytes", "bias", "tip/bias"]
+    given = settings({name: {"min": 0} for name in names}, metrics=[Bias()])
+    check_thresholds(given, [BINARY, NUMBER], ["tip"], lambda: {"tip": ["auc"]})
+
+
+def test_checks_import_neither_tensorflow_nor_beam():
+    code = (
+        "import sys, kerasline.components.evaluator.checks; "
+        "print(*{'tensorflow', 'keras', 'apache_beam', 'pandas'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
