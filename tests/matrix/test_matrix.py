@@ -1,0 +1,96 @@
+"""Pipelines of what users combine, each run by processes started from scratch: see `tests.matrix.combinations`.
+
+The default suite runs a few of them, the slow tests run all.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.marks import slowly
+from tests.matrix.combinations import pairs_of, pairwise_combinations, possible_pairs
+from tests.matrix.outcome import check
+from tests.matrix.pipelines import write_pipeline
+
+COMBINATIONS = pairwise_combinations()
+# By index: stages in one process with a second run, and each stage in a process of its own.
+QUICK = []
+# What a second run changes, in turn, and the stages that run again.
+CHANGES = [
+    ("Trainer.steps=3", {"Trainer", "Exporter", "Evaluator", "Explainer"}),
+    ("ModelBuilder.hyperparameters.units=5", {"ModelBuilder", "Trainer", "Exporter", "Evaluator", "Explainer"}),
+    ("Evaluator.confidence=0.9", {"Evaluator"}),
+]
+
+
+def cases():
+    for number, combination in enumerate(COMBINATIONS):
+        given = pytest.param if number in QUICK else slowly
+        case = given(number, combination)
+        yield pytest.param(*case.values, marks=case.marks, id="-".join(map(str, [number, *combination.values()])))
+
+
+def test_all_possible_pairs_are_combined():
+    found = {pair for combination in COMBINATIONS for pair in pairs_of(combination)}
+    assert found == possible_pairs()
+
+
+@pytest.mark.parametrize(("number", "combination"), cases())
+def test_pipeline_runs_and_answers_as_keras_does(number, combination, tmp_path, monkeypatch):
+    file = write_pipeline(combination, tmp_path, f"matrix_{number}")
+    monkeypatch.syspath_prepend(tmp_path)  # where a user's modules would be found
+    summary = WAYS[combination["way"]](file, number)
+    check(combination, {node["name"]: node["outputs"] for node in summary["nodes"]})
+
+
+def run_whole(file, number):
+    summary = run(file)
+    assert set(states(summary).values()) == {"ran"}
+    return summary
+
+
+def run_twice(file, number):
+    run_whole(file, number)
+    change, stages = CHANGES[number % len(CHANGES)]
+    summary = run(file, "--set", change)
+    assert {name for name, state in states(summary).items() if state == "ran"} == stages & set(states(summary))
+    assert set(states(summary).values()) <= {"ran", "cached"}
+    return summary
+
+
+def run_on_workers(file, number):
+    """Run the stages' own pipelines in two worker processes of Beam's."""
+    summary = run(file, "--", "--direct_num_workers=2", "--direct_running_mode=multi_processing")
+    assert set(states(summary).values()) == {"ran"}
+    return summary
+
+
+def run_nodes(file, number):
+    """Run each stage by a process of its own. Then nothing is left to run."""
+    stages = ["ExampleGen", "Transform", "ModelBuilder", "Trainer", "Exporter", "Evaluator", "Explainer"]
+    baseline = ["Untrained"] if "Untrained" in file.read_text() else []
+    explained = "kl.Explainer" in file.read_text()
+    for stage in [*stages[:3], *baseline, *stages[3 : 7 if explained else 6]]:
+        assert states(run(file, "--run-id", "one", "--node", stage)) == {stage: "ran"}
+    summary = run(file)
+    assert set(states(summary).values()) == {"cached"}
+    return summary
+
+
+WAYS = {"whole": run_whole, "second_run": run_twice, "workers": run_on_workers, "nodes": run_nodes}
+
+
+def run(file, *arguments):
+    """Run a pipeline in its folder by a process from scratch, and return its summary."""
+    command = [sys.executable, "-m", "kerasline", "run", file.name, "--json", "summary.json", *arguments]
+    result = subprocess.run(command, cwd=file.parent, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return json.loads((file.parent / "summary.json").read_text())
+
+
+def states(summary):
+    return {node["name"]: node["state"] for node in summary["nodes"]}
