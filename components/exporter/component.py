@@ -57,7 +57,7 @@ class Exporter(Component):
     ['score']
     """
 
-    VERSION = "4"
+    VERSION = "5"
     LIBRARIES = ("tensorflow", "keras")
 
     preprocessing: Input[Preprocessing]

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from kerasline.components.core.artifacts import Preprocessing
 from kerasline.components.exporter.forms import LITERT_FILE, ONNX_FILE
-from kerasline.components.exporter.served_model import PREPROCESSED
+from kerasline.components.exporter.served_model import PREPROCESSED, preprocess
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -37,7 +37,7 @@ class PreprocessedPredictor:
     def __call__(self, raw: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Return the outputs by name, given raw columns by name, arrays (rows, ...)."""
         tensors = {name: tf.constant(array) for name, array in raw.items()}
-        made = _features(self.preprocessing)(tensors, training=False)
+        made = preprocess(_features(self.preprocessing), tensors)
         return self.answer({name: tensor.numpy() for name, tensor in made.items()})
 
     def answer(self, made: Arrays) -> dict[str, np.ndarray]:

@@ -92,7 +92,7 @@ class ServedModel:
         return answers
 
     def transform(self, raw: Tensors) -> dict[str, tf.Tensor]:
-        return dict(self.features(dict(raw), training=False))
+        return preprocess(self.features, raw)
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,16 @@ def write_saved_model(serving: ServedModel, folder: Path) -> Written:
         signatures[name] = (archive.add_endpoint(name, function, input_signature=taken), specs)
     archive.write_out(str(folder), verbose=False)
     return Written(signatures, left_out)
+
+
+def preprocess(features: keras.Model, raw: Tensors) -> dict[str, tf.Tensor]:
+    """Return preprocessed features of the dtypes that the model's inputs have.
+
+    A lookup of Keras that encodes one-hot returns int64, although its symbolic output is float32. Keras casts what it
+    feeds to a model. Signatures, LiteRT and ONNX do not.
+    """
+    received = features(dict(raw), training=False)
+    return {name: tf.cast(received[name], tensor.dtype) for name, tensor in features.output.items()}
 
 
 def describe_specs(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

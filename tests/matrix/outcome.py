@@ -26,11 +26,13 @@ def check(combination: dict, outputs: dict[str, dict[str, str]]) -> None:
     features = kl.Preprocessing(outputs["Transform"]["preprocessing"]).load_features()
     model = kl.Model(outputs["Trainer"]["trained_model"]).load()
     raw = feed(rows, features.input)
-    prepared = features(raw, training=False)
-    answers = _by_name(combination, model(prepared, training=False))
+    answers = _by_name(combination, model(features(raw, training=False), training=False))
     columns = {name: np.array(rows[name].to_pylist()) for name in rows.column_names}
-    served = _served(outputs["Exporter"]["saved_model"], raw)
+    exported = outputs["Exporter"]["saved_model"]
+    served = _served(exported, "serving_default", raw)
     _check_equal(answers, served, 1e-5)
+    prepared = _served(exported, "transform_features", raw)
+    _check_equal(answers, _served(exported, "predict_preprocessed", prepared), 1e-5)
     if combination["task"] == "text_classes":
         names = answers["species"].argmax(axis=1)
         assert [name.decode() for name in served["label"]] == [_class_names(outputs)[number] for number in names]
@@ -47,17 +49,14 @@ def _by_name(combination: dict, answers) -> dict[str, np.ndarray]:
     return {name: np.asarray(values) for name, values in named.items()}
 
 
-def _served(path: str, raw: dict) -> dict[str, np.ndarray]:
+def _served(path: str, signature: str, inputs: dict) -> dict[str, np.ndarray]:
+    """Return the answers of a signature of a SavedModel. It ignores inputs that it does not have."""
     import tensorflow as tf
 
-    signature = tf.saved_model.load(path).signatures["serving_default"]
-    return {name: value.numpy() for name, value in signature(**_tensors(raw)).items()}
-
-
-def _tensors(values: dict) -> dict:
-    import tensorflow as tf
-
-    return {name: tf.convert_to_tensor(value) for name, value in values.items()}
+    call = tf.saved_model.load(path).signatures[signature]
+    names = call.structured_input_signature[1]
+    answers = call(**{name: tf.convert_to_tensor(inputs[name]) for name in names})
+    return {name: value.numpy() for name, value in answers.items()}
 
 
 def _check_equal(expected: dict, received: dict, tolerance: float) -> None:
@@ -70,19 +69,18 @@ def _check_form(combination: dict, outputs: dict, raw: dict, prepared: dict, ans
     form = combination["form"]
     folder = Path(outputs["Exporter"]["model_forms"], form)
     if form in TOLERANCE:
-        _check_equal(answers, _served(str(folder), raw), TOLERANCE[form])
+        _check_equal(answers, _served(str(folder), "serving_default", raw), TOLERANCE[form])
     elif form == "onnx":
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
         names = [output.name for output in session.get_outputs()]
-        prepared = {name: np.asarray(value) for name, value in prepared.items()}
         _check_equal(answers, dict(zip(names, session.run(names, prepared))), 1e-4)
     elif form == "litert":
         from ai_edge_litert.interpreter import Interpreter
 
         runner = Interpreter(str(folder / "model.tflite")).get_signature_runner()
-        received = runner(**{name: np.asarray(value) for name, value in prepared.items()})
+        received = runner(**prepared)
         _check_equal(answers, received, 1e-4)
 
 

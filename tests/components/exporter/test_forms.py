@@ -189,3 +189,28 @@ def test_missing_library_is_reported_before_anything_is_written(trained, tmp_pat
     with pytest.raises(ParameterError, match=r"onnx needs tf2onnx: pip install 'kerasline\[onnx\]'"):
         Exporter(trained.prepared, trained.model, forms=["onnx"]).execute(tmp_path)
     assert not list((tmp_path / "saved_model").iterdir())
+
+
+def test_one_hot_feature_is_a_model_input(tmp_path):
+    def one_hot():
+        word = keras.Input((1,), name="word", dtype="string")
+        return keras.Model({"word": word}, {"word": keras.layers.StringLookup(output_mode="one_hot")(word)})
+
+    def build(inputs, hp):
+        model = keras.Model(inputs, keras.layers.Dense(1, name="y")(inputs["word"]))
+        model.compile("sgd", "mse")
+        return model
+
+    batch = pa.RecordBatch.from_pydict({"word": ["a", "b"] * 4, "y": [0.0] * 8})
+    examples = examples_of(tmp_path / "examples", {"train": batch, "eval": batch})
+    prepared = Transform(examples, function=one_hot, label="y").execute(tmp_path / "t").preprocessing
+    model = ModelBuilder(prepared, function=build).execute(tmp_path / "m").model
+    stage = Exporter(prepared, model, examples, forms=["float16", "litert", "onnx"], split="eval")
+    done = stage.execute(tmp_path / "e")
+    assert [told(done, form)["state"] for form in stage.settings.forms] == ["written"] * 3
+    signatures = tf.saved_model.load(str(done.saved_model.path)).signatures
+    words = tf.constant([["a"], ["b"], ["unseen"]])
+    made = signatures["transform_features"](word=words)
+    answers = signatures["predict_preprocessed"](**made)["y"]
+    np.testing.assert_allclose(answers, model.load()(made), rtol=1e-6)
+    np.testing.assert_allclose(answers, signatures["serving_default"](word=words)["y"], rtol=1e-6)
