@@ -207,7 +207,7 @@ def test_one_hot_feature_is_a_model_input(tmp_path):
     model = ModelBuilder(prepared, function=build).execute(tmp_path / "m").model
     stage = Exporter(prepared, model, examples, forms=["float16", "litert", "onnx"], split="eval")
     done = stage.execute(tmp_path / "e")
-    assert [told(done, form)["state"] for form in stage.settings.forms] == ["written"] * 3
+    assert [form_entry(done, form)["state"] for form in stage.settings.forms] == ["written"] * 3
     signatures = tf.saved_model.load(str(done.saved_model.path)).signatures
     words = tf.constant([["a"], ["b"], ["unseen"]])
     made = signatures["transform_features"](word=words)
