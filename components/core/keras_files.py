@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kerasline.components.core import user_code
-from kerasline.components.core.errors import ArtifactError, one_line
+from kerasline.components.core.errors import ArtifactError, KeraslineError, one_line
 from kerasline.components.core.keras_compat import flatten_layers
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def load(path: Path) -> keras.Model:
             if record:  # Keras warns of differences that the record settles
                 warnings.filterwarnings("ignore", message=".*(Skipping variable loading|was not called as part of)")
             model = keras.saving.load_model(path)
-    except (ValueError, TypeError, OSError, ImportError, zipfile.BadZipFile) as error:
+    except KeraslineError:
+        raise
+    except Exception as error:  # any: `from_config` and `build` may be the user's
         raise ArtifactError(f"{path}: Keras cannot load it: {_why(error)}") from error
     if record:
         _restore(model, record, path)
@@ -88,7 +90,7 @@ def difference_after_loading(model: keras.Model, path: Path) -> str | None:
     try:
         loaded = load(path)
     except ArtifactError as error:
-        return f"the model cannot be loaded after it was saved: {str(error).removeprefix(f'{path}: ')}; {_SAVING_GUIDE}"
+        return f"the model cannot be loaded after it was saved: {str(error).removeprefix(f'{path}: ')}"
     before, after = model.variables, loaded.variables
     if len(before) != len(after):
         return f"the saved model has {len(after)} variables after loading, expected {len(before)}; {_SAVING_GUIDE}"
@@ -233,9 +235,18 @@ def _python_lambda(model: keras.Model) -> str | None:
 
 
 def _why(error: Exception) -> str:
-    """Return the cause in one line."""
-    unknown = re.search(r"Could not locate (?:class|function) '([^']+)'", str(error))
-    return _unregistered(unknown[1]) if unknown else one_line(error, 300)
+    """Return the cause of a failure to load in one line, and what the user can do about it if that is known."""
+    text = str(error)
+    if unknown := re.search(r"Could not locate (?:class|function) '([^']+)'", text):
+        return _unregistered(unknown[1])
+    if "lambda" in text:
+        return (
+            "Keras does not load Python lambdas; use keras.ops in the model itself, or a named function with "
+            "@keras.saving.register_keras_serializable()"
+        )
+    if isinstance(error, (OSError, zipfile.BadZipFile)):
+        return one_line(error, 300)
+    return f"{type(error).__name__}: {one_line(error, 300)}; {_SAVING_GUIDE}"
 
 
 # Trainability, LoRA and compile arguments

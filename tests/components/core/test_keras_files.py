@@ -11,6 +11,38 @@ import pytest
 
 from kerasline.components.core import keras_files, user_code
 from kerasline.components.core.errors import ArtifactError
+from kerasline.components.models.freezing import enable_lora
+
+
+@keras.saving.register_keras_serializable("tests")
+class ModelWithKeywords(keras.Model):
+    def __init__(self, **options):
+        units = options.pop("units")
+        super().__init__(**options)
+        self.out = keras.layers.Dense(units)
+
+    def call(self, x):
+        return self.out(x)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Subclassed(keras.Model):
+    def __init__(self, units=3, **options):
+        super().__init__(**options)
+        self.units = units
+        self.inner = keras.layers.Dense(units)
+        self.out = keras.layers.Dense(1)
+
+    def call(self, x):
+        return self.out(self.inner(x))
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def squared_error(y, z):
+    return keras.ops.mean((y - z) ** 2)
+
 
 USER_FILE = """
 import keras
@@ -160,6 +192,51 @@ def test_compile_arguments_that_cannot_be_restored_are_refused(tmp_path, user_mo
 
 def test_arguments_missing_from_get_config_are_refused(tmp_path, user_module):
     assert "get_config" in difference(tower_model(user_module.Forgetful(7)), tmp_path)
+
+
+def test_argument_that_only_the_constructor_knows_is_refused(tmp_path):
+    model = ModelWithKeywords(units=2)
+    model(np.ones((2, 3), "float32"))
+    model.compile("sgd", "mse")
+    assert "KeyError: 'units'; each custom layer must" in difference(model, tmp_path)
+
+
+def test_lambda_and_unregistered_function_as_loss_are_refused(tmp_path):
+    model = tower_model(keras.layers.Dense(2))
+    model.compile("adam", lambda y, z: keras.ops.mean((y - z) ** 2))
+    assert "Keras does not load Python lambdas" in difference(model, tmp_path)
+    model.compile("adam", squared_error)
+    assert "squared_error is not registered with Keras" in difference(model, tmp_path)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_sequential_and_subclassed_models_survive(tmp_path, frozen):
+    dense = keras.layers.Dense(4, trainable=not frozen)
+    layers = [keras.Input((3,)), dense, keras.layers.BatchNormalization(), keras.layers.Dense(1)]
+    sequential = keras.Sequential(layers)
+    sequential.compile(keras.optimizers.SGD(0.3, momentum=0.5), "mse", metrics=["mae"])
+    subclassed = Subclassed(5)
+    subclassed(np.ones((2, 3), "float32"))
+    subclassed.inner.trainable = not frozen
+    subclassed.compile("adam", "mse")
+    for model in (sequential, subclassed):
+        loaded = saved_and_loaded(model, tmp_path)
+        assert len(loaded.trainable_variables) == len(model.trainable_variables)
+        x = np.arange(6, dtype="float32").reshape(2, 3)
+        np.testing.assert_allclose(loaded(x), model(x), rtol=1e-6)
+
+
+def test_task_model_of_keras_hub_keeps_its_compile_arguments_and_lora(tmp_path):
+    keras_hub = pytest.importorskip("keras_hub", reason="needs keras-hub")
+    sizes = {"vocabulary_size": 20, "num_layers": 1, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 8}
+    model = keras_hub.models.GPT2CausalLM(keras_hub.models.GPT2Backbone(**sizes, max_sequence_length=6))
+    enable_lora(model, 2, [])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0)
+    model.compile(optimizer=keras.optimizers.Adam(0.0123), loss=loss)
+    loaded = saved_and_loaded(model, tmp_path)
+    assert float(loaded.optimizer.learning_rate) == pytest.approx(0.0123)
+    assert loaded.loss.ignore_class == 0
+    assert [v.shape for v in loaded.trainable_variables] == [v.shape for v in model.trainable_variables]
 
 
 def test_python_lambda_is_refused(tmp_path):
