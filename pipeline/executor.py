@@ -27,6 +27,7 @@ from kerasline.components.core.artifacts import Artifact, Blessing
 from kerasline.components.core.component import Channel, Component, Context, LastBlessed
 from kerasline.components.core.errors import ArtifactError, KeraslineError, RemoteError, StageSkipped, StoreError
 from kerasline.pipeline import undeclared_files
+from kerasline.pipeline.checks import check_descendants
 from kerasline.pipeline.dag import Pipeline
 from kerasline.pipeline.environment import here
 from kerasline.pipeline.fingerprint import node_fingerprint
@@ -151,6 +152,7 @@ class Executor:
 
     def _run(self, work: _Work, blank: Execution) -> Execution:
         component = work.component
+        inputs = self._checked_inputs(work)
         staging = self.root.new_staging(component.name, work.fingerprint)
         work_dir = staging.with_name(staging.name + ".work")
         shutil.rmtree(work_dir, ignore_errors=True)
@@ -164,7 +166,6 @@ class Executor:
             outputs = component.output_artifacts(staging)
             cache = self.root.cache / type(component).__name__ if self.use_cache else None
             context = Context(work_dir, tuple(self.beam_options), self._reporter(blank), cache, state_dir)
-            inputs = component.input_artifacts(self._inputs(work))
             with undeclared_files.watched(work.digested, self.root.folders_of_stages) as undeclared:
                 metrics = _plain(component.run(inputs, outputs, context))
             facts = {
@@ -228,6 +229,31 @@ class Executor:
         kinds = type(component).spec().outputs
         opened = {name: kind(roots.local(f"{published.place}/{name}")) for name, kind in kinds.items()}
         return component.stale(SimpleNamespace(**opened))
+
+    def _checked_inputs(self, work: _Work) -> SimpleNamespace:
+        """Open the inputs, and check this stage and the parameters of those that depend on it.
+
+        Raises:
+            KeraslineError: An input is damaged, a parameter is wrong, or something is not installed.
+        """
+        component, opened = work.component, self._inputs(work)
+        inputs = component.input_artifacts(opened)
+        component.check_machine()
+        component.check(inputs)
+        channels = {field: source for field, source in component.inputs.items() if isinstance(source, Channel)}
+        known = {(source.producer.name, source.name): opened[field] for field, source in channels.items()}
+        check_descendants(self.pipeline, component.name, {**self._outputs_on_disk(component.name), **known})
+        return inputs
+
+    def _outputs_on_disk(self, name: str) -> dict[tuple[str, str], Artifact]:
+        """Return the outputs of this run that can be opened without a download."""
+        return {
+            (execution.node, output): channel.type(stored.path)
+            for execution in self.store.executions(self.run_id)
+            if execution.node in self.pipeline.nodes and execution.node != name
+            for output, stored in execution.outputs.items()
+            if (channel := self.pipeline.nodes[execution.node].outputs.get(output)) and Path(stored.path).is_dir()
+        }
 
     def _inputs(self, work: _Work) -> dict[str, Artifact]:
         """Return the input artifacts, opened on the local disk.

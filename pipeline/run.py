@@ -16,6 +16,7 @@ from kerasline.components.core import artifacts
 from kerasline.components.core.artifacts import Artifact
 from kerasline.components.core.errors import KeraslineError, ParameterError, nearest
 from kerasline.components.data.beam_runners import check_runner, runs_locally
+from kerasline.pipeline.checks import check_declarations, check_machine
 from kerasline.pipeline.dag import Pipeline
 from kerasline.pipeline.executor import LOG, Executor
 from kerasline.pipeline.loading import load_pipeline
@@ -200,11 +201,15 @@ def run_pipeline(request: RunRequest) -> Summary:
 
     Raises:
         StoreError: the metadata store fails.
-        ParameterError: `notify` is not a URL, or the Beam options name an unsupported runner.
+        ParameterError: a parameter of a stage is wrong, `notify` is not a URL, or the Beam options name an unsupported
+            runner.
         KeraslineError: the root cannot be used, or the orchestrator fails. The failure of a stage is reported in the
             summary instead.
     """
     selected, root = list(request.selected) or request.pipeline.order, request.root
+    check_declarations(request.pipeline)
+    if runs_locally(request.beam_options):
+        check_machine(request.pipeline, selected)
     notice = RunNotice(
         request.pipeline, request.run_id, request.recipe or request.pipeline.name, root.place, tuple(selected), now()
     )

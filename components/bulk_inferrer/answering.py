@@ -46,18 +46,6 @@ class Answered:
         return len(self.places)
 
 
-def check_feedable(schema: pa.Schema, predictor: SavedModelPredictor) -> None:
-    """Raise a DataError if a column is missing, or its type does not fit the input."""
-    # Arrow's own `empty_table` fails for transposed tensors.
-    columns = [
-        pa.ExtensionArray.from_storage(field.type, pa.array([], field.type.storage_type))
-        if isinstance(field.type, pa.BaseExtensionType)
-        else pa.array([], field.type)
-        for field in schema
-    ]
-    feed(pa.RecordBatch.from_arrays(columns, schema=schema), predictor.inputs)
-
-
 def answered(batch: pa.RecordBatch, job: Any) -> Answered:
     """Predict the rows of a batch for an `inference.Job`."""
     inputs = job.predictor.inputs

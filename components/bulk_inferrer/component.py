@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kerasline.components.bulk_inferrer.settings import BulkInferrerSettings
+from kerasline.components.bulk_inferrer.settings import BulkInferrerSettings, check_kept
 from kerasline.components.core.artifacts import Blessing, Examples, Predictions, SavedModel
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import StageSkipped
@@ -50,6 +50,15 @@ class BulkInferrer(Component):
     blessing: Input[Blessing] = None
     predictions: Output[Predictions]
     settings: Parameters[BulkInferrerSettings]
+
+    def check(self, inputs: Any) -> None:
+        super().check(inputs)
+        if inputs.saved_model is not None:
+            check_kept(self.settings, inputs.saved_model.outputs)
+        if inputs.saved_model is not None and inputs.examples is not None:
+            from kerasline.components.data.model_inputs import check_feedable
+
+            check_feedable(inputs.examples.schema(), inputs.saved_model.inputs)
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         from kerasline.components.bulk_inferrer.inference import infer

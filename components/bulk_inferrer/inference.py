@@ -21,13 +21,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kerasline.components.bulk_inferrer.answering import Answered, answered, check_feedable
-from kerasline.components.bulk_inferrer.settings import BulkInferrerSettings
+from kerasline.components.bulk_inferrer.answering import Answered, answered
+from kerasline.components.bulk_inferrer.settings import BulkInferrerSettings, check_kept
 from kerasline.components.core.artifacts import Examples, Predictions, SavedModel
 from kerasline.components.core.component import Context
-from kerasline.components.core.errors import DataError, ParameterError, nearest
+from kerasline.components.core.errors import DataError
 from kerasline.components.data.fold import fold
-from kerasline.components.data.model_inputs import rows_per_batch
+from kerasline.components.data.model_inputs import check_feedable, rows_per_batch
 from kerasline.components.models.predictors import SavedModelPredictor
 
 GROUP_ROWS = 65536
@@ -83,14 +83,14 @@ def infer(
 
     Raises:
         DataError: a column is missing or has the wrong type, or a row fails and may not be quarantined.
-        ParameterError: a column to keep does not exist, or has the name of an output.
+        ParameterError: a column to keep has the name of an output.
     """
     splits = examples.splits if settings.split is None else (settings.split,)
     shards = [(split, str(shard)) for split in splits for shard in examples.whole_shards(split)]
     folder = (context.state_dir or context.work_dir) / "shards"
-    job = _job(model, examples, settings, folder)
+    job = _job(model, settings, folder)
     if shards:
-        check_feedable(pq.read_schema(shards[0][1]), job.predictor)
+        check_feedable(pq.read_schema(shards[0][1]), job.predictor.inputs)
     for split in splits:
         (folder / split).mkdir(parents=True, exist_ok=True)
     done: list[Done] = fold(shards, functools.partial(infer_shard, job=job), operator.add, context) or []
@@ -129,20 +129,11 @@ def infer_shard(element: tuple[str, str], job: Job) -> list[Done]:
     return [done]
 
 
-def _job(model: SavedModel, examples: Examples, settings: BulkInferrerSettings, folder: Path) -> Job:
-    manifest = model.read_json(SavedModel.MANIFEST) if (model.path / SavedModel.MANIFEST).exists() else {}
+def _job(model: SavedModel, settings: BulkInferrerSettings, folder: Path) -> Job:
+    manifest = model.manifest
     predictor = SavedModelPredictor(model.path)
-    columns = examples.schema().names
     names = tuple(manifest.get("outputs") or sorted(predictor.outputs))
-    outputs = {f"{settings.prefix}{name}" for name in names}
-    for name in settings.keep:
-        if name not in columns:
-            raise ParameterError(f"BulkInferrer.keep: the data has no column {name!r}; {nearest(name, columns)}")
-        if name in outputs:
-            raise ParameterError(
-                f"BulkInferrer.keep: {name!r} is also an output of the model; set BulkInferrer.prefix, "
-                "such as 'predicted_'"
-            )
+    check_kept(settings, names)
     labels = ("label",) if manifest.get("class_names") and "label" in manifest.get("outputs", ()) else ()
     return Job(
         predictor,

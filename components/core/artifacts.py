@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kerasline.components.core import keras_files
 from kerasline.components.core.errors import ArtifactError, nearest
@@ -21,6 +21,24 @@ if TYPE_CHECKING:
     from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
     from kerasline.components.data.accumulators import Accumulator
+
+
+class TensorForm(NamedTuple):
+    """Data type and shape of a tensor of any number of rows. The shape is None if even the rank is unknown."""
+
+    dtype: str
+    shape: tuple[int | None, ...] | None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "shape": None if self.shape is None else list(self.shape)}
+
+    @staticmethod
+    def by_name(described: Mapping[str, Any] | None) -> dict[str, TensorForm]:
+        """Return the forms that JSON describes, by name. None describes none."""
+        return {
+            name: TensorForm(one["dtype"], None if one["shape"] is None else tuple(one["shape"]))
+            for name, one in (described or {}).items()
+        }
 
 
 class Artifact:
@@ -241,8 +259,9 @@ class Preprocessing(Artifact):
 
     `preprocessing.keras` is the model. Its inputs and outputs are dicts by name.
     `preprocessing.json` holds `label` (name of the output or raw column to learn, a list of names, or null),
-    `sample_weight` (a name or null), `class_names` (a list, a dict by label, or null) and `state`, an entry for each
-    adapted layer.
+    `sample_weight` (a name or null), `class_names` (a list, a dict by label, or null), `inputs` and `outputs` (data
+    type and shape by name), `served_inputs` (names of the inputs that features depend on) and `state`, an entry for
+    each adapted layer.
     `state/` holds the same state for people: vocabularies as text files with a value, a tab and its count per line,
     numbers as JSON.
     `materialized/` is optional. It holds the preprocessed rows as an Examples artifact. Its manifest has the digest of
@@ -264,6 +283,21 @@ class Preprocessing(Artifact):
     def load(self) -> keras.Model:
         """Load the whole model, including the label if the model computes it."""
         return keras_files.load(self.file(self.FILE))
+
+    @property
+    def inputs(self) -> dict[str, TensorForm]:
+        """The raw columns that the model takes, without loading it."""
+        return TensorForm.by_name(self.facts.get("inputs"))
+
+    @property
+    def served_inputs(self) -> dict[str, TensorForm]:
+        """The raw columns that the features depend on. The served model takes these."""
+        return {name: form for name, form in self.inputs.items() if name in self.facts["served_inputs"]}
+
+    @property
+    def outputs(self) -> dict[str, TensorForm]:
+        """What the model returns, without loading it: features, and labels and weight that it computes."""
+        return TensorForm.by_name(self.facts.get("outputs"))
 
     @property
     def labels(self) -> list[str]:
@@ -313,7 +347,7 @@ class Preprocessing(Artifact):
 
 
 class Model(Artifact):
-    """A Keras model, untrained or trained: `model.keras`, and `summary.json` with its size and costs.
+    """A Keras model, untrained or trained: `model.keras`, and `summary.json` with its outputs, size and costs.
 
     An untrained model has `graph.svg`, a drawing of its layers, and `initial.weights.h5`. A trained model has
     `training.json`: device, precision, speed and duration of its training.
@@ -323,12 +357,17 @@ class Model(Artifact):
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Size and costs, see `kerasline.components.models.summary`. Empty if the folder has no `summary.json`."""
+        """Outputs, size and costs, see `kerasline.components.models.summary`. Empty if there is no `summary.json`."""
         return self.read_json("summary.json") if (self.path / "summary.json").exists() else {}
 
     def save(self, model: keras.Model) -> None:
         """Write `model.keras` and its record, see `keras_files`."""
         keras_files.save(model, self.path / self.FILE)
+
+    @property
+    def outputs(self) -> dict[str, TensorForm]:
+        """What the model returns, by name, without loading it. Empty if it is unknown."""
+        return TensorForm.by_name(self.summary.get("outputs"))
 
     def load(self) -> keras.Model:
         return keras_files.load(self.file(self.FILE))
@@ -416,6 +455,21 @@ class SavedModel(Artifact):
     """
 
     MANIFEST = "kerasline.json"
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The content of `kerasline.json`. Empty if another program wrote the SavedModel."""
+        return self.read_json(self.MANIFEST) if (self.path / self.MANIFEST).exists() else {}
+
+    @property
+    def inputs(self) -> dict[str, TensorForm]:
+        """The columns that the model takes, without loading it. Empty if another program wrote it."""
+        return TensorForm.by_name(self.manifest.get("inputs"))
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of the outputs, without loading the model. Empty if another program wrote it."""
+        return self.manifest.get("outputs", [])
 
 
 class ModelForms(Artifact):

@@ -37,20 +37,23 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from kerasline.components.core.artifacts import Artifact
+from kerasline.components.core.artifacts import Artifact, Examples
 from kerasline.components.core.errors import ParameterError, WiringError, nearest
 from kerasline.components.core.parameters import (
+    COLUMN,
     REQUIRED,
+    SPLIT,
     ParameterSpec,
     check_parameter,
     fields_as_parameters,
     json_or_text,
+    names_of,
 )
 
 T = TypeVar("T")
@@ -234,6 +237,56 @@ class Component:
         """
         return self.parameters
 
+    def check(self, inputs: Any) -> None:
+        """Check the parameters as far as the inputs are known, so that a mistake is found before other stages run.
+
+        It is called when a run begins, without the inputs that other stages produce; before each stage that this one
+        depends on, with the inputs that exist by then; and before `run`, with all of them. It reads descriptions, not
+        data or models, and takes no time. An override calls `super().check(inputs)`, which checks the parameters of the
+        types `SplitName` and `ColumnName`.
+
+        Args:
+            inputs: as for `run`, but an input that does not exist yet is None, or what `preview` describes it by.
+
+        Raises:
+            KeraslineError: a parameter is wrong.
+        """
+        examples = getattr(inputs, "examples", None)
+        if isinstance(examples, Examples):
+            self.check_names(SPLIT, lambda: examples.splits)
+            self.check_names(COLUMN, lambda: examples.schema().names)
+
+    def check_machine(self) -> None:
+        """Check that this machine has what the stage needs, such as an optional library.
+
+        It is called before `run`, and already when a run begins whose stages run on this machine.
+
+        Raises:
+            KeraslineError: something is missing.
+        """
+
+    def check_names(self, kind: str, known: Callable[[], Collection[str]]) -> None:
+        """Raise a ParameterError if a parameter names a split or column that does not exist.
+
+        Args:
+            kind: `SPLIT` or `COLUMN`.
+            known: returns the names that exist. It is called only if a parameter names one.
+        """
+        for parameter, spec in type(self).spec().parameters.items():
+            for name in names_of(kind, spec.type, self._parameters[parameter]):
+                if name not in (names := known()):
+                    raise ParameterError(
+                        f"{self.name}.{parameter}: the data has no {kind} {name!r}; {nearest(name, names)}"
+                    )
+
+    def preview(self, inputs: Any) -> Mapping[str, Artifact]:
+        """Return artifacts that describe outputs of this stage before it has run, for the checks of later stages.
+
+        Args:
+            inputs: as for `check`.
+        """
+        return {}
+
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any] | None:
         """Read the inputs and write the outputs.
 
@@ -293,9 +346,12 @@ class Component:
                 raise WiringError(
                     f"{self.name}.{name}: {value} has not run; pass an artifact to run a component without a pipeline"
                 )
+        inputs = self.input_artifacts(self.inputs)
+        self.check_machine()
+        self.check(inputs)
         outputs = self.output_artifacts(Path(folder))
         with tempfile.TemporaryDirectory(prefix="kerasline-") as work_dir:
-            metrics = self.run(self.input_artifacts(self.inputs), outputs, Context(Path(work_dir), **context))
+            metrics = self.run(inputs, outputs, Context(Path(work_dir), **context))
         return SimpleNamespace(**vars(outputs), metrics=dict(metrics or {}))
 
     def input_artifacts(self, artifacts: Mapping[str, Any]) -> SimpleNamespace:

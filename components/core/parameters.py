@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -16,6 +16,14 @@ from kerasline.components.core.errors import ParameterError, WiringError
 
 PositiveInt = Annotated[int, Gt(0)]
 PositiveFloat = Annotated[float, Gt(0)]
+
+SPLIT, COLUMN = "split", "column"
+
+SplitName = Annotated[str, SPLIT]
+"""The name of a split of the stage's input `examples`."""
+
+ColumnName = Annotated[str, COLUMN]
+"""The name of a column of the stage's input `examples`."""
 
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "<required>"})()
 
@@ -57,6 +65,30 @@ def check_parameter(where: str, spec: ParameterSpec, value: Any) -> Any:
     if value is REQUIRED:
         raise ParameterError(f"{where}: missing value; this parameter has no default")
     return value if value is spec.default else parse_value(where, spec.type, value)
+
+
+def names_of(marker: str, kind: Any, value: Any) -> Iterator[str]:
+    """Yield the names of splits or columns in the value of a parameter.
+
+    Args:
+        marker: `SPLIT` or `COLUMN`.
+        kind: the type of the parameter, such as `list[ColumnName] | None`.
+        value: the value.
+    """
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated and marker not in parts[1:]:
+        yield from names_of(marker, parts[0], value)
+    elif origin is typing.Annotated and isinstance(value, str):
+        yield value
+    elif origin in (typing.Union, types.UnionType):
+        for part in parts:
+            yield from names_of(marker, part, value)
+    elif origin is list and isinstance(value, list):
+        for item in value:
+            yield from names_of(marker, parts[0], item)
+    elif origin is dict and isinstance(value, dict):
+        for item in value.values():
+            yield from names_of(marker, parts[1], item)
 
 
 def parse_value(where: str, kind: Any, value: Any) -> Any:

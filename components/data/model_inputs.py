@@ -90,6 +90,26 @@ def feed_column(batch: pa.RecordBatch | pa.Table, name: str, tensor: Any) -> Inp
         ) from error
 
 
+def check_feedable(schema: pa.Schema, inputs: Mapping[str, Any]) -> None:
+    """Check that data of a schema can be fed, as far as the types of the columns decide it.
+
+    Args:
+        schema: the schema of the data.
+        inputs: as for `feed`.
+
+    Raises:
+        DataError: a column is missing, or its type does not fit the input.
+    """
+    # Arrow's own `empty_table` fails for transposed tensors.
+    columns = [
+        pa.ExtensionArray.from_storage(field.type, pa.array([], field.type.storage_type))
+        if isinstance(field.type, pa.BaseExtensionType)
+        else pa.array([], field.type)
+        for field in schema
+    ]
+    feed(pa.RecordBatch.from_arrays(columns, schema=schema), inputs)
+
+
 def rows_per_batch(inputs: Mapping[str, Any]) -> int:
     """Return the number of rows to convert at a time: 65,536, or fewer if rows are wide."""
     width = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in inputs.values())

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Len, Lt
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from kerasline.components.core.parameters import PositiveFloat, PositiveInt
+from kerasline.components.core.parameters import ColumnName, PositiveFloat, PositiveInt, SplitName
 
 
 class Buckets(BaseModel):
@@ -96,17 +96,17 @@ class EvaluatorSettings:
     beta: PositiveFloat = 1.0
     top_k: PositiveInt = 5
     loss_quantiles: list[float] = field(default_factory=lambda: [0.1, 0.5, 0.9])
-    query: str | None = None
+    query: ColumnName | None = None
     decode: Callable | None = None
-    reference: str | None = None
+    reference: ColumnName | None = None
     text_metrics: list[str] = field(
         default_factory=lambda: ["bleu", "chrf", "rouge1", "rouge2", "rougeL", "wer", "cer"]
     )
     ndcg_at: list[PositiveInt] = field(default_factory=lambda: [5, 10])
     padding: int = -1
-    detection_columns: dict[str, str] = field(default_factory=dict)
+    detection_columns: dict[str, ColumnName] = field(default_factory=dict)
     confidence: Annotated[float, Gt(0), Lt(1)] = 0.95
     replicates: Annotated[int, Ge(0)] = 200
     seed: int = 0
-    split: str = "test"
+    split: SplitName = "test"
     batch_size: PositiveInt | None = None

@@ -61,6 +61,15 @@ class ExampleGen(Component):
     settings: Parameters[ExampleGenSettings]
     examples: Output[Examples]
 
+    @property
+    def declared_splits(self) -> Sequence[str]:
+        """The splits that the data will have, or none if only the source knows them."""
+        return list(self.settings.splits)
+
+    def check(self, inputs: Any) -> None:
+        super().check(inputs)
+        self._check_splits()
+
     def _source(self, quarantine: Quarantine, context: Context) -> Source:
         """Return the reader of the data."""
         raise NotImplementedError
@@ -82,7 +91,6 @@ class ExampleGen(Component):
         from kerasline.components.data.quarantine import Quarantine
         from kerasline.components.data.sources.source import SchemaChanged
 
-        self._check_splits()
         quarantine = Quarantine(self._quarantine_file(outputs.examples))
         source = self._source(quarantine, context)
         parts = self._parts(source)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kerasline.components.core.artifacts import Anomalies, Schema, Statistics
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
-from kerasline.components.core.errors import DataError
+from kerasline.components.core.errors import DataError, ParameterError, nearest
 
 if TYPE_CHECKING:
     from kerasline.components.example_validator.schema_anomalies import Anomaly
@@ -65,6 +65,20 @@ class ExampleValidator(Component):
     previous_statistics: Input[Statistics] = None
     anomalies: Output[Anomalies]
     settings: Parameters[ExampleValidatorSettings]
+
+    def check(self, inputs: Any) -> None:
+        super().check(inputs)
+        if self.settings.severity and inputs.schema is not None and inputs.statistics is not None:
+            from tensorflow_metadata.proto.v0 import anomalies_pb2
+
+            features = {feature.name for feature in inputs.schema.proto().feature}
+            for dataset in inputs.statistics.proto().datasets:
+                features |= {feature.path.step[0] for feature in dataset.features}
+            known = {*anomalies_pb2.AnomalyInfo.Type.keys(), *features, "*"}
+            for name in self.settings.severity.keys() - known:
+                raise ParameterError(
+                    f"{self.name}.severity: {name!r} is neither a feature nor a kind of anomaly; {nearest(name, known)}"
+                )
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         schema = inputs.schema.proto()

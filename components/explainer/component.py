@@ -76,6 +76,13 @@ class Explainer(Component):
     explanation: Output[Explanation]
     settings: Parameters[ExplainerSettings]
 
+    def check(self, inputs: Any) -> None:
+        super().check(inputs)
+        if inputs.preprocessing is not None:
+            from kerasline.components.explainer.checks import check_settings
+
+            check_settings(self.settings, inputs.preprocessing, inputs.model)
+
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         from kerasline.components.explainer.explanation import explain
         from kerasline.components.explainer.subject import Question

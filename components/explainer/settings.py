@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
-from kerasline.components.core.parameters import PositiveInt
+from kerasline.components.core.parameters import ColumnName, PositiveInt, SplitName
 
 Baseline = Literal["zeros", "mean"] | dict[str, Any]
 
@@ -17,14 +17,14 @@ Baseline = Literal["zeros", "mean"] | dict[str, Any]
 class ExplainerSettings:
     """The parameters of Explainer, which documents them."""
 
-    split: str = "test"
+    split: SplitName = "test"
     most_rows: PositiveInt = 2000
     seed: Annotated[int, Ge(0)] = 0
     repeats: PositiveInt = 5
     metric: str | Callable[..., Any] | None = None
     direction: Literal["minimize", "maximize"] | None = None
     output: str | None = None
-    features: list[str] | None = None
+    features: list[ColumnName] | None = None
     classes: list[int | str] | None = None
     points: PositiveInt = 20
     integrated_gradients: Literal["auto", "on", "off"] = "auto"

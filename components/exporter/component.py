@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kerasline.components.core.artifacts import Examples, Model, ModelForms, Preprocessing, SavedModel
+from kerasline.components.core.artifacts import Artifact, Examples, Model, ModelForms, Preprocessing, SavedModel
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import ParameterError
-from kerasline.components.exporter.settings import ExporterSettings
+from kerasline.components.exporter.planned import PlannedSavedModel
+from kerasline.components.exporter.settings import ExporterSettings, check_installed
 
 
 class Exporter(Component):
@@ -67,13 +68,26 @@ class Exporter(Component):
     model_forms: Output[ModelForms]
     settings: Parameters[ExporterSettings]
 
-    def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        from kerasline.components.exporter.export import Export
-        from kerasline.components.exporter.forms import check_installed
-
-        if self.settings.max_quality_loss and inputs.examples is None:
+    def check(self, inputs: Any) -> None:
+        super().check(inputs)
+        if self.settings.max_quality_loss and "examples" not in self.inputs:
             raise ParameterError(
                 f"{self.name}.max_quality_loss: there are no examples to measure it on; connect the input `examples`"
             )
+        if inputs.examples is not None and inputs.preprocessing is not None:
+            from kerasline.components.data.model_inputs import check_feedable
+
+            check_feedable(inputs.examples.schema(), inputs.preprocessing.served_inputs)
+
+    def check_machine(self) -> None:
         check_installed(self.settings.forms)
+
+    def preview(self, inputs: Any) -> Mapping[str, Artifact]:
+        if inputs.preprocessing is None or inputs.model is None:
+            return {}
+        return {"saved_model": PlannedSavedModel(inputs.preprocessing, inputs.model)}
+
+    def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
+        from kerasline.components.exporter.export import Export
+
         return Export(inputs, outputs, self.settings, context).run()

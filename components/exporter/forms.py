@@ -6,10 +6,9 @@ To add a form, write a function for it, and add it to `FORMS` and to `FormName` 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from kerasline.components.core.errors import ParameterError, one_line
+from kerasline.components.core.errors import one_line
 from kerasline.components.exporter.served_model import PREPROCESSED, ServedModel, write_saved_model
 
 LITERT_FILE, ONNX_FILE = "model.tflite", "model.onnx"
@@ -37,23 +36,10 @@ class Form:
     Attributes:
         takes: its inputs: raw features, or preprocessed ones, because LiteRT and ONNX take no texts.
         write: writes it to a folder. Returns the signatures if the form is a SavedModel.
-        needs: modules that must be installed.
-        extra: the extra of kerasline that installs them.
     """
 
     takes: Literal["raw", "preprocessed"]
     write: Callable[[ServedModel, Path], Any]
-    needs: tuple[str, ...] = ()
-    extra: str = ""
-
-
-def check_installed(names: Iterable[str]) -> None:
-    """Raise a ParameterError if a form needs a library that is not installed."""
-    for name in names:
-        missing = [module for module in FORMS[name].needs if importlib.util.find_spec(module) is None]
-        if missing:
-            extra = f"pip install 'kerasline[{FORMS[name].extra}]'"
-            raise ParameterError(f"Exporter.forms: {name} needs {' and '.join(missing)}: {extra}")
 
 
 def write_form(name: str, serving: ServedModel, folder: Path) -> Any:
@@ -136,7 +122,7 @@ FORMS: dict[str, Form] = {
     "int8_weights": Form("raw", _int8_weights),
     "int8": Form("raw", _int8),
     "litert": Form("preprocessed", _litert),
-    "onnx": Form("preprocessed", _onnx, ("tf2onnx", "onnxruntime"), "onnx"),
+    "onnx": Form("preprocessed", _onnx),
 }
 
 

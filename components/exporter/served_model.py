@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from kerasline.components.core.errors import DataError
+from kerasline.components.exporter.planned import is_labelled
 from kerasline.components.exporter.tf_examples import check_parsable, parse_examples
 from kerasline.components.models.compile_config import compiled_losses, output_names
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE
@@ -53,9 +54,7 @@ class ServedModel:
     @property
     def labelled(self) -> bool:
         """Whether the only output has a score for each named class."""
-        scores = list(self.outputs.values())
-        names = self.class_names
-        return isinstance(names, list) and len(scores) == 1 and scores[0].shape[-1] == len(names)
+        return is_labelled(self.class_names, list(self.outputs.values()))
 
     @property
     def raw_specs(self) -> Specs:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Literal
+
+from kerasline.components.core.errors import ParameterError
+from kerasline.components.core.parameters import SplitName
 
 FormName = Literal["float16", "bfloat16", "int8_weights", "int8", "litert", "onnx"]
 
@@ -14,4 +19,11 @@ class ExporterSettings:
 
     forms: list[FormName] = field(default_factory=list)
     max_quality_loss: dict[str, float] = field(default_factory=dict)
-    split: str = "test"
+    split: SplitName = "test"
+
+
+def check_installed(forms: Iterable[str]) -> None:
+    """Raise a ParameterError if a form needs a library that is not installed."""
+    missing = [module for module in ("tf2onnx", "onnxruntime") if find_spec(module) is None]
+    if "onnx" in forms and missing:
+        raise ParameterError(f"Exporter.forms: onnx needs {' and '.join(missing)}: pip install 'kerasline[onnx]'")

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kerasline.components.core.artifacts import Examples
+from kerasline.components.core.artifacts import Examples, TensorForm
 from kerasline.components.core.errors import DataError, nearest
-from kerasline.components.models.signatures import InputSpec
 
 REAL, ALONE, EDGE, AGAIN = "real rows", "real rows, one by one", "edge cases", "real rows, again"
 MAX_EDGE_CASES = 300
@@ -48,7 +47,7 @@ class Answer:
 
 
 def draw_rows(
-    examples: Examples, split: str, inputs: Mapping[str, InputSpec], *, rows: int, seed: int
+    examples: Examples, split: str, inputs: Mapping[str, TensorForm], *, rows: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Draw rows from a split without reading the other row groups.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from kerasline.components.core.artifacts import Blessing, Examples, InfraValidation, SavedModel, Schema
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
+from kerasline.components.infra_validator.command import check_command, check_installed
 from kerasline.components.infra_validator.settings import InfraValidatorSettings
 
 
@@ -59,6 +60,18 @@ class InfraValidator(Component):
     validation: Output[InfraValidation]
     blessing: Output[Blessing]
     settings: Parameters[InfraValidatorSettings]
+
+    def check(self, inputs: Any) -> None:
+        super().check(inputs)
+        check_command(self.settings.command)
+        if inputs.saved_model is not None and inputs.examples is not None:
+            from kerasline.components.data.model_inputs import check_feedable
+
+            check_feedable(inputs.examples.schema(), inputs.saved_model.inputs)
+
+    def check_machine(self) -> None:
+        check_command(self.settings.command)
+        check_installed(self.settings.command)
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         from kerasline.components.infra_validator.validate import Validation

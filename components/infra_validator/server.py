@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shlex
-import shutil
 import sys
 import time
 import uuid
@@ -15,16 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kerasline.components.core.errors import KeraslineError, ParameterError, nearest
+from kerasline.components.core.errors import KeraslineError
 from kerasline.components.infra_validator.client import Address, NoAnswer, model_state
+from kerasline.components.infra_validator.command import fill_in
 from kerasline.components.infra_validator.settings import InfraValidatorSettings
 from kerasline.components.infra_validator.verdict import Refused
 from kerasline.components.processes import ports
 from kerasline.components.processes.child import GuardedProcess, module_command
 
-# Libraries of our server. It leaves gRPC out if its library is not installed.
-SERVER_LIBRARIES = ("aiohttp", "multidict", "orjson", "prometheus_client")
-PLACEHOLDERS = ("rest_port", "grpc_port", "name", "folder", "saved_model")
 PORT_ATTEMPTS = 3
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 5.0  # for another server; ours has nothing to save
@@ -133,47 +129,6 @@ class CandidateServer:
 
     def _port_is_taken(self) -> bool:
         return any(port and not ports.is_free(port) for port in (self.address.rest_port, self.address.grpc_port))
-
-
-def check_command(command: str | None) -> str:
-    """Check that the server can be started, and return its name.
-
-    Raises:
-        KeraslineError: the libraries of our server are not installed.
-        ParameterError: the command names an unknown program or placeholder, or lacks a required placeholder.
-    """
-    if command is None:
-        for library in SERVER_LIBRARIES:
-            if importlib.util.find_spec(library) is None:
-                raise KeraslineError(
-                    f"InfraValidator starts a server, which needs {library}: pip install 'kerasline[serve]'"
-                )
-        return "kerasline"
-    words = fill_in(command, dict.fromkeys(PLACEHOLDERS, 0))
-    if "{rest_port}" not in command or not ("{folder}" in command or "{saved_model}" in command):
-        raise ParameterError(
-            f"InfraValidator.command: expected {{rest_port}}, and {{folder}} or {{saved_model}}, received {command!r}"
-        )
-    if not words or shutil.which(words[0]) is None:
-        raise ParameterError(f"InfraValidator.command: no program {words[0]!r} found; install it or give its path")
-    return Path(words[0]).name
-
-
-def fill_in(command: str, values: Mapping[str, Any]) -> list[str]:
-    """Return the words of a command line with its placeholders replaced.
-
-    Raises:
-        ParameterError: the command line cannot be parsed, or contains an unknown placeholder.
-    """
-    try:
-        return [word.format(**values) for word in shlex.split(command)]
-    except KeyError as error:
-        name = error.args[0]
-        raise ParameterError(
-            f"InfraValidator.command: no placeholder {{{name}}}; {nearest(name, PLACEHOLDERS)}"
-        ) from None
-    except (ValueError, IndexError) as error:
-        raise ParameterError(f"InfraValidator.command: {error}; write placeholders as {{rest_port}}") from None
 
 
 def new_address(*, with_grpc: bool) -> Address:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kerasline.components.core.parameters import PositiveFloat, PositiveInt
+from kerasline.components.core.parameters import PositiveFloat, PositiveInt, SplitName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,7 +12,7 @@ class InfraValidatorSettings:
     """The parameters of InfraValidator, which documents them."""
 
     rows: PositiveInt = 64
-    split: str = "test"
+    split: SplitName = "test"
     seed: int = 0
     requests: PositiveInt = 200
     latency_p99_ms: PositiveFloat | None = None

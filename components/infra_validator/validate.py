@@ -31,11 +31,12 @@ from kerasline.components.infra_validator.client import (
     malformed_bodies,
     request_body,
 )
+from kerasline.components.infra_validator.command import server_name
 from kerasline.components.infra_validator.comparison import compare, compare_repeated
 from kerasline.components.infra_validator.edge_cases import edge_cases
 from kerasline.components.infra_validator.in_process import ANSWERS, LOADS, InProcess
 from kerasline.components.infra_validator.latency import measure_latency
-from kerasline.components.infra_validator.server import CandidateServer, check_command
+from kerasline.components.infra_validator.server import CandidateServer
 from kerasline.components.infra_validator.settings import InfraValidatorSettings
 from kerasline.components.infra_validator.verdict import MAX_PROBLEMS, Check, Findings, Refused
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE, Signature, read_definitions, signatures
@@ -69,7 +70,7 @@ class Validation:
     def __init__(self, inputs: Any, outputs: Any, settings: InfraValidatorSettings, context: Context) -> None:
         self._inputs, self._outputs, self._settings, self._context = inputs, outputs, settings, context
         self._saved_model: Path = inputs.saved_model.path
-        self._findings = Findings(check_command(settings.command))
+        self._findings = Findings(server_name(settings.command))
 
     def run(self) -> dict[str, Any]:
         """Validate the model, write the outputs, and return the metrics to display."""

@@ -91,6 +91,14 @@ class ModelBuilder(Component):
     model: Output[Model]
     settings: Parameters[ModelBuilderSettings]
 
+    def check(self, inputs: Any) -> None:
+        super().check(inputs)
+        settings = self.settings
+        if settings.function is not None and settings.description is not None:
+            raise ParameterError(f"{self.name}: expected one of `function` and `description`, received both")
+        if settings.function is None and settings.description is None and "initial" not in self.inputs:
+            raise ParameterError(f"{self.name}: expected `function`, `description` or an `initial` model")
+
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         from kerasline.components.model_builder.graph_image import draw_graph
         from kerasline.components.models.summary import summarize
@@ -135,8 +143,6 @@ class ModelBuilder(Component):
         from kerasline.components.models.seeding import seed_everything
 
         settings = self.settings
-        if settings.function is not None and settings.description is not None:
-            raise ParameterError(f"{self.name}: expected one of `function` and `description`, received both")
         seed_everything(settings.seed)
         warm_started = None
         if settings.function is None and settings.description is None:

@@ -5,22 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from kerasline.components.core.artifacts import TensorForm
 from kerasline.components.core.errors import ArtifactError
 
 DEFAULT_SIGNATURE = "serving_default"
 # Signatures that initialize a model. Clients do not call them.
 INTERNAL = ("__saved_model_init_op", "__saved_model_train_op")
-
-
-class InputSpec(NamedTuple):
-    """An input in the form in which `kerasline.components.data.model_inputs` takes Keras tensors."""
-
-    dtype: str
-    shape: tuple[int | None, ...] | None
 
 
 @dataclass(frozen=True)
@@ -85,8 +79,8 @@ class Signature:
         return all(spec.is_batched for spec in self.outputs.values())
 
     @property
-    def input_specs(self) -> dict[str, InputSpec]:
-        return {name: InputSpec(spec.dtype_name, spec.shape) for name, spec in self.inputs.items()}
+    def input_specs(self) -> dict[str, TensorForm]:
+        return {name: TensorForm(spec.dtype_name, spec.shape) for name, spec in self.inputs.items()}
 
 
 def read_definitions(folder: Path) -> Mapping[str, Any]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 
+from kerasline.components.core.artifacts import TensorForm
+from kerasline.components.models.compile_config import compiled_losses, outputs_by_name
 from kerasline.components.models.costs import model_costs
 
 LOG = logging.getLogger("kerasline")
@@ -16,11 +19,13 @@ REPORTED_BATCH_SIZES = tuple(2**power for power in range(11))
 
 
 def summarize(model: keras.Model) -> dict[str, Any]:
-    """Return the content of `summary.json`: parameters, bytes, layers, optimizer, loss and costs of a step.
+    """Return the content of `summary.json`: outputs, parameters, bytes, layers, optimizer, loss and costs of a step.
 
     Returns:
-        A dict. `flops` holds floating-point operations per row, `forward` and `training` (forward and backward), and
-        `activation_bytes` holds bytes by batch size. Both are None if the model cannot be traced.
+        A dict. `outputs` holds data type and shape by name, and `losses` the compiled loss by output: `kind`, the name
+        of Keras's function, and `from_logits`. `flops` holds floating-point operations per row, `forward` and
+        `training` (forward and backward), and `activation_bytes` holds bytes by batch size. Both are None if the model
+        cannot be traced.
     """
     trainable = sum(int(w.value.shape.num_elements()) for w in model.trainable_weights)
     return {
@@ -30,9 +35,18 @@ def summarize(model: keras.Model) -> dict[str, Any]:
         "bytes": sum(w.value.shape.num_elements() * w.value.dtype.size for w in model.weights),
         "optimizer": type(model.optimizer).__name__,
         "loss": _loss_name(model.loss),
+        "outputs": tensor_forms(outputs_by_name(model, model.output)),
+        "losses": {
+            name: {"kind": loss.kind, "from_logits": loss.from_logits} for name, loss in compiled_losses(model).items()
+        },
         "layers": [_layer_summary(layer) for layer in model.layers],
         **_costs(model),
     }
+
+
+def tensor_forms(tensors: Mapping[str, keras.KerasTensor]) -> dict[str, dict[str, Any]]:
+    """Return data type and shape of symbolic tensors by name, for JSON."""
+    return {name: TensorForm(str(tensor.dtype), tuple(tensor.shape)).as_json() for name, tensor in tensors.items()}
 
 
 def _layer_summary(layer: keras.layers.Layer) -> dict[str, Any]:

@@ -55,6 +55,11 @@ class Pusher(Component):
     pushed: Output[PushedModel]
     settings: Parameters[PusherSettings]
 
+    def check_machine(self) -> None:
+        from kerasline.components.pusher import destination
+
+        destination(self.settings.destination)
+
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         from kerasline.components.pusher import destination
 

@@ -10,6 +10,7 @@ from typing import Any
 from kerasline.components.core.artifacts import Schema, Statistics
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import DataError
+from kerasline.components.core.parameters import SplitName
 
 # A feature that is present in a smaller share of the rows may be absent from a small split without being an anomaly.
 MIN_REQUIRED_SHARE = 0.01
@@ -19,7 +20,7 @@ MIN_REQUIRED_SHARE = 0.01
 class SchemaGenSettings:
     """The parameters of SchemaGen, which documents them."""
 
-    split: str = ""
+    split: SplitName | None = None
     most_categories: int = 100
 
 

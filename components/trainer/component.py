@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from kerasline.components.core.artifacts import Examples, Hyperparameters, Model, Preprocessing, Report
+from kerasline.components.core.artifacts import Artifact, Examples, Hyperparameters, Model, Preprocessing, Report
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
-from kerasline.components.core.errors import ParameterError
+from kerasline.components.core.errors import ParameterError, nearest
 from kerasline.components.trainer import cluster
 from kerasline.components.trainer.job import Job
 from kerasline.components.trainer.settings import TrainerSettings
@@ -121,6 +121,19 @@ class Trainer(Component):
     history: Output[Report]
     settings: Parameters[TrainerSettings]
 
+    def check(self, inputs: Any) -> None:
+        super().check(inputs)
+        self._check_distribution()
+        split = self.settings.eval_split
+        # The default may be missing: not all data have an eval split.
+        if inputs.examples is not None and split and split not in ("eval", *inputs.examples.splits):
+            raise ParameterError(
+                f"{self.name}.eval_split: the data has no split {split!r}; {nearest(split, inputs.examples.splits)}"
+            )
+
+    def preview(self, inputs: Any) -> Mapping[str, Artifact]:
+        return {} if inputs.model is None else {"trained_model": inputs.model}
+
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         job = Job(
             self.resolved_settings(inputs.best.trainer if inputs.best else {}),
@@ -148,7 +161,7 @@ class Trainer(Component):
         """
         if best:
             self.with_parameters(best)
-        self._check()
+        self._check_distribution()
         return dataclasses.replace(self.settings, distribution=self._distribution)
 
     def identifying_parameters(self) -> dict[str, Any]:
@@ -167,7 +180,7 @@ class Trainer(Component):
         settings = self.settings
         return "multi_worker" if settings.workers and settings.distribution == "none" else settings.distribution
 
-    def _check(self) -> None:
+    def _check_distribution(self) -> None:
         settings = self.settings
         if self._distribution != "none" and settings.jit_compile is True:
             raise ParameterError(

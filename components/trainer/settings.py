@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Len, Lt
 from pydantic import BaseModel, ConfigDict, Field
 
-from kerasline.components.core.parameters import PositiveFloat, PositiveInt
+from kerasline.components.core.parameters import PositiveFloat, PositiveInt, SplitName
 
 Auto = Literal["auto"]
 HIGHER_IS_BETTER = ("accuracy", "auc", "precision", "recall", "f1_score", "fbeta_score", "r2_score", "iou", "bleu")
@@ -52,7 +52,7 @@ class TrainerSettings:
     steps: PositiveInt | None = None
     batch_size: PositiveInt = 32
     seed: int = 0
-    split: str = "train"
+    split: SplitName = "train"
     eval_split: str | None = "eval"
     shuffle: bool = True
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kerasline.components.core import keras_files
-from kerasline.components.core.artifacts import Examples, Preprocessing, Schema
+from kerasline.components.core.artifacts import Examples, Preprocessing, Schema, needed_inputs
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import DataError, ParameterError, UserCodeError, nearest
 from kerasline.components.core.keras_compat import source_operation
-from kerasline.components.core.parameters import PositiveInt
+from kerasline.components.core.parameters import PositiveInt, SplitName
 from kerasline.components.core.user_code import call, name_of
 from kerasline.components.preprocessing.features import Feature
 
@@ -29,7 +29,7 @@ class TransformSettings:
     features: dict[str, Feature] | None = None
     label: str | list[str] | None = None
     sample_weight: str | None = None
-    split: str = "train"
+    split: SplitName = "train"
     materialize: bool = False
     most_counted: PositiveInt | None = None
 
@@ -75,7 +75,7 @@ class Transform(Component):
     [[0.0], [2.0]]
     """
 
-    VERSION = "3"
+    VERSION = "4"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]
@@ -101,6 +101,7 @@ class Transform(Component):
         facts["state"] = preprocessing.write_states(adapted.states)
         if labels:
             facts["out_of_fold"] = self.settings.split
+        facts |= self._interface(model)
         preprocessing.write_json(Preprocessing.FACTS, facts)
         metrics: dict[str, Any] = {"adapted_layers": len(adapted.states), "passes": adapted.passes}
         if adapted.remembered:
@@ -111,6 +112,11 @@ class Transform(Component):
             metrics["materialized_rows"] = materialize(preprocessing, examples, context)
         return metrics
 
+    def check(self, inputs: Any) -> None:
+        super().check(inputs)
+        if (self.settings.function is None) == (self.settings.features is None):
+            raise ParameterError(f"{self.name}: pass either `function` or `features`")
+
     @property
     def _source(self) -> str:
         """The name of the preprocessing in messages."""
@@ -120,8 +126,6 @@ class Transform(Component):
         from kerasline.components.preprocessing.adaptation import draft
 
         function, features = self.settings.function, self.settings.features
-        if (function is None) == (features is None):
-            raise ParameterError(f"{self.name}: pass either `function` or `features`")
         if features is not None:
             return draft.from_features(features, examples.schema())
         assert function is not None
@@ -155,6 +159,18 @@ class Transform(Component):
     def _labels(self) -> list[str]:
         label = self.settings.label
         return [label] if isinstance(label, str) else label or []
+
+    def _interface(self, model: keras.Model) -> dict[str, Any]:
+        """Return what goes into the model and comes out of it, for checks that do not load it."""
+        from kerasline.components.models.summary import tensor_forms
+
+        taken = {*self._labels, self.settings.sample_weight}
+        features = {name: tensor for name, tensor in model.output.items() if name not in taken}
+        return {
+            "inputs": tensor_forms(model.input),
+            "outputs": tensor_forms(model.output),
+            "served_inputs": list(needed_inputs(model.input, features)),
+        }
 
     def _facts(self, model: keras.Model, examples: Examples) -> dict[str, Any]:
         label = self.settings.label

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from kerasline.components.core.artifacts import Examples, Hyperparameters, Preprocessing, Report
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
-from kerasline.components.core.errors import KeraslineError, ParameterError
+from kerasline.components.core.errors import KeraslineError, ParameterError, nearest
+from kerasline.components.core.parameters import check_parameter
+from kerasline.components.trainer.component import Trainer
 from kerasline.components.tuner.settings import TunerSettings
 from kerasline.components.tuner.space import check_names, split_values
 
@@ -64,18 +67,41 @@ class Tuner(Component):
     trials_report: Output[Report]
     settings: Parameters[TunerSettings]
 
-    def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
+    def check(self, inputs: Any) -> None:
+        super().check(inputs)
         settings = self.settings
         check_names(settings.space, f"{self.name}.space")
-        for name in UNSUPPORTED:
-            if settings.trainer.get(name):
-                raise ParameterError(f"{self.name}.trainer.{name}: not supported in a search; set it in Trainer itself")
-        try:
-            from kerasline.components.tuner import search, trials_report
-        except ModuleNotFoundError as error:
-            if error.name != "optuna":
-                raise
-            raise KeraslineError(f"{self.name} needs Optuna: pip install 'kerasline[tune]'") from error
+        if (settings.function is None) == (settings.description is None):
+            raise ParameterError(f"{self.name}: pass either `function` or `description`")
+        known = Trainer.spec().parameters
+        for name, value in settings.trainer.items():
+            where = f"{self.name}.trainer.{name}"
+            if name not in known:
+                raise ParameterError(f"{where}: Trainer has no such parameter; {nearest(name, known)}")
+            if value and name in UNSUPPORTED:
+                raise ParameterError(f"{where}: not supported in a search; set it in Trainer itself")
+            check_parameter(where, known[name], value)
+        eval_split = settings.trainer.get("eval_split", "eval")
+        if settings.objective.startswith("val_") and eval_split is None:
+            raise ParameterError(
+                f"{self.name}.objective: {settings.objective!r} needs an eval_split in {self.name}.trainer"
+            )
+        read = [settings.trainer.get("split", "train")]
+        read += [eval_split] if settings.objective.startswith("val_") else []
+        for split in read if inputs.examples is not None else ():
+            if split not in inputs.examples.splits:
+                raise ParameterError(
+                    f"{self.name}.trainer: the data has no split {split!r}; {nearest(split, inputs.examples.splits)}"
+                )
+
+    def check_machine(self) -> None:
+        if find_spec("optuna") is None:
+            raise KeraslineError(f"{self.name} needs Optuna: pip install 'kerasline[tune]'")
+
+    def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
+        from kerasline.components.tuner import search, trials_report
+
+        settings = self.settings
         journal = (context.state_dir or context.work_dir) / "journal.log"
         job = search.Search(inputs.examples, inputs.preprocessing, settings, journal, context.work_dir)
         trials = search.run(job, context)

@@ -5,13 +5,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kerasline.components.core.artifacts import Examples
+from kerasline.components.core.artifacts import Examples, TensorForm
 from kerasline.components.core.errors import DataError
 from kerasline.components.data import shards
 from kerasline.components.infra_validator.cases import draw_rows
-from kerasline.components.models.signatures import InputSpec
 
-INPUTS = {"n": InputSpec("int64", (None, 1))}
+INPUTS = {"n": TensorForm("int64", (None, 1))}
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def test_a_small_split_is_used_whole(examples):
 
 
 def test_a_row_that_cannot_be_fed_is_left_out(make_examples):
-    inputs = {"flag": InputSpec("bool", (None, 1))}
+    inputs = {"flag": TensorForm("bool", (None, 1))}
     drawn = draw_rows(make_examples({"test": {"flag": [True, None, False]}}), "test", inputs, rows=3, seed=0)
     assert drawn["flag"].tolist() == [[True], [False]]
     nothing = pa.RecordBatch.from_pydict({"flag": pa.array([None, None], pa.bool_())})
@@ -54,7 +53,7 @@ def test_rows_may_contain_images(tmp_path):
     examples = Examples(tmp_path)
     with shards.ExamplesWriter(examples, ["test"]) as writer:
         writer.write("test", pa.RecordBatch.from_pydict({"image": image}))
-    drawn = draw_rows(examples, "test", {"image": InputSpec("uint8", (None, 2, 2))}, rows=10, seed=0)["image"]
+    drawn = draw_rows(examples, "test", {"image": TensorForm("uint8", (None, 2, 2))}, rows=10, seed=0)["image"]
     assert drawn.shape == (10, 2, 2) and drawn[9].tolist() == [[36, 37], [38, 39]]
 
 

@@ -132,7 +132,7 @@ def test_parallel_trials_run_in_several_processes(tune, tmp_path):
         ({"space": {"Trainer.batch": {"int": [1, 8]}}}, r"Tuner.space.Trainer.batch: .*did you mean 'batch_size'\?"),
         ({"objective": "val_acc"}, r"Tuner.objective: no metric 'val_acc'; available: loss, accuracy"),
         ({"trainer": {"deterministic": True}}, r"Tuner.trainer.deterministic: not supported in a search"),
-        ({"trainer": {"epoch": 3}}, r"Trainer.epoch: no such .*did you mean 'epochs'\?"),
+        ({"trainer": {"epoch": 3}}, r"Tuner.trainer.epoch: Trainer has no such parameter; did you mean 'epochs'\?"),
     ],
 )
 def test_invalid_parameters_are_errors_in_one_line(tune, given, message):
