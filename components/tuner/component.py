@@ -11,8 +11,7 @@ from kerasline.components.core.component import Component, Context, Input, Outpu
 from kerasline.components.core.errors import KeraslineError, ParameterError, nearest
 from kerasline.components.core.parameters import check_parameter
 from kerasline.components.trainer.component import Trainer
-from kerasline.components.tuner.settings import TunerSettings
-from kerasline.components.tuner.space import check_names, split_values
+from kerasline.components.tuner.settings import TunerSettings, check_names, split_values
 
 # Parameters of Trainer that need a process of their own for each training.
 UNSUPPORTED = ("deterministic", "distribution", "gpu_memory_limit")
@@ -29,7 +28,7 @@ class Tuner(Component):
 
         space: the values to search, by name: `{"units": {"int": [16, 256], "log": true}}`. A name is a key of `hp` in
             `build_model(inputs, hp)`, or `Trainer.NAME` for a parameter of Trainer. See
-            `kerasline.components.tuner.space.Dimension`.
+            `kerasline.components.tuner.settings.Dimension`.
         function: see ModelBuilder.
         description: see ModelBuilder.
         hyperparameters: see ModelBuilder. Those in `space` take precedence. Defaults to `{}`.

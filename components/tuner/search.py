@@ -28,8 +28,7 @@ from kerasline.components.core.component import Context
 from kerasline.components.core.errors import DataError, KeraslineError, ParameterError, UserCodeError
 from kerasline.components.model_builder.component import ModelBuilder
 from kerasline.components.trainer.component import Trainer
-from kerasline.components.tuner.settings import TunerSettings
-from kerasline.components.tuner.space import split_values
+from kerasline.components.tuner.settings import TunerSettings, split_values
 
 LOG = logging.getLogger("kerasline")
 STUDY_NAME = "search"

@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable, Sequence
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from kerasline.components.core import garbage_collection, malloc
-from kerasline.components.processes.fork_server import ForkServer
 
 # Imported once, in the process from which workers are forked.
 PRELOADED = [
@@ -104,6 +107,36 @@ def _serve(workers: ForkServer, host: str, port: int) -> tuple[Any, int]:
     port = server.add_insecure_port(f"{host}:{port}")
     server.start()
     return server, port
+
+
+class ForkServer:
+    """Starts processes in a tenth of a second, with their imports in shared memory.
+
+    Args:
+        preload: modules to import once. None of them may start a thread when imported.
+    """
+
+    def __init__(self, preload: Sequence[str]) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(list(preload))
+        forkserver.ensure_running()
+        self._processes: list[BaseProcess] = []
+        self._lock = threading.Lock()
+
+    def start(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Call a function in a new process."""
+        process = self._context.Process(target=function, args=arguments)
+        process.start()
+        with self._lock:
+            self._processes = [process, *filter(BaseProcess.is_alive, self._processes)]
+
+    def stop_all(self, grace_seconds: float) -> None:
+        """End all processes: with SIGTERM, and after the grace period with SIGKILL."""
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join(grace_seconds)
+            process.kill()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Count, mean and variance, in float64, merged as in Chan, Golub and LeVeque (1979)."""
+"""Moments, covariance and extremes of numbers, in float64. Moments are merged as in Chan, Golub and LeVeque (1979)."""
 
 from __future__ import annotations
 
@@ -71,3 +71,76 @@ class FeatureMoments(Moments):
 
     def add(self, values: np.ndarray) -> None:
         super().add(np.asarray(values).reshape(-1, self._features))
+
+
+class Covariance:
+    """Mean and covariance of the features on the last axis, over all other axes.
+
+    Rows with a number that is not finite are ignored.
+
+    Args:
+        features: size of the last axis.
+
+    Attributes:
+        count: number of rows.
+        mean: float64 (features,).
+    """
+
+    def __init__(self, features: int) -> None:
+        self.count = 0
+        self.mean = np.zeros(features)
+        self._co_moment = np.zeros((features, features))
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Sample covariance (divided by rows - 1), float64 (features, features). 0 for fewer than two rows."""
+        return self._co_moment / max(self.count - 1, 1)
+
+    def add(self, values: np.ndarray) -> None:
+        rows = np.asarray(values, np.float64).reshape(-1, len(self.mean))
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        if len(rows):
+            mean = rows.mean(axis=0)
+            deviation = rows - mean
+            self._combine(len(rows), mean, deviation.T @ deviation)
+
+    def merge(self, other: Covariance) -> None:
+        if other.count:
+            self._combine(other.count, other.mean, other._co_moment)
+
+    def _combine(self, count: int, mean: np.ndarray, co_moment: np.ndarray) -> None:
+        total = self.count + count
+        delta = mean - self.mean
+        self._co_moment = self._co_moment + co_moment + np.outer(delta, delta) * (self.count * count / total)
+        self.mean = self.mean + delta * (count / total)
+        self.count = total
+
+    def readable(self) -> dict[str, Any]:
+        return {"count": self.count, "mean": self.mean.tolist(), "covariance": self.covariance.tolist()}
+
+
+class Extremes:
+    """Minimum and maximum of the finite numbers of each feature on the last axis.
+
+    Args:
+        features: size of the last axis, or 1 to treat all numbers as one feature.
+
+    Attributes:
+        minimum, maximum: float64 (features,). inf and -inf for a feature without numbers.
+    """
+
+    def __init__(self, features: int = 1) -> None:
+        self.minimum, self.maximum = np.full(features, np.inf), np.full(features, -np.inf)
+
+    def add(self, values: np.ndarray) -> None:
+        rows = np.asarray(values, np.float64).reshape(-1, len(self.minimum))
+        known = np.isfinite(rows)
+        self.minimum = np.minimum(self.minimum, np.where(known, rows, np.inf).min(axis=0, initial=np.inf))
+        self.maximum = np.maximum(self.maximum, np.where(known, rows, -np.inf).max(axis=0, initial=-np.inf))
+
+    def merge(self, other: Extremes) -> None:
+        self.minimum = np.minimum(self.minimum, other.minimum)
+        self.maximum = np.maximum(self.maximum, other.maximum)
+
+    def readable(self) -> dict[str, Any]:
+        return {"minimum": self.minimum.tolist(), "maximum": self.maximum.tolist()}

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasline.components.data.accumulators.feature_quantiles import FeatureQuantiles
+from kerasline.components.data.accumulators.quantiles import FeatureQuantiles
 from kerasline.components.preprocessing.layers.base import NumericLayer, is_missing, is_whole
 
 

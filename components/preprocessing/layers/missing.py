@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasline.components.data.accumulators.feature_quantiles import FeatureQuantiles
 from kerasline.components.data.accumulators.moments import FeatureMoments
 from kerasline.components.data.accumulators.most_frequent import MostFrequent
+from kerasline.components.data.accumulators.quantiles import FeatureQuantiles
 from kerasline.components.preprocessing.layers.base import AdaptableLayer, check, feature_count, is_missing
 
 STRATEGIES = ("mean", "median", "most_frequent", "constant")

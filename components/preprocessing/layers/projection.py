@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasline.components.data.accumulators.covariance import Covariance
+from kerasline.components.data.accumulators.moments import Covariance
 from kerasline.components.preprocessing.layers.base import NumericLayer, is_whole
 
 # Treat a variance below this share of the largest as 0: it is rounding error.

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from kerasline.components.data.accumulators.extremes import Extremes
-from kerasline.components.data.accumulators.feature_quantiles import FeatureQuantiles
+from kerasline.components.data.accumulators.moments import Extremes
+from kerasline.components.data.accumulators.quantiles import FeatureQuantiles
 from kerasline.components.preprocessing.layers.base import NumericLayer, finite_or, increase_within, is_whole
 
 # TensorFlow's kernels flush smaller numbers to 0, so they must not be divisors.

@@ -8,11 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kerasline.components.data.accumulators.covariance import Covariance
-from kerasline.components.data.accumulators.extremes import Extremes
-from kerasline.components.data.accumulators.feature_quantiles import FeatureQuantiles
-from kerasline.components.data.accumulators.moments import FeatureMoments
+from kerasline.components.data.accumulators.moments import Covariance, Extremes, FeatureMoments
 from kerasline.components.data.accumulators.most_frequent import MostFrequent
+from kerasline.components.data.accumulators.quantiles import FeatureQuantiles
 from kerasline.components.preprocessing.layers.per_key import KeyFigures
 
 NUMBERS = st.floats(-1e5, 1e5, width=32) | st.sampled_from([float("nan"), float("inf"), -float("inf")])
