@@ -229,8 +229,8 @@ def _merge_subtrees(nodes: Nodes, merge: Callable) -> Any:
 
 
 def _write(part: int, pickled: bytes, folder: Path) -> None:
-    with atomic_write(_file(folder, part)) as aside:  # an engine may run this twice, even concurrently
-        aside.write_bytes(pickled)
+    with atomic_write(_file(folder, part)) as temporary:  # an engine may run this twice, even concurrently
+        temporary.write_bytes(pickled)
 
 
 def _file(folder: Path, part: int) -> Path:

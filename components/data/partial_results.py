@@ -114,5 +114,5 @@ def _write(path: Path, result: Any) -> None:
     """Write atomically, because another process may read or write the same file."""
     pickled = pickle.dumps(result)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as aside:
-        aside.write_bytes(hashlib.sha256(pickled).digest() + pickled)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(hashlib.sha256(pickled).digest() + pickled)

@@ -1,6 +1,6 @@
 """Rows on disk that TensorFlow reads in any order, without Python.
 
-A row is a record of fixed length. It holds the row's numbers, and for texts and lists their place in files beside it.
+A row is a record of fixed length. It holds the row's numbers, and for texts and lists their place in other files.
 The files are memory-mapped tensors, and reading rows is `tf.gather`. Only the operating system's file cache, which it
 reclaims on demand, takes memory.
 """
@@ -92,8 +92,8 @@ class RowStore:
     @property
     def bytes_a_row(self) -> int:
         """The average size of a row in bytes, texts and lists included."""
-        beside = sum(facts["beside_bytes"] for facts in self._facts.values())
-        return self._records.shape[1] + beside // max(self.rows, 1)
+        file_bytes = sum(facts["file_bytes"] for facts in self._facts.values())
+        return self._records.shape[1] + file_bytes // max(self.rows, 1)
 
     @property
     def varies(self) -> bool:
@@ -118,7 +118,7 @@ class RowStore:
 
 
 class _ColumnWriter:
-    """One column: its part of the records, and its files beside them."""
+    """One column: its part of the records, and its own files."""
 
     def __init__(self, folder: Path, number: int, first: InputColumn) -> None:
         self._path = folder / f"column-{number}"
@@ -141,11 +141,11 @@ class _ColumnWriter:
         return np.stack([starts, column.lengths], axis=1).astype(np.int64).view(np.uint8)
 
     def close(self) -> dict[str, Any]:
-        beside = self._count * self._dtype.itemsize
+        file_bytes = self._count * self._dtype.itemsize
         if self._values is not None:
-            _pad(self._values, beside, self._dtype.itemsize)
+            _pad(self._values, file_bytes, self._dtype.itemsize)
         if self._strings is not None:
-            beside += self._strings.close()
+            file_bytes += self._strings.close()
         size = 16 if self._values is not None else math.prod(size or 1 for size in self._shape) * self._dtype.itemsize
         return {
             "file": self._path.name,
@@ -155,7 +155,7 @@ class _ColumnWriter:
             "varies": self._values is not None,
             "bytes": size,
             "values": self._count,
-            "beside_bytes": beside,
+            "file_bytes": file_bytes,
         }
 
 

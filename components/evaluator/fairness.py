@@ -1,11 +1,10 @@
 """Gaps between slices, by the usual definitions of fairness.
 
-- Demographic parity: how often a class is predicted (Dwork et al., "Fairness Through Awareness", 2012).
-- Equal opportunity: how often those of the class are recognised; equalised odds: that, and how often others
-  are taken for it, whichever gap is larger (Hardt, Price and Srebro, "Equality of Opportunity in Supervised
-  Learning", 2016).
+- Demographic parity: the rate of predicting a class (Dwork et al., "Fairness Through Awareness", 2012).
+- Equal opportunity: the true positive rate. Equalised odds: the true or the false positive rate, whichever has the
+  larger gap (Hardt, Price and Srebro, "Equality of Opportunity in Supervised Learning", 2016).
 
-Of several classes the gap is that of the class where it is largest. Small slices are left out.
+With several classes, the gap is that of the class where it is largest. Small slices are omitted.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ def gaps(
     resampling: Resampling,
     confidence: float,
 ) -> list[dict[str, Any]]:
-    """The gaps of one slicing.
+    """Return the gaps of one slicing.
 
     Args:
-        counts: by group, of the family's cells. Of two classes the second alone is looked at.
-        slices: the groups that are compared, and their names.
+        counts: counts of the cells of `family` by group. With two classes, only the second is compared.
+        slices: names of the groups to compare.
 
     Returns:
         A dict for each definition that has a gap: see `kerasline.components.core.artifacts.Evaluation`.
@@ -85,7 +84,7 @@ _RATES: Mapping[str, Sequence[str]] = {
 
 
 def _span(values: np.ndarray) -> np.ndarray:
-    """The largest less the smallest over the slices, of those that have one."""
+    """Return the range of each rate over the slices that have one."""
     none = np.isnan(values).all(axis=0)
     span = np.where(np.isnan(values), -np.inf, values).max(axis=0) - np.where(np.isnan(values), np.inf, values).min(
         axis=0
@@ -96,8 +95,10 @@ def _span(values: np.ndarray) -> np.ndarray:
 def _sides(
     counts: CellCounts, group: int, family: BinaryThresholds | Confusion, resampling: Resampling
 ) -> tuple[np.ndarray, ...]:
-    """How many rows of each class are taken for it rightly, taken for it, and truly of it; as counted, and in
-    each replicate: (1 + replicates, classes) each."""
+    """Return the true positives, predicted positives and true rows of each class, each (1 + replicates, classes).
+
+    The first row has the counts, and the others those of the replicates.
+    """
     cells, sums = counts.of(group)
     true, predicted = family.pairs(cells)
     parts = []
@@ -111,7 +112,7 @@ def _sides(
 
 
 def _rates(right: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
-    """Of each class (1 + replicates, classes)."""
+    """Return the rates of each class, each (1 + replicates, classes)."""
     rows = true.sum(axis=1, keepdims=True)
     return {
         "selected": divided(predicted, rows),

@@ -101,7 +101,7 @@ def _natural(label: str) -> tuple[float, str]:
 
 
 def _equal_parts(examples: Examples, split: str, column: str, parts: int, context: Context) -> tuple[float, ...]:
-    """The edges between parts of as many rows each; fewer where values recur."""
+    """Return the edges between parts with equal numbers of rows. Repeated values give fewer parts."""
     shards = [(str(shard), column) for shard in examples.whole_shards(split)]
     quantiles = fold(shards, _quantiles, _merged, context)
     if quantiles is None or not quantiles.count:

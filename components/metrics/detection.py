@@ -16,7 +16,7 @@ from kerasline.components.metrics.base import Direction, Rows, StateMetrics
 from kerasline.components.metrics.coco import Matches, Objects, matched, precision_and_recall
 from kerasline.components.metrics.estimates import Estimate
 
-# The names of the columns by what they hold; `OPTIONAL` ones may be missing.
+# Default names of the columns by content. Those in `OPTIONAL` may be missing.
 COLUMNS: Mapping[str, str] = MappingProxyType(
     {
         "boxes": "boxes",
@@ -30,39 +30,39 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
 )
 TRUE, PREDICTED = tuple(COLUMNS)[:4], tuple(COLUMNS)[4:]
 OPTIONAL = ("crowd", "area")
-# Most numbers in memory when replicates are drawn: 32 MB.
+# Limit of the numbers in memory when replicates are drawn: 32 MB.
 MOST_NUMBERS = 1 << 22
 
 
 class DetectionMetrics(StateMetrics):
     """Mean average precision and recall of boxes, exactly as in pycocotools' COCOeval.
 
-    In each image and class the detections, the highest score first, take the free true box that they overlap
-    most, if by the threshold (intersection over union; of a crowd, the share of the detection in it). Over all
-    images, average precision is the mean of the best precision at recall r or more, r = 0, 0.01, ..., 1; recall
-    that of the 1, 10 or 100 best detections an image. Both are means over classes that are there, and over
-    overlaps 0.5, 0.55, ..., 0.95 but where one is named (Lin et al., ECCV 2014; cocodataset.org/#detection-eval).
+    In each image and class, each detection, in descending order of the scores, is matched with the free true box of
+    largest overlap, if it reaches the threshold. The overlap is the intersection over union; with a crowd, it is the
+    share of the detection inside it. Over all images, average precision is the mean of the best precision at a recall
+    of at least r, for r = 0, 0.01, ..., 1. Recall is that of the 1, 10 or 100 best detections of an image. Both are
+    means over the classes that occur, and over the thresholds 0.5, 0.55, ..., 0.95 unless one is named (Lin et al.,
+    ECCV 2014; cocodataset.org/#detection-eval).
 
-    - `ap`, `ap_50`, `ap_75`; `ap_small`, `ap_medium`, `ap_large`: of boxes of less than 32^2 pixels, 96^2, more;
+    - `ap`, `ap_50`, `ap_75`; `ap_small`, `ap_medium`, `ap_large`: boxes below 32^2 pixels, below 96^2, and above;
     - `ar_1`, `ar_10`, `ar_100`; `ar_small`, `ar_medium`, `ar_large`.
 
-    Intervals are by a bootstrap of whole images, each counted Poisson(1) times. A row is an image; its number
-    takes the place of COCO's image id, which tells the order of equal scores. Weights are of images. What is kept
-    of an image grows with its detections, 72 bytes each, of which the 100 best of each class count.
+    Intervals come from a bootstrap of whole images, each counted Poisson(1) times. A row is an image. Its number
+    replaces COCO's image id, which orders equal scores. Weights apply to images. The state of an image has 72 bytes per
+    detection, for the 100 best of each class.
 
-    The columns (`rows.columns`), lists with an entry an object: `boxes`, lists of 4 numbers in absolute pixels;
-    `classes`, whole numbers; and where they are there, `crowd`, whether a box is of a crowd and no error when
-    missed, and `area`, of what is in the box, else that of the box; `predicted_boxes`, `predicted_classes`,
-    `scores`. A class below 0 is padding.
+    The columns (`rows.columns`) are lists with an entry per object: `boxes`, lists of 4 numbers in absolute pixels;
+    `classes`, integers; optionally `crowd`, whether a box is a crowd, which may be missed, and `area`, that of the
+    object instead of the box; `predicted_boxes`, `predicted_classes`, `scores`. A class below 0 is padding.
 
     Args:
-        columns: the names of the columns where they are others, by the names above.
-        boxes: `xyxy`, left, top, right and bottom; or `xywh`, left, top, width and height.
-        replicates: how many times images are drawn; 0 for no intervals.
+        columns: other names of the columns, by the names above.
+        boxes: `xyxy` (left, top, right, bottom) or `xywh` (left, top, width, height).
+        replicates: number of bootstrap replicates. 0 for no intervals.
 
     Raises:
-        ParameterError: a parameter is not known; when adding rows: pycocotools is not installed.
-        DataError: when adding rows: a column is missing, or lists of an image differ in length.
+        ParameterError: a parameter is unknown, or, when rows are added, pycocotools is not installed.
+        DataError: when rows are added: a column is missing, or lists of an image differ in length.
     """
 
     directions: dict[str, Direction] = dict.fromkeys(
@@ -98,7 +98,7 @@ class DetectionMetrics(StateMetrics):
         }
 
     def per_class(self, state: DetectionState) -> dict[int, dict[str, float]]:
-        """By class, those metrics of its boxes alone."""
+        """Return the metrics of each class, computed from its boxes only."""
         found = {}
         for one, of_one in state.matches().by_class():
             values = precision_and_recall(of_one, of_one.weight[:, np.newaxis])
@@ -106,12 +106,12 @@ class DetectionMetrics(StateMetrics):
         return found
 
     def _drawn(self, matches: Matches, seed: int) -> dict[str, np.ndarray]:
-        """The metrics of each replicate; some at once, as many as fit into memory."""
+        """Return the metrics of each replicate, computing as many at once as fit into memory."""
         random = np.random.default_rng(seed)
         at_once = max(1, MOST_NUMBERS // max(len(matches.score), len(matches.number), 1))
         parts = []
         for first in range(0, self.replicates, at_once):
-            # One replicate after the other, so that how many are drawn at once does not matter.
+            # Drawn replicate by replicate, so that the result does not depend on `at_once`.
             times = random.poisson(1.0, (min(at_once, self.replicates - first), len(matches.number)))
             weight = np.ascontiguousarray(times.T) * matches.weight[:, np.newaxis]
             parts.append(precision_and_recall(matches, weight))
@@ -119,7 +119,7 @@ class DetectionMetrics(StateMetrics):
 
 
 class DetectionState:
-    """Images whose detections have been matched; each image by itself, so that states merge in any order."""
+    """Matched images. Each image is matched separately, so states merge in any order."""
 
     def __init__(self, columns: Mapping[str, str], boxes: str):
         self._columns, self._boxes = columns, boxes
@@ -134,7 +134,7 @@ class DetectionState:
         self._parts += other._parts
 
     def matches(self) -> Matches:
-        """Of all images."""
+        """Return the matches of all images."""
         return Matches.joined(self._parts)
 
     def _objects(self, rows: Rows, *, predicted: bool) -> Objects:
@@ -183,7 +183,7 @@ class DetectionState:
             )
 
     def _as_xywh(self, boxes: np.ndarray, name: str) -> np.ndarray:
-        """float64 (n, 4)."""
+        """Return boxes as left, top, width and height, float64 (n, 4)."""
         if not len(boxes):
             return np.zeros((0, 4))
         if boxes.ndim != 2 or boxes.shape[1] != 4:
@@ -193,7 +193,7 @@ class DetectionState:
 
 
 def _entries(lists: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """The row of each entry of the lists, int64 (n,), and the entries, (n,) or (n, m)."""
+    """Return the row of each entry of the lists, int64 (n,), and the entries, (n,) or (n, m)."""
     if isinstance(lists, pa.FixedShapeTensorArray):
         values = lists.to_numpy_ndarray()
         return np.repeat(np.arange(len(values)), values.shape[1]), values.reshape(-1, *values.shape[2:])

@@ -78,7 +78,7 @@ class Estimate:
 
 
 def wilson(successes: float, trials: float, confidence: float) -> tuple[float, float]:
-    """The score interval of a share (Wilson, Journal of the American Statistical Association 22, 1927)."""
+    """Return Wilson's score interval of a share (Journal of the American Statistical Association 22, 1927)."""
     if not trials:
         return math.nan, math.nan
     z = NormalDist().inv_cdf(1 - (1 - confidence) / 2)
@@ -95,7 +95,7 @@ def _known(replicates: np.ndarray) -> np.ndarray:
 
 
 def _student(probability: float, freedom: float) -> float:
-    """Student's quantile by Hill's expansion about the normal one (Communications of the ACM 13, 1970)."""
+    """Return a quantile of Student's t by Hill's expansion about the normal (Communications of the ACM 13, 1970)."""
     z = NormalDist().inv_cdf(probability)
     g = [
         (z**3 + z) / 4,

@@ -109,7 +109,7 @@ class MultiLabelMetrics(SumMetrics):
 
 
 def _counts(sums: np.ndarray) -> tuple[np.ndarray, ...]:
-    """True positives, predicted and true ones by label: each (..., labels)."""
+    """Return true positives, predicted positives and true rows of each label: each (..., labels)."""
     return tuple(np.split(sums[..., 3:], 3, axis=-1))
 
 
@@ -123,7 +123,7 @@ def _or_zero(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def _log_loss(true: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """The mean over labels: float64 (rows, 1)."""
+    """Return the log loss of each row, the mean over labels: float64 (rows, 1)."""
     probability = probability.astype(np.float64)
     of_true = np.where(true, probability, 1 - probability)
     return -np.log(np.clip(of_true, EPSILON, 1 - EPSILON)).mean(axis=1, keepdims=True)

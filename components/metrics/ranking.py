@@ -78,7 +78,7 @@ class RankingMetrics(SumMetrics):
         return {name: means[..., place] for place, name in enumerate(self.directions)}
 
     def _queries(self, rows: Rows) -> np.ndarray:
-        """The place of each row's query among the queries: int64 (rows,)."""
+        """Return the index of each row's query: int64 (rows,)."""
         if self.query not in rows.columns:
             raise DataError(
                 f"ranking: the data has no column {self.query!r}, which tells the query of each row; "
@@ -95,14 +95,14 @@ class RankingMetrics(SumMetrics):
 
 @dataclass(frozen=True)
 class _Ranking:
-    """Rows in order, query after query and in each the highest score first.
+    """Rows sorted by query and, within a query, by descending score.
 
     Attributes:
-        order: the places of the rows, int64 (rows,); the arrays below are in this order.
-        query: of each row.
-        starts: where each query begins, int64 (queries,).
-        tie: which of the groups of one query and score a row is in.
-        last: the last row of each group.
+        order: the sorted positions of the rows, int64 (rows,). The arrays below are in this order.
+        query: query of each row.
+        starts: position of the first row of each query, int64 (queries,).
+        tie: group of equal query and score of each row.
+        last: position of the last row of each group.
     """
 
     order: np.ndarray
@@ -122,14 +122,14 @@ class _Ranking:
         return cls(order, query, np.flatnonzero(begins), np.cumsum(tied) - 1, last)
 
     def dcg(self, gain: np.ndarray, at: int) -> np.ndarray:
-        """float64 (queries,)."""
+        """Return the discounted cumulative gain of each query, float64 (queries,). Ties share their mean gain."""
         rank = np.arange(len(self.order)) - self.starts[self.query]
         discount = np.where(rank < at, 1 / np.log2(rank + 2), 0)
         mean_gain = np.bincount(self.tie, gain[self.order]) / np.bincount(self.tie)
         return np.bincount(self.query, mean_gain[self.tie] * discount)
 
     def average_precision(self, relevant: np.ndarray) -> np.ndarray:
-        """float64 (queries,)."""
+        """Return the average precision of each query, float64 (queries,)."""
         relevant = relevant[self.order]
         so_far = np.append(0, np.cumsum(relevant))
         found = so_far[self.last[self.tie] + 1] - so_far[self.starts[self.query]]
@@ -137,11 +137,11 @@ class _Ranking:
         return _or_zero(precisions, np.bincount(self.query, relevant))
 
     def reciprocal_rank(self, relevant: np.ndarray) -> np.ndarray:
-        """float64 (queries,)."""
+        """Return the reciprocal rank of the first relevant row of each query, float64 (queries,)."""
         return np.maximum.reduceat(relevant[self.order] / self._lowest_rank(), self.starts)
 
     def _lowest_rank(self) -> np.ndarray:
-        """The last rank, from 1, that a row can have by its score: int64 (rows,)."""
+        """Return the last rank, from 1, among the ties of each row: int64 (rows,)."""
         return self.last[self.tie] - self.starts[self.query] + 1
 
 

@@ -125,7 +125,7 @@ class _Ends:
 
 
 def _numbers(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Label and prediction, float64 (rows, numbers) both."""
+    """Return label and prediction, both float64 (rows, numbers)."""
     numbers = math.prod(rows.label.shape[1:]), math.prod(rows.prediction.shape[1:])
     if numbers[0] != numbers[1]:
         raise DataError(
@@ -138,6 +138,6 @@ def _numbers(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
 
 
 def residual_table(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
-    """Shares and values of the residuals' quantiles."""
+    """Return the shares and the values of the quantiles of the residuals."""
     values = [estimates[name].value for name in ResidualQuantiles.directions]
     return {"quantiles": list(RESIDUAL_QUANTILES), "values": values}

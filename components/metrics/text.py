@@ -164,7 +164,7 @@ class _Rouge:
 
 @dataclass(frozen=True)
 class _ErrorRate:
-    """Edits, and units of the reference: words or characters."""
+    """Counts edits, and the words or characters of the reference."""
 
     characters: bool
     width: int = 2
@@ -189,7 +189,7 @@ class _ErrorRate:
 
 
 def _counted(name: str, tokenize: str, lowercase: bool, stem: bool) -> Any:
-    """What counts for a metric."""
+    """Return the counter of a metric."""
     if name == "bleu":
         return _Bleu(tokenize, lowercase)
     if name.startswith("chrf"):
@@ -198,7 +198,7 @@ def _counted(name: str, tokenize: str, lowercase: bool, stem: bool) -> Any:
 
 
 def _texts(values: np.ndarray) -> list[list[str]]:
-    """The texts of each row, at least one."""
+    """Return the texts of each row, at least one."""
     return [[_text(one) for one in _several(row)] or [""] for row in values]
 
 
@@ -215,12 +215,12 @@ def _text(value: str | bytes | None) -> str:
 
 
 def _counts_of_sacrebleu(counter: Any, predictions: list[str], references: list[list[str]]) -> np.ndarray:
-    """What the corpus value is of, for each row: float64 (rows, k)."""
+    """Return the counts of each row that determine the corpus value: float64 (rows, k)."""
     if not predictions:
         return np.zeros(0)
     most = max(map(len, references))
     filled = [true + [None] * (most - len(true)) for true in references]
-    # Not public, but what sacrebleu's own tests of significance resample.
+    # Not public, but the counts that sacrebleu itself resamples in its significance tests.
     return np.array(counter._extract_corpus_statistics(predictions, list(zip(*filled))), np.float64)
 
 

@@ -1,4 +1,4 @@
-"""What a Keras model was compiled with: losses per row and metrics, by output."""
+"""The losses per row and the metrics that a Keras model was compiled with, by output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model is compiled with: optimizers, losses, metrics and learning rate schedules, by their Keras names.
+"""Resolve the arguments of `compile`: optimizers, losses, metrics and schedules, by their Keras names.
 
 A value is a name (`"adam"`), a dict of name and arguments (`{"name": "SGD", "momentum": 0.9}`), or a Keras object.
 """

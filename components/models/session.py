@@ -54,7 +54,7 @@ class SavedModelSession:
         self.fills_missing = bool(manifest)
 
     def call(self, signature: Signature, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The outputs, in the order of `signature.outputs`, for inputs in the order of `signature.inputs`."""
+        """Return the outputs, in the order of `signature.outputs`, for inputs in the order of `signature.inputs`."""
         call = self._calls.get(signature.name) or self._prepare(signature)
         return call(*arrays)
 
@@ -84,13 +84,13 @@ def _tensorflow() -> Any:
     if "tensorflow" not in sys.modules:
         with open(os.devnull, "wb") as nowhere:
             sys.stderr.flush()
-            kept = os.dup(2)
+            stderr = os.dup(2)
             os.dup2(nowhere.fileno(), 2)
             try:
                 import tensorflow  # noqa: F401
             finally:
-                os.dup2(kept, 2)
-                os.close(kept)
+                os.dup2(stderr, 2)
+                os.close(stderr)
     import tensorflow as tf
 
     return tf

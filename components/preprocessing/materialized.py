@@ -76,15 +76,15 @@ def _write(element: tuple[str, str], preprocessing: Preprocessing, folder: Path)
     path = f"{split}/{Path(shard).name}"
     unfinished = folder / f"{path}.{uuid.uuid4().hex}"  # a runner may process an element twice
     count, writer = 0, None
-    beside = [*preprocessing.labels, *([facts["sample_weight"]] if facts["sample_weight"] else [])]
-    beside = [name for name in beside if name not in model.output]
+    raw_columns = [*preprocessing.labels, *([facts["sample_weight"]] if facts["sample_weight"] else [])]
+    raw_columns = [name for name in raw_columns if name not in model.output]
     with pq.ParquetFile(shard) as file:
-        for batch in file.iter_batches(rows, columns=list({**model.input, **dict.fromkeys(beside)})):
+        for batch in file.iter_batches(rows, columns=list({**model.input, **dict.fromkeys(raw_columns)})):
             place = tf.range(count, count + batch.num_rows, dtype=tf.int64)
             with rows_at(None if positions is None else positions.of(place)):
                 outputs = model(feed(batch, model.input), training=False)
             columns = {name: as_arrow(tensor.numpy()) for name, tensor in outputs.items()}
-            columns |= {name: batch.column(name) for name in beside}
+            columns |= {name: batch.column(name) for name in raw_columns}
             table = pa.table(columns)
             writer = writer or pq.ParquetWriter(unfinished, table.schema, compression="zstd")
             writer.write_table(table)

@@ -110,9 +110,9 @@ class MlflowDestination:
                 self.client.delete_run(run.run_id)
             raise
         tags = {PUSHING_TAG: digest, **_versions_of_libraries(model)}
-        made = self.client.create_model_version(self.name, f"{run.artifact_uri}/{MODEL}", run.run_id, tags=tags)
-        version = self._settle(int(made.version), digest)
-        if version == int(made.version):
+        created = self.client.create_model_version(self.name, f"{run.artifact_uri}/{MODEL}", run.run_id, tags=tags)
+        version = self._settle(int(created.version), digest)
+        if version == int(created.version):
             self.client.delete_tag(run.run_id, PUSHING_TAG)
         return version
 

@@ -52,10 +52,10 @@ def _value(trial: FrozenTrial) -> float | None:
 def _chart(trials: Sequence[FrozenTrial], settings: TunerSettings) -> str:
     """Draw the objective by trial, and by each hyperparameter."""
     best = best_trial(trials, settings)
-    shown = [(trial, value) for trial in trials if finite(value := _value(trial)) and value is not None]
-    panels = [_panel("trial", [(trial.number + 1, trial, value) for trial, value in shown], settings, best)]
+    drawn = [(trial, value) for trial in trials if finite(value := _value(trial)) and value is not None]
+    panels = [_panel("trial", [(trial.number + 1, trial, value) for trial, value in drawn], settings, best)]
     panels += [
-        _panel(name, [(trial.params[name], trial, value) for trial, value in shown], settings, best)
+        _panel(name, [(trial.params[name], trial, value) for trial, value in drawn], settings, best)
         for name in settings.space
     ]
     return standalone(panels, WIDTH, HEIGHT)

@@ -31,7 +31,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str, target: str) -> None:
-    """Write to a temporary file and rename it, so that readers never see half a file."""
+    """Write to a temporary file and rename it, so that readers never see a partial file."""
     try:
         with atomic_write(path) as aside:
             aside.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`rollback`: an earlier version of a pushed model is served again."""
+"""Serve an earlier version of a pushed model again."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 
 def rolled_back(place: str, to: int | None) -> dict[str, Any]:
-    """Points `latest` of a folder of versions to the version before, or to the one that is named.
+    """Point `latest` of a folder of versions to the previous version, or to the given one.
 
     Returns:
-        `destination`, `from` (None where nothing was the latest), `to`, and `path`.
+        `destination`, `from` (None if there was no latest version), `to`, and `path`.
 
     Raises:
         DataError: there is no such version.
-        ParameterError: there is no such kind of folder.
+        ParameterError: the kind of folder is not supported.
     """
     from kerasline.components.models.versions import roll_back
     from kerasline.components.pusher import destination

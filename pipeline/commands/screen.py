@@ -1,4 +1,4 @@
-"""What people see while a run goes on and after it; libraries' chatter goes to the log instead."""
+"""The screen during and after a run. Output of libraries goes to the log instead."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _STYLES |= {"succeeded": "green", "interrupted": "yellow"}
 
 @contextlib.contextmanager
 def chatter_to(log: Path) -> Iterator[Console]:
-    """Sends all that this process and its libraries print to the log file; yields the real screen.
+    """Redirect everything that this process and its libraries print to the log file, and yield the real screen.
 
-    TensorFlow writes to file descriptor 2 from C++, so it is the descriptors that are turned.
+    TensorFlow writes to file descriptor 2 from C++, so the descriptors are redirected.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
@@ -60,23 +60,23 @@ def chatter_to(log: Path) -> Iterator[Console]:
 
 
 def console(file: Any = None) -> Console:
-    """The screen: as wide as a terminal is, and never folded where there is none."""
+    """Return the screen, as wide as the terminal. Without a terminal, lines are not wrapped."""
     file = file or sys.stdout
     return Console(file=file, width=None if file.isatty() else 200, highlight=False)
 
 
 @contextlib.contextmanager
 def progress(screen: Console, executions: Callable[[], Sequence[Execution]], nodes: Sequence[str]) -> Iterator[None]:
-    """Shows how a run goes while the block runs: a live table on a terminal, else a line a stage.
+    """Display the progress of a run within the block: a live table on a terminal, otherwise a line per stage.
 
-    What happens is read from the metadata store, so that it does not matter where stages run.
+    The progress is read from the metadata store, so stages may run anywhere.
     """
     view = _LiveView(screen, nodes) if screen.is_terminal else _LineView(screen, nodes)
     stop = threading.Event()
 
     def watch() -> None:
         while not stop.wait(POLL_SECONDS):
-            # A busy database is no reason to end the display: the next look shows the same.
+            # A busy database must not end the display. The next poll shows the same.
             with contextlib.suppress(Exception):
                 view.show(executions())
 
@@ -92,7 +92,7 @@ def progress(screen: Console, executions: Callable[[], Sequence[Execution]], nod
 
 
 class _LineView:
-    """One plain line when a stage ends."""
+    """Prints one plain line when a stage ends."""
 
     def __init__(self, screen: Console, nodes: Sequence[str]) -> None:
         self._screen = screen
@@ -117,7 +117,7 @@ class _LineView:
 
 
 class _LiveView:
-    """A table that follows the stages as they go."""
+    """A table that is updated as the stages progress."""
 
     def __init__(self, screen: Console, nodes: Sequence[str]) -> None:
         self._nodes = nodes
@@ -146,7 +146,7 @@ class _LiveView:
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table for listings; columns are never cut, so that ids and paths can be copied."""
+    """Return a table for listings. Columns are never truncated, so that ids and paths can be copied."""
     table = Table(box=box.SIMPLE_HEAD)
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -156,7 +156,7 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
 
 def figures(metrics: Mapping[str, Any]) -> str:
-    """`rows 344, accuracy 0.9855`."""
+    """Return metrics as text, such as `rows 344, accuracy 0.9855`."""
     return ", ".join(f"{name.replace('_', ' ')} {_figure(value)}" for name, value in metrics.items())
 
 

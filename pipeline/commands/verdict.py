@@ -62,7 +62,7 @@ def _figures(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def _requests(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The requests of each kind, in whatever form they were sent."""
+    """Return the counts of requests of each kind, over all formats."""
     kinds = dict.fromkeys(tally["kind"] for tally in report["requests"])
     counts = ("sent", "answered", "refused", "wrong")
     return [

@@ -46,7 +46,7 @@ class Database:
         reading: dict[str, Any] = {}
         writing: dict[str, Any] = {"write": True}
         if self._engine.dialect.name == "postgresql":
-            # Several queries of one reading see one state; SQLite's transactions are so by themselves.
+            # All queries of a transaction see the same state, as they always do with SQLite.
             reading = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
             writing = {"isolation_level": "READ COMMITTED"}
         self._reading = self._engine.execution_options(**reading)
@@ -56,13 +56,13 @@ class Database:
     def transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
         """Open a transaction and commit it at the end. Set `write` for transactions that write.
 
-        One writer at a time on SQLite. On PostgreSQL writers work side by side, each statement sees what
-        was committed before it began (READ COMMITTED), and who must not be disturbed locks a row.
+        SQLite has one writer at a time. On PostgreSQL writers work concurrently. Each statement sees what was committed
+        before it began (READ COMMITTED), and a writer that must not be disturbed locks a row.
 
         Raises:
             StoreError: If the database reports an error.
         """
-        with self._told(), (self._writing if write else self._reading).begin() as connection:
+        with self._store_errors(), (self._writing if write else self._reading).begin() as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -75,25 +75,25 @@ class Database:
 
     @contextlib.contextmanager
     def held(self, name: str, *, shared: bool = False) -> Iterator[None]:
-        """Hold a named lock against all processes on all hosts; wait until it is free.
+        """Hold a named lock against all processes on all hosts, after waiting until it is free.
 
-        Those that hold it `shared` do not wait for each other.
+        Holders with `shared` do not wait for each other.
 
-        The lock is a PostgreSQL session's: it goes when the holder's connection does, so a dead process
-        holds none. Should the connection break while the holder lives, the holder is not told and works on:
-        the work may then be done twice, and whatever is published is published whole all the same.
+        The lock belongs to a PostgreSQL session and is released when the connection of its holder closes, so a dead
+        process holds none. If the connection breaks while the holder lives, the holder does not notice and continues.
+        The work may then be done twice, but each publication is still atomic.
 
-        With SQLite this does nothing: it serves one host, where kernel locks suffice.
+        With SQLite this does nothing, because SQLite serves one host, where kernel locks suffice.
         """
         if self._engine.dialect.name == "sqlite":
             yield
             return
         lock = sa.func.pg_advisory_lock_shared if shared else sa.func.pg_advisory_lock
-        with self._told():
+        with self._store_errors():
             connection = self._engine.execution_options(isolation_level="AUTOCOMMIT").connect()
         try:
-            with self._told():
-                connection.detach()  # from the pool: the lock must not return there with it
+            with self._store_errors():
+                connection.detach()  # a connection with a lock must not return to the pool
                 connection.execute(sa.text(_LASTING_SESSION))
                 connection.execute(sa.select(lock(_key(name))))
             yield
@@ -113,18 +113,18 @@ class Database:
         return _without_password(self._engine.url.render_as_string(hide_password=True))
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _store_errors(self) -> Iterator[None]:
         try:
             yield
         except sa.exc.DBAPIError as error:
-            raise StoreError(f"metadata store {self}: {_explained(error.orig)}") from error
+            raise StoreError(f"metadata store {self}: {_message(error.orig)}") from error
 
 
 def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-# A lock is waited for and held for hours, without a word: only what this server's version has is set.
+# Settings for a session that waits for or holds a lock for hours without traffic. Older servers lack some of them.
 _LASTING_SESSION = f"""
     SELECT set_config(name, CASE WHEN name LIKE 'tcp%idle' THEN '{DEAD_AFTER_SECONDS // 2}'
         WHEN name LIKE 'tcp%interval' THEN '{DEAD_AFTER_SECONDS // 12}' WHEN name LIKE 'tcp%count' THEN '6'
@@ -176,7 +176,7 @@ def _postgresql_engine(url: sa.URL) -> sa.Engine:
         "keepalives_count": 6,
     }
     arguments = {name: value for name, value in arguments.items() if name not in url.query}
-    # A pool: to connect costs ten times what a transaction does. No thread ever waits for another's.
+    # Pooled, because connecting costs ten times as much as a transaction. No thread waits for another's connection.
     engine = sa.create_engine(url, connect_args=arguments, pool_size=2, max_overflow=-1, pool_pre_ping=True)
     _leave_to_parent(engine)
     return engine
@@ -185,8 +185,8 @@ def _postgresql_engine(url: sa.URL) -> sa.Engine:
 def _leave_to_parent(engine: sa.Engine) -> None:
     """Give a forked child its own connections.
 
-    Two processes on one socket would read each other's answers; and a lock's connection that a child
-    kept open would outlive the parent which holds the lock.
+    Two processes on one socket would read each other's responses. A lock's connection that a child kept open would
+    outlive the parent that holds the lock.
     """
     connections: weakref.WeakSet[Any] = weakref.WeakSet()
     sa.event.listen(engine, "connect", lambda connection, _record: connections.add(connection))
@@ -204,28 +204,29 @@ def _leave_to_parent(engine: sa.Engine) -> None:
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    """Write-ahead log, so that readers and one writer do not wait for each other.
+    """Use the write-ahead log, so that readers and one writer do not wait for each other.
 
-    With `synchronous=NORMAL` a power cut may lose the last transactions but never the database;
-    the manifests beside the artifacts bring them back.
+    With `synchronous=NORMAL` a power failure may lose the last transactions but never corrupts the database. The
+    manifests of the artifacts restore them.
     """
     connection.isolation_level = None
     cursor = connection.cursor()
-    _patiently(lambda: cursor.execute("PRAGMA journal_mode=WAL"))
+    _retry_while_locked(lambda: cursor.execute("PRAGMA journal_mode=WAL"))
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    """A writer locks at once: two writers queue, where the second would fail to upgrade its lock."""
+    """Lock immediately for a writer, so that writers queue. Otherwise the second would fail to upgrade its lock."""
     write = connection.get_execution_options().get("write")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-def _patiently(call: Callable[[], Any]) -> None:
-    """Calls again while the database is locked: when two programs turn a new database to
-    write-ahead logging at once, SQLite refuses one of them without waiting its timeout.
+def _retry_while_locked(call: Callable[[], Any]) -> None:
+    """Repeat a call while the database is locked.
+
+    If two programs switch a new database to write-ahead logging at once, SQLite rejects one of them without waiting.
     """
     deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
     while True:
@@ -238,11 +239,11 @@ def _patiently(call: Callable[[], Any]) -> None:
         time.sleep(0.01)
 
 
-def _explained(error: BaseException | None) -> str:
+def _message(error: BaseException | None) -> str:
     text = str(error)
     if missing := re.search(r'database "(.+?)" does not exist', text):
         return f"{text}; make it: createdb {missing[1]}"
-    hints = [hint for told, hint in _ADVICE.items() if told in text]
+    hints = [hint for fragment, hint in _ADVICE.items() if fragment in text]
     return f"{text} ({hints[0]})" if hints else text
 
 

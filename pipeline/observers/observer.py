@@ -1,4 +1,4 @@
-"""What an observer is: it is notified in the process in which an event of a run occurs."""
+"""The protocol of observers, which are notified in the process in which an event of a run occurs."""
 
 from __future__ import annotations
 

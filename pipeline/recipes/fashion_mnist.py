@@ -20,7 +20,7 @@ SCHEMA = importlib.resources.files("kerasline.schemas") / "fashion_mnist.pbtxt"
 
 
 def preprocessing() -> keras.Model:
-    """Pixels from 0..255 to 0..1, in one row."""
+    """Scale pixels from 0..255 to 0..1, and flatten them."""
     import keras
 
     image = keras.Input((28, 28, 1), name="image", dtype="uint8")

@@ -59,7 +59,7 @@ class PalmerPenguins(tfds.core.GeneratorBasedBuilder):
 
 
 def _data_file() -> Path:
-    """The package's CSV file, found without importing the package, which would import pandas."""
+    """Return the CSV file of the package without importing the package, which would import pandas."""
     spec = importlib.util.find_spec("palmerpenguins")
     if spec is None or not spec.submodule_search_locations:
         raise DataError("the penguins' data is missing; pip install 'kerasline[penguins]'")

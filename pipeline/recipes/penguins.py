@@ -19,7 +19,7 @@ SCHEMA = importlib.resources.files("kerasline.schemas") / "penguins.pbtxt"
 
 
 def preprocessing() -> keras.Model:
-    """Measurements to zero mean and unit variance, a missing one to the mean; texts to one-hot."""
+    """Scale measurements to zero mean and unit variance, replace missing ones by the mean, and encode texts one-hot."""
     import keras
 
     raw = {name: keras.Input((1,), name=name) for name in MEASUREMENTS}

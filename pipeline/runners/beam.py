@@ -84,9 +84,9 @@ def _recorded(executor: Executor) -> dict[str, Execution]:
 
 def _orchestrator_options(options: Sequence[str], width: int) -> list[str]:
     """Return the options of the orchestrating pipeline: one thread for each node of the widest row."""
-    kept = [option for option in options if not option.startswith(("--direct_", "--parallelism="))]
+    remaining = [option for option in options if not option.startswith(("--direct_", "--parallelism="))]
     if any(option.startswith("--parallelism=") for option in options):
-        kept.append(f"--parallelism={width}")
+        remaining.append(f"--parallelism={width}")
     if width > 1:
-        kept += [f"--direct_num_workers={width}", "--direct_running_mode=multi_threading"]
-    return kept
+        remaining += [f"--direct_num_workers={width}", "--direct_running_mode=multi_threading"]
+    return remaining

@@ -93,13 +93,13 @@ class Vocabulary:
         return counts.fill_null(self._documents.error).to_numpy()
 
     def readable(self) -> list[tuple[Any, int]]:
-        kept: list[tuple[Any, int]] = []
+        top: list[tuple[Any, int]] = []
         for value, count in self._ordered():
-            if len(kept) == self._max_size:
+            if len(top) == self._max_size:
                 break
             if value not in self._excluded and self._is_storable(text := _decode(value)):
-                kept.append((text, count))
-        return kept
+                top.append((text, count))
+        return top
 
     def _is_storable(self, text: Any) -> bool:
         if text is None or not (self._single_lines and isinstance(text, str)):

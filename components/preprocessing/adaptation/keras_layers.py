@@ -126,8 +126,8 @@ def _reduced_axes(layer: layers.Normalization) -> tuple[int, ...]:
     if not layer.built:
         return ()
     rank = len(layer.get_build_config()["input_shape"])
-    kept = {axis % rank for axis in layer.axis}
-    return tuple(axis for axis in range(rank) if axis not in kept)
+    kept_axes = {axis % rank for axis in layer.axis}
+    return tuple(axis for axis in range(rank) if axis not in kept_axes)
 
 
 def _has_mean(layer: layers.Normalization) -> bool:

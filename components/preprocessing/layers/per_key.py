@@ -169,9 +169,9 @@ class KeyFigures:
     def _ordered(self) -> tuple[list[str], np.ndarray]:
         """Return the keys that are not missing and are UTF-8, by descending count, then text, and their figures."""
         raw = self._keys.to_pylist()
-        kept = [place for place, key in enumerate(raw) if key and is_utf8(key)]
-        kept.sort(key=lambda place: (self._figures[place, 0], raw[place]), reverse=True)
-        return [raw[place].decode() for place in kept], self._figures[kept]
+        valid = [place for place, key in enumerate(raw) if key and is_utf8(key)]
+        valid.sort(key=lambda place: (self._figures[place, 0], raw[place]), reverse=True)
+        return [raw[place].decode() for place in valid], self._figures[valid]
 
     def readable(self) -> dict[str, Any]:
         keys, figures = self._ordered()

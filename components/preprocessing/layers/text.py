@@ -311,12 +311,12 @@ class TokenCounts:
 
     def documents_with(self) -> np.ndarray:
         """Return the number of texts with each token of the vocabulary, in its order: int64."""
-        return self._kept()["texts_with"].to_numpy()
+        return self._vocabulary()["texts_with"].to_numpy()
 
     def readable(self) -> list[tuple[str, int]]:
         """Return the vocabulary in its order, with counts."""
-        kept = self._kept()
-        return [(t.decode(), n) for t, n in zip(kept["values"].to_pylist(), kept["counts"].to_pylist())]
+        vocabulary = self._vocabulary()
+        return [(t.decode(), n) for t, n in zip(vocabulary["values"].to_pylist(), vocabulary["counts"].to_pylist())]
 
     def _add(self, tokens: tf.RaggedTensor) -> None:
         found = pa.array(tokens.flat_values.numpy()).cast(pa.large_binary()).dictionary_encode()
@@ -328,15 +328,15 @@ class TokenCounts:
         once = pairs[np.diff(pairs, prepend=-1) > 0] % max(different, 1)
         self._texts_with.add_counted(found.dictionary, _counted(once, different))
 
-    def _kept(self) -> pa.Table:
+    def _vocabulary(self) -> pa.Table:
         """Return the vocabulary in its order: `values`, `counts`, `texts_with`."""
-        kept, texts_with = self._times.table().combine_chunks(), self._texts_with.table().combine_chunks()
-        place = pc.index_in(kept["values"], texts_with["values"])
+        vocabulary, texts_with = self._times.table().combine_chunks(), self._texts_with.table().combine_chunks()
+        place = pc.index_in(vocabulary["values"], texts_with["values"])
         numbers = texts_with["counts"].take(place)  # null if `limit` left it out
         numbers = numbers.fill_null(self._texts_with.error)
-        kept = kept.append_column("texts_with", numbers)
-        kept = kept.filter(pc.greater_equal(numbers, self._least))
-        return kept.sort_by([("counts", "descending"), ("values", "descending")])[: self._most]
+        vocabulary = vocabulary.append_column("texts_with", numbers)
+        vocabulary = vocabulary.filter(pc.greater_equal(numbers, self._least))
+        return vocabulary.sort_by([("counts", "descending"), ("values", "descending")])[: self._most]
 
 
 @dataclass(frozen=True)

@@ -209,21 +209,21 @@ class Models:
         """Serve the right version, load the others to keep, then unload the rest."""
         loop = asyncio.get_running_loop()
         found, latest = await loop.run_in_executor(None, _scan, model.source)
-        kept: set[int] = set()
+        loaded: set[int] = set()
         for number in self._candidates(model, found, latest):
             if await self._ensure_loaded(model, number, found, is_first):
                 model.served = model.versions[number]
-                kept.add(number)
+                loaded.add(number)
                 break
         self._warn_about_latest(model, found, latest)
         for number in sorted(found, reverse=True):
-            if len(kept) >= self._settings.keep_versions and number not in model.source.labels.values():
+            if len(loaded) >= self._settings.keep_versions and number not in model.source.labels.values():
                 continue
             if await self._ensure_loaded(model, number, found, is_first):
-                kept.add(number)
+                loaded.add(number)
         model.seen = {number: files for number, (_path, files) in found.items()}
-        if kept:
-            self._unload(model, [v for v in model.available() if v.number not in kept])
+        if loaded:
+            self._unload(model, [v for v in model.available() if v.number not in loaded])
 
     def _candidates(self, model: Model, found: Found, latest: int | None) -> list[int]:
         """Return the versions to try to serve, most preferred first."""

@@ -1,7 +1,7 @@
 """The schema of the metadata store over time, by Alembic: `versions/` has a file for each change.
 
-A store is brought up to date when it is opened. A new change is a new file there, numbered on, with
-`pipeline/metadata/tables.py` changed to the same; `VERSIONS` names it.
+A store is upgraded when it is opened. For a new change, add a file with the next number, change
+`pipeline/metadata/tables.py` accordingly, and add the number to `VERSIONS`.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from kerasline.components.core.errors import StoreError
 from kerasline.pipeline.metadata import tables
 from kerasline.pipeline.metadata.database import Database
 
-# The last is what `pipeline/metadata/tables.py` says. Named here, so that a store that is up to date is opened
-# without Alembic, whose import takes longer than that.
+# The last one corresponds to `pipeline/metadata/tables.py`. They are listed here so that an up-to-date store is opened
+# without importing Alembic, which takes longer than opening the store.
 VERSIONS = ("0001", "0002", "0003")
 
-# A name of our own: others who keep tables in the same database may use Alembic too.
+# Not Alembic's default name, because other programs with tables in the same database may use Alembic too.
 VERSION_TABLE = "kerasline_schema"
 
 _version = sa.Table(VERSION_TABLE, sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
 
-# Alembic keeps what it is at in its modules: one thread at a time.
+# Alembic has its state in its modules, so only one thread may use it at a time.
 _ALEMBIC = threading.Lock()
 
 
 def bring_up_to_date(database: Database) -> None:
-    """Makes the tables in an empty database, and upgrades those of an older kerasline.
+    """Create the tables in an empty database, or upgrade those of an older kerasline.
 
-    Of several programs that open a store at once, one does it and the others wait. It is one
-    transaction: a program that dies in it leaves the store as it was.
+    If several programs open a store at once, one does this and the others wait. It is one transaction, so a program
+    that dies leaves the store unchanged.
 
     Raises:
-        StoreError: a newer kerasline made the store, or another program's tables are in the way.
+        StoreError: a newer kerasline created the store, or tables of another program have the same names.
     """
     with database.transaction() as connection:
         if _version_of(connection, database) == VERSIONS[-1]:
             return
     with database.alone("kerasline schema") as connection:
-        found = _version_of(connection, database)  # again: somebody may have been first
+        found = _version_of(connection, database)  # again, because another program may have been first
         if found is None and not _tables_in(connection):
             tables.metadata.create_all(connection)
             _version.create(connection)
@@ -51,10 +51,10 @@ def bring_up_to_date(database: Database) -> None:
 
 
 def upgrade(connection: sa.Connection, start: str | None = None, stop: str = VERSIONS[-1]) -> None:
-    """Applies the migrations from one version to another, within the connection's transaction.
+    """Apply the migrations from one version to another, within the transaction of the connection.
 
     Args:
-        start: the version that the tables have; None where there are none.
+        start: the version of the tables, or None if there are none.
     """
     from alembic import command
     from alembic.config import Config
@@ -68,7 +68,7 @@ def upgrade(connection: sa.Connection, start: str | None = None, stop: str = VER
 
 
 def _version_of(connection: sa.Connection, database: Database) -> str | None:
-    """The version that is written in the database; None where none is."""
+    """Return the version recorded in the database, or None if there is none."""
     if not connection.dialect.has_table(connection, VERSION_TABLE):
         return None
     found = connection.execute(sa.select(_version.c.version_num)).scalar()
@@ -85,7 +85,7 @@ def _tables_in(connection: sa.Connection) -> set[str]:
 
 
 def _before_alembic(connection: sa.Connection, database: Database) -> str:
-    """Version 0.1 wrote no version: all five tables without one are its."""
+    """Return the version of a store without a recorded one: all five tables are from version 0.1."""
     found = _tables_in(connection)
     if found != set(tables.metadata.tables):
         raise StoreError(

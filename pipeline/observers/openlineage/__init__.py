@@ -1,6 +1,7 @@
-"""OpenLineage: what ran, on what data, with what result, as events for a catalogue of data.
+"""OpenLineage: events about runs, stages and their data, for a data catalog.
 
-Its client's own variables and configuration say where they go; without any of them none of this is imported.
+The variables and configuration of the OpenLineage client determine the receiver. Without them, the client is not
+imported.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from kerasline.pipeline.metadata.records import Execution
 if TYPE_CHECKING:
     from kerasline.pipeline.observers.observer import RunNotice
 
-# Waited for altogether: by a process in which stages alone run, and at the end of a run.
+# Total time to wait for deliveries: in a process that only executes stages, and at the end of a run.
 STAGES_SECONDS, END_SECONDS = 5, 5
 
 
 def is_configured(environment: Mapping[str, str]) -> bool:
-    """Whether the client has been told where to send events, by a variable or by a file where it looks for one."""
+    """Return whether a variable or a file in a default place configures the client."""
     if environment.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true":
         return False
     if environment.get("OPENLINEAGE_URL") or environment.get("OPENLINEAGE_CONFIG"):
@@ -40,7 +41,7 @@ class OpenLineage:
     """
 
     def __init__(self) -> None:
-        import openlineage.client  # noqa: F401  told here, and not by each event
+        import openlineage.client  # noqa: F401  so that a missing client is reported here, not by each event
 
         from kerasline.pipeline.observers.openlineage.sending import Sender
 
@@ -64,7 +65,7 @@ class OpenLineage:
         from kerasline.pipeline.observers.openlineage.events import stage_finished
 
         self._sender.send(stage_finished(pipeline, execution))
-        if not self._run_ends_here:  # nobody knows whether this process is asked again
+        if not self._run_ends_here:  # this process may not execute another stage
             clock = time.monotonic()
             self._sender.wait(self._seconds_for_stages)
             self._seconds_for_stages -= time.monotonic() - clock
@@ -73,7 +74,7 @@ class OpenLineage:
         from kerasline.pipeline.observers.openlineage.events import run_finished, stage_finished
 
         for execution in run.executions:
-            if execution.state == "running":  # what was interrupted cannot say so itself
+            if execution.state == "running":  # an interrupted stage cannot report it itself
                 self._sender.send(stage_finished(run.pipeline, execution))
         if not run.is_single_stage:
             self._sender.send(run_finished(run))

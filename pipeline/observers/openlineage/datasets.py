@@ -1,7 +1,7 @@
-"""The data sets of an event: artifacts, the files from outside that a stage reads, and pushed models.
+"""The datasets of an event: artifacts, external files that a stage reads, and pushed models.
 
-Their names are OpenLineage's (its specification's Naming.md): on a disk the namespace `file` and the path, elsewhere
-`SCHEME://HOST` and the rest.
+They are named as in OpenLineage's specification (Naming.md): on a disk the namespace is `file` and the name the path,
+elsewhere the namespace is `SCHEME://HOST` and the name the rest.
 """
 
 from __future__ import annotations
@@ -28,31 +28,33 @@ from kerasline.components.core.errors import KeraslineError
 from kerasline.pipeline.metadata.store import Execution, StoredArtifact
 from kerasline.pipeline.storage.roots import local
 
-# More files than this are told as the folder that holds them all.
+# More external files than this are replaced by their common folder.
 MOST_FILES = 20
 TABLES = (Examples.__name__, Predictions.__name__)
-# fsspec's names of schemes that have another one in OpenLineage.
+# URL schemes of fsspec with another name in OpenLineage.
 SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfs": "abfss"}
 
 
 def inputs_of(component: Component, execution: Execution) -> list[InputDataset]:
-    """What a stage read: other stages' artifacts, those that no stage made, and the files from outside."""
+    """Return what a stage read: artifacts of other stages, artifacts given by their folder, and external files."""
     artifacts = [InputDataset(*_name(a.path), facets=_facets(a)) for a in execution.inputs.values()]
     given = [str(source.path) for source in component.inputs.values() if isinstance(source, Artifact)]
-    return artifacts + [InputDataset(*_name(path), facets=_source(path)) for path in (*given, *_outside(component))]
+    return artifacts + [
+        InputDataset(*_name(path), facets=_source(path)) for path in (*given, *_external_files(component))
+    ]
 
 
 def outputs_of(execution: Execution) -> list[OutputDataset]:
-    """What a stage made. Its size and columns are told by who wrote it, not again by who found it in the cache."""
-    made = [_written(a) if execution.state == "ran" else _found(a) for a in execution.outputs.values()]
+    """Return the outputs of a stage. Only the execution that wrote them reports size and columns, not a cached one."""
+    artifacts = [_written(a) if execution.state == "ran" else _found(a) for a in execution.outputs.values()]
     pushed = [_pushed(a) for a in execution.outputs.values() if a.type == PushedModel.__name__]
-    return made + [OutputDataset(*_name(path), facets=_source(path)) for path in pushed if path]
+    return artifacts + [OutputDataset(*_name(path), facets=_source(path)) for path in pushed if path]
 
 
 def _name(place: str) -> tuple[str, str]:
-    """Namespace and name."""
+    """Return namespace and name."""
     if "://" not in place:
-        # MLflow's `models:/NAME` is no path, and no address either.
+        # MLflow's `models:/NAME` is neither a path nor a URL with a host.
         scheme, colon, name = place.partition(":/")
         return (f"{scheme}:", name.strip("/")) if colon and scheme.isalpha() else ("file", os.path.abspath(place))
     scheme, _, rest = place.partition("://")
@@ -60,7 +62,7 @@ def _name(place: str) -> tuple[str, str]:
         return "file", f"/{rest.partition('/')[2]}"
     host, _, name = rest.partition("/")
     account, at, bare = host.rpartition("@")
-    host = bare if ":" in account else f"{account}{at}{bare}"  # a password is nobody's business
+    host = bare if ":" in account else f"{account}{at}{bare}"  # omit a password
     return f"{SCHEMES.get(scheme, scheme)}://{host}", name.strip("/") or "/"
 
 
@@ -83,7 +85,7 @@ def _found(artifact: StoredArtifact) -> OutputDataset:
 def _written(artifact: StoredArtifact) -> OutputDataset:
     facets, rows, files = _facets(artifact), None, None
     if artifact.type in TABLES:
-        with contextlib.suppress(KeraslineError, OSError):  # it is gone since
+        with contextlib.suppress(KeraslineError, OSError):  # it was deleted since
             examples = Examples(local(artifact.path))
             rows = sum(examples.rows(split) for split in examples.splits)
             files = sum(len(examples.shards(split)) for split in examples.splits)
@@ -103,8 +105,8 @@ def _schema(examples: Examples) -> schema_dataset.SchemaDatasetFacet:
     return schema_dataset.SchemaDatasetFacet(fields=fields)
 
 
-def _outside(component: Component) -> Sequence[str]:
-    """The files from outside; an error in finding them is the stage's to tell."""
+def _external_files(component: Component) -> Sequence[str]:
+    """Return the external files of a stage. The stage itself reports an error in finding them."""
     try:
         found = [str(path.absolute()) for path in component.external_inputs() if isinstance(path, Path)]
     except Exception:
@@ -113,7 +115,7 @@ def _outside(component: Component) -> Sequence[str]:
 
 
 def _pushed(artifact: StoredArtifact) -> str | None:
-    """Where a model went."""
+    """Return the destination of a pushed model."""
     try:
         folder = local(artifact.path, PushedModel.FILE)
         return json.loads((folder / PushedModel.FILE).read_text(encoding="utf-8"))["path"]

@@ -1,7 +1,7 @@
-"""The events: of the run, a job called like the pipeline, and of each stage, a job PIPELINE.STAGE under it.
+"""The events of a run, a job with the name of the pipeline, and of each stage, a job PIPELINE.STAGE below it.
 
-A run's UUID is that of the name `kerasline:PIPELINE:RUN` in the namespace of URLs, a stage's that of its name in
-the run's (RFC 9562, version 5): each process finds the same ones without asking another.
+The UUID of a run is that of the name `kerasline:PIPELINE:RUN` in the namespace of URLs. The UUID of a stage is that of
+its name in the namespace of the run (RFC 9562, version 5). Each process therefore derives the same UUIDs.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _namespace() -> str:
 
 
 def _written(time: datetime.datetime) -> str:
-    """ISO 8601 with its zone, which the store leaves out: it is UTC."""
+    """Return a time of the store, which is in UTC without a zone, in ISO 8601 with its zone."""
     return time.replace(tzinfo=datetime.UTC).isoformat()
 
 
@@ -117,11 +117,11 @@ def _parent(pipeline: str, run_id: str) -> dict[str, Any]:
 
 
 def _tags(execution: Execution) -> dict[str, Any]:
-    told = {"run_id": execution.run_id, "state": execution.state, "fingerprint": execution.fingerprint}
+    values = {"run_id": execution.run_id, "state": execution.state, "fingerprint": execution.fingerprint}
     if execution.state in ("skipped", "ran"):
-        told["message"] = execution.message
+        values["message"] = execution.message
     tags = [
-        tags_run.TagsRunFacetFields(key=key, value=value, source="kerasline") for key, value in told.items() if value
+        tags_run.TagsRunFacetFields(key=key, value=value, source="kerasline") for key, value in values.items() if value
     ]
     return {"tags": tags_run.TagsRunFacet(tags=tags)}
 

@@ -12,7 +12,7 @@ LOG = logging.getLogger("kerasline")
 
 
 class Sender:
-    """Sends events by OpenLineage's client in a thread. What goes wrong is logged once, however often it does."""
+    """Sends events with OpenLineage's client in a thread. Only the first failure is logged."""
 
     def __init__(self) -> None:
         self._events: queue.Queue[Any] = queue.Queue()
@@ -66,6 +66,6 @@ def _client() -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What it was, without the URL, which may hold a secret."""
+    """Return the reason without the URL, which may contain a secret."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return type(error).__name__ if status is None else f"the receiver answered {status}"
