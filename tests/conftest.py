@@ -61,7 +61,7 @@ def fashion_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def postgres():
-    """A PostgreSQL server for the tests. See `tests.postgres`."""
+    """Return a PostgreSQL server for the tests. See `tests.postgres`."""
     from tests.postgres import running_server
 
     with running_server() as server:
@@ -70,7 +70,7 @@ def postgres():
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store_url(request, tmp_path):
-    """The URL of an empty metadata store. Tests that use it run on both databases."""
+    """Return the URL of an empty metadata store. Tests that use it run on both databases."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'metadata.sqlite'}"
         return
@@ -97,7 +97,7 @@ def cli(tmp_path):
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory):
-    """An S3 server on loopback in a process: its address, and its log with a line per request."""
+    """Return the address of an S3 server on loopback, and its log with a line per request."""
     pytest.importorskip("moto.server")
     pytest.importorskip("s3fs")
     log = tmp_path_factory.mktemp("s3") / "requests.log"
@@ -126,7 +126,7 @@ def start_s3(log, port=None, **environment):
 
 @pytest.fixture(scope="module")
 def s3(s3_server, request):
-    """The URL of an empty bucket. This process and its children reach it by environment variables."""
+    """Return the URL of an empty bucket. This process and its children reach it by environment variables."""
     settings = {
         "AWS_ENDPOINT_URL": s3_server[0],
         "AWS_ACCESS_KEY_ID": "key",

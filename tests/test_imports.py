@@ -25,7 +25,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
-    """The import statements of a module, those inside functions too, without those under `TYPE_CHECKING`."""
+    """Return the import statements of a module, also inside functions, but not under `TYPE_CHECKING`."""
     for child in ast.iter_child_nodes(tree):
         if isinstance(child, (ast.Import, ast.ImportFrom)):
             yield child
@@ -36,7 +36,7 @@ def imports(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
 
 
 def imported(statement: ast.Import | ast.ImportFrom, known: dict[str, Path]) -> set[str]:
-    """The modules of the project that a statement imports."""
+    """Return the modules of the project that a statement imports."""
     if isinstance(statement, ast.Import):
         return {alias.name for alias in statement.names} & set(known)
     inner = {f"{statement.module}.{alias.name}" for alias in statement.names}
@@ -54,7 +54,7 @@ def graph() -> dict[str, set[str]]:
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """The strongly connected components of more than one module (Tarjan, 1972)."""
+    """Return the strongly connected components of more than one module (Tarjan, 1972)."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []

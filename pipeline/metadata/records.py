@@ -14,7 +14,7 @@ from kerasline.components.core.errors import ParameterError
 
 @dataclass(frozen=True)
 class StoredArtifact:
-    """An artifact as the store knows it; `id` is a name for people too, by its first digits."""
+    """An artifact in the store. A prefix of its `id` is enough to name it."""
 
     type: str
     path: str
@@ -31,7 +31,7 @@ class Execution:
     Attributes:
         state: running, ran, cached, skipped or failed.
         folder: the published folder that holds a sub-folder for each output, and its manifest.
-        message: Why it was skipped or failed, or another remark.
+        message: why it was skipped or failed, or another remark.
     """
 
     run_id: str
@@ -53,7 +53,7 @@ class Execution:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a pipeline. `state`: running, succeeded or failed."""
+    """A run of a pipeline. `state` is running, succeeded or failed."""
 
     id: str
     pipeline: str

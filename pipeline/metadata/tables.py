@@ -1,4 +1,4 @@
-"""The metadata store's tables, and how Python's values are kept in every database alike.
+"""The tables of the metadata store, and the conversion of Python values, which is the same in every database.
 
 A change here needs a migration: a new file in `pipeline/metadata/migrations/versions`.
 """
@@ -16,10 +16,10 @@ metadata = sa.MetaData()
 
 
 class AnyText(sa.types.TypeDecorator):
-    """Text of any characters that Python has.
+    """Text with any characters of Python.
 
-    PostgreSQL refuses NUL, and no database takes the lone surrogates that stand in Python's paths
-    for bytes which are not UTF-8. Both are kept as characters of the last private plane, U+100000 higher.
+    PostgreSQL rejects NUL, and no database accepts the lone surrogates that represent bytes which are not UTF-8 in
+    Python's paths. Both are stored as characters of the last private plane, U+100000 higher.
     """
 
     impl = sa.Text
@@ -33,8 +33,7 @@ class AnyText(sa.types.TypeDecorator):
 
 
 class AnyJson(sa.types.TypeDecorator):
-    """JSON with NumPy's values as Python's, and with NaN and the infinities, which JSON does not know
-    and PostgreSQL refuses, as `{"$float": "nan"}`."""
+    """JSON. NumPy values become Python values, and NaN and infinities, which JSON lacks, become `{"$float": "nan"}`."""
 
     impl = sa.JSON
     cache_ok = True
@@ -77,7 +76,7 @@ executions = sa.Table(
     sa.Column("finished", sa.DateTime),
     sa.Column("seconds", sa.Float),
     sa.UniqueConstraint("run_id", "node"),
-    # A fingerprint gains an execution with each run that finds it in the cache; the newest is wanted.
+    # Each run that finds a fingerprint in the cache adds an execution to it. Queries need the newest one.
     sa.Index("ix_executions_fingerprint_finished", "fingerprint", "finished"),
     sa.Index("ix_executions_pipeline_node_finished", "pipeline", "node", "finished"),
 )

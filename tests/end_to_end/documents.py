@@ -24,7 +24,7 @@ def commands(path: Path) -> list[str]:
 
 
 def calls_kerasline(command: str) -> bool:
-    """Whether a command calls kerasline or one of its modules, in any of the documented ways."""
+    """Return whether a command calls kerasline or one of its modules, in any of the documented ways."""
     return re.match(r"kerasline |python -m kerasline|python run_pipeline\.py ", command) is not None
 
 

@@ -71,7 +71,7 @@ class Cluster:
         return int((self.home / f"{name}.pid").read_text())
 
     def python_workers(self):
-        """The processes that the pool's server forked; the first of its children keeps account of resources."""
+        """Return the processes that the pool's server forked. Its first child tracks resources."""
         servers = [child for child in children(self.pid("pool")) if children(child)]
         return [worker for server in servers for worker in children(server)]
 
@@ -93,7 +93,7 @@ def cluster(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """A folder with the trips in spans."""
+    """Return a folder with the trips in spans."""
     skip_without("flink")
     folder = tmp_path_factory.mktemp("work")
     trips = pyarrow.csv.read_csv(TAXI)

@@ -32,7 +32,7 @@ GUIDES = [
 
 @pytest.fixture
 def trips(tmp_path):
-    """The file that the documents' `sample_trips` command writes."""
+    """Return the file that the `sample_trips` command of the guides writes."""
     write_trips(tmp_path / "trips.csv")
 
 

@@ -18,7 +18,7 @@ ALL = commands(HOUSE / "docs" / "METADATA.md")
 
 @pytest.fixture
 def typed(tmp_path, postgres):
-    """Runs a command of the page; the quick pipeline stands for the main job."""
+    """Run a command of the page, with the quick pipeline instead of the main job."""
     place = {"PGHOST": "127.0.0.1", "PGPORT": str(postgres.port), "PGUSER": USER, "PGPASSWORD": PASSWORD}
 
     def call(command):

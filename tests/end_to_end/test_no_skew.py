@@ -1,4 +1,4 @@
-"""Training, the Keras model and the exported SavedModel see the same: for each recipe, on real rows."""
+"""Training, the Keras model and the exported SavedModel get the same features, for each recipe, on real rows."""
 
 import gzip
 import importlib
@@ -41,7 +41,7 @@ def fashion_mnist(tmp_path, fashion_folder):
 
 
 def check(examples, split, preprocessing, model, exported, work_dir, rows):
-    """Asserts that the three give the same features and the same answers for some rows of a split."""
+    """Assert that all three give the same features and predictions for some rows of a split."""
     data = dataset(examples, split, preprocessing, batch_size=77, work_dir=work_dir)
     batches = [features for features, _ in data]
     trained_on = {name: np.concatenate([features[name] for features in batches]) for name in batches[0]}

@@ -34,7 +34,7 @@ def call(*command, cwd, **environment):
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A copy of the files under version control, so that building leaves nothing in the checkout."""
+    """Return a copy of the files under version control, so that building leaves nothing in the checkout."""
     folder = tmp_path_factory.mktemp("source")
     listed = subprocess.run(["git", "ls-files"], cwd=HOUSE, capture_output=True, text=True)
     if listed.returncode:
@@ -61,7 +61,7 @@ def wheel(source, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def environment(wheel, tmp_path_factory):
-    """The programs of a new environment with the wheel; what kerasline depends on is borrowed from this one."""
+    """Return the programs of a new environment with the wheel. Its dependencies come from this environment."""
     folder = tmp_path_factory.mktemp("environment")
     call(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
     python = folder / "bin" / "python"
@@ -79,7 +79,7 @@ def project(tmp_path):
 
 
 def contents(wheel: Path) -> dict[str, str]:
-    """The digest of every file of a wheel."""
+    """Return the digest of every file of a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         return {name: hashlib.sha256(archive.read(name)).hexdigest() for name in archive.namelist()}
 
@@ -130,7 +130,7 @@ def test_other_ways_to_call_the_program_find_the_users_modules(environment, proj
 
 
 def test_checkout_without_installation_finds_the_users_modules(project):
-    """The checkout on `PYTHONPATH`, as where its dependencies alone are installed."""
+    """The checkout is on `PYTHONPATH`, and only its dependencies are installed."""
     environment = {"PYTHONPATH": str(HOUSE)}
     done = call(
         sys.executable, "-m", "kerasline", "run", "pipeline.py", "--to", "StatisticsGen", cwd=project, **environment

@@ -150,7 +150,7 @@ def test_penguins_reach_their_accuracy_over_five_seeds(run):
 
 @pytest.mark.slow
 def test_fashion_mnist_reaches_the_reference(run, fashion_folder):
-    """The same network, once trained in PyTorch, was right on 0.8677 of the test images in the end.
+    """The same network trained in PyTorch had an accuracy of 0.8677 on the test images.
 
     Other initial weights move that by a point, so only what is worse is a mistake.
     """
@@ -162,7 +162,7 @@ def test_fashion_mnist_reaches_the_reference(run, fashion_folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.long)])
 def test_killed_run_completes_with_the_same_command(cli, tmp_path, kills):
-    """Kills spread over the length of a run, each in a root of its own."""
+    """Kills are spread over the length of a run, each in a new root."""
     clock = time.monotonic()
     assert cli("run", "--root", tmp_path / "whole").returncode == 0
     length = time.monotonic() - clock
@@ -197,7 +197,7 @@ def _recorded(root: Path, state: str) -> list[str]:
 
 
 def _adopted(root: Path) -> int:
-    """Stages that were published, then killed before they were recorded: known only as cached."""
+    """Return stages that were published but killed before they were recorded: they are only known as cached."""
     return len(set(_recorded(root, "cached")) - set(_recorded(root, "ran")))
 
 

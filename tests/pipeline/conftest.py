@@ -14,7 +14,7 @@ from tests.pipeline.remote import QUICK
 
 @pytest.fixture(params=["s3", "memory"])
 def url(request):
-    """A root where nothing is yet."""
+    """Return an empty root."""
     name = uuid.uuid4().hex[:8]
     return f"{request.getfixturevalue('s3')}/{name}/root" if request.param == "s3" else f"memory://{name}/root"
 
@@ -26,7 +26,7 @@ def s3_url(s3):
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
-    """Makes this process the one of a host of that name, with its own disk, and runs pipelines there."""
+    """Simulate a host with its own disk in this process, and run pipelines on it."""
 
     def become(name, store=None):
         monkeypatch.setenv("KERASLINE_WORK", str(tmp_path / name))

@@ -13,7 +13,7 @@ BULKY = HOUSE / "tests" / "pipeline" / "bulky.py"
 
 
 def object_store(url):
-    """The store itself, past all that is tested here."""
+    """Return the store itself, accessed without the tested code."""
     import fsspec
 
     files, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
@@ -28,7 +28,7 @@ def objects(url):
 
 
 def visible(url):
-    """The published folders, each checked to be whole: every file of the manifest, by its digest."""
+    """Return the published folders after checking every file of their manifests by its digest."""
     found = objects(f"{url}/artifacts")
     folders = [name.removesuffix(f"/{MANIFEST}") for name in found if name.endswith(MANIFEST)]
     for folder in folders:

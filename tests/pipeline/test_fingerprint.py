@@ -36,7 +36,7 @@ def add(a, b):
 
 @pytest.fixture
 def digests(tmp_path, monkeypatch):
-    """Writes a user's file with two files that it imports; gives the digests of its two functions."""
+    """Write a user's file and two files that it imports, and return the digests of its two functions."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
@@ -201,7 +201,7 @@ def test_digests_are_the_same_in_every_process(tmp_path):
 
 @pytest.fixture
 def library(tmp_path, monkeypatch):
-    """Installs a library as `pip install --target` does, in a folder on the search path."""
+    """Install a library as `pip install --target` does, in a folder on the search path."""
     folder = tmp_path / "libraries"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))

@@ -58,7 +58,7 @@ def words():
 
 @pytest.fixture
 def run(tmp_path):
-    """Runs a stage that reads `words.txt` in some way; returns its execution."""
+    """Run a stage that reads `words.txt` in some way, and return its execution."""
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "words.txt").write_text("a b")

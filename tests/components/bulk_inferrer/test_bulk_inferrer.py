@@ -21,7 +21,7 @@ WORDS = ["ant", "bee", "cat"]
 
 
 def rows(count, first=0):
-    """Rows that all can be answered; a third of the numbers is missing."""
+    """Return rows that the model can predict. A third of the numbers is missing."""
     size = [None if i % 3 == 0 else float(v) for i, v in enumerate(RANDOM.normal(size=count))]
     return pa.RecordBatch.from_pydict(
         {
@@ -66,7 +66,7 @@ def build_model(inputs, hp):
 
 
 def examples_of(folder, splits):
-    """An Examples artifact; a split's batches are a shard each."""
+    """Write an Examples artifact with a shard for each batch of a split."""
     folder.mkdir(parents=True)
     with ExamplesWriter(Examples(folder), list(splits)) as writer:
         for split, batches in splits.items():
@@ -87,7 +87,7 @@ def served(tmp_path_factory):
 
 
 def expected(served, batch):
-    """Keras's predictions for a batch."""
+    """Return Keras's predictions for a batch."""
     features = served.prepared.load_features()
     columns = {
         "size": np.array([[np.nan if v is None else v] for v in batch.column("size").to_pylist()], "float32"),

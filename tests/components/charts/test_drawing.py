@@ -31,7 +31,7 @@ def marks(root, tag, kind):
 
 
 def every_kind(name, a, b, c):
-    """A chart of each kind, of the same name and values."""
+    """Draw a chart of each kind with the same name and values."""
     yield charts.line_chart([charts.Series(name, [a, b, c], [c, a, b], [a, a, a], [b, b, b])], title=name, x_label=name)
     yield charts.line_chart(
         [charts.Series(name, [a, b], [b, c], steps=True)] * 2, title=name, diagonal=True, x_log=True

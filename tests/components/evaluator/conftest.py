@@ -20,7 +20,7 @@ def scaled(features):
 
 @pytest.fixture(scope="session")
 def cancer(tmp_path_factory):
-    """Yes and no, with logits; slices, and a weight that is not used."""
+    """Return a binary problem with logits, slices, and a weight that is not used."""
     import keras
     from sklearn.datasets import load_breast_cancer
 

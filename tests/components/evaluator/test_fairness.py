@@ -33,7 +33,7 @@ def counted(family, label, scores, group, weight=None):
 
 
 def rates(label, predicted, group, kind, weight):
-    """Of each slice, by the definition."""
+    """Return the rates of each slice by their definition."""
     condition = {"selected": np.full(len(label), True), "true positive": label == 1, "false positive": label == 0}[kind]
     return [np.average(predicted[condition & (group == k)], weights=weight[condition & (group == k)]) for k in NAMES]
 

@@ -38,7 +38,7 @@ def raises(batch):
 
 
 def cut(examples, tmp_path, *slicings, most=100):
-    """The slicers, their slices, and the label of each row."""
+    """Return the slicers, their slices, and the label of each row."""
     context = Context(tmp_path)
     made = slicers(list(slicings), examples, "test", context, where="Evaluator.slices")
     table = slice_table(made, examples, "test", context, most=most)

@@ -67,7 +67,7 @@ def tumour_preprocessing():
 
 
 def tumour_model(inputs, hp):
-    """Of all but the last column, whose weight is zero."""
+    """Build a model whose weight of the last column is zero."""
     seen = inputs["x"] * np.array([1, 1, 1, 1, 0], "float32")
     hidden = keras.layers.Dense(8, activation="tanh")(seen)
     model = keras.Model(inputs, keras.layers.Dense(1, name="benign")(hidden))
@@ -105,7 +105,7 @@ def tumours(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def weighted_tumours(tumours, tmp_path_factory):
-    """The same model and rows, which count 0, 1 or 2 times."""
+    """Return the same model and rows, weighted by 0, 1 or 2."""
     folder = tmp_path_factory.mktemp("weighted")
     prepared = Transform(tumours.examples, function=tumour_preprocessing, label="benign", sample_weight="importance")
     prepared = prepared.execute(folder).preprocessing
@@ -127,7 +127,7 @@ def linear_model(inputs, hp):
 
 @pytest.fixture(scope="session")
 def diabetes(tmp_path_factory):
-    """A linear regression."""
+    """Return a linear regression."""
     from sklearn.datasets import load_diabetes
 
     data = load_diabetes(scaled=False)

@@ -1,4 +1,4 @@
-"""Partial dependence against scikit-learn's by brute force, and against formulas."""
+"""Partial dependence compared with scikit-learn's brute force and with formulas."""
 
 import numpy as np
 import pytest

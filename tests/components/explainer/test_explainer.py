@@ -1,4 +1,4 @@
-"""The Explainer's contract: what it writes, what it says, and what it refuses."""
+"""Explainer's output, displayed metrics, progress and errors."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Permutation importance against scikit-learn's, formulas, and the law that an ignored column counts nothing."""
+"""Permutation importance compared with scikit-learn and formulas. Ignored columns have importance zero."""
 
 import keras
 import numpy as np
@@ -144,7 +144,7 @@ def test_interval_covers_the_importance_of_a_known_model():
 
 
 def test_interval_accounts_for_both_rows_of_an_exchange():
-    """A value counts for the row that gets it too: without that, the intervals above hold less often."""
+    """A value also affects the row that receives it. Without that variance, the intervals cover less often."""
     random, held = np.random.default_rng(0), {"both": 0, "rows": 0}
     for sample in range(400):
         x = random.exponential(size=100)

@@ -1,4 +1,4 @@
-"""The rows that a model gets most wrong, against a search by NumPy over all of them."""
+"""The rows with the largest losses, compared with a NumPy search over all rows."""
 
 import io
 import wave

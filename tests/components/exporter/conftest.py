@@ -16,7 +16,7 @@ KINDS = ["fish", "fowl", "flesh"]
 
 
 def rows(count):
-    """Columns with nulls, lists that are too short, and lists of varying length."""
+    """Return columns with nulls, lists that are too short, and lists of varying length."""
     kind = RANDOM.integers(0, 3, count)
     amount = kind * 2 + RANDOM.normal(0, 0.4, count)
     point = RANDOM.normal(0, 1, (count, 3)) + kind[:, None]
@@ -100,7 +100,7 @@ def exported(trained, tmp_path_factory):
 
 @pytest.fixture(scope="package")
 def expected(trained):
-    """Keras's predictions for the test rows."""
+    """Return Keras's predictions for the test rows."""
     from kerasline.components.data.model_inputs import feed
 
     features = trained.prepared.load_features()

@@ -30,7 +30,7 @@ pickle.dump(found, open(sys.argv[3], "wb"))
 
 
 def call_signatures(saved_model, folder, *questions):
-    """The answers to (signature, arguments), by plain TensorFlow in another process."""
+    """Call signatures, given as (name, arguments), with plain TensorFlow in another process."""
     (folder / "questions").write_bytes(pickle.dumps(questions))
     command = [sys.executable, "-c", PLAIN, str(saved_model.path), str(folder / "questions"), str(folder / "answers")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
@@ -39,7 +39,7 @@ def call_signatures(saved_model, folder, *questions):
 
 
 def as_example(row):
-    """A row as people write one: what is missing is not there at all."""
+    """Return a row as a tf.Example without its missing values."""
     features = {}
     for name, value in row.items():
         values = value if isinstance(value, list) else [value]

@@ -54,7 +54,7 @@ def form_entry(done, name):
 
 
 def answers(done, name, expected, folder):
-    """Scores of the test rows, by a form."""
+    """Return the scores of the test rows by a form."""
     form = done.model_forms.form(name)
     if form_entry(done, name)["takes"] == "raw":
         serve = tf.saved_model.load(str(form)).signatures["serving_default"]
@@ -90,7 +90,7 @@ def test_form_predicts_like_the_model_and_reports_its_metrics(done, trained, exp
 
 
 def cross_entropy(scores, truth):
-    """Keras's sparse_categorical_crossentropy: p is at least 1e-7, and those of a row are made to add up to 1."""
+    """Compute Keras's sparse_categorical_crossentropy, with normalized rows and probabilities of at least 1e-7."""
     clipped = np.clip(scores, 1e-7, 1 - 1e-7)
     return -np.log((clipped / clipped.sum(1, keepdims=True))[range(len(truth)), truth]).mean()
 

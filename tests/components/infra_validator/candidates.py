@@ -40,12 +40,12 @@ def save_candidate(folder: Path, spoil: Callable[[Any, Any, Any], Any] | None = 
 
 
 def aborts_on_huge(calls, x, score):
-    """The process ends by SIGABRT, as by any failed check in native code."""
+    """End the process by SIGABRT, as a failed check in native code does."""
     return _if(_is_huge(x), _abort, score)
 
 
 def aborts_after(most):
-    """The process ends by SIGABRT when it is asked too often."""
+    """End the process by SIGABRT after too many calls."""
 
     def spoil(calls, x, score):
         return _if(calls.read_value() > most, _abort, score)
@@ -77,7 +77,7 @@ def draws(calls, x, score):
 
 
 def refuses_huge(calls, x, score):
-    """As a layer does that takes no such number: an InvalidArgumentError."""
+    """Raise an InvalidArgumentError for huge numbers, as some layers do."""
     import tensorflow as tf
 
     with tf.control_dependencies([tf.debugging.assert_less(tf.abs(x), HUGE, message="x is beyond what is known")]):

@@ -10,7 +10,7 @@ from kerasline.components.models.signatures import TensorSpec
 
 
 def spec(dtype, shape):
-    """The spec of an input."""
+    """Return the spec of an input."""
     return TensorSpec("", 0, np.dtype(object if dtype == "string" else dtype), shape)
 
 

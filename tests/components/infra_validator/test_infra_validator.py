@@ -302,7 +302,7 @@ def test_tensorflow_serving_can_be_the_server(validate):
 
 @pytest.mark.slow
 def test_our_server_ends_with_a_killed_pipeline(tmp_path, examples):
-    """The stage is killed when its server is ready, while it asks."""
+    """The stage is killed when its server is ready, while it sends requests."""
     folder = candidates.save_candidate(tmp_path / "model")
     parent = _validating(folder, examples, tmp_path, requests=10**6, request_seconds=1000)
     log = tmp_path / "o" / "validation" / "server.log"
@@ -315,7 +315,7 @@ def test_our_server_ends_with_a_killed_pipeline(tmp_path, examples):
 
 
 def _validating(folder, examples, tmp_path, **parameters):
-    """A process that validates, into the folder `o`."""
+    """Start a process that validates a model into the folder `o`."""
     program = (
         "import sys; from kerasline import Examples, InfraValidator, SavedModel;"
         "model, examples, out = sys.argv[1:];"

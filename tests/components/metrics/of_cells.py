@@ -12,7 +12,7 @@ from tests.components.metrics.of_rows import rows
 
 
 def counted(family: CellMetrics, label: Any, prediction: Any, weight: Any = None, at_once: int = 65536) -> CellCounts:
-    """The cells of all rows, as one group, some rows at a time."""
+    """Count the cells of all rows as one group, some rows at a time."""
     counts = CellCounts(1, family.max_exact_cells, family.coarsen, family.coarsening_levels)
     for start in range(0, len(label), at_once):
         part = slice(start, start + at_once)
@@ -22,7 +22,7 @@ def counted(family: CellMetrics, label: Any, prediction: Any, weight: Any = None
 
 
 def cell_values(family: CellMetrics, label: Any, prediction: Any, weight: Any = None) -> dict[str, float]:
-    """The metrics by name."""
+    """Return the metrics by name."""
     cells, sums = counted(family, label, prediction, weight).of(0)
     found = family.values(cells, sums[1])
     assert set(found) == set(family.directions)

@@ -27,7 +27,7 @@ def rows(
 
 
 def total(family: SumMetrics, given: Rows) -> np.ndarray:
-    """The weighted sums of rows: float64 (k,)."""
+    """Return the weighted sums of rows, float64 (k,)."""
     sums, places = family.sums(given), family.unit_rows(given)
     if given.weight is None:
         return sums.sum(axis=0)
@@ -41,7 +41,7 @@ def values(
     weight: Any = None,
     columns: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """The metrics by name, all rows taken at once."""
+    """Return the metrics by name, computed from all rows at once."""
     found = family.values(total(family, rows(label, prediction, weight, columns)))
     assert list(found) == list(family.directions)
     return {name: float(value) for name, value in found.items()}

@@ -19,7 +19,7 @@ def halved(cells, level):
 
 
 def expected(group, cell, weight):
-    """Sums by plain Python."""
+    """Compute the sums in plain Python."""
     found = {}
     for g, c, w in zip(group.tolist(), cell.tolist(), weight.tolist()):
         one = found.setdefault(g, {}).setdefault(tuple(c) if isinstance(c, list) else c, [0, 0.0, 0.0])

@@ -1,4 +1,4 @@
-"""Detections against pycocotools' COCOeval on the whole set, with real boxes of blood cells."""
+"""Detection metrics compared with pycocotools' COCOeval, on real boxes of blood cells."""
 
 import contextlib
 import io
@@ -24,7 +24,7 @@ KINDS = ["RBC", "WBC", "Platelets"]
 
 
 def blood_cells(count):
-    """By image, the true boxes (left, top, right, bottom, class)."""
+    """Return the true boxes (left, top, right, bottom, class) by image."""
     files = sorted((SHARED_DATA / "bccd" / "BCCD" / "Annotations").glob("*.xml"))[:count]
     if not files:
         pytest.skip(f"no annotations in {SHARED_DATA / 'bccd'}")
@@ -39,7 +39,7 @@ def blood_cells(count):
 
 
 def images(count=60, seed=0, ties=False):
-    """Columns of images: crowds among the true boxes, images without any, without predictions, and without both;
+    """Return columns of images, with crowds among the true boxes, images without boxes, predictions or both, and
     predicted are the true boxes moved about, some twice, some as another class, and others besides."""
     rng = np.random.default_rng(seed)
     columns = {name: [] for name in COLUMNS if name != "area"}
@@ -86,7 +86,7 @@ def values(family, *parts):
 
 
 def of_pycocotools(columns, number=None, classes=range(3)):
-    """Its twelve figures; NaN where it says -1."""
+    """Return the twelve metrics of pycocotools, with NaN instead of -1."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

@@ -1,4 +1,4 @@
-"""Intervals against SciPy."""
+"""Confidence intervals compared with SciPy."""
 
 import math
 
@@ -29,7 +29,7 @@ def test_student_t_quantile_agrees_with_scipy(probability, freedom):
 
 
 def test_interval_ends_are_quantiles_of_the_replicates():
-    """The 5th and the 195th of 199, where 5% is left on both sides together."""
+    """They are the 5th and the 195th of 199, which leave 5% on both sides together."""
     replicates = np.random.default_rng(0).permutation(199) + 1.0
     estimate = Estimate(100.0, replicates=replicates)
     assert estimate.method == "bootstrap"
@@ -76,7 +76,7 @@ def test_holm_correction_follows_its_definition():
     ("rows", "q"), [(60, 0.25), (60, 0.5), (200, 0.05), (200, 0.95), (500, 0.05), (500, 0.5), (5000, 0.95)]
 )
 def test_order_statistics_cover_a_quantile_at_their_confidence(rows, q):
-    """By the binomial law alone: the interval of a permutation of 1..n tells its ranks."""
+    """Follows from the binomial distribution: the interval of a permutation of 1..n has its ranks."""
     from kerasline.components.metrics.regression import ResidualState, _Ends
 
     state = ResidualState()

@@ -1,4 +1,4 @@
-"""One pass over predictions: the same figures however they lie in files, and scikit-learn's on each slice."""
+"""One pass over predictions: independent of their division into files, and equal to scikit-learn on each slice."""
 
 import numpy as np
 import pyarrow as pa
@@ -155,7 +155,7 @@ def test_without_replicates_values_have_no_interval(tmp_path):
 
 
 def test_spread_of_crowded_scores_needs_few_cells(tmp_path):
-    """Scores that differ in the fifth digit alone have the same area, and the same interval, as any."""
+    """Scores that differ only in the fifth digit have the same area and interval as others."""
     logit = np.log(SCORE.astype(float)) - np.log1p(-SCORE.astype(float))
     crowded = TABLE.set_column(2, "prediction.y", pa.array(0.02 + 1e-5 * logit))
     spreads = []

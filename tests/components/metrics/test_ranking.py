@@ -1,4 +1,4 @@
-"""Rankings against scikit-learn, query by query, and against formulas."""
+"""Rankings compared with scikit-learn, query by query, and with formulas."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from tests.components.metrics.of_rows import rows, total, values
 
 
 def graded(seed=0, ties=False):
-    """Digits in queries of 2 to 40 images; an image's relevance is by its digit, its score by a regression."""
+    """Return digits in queries of 2 to 40 images. The relevance follows from the digit, the score from a regression."""
     digits = load_digits()
     rng = np.random.default_rng(seed)
     relevance = digits.target % 4

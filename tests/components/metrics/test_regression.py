@@ -1,4 +1,4 @@
-"""Errors of numbers against scikit-learn and NumPy, on the answers of a real model."""
+"""Regression metrics compared with scikit-learn and NumPy, on the predictions of a real model."""
 
 import warnings
 
@@ -67,7 +67,7 @@ def test_numbers_of_very_different_magnitude_are_accurate():
 
 @pytest.mark.parametrize("weight", [None, WEIGHT[: len(LABEL)]])
 def test_replicates_of_r2_are_accurate_far_from_the_center(weight):
-    """As in a slice whose labels are far from those of all rows, and near each other."""
+    """Such as in a slice whose labels are far from those of all rows and close to each other."""
     label, prediction = 1000 + LABEL / 1e3, 1000 + PREDICTION / 1e3
     family = RegressionErrors(0.0)
     counts = RANDOM.poisson(1.0, (len(label), 8))
@@ -105,7 +105,7 @@ def test_residual_quantiles_agree_with_numpy():
 
 
 def test_several_numbers_per_row_count_as_one_unit_in_intervals():
-    """The same residual thrice a row is not known three times as surely."""
+    """Three copies of a residual in a row do not add information."""
     family = ResidualQuantiles()
     single, triple = family.new_state(), family.new_state()
     single.add(rows(LABEL, PREDICTION))

@@ -20,7 +20,7 @@ def test_counts_are_poisson_with_mean_1():
 
 @pytest.mark.parametrize("axis", ["rows", "replicates"])
 def test_counts_are_independent(axis):
-    """Correlations of neighbours, and of all of some, are those of independent numbers."""
+    """Correlations of neighbors and of all pairs of some rows are those of independent numbers."""
     table = COUNTS[:203].T if axis == "rows" else COUNTS
     correlation = np.corrcoef(table, rowvar=False)[np.triu_indices(203, 1)] * np.sqrt(len(table))
     assert stats.kstest(correlation, "norm").pvalue > 1e-3 or np.std(correlation) == pytest.approx(1, abs=0.03)

@@ -1,4 +1,4 @@
-"""Metrics of texts against the libraries' own corpus values, on real texts."""
+"""Text metrics compared with the corpus values of their libraries, on real texts."""
 
 import gzip
 import importlib.util
@@ -53,13 +53,13 @@ def translations():
 
 @pytest.fixture(scope="module")
 def summaries():
-    """Synopses of packages, and the beginnings of their descriptions in place of predicted ones."""
+    """Return synopses of packages, and the beginnings of their descriptions as predictions."""
     predicted = lines("summarization", "debian_desc_synopsis.tsv.gz", count=200)
     return [summary for _, _, summary in predicted], [document[:120] for _, document, _ in predicted]
 
 
 def of_libraries(references, predictions):
-    """Each metric as its library tells it of the whole corpus; one reference a row."""
+    """Return each metric of the whole corpus from its library, with one reference per row."""
     scorer = rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"])
     rouge = [scorer.score(true, predicted) for true, predicted in zip(references, predictions)]
     return {

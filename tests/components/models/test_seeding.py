@@ -15,7 +15,7 @@ from kerasline.components.models.seeding import seed_everything
 
 @contextlib.contextmanager
 def other_thread_draws():
-    """A thread that draws from Python's generator all the time, as Beam does when it shuffles."""
+    """Run a thread that constantly draws from Python's generator, as Beam does when it shuffles."""
     stop = threading.Event()
 
     def draw():
@@ -74,7 +74,7 @@ def test_tokenizers_of_another_stage_outlive_the_seeding_of_a_stage():
 
 
 def drawn(seed):
-    """Returns what `keras.random`, TensorFlow in a graph, NumPy and Python draw after seeding."""
+    """Return the numbers that `keras.random`, TensorFlow in a graph, NumPy and Python draw after seeding."""
     seed_everything(seed)
     draws = [keras.random.normal((2,)), tf.function(lambda: tf.random.normal((2,)))(), np.random.normal(size=2)]
     return [*np.concatenate([np.asarray(draw) for draw in draws]), random.random()]

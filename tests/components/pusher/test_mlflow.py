@@ -1,4 +1,4 @@
-"""Versions in MLflow's registry, on a genuine server of MLflow's on loopback."""
+"""Versions in MLflow's registry, on a real MLflow server on loopback."""
 
 import importlib.metadata
 import json
@@ -54,7 +54,7 @@ def server_program():
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The address of a server, which is also in MLFLOW_TRACKING_URI."""
+    """Return the address of a server, which is also in MLFLOW_TRACKING_URI."""
     program, folder = server_program(), tmp_path_factory.mktemp("mlflow")
     port = free_port()
     url = f"http://127.0.0.1:{port}"

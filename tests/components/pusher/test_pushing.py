@@ -1,4 +1,4 @@
-"""Versions of models on a disk, in memory and in S3: whole, never overwritten, kept, and rolled back."""
+"""Versions of models on a disk, in memory and in S3 are complete, never overwritten, kept, and rolled back."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def a_model(folder, size=1000):
 
 @pytest.fixture(params=["path", "file", "memory", "s3"])
 def place(request, tmp_path):
-    """An empty folder of versions, of each kind."""
+    """Return an empty folder of versions of each kind."""
     if request.param == "s3":
         return f"{request.getfixturevalue('s3')}/{uuid.uuid4().hex}/taxi"
     path = tmp_path / "served" / "taxi"
@@ -49,7 +49,7 @@ def place(request, tmp_path):
 
 
 def read(place, name):
-    """What a server would read there."""
+    """Return the model that a server would read."""
     import fsspec
 
     with fsspec.open(f"{place}/{name}" if "://" in place else f"file://{place}/{name}", "rb") as file:

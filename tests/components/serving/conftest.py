@@ -8,7 +8,7 @@ from tests.components.serving.saved_models import save_half_plus, save_mixed
 
 @pytest.fixture(scope="session")
 def model_folders(tmp_path_factory):
-    """Folders of versions: half (1: x / 2 + 2, 3: x / 2 + 3) and mixed (1)."""
+    """Return folders of versions: half (1: x / 2 + 2, 3: x / 2 + 3) and mixed (1)."""
     root = tmp_path_factory.mktemp("served")
     (root / "half").mkdir()
     (root / "mixed").mkdir()

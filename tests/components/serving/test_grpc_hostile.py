@@ -140,7 +140,7 @@ def test_other_methods_are_unimplemented(ours):
 
 
 def test_error_messages_keep_all_characters(ours, predict):
-    """A status's message is percent-encoded: what is outside ASCII, and the percent sign itself."""
+    """The message of a status has non-ASCII characters and the percent sign percent-encoded."""
     import tensorflow_serving.apis.predict_pb2 as messages
 
     request = messages.PredictRequest()

@@ -363,7 +363,7 @@ def test_rest_and_grpc_can_be_disabled(half, tmp_path):
 
 
 def _self_signed(folder, curve="SECP256R1"):
-    """A certificate for localhost, and its key."""
+    """Create a certificate for localhost and its key."""
     x509 = pytest.importorskip("cryptography.x509", reason="cryptography makes the certificate")
     from datetime import datetime, timedelta
 

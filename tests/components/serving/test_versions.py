@@ -21,7 +21,7 @@ from tests.components.serving.servers import REPOSITORY, serving, wait_until
 
 @pytest.fixture
 def half(tmp_path):
-    """A folder of versions with version 1: x / 2 + 1."""
+    """Return a folder of versions with version 1: x / 2 + 1."""
     folder = tmp_path / "half"
     folder.mkdir()
     save_half_plus(folder / "1", 1.0)
@@ -34,7 +34,7 @@ def states(server) -> dict[str, str]:
 
 
 def push(model, half, version: int) -> None:
-    """As Pusher does: whole, with one rename."""
+    """Publish a version as Pusher does, with one rename."""
     aside = half / ".pushing"
     shutil.copytree(model, aside)
     (aside / "kerasline-digest.json").write_text('{"sha256": ""}')
@@ -112,7 +112,7 @@ def test_start_skips_a_damaged_newest_version(half, tmp_path):
 
 @pytest.fixture
 def pushed(tmp_path):
-    """A destination with two pushed versions, x / 2 + 1 and x / 2 + 2, and their numbers."""
+    """Return a destination with two pushed versions, x / 2 + 1 and x / 2 + 2, and their numbers."""
     destination = DiskDestination(tmp_path / "pushed" / "half")
     numbers = [destination.push(save_half_plus(tmp_path / f"model{n}", float(n))) for n in (1, 2)]
     return destination, *numbers

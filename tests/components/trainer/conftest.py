@@ -40,7 +40,7 @@ def build_model(inputs, hp):
 
 @pytest.fixture(scope="session")
 def problem(tmp_path_factory):
-    """Examples with splits train and eval, and their Preprocessing, by whether rows are weighted."""
+    """Return Examples with splits train and eval and their Preprocessing, with and without row weights."""
     import pyarrow as pa
 
     folder = tmp_path_factory.mktemp("problem")
@@ -75,7 +75,7 @@ class Trained:
 
 @pytest.fixture
 def train(problem, tmp_path):
-    """Builds and trains: `train(hp, weighted=False, state_dir=…, report=…, **parameters)`."""
+    """Build and train a model: `train(hp, weighted=False, state_dir=…, report=…, **parameters)`."""
     examples, prepared = problem
     count = [0]
 

@@ -1,4 +1,4 @@
-"""The arithmetic of training, against NumPy by hand: forward pass, losses, gradients, updates.
+"""The arithmetic of training, compared with NumPy: forward pass, losses, gradients, updates.
 
 Goodfellow, Bengio and Courville, "Deep learning", 2016: sections 6.5 (back-propagation) and 8.3.2
 (momentum); Polyak averaging, section 8.7.3; clipping by the norm, section 10.11.1.
@@ -63,7 +63,7 @@ def by_hand(weights, epochs=2, weights_of_rows=None, clip=None):
 
 @pytest.fixture
 def start(train):
-    """The initial weights, from a training with a negligible learning rate."""
+    """Return the initial weights, from a training with a negligible learning rate."""
     return train({"rate": 1e-30}, steps=1, eval_split=None).weights
 
 
@@ -131,7 +131,7 @@ def by_hand_loss(weights):
 
 @keras.saving.register_keras_serializable("tests")
 def half_squared_error(y_true, y_pred):
-    """The article's loss: 1/2n times the sum of (prediction - target)²; Keras takes the mean over n."""
+    """The article's loss, 1/2n times the sum of (prediction - target)². Keras computes the mean over n."""
     return 0.5 * keras.ops.sum(
         keras.ops.square(y_pred - keras.ops.reshape(keras.ops.cast(y_true, "float32"), (-1, 1))), axis=-1
     )

@@ -37,7 +37,7 @@ def preprocessing():
 
 
 def chained():
-    """A Discretization of a normalised size: the second needs the first's real output."""
+    """Build a Discretization of a normalized size, whose adaptation needs the output of the normalization."""
     size = keras.Input((1,), name="size")
     scaled = keras.layers.Normalization(name="scaled")(size)
     return keras.Model({"size": size}, {"bin": keras.layers.Discretization(num_bins=4, name="bin")(scaled)})
@@ -107,7 +107,7 @@ def test_serving_does_not_need_the_columns_of_the_label(make_examples, tmp_path)
 
 
 def adapted(examples, tmp_path, layer, name="word", dtype="string", shape=(1,)):
-    """The layer as Transform adapts it on one column."""
+    """Return the layer as Transform adapts it on one column."""
 
     def function():
         raw = keras.Input(shape, name=name, dtype=dtype)

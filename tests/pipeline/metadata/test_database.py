@@ -124,7 +124,7 @@ with store.held("the work"):
 
 @pytest.fixture
 def hold(store_url):
-    """Starts a program that takes the lock and keeps it; what it says is read by `readline`."""
+    """Start a program that acquires the lock and holds it. Its output is read by `readline`."""
     programs, forked = [], []
 
     def start(*more):
@@ -156,7 +156,7 @@ def hold(store_url):
 
 
 def waiting(postgres, url):
-    """How many sessions wait for a lock by name in the database."""
+    """Return the number of sessions that wait for a named lock in the database."""
     rows = postgres.execute(
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted", url.rpartition("/")[2]
     )

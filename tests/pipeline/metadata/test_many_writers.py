@@ -1,4 +1,4 @@
-"""Sixteen processes that publish at once into one root and one store, some of them killed in the middle."""
+"""Sixteen processes publish concurrently into one root and one store, and some are killed meanwhile."""
 
 import collections
 import multiprocessing
@@ -39,7 +39,7 @@ class _RecordingStore(Store):
 
 
 def _publish(url, folder, writer, started, ends):
-    """Runs the quick pipeline again and again, with numbers that the other processes use too."""
+    """Run the quick pipeline repeatedly, with numbers that the other processes use too."""
     acknowledged = os.open(folder / f"{writer}.acknowledged", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     store, root, chance = _RecordingStore(url, acknowledged), ArtifactRoot(folder / "root"), random.Random(writer)
     started.wait(timeout=300)

@@ -1,4 +1,4 @@
-"""Stores that other versions of kerasline made. `data/` holds what version 0.1 wrote, dumped."""
+"""Stores of other versions of kerasline. `data/` has dumps of stores of version 0.1."""
 
 import datetime
 import os
@@ -28,7 +28,7 @@ DATA = Path(__file__).parent / "data"
 
 @pytest.fixture
 def old_url(store_url):
-    """A store that version 0.1 made: three runs of the quick pipeline, the third with a failed stage."""
+    """Return a store of version 0.1: three runs of the quick pipeline, the third with a failed stage."""
     if store_url.startswith("sqlite"):
         with sqlite3.connect(store_url.removeprefix("sqlite:///")) as database:
             database.executescript((DATA / "metadata-0.1-sqlite.sql").read_text())
@@ -42,7 +42,7 @@ def old_url(store_url):
 
 
 def differences(url):
-    """What Alembic's own comparison would change to come from the database to the tables of the program."""
+    """Return the changes from the database to the program's tables according to Alembic."""
 
     def same_type(_context, _inspected, _column, inspected_type, metadata_type):
         # SQLite knows one type of text: VARCHAR(200) and TEXT are two names of it.
@@ -62,7 +62,7 @@ def versions(url):
 
 
 def shape(url):
-    """Columns, keys and indexes of each table, as the database tells them."""
+    """Return the columns, keys and indexes of each table from the database."""
     with Database(url).transaction() as connection:
         inspector = sa.inspect(connection)
         return {
@@ -143,7 +143,7 @@ def test_concurrent_processes_upgrade_a_store_once(old_url):
 
 
 def test_failed_upgrade_leaves_the_store_unchanged(old_url):
-    """Its last step fails: an index of that name is there."""
+    """Its last step fails, because an index of that name exists."""
     with Database(old_url).transaction(write=True) as connection:
         connection.execute(sa.text("CREATE INDEX ix_executions_pipeline_node_finished ON runs (state)"))
     before = shape(old_url)

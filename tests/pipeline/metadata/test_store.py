@@ -1,4 +1,4 @@
-"""The metadata store on both databases: what is written is there, once, and found again."""
+"""The metadata store on both databases: records are stored once and found again."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Events to OpenLineage's receivers: what they say, from which process, and what a bad receiver costs."""
+"""Events to OpenLineage receivers: their content, their processes, and bad receivers."""
 
 import json
 import signal
@@ -69,7 +69,7 @@ def log_of(tmp_path, result):
 
 
 def events_by_job(receiver):
-    """The types of the events of each job, in order."""
+    """Return the types of the events of each job, in order."""
     found = {}
     for event in receiver.bodies:
         found.setdefault(event["job"]["name"], []).append(event["eventType"])
@@ -90,7 +90,7 @@ def tags(event):
 
 
 def of_name(namespace, name):
-    """A UUID of version 5, after RFC 9562, 5.5: SHA-1 of the namespace and the name, with version and variant."""
+    """Compute a UUID of version 5 (RFC 9562, 5.5): SHA-1 of namespace and name, with version and variant."""
     import hashlib
 
     digest = bytearray(hashlib.sha1(namespace.bytes + name.encode()).digest()[:16])

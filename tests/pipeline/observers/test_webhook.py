@@ -27,7 +27,7 @@ def receiver():
 
 @pytest.fixture
 def run(tmp_path, receiver):
-    """Runs a pipeline in this process; the webhook is the receiver unless `url` says otherwise."""
+    """Run a pipeline in this process. The webhook is the receiver unless `url` is set."""
 
     def call(file, changes=(), *, url=f"{receiver.url}/services/{SECRET}", node=None, run_id=None):
         root = tmp_path / "root"

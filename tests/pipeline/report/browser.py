@@ -61,7 +61,7 @@ class Page:
         self.driver = driver
 
     def open(self, path: Path, *, width: int = 1360, height: int = 1000, dark: bool = False) -> Page:
-        """Opens a file in a window of that many CSS pixels."""
+        """Open a file in a window of this size in CSS pixels."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -75,7 +75,7 @@ class Page:
         return self.driver.execute_script(script, *arguments)
 
     def complaints(self) -> list[str]:
-        """What the console has."""
+        """The messages of the console."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
@@ -90,7 +90,7 @@ class Page:
         ]
 
     def screenshot(self, path: Path, height: int | None = None) -> None:
-        """The whole page, or so much of it, as a PNG."""
+        """Return the whole page, or a part of it, as a PNG."""
         import base64
 
         whole = self.run("return [document.documentElement.clientWidth, document.documentElement.scrollHeight]")

@@ -38,7 +38,7 @@ class Made:
         return text_of(self.section(name))
 
     def table(self, caption: str) -> list[list[str]]:
-        """The rows of a table's body, as texts."""
+        """Return the rows of a table body as texts."""
         for table in self.tree.iter("table"):
             if any(text_of(e) == caption for e in table.iter("caption")):
                 return [[text_of(cell) for cell in row] for row in table.find("tbody")]
@@ -55,7 +55,7 @@ def call(*arguments) -> subprocess.CompletedProcess:
 
 
 def report(root: Path, *arguments) -> Made:
-    """Writes a report through the command line."""
+    """Write a report with the command line."""
     path = root / f"report-{os.getpid()}.json"
     result = call("report", *arguments, "--root", root, "--json", path)
     assert result.returncode == 0, result.stderr
@@ -68,7 +68,7 @@ def report(root: Path, *arguments) -> Made:
 
 
 def made_once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
-    """The folder that `make` fills: one of the processes that run the tests does so, for all of them."""
+    """Return the folder that `make` fills, once for all processes that run the tests."""
     own = tmp_path_factory.getbasetemp()
     root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
     with open(f"{root}.lock", "w") as lock:
@@ -81,7 +81,7 @@ def made_once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path
 
 @pytest.fixture(scope="session")
 def penguins(tmp_path_factory) -> Made:
-    """The main job, run for real."""
+    """Return a real run of the main job."""
 
     def make(root: Path) -> None:
         arguments = ["--set", "Trainer.epochs=2", "--set", "Evaluator.thresholds={}"]

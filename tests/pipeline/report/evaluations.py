@@ -257,7 +257,7 @@ def _plain(output, metric, direction, value, rows) -> dict:
 
 
 def _entry(output, metric, y, p, before, slicing="", name="", part=None) -> dict:
-    """A metric of the rows of a part, its bootstrap interval, and its change against the baseline."""
+    """Return a metric of some rows, its bootstrap interval, and its change from the baseline."""
     direction, measure = BINARY[metric]
     inside = np.ones(len(y), bool) if part is None else part
     yi, pi, bi = y[inside], p[inside], before[inside]

@@ -19,7 +19,7 @@ HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 
 @functools.cache
 def cancer(strength: float):
-    """Labels and predicted probabilities of the held-out rows, of the model and of one on three features."""
+    """Return labels and probabilities of the held-out rows, from the model and from one with three features."""
     data = datasets.load_breast_cancer()
     train_x, x, train_y, y = train_test_split(
         data.data, data.target, test_size=0.5, random_state=0, stratify=data.target
@@ -33,7 +33,7 @@ def cancer(strength: float):
 
 @functools.cache
 def digits():
-    """Labels and predicted probabilities of held-out digits."""
+    """Return labels and predicted probabilities of held-out digits."""
     data = datasets.load_digits()
     train_x, x, train_y, y = train_test_split(data.data / 16, data.target, test_size=0.5, random_state=0)
     return y, linear_model.LogisticRegression(max_iter=300).fit(train_x, train_y).predict_proba(x)

@@ -1,4 +1,4 @@
-"""The page in a real browser: no complaint, no request, tables that sort, on a phone and in the dark."""
+"""The page in a real browser: no errors, no requests, sortable tables, small screens, dark mode."""
 
 import pytest
 
@@ -134,7 +134,7 @@ def test_page_follows_the_color_scheme(page, made, dark):
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_texts_have_enough_contrast(page, made, dark):
-    """A contrast of 4.5 to 1 against what lies behind, as WCAG 2.1 asks for (success criterion 1.4.3)."""
+    """The contrast to the background is at least 4.5 to 1, as WCAG 2.1 requires (success criterion 1.4.3)."""
     page.open(made.html, dark=dark)
     worst = page.run(CONTRAST)
     assert [pair for pair in worst if pair[0] < 4.5] == []

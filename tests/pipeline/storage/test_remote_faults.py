@@ -1,4 +1,4 @@
-"""What goes wrong with a root on an S3 interface: kills, damage, refusals, the network, and many at once."""
+"""Faults of a root on an S3 interface: kills, damage, denied access, the network, and concurrency."""
 
 import http.client
 import http.server
@@ -90,7 +90,7 @@ def test_run_that_died_before_recording_is_recovered_from_the_root(host, s3_url,
 
 @pytest.mark.slow
 def test_killed_upload_is_invisible_and_completed_by_the_next_run(cli, host, s3_url, tmp_path):
-    """Kills at several instants of the sending, each on a host of its own."""
+    """Kills at several times during the upload, each on a new host."""
     interrupted = 0
     for turn in range(6):
         url = f"{s3_url}-{turn}"
@@ -111,7 +111,7 @@ def test_killed_upload_is_invisible_and_completed_by_the_next_run(cli, host, s3_
 
 
 def sending(work):
-    """The folders that are made and being sent from a host."""
+    """Return the folders that a host is uploading."""
     return [path for path in work.glob("*/outbox/bulky/Make/*") if (path / MANIFEST).exists()]
 
 
@@ -187,7 +187,7 @@ def test_lost_store_fails_in_one_line_and_the_next_run_uploads(host, tmp_path, m
 
 
 def test_denied_upload_is_reported_and_completed_once_permitted(cli, tmp_path, monkeypatch):
-    """With genuine policies: the server checks them after the four calls that lay them down."""
+    """Uses real policies, which the server checks after the four calls that create them."""
     import boto3
 
     server, address = start_s3(tmp_path / "s3.log", INITIAL_NO_AUTH_ACTION_COUNT="4")

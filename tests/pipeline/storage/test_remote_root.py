@@ -1,4 +1,4 @@
-"""Roots on an S3 interface, a process on loopback, and in fsspec's memory: published, found, fetched, removed."""
+"""Roots on an S3 server on loopback and in fsspec's memory: publication, lookup, download and removal."""
 
 import dataclasses
 import time
@@ -182,7 +182,7 @@ def test_last_blessed_artifact_is_found_by_another_host(host, url, tmp_path):
 
 
 def test_single_node_reads_outputs_of_an_earlier_run_elsewhere(host, s3_url, tmp_path):
-    """One metadata store, two roots: an upstream output is read from where it is."""
+    """With one metadata store and two roots, an upstream output is read from its root."""
     run = host("one")
     far = run(s3_url)
     near = run(str(tmp_path / "disk"), selected=["Join"], use_cache=False)

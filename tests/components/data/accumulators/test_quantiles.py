@@ -12,7 +12,7 @@ PARTS = st.lists(st.lists(st.floats(-1e6, 1e6), max_size=40), min_size=1, max_si
 
 
 def of(parts, level=1 << 16):
-    """One accumulator a part, merged from the left."""
+    """Accumulate each part separately, and merge from the left."""
     merged = Quantiles(level)
     for part in parts:
         one = Quantiles(level)

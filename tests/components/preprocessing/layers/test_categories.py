@@ -1,4 +1,4 @@
-"""FrequencyLookup and Cross, held against Keras's own StringLookup, collections.Counter and plain Python."""
+"""FrequencyLookup and Cross, compared with Keras's StringLookup, collections.Counter and plain Python."""
 
 import collections
 import functools
@@ -136,7 +136,7 @@ def test_any_partition_merged_in_any_order_equals_one_pass(parts, random):
 
 
 def by_bytes(counts):
-    """As UTF-8, which orders as the texts' code points."""
+    """Encode as UTF-8, which sorts like code points."""
     kept = [value for value in counts if counts[value] >= 2]
     return sorted(kept, key=lambda value: (counts[value], value.encode()), reverse=True)[:6]
 

@@ -1,4 +1,4 @@
-"""DateTimeParts, held against Python's datetime and NumPy's datetime64."""
+"""DateTimeParts, compared with Python's datetime and NumPy's datetime64."""
 
 import datetime
 
@@ -20,7 +20,7 @@ NOTHING = [np.nan] * len(PARTS)
 
 
 def expected(moment: datetime.datetime) -> list[int]:
-    """The parts by Python's calendar, in the order of PARTS."""
+    """Return the parts from Python's calendar, in the order of PARTS."""
     days = moment.toordinal() - EPOCH.toordinal()
     named = {
         "year": moment.year,

@@ -1,4 +1,4 @@
-"""Images decoded in the graph, held against Pillow."""
+"""Images decoded in the graph, compared with Pillow."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Numbers on the scale of their key, held against pandas' groups."""
+"""Numbers on the scale of their key, compared with pandas' groups."""
 
 import keras
 import numpy as np

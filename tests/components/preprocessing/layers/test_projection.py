@@ -1,4 +1,4 @@
-"""Principal components, held against scikit-learn; whitening, against its formula."""
+"""Principal components, compared with scikit-learn; and whitening, compared with its formula."""
 
 import keras
 import numpy as np

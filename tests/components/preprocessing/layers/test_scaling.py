@@ -1,4 +1,4 @@
-"""Numbers on other scales, held against scikit-learn; NaN stays NaN."""
+"""Numbers on other scales, compared with scikit-learn; NaN stays NaN."""
 
 import keras
 import numpy as np

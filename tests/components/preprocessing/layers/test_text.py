@@ -1,4 +1,4 @@
-"""BagOfWords and TfIdf, held against scikit-learn's vectorizers."""
+"""BagOfWords and TfIdf, compared with scikit-learn's vectorizers."""
 
 import functools
 import pickle
@@ -47,7 +47,7 @@ WEIGHTS = [
 
 
 def assert_same(layer, vectorizer, texts, rtol=1e-5):
-    """Holds the layer's columns against those that scikit-learn has for the same tokens."""
+    """Compare the columns of the layer with those of scikit-learn for the same tokens."""
     assert sorted(layer.vocabulary) == sorted(vectorizer.vocabulary_)
     places = [vectorizer.vocabulary_[token] for token in layer.vocabulary]
     want = vectorizer.transform(texts).toarray()[:, places]
