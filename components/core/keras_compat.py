@@ -176,6 +176,19 @@ def mark_adapted(space: keras.utils.FeatureSpace) -> None:
     space._is_adapted = True
 
 
+# Masks. Keras keeps the mask of a tensor, which layers with `mask_zero` or `Masking` start, as an attribute of it.
+
+
+def mask_of(tensor: Any) -> Any:
+    """Return the mask of a tensor, bool (rows, length), which is False where losses and metrics ignore it; or None."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def set_mask(tensor: Any, mask: Any) -> None:
+    """Set the mask of a tensor, for losses and metrics that receive it."""
+    tensor._keras_mask = mask
+
+
 # Randomness
 
 

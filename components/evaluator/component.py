@@ -80,7 +80,7 @@ class Evaluator(Component):
     True
     """
 
-    VERSION = "5"
+    VERSION = "6"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]

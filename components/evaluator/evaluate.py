@@ -24,9 +24,9 @@ from kerasline.components.evaluator.settings import EvaluatorSettings
 from kerasline.components.evaluator.slicing import slice_table, slicers
 from kerasline.components.metrics.estimates import Estimate
 from kerasline.components.metrics.measuring import Measure, Measured, measure
-from kerasline.components.metrics.metric_values import Figures, estimate
+from kerasline.components.metrics.metric_values import Figures, estimate, weighted_sum
 from kerasline.components.metrics.resampling import Resampling
-from kerasline.components.metrics.row_means import RowMean
+from kerasline.components.metrics.row_means import MeanLoss
 from kerasline.components.metrics.slices import SliceTable
 from kerasline.components.models import size_and_latency
 from kerasline.components.models.compile_config import compiled_losses
@@ -180,7 +180,19 @@ class Evaluating:
                     if metric not in figures:
                         direction = keras_direction(metric)
                         found.append(replace(about, metric=metric, direction=direction, figures=values[group]))
-        return [*with_tests(found), *self._size_and_latency(measured)]
+        return [*with_tests(found), *self._total_losses(found), *self._size_and_latency(measured)]
+
+    def _total_losses(self, results: list[Result]) -> list[Result]:
+        """Return the loss of a model with several outputs: the sum of those of the outputs by their `loss_weights`."""
+        weights = {name: loss.weight for name, loss in compiled_losses(self._predictor.load()[1]).items()}
+        by_slice: dict[tuple[str, str], list[Result]] = {}
+        for result in results:
+            if result.several and result.metric == "loss" and result.output in weights:
+                by_slice.setdefault((result.slicing, result.slice), []).append(result)
+        return [
+            replace(losses[0], output="", figures=weighted_sum([(weights[r.output], r.figures) for r in losses]))
+            for losses in by_slice.values()
+        ]
 
     def _size_and_latency(self, measured: Measured) -> list[Result]:
         """Return size and latency, only if a threshold needs them, because latency differs between runs."""
@@ -265,7 +277,7 @@ class Evaluating:
         exported = replace(wanted, slices=plain, resampling=Resampling(0, 0), answers=EXPORTED, baseline=None)
         # The compiled loss exists only for predictions of the Keras model.
         families = {
-            output: tuple(family for family in given if not isinstance(family, RowMean))
+            output: tuple(family for family in given if not isinstance(family, MeanLoss))
             for output, given in wanted.families.items()
         }
         exported = replace(exported, families=families)
@@ -298,7 +310,7 @@ class Evaluating:
             wanted = {*TASKS[output.task].headline, *self._settings.thresholds}
             mine = [r for r in results if r.output == output.name and not r.slicing and not math.isnan(r.value)]
             shown |= {r.full_name: r.value for r in [r for r in mine if r.metric in wanted] or mine[:3]}
-        shown |= {r.metric: r.value for r in results if not r.output}
+        shown |= {r.metric: r.value for r in results if not r.output and not r.slicing}
         slices = len({(r.slicing, r.slice) for r in results if r.slicing})
         blessing = self._outputs.blessing
         unmeasured = blessing.unmeasured()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kerasline.components.core.errors import ParameterError
 from kerasline.components.evaluator.settings import EvaluatorSettings
 from kerasline.components.metrics.base import Metrics
-from kerasline.components.metrics.row_means import FunctionMean, RowMean
+from kerasline.components.metrics.row_means import FunctionMean, MeanLoss
 from kerasline.components.models.tasks import TASKS, Output
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def metric_families(
         ParameterError: two metrics or families have the same name.
     """
     own = TASKS[output.task].metrics(output, settings, label_mean)
-    loss = [RowMean("loss", "down")] if has_loss else []
+    loss = [MeanLoss()] if has_loss else []
     families = (*own, *loss, *_user_metrics(settings.metrics))
     _check_names(families)
     return families

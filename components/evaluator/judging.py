@@ -58,7 +58,7 @@ def judge(
     """
     rulings = []
     for name, given in thresholds.items():
-        mine = [r for r in results if name in (r.metric, r.full_name)]
+        mine = [r for r in results if name == r.full_name] or [r for r in results if name == r.metric]
         if not any(not r.slicing for r in mine):
             known = {r.full_name for r in results if not r.slicing}
             raise ParameterError(f"Evaluator.thresholds: the model has no metric {name!r}; {nearest(name, known)}")

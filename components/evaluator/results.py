@@ -19,7 +19,7 @@ class Result:
     """The value of a metric for a slice and an output.
 
     Attributes:
-        output: name of the output; "" for metrics of the whole model, such as latency.
+        output: name of the output; "" for metrics of the whole model: latency, or the loss of all outputs.
         slicing: name of the slicing; "" for all rows.
         slice: label of the slice; "" for all rows.
         rows: number of rows.

@@ -18,7 +18,7 @@ from kerasline.components.evaluator.settings import EvaluatorSettings
 from kerasline.components.metrics.measuring import Measure, measure
 from kerasline.components.metrics.metric_values import estimate
 from kerasline.components.metrics.resampling import Resampling
-from kerasline.components.metrics.row_means import RowMean
+from kerasline.components.metrics.row_means import MeanLoss
 from kerasline.components.metrics.slices import SliceTable
 from kerasline.components.models.compile_config import compiled_losses
 from kerasline.components.models.outputs import model_outputs
@@ -117,7 +117,7 @@ def compare_quality(
     )
     predicted = predict(examples, split, plan, context)
     label_means = {name: float(np.mean(moments.mean)) for name, moments in predicted.labels.items()}
-    loss = dict.fromkeys(compiled_losses(ours.load()[1]), (RowMean("loss", "down"),))
+    loss = dict.fromkeys(compiled_losses(ours.load()[1]), (MeanLoss(),))
     families = {
         o.name: (*TASKS[o.task].metrics(o, settings, label_means.get(o.name, 0.0)), *loss.get(o.name, ()))
         for o in outputs

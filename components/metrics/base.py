@@ -33,7 +33,8 @@ class Rows:
     Attributes:
         label: the true values, (rows, ...). Texts and lists are object arrays.
         prediction: the model's output, (rows, ...). For a classifier, probabilities.
-        weight: sample weights, float64 (rows,), or None if all rows count equally.
+        weight: sample weights, float64 (rows,), or None if all rows count equally. For `TokenMetrics` also (rows,
+            length), weights of tokens relative to that of their row.
         number: int64 (rows,), a unique number of each row in its split.
         columns: further columns by name, such as the query of a ranking.
     """
@@ -82,6 +83,7 @@ class SumMetrics(Metrics):
     Attributes:
         proportions: maps the name of a metric that is a proportion, number of successes by number of trials, to
             the indices of these two columns of `sums`. Without sample weights it gets a Wilson interval.
+        weighs_rows: whether `sums` applies the sample weights itself.
 
     Example:
 
@@ -103,6 +105,7 @@ class SumMetrics(Metrics):
     """
 
     proportions: Mapping[str, tuple[int, int]] = {}
+    weighs_rows: bool = False
 
     def sums(self, rows: Rows) -> np.ndarray:
         """Return the unweighted terms of the sums.

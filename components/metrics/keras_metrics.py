@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasline.components.core.errors import UserCodeError, one_line
+from kerasline.components.core.keras_compat import set_mask
 from kerasline.components.data.hashing import mix
 from kerasline.components.metrics.estimates import Estimate
 
@@ -63,15 +64,15 @@ class KerasStates:
         self._metric = metric
         # float64 (JACKKNIFE_GROUPS, 1 + numbers), by group: how many rows there are, and their sums
         self._sums: dict[int, np.ndarray] = {}
-        self._example: tuple[
-            np.ndarray, ...
-        ] = ()  # A row, from which some metrics derive the shapes of their variables.
+        # A row by argument of the update, from which some metrics derive the shapes of their variables.
+        self._example: dict[str, np.ndarray] = {}
 
     def add(
         self,
         label: np.ndarray,
         prediction: np.ndarray,
         weight: np.ndarray | None,
+        mask: np.ndarray | None,
         numbers: np.ndarray,
         groups: Sequence[np.ndarray],
     ) -> None:
@@ -79,13 +80,20 @@ class KerasStates:
 
         Args:
             label, prediction: labels and outputs of the model, (rows, ...).
-            weight: float64 (rows,), or None.
+            weight: (rows,), (rows, 1) or (rows, length), or None.
+            mask: bool (rows, length), the mask of the prediction, or None.
             numbers: int64 (rows,), a unique number of each row.
             groups: for each slicing, the group of each row, int64 (rows,); -1 for none.
         """
         if label.ndim == prediction.ndim - 1 and prediction.shape[-1] == 1:
             label = label[..., np.newaxis]
-        self._example = self._example or (label[:1], prediction[:1])
+        rows = {"y_true": label, "y_pred": prediction}
+        if weight is not None:  # Keras multiplies the weights by the mask, which needs an axis of length 1
+            one_each = weight.size == len(weight)
+            rows["sample_weight"] = weight.reshape(len(weight), *[1] * (mask is not None)) if one_each else weight
+        self._example = self._example or {name: array[:1] for name, array in rows.items() if name != "sample_weight"}
+        if mask is not None:
+            rows["mask"] = mask
         chance = (mix(numbers.astype(np.uint64)) % np.uint64(JACKKNIFE_GROUPS)).astype(np.int64)
         for group in groups:
             inside = np.flatnonzero(group >= 0)
@@ -94,9 +102,9 @@ class KerasStates:
             found, starts = np.unique(cells[order], return_index=True)
             if not len(inside):
                 continue
-            rows = [array[inside[order]] for array in (label, prediction, weight) if array is not None]
+            ordered = {name: array[inside[order]] for name, array in rows.items()}
             counts = np.diff(starts, append=len(inside))
-            for cell, count, sums in zip(found.tolist(), counts, self._functions.sums(rows, starts)):
+            for cell, count, sums in zip(found.tolist(), counts, self._functions.sums(ordered, starts)):
                 place, part = divmod(cell, JACKKNIFE_GROUPS)
                 if place not in self._sums:
                     self._sums[place] = np.zeros((JACKKNIFE_GROUPS, 1 + len(sums)))
@@ -159,24 +167,24 @@ class _Functions:
         self._metric = keras.metrics.deserialize(json.loads(metric.config))
         self._built = self._is_traced = False
 
-    def build(self, example: tuple[np.ndarray, ...]) -> None:
+    def build(self, example: Mapping[str, np.ndarray]) -> None:
         if not self._built:
             with self._user_errors():
-                self._metric.update_state(*map(tf.constant, example))
+                self._metric.update_state(**{name: tf.constant(array) for name, array in example.items()})
             self._metric.reset_state()
             self._zero = [tf.constant(variable.numpy()) for variable in self._metric.variables]
             self._built = True
 
-    def sums(self, rows: Sequence[np.ndarray], starts: np.ndarray) -> np.ndarray:
+    def sums(self, rows: Mapping[str, np.ndarray], starts: np.ndarray) -> np.ndarray:
         """Return the variables after each run of rows, float64 (runs, numbers).
 
         Args:
-            rows: labels, predictions and, if there are any, weights, (rows, ...).
+            rows: the arguments of the update by name, (rows, ...), and `mask`, that of the prediction, if it has one.
             starts: of the runs, int64 (runs,).
         """
-        spans = np.stack([starts, np.append(starts[1:], len(rows[0]))], 1)
+        spans = np.stack([starts, np.append(starts[1:], len(rows["y_true"]))], 1)
         with self._user_errors():
-            tensors = [tf.constant(array) for array in rows], tf.constant(spans)
+            tensors = {name: tf.constant(array) for name, array in rows.items()}, tf.constant(spans)
             if not self._is_traced:  # Trace once for any number of rows.
                 self._sums.get_concrete_function(*tf.nest.map_structure(_of_any_length, tensors))
                 self._is_traced = True
@@ -189,10 +197,11 @@ class _Functions:
     @functools.cached_property
     def _sums(self) -> Any:
         @tf.function(reduce_retracing=True, autograph=False)
-        def sums(rows: list[tf.Tensor], spans: tf.Tensor) -> tf.Tensor:
+        def sums(rows: dict[str, tf.Tensor], spans: tf.Tensor) -> tf.Tensor:
             def of_span(span: tf.Tensor) -> tf.Tensor:
-                part = [array[span[0] : span[1]] for array in rows]
-                variables = self._metric.stateless_update_state(self._zero, *part)
+                part = {name: array[span[0] : span[1]] for name, array in rows.items()}
+                set_mask(part["y_pred"], part.pop("mask", None))
+                variables = self._metric.stateless_update_state(self._zero, **part)
                 return tf.concat([tf.reshape(tf.cast(v, tf.float64), [-1]) for v in variables], 0)
 
             return tf.map_fn(of_span, spans, fn_output_signature=tf.float64)

@@ -189,7 +189,7 @@ def _rows_of(
     names, number = batch.schema.names, batch.column("row").to_numpy()
     label = as_array(batch.column(f"label.{output}")) if f"label.{output}" in names else number
     loss = f"loss.{output}" if side == "prediction" else f"loss.{side}.{output}"
-    further = {"loss": batch.column(loss)} if loss in names else {}
+    further = {"loss": batch.column(loss), "loss_count": batch.column(f"loss_count.{output}")} if loss in names else {}
     answer = batch.column(f"{side}.{output}")
     if isinstance(answer, pa.StructArray):  # a prediction of several columns
         further |= {answer.type.field(k).name: answer.field(k) for k in range(answer.type.num_fields)}
@@ -251,7 +251,8 @@ def _add(
             sums = family.sums(rows)
             if key not in found.tallies:
                 found.tallies[key] = SumTally(groups, sums.shape[1], wanted.resampling.replicates)
-            _add_sums(found.tallies[key], sums, family.unit_rows(rows), rows, cuts, resampled, wanted)
+            weight = None if family.weighs_rows else rows.weight
+            _add_sums(found.tallies[key], sums, family.unit_rows(rows), weight, cuts, resampled, wanted)
         elif isinstance(family, CellMetrics):
             cells[side] = family.cells(rows)
             counts = found.tallies.setdefault(
@@ -271,12 +272,12 @@ def _add_sums(
     tally: SumTally,
     sums: np.ndarray,
     places: np.ndarray | None,
-    rows: Rows,
+    weight: np.ndarray | None,
     cuts: Sequence[_Cut],
     resampled: _Resampled,
     wanted: Measure,
 ) -> None:
-    weight = rows.weight if places is None or rows.weight is None else rows.weight[places]
+    weight = weight if places is None or weight is None else weight[places]
     counts = resampled.of(places) if wanted.resampling.replicates else None
     for cut in cuts:
         parts = cut.parts if places is None else _Cut.of(cut.group[places]).parts

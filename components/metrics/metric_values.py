@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,6 +61,24 @@ def estimate(
             figures = _of_states(family, tallies, wanted, group)
         found = {**figures, **found}
     return {name: found[name] for family in wanted.families[output] for name in family.directions if name in found}
+
+
+def weighted_sum(parts: Sequence[tuple[float, Figures]]) -> Figures:
+    """Return the sum of metrics of the same rows, each times a weight. Their replicates are paired."""
+    changes = [(weight, figures.change) for weight, figures in parts if figures.change is not None]
+    baselines = [weight * figures.baseline for weight, figures in parts if figures.baseline is not None]
+    complete = len(changes) == len(baselines) == len(parts)
+    return Figures(
+        _weighted_estimate([(weight, figures.estimate) for weight, figures in parts]),
+        baseline=sum(baselines) if complete else None,
+        change=_weighted_estimate(changes) if complete else None,
+    )
+
+
+def _weighted_estimate(parts: Sequence[tuple[float, Estimate]]) -> Estimate:
+    replicates = [weight * one.replicates for weight, one in parts if one.replicates is not None]
+    value = sum(weight * one.value for weight, one in parts)
+    return Estimate(value, replicates=np.sum(replicates, axis=0) if len(replicates) == len(parts) else None)
 
 
 def _of_sums(family: SumMetrics, tallies: list[Any], wanted: Measure, group: int, compared: bool) -> dict[str, Figures]:

@@ -12,29 +12,25 @@ from kerasline.components.core.user_code import call, name_of
 from kerasline.components.metrics.base import Direction, Rows, SumMetrics, divided
 
 
-class RowMean(SumMetrics):
-    """Mean of a column with one value per row, such as the compiled loss.
+class MeanLoss(SumMetrics):
+    """The compiled loss, as Keras computes it for all rows as one batch.
 
-    Args:
-        name: name of the metric and of the column of `Rows.columns`.
+    It reads the columns `loss` and `loss_count` of `Rows.columns`, see `kerasline.components.models.prediction_files`.
     """
 
-    def __init__(self, name: str, direction: Direction) -> None:
-        self._name = name
-        self.directions: Mapping[str, Direction] = {name: direction}
-
-    @property
-    def key(self) -> str:
-        return f"RowMean {self._name}"
+    directions: Mapping[str, Direction] = {"loss": "down"}
+    weighs_rows = True
 
     def sums(self, rows: Rows) -> np.ndarray:
-        if self._name not in rows.columns:  # predictions without this value, such as those of an exported form
-            return np.stack([np.ones(len(rows)), np.full(len(rows), np.nan)], axis=1)
-        figure = rows.columns[self._name].to_numpy(zero_copy_only=False)
-        return np.stack([np.ones(len(rows)), figure.astype(np.float64)], axis=1)
+        if "loss" not in rows.columns:  # predictions without a loss, such as those of the exported model
+            return np.full((len(rows), 3), [1.0, np.nan, np.nan])
+        loss, count = (
+            rows.columns[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in ("loss", "loss_count")
+        )
+        return np.stack([np.ones(len(rows)), loss * count, count], axis=1)
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        return {self._name: divided(sums[..., 1], sums[..., 0])}
+        return {"loss": divided(sums[..., 1], sums[..., 2])}
 
 
 class FunctionMean(SumMetrics):

@@ -18,7 +18,8 @@ class TokenMetrics(SumMetrics):
       and 1.
     - `perplexity`: exp(cross_entropy) (Jelinek et al., Journal of the Acoustical Society of America 62, 1977).
 
-    The means are over the tokens of all rows; a row's weight is that of each of its tokens. The label is whole
+    The means are over the tokens of all rows; a row's weight is that of each of its tokens, unless tokens have weights
+    of their own. The label is whole
     numbers (rows, length), or lists as an array of objects (rows,); the prediction probabilities
     (rows, length, classes), or arrays and lists of such as objects (rows,). Shorter lists are filled up with
     padding to the longest prediction.
@@ -57,15 +58,15 @@ class TokenMetrics(SumMetrics):
         right = (probability.argmax(axis=2) == label) & there
         of_label = np.take_along_axis(probability, np.where(there, label, 0)[..., np.newaxis], axis=2)[..., 0]
         surprise = -np.log(np.clip(of_label.astype(np.float64), EPSILON, 1 - EPSILON))
-        tokens, right_tokens = there.sum(axis=1), right.sum(axis=1)
+        weight = there.astype(np.float64) if rows.weight is None or rows.weight.ndim == 1 else there * rows.weight
         return np.column_stack(
             [
                 np.ones(len(rows)),
-                tokens,
-                right_tokens,
-                tokens > 0,
-                (tokens > 0) & (right_tokens == tokens),
-                np.where(there, surprise, 0).sum(axis=1),
+                weight.sum(axis=1),
+                (weight * right).sum(axis=1),
+                there.any(axis=1),
+                there.any(axis=1) & (right | ~there).all(axis=1),
+                np.where(there, weight * surprise, 0).sum(axis=1),
             ]
         )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
+
+from kerasline.components.core.keras_compat import mask_of
 
 # Names for which Keras chooses a metric by the shapes. Evaluator computes these metrics itself.
 SHAPE_DEPENDENT_METRICS = ("accuracy", "acc", "crossentropy", "ce")
@@ -19,10 +22,12 @@ class CompiledLoss:
 
     Attributes:
         weight: factor of this loss in the total loss.
+        reduction: how Keras reduces the losses of a batch, such as `"sum_over_batch_size"`.
     """
 
     loss: keras.losses.Loss
     weight: float = 1.0
+    reduction: str | None = "sum_over_batch_size"
 
     @property
     def kind(self) -> str:
@@ -35,11 +40,70 @@ class CompiledLoss:
     def from_logits(self) -> bool:
         return bool(self.loss.get_config().get("from_logits", False))
 
-    def of_rows(self, label: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
-        """Return the loss of each row, float32 (rows,)."""
-        rows = tf.shape(prediction)[0]
-        losses = tf.reshape(tf.cast(self.loss(label, prediction), tf.float32), [rows, -1])
-        return tf.reduce_mean(losses, axis=1)
+    def of_rows(self, label: tf.Tensor, prediction: tf.Tensor, sample_weight: tf.Tensor | None = None) -> RowLosses:
+        """Return the losses of the rows, which add up to the loss that Keras computes for them as one batch.
+
+        Masks leave out tokens: that of the prediction, which `Embedding(mask_zero=True)` starts, and that of the loss
+        (`ignore_class`). A loss that returns one number for a batch is computed row by row.
+
+        Args:
+            label, prediction: (rows, ...).
+            sample_weight: (rows,), (rows, 1) or (rows, length), or None.
+        """
+        in_mask = mask_of(prediction)
+        label, prediction = (keras.ops.convert_to_tensor(one, dtype=self.loss.dtype) for one in (label, prediction))
+        values = self.loss.call(label, prediction)
+        masks = [mask for mask in (in_mask, mask_of(values)) if mask is not None]
+        values = self._of_each_row(label, prediction) if values.shape.rank == 0 else tf.cast(values, tf.float32)
+        mask = functools.reduce(tf.logical_and, masks) if masks else None
+        counted = tf.ones_like(values) if mask is None else _fitted(mask, values)
+        weight = None if sample_weight is None else _fitted(sample_weight, values)
+        total = _sum_of_rows(values * counted if weight is None else values * counted * weight)
+        if self.reduction == "sum":
+            return RowLosses(total, tf.ones_like(total), mask)
+        if self.reduction == "mean_with_sample_weight" and weight is not None:
+            counted = weight if mask is None else counted * weight
+        return RowLosses(total, _sum_of_rows(counted), mask)
+
+    def _of_each_row(self, label: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
+        def of_row(row: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            return tf.cast(self.loss.call(*(part[tf.newaxis] for part in row)), tf.float32)
+
+        return tf.map_fn(of_row, (label, prediction), fn_output_signature=tf.float32)
+
+
+class RowLosses(NamedTuple):
+    """The losses of rows. The loss of several rows is the sum of their totals divided by the sum of their counts.
+
+    Attributes:
+        total: float32 (rows,), sum of the losses of each row's tokens, times the sample weights.
+        count: float32 (rows,), number of tokens, or with the reduction `"mean_with_sample_weight"` their weights. With
+            the reduction `"sum"`, whose value depends on the batch size, it is 1.
+        mask: bool (rows, length), the tokens that count, or None if all do.
+    """
+
+    total: tf.Tensor
+    count: tf.Tensor
+    mask: tf.Tensor | None
+
+    @property
+    def mean(self) -> tf.Tensor:
+        """The loss of each row, float32 (rows,)."""
+        return tf.math.divide_no_nan(self.total, self.count)
+
+
+def _fitted(factor: Any, values: tf.Tensor) -> tf.Tensor:
+    """Return a mask or weights as float32 of the rank of the losses of tokens."""
+    factor = tf.cast(factor, tf.float32)
+    while factor.shape.rank < values.shape.rank:
+        factor = factor[..., tf.newaxis]
+    if factor.shape.rank > values.shape.rank:
+        factor = tf.squeeze(factor, axis=list(range(values.shape.rank, factor.shape.rank)))
+    return factor
+
+
+def _sum_of_rows(values: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(values, axis=list(range(1, values.shape.rank)))
 
 
 def output_names(model: keras.Model) -> list[str]:
@@ -61,7 +125,7 @@ def compiled_losses(model: keras.Model) -> dict[str, CompiledLoss]:
     weights = config.get("loss_weights")
     weights = _by_output(weights, names, model) if isinstance(weights, (dict, list, tuple)) else {}
     return {
-        name: CompiledLoss(unreduced_loss(loss), float(weights.get(name) or 1.0))
+        name: _compiled_loss(loss, 1.0 if weights.get(name) is None else float(weights[name]))
         for name, loss in losses.items()
         if loss is not None
     }
@@ -100,6 +164,12 @@ def _is_config(value: Mapping[str, Any]) -> bool:
     return "class_name" in value and "config" in value
 
 
+def _compiled_loss(identifier: Any, weight: float) -> CompiledLoss:
+    loss = keras.losses.get(identifier)
+    reduction = getattr(loss, "reduction", "sum_over_batch_size")
+    return CompiledLoss(unreduced_loss(loss), weight, reduction)
+
+
 def unreduced_loss(identifier: Any) -> keras.losses.Loss:
     """Return the loss without reduction over the batch."""
     loss = keras.losses.get(identifier)
@@ -125,4 +195,7 @@ def _flat(metrics: Any) -> list[Any]:
 
 
 def _metric_config(metric: Any) -> Mapping[str, Any]:
-    return keras.metrics.serialize(keras.metrics.get(metric))
+    config = keras.metrics.serialize(keras.metrics.get(metric))
+    if isinstance(metric, str) and isinstance(config, dict):  # Keras reports it by the name in `compile`, such as `mae`
+        config["config"] = {**config["config"], "name": metric}
+    return config

@@ -7,7 +7,7 @@ computed from the files. The columns, for an output `o` and another model `m`:
 |---|---|
 | `row` | index of the row in the split |
 | `label.o`, `prediction.o` | label and prediction, as the metrics expect them |
-| `loss.o` | compiled loss |
+| `loss.o`, `loss_count.o` | compiled loss with the sample weight, and the number of tokens that it is a mean of |
 | `m.o` | prediction of another model |
 | `loss.m.o` | compiled loss of the baseline's prediction |
 | `weight` | weight of the row, if rows have weights |
@@ -42,7 +42,7 @@ from kerasline.components.data.hashing import row_hashes
 from kerasline.components.data.label_columns import check_no_nulls
 from kerasline.components.data.model_inputs import feed, rows_per_batch
 from kerasline.components.data.row_groups import RowGroup, row_groups
-from kerasline.components.metrics.base import Rows, SumMetrics
+from kerasline.components.metrics.base import Rows, SumMetrics, divided
 from kerasline.components.metrics.binary import checked_probabilities
 from kerasline.components.metrics.keras_metrics import KerasMetric, KerasStates
 from kerasline.components.metrics.measuring import as_array
@@ -51,6 +51,17 @@ from kerasline.components.models.predictors import KerasPredictor, SavedModelPre
 from kerasline.components.models.tasks import TASKS, Output
 from kerasline.components.preprocessing.materialized import as_arrow
 
+# What a predictor returns by output, by the prefix of its key among the answers.
+ANSWERS = {
+    "raw": "predictions",
+    "raw label": "labels",
+    "loss": "losses",
+    "count": "counts",
+    "mask": "masks",
+    "counted": "counted",
+}
+# Label of tokens that a mask leaves out. `TokenMetrics` ignores negative labels.
+IGNORED = -1
 # Size limits of a row group in a file of predictions.
 GROUP_ROWS = 65536
 GROUP_BYTES = 64 << 20
@@ -230,9 +241,8 @@ def _predict_batch(
 ) -> pa.Table:
     answers = _predict_in_batches(batch, plan, model_inputs)
     columns: dict[str, Any] = {"row": np.arange(first, first + batch.num_rows)}
-    weight = answers.get("weight")
-    if weight is not None:
-        columns["weight"] = _weights(weight, batch.num_rows)
+    if "weight" in answers:
+        columns["weight"] = _row_weights(answers["weight"], batch.num_rows)
     slices = {slicer.name: slicer.labels(batch) for slicer in plan.slicers}
     groups = plan.slices.groups(slices, batch.num_rows)
     for output in plan.outputs:
@@ -242,22 +252,32 @@ def _predict_batch(
         for metric, side in itertools.product(metrics, sides):
             states = found.keras.setdefault((output.name, metric.name, side), KerasStates(metric))
             raw_label, raw_answer = (answers[f"{of}.{output.name}"] for of in ("raw label", side))
-            states.add(raw_label, raw_answer, columns.get("weight"), columns["row"], groups)
+            mask = answers.get(f"mask.{output.name}")
+            states.add(raw_label, raw_answer, answers.get("weight"), mask, columns["row"], groups)
     arrays = {name: v if isinstance(v, pa.Array) else as_arrow(v) for name, v in columns.items()}
     arrays |= {f"slice.{name}": labels.dictionary_encode() for name, labels in slices.items()}
     arrays |= {f"column.{name}": batch.column(name) for name in plan.kept}
     return pa.table(arrays)
 
 
-def _weights(values: np.ndarray, rows: int) -> np.ndarray:
-    """float64 (rows,)."""
-    if values.size != rows:
-        raise DataError(f"the weight has the shape {values.shape[1:]} per row; expected one number per row")
-    weights = values.reshape(rows).astype(np.float64)
+def _row_weights(values: np.ndarray, rows: int) -> np.ndarray:
+    """Return the weight of each row, float64 (rows,): the mean of the weights of its tokens if they have their own."""
+    if values.size != rows and values.ndim != 2:
+        raise DataError(
+            f"the weight has the shape {values.shape[1:]} per row; expected one number per row, or one per token"
+        )
+    weights = values.reshape(rows, -1).astype(np.float64)
     if not (np.isfinite(weights) & (weights >= 0)).all():
         wrong = weights[~(np.isfinite(weights) & (weights >= 0))][0]
         raise DataError(f"the weight of a row is {wrong:g}; expected finite weights of 0 or more")
-    return weights
+    return weights.mean(axis=1)
+
+
+def _token_weights(values: np.ndarray | None) -> np.ndarray | None:
+    """Return the weights of tokens relative to those of their rows, float64 (rows, length), if they have their own."""
+    if values is None or values.size == len(values):
+        return None
+    return divided(values, values.mean(axis=1, keepdims=True)) if len(values) else None
 
 
 def _output_columns(
@@ -270,10 +290,11 @@ def _output_columns(
         columns[f"label.{name}"] = label
         if isinstance(label, np.ndarray) and label.dtype.kind == "f":
             found.labels.setdefault(name, Moments()).add(label)
-    own = _decoded(output, answers[f"raw.{name}"], label, batch, plan)
+    token_weights = _token_weights(answers.get("weight"))
+    own = _decoded(output, answers[f"raw.{name}"], label, batch, plan, token_weights)
     columns[f"prediction.{name}"] = own
     if f"loss.{name}" in answers:
-        columns[f"loss.{name}"] = answers[f"loss.{name}"]
+        columns |= {f"loss.{name}": answers[f"loss.{name}"], f"loss_count.{name}": answers[f"count.{name}"]}
     for other, predictor in plan.others.items():
         raw = answers[f"{other}.{name}"]
         if raw.shape[1:] != answers[f"raw.{name}"].shape[1:]:
@@ -282,10 +303,12 @@ def _output_columns(
                 f"{answers[f'raw.{name}'].shape[1:]}"
             )
         theirs = replace(output, from_logits=predictor.from_logits(name, output.from_logits))
-        columns[f"{other}.{name}"] = _decoded(theirs, raw, label, batch, plan)
+        columns[f"{other}.{name}"] = _decoded(theirs, raw, label, batch, plan, token_weights)
         # The compiled loss applies only to scores on the same scale.
         if other == plan.baseline and f"loss.{name}" in answers and theirs.from_logits == output.from_logits:
-            columns[f"loss.{other}.{name}"] = plan.model.losses(name, answers[f"raw label.{name}"], raw)
+            columns[f"loss.{other}.{name}"] = plan.model.losses(
+                name, answers[f"raw label.{name}"], raw, weight=answers.get("weight"), mask=answers.get(f"mask.{name}")
+            )
         if raw.dtype.kind == "f" and len(raw):
             largest = float(np.max(np.abs(answers[f"raw.{name}"].astype(np.float64) - raw)))
             found.differences[other] = max(found.differences.get(other, 0.0), largest)
@@ -302,10 +325,21 @@ def _label(output: Output, batch: pa.RecordBatch, answers: Mapping[str, np.ndarr
         column = batch.column(plan.reference)
         return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
     raw = answers.get(f"raw label.{output.name}")
-    return None if raw is None or TASKS[output.task].label_in_columns else output.label(raw)
+    if raw is None or TASKS[output.task].label_in_columns:
+        return None
+    counted = answers.get(f"counted.{output.name}")
+    label = output.label(raw)
+    return np.where(counted, label, IGNORED) if output.task == "tokens" and counted is not None else label
 
 
-def _decoded(output: Output, raw: np.ndarray, label: Any, batch: pa.RecordBatch, plan: Plan) -> Any:
+def _decoded(
+    output: Output,
+    raw: np.ndarray,
+    label: Any,
+    batch: pa.RecordBatch,
+    plan: Plan,
+    token_weights: np.ndarray | None,
+) -> Any:
     """Return a prediction as it is stored: as the metrics expect it, or the sums of the metrics if it is too large."""
     if plan.decode is None:
         values = output.prediction(raw)
@@ -317,7 +351,7 @@ def _decoded(output: Output, raw: np.ndarray, label: Any, batch: pa.RecordBatch,
         rows = Rows(
             as_array(label) if isinstance(label, pa.Array) else label,
             as_array(values) if isinstance(values, pa.Array) else values,
-            None,
+            token_weights,
             np.arange(batch.num_rows),
         )
         return plan.summed[output.name].sums(rows)
@@ -340,14 +374,16 @@ def _call_decode(decode: Callable, raw: np.ndarray, batch: pa.RecordBatch) -> An
 
 
 def _predict_in_batches(batch: pa.RecordBatch, plan: Plan, model_inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return the predictions of all models, keyed `raw.o`, `raw label.o`, `loss.o`, `weight` and `m.o`."""
+    """Return the predictions of all models, by name.
+
+    The keys are, for an output `o` and another model `m`, `raw.o`, `m.o`, `weight` and, as `KerasPredictor` returns
+    them, `raw label.o`, `loss.o`, `count.o`, `mask.o` and `counted.o`.
+    """
     found: dict[str, list[np.ndarray]] = {}
     for start in range(0, batch.num_rows, plan.batch_size):
         part = batch.slice(start, plan.batch_size)
         made = plan.model(feed(part, model_inputs), feed(part, plan.beside))
-        answers = {f"raw.{name}": value for name, value in made["predictions"].items()}
-        answers |= {f"raw label.{name}": value for name, value in made["labels"].items()}
-        answers |= {f"loss.{name}": value for name, value in made["losses"].items()}
+        answers = {f"{key}.{name}": value for key, kind in ANSWERS.items() for name, value in made[kind].items()}
         if made["weight"] is not None:
             answers["weight"] = made["weight"]
         for other, predictor in plan.others.items():

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from kerasline.components.core.artifacts import Model, Preprocessing, SavedModel
 from kerasline.components.core.errors import ArtifactError, DataError, one_line
-from kerasline.components.core.keras_compat import flatten_layers
+from kerasline.components.core.keras_compat import flatten_layers, mask_of, set_mask
 from kerasline.components.models.compile_config import compiled_losses, output_names, outputs_by_name
 from kerasline.components.models.session import SavedModelSession
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE, Signature, read_definitions, signatures
@@ -54,8 +54,9 @@ class KerasPredictor:
             beside: arrays (rows, ...), labels and weight that are raw columns, by name.
 
         Returns:
-            dict of tensors: `predictions`, `labels` and `losses` (rows,), each a dict by output, and `weight`
-            (rows, ...) or None.
+            dict of tensors: `weight` (rows, ...) or None, and these, each a dict by output: `predictions`, `labels`,
+            `losses` (rows,) with their `counts` (see `RowLosses`), `masks`, the masks of predictions that have one, and
+            `counted`, the tokens that the loss counts where it leaves out some.
 
         Raises:
             DataError: a label is outside the range of classes.
@@ -72,10 +73,16 @@ class KerasPredictor:
                 ) from error
             raise
 
-    def losses(self, output: str, label: Any, prediction: Any) -> Any:
-        """Return the compiled loss of another model's predictions of an output, a float32 array (rows,)."""
-        loss = compiled_losses(self.load()[1])[output]
-        return loss.of_rows(tf.constant(label), tf.constant(prediction)).numpy()
+    def losses(self, output: str, label: Any, prediction: Any, *, weight: Any = None, mask: Any = None) -> Any:
+        """Return the compiled loss of another model's predictions of an output, a float32 array (rows,).
+
+        Args:
+            weight: sample weights as the preprocessing gives them, or None.
+            mask: bool array (rows, length), the mask of this model's prediction, or None.
+        """
+        loss, tensor = compiled_losses(self.load()[1])[output], tf.constant(prediction)
+        set_mask(tensor, mask)
+        return loss.of_rows(tf.constant(label), tensor, weight).mean.numpy()
 
 
 @dataclass(frozen=True)
@@ -169,10 +176,14 @@ def _keras_function(
         if len(labels) == 1:  # a single label is the label of every output
             labels = dict.fromkeys(names, *labels.values())
         predictions = outputs_by_name(model, model(prepared, training=False))
+        rows = {n: loss.of_rows(labels[n], predictions[n], weight) for n, loss in losses.items() if n in labels}
         return {
             "predictions": predictions,
             "labels": {name: labels[name] for name in names if name in labels},
-            "losses": {n: loss.of_rows(labels[n], predictions[n]) for n, loss in losses.items() if n in labels},
+            "losses": {name: found.mean for name, found in rows.items()},
+            "counts": {name: found.count for name, found in rows.items()},
+            "masks": {name: mask_of(one) for name, one in predictions.items() if mask_of(one) is not None},
+            "counted": {name: found.mask for name, found in rows.items() if found.mask is not None},
             "weight": weight,
         }
 

@@ -174,6 +174,15 @@ def test_is_adapted_of_feature_space():
     assert space.get_encoded_features().shape == (None, 1)
 
 
+def test_keras_mask():
+    masked = keras.layers.Masking(mask_value=0.0)(np.float32([[[1.0], [0.0]]]))
+    np.testing.assert_array_equal(keras_compat.mask_of(masked), [[True, False]])
+    prediction = keras.ops.convert_to_tensor([[[3.0], [5.0]]])
+    assert keras_compat.mask_of(prediction) is None
+    keras_compat.set_mask(prediction, keras_compat.mask_of(masked))
+    assert float(keras.losses.MeanSquaredError()(np.float32([[[1.0], [1.0]]]), prediction)) == 4.0
+
+
 def test_python_random_of_seed_generator():
     original = keras_compat.seed_source()
     seeds = {random.Random(3).randint(1, int(1e9))}

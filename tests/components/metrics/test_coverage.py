@@ -18,7 +18,7 @@ from kerasline.components.metrics.metric_values import estimate
 from kerasline.components.metrics.multi_class import Confusion, MultiClassLosses
 from kerasline.components.metrics.regression import RegressionErrors, ResidualQuantiles
 from kerasline.components.metrics.resampling import Resampling
-from kerasline.components.metrics.row_means import RowMean
+from kerasline.components.metrics.row_means import MeanLoss
 from kerasline.components.metrics.slices import SliceTable
 from tests.marks import slowly
 
@@ -209,12 +209,13 @@ def numbers(rows, random, weighted=False):
         "prediction.o": prediction,
         "baseline.o": prediction + random.normal(0, 1, rows),
         "loss.o": np.square(prediction - label),
+        "loss_count.o": np.ones(rows),
     }
     columns["loss.baseline.o"] = np.square(columns["baseline.o"] - label)
     return {**columns, "weight": random.gamma(2.0, size=rows)} if weighted else columns
 
 
-NUMBERS = (RegressionErrors(10.0), ResidualQuantiles(), RowMean("loss", "down"))
+NUMBERS = (RegressionErrors(10.0), ResidualQuantiles(), MeanLoss())
 SQUARE = BIAS**2 + NOISE**2
 NUMBERS_TRUTH = {
     "root_mean_squared_error": np.sqrt(SQUARE),
@@ -266,7 +267,7 @@ def test_intervals_of_keras_metrics_cover_the_truth():
         label, score = (data[f"{side}.o"].astype("float32")[:, None] for side in ("label", "prediction"))
         for place, metric in enumerate(made):
             states = KerasStates(KerasMetric.of(keras.metrics.serialize(metric)))
-            states.add(label, score, None, np.arange(400) + 400 * draw, [np.zeros(400, np.int64)])
+            states.add(label, score, None, None, np.arange(400) + 400 * draw, [np.zeros(400, np.int64)])
             low, high = states.estimates(1)[0].interval(0.95)
             held[place] += low <= truth[place] <= high
     check(dict(zip(("auc", "crossentropy"), np.array(held) / 500)), 500)

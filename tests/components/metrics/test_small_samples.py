@@ -16,7 +16,7 @@ from kerasline.components.metrics.multi_label import MultiLabelMetrics
 from kerasline.components.metrics.ranking import RankingMetrics
 from kerasline.components.metrics.regression import RegressionErrors, ResidualQuantiles
 from kerasline.components.metrics.resampling import Resampling
-from kerasline.components.metrics.row_means import FunctionMean, RowMean, StoredSums
+from kerasline.components.metrics.row_means import FunctionMean, MeanLoss, StoredSums
 from kerasline.components.metrics.slices import SliceTable
 from kerasline.components.metrics.text import TextMetrics
 from kerasline.components.metrics.tokens import TokenMetrics
@@ -65,7 +65,7 @@ TASKS = {
         pa.StructArray.from_arrays(list(DETECTED.values()), list(DETECTED)),
         {"boxes": BOXES, "classes": CLASSES},
     ),
-    "row means": ((RowMean("loss", "down"), FunctionMean(distance)), RANDOM.random(ROWS), RANDOM.random(ROWS), {}),
+    "row means": ((MeanLoss(), FunctionMean(distance)), RANDOM.random(ROWS), RANDOM.random(ROWS), {}),
 }
 
 
@@ -73,7 +73,7 @@ def measured(folder, task, rows, replicates):
     """Return the figures of each group: all rows, two slices with rows, and one without."""
     families, label, prediction, further = TASKS[task]
     columns = {"row": NUMBER, "label.y": label, "prediction.y": prediction, "baseline.y": prediction}
-    columns |= {"loss.y": LOSS, "loss.baseline.y": LOSS / 2, "weight": WEIGHT}
+    columns |= {"loss.y": LOSS, "loss.baseline.y": LOSS / 2, "loss_count.y": NUMBER % 3 + 1, "weight": WEIGHT}
     columns |= {"slice.site": pa.array(["a", "b", "a", "a"] * (ROWS // 4)).dictionary_encode()}
     columns |= {f"column.{name}": values for name, values in further.items()}
     folder.mkdir()
