@@ -159,7 +159,7 @@ class _Batches:
     @functools.cached_property
     def at_once(self) -> int:
         """Number of batches that are prepared together: one if layers are random or rows vary in length."""
-        alone = self.random or self.source.store.varies
+        alone = self.random or self.source.varies
         return 1 if alone else min(self.source.batches_at_once(self.batch_size), self.an_epoch)
 
     @property
@@ -250,6 +250,11 @@ class _Source:
         labels = {name: taken(name) for name in self.labels}
         label = labels if len(labels) > 1 else labels[self.labels[0]]
         return (features, label) if self.weight is None else (features, label, taken(self.weight))
+
+    @property
+    def varies(self) -> bool:
+        """Whether rows vary in length, before or after preprocessing. Rows are padded to the longest of their batch."""
+        return self.store.varies or any(None in tensor.shape[1:] for tensor in self.outputs.values())
 
     def batches_at_once(self, batch_size: int) -> int:
         entering = [] if self.model is None else self.model.input.values()

@@ -376,10 +376,17 @@ class Training:
             self._job.examples,
             self._job.eval_split,
             self._job.preprocessing,
-            batch_size=max(self._settings.batch_size, MIN_EVALUATION_BATCH),
+            batch_size=self._evaluation_batch_size,
             work_dir=self._job.work_dir,
         )
         return Evaluation(self._model, self._replicas, data)
+
+    @property
+    def _evaluation_batch_size(self) -> int:
+        # Rows of varying length are padded to the longest: what fits in training may not fit in larger batches.
+        if self._data.has_varying_shapes:
+            return self._settings.batch_size
+        return max(self._settings.batch_size, MIN_EVALUATION_BATCH)
 
 
 def _metrics(model: keras.Model) -> dict[str, Any]:

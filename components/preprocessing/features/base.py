@@ -78,18 +78,21 @@ def preprocessing_model(features: Mapping[str, Feature], schema: pa.Schema) -> k
     """
     import keras
 
-    inputs: dict[str, keras.KerasTensor] = {}
-    outputs: dict[str, keras.KerasTensor] = {}
+    forms: dict[str, dict[str, tuple[str, tuple[int | None, ...]]]] = {}
     for name, feature in features.items():
-        forms = {}
+        forms[name] = {}
         for column in feature.columns(name):
             if column not in schema.names:
                 raise DataError(
                     f"Transform.features: the data has no column {column!r}, which feature {name!r} reads; "
                     f"{nearest(column, schema.names)}"
                 )
-            forms[column] = feature.input_form(column, schema.field(column).type)
-        taken = [_input(inputs, column, *form) for column, form in forms.items()]
+            forms[name][column] = feature.input_form(column, schema.field(column).type)
+    inputs: dict[str, keras.KerasTensor] = {}
+    outputs: dict[str, keras.KerasTensor] = {}
+    in_double = {column for of in forms.values() for column, (dtype, _) in of.items() if dtype == "float64"}
+    for name, feature in features.items():
+        taken = [_input(inputs, column, *form, column in in_double) for column, form in forms[name].items()]
         outputs[name] = feature.output(name, *taken)
     return keras.Model({name: inputs[name] for name in inputs}, outputs)
 
@@ -142,13 +145,14 @@ def encoded(ids: keras.KerasTensor, encode: str, number: int) -> keras.KerasTens
 
 
 def _input(
-    inputs: dict[str, keras.KerasTensor], column: str, dtype: str, shape: tuple[int | None, ...]
+    inputs: dict[str, keras.KerasTensor], column: str, dtype: str, shape: tuple[int | None, ...], in_double: bool
 ) -> keras.KerasTensor:
-    """Return the column's input. All features that read it share one, in the form of the first."""
+    """Return the column's input. All features that read it share one, in float64 or else the form of the first."""
     import keras
 
     if column not in inputs:
-        inputs[column] = keras.Input(shape, name=column, dtype=dtype)
+        is_float32 = dtype == "float32" and in_double
+        inputs[column] = keras.Input(shape, name=column, dtype="float64" if is_float32 else dtype)
     held = inputs[column]
     if (held.dtype, tuple(held.shape[1:])) == (dtype, shape):
         return held

@@ -100,7 +100,7 @@ class Audio(Feature):
     def output(self, name: str, *inputs: keras.KerasTensor) -> keras.KerasTensor:
         from keras import layers
 
-        from kerasline.components.preprocessing.layers.audio import AudioDecoding, Resampling
+        from kerasline.components.preprocessing.layers.audio import AudioDecoding, PowerToDecibels, Resampling
 
         (x,) = inputs
         if x.dtype == "string":
@@ -114,6 +114,7 @@ class Audio(Feature):
             sampling_rate=rate,
             num_mel_bins=self.mels,
             max_freq=rate / 2,
-            name=f"{name}_log_mel",
+            power_to_db=False,
+            name=f"{name}_mel",
         )
-        return spectrogram(x)
+        return PowerToDecibels(name=f"{name}_log_mel")(spectrogram(x))

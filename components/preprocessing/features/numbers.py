@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from kerasline.components.preprocessing.features.base import Encoding, Feature, encoded
+from kerasline.components.preprocessing.features.base import Encoding, Feature, encoded, number_form
 
 if TYPE_CHECKING:
     import keras
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,12 @@ class Buckets(Feature):
 
     bins: int | list[float] = 10
     encode: Encoding = "index"
+
+    def input_form(self, name: str, kind: pa.DataType) -> tuple[str, tuple[int | None, ...]]:
+        import pyarrow as pa
+
+        dtype, shape = number_form(self, name, kind)
+        return ("float64" if pa.types.is_integer(kind) else dtype), shape  # float32 joins integers from 2**24 on
 
     def output(self, name: str, *inputs: keras.KerasTensor) -> keras.KerasTensor:
         from kerasline.components.preprocessing.layers.buckets import BucketIds

@@ -5,7 +5,7 @@ Each is registered with Keras, saves its state with the model, and works inside 
 
 from __future__ import annotations
 
-from kerasline.components.preprocessing.layers.audio import AudioDecoding, Resampling
+from kerasline.components.preprocessing.layers.audio import AudioDecoding, PowerToDecibels, Resampling
 from kerasline.components.preprocessing.layers.buckets import BucketIds
 from kerasline.components.preprocessing.layers.categories import Cross, FrequencyLookup
 from kerasline.components.preprocessing.layers.date_time import DateTimeParts
@@ -34,6 +34,7 @@ __all__ = [
     "Imputation",
     "MinMaxScaling",
     "MissingIndicator",
+    "PowerToDecibels",
     "PrincipalComponents",
     "QuantileClipping",
     "QuantileTransform",

@@ -144,6 +144,51 @@ class Resampling(keras.layers.Layer):
         return None if samples is None else -(-samples * self._up // self._down)
 
 
+@keras.saving.register_keras_serializable("kerasline")
+class PowerToDecibels(keras.layers.Layer):
+    """Converts power to decibels: 10 log10(power), with a floor below the loudest value of each row.
+
+    It does what librosa's `power_to_db` does for one recording. Keras's `MelSpectrogram(power_to_db=True)` takes the
+    floor from the loudest value of the whole batch, so that a row's result depends on the other rows.
+
+    Args:
+        top_db: float above 0. Range of each row in decibels: lower values become its maximum minus `top_db`. Defaults
+            to 80.
+        min_power: float above 0. Lower power counts as this. Defaults to 1e-10.
+
+    Inputs:
+        Power, floats (rows, ...).
+
+    Outputs:
+        Decibels of the same shape, in the layer's dtype, which is float32 unless `dtype` is passed.
+
+    Raises:
+        ValueError: an argument is invalid.
+
+    Example:
+
+    >>> kl.layers.PowerToDecibels(top_db=30)(np.array([[1.0, 100.0, 0.0]])).numpy().tolist()
+    [[0.0, 20.0, -10.0]]
+    """
+
+    def __init__(self, top_db: float = 80.0, min_power: float = 1e-10, **options: Any) -> None:
+        super().__init__(**{"dtype": "float32", **options})  # whatever the global policy, as `NumericLayer`
+        for name, received in (("top_db", top_db), ("min_power", min_power)):
+            check("PowerToDecibels", received > 0, name, received, "a number above 0")
+        self.top_db, self.min_power = float(top_db), float(min_power)
+
+    def call(self, power: Any) -> Any:
+        decibels = 10.0 * keras.ops.log10(keras.ops.maximum(power, self.min_power))
+        loudest = keras.ops.max(decibels, axis=tuple(range(1, len(power.shape))), keepdims=True)
+        return keras.ops.maximum(decibels, loudest - self.top_db)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "top_db": self.top_db, "min_power": self.min_power}
+
+
 def _low_pass(up: int, down: int) -> np.ndarray:
     """Return SciPy's windowed sinc `firwin(20 m + 1, 1 / m, window=("kaiser", 5.0)) * up`. m is the larger rate."""
     most = max(up, down)

@@ -19,7 +19,8 @@ class BucketIds(NumericLayer):
 
     All features share the boundaries, which are quantiles of all their numbers together. A number equal to a boundary
     is in the bucket above it, as in Keras's `Discretization`. If one value fills several buckets, all but the last of
-    them stay empty. Without data, all numbers are in the last bucket.
+    them stay empty. Without data, all numbers are in the last bucket. Numbers are compared in float64, so that
+    timestamps in seconds or microseconds keep their order.
 
     Args:
         bins: int, at least 2. Number of buckets.
@@ -53,15 +54,24 @@ class BucketIds(NumericLayer):
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
         if self.bins is not None:
-            self._bounds = self.add_numbers("bounds", -np.inf, self.bins - 1)
+            self._bounds = self.add_weight(
+                shape=(self.bins - 1,),
+                initializer=keras.initializers.Constant(-np.inf),
+                dtype="float64",
+                trainable=False,
+                name="bounds",
+            )
 
     def compute_output_spec(self, values: Any) -> keras.KerasTensor:
         return keras.KerasTensor(super().compute_output_spec(values).shape, "int64")
 
     def call(self, values: Any) -> Any:
         values = tf.convert_to_tensor(values)
-        bounds = tf.cast(self._bounds if self.boundaries is None else self.boundaries, self.compute_dtype)
-        flat = tf.reshape(tf.cast(values, self.compute_dtype), [-1])
+        # In float64: in float32 the timestamps of two minutes are one number.
+        bounds = (
+            tf.convert_to_tensor(self._bounds) if self.boundaries is None else tf.constant(self.boundaries, tf.float64)
+        )
+        flat = tf.reshape(tf.cast(values, tf.float64), [-1])
         ids = tf.reshape(tf.searchsorted(bounds, flat, side="right", out_type=tf.int64) + 1, tf.shape(values))
         return tf.where(is_missing(values), tf.zeros_like(ids), ids)
 

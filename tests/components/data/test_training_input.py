@@ -280,3 +280,17 @@ def test_lists_are_padded_batch_by_batch(prepare, tmp_path):
     vocabulary = prepared.load().layers[-1].get_vocabulary()
     for row, number in zip(features["x"], label):
         assert {vocabulary[place] for place in np.flatnonzero(row)} == set(lists[number] or [])
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_outputs_of_varying_length_keep_the_batch_size(make_examples, tmp_path, seed):
+    sentences = [" ".join(["word"] * (1 + n % 7)) for n in range(60)]
+    examples = make_examples({"train": pa.RecordBatch.from_pydict({"text": sentences, "y": list(range(60))})})
+    prepared = Transform(examples, function=of_any_length, label="y").execute(tmp_path / "out").preprocessing
+    data = dataset(examples, "train", prepared, batch_size=4, work_dir=tmp_path, seed=seed)
+    for features, label in data:
+        lengths = 1 + label.numpy() % 7
+        assert features["tokens"].shape == (4, lengths.max())  # padded to the longest of the batch alone
+    chunks = Chunks(examples, "train", prepared, batch_size=4, work_dir=tmp_path, seed=0)
+    assert chunks.at_once == 1
+    assert next(iter(chunks.starting(0, 0)))[1].shape == (4,)

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from scipy import signal
 
-from kerasline.components.preprocessing.layers.audio import AudioDecoding, Resampling
+from kerasline.components.preprocessing.layers.audio import AudioDecoding, PowerToDecibels, Resampling
 from tests.components.preprocessing.layers.round_trip import round_trips
 from tests.conftest import SHARED_DATA
 
@@ -112,3 +112,12 @@ def test_spoken_digit_passes_all_layers_and_both_saved_formats(tmp_path):
 def test_invalid_arguments_raise(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_decibels_follow_the_formula_row_by_row():
+    power = np.random.default_rng(3).random((4, 3, 5)) * 10.0 ** np.array([-4, 0, 4, 9])[:, None, None]
+    power[0, 0, 0] = 0
+    expected = 10 * np.log10(np.maximum(power, 1e-10))
+    expected = np.maximum(expected, expected.max(axis=(1, 2), keepdims=True) - 30)
+    found = PowerToDecibels(top_db=30)(power.astype("float32"))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

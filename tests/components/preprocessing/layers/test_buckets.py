@@ -62,3 +62,10 @@ def test_saved_and_exported_models_agree(layer, tmp_path):
 def test_invalid_arguments_raise(options, message):
     with pytest.raises(ValueError, match=f"BucketIds: .*{message}"):
         BucketIds(**options)
+
+
+@pytest.mark.parametrize("unit", [1, 1000, 1_000_000])
+def test_timestamps_keep_their_order(unit):
+    times = (1_700_000_000 + np.arange(1000)) * unit
+    layer = adapted(BucketIds(10), times.reshape(-1, 1))
+    np.testing.assert_array_equal(np.bincount(layer(times).numpy(), minlength=11)[1:], 100)

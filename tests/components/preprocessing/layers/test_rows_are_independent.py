@@ -1,0 +1,85 @@
+"""A row's result does not depend on the other rows of its batch, for every layer."""
+
+import io
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import wavfile
+
+from kerasline import layers
+
+GENERATOR = np.random.default_rng(0)
+NUMBERS = GENERATOR.normal(size=(12, 3)).astype("float32") * [1, 1000, 1e-3]  # neighbours of very different sizes
+TEXTS = np.array([["red"], ["green blue"], [""], ["red red blue"], ["grey"], ["green"]] * 2, object)
+POWER = np.square(GENERATOR.normal(size=(12, 4, 5)).astype("float32")) * 10.0 ** np.arange(-6, 6)[:, None, None]
+
+
+def wav(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    wavfile.write(buffer, 8000, np.random.default_rng(seed).integers(-9999, 9999, 100 + 50 * seed, "int16"))
+    return buffer.getvalue()
+
+
+def png(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (8 + seed, 9, 3), "uint8")
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+SOUNDS = np.array([[wav(seed)] for seed in range(12)], object)
+IMAGES = np.array([[png(seed)] for seed in range(12)], object)
+TIMES = np.arange(12).reshape(-1, 1) * 100_000_007
+
+CASES = {
+    "AudioDecoding": (layers.AudioDecoding(400, 8000), [SOUNDS]),
+    "BagOfWords": (layers.BagOfWords(), [TEXTS]),
+    "BucketIds": (layers.BucketIds(4), [NUMBERS]),
+    "Cross": (layers.Cross(), [TEXTS, TEXTS[::-1]]),
+    "DateTimeParts": (layers.DateTimeParts(["hour", "weekday"], source="s"), [TIMES]),
+    "FrequencyLookup": (layers.FrequencyLookup(), [TEXTS]),
+    "ImageDecoding": (layers.ImageDecoding((4, 4)), [IMAGES]),
+    "Imputation": (layers.Imputation(), [NUMBERS]),
+    "MinMaxScaling": (layers.MinMaxScaling(), [NUMBERS]),
+    "MissingIndicator": (layers.MissingIndicator(), [NUMBERS]),
+    "PowerToDecibels": (layers.PowerToDecibels(), [POWER]),
+    "PrincipalComponents": (layers.PrincipalComponents(2), [NUMBERS]),
+    "QuantileClipping": (layers.QuantileClipping(0.1, 0.9), [NUMBERS]),
+    "QuantileTransform": (layers.QuantileTransform(), [NUMBERS]),
+    "Resampling": (layers.Resampling(8000, 4000), [NUMBERS]),
+    "RobustScaling": (layers.RobustScaling(), [NUMBERS]),
+    "ScalingPerKey": (layers.ScalingPerKey(), [NUMBERS[:, :1], TEXTS]),
+    "SignedLog1p": (layers.SignedLog1p(), [NUMBERS]),
+    "TargetEncoding": (layers.TargetEncoding(), [TEXTS]),
+    "TfIdf": (layers.TfIdf(), [TEXTS]),
+    "Whitening": (layers.Whitening(), [NUMBERS]),
+}
+
+
+def test_every_layer_has_a_case():
+    assert set(CASES) == set(layers.__all__)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_row_alone_equals_row_among_others(name):
+    layer, arrays = CASES[name]
+    if name == "TargetEncoding":
+        layer.adapt(*arrays, np.arange(12.0))
+    elif hasattr(layer, "new_state"):
+        layer.adapt(*arrays)
+
+    def results(rows) -> list[np.ndarray]:
+        taken = [keras.ops.convert_to_tensor(array[rows]) for array in arrays]
+        found = layer(taken if len(taken) > 1 else taken[0])
+        return [np.asarray(one) for one in (found if isinstance(found, (list, tuple)) else [found])]
+
+    together, backwards = results(np.arange(12)), results(np.arange(12)[::-1])
+    for place in range(12):
+        for whole, reverse, alone in zip(together, backwards, results([place]), strict=True):
+            for found in (alone[0], reverse[11 - place]):
+                if whole.dtype == object:
+                    np.testing.assert_array_equal(found, whole[place])
+                else:
+                    np.testing.assert_allclose(found, whole[place], rtol=1e-5, atol=1e-6)
