@@ -130,8 +130,8 @@ class Executor:
             result = dataclasses.replace(blank, state="failed", message=_explain(error))
         except Exception as error:  # a bug here or in a library: log the traceback
             LOG.exception("%s failed", name)
-            told = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            message = f"{told} (traceback in {self.root.log_file(self.run_id)})"
+            cause = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            message = f"{cause} (traceback in {self.root.log_file(self.run_id)})"
             result = dataclasses.replace(blank, state="failed", message=message)
         seconds = time.perf_counter() - clock
         result = dataclasses.replace(result, finished=records.now(), seconds=seconds)
@@ -324,12 +324,12 @@ class Executor:
         return latest
 
     def _last_blessed(
-        self, component: Component, wanted: LastBlessed, digests: Mapping[str, str]
+        self, component: Component, source: LastBlessed, digests: Mapping[str, str]
     ) -> StoredArtifact | None:
-        """Return the last blessed artifact for `wanted.input` that differs from the current input."""
+        """Return the last blessed artifact for `source.input` that differs from the current input."""
         for execution in self.store.history(self.pipeline.name, component.name):
-            taken = execution.inputs.get(wanted.input)
-            if taken is None or taken.digest == digests.get(wanted.input) or not roots.exists(taken.path):
+            taken = execution.inputs.get(source.input)
+            if taken is None or taken.digest == digests.get(source.input) or not roots.exists(taken.path):
                 continue
             if was_blessed(execution):
                 return taken
@@ -337,9 +337,9 @@ class Executor:
 
     def _why_not(self, name: str) -> str:
         states = {e.node: e.state for e in self.store.executions(self.run_id)}
-        told = {"failed": "failed", "skipped": "was skipped", "running": "has not ended"}
-        blockers = [n for n in self.pipeline.upstream(name) if states.get(n) in told]
-        return "not run, because " + " and ".join(f"{n} {told[states[n]]}" for n in blockers)
+        verbs = {"failed": "failed", "skipped": "was skipped", "running": "has not ended"}
+        blockers = [n for n in self.pipeline.upstream(name) if states.get(n) in verbs]
+        return "not run, because " + " and ".join(f"{n} {verbs[states[n]]}" for n in blockers)
 
     def _file_digest(self, path: Path) -> str:
         status = path.stat()
@@ -418,7 +418,7 @@ def _stored(published: Published) -> dict[str, StoredArtifact]:
 def _folder_digest(folder: Path, digest: Callable[[Path], str]) -> str:
     """Return the digest of an artifact folder that no pipeline produced."""
     if not folder.is_dir():
-        raise KeraslineError(f"{folder}: no such folder; an artifact was wanted there")
+        raise KeraslineError(f"{folder}: no such folder; expected an artifact")
     return "".join(f"{p.relative_to(folder)} {digest(p)} " for p in sorted(folder.rglob("*")) if p.is_file())
 
 
@@ -466,9 +466,9 @@ def _import_libraries(component: Component) -> None:
     """
     with _IMPORTING:
         # If a distribution and its module have different names, the stage imports the module itself.
-        wanted = [name for name in component.LIBRARIES if name not in sys.modules and find_spec(name)]
-        with garbage_collection.paused_for_imports() if wanted else contextlib.nullcontext():
-            for name in wanted:
+        missing = [name for name in component.LIBRARIES if name not in sys.modules and find_spec(name)]
+        with garbage_collection.paused_for_imports() if missing else contextlib.nullcontext():
+            for name in missing:
                 with contextlib.suppress(ModuleNotFoundError):  # the stage reports it
                     importlib.import_module(name)
 

@@ -220,15 +220,15 @@ def run_pipeline(request: RunRequest) -> Summary:
         return summary
 
 
-def write_run_report(request: RunRequest, summary: Summary, wanted: bool | None) -> Path | None:
+def write_run_report(request: RunRequest, summary: Summary, enabled: bool | None) -> Path | None:
     """Write the report of a run. A failure to write it is logged and does not fail the run.
 
     Args:
-        wanted: None writes it if at least one node ran or failed.
+        enabled: None writes it if at least one node ran or failed.
     """
-    if wanted is None:
-        wanted = any(execution.state not in ("cached", "skipped") for execution in summary.executions)
-    if not wanted:
+    if enabled is None:
+        enabled = any(execution.state not in ("cached", "skipped") for execution in summary.executions)
+    if not enabled:
         return None
     from kerasline.pipeline.report import write_report
 

@@ -14,7 +14,7 @@ from kerasline.components.core.errors import StageSkipped
 class BulkInferrer(Component):
     """Predict all rows of the examples with an exported model, shard by shard, with Beam.
 
-    The predictions have the splits and shards of the examples, and a column for each output of the model beside the
+    The predictions have the splits and shards of the examples, and a column for each output of the model, next to the
     columns to keep. `label`, the name of a class, is a text column. An output with one number per row is a column of
     numbers, other outputs are columns of tensors. After a kill, the next run keeps the finished shards.
 

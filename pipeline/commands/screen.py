@@ -97,7 +97,7 @@ class _LineView:
     def __init__(self, screen: Console, nodes: Sequence[str]) -> None:
         self._screen = screen
         self._width = max(map(len, nodes), default=0)
-        self._told: set[str] = set()
+        self._printed: set[str] = set()
 
     def __enter__(self) -> None: ...
 
@@ -105,13 +105,13 @@ class _LineView:
 
     def show(self, executions: Sequence[Execution]) -> None:
         for execution in executions:
-            if execution.state != "running" and execution.id not in self._told:
-                self._told.add(execution.id)
+            if execution.state != "running" and execution.id not in self._printed:
+                self._printed.add(execution.id)
                 line = Text.assemble(
                     f"{execution.node:<{self._width}}  ",
                     (f"{execution.state:<7}", _STYLES.get(execution.state, "")),
                     f"  {_seconds(execution):>7}  ",
-                    _told(execution),
+                    _summary(execution),
                 )
                 self._screen.print(line, soft_wrap=True)
 
@@ -141,7 +141,7 @@ class _LiveView:
                 table.add_row(node, self._spinner, "", execution.message or "")
             else:
                 state = Text(execution.state, style=_STYLES.get(execution.state, ""))
-                table.add_row(node, state, _seconds(execution), _told(execution))
+                table.add_row(node, state, _seconds(execution), _summary(execution))
         self._live.update(table)
 
 
@@ -172,7 +172,7 @@ def _seconds(execution: Execution) -> str:
     return f"{execution.seconds:.1f} s" if execution.seconds is not None else ""
 
 
-def _told(execution: Execution) -> str:
+def _summary(execution: Execution) -> str:
     message = execution.message or ""
-    shown = figures(execution.metrics) if execution.state in ("ran", "cached") else ""
-    return "; ".join(part for part in (message, shown) if part)
+    metrics = figures(execution.metrics) if execution.state in ("ran", "cached") else ""
+    return "; ".join(part for part in (message, metrics) if part)

@@ -153,7 +153,7 @@ def _engine_of(url: str) -> sa.Engine:
         raise StoreError(f"metadata store {_without_password(url)!r}: {_without_password(str(error))}") from None
     except OSError as error:
         raise StoreError(f"metadata store {url!r}: {error.strerror}: {error.filename}") from error
-    raise StoreError(f"metadata store {_without_password(url)!r}: a URL of sqlite or postgresql is wanted")
+    raise StoreError(f"metadata store {_without_password(url)!r}: expected a URL of sqlite or postgresql")
 
 
 def _sqlite_engine(url: sa.URL) -> sa.Engine:

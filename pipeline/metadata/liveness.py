@@ -1,7 +1,7 @@
 """Liveness of runs: a process holds a lock on its run while it works; the lock is released if it dies.
 
-On one host the kernel's lock on a file tells. Other hosts are told by a lock of the metadata store's database
-session, which only PostgreSQL has; without it, a run that another host began is taken at its word.
+On one host this is a kernel lock on a file. Between hosts it is a lock of the metadata store's database session, which
+only PostgreSQL has. Without it, a run that another host began counts as running.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def alive(store: Store, root: ArtifactRoot, run_id: str) -> Iterator[None]:
 
 def is_alive(store: Store, root: ArtifactRoot, run_id: str) -> bool:
     """Return whether a run recorded as running is still alive."""
-    told = [root.is_run_alive(run_id), store.is_held(_name(root, run_id))]
-    return any(told) or told == [None, None]
+    known = [root.is_run_alive(run_id), store.is_held(_name(root, run_id))]
+    return any(known) or known == [None, None]
 
 
 def _name(root: ArtifactRoot, run_id: str) -> str:

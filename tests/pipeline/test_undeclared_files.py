@@ -74,7 +74,7 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize("ways", ["open", "indirectly", "in_a_thread"])
-def test_a_read_of_an_undeclared_file_is_a_warning_also_when_cached(run, ways):
+def test_reading_an_undeclared_file_warns_even_if_cached(run, ways):
     for state in ("ran", "cached"):
         done = run(ways)
         assert done.state == state
@@ -87,7 +87,7 @@ def test_other_reads_are_no_warning(run, ways):
     assert run(ways).message is None
 
 
-def test_a_declared_file_is_no_warning_and_its_change_runs_the_stage_again(run, tmp_path):
+def test_changed_declared_file_reruns_the_stage_without_warning(run, tmp_path):
     declared = "files=[HERE / 'words.txt']"
     assert [run("open", declared).state, run("open", declared).state] == ["ran", "cached"]
     (tmp_path / "project" / "words.txt").write_text("a c")
@@ -117,7 +117,7 @@ def test_stages_side_by_side_are_warned_of_their_own_files(tmp_path):
     assert found == {name: {name} for name in names}
 
 
-def test_the_readers_of_keras_are_noticed(tmp_path):
+def test_files_read_by_keras_are_detected(tmp_path):
     import keras
     import numpy as np
     import pandas as pd

@@ -90,6 +90,6 @@ def _before_alembic(connection: sa.Connection, database: Database) -> str:
     if found != set(tables.metadata.tables):
         raise StoreError(
             f"metadata store {database}: another program's tables are there ({', '.join(sorted(found))}); "
-            "give a database of its own"
+            "use a separate database"
         )
     return VERSIONS[0]

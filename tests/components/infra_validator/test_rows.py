@@ -34,11 +34,11 @@ def test_rows_are_drawn_in_order_without_repetition_by_seed(examples):
     assert (draw_rows(examples, "test", INPUTS, rows=20, seed=2)["n"][:, 0] != drawn).any()
 
 
-def test_a_small_split_is_used_whole(examples):
+def test_small_split_is_used_completely(examples):
     assert draw_rows(examples, "test", INPUTS, rows=1000, seed=0)["n"][:, 0].tolist() == list(range(100))
 
 
-def test_a_row_that_cannot_be_fed_is_left_out(make_examples):
+def test_row_that_cannot_be_fed_is_omitted(make_examples):
     inputs = {"flag": TensorForm("bool", (None, 1))}
     drawn = draw_rows(make_examples({"test": {"flag": [True, None, False]}}), "test", inputs, rows=3, seed=0)
     assert drawn["flag"].tolist() == [[True], [False]]
@@ -57,7 +57,7 @@ def test_rows_may_contain_images(tmp_path):
     assert drawn.shape == (10, 2, 2) and drawn[9].tolist() == [[36, 37], [38, 39]]
 
 
-def test_an_empty_split_is_an_error(make_examples):
+def test_empty_split_is_an_error(make_examples):
     nothing = pa.RecordBatch.from_pydict({"n": pa.array([], pa.int64())})
     with pytest.raises(DataError, match="InfraValidator.split: split 'test' has no rows"):
         draw_rows(make_examples({"train": {"n": [1]}, "test": nothing}), "test", INPUTS, rows=1, seed=0)

@@ -80,7 +80,7 @@ def drawn(seed):
     return [*np.concatenate([np.asarray(draw) for draw in draws]), random.random()]
 
 
-def test_the_same_seed_draws_the_same_numbers_from_every_source():
+def test_same_seed_draws_the_same_numbers_from_every_source():
     first = drawn(7)
     assert first == drawn(7) and not set(first) & set(drawn(8))
     keras.utils.set_random_seed(7)

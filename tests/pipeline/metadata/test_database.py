@@ -32,8 +32,8 @@ def test_file_that_is_not_a_database_is_an_error(tmp_path):
     ("url", "message"),
     [
         ("nonsense", "metadata store 'nonsense': Could not parse"),
-        ("foo://x/y", "a URL of sqlite or postgresql is wanted"),
-        ("mysql://bob:hush-now@h/d", "a URL of sqlite or postgresql is wanted"),
+        ("foo://x/y", "expected a URL of sqlite or postgresql"),
+        ("mysql://bob:hush-now@h/d", "expected a URL of sqlite or postgresql"),
         ("postgresql://bob:hush-now@host:port/d", "metadata store 'postgresql://bob:"),
         ("postgresql://bob:hush-now@x@host/d", "write an '@' in the password as %40"),
         ("postgresql://bob@h/d?password=hush-now&port=x", "password=***&port=x': Received non-integer port"),

@@ -170,7 +170,7 @@ def test_tables_of_other_programs_are_untouched(store_url):
     with Database(store_url).transaction(write=True) as connection:
         connection.execute(sa.text("CREATE TABLE runs (run_uuid VARCHAR(32) PRIMARY KEY)"))
         connection.execute(sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)"))
-    with pytest.raises(StoreError, match=r"another program's tables are there \(runs\); give a database of its own"):
+    with pytest.raises(StoreError, match=r"another program's tables are there \(runs\); use a separate database"):
         Store(store_url)
 
 
