@@ -25,7 +25,14 @@ from typing import Any
 from kerasline.components.core import garbage_collection, malloc
 from kerasline.components.core.artifacts import Artifact, Blessing
 from kerasline.components.core.component import Channel, Component, Context, LastBlessed
-from kerasline.components.core.errors import ArtifactError, KeraslineError, RemoteError, StageSkipped, StoreError
+from kerasline.components.core.errors import (
+    ArtifactError,
+    KeraslineError,
+    RemoteError,
+    StageSkipped,
+    StoreError,
+    named_cause,
+)
 from kerasline.pipeline import undeclared_files
 from kerasline.pipeline.checks import check_descendants
 from kerasline.pipeline.dag import Pipeline
@@ -130,8 +137,7 @@ class Executor:
             result = dataclasses.replace(blank, state="failed", message=_explain(error))
         except Exception as error:  # a bug here or in a library: log the traceback
             LOG.exception("%s failed", name)
-            cause = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            message = f"{cause} (traceback in {self.root.log_file(self.run_id)})"
+            message = f"{named_cause(error)} (traceback in {self.root.log_file(self.run_id)})"
             result = dataclasses.replace(blank, state="failed", message=message)
         seconds = time.perf_counter() - clock
         result = dataclasses.replace(result, finished=records.now(), seconds=seconds)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kerasline.components.core.errors import KeraslineError, UserCodeError, WiringError, nearest
+from kerasline.components.core.errors import KeraslineError, UserCodeError, WiringError, named_cause, nearest
 from kerasline.components.core.user_code import import_file
 from kerasline.pipeline import recipes
 from kerasline.pipeline.dag import Pipeline
@@ -102,6 +102,4 @@ def _guarded(where: str, function: Any, *arguments: Any) -> Any:
         raise UserCodeError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
-        raise UserCodeError(
-            f"{where}: {type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
-        ) from error
+        raise UserCodeError(f"{where}: {named_cause(error)} ({last.filename}, line {last.lineno})") from error

@@ -14,7 +14,7 @@ from typing import Any
 
 from kerasline.components.core import artifacts
 from kerasline.components.core.artifacts import Artifact
-from kerasline.components.core.errors import KeraslineError, ParameterError, nearest
+from kerasline.components.core.errors import KeraslineError, ParameterError, named_cause, nearest
 from kerasline.components.data.beam_runners import check_runner, runs_locally
 from kerasline.pipeline.checks import check_declarations, check_machine
 from kerasline.pipeline.dag import Pipeline
@@ -319,7 +319,7 @@ def _orchestrate(executor: Executor, pending: Sequence[str], options: Sequence[s
             raise KeyboardInterrupt from error
         LOG.exception("the orchestrator failed")
         raise KeraslineError(
-            f"Beam could not run the pipeline: {type(error).__name__}: {str(error)[:300]} "
+            f"Beam could not run the pipeline: {named_cause(error)} "
             f"(traceback in {executor.root.log_file(executor.run_id)})"
         ) from error
 

@@ -122,24 +122,11 @@ def _bisect(predict: Callable[[pa.RecordBatch, np.ndarray], None], part: pa.Reco
             predict(part.slice(start, stop - start), where[start:stop])
         except (DataError, tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError, ValueError) as error:
             if stop - start == 1:
-                failed.append((start, _reason(error)))
+                failed.append((start, one_line(error)))
             else:
                 middle = (start + stop) // 2
                 waiting += [(middle, stop), (start, middle)]  # the first half is next
     return failed
-
-
-def _reason(error: Exception) -> str:
-    """Return the line of TensorFlow's message that describes the mistake."""
-    if not isinstance(error, tf.errors.OpError):
-        return one_line(error, 300)
-    lines = [line.strip() for line in str(error.message).splitlines() if line.strip()]
-    informative = [
-        line
-        for line in lines
-        if not line.startswith(("Graph execution error", "Detected at node", "<stack traces", "[[{{", "File "))
-    ]
-    return " ".join((informative or lines)[0].split())[:300]
 
 
 def _answer(part: pa.RecordBatch, predictor: SavedModelPredictor) -> Answers:

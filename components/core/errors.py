@@ -6,6 +6,7 @@ Any other exception is a bug of kerasline. Its full traceback goes to the log.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 # A model may have hundreds of layers, a table thousands of columns. A message lists up to this many names.
@@ -70,6 +71,70 @@ def some(names: Iterable[str]) -> str:
     return ", ".join(names[:MOST_NAMES]) + rest
 
 
-def one_line(error: Exception, most: int = 150) -> str:
-    """Return the message of another library's error in one line of at most `most` characters."""
-    return " ".join(str(error).split())[:most]
+def one_line(error: Exception | str, most: int = 300) -> str:
+    """Return the cause in another library's error, in one line.
+
+    TensorFlow's texts begin with stack frames and end with the cause. Keras's end with the arguments of a call, and
+    those of a worker process contain a whole traceback. All of these are left out.
+
+    Args:
+        error: the error, or its text.
+        most: largest number of characters. Longer texts are cut in the middle.
+    """
+    text = str(getattr(error, "message", "") or error)
+    if isinstance(error, KeyError) and "\\n" in text:  # the text of a KeyError is a repr
+        text = str(error.args[0])
+    text = _ANSI_CODE.sub("", text)
+    if "Traceback (most recent call last):" in text:
+        before, _, after = text.rpartition("Traceback (most recent call last):")
+        text = after if _kept_lines(after) else before
+    lines = _kept_lines(_NOTES.sub("", text.partition("\nArguments received by ")[0]))
+    line = " ".join(_MODULE_OF_ERROR.sub(r"\1", " ".join(dict.fromkeys(lines))).split())
+    if len(line) <= most:
+        return line
+    head = most // 3
+    return f"{line[:head].rstrip()} ... {line[head - most + 5 :].lstrip()}"
+
+
+def named_cause(error: Exception, most: int = 300) -> str:
+    """Return the type and the cause of another library's error in one line: `ValueError: too large`.
+
+    A RuntimeError that repeats the error it was raised from stands for that error. A type at the beginning of the text,
+    as in the traceback of a worker process, takes the place of the type.
+    """
+    inner = error.__cause__ or error.__context__
+    if type(error) is RuntimeError and isinstance(inner, Exception) and str(inner) and str(inner) in str(error):
+        error = inner
+    line = one_line(error, most)
+    return line if _BEGINS_WITH_TYPE.match(line) else f"{type(error).__name__}: {line}".rstrip(": ")
+
+
+_ANSI_CODE = re.compile(r"\x1b\[[0-9;]*m")
+_MODULE_OF_ERROR = re.compile(r"\b(?:\w+\.)+(\w+(?:Error|Exception))\b(?=:)")
+_BEGINS_WITH_TYPE = re.compile(r"\w+(?:Error|Exception): ")
+# Names of graph nodes and of Beam's steps in the text of an error.
+_NOTES = re.compile(
+    r"\{\{function_node [^}]*\}\}|\[\[[^\]]*\]\]|\[Op:[^\]]*\]( name: ?)?|\[while running '[^']*'\]"
+    r"|Error in user-defined function passed to \S+ transformation with iterator: \S+:"
+    r"|\d+ root error\(s\) found\.|\(\d+\) [A-Z_]+: |\d+ successful operations?\.|\d+ derived errors? ignored\."
+)
+_FRAME = re.compile(
+    r"""Graph execution error:?$|Detected at node |<stack traces |File "|Traceback \(most recent|\^|[~^ ]+$"""
+    r"|During handling of the above|The above exception was"
+    r"|Original stack trace for|Errors may have originated|Input Source operations|Exception encountered:$"
+)
+
+
+def _kept_lines(text: str) -> list[str]:
+    """Return the lines of an error's text without stack frames and their source code."""
+    kept, in_frame = [], False
+    for line in text.splitlines():
+        stripped = line.strip()
+        if stripped.startswith('File "'):
+            in_frame = True
+        elif in_frame and line.startswith("    "):
+            continue
+        elif stripped and not _FRAME.match(stripped):
+            in_frame = False
+            kept.append(stripped)
+    return kept

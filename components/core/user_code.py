@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kerasline.components.core.errors import KeraslineError, UserCodeError
+from kerasline.components.core.errors import KeraslineError, UserCodeError, named_cause
 
 _imported: list[Path] = []
 
@@ -63,9 +63,7 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
     except KeraslineError:
         raise
     except Exception as error:
-        raise UserCodeError(
-            f"{name_of(function)} raised {type(error).__name__}: {error} ({_place(function, error)})"
-        ) from error
+        raise UserCodeError(f"{name_of(function)} raised {named_cause(error)} ({_place(function, error)})") from error
 
 
 def name_of(function: Callable[..., Any]) -> str:

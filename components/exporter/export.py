@@ -117,7 +117,7 @@ class Export:
                 context=self._context,
             )
         except DataError as error:
-            raise forms.Refused(one_line(error, 300)) from error
+            raise forms.Refused(one_line(error)) from error
         finally:
             shutil.rmtree(self._context.work_dir / name, ignore_errors=True)
         why = comparison.refusal(self._settings.max_quality_loss)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from kerasline.components.core.errors import one_line
+from kerasline.components.core.errors import named_cause
 from kerasline.components.exporter.served_model import PREPROCESSED, ServedModel, write_saved_model
 
 LITERT_FILE, ONNX_FILE = "model.tflite", "model.onnx"
@@ -58,7 +58,7 @@ def write_form(name: str, serving: ServedModel, folder: Path) -> Any:
     except Refused:
         raise
     except Exception as error:  # converters raise all kinds of errors
-        raise Refused(f"{type(error).__name__}: {one_line(error, 300)}") from error
+        raise Refused(named_cause(error)) from error
 
 
 def _half(dtype: str) -> Callable[[ServedModel, Path], Any]:

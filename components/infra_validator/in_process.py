@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasline.components.core import garbage_collection
+from kerasline.components.core.errors import named_cause, one_line
 from kerasline.components.infra_validator.cases import Answer, Rows
 from kerasline.components.infra_validator.verdict import Refused
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE
@@ -92,7 +93,7 @@ def _main(saved_model: str, cases: str) -> None:
         loaded = tf.saved_model.load(saved_model)
         function = loaded.signatures[DEFAULT_SIGNATURE]
     except Exception as error:
-        pipe.send(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        pipe.send(named_cause(error))
         return
     pipe.send(None)
     specs = function.structured_input_signature[1]
@@ -109,7 +110,7 @@ def _answer(function: Any, tensors: Mapping[str, Any]) -> Answer:
     except Exception as error:
         # An unsupported shape raises ValueError or TypeError here. The server reports it as a bad request.
         served = invalid(str(error)) if isinstance(error, (ValueError, TypeError)) else from_exception(error)
-        return Answer(None, served.http_status, " ".join(str(served).split())[:300])
+        return Answer(None, served.http_status, one_line(served))
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ class _Graph:
         try:
             output = layer(inputs, inputs) if _is_attention(layer) and not isinstance(inputs, list) else layer(inputs)
         except (TypeError, ValueError) as error:
-            raise ParameterError(f"{where}: {type(layer).__name__}: {one_line(error, 300)}") from error
+            raise ParameterError(f"{where}: {type(layer).__name__}: {one_line(error)}") from error
         if layer.name in self._tensors:
             raise ParameterError(f"{where}.name: {layer.name!r} is already the name of another layer or feature")
         self._tensors[layer.name] = self._last = output
@@ -128,7 +128,7 @@ def _layer(description: Mapping[str, Any], where: str) -> keras.layers.Layer:
     try:
         return cls(**arguments, **({"name": description["name"]} if "name" in description else {}))
     except (TypeError, ValueError) as error:
-        raise ParameterError(f"{where}: {kind}: {one_line(error, 300)}") from error
+        raise ParameterError(f"{where}: {kind}: {one_line(error)}") from error
 
 
 def _is_attention(layer: keras.layers.Layer) -> bool:

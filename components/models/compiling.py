@@ -133,7 +133,7 @@ def _resolve(value: Any, where: str, module: ModuleType, base: type, noun: str) 
     try:
         return cls(**given)
     except (TypeError, ValueError) as error:
-        raise ParameterError(f"{where}: {cls.__name__}: {one_line(error, 300)}") from error
+        raise ParameterError(f"{where}: {cls.__name__}: {one_line(error)}") from error
 
 
 def _name_and_arguments(value: Any, where: str, noun: str) -> tuple[str, dict[str, Any]]:

@@ -22,6 +22,7 @@ from kerasline.components.core.artifacts import Model, Preprocessing, SavedModel
 from kerasline.components.core.errors import ArtifactError, DataError, one_line
 from kerasline.components.core.keras_compat import flatten_layers, mask_of, set_mask
 from kerasline.components.models.compile_config import compiled_losses, output_names, outputs_by_name
+from kerasline.components.models.error_places import describe_failure
 from kerasline.components.models.session import SavedModelSession
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE, Signature, read_definitions, signatures
 
@@ -59,7 +60,7 @@ class KerasPredictor:
             `counted`, the tokens that the loss counts where it leaves out some.
 
         Raises:
-            DataError: a label is outside the range of classes.
+            DataError: a label is outside the range of classes, or an operation cannot process the rows.
         """
         forms = tuple((name, array.dtype.name, array.ndim) for name, array in beside.items())
         tensors = [{name: tf.constant(array) for name, array in given.items()} for given in (raw, beside)]
@@ -71,7 +72,7 @@ class KerasPredictor:
                     f"a label is {wrong[1]}, where classes are those of {wrong[2]}; a label that training did not "
                     "see may be -1: leave such rows out, or give the label's lookup all classes"
                 ) from error
-            raise
+            raise DataError(describe_failure(error, *self.load())) from error
 
     def losses(self, output: str, label: Any, prediction: Any, *, weight: Any = None, mask: Any = None) -> Any:
         """Return the compiled loss of another model's predictions of an output, a float32 array (rows,).

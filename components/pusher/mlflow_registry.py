@@ -236,7 +236,7 @@ class MlflowDestination:
         try:
             yield
         except (MlflowException, OSError) as error:  # OSError: of requests, too
-            raise DataError(f"{self}: {one_line(error, 300)}") from error
+            raise DataError(f"{self}: {one_line(error)}") from error
 
 
 def _parsed(url: str) -> tuple[str | None, str]:

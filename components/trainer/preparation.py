@@ -79,8 +79,7 @@ def _build(model: keras.Model, data: TrainingData) -> None:
         build_for_training(model, batch)
     except (ValueError, TypeError, KeyError) as error:
         raise ParameterError(
-            f"the model cannot be trained on the output of Transform, {_describe(data.element_spec)}: "
-            f"{one_line(error, 300)}"
+            f"the model cannot be trained on the output of Transform, {_describe(data.element_spec)}: {one_line(error)}"
         ) from error
 
 

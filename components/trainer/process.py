@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
 import socket
 import sys
 import time
@@ -29,7 +28,6 @@ from kerasline.components.trainer.job import Job
 PEER_LOST = frozenset(
     f"{name}Error" for name in ("Unavailable", "Aborted", "Cancelled", "DeadlineExceeded", "Internal", "Unknown")
 )
-_GRAPH_LOCATION = re.compile(r"\{\{.*?\}\} ")
 Report = Callable[[str], None]
 
 
@@ -173,7 +171,7 @@ def _main(port: int | None) -> None:
 
         traceback.print_exc()
         lost_a_peer = type(error).__name__ in PEER_LOST
-        message = _GRAPH_LOCATION.sub("", one_line(error, 300)) if lost_a_peer else traceback.format_exc()
+        message = one_line(error) if lost_a_peer else traceback.format_exc()
         parent.tell(error=type(error).__name__, message=message)
     # The chief may still write the results, and TensorFlow in it fails if this worker leaves: the parent decides.
     parent.wait_for_end()

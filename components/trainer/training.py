@@ -15,6 +15,7 @@ import tensorflow as tf
 from kerasline.components.core import interruption
 from kerasline.components.core.errors import DataError
 from kerasline.components.data.training_input import dataset
+from kerasline.components.models.error_places import describe_failure
 from kerasline.components.trainer import non_finite
 from kerasline.components.trainer.autotune import Autotuner
 from kerasline.components.trainer.checkpoints import Checkpoints, all_variables
@@ -66,6 +67,9 @@ def train(job: Job, report: Callable[[str], None], on_epoch: OnEpoch = lambda ep
 def _run(training: Training, job: Job, prepared: Prepared) -> Outcome:
     try:
         return training.run()
+    except tf.errors.InvalidArgumentError as error:
+        failure = describe_failure(error, job.preprocessing.load(), prepared.model)
+        raise DataError(f"{training.position}: {failure}") from error
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
         from kerasline.components.trainer.planning.memory import describe_shortage
 
@@ -124,6 +128,7 @@ class Training:
         self._learning_rate = LearningRate(self._model)
         self._last_checkpoint = time.monotonic()
         self._step = 0  # number of steps done, over all epochs
+        self._running_steps = 1  # number of steps in the call that is running
         self._resumed_at: int | None = None
         self._ended_early = False
         self._rollbacks, self._rate_factor = 0, 1.0
@@ -156,11 +161,19 @@ class Training:
             self._resumed_at,
         )
 
+    @property
+    def position(self) -> str:
+        """The steps that are running, as text: their number in the training, from 1, and the epoch."""
+        first, last = self._step + 1, min(self._step + self._running_steps, self._total_steps)
+        steps = f"step {first:,}" if first >= last else f"steps {first:,} to {last:,}"
+        return f"{steps} (epoch {self._step // self._data.steps_per_epoch + 1})"
+
     # Steps and epochs
 
     def _run_steps(self) -> None:
         chunks = self._data.starting_at(self._step)
         while self._step < self._total_steps and not self._ended_early:
+            self._running_steps = self._data.batches_per_chunk
             self._run_chunk(*next(chunks))
             if self._step % self._data.steps_per_epoch == 0 or self._step == self._total_steps:
                 self._end_epoch()
@@ -174,11 +187,12 @@ class Training:
             self._add_losses(losses)
             done += steps
         if last is not None and self._step < self._total_steps:
+            self._running_steps = 1
             self._add_losses(np.array([self._train_steps.run_one(last)], np.float32))
 
     def _call(self, batches: Chunk, first: int, steps: int) -> np.ndarray:
         """Run some steps in one call of TensorFlow and return their losses."""
-        start = time.perf_counter()
+        start, self._running_steps = time.perf_counter(), steps
         if self._data.has_varying_shapes:
             losses = self._train_steps.run_one(batches)[None]
         else:
