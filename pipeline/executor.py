@@ -220,12 +220,17 @@ class Executor:
         return None
 
     def _candidates(self, work: _Work, known: Execution | None) -> Iterator[Published]:
+        """Yield published outputs of the fingerprint: those of this node, then those of another node or pipeline."""
         found = self.root.candidates(self.pipeline.name, work.component.name, work.fingerprint)
         folder = known.folder if known is not None else None
-        below = folder is not None and folder.startswith(f"{self.root.place}/")  # otherwise it belongs to another root
-        if below and folder not in [p.place for p in found]:
-            work.note = f"{folder} is missing or broken"
-            LOG.warning("%s: %s", work.component.name, work.note)
+        is_here = folder is not None and folder.startswith(f"{self.root.place}/")  # else it belongs to another root
+        if folder is not None and is_here and folder not in [p.place for p in found]:
+            other = self.root.published_at(folder)
+            if other is None or other.fingerprint != work.fingerprint:
+                work.note = f"{folder} is missing or broken"
+                LOG.warning("%s: %s", work.component.name, work.note)
+            else:
+                found.append(other)
         yield from found
 
     def _stale(self, component: Component, published: Published) -> str | None:

@@ -39,7 +39,8 @@ def node_fingerprint(component: Component, input_digests: Mapping[str, str], fil
     """
     cls = type(component)
     facts = {
-        "component": f"{cls.__module__}.{cls.__qualname__}",
+        # The module of the user's file is named after its path, which may change.
+        "component": cls.__qualname__ if _is_users(cls) else f"{cls.__module__}.{cls.__qualname__}",
         "version": component.VERSION,
         # The `VERSION` of kerasline's own stages stands for their code.
         "code": None if cls.__module__.startswith("kerasline.") else code_digest(getattr(cls, "FUNCTION", cls)),
@@ -50,6 +51,10 @@ def node_fingerprint(component: Component, input_digests: Mapping[str, str], fil
         "files": [[str(name), file_digest(path)] for name, path in component.declared_files()],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _is_users(cls: type) -> bool:
+    return is_users(getattr(sys.modules.get(cls.__module__), "__file__", None))
 
 
 def value_digest(value: Any) -> Any:

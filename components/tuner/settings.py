@@ -53,6 +53,14 @@ class Dimension(BaseModel):
             raise ValueError("log requires a range above 0 without a step")
         return self
 
+    @property
+    def largest(self) -> Any:
+        """The upper bound of a range, the largest of numeric choices, or the first of other choices."""
+        if self.choice is None:
+            return (self.int_range or self.float_range or (None,))[-1]
+        numbers = [value for value in self.choice if isinstance(value, (int, float))]
+        return max(numbers) if len(numbers) == len(self.choice) else self.choice[0]
+
     def suggest(self, trial: optuna.Trial, name: str) -> Any:
         """Return the value that Optuna suggests for a trial."""
         if self.int_range is not None:

@@ -13,9 +13,7 @@ from kerasline.pipeline.commands.output import show_table, write_json
 def gc(
     root: Root = DEFAULT_ROOT,
     metadata: Metadata = None,
-    keep: Annotated[
-        int, typer.Option(min=0, help="Number of newest runs of each pipeline whose outputs are kept.")
-    ] = 5,
+    keep: Annotated[int, typer.Option(min=0, help="Number of newest runs of each stage whose outputs are kept.")] = 5,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
     json_file: Json = None,
 ) -> None:

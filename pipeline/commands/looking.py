@@ -12,6 +12,7 @@ from kerasline.pipeline.commands.options import (
     Json,
     Metadata,
     Root,
+    find_other_run,
     find_run,
 )
 from kerasline.pipeline.commands.output import show_table, write_json
@@ -78,7 +79,7 @@ def lineage(
     metadata: Metadata = None,
     json_file: Json = None,
 ) -> None:
-    """Show the inputs and consumers of an artifact (path or id), or of each output of a run."""
+    """Show the inputs and consumers of an artifact (path or id), or of each output of a run (id or latest)."""
     from kerasline.pipeline.metadata.lineage import as_tree, trace
     from kerasline.pipeline.metadata.store import open_store
 
@@ -94,7 +95,9 @@ def lineage(
 
 def report(
     run_id: Annotated[str, typer.Argument(metavar="RUN")],
-    against: Annotated[str | None, typer.Option(metavar="RUN", help="Compare with this run.")] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Compare with this run; latest: the newest other one.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The HTML file.", show_default="in root/reports")
     ] = None,
@@ -107,7 +110,8 @@ def report(
     from kerasline.pipeline.report import write_report
 
     store = open_store(root, metadata, must_exist=True)
-    item, *others = [find_run(store, key) for key in (run_id, against) if key]
+    item = find_run(store, run_id)
+    others = [find_other_run(store, against, item)] if against else []
     written = write_report(store, item, output or root.report_file(item.id), *others)
     if output is None:
         root.keep_report(written.report, written.card)

@@ -67,6 +67,21 @@ def find_run(store: Store, key: str) -> Run:
 
     from kerasline.pipeline.run import run_state
 
-    newest = store.runs()[:1] if key == "latest" else []
-    run = newest[0] if newest else store.run(key)
+    run = store.run(key)
     return replace(run, state=run_state(store, run))
+
+
+def find_other_run(store: Store, key: str, run: Run) -> Run:
+    """Return a run to compare with `run`. "latest" is the newest other run of the same pipeline.
+
+    Raises:
+        StoreError: there is no such run.
+    """
+    from kerasline.components.core.errors import StoreError
+
+    if key == "latest":
+        others = [other.id for other in store.runs() if other.pipeline == run.pipeline and other.id != run.id]
+        if not others:
+            raise StoreError(f"--against latest: {run.id} is the only run of {run.pipeline}; run it again first")
+        key = others[0]
+    return find_run(store, key)

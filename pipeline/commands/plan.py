@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from kerasline.components.core.component import Component
+from kerasline.components.core.artifacts import Hyperparameters
+from kerasline.components.core.component import Channel, Component
 from kerasline.components.core.errors import KeraslineError, ParameterError
 from kerasline.components.trainer.component import Trainer
+from kerasline.components.tuner.component import Tuner
+from kerasline.components.tuner.settings import split_values
 from kerasline.pipeline.commands.screen import plain_table
 from kerasline.pipeline.dag import Pipeline
+from kerasline.pipeline.metadata.store import Store
 from kerasline.pipeline.run import Summary
 from kerasline.pipeline.storage import roots
 
@@ -40,6 +45,67 @@ def trainer_of(pipeline: Pipeline, name: str | None) -> Trainer:
     if len(found) > 1 or name is not None:
         raise ParameterError(f"--node: expected the name of a Trainer, one of {', '.join(found)}, received {name}")
     return next(iter(found.values()))
+
+
+def without_training(pipeline: Pipeline, found: Mapping[str, Hyperparameters], folder: Path) -> Pipeline:
+    """Connect the stages of a pipeline, in place, so that nothing is trained before the planned Trainer.
+
+    A stage that reads the model of an earlier Trainer reads the untrained model instead, which needs the same memory
+    and time. The results of a Tuner are those of its last search, or the largest values of its search space.
+
+    Args:
+        pipeline: the pipeline.
+        found: results of earlier searches by the name of the Tuner.
+        folder: folder for the largest values.
+
+    Returns:
+        The same pipeline.
+    """
+    for stage in pipeline.nodes.values():
+        for name, source in stage.inputs.items():
+            while isinstance(source, Channel) and isinstance(source.producer, Trainer):
+                if source.name != "trained_model":
+                    break
+                source = source.producer.inputs["model"]
+            if isinstance(source, Channel) and isinstance(source.producer, Tuner) and source.name == "best":
+                source = found.get(source.producer.name) or _largest_values(source.producer, folder)
+            stage.inputs[name] = source
+    return pipeline.rebuilt_by(_rebuilt_without_training, pipeline.__reduce__(), found, folder)
+
+
+def _rebuilt_without_training(rebuild: tuple[Any, tuple[Any, ...]], *arguments: Any) -> Pipeline:
+    function, of_function = rebuild
+    return without_training(function(*of_function), *arguments)
+
+
+def _largest_values(tuner: Tuner, folder: Path) -> Hyperparameters:
+    values = {name: dimension.largest for name, dimension in tuner.settings.space.items()}
+    of_model, of_trainer = split_values(values)
+    (folder / tuner.name).mkdir(exist_ok=True)
+    artifact = Hyperparameters(folder / tuner.name)
+    hyperparameters = {**tuner.settings.hyperparameters, **of_model}
+    artifact.write_json(Hyperparameters.FILE, {"hyperparameters": hyperparameters, "trainer": of_trainer})
+    return artifact
+
+
+def searches(pipeline: Pipeline, store: Store) -> dict[str, Hyperparameters]:
+    """Return the results of the last search of each Tuner that has any."""
+    found = {}
+    for name in (name for name, stage in pipeline.nodes.items() if isinstance(stage, Tuner)):
+        done = store.history(pipeline.name, name)
+        if done and roots.exists(done[0].outputs["best"].path):
+            found[name] = Hyperparameters(roots.local(done[0].outputs["best"].path))
+    return found
+
+
+def describe_searches(pipeline: Pipeline, trainer: Trainer, found: Mapping[str, Hyperparameters]) -> list[str]:
+    """Return a line for each Tuner that the Trainer depends on: where its hyperparameters come from."""
+    tuners = [name for name in pipeline.ancestors(trainer.name) if isinstance(pipeline.nodes[name], Tuner)]
+    return [
+        f"{name} does not run: "
+        + ("the results of its last search are used" if name in found else "the largest values of its space are used")
+        for name in tuners
+    ]
 
 
 def stages_before(pipeline: Pipeline, trainer: Component) -> list[str]:
@@ -69,17 +135,19 @@ def plan_after(summary: Summary, trainer: Trainer, device: str) -> Plan:
         device: "auto", "cpu", "gpu", "gpu:1", or the name of a well-known device.
 
     Raises:
-        KeraslineError: a stage failed, or training would fail.
+        KeraslineError: a stage was skipped, or training would fail.
     """
-    failed = [e for e in summary.executions if e.state in ("failed", "skipped")]
-    if failed:
-        raise KeraslineError(f"{failed[0].node}: {failed[0].message}")
+    skipped = [e for e in summary.executions if e.state == "skipped"]
+    if skipped:
+        raise KeraslineError(f"{skipped[0].node}: {skipped[0].message}")
     from kerasline.components.core.artifacts import Model, Report
     from kerasline.components.trainer.job import Job
     from kerasline.components.trainer.planning.hardware import local_device
     from kerasline.components.trainer.planning.plan import plan
 
-    settings, known = trainer.settings, known_device(device)
+    best = trainer.inputs.get("best")
+    settings = trainer.resolved_settings(best.trainer if isinstance(best, Hyperparameters) else {})
+    known = known_device(device)
     if known is None:
         settings = dataclasses.replace(settings, device=device)
     with tempfile.TemporaryDirectory(prefix="kerasline-") as folder:

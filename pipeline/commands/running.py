@@ -84,11 +84,7 @@ def run(
         _print_end(screen, summary, write_run_report(request, summary, report), log)
     if json_file:
         write_json(json_file, summary.as_json())
-    if summary.state == "failed":
-        for execution in summary.executions:
-            if execution.state == "failed":
-                complain(f"{execution.node}: {execution.message}")
-        raise typer.Exit(FAILED)
+    _exit_if_failed(summary)
     if all(execution.state == "skipped" for execution in summary.executions):
         raise typer.Exit(skipped_code)
 
@@ -107,8 +103,10 @@ def plan(
 ) -> None:
     """Estimate the memory and time of training, and the effect of each option.
 
-    The stages before Trainer run, or come from the cache.
+    The stages before Trainer run, or come from the cache. Nothing is trained, and no Tuner searches.
     """
+    import tempfile
+
     from kerasline.pipeline.commands import plan as plans
     from kerasline.pipeline.commands import screen as screens
     from kerasline.pipeline.loading import MAIN_RECIPE, load_pipeline
@@ -119,17 +117,32 @@ def plan(
     pipeline = load_pipeline(recipe, root.place, changes)
     plans.known_device(device)  # fail before anything runs
     trainer = plans.trainer_of(pipeline, node)
-    selected = plans.stages_before(pipeline, trainer)
     log = root.new_log_file(run_id)
     store = open_store(root, metadata)
-    request = RunRequest(pipeline, store, root, recipe, selected, changes, run_id, context.obj)
-    with screens.chatter_to(log) as screen:
+    found = plans.searches(pipeline, store)
+    notes = plans.describe_searches(pipeline, trainer, found)
+    with screens.chatter_to(log) as screen, tempfile.TemporaryDirectory(prefix="kerasline-") as folder:
+        plans.without_training(pipeline, found, Path(folder))
+        selected = plans.stages_before(pipeline, trainer)
+        request = RunRequest(pipeline, store, root, recipe, selected, changes, run_id, context.obj)
+        for note in notes:
+            screen.print(note, soft_wrap=True)
         with screens.progress(screen, lambda: store.executions(run_id), selected):
             summary = run_pipeline(request)
-        made = plans.plan_after(summary, trainer, device)
-        plans.print_plan(screen, made)
+        if summary.state == "succeeded":
+            made = plans.plan_after(summary, trainer, device)
+            plans.print_plan(screen, made)
+    _exit_if_failed(summary)
     if json_file:
         write_json(json_file, made.as_json())
+
+
+def _exit_if_failed(summary: Summary) -> None:
+    for execution in summary.executions:
+        if execution.state == "failed":
+            complain(f"{execution.node}: {execution.message}")
+    if summary.state == "failed":
+        raise typer.Exit(FAILED)
 
 
 def _of(executions: Sequence[Execution], nodes: Sequence[str]) -> list[Execution]:

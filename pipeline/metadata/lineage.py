@@ -14,7 +14,7 @@ def trace(store: Store, key: str) -> list[dict[str, Any]]:
     """Return the lineage of an artifact, or of each output of a run, in both directions.
 
     Args:
-        key: an artifact's path, URL or id, or a run's id; ids by their first digits.
+        key: an artifact's path, URL or id, or a run's id, each id or its first digits. "latest" is the newest run.
 
     Returns:
         For each artifact: its id, type and path, `made_by` (with `from`, the same again for each

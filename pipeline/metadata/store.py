@@ -153,13 +153,14 @@ class Store:
             return [Run(**row._mapping) for row in rows]
 
     def run(self, run_id: str) -> Run:
-        """Return a run by its ID or a prefix of it.
+        """Return a run by its ID, by a prefix of it, or the newest run by "latest".
 
         Raises:
             StoreError: If no run or more than one run matches.
         """
         every = self.runs()
-        found = [r for r in every if r.id == run_id] or [r for r in every if r.id.startswith(run_id)]
+        newest = every[:1] if run_id == "latest" else []
+        found = [r for r in every if r.id == run_id] or newest or [r for r in every if r.id.startswith(run_id)]
         if len(found) == 1:
             return found[0]
         if found:

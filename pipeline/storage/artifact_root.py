@@ -211,6 +211,10 @@ class ArtifactRoot:
         published = [read_published(path) for path in found]
         return [p for p in published if p is not None and p.fingerprint == fingerprint]
 
+    def published_at(self, place: str) -> Published | None:
+        """Return the execution published at a place of this root, or None if there is none."""
+        return read_published(Path(place))
+
     def finish(self, pipeline: str, node: str, fingerprint: str) -> None:
         """Complete an interrupted publication. The caller holds the lock of the fingerprint."""
 

@@ -40,7 +40,9 @@ def collect(
     that a run of another host, with this store or another, is about to read.
 
     Args:
-        keep: Number of newest runs per pipeline whose outputs are all kept.
+        keep: Number of newest runs with outputs of a stage that are kept, for each stage of each pipeline. A kept run
+            keeps the outputs of all its stages and what they read. Runs that failed or executed a few stages
+            therefore never replace the last whole run.
         dry_run: Whether to only report what would be removed.
         time_now: Reference time for ages, in seconds since 1970. Defaults to now.
 
@@ -79,25 +81,26 @@ def _published(store: Store, root: ArtifactRoot, keep: int, time_now: float) -> 
         if not folder.complete:
             yield Removed(folder.place, "left by a process that died", folder.size_bytes)
         elif folder.place not in used and (folder.place in known or not root.shared):
-            yield Removed(folder.place, f"not used by the newest {keep} runs", folder.size_bytes)
+            yield Removed(folder.place, f"not used by the newest {keep} runs of its stage", folder.size_bytes)
     for place, path in root.copies():
         if place not in used:
-            yield Removed(str(path), f"a copy, not used by the newest {keep} runs", size_of(path))
+            yield Removed(str(path), f"a copy, not used by the newest {keep} runs of its stage", size_of(path))
 
 
 def _used(store: Store, root: ArtifactRoot, keep: int) -> tuple[set[str | None], set[str | None]]:
     """The folders that stay, and all that the store knows of a root that is shared."""
     used: set[str | None] = set()
     known: set[str | None] = set()
-    seen: collections.Counter[str] = collections.Counter()
+    seen: collections.Counter[tuple[str, str]] = collections.Counter()
     blessed: set[tuple[str, str]] = set()
     for run in store.runs():
-        seen[run.pipeline] += 1
-        kept = seen[run.pipeline] <= keep or (run.state == "running" and is_alive(store, root, run.id))
         executions = store.executions(run.id)
         known |= {execution.folder for execution in executions}
-        if kept:
-            used |= {execution.folder for execution in executions}
+        stages = [(run.pipeline, execution.node) for execution in executions if execution.folder]
+        is_newest = any(seen[stage] < keep for stage in stages)
+        seen.update(stages)
+        if is_newest or (run.state == "running" and is_alive(store, root, run.id)):
+            used = used.union(*map(_with_inputs, executions))
         # What a stage blessed last is what the next model will be held against there.
         for execution in executions:
             judge = (run.pipeline, execution.node)

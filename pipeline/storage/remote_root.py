@@ -131,6 +131,11 @@ class RemoteRoot(ArtifactRoot):
         found = [self._published(name, files) for name, files in whole]
         return [p for p in found if p is not None and p.fingerprint == fingerprint]
 
+    def published_at(self, place: str) -> Published | None:
+        name = place.removeprefix(f"{self.place}/")
+        files = _by_folder(self.remote.list_files(name)).get(name, {})
+        return self._published(name, files) if MANIFEST in files else None
+
     def publish(
         self, staging: Path, pipeline: str, component: Component, fingerprint: str, facts: Mapping[str, Any]
     ) -> Published:

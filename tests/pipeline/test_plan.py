@@ -68,6 +68,37 @@ def test_plan_for_a_device_of_another_machine(cli, recipe, tmp_path):
     assert not json.loads((tmp_path / "plan.json").read_text())["measured"]
 
 
+SEARCH = """
+    prepared = Transform(examples, function=preprocessing, label="y")
+    first = ModelBuilder(prepared, function=build_model, name="First", hyperparameters={"units": 3})
+    pretrained = Trainer(examples, prepared, first, name="Pretrainer")
+    space = {"units": {"int": [8, 32]}, "Trainer.batch_size": {"choice": [16, 64]}}
+    tuner = Tuner(examples, prepared, function=build_model, space=space)
+    model = ModelBuilder(prepared, pretrained, tuner.outputs["best"], function=build_model)
+    trained = Trainer(examples, prepared, model, tuner.outputs["best"], epochs=4)
+"""
+
+
+@pytest.mark.slow
+def test_plan_neither_searches_nor_trains(cli, tmp_path):
+    head, _, tail = RECIPE.partition("    prepared = ")
+    text = head + SEARCH.lstrip("\n") + tail[tail.index("    return") :]
+    text = text.replace("ModelBuilder, Trainer,", "ModelBuilder, Trainer, Tuner,")
+    (tmp_path / "search.py").write_text(text.replace("Dense(64,", "Dense(hp['units'],"))
+    done = cli("plan", "search.py", "--node", "Trainer", "--root", "root", "--json", "plan.json")
+    assert done.returncode == 0, done.stderr
+    assert "Tuner does not run: the largest values of its space are used" in done.stdout
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["parameters"] == 16 * 32 + 32 + 32 * 2 + 2 and plan["batch_size"] == 64
+    ran = {path.name for path in (tmp_path / "root" / "artifacts" / "small").iterdir()}
+    assert ran == {"ExampleGen", "Transform", "First", "ModelBuilder"}
+
+
+def test_stage_that_fails_before_training_is_status_1(cli, recipe):
+    done = cli("plan", recipe, "--root", "root", "--set", "Transform.label=z")
+    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith("error: Transform: ")
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

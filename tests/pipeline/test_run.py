@@ -20,6 +20,7 @@ from kerasline.pipeline.metadata.store import Store
 from tests.conftest import HOUSE
 
 QUICK = HOUSE / "tests" / "pipeline" / "quick.py"
+OTHER = '"other", [Join(Left(start), Right(start), name="Last")]'
 
 
 @dataclass(frozen=True)
@@ -403,6 +404,52 @@ def test_gc_removes_artifacts_that_no_kept_run_uses(cli, run, tmp_path, metadata
     removed = cli("gc", "--keep", 1, *root, "--json", tmp_path / "gc.json").summary
     assert len(removed) == 5 and not old.exists() and new.exists()
     assert states(run())["Join"] == "ran"
+
+
+@pytest.mark.parametrize("later", [("--set", "Left.fail=true"), ("--to", "Left"), ("--node", "Start")])
+def test_gc_keeps_the_last_whole_run_when_later_runs_are_not_whole(cli, run, tmp_path, metadata, later):
+    good = run()
+    for number in (7, 8):
+        run("--set", f"Start.number={number}", *later)
+    assert cli("gc", "--keep", 1, "--root", tmp_path / "root", *metadata.options).returncode == 0
+    assert set(states(run()).values()) == {"cached"}
+    assert output(good, "Join", "joined").read_text() == "603"
+
+
+def test_gc_keeps_what_a_kept_stage_read_from_an_earlier_run(cli, run, tmp_path, metadata):
+    first = run()
+    for _ in range(2):
+        run("--node", "Join")
+    cli("gc", "--keep", 1, "--root", tmp_path / "root", *metadata.options)
+    assert output(first, "Left", "left").exists() and output(first, "Right", "right").exists()
+
+
+def test_equal_stages_of_two_pipelines_share_the_cache(run, tmp_path):
+    one, two = tmp_path / "one.py", tmp_path / "two.py"
+    one.write_text(QUICK.read_text())
+    two.write_text(QUICK.read_text().replace('"quick", [Join(Left(start), Right(start))]', OTHER))
+    first, second = run(file=one), run(file=two)
+    assert set(states(second).values()) == {"cached"} and "missing or broken" not in second.stdout
+    assert output(second, "Last", "joined") == output(first, "Join", "joined")
+    shutil.rmtree(output(first, "Left", "left").parents[1])
+    again = run(file=two)
+    assert states(again)["Left"] == "ran" and "missing or broken" in again.stdout
+
+
+def test_latest_is_a_run_everywhere_and_in_comparisons_one_of_the_same_pipeline(cli, run, tmp_path, metadata):
+    other = tmp_path / "other.py"
+    other.write_text(QUICK.read_text().replace('"quick", [Join(Left(start), Right(start))]', OTHER))
+    run("--run-id", "first")
+    run("--run-id", "second", "--set", "Start.number=5")
+    run("--run-id", "third", file=other)
+    options = ["--root", tmp_path / "root", *metadata.options, "--json", tmp_path / "found.json"]
+    assert cli("lineage", "latest", *options).returncode == 0
+    assert "Start" in {item["made_by"]["node"] for item in json.loads((tmp_path / "found.json").read_text())}
+    assert cli("report", "second", "--against", "latest", *options).returncode == 0
+    assert json.loads((tmp_path / "found.json").read_text())["comparison"]["run_id"] == "first"
+    alone = cli("report", "third", "--against", "latest", *options)
+    assert alone.returncode == 2
+    assert alone.stderr == "error: --against latest: third is the only run of other; run it again first\n"
 
 
 def test_gc_removes_partial_results_unused_for_long(cli, run, tmp_path, metadata):
