@@ -9,7 +9,7 @@ from kerasline.components.charts.bars import Bar, bar_chart, histogram
 from kerasline.components.charts.heat_map import heat_map
 from kerasline.components.charts.intervals import Interval, interval_plot
 from kerasline.components.charts.lines import Series, line_chart
-from kerasline.components.charts.numbers import number_text
+from kerasline.components.charts.numbers import number_text, value_text
 from kerasline.components.charts.scatter import Dot, scatter
 from kerasline.components.charts.svg import STYLE, standalone
 
@@ -27,4 +27,5 @@ __all__ = [
     "number_text",
     "scatter",
     "standalone",
+    "value_text",
 ]

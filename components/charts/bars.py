@@ -35,6 +35,7 @@ def bar_chart(
     *,
     title: str,
     label: str = "",
+    highest: float | None = None,
     color: int = 1,
     width: float = WIDTH,
     row_height: float = ROW_HEIGHT,
@@ -45,6 +46,7 @@ def bar_chart(
         bars: the bars.
         title: the accessible name of the chart.
         label: the label of the value axis.
+        highest: a value that the axis includes, so that several charts have the same axis.
         color: number of the color of the bars, 1 to 6.
         width: width in pixels.
         row_height: height of each bar with its margin, in pixels.
@@ -57,7 +59,7 @@ def bar_chart(
     >>> bar_chart([Bar("Cash", 928), Bar("Credit card", 519)], title="Rides")[:4]
     '<svg'
     """
-    values = [v for bar in bars for v in (bar.value, bar.low, bar.high)]
+    values = [highest, *(v for bar in bars for v in (bar.value, bar.low, bar.high))]
     across = number_axis(values, label, zero=True, about=4)
     plot = Plot(
         title,
@@ -99,6 +101,7 @@ def histogram(
     label: str = "",
     counts: bool = True,
     within: tuple[float, float] | None = None,
+    highest: float | None = None,
     color: int = 1,
     width: float = WIDTH,
     height: float = 150.0,
@@ -111,6 +114,7 @@ def histogram(
         label: the label of the value axis.
         counts: whether to draw the axis of the counts.
         within: the ends of the value axis. Derived from the buckets by default.
+        highest: the upper end of the axis of the counts, without `counts`. The largest count by default.
         color: number of the color of the bars, 1 to 6.
         width, height: size in pixels.
 
@@ -125,7 +129,7 @@ def histogram(
     known = [bucket for bucket in buckets if all(map(finite, bucket))]
     across = number_axis([end for low, high, _ in known for end in (low, high)], label, within=within, about=4)
     up = number_axis([count for *_, count in known], zero=True, about=3)
-    up = up if counts else Axis(up.low, max((count for *_, count in known), default=1.0) or 1.0, ())
+    up = up if counts else Axis(up.low, highest or max((count for *_, count in known), default=1.0) or 1.0, ())
     plot = Plot(title, across, up, width=width, height=height)
     marks = []
     for low, high, count in known:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kerasline.components.charts import number_text
+from kerasline.components.charts import number_text, value_text
 from kerasline.pipeline.report.evaluation import Evaluated, evaluations
 from kerasline.pipeline.report.gather import Gathered
 from kerasline.pipeline.report.overview import verdicts
@@ -176,7 +176,7 @@ def _training_data(gathered: Gathered) -> list[Line]:
         lines.append(Line("Rows", ", ".join(f"{split} {number_text(rows)}" for split, rows in sizes.items())))
     for _, output in gathered.outputs("Preprocessing"):
         facts = output.json("preprocessing.json") or {}
-        lines.append(Line("Label", f"{facts.get('label')}"))
+        lines.append(Line("Label", value_text(facts.get("label"))))
         states = [str(state.get("layer")) for state in facts.get("state") or ()]
         if states:
             lines.append(Line("Preprocessing", f"adapted on the training rows: {', '.join(states)}"))

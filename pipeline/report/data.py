@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from kerasline.pipeline.report.gather import Gathered, Output
 
 # Only this many features get charts. All are in the table.
 CHARTED, TOP, FEW_VALUES = 60, 6, 10
+
+Bucket = tuple[float, float, float]  # low end, high end, count or share
 
 
 def section(gathered: Gathered) -> dict[str, Any] | None:
@@ -72,6 +75,7 @@ def _figures(split: str, feature: Any) -> dict[str, Any]:
         "split": split,
         "kind": "media" if media else "text" if texts else ("whole number" if feature.type == 0 else "number"),
         "missing": common.num_missing,
+        "values": common.tot_num_values or common.num_non_missing,  # more than rows in columns of lists
         "missing_share": common.num_missing / rows if rows else 0.0,
         "unique": None if media else unique,
         "mean": stats.mean if numbers else None,
@@ -86,33 +90,82 @@ def _figures(split: str, feature: Any) -> dict[str, Any]:
 
 
 def _charts(feature: dict[str, Any], by_split: dict[str, Any]) -> list[dict[str, Any]]:
-    """Draw a chart per split. Histograms of all splits share one range, so that they can be compared."""
-    ends = [end for row in feature["rows"] if row["low"] is not None for end in (row["low"], row["high"])]
-    within = (min(ends), max(ends)) if ends and min(ends) < max(ends) else None
-    charts = []
-    for number, (row, held) in enumerate(zip(feature["rows"], by_split.values())):
-        title = f"{feature['name']}, {row['split']}"
-        ranked = _ranked(held)
-        few = row["unique"] is not None and row["unique"] <= FEW_VALUES
-        if ranked and (row["kind"] in ("text", "media") or few):
-            bars = [Bar(label, count) for label, count in ranked[:TOP]]
-            name = f"{title}: most frequent values"
-            svg = bar_chart(bars, title=name, color=number % 6 + 1, width=300, row_height=17)
-        else:
-            buckets = _buckets(held)
-            if not buckets:
-                continue
-            svg = histogram(
-                buckets,
-                title=f"{title}: histogram",
-                counts=False,
-                within=within,
-                color=number % 6 + 1,
-                width=300,
-                height=88,
-            )
-        charts.append({"split": row["split"], "svg": svg, "caption": _caption(row)})
-    return charts
+    """Draw a chart of shares per split. All have the same axes, categories and buckets, so that drift is visible."""
+    rows, splits = feature["rows"], list(by_split.values())
+    ranked = [_ranked(split) for split in splits]
+    unique = [row["unique"] for row in rows if row["unique"] is not None]
+    if any(ranked) and (feature["kind"] in ("text", "media") or (unique and max(unique) <= FEW_VALUES)):
+        drawn = _bars(feature["name"], rows, ranked)
+    else:
+        drawn = _histograms(feature["name"], rows, [_buckets(split) for split in splits])
+    return [
+        {"split": row["split"], "svg": svg, "caption": _caption(row)}
+        for row, svg in zip(rows, drawn)
+        if svg is not None
+    ]
+
+
+def _bars(name: str, rows: Sequence[dict[str, Any]], ranked: Sequence[Sequence[tuple[str, float]]]) -> list[str]:
+    """Draw the share of the values that are the most frequent ones on average over the splits."""
+    shares = [{value: 100 * count / row["values"] for value, count in pairs} for row, pairs in zip(rows, ranked)]
+    total: collections.Counter[str] = collections.Counter()
+    for share in shares:
+        total.update(share)
+    top = [value for value, _ in total.most_common(TOP)]
+    highest = max((share.get(value, 0.0) for share in shares for value in top), default=0.0)
+    return [
+        bar_chart(
+            [Bar(value, share.get(value, 0.0)) for value in top],
+            title=f"{name}, {row['split']}: share of the most frequent values",
+            label="% of values",
+            highest=highest,
+            color=number % 6 + 1,
+            width=300,
+            row_height=17,
+        )
+        for number, (row, share) in enumerate(zip(rows, shares))
+    ]
+
+
+def _histograms(name: str, rows: Sequence[dict[str, Any]], histograms: Sequence[Sequence[Bucket]]) -> list[str]:
+    ends = [end for buckets in histograms for low, high, _ in buckets for end in (low, high)]
+    if not ends:
+        return [""] * len(rows)
+    within = (min(ends), max(ends))
+    shared = [_rebinned(buckets, within, max(map(len, histograms))) for buckets in histograms]
+    highest = max(share for buckets in shared for *_, share in buckets)
+    return [
+        histogram(
+            buckets,
+            title=f"{name}, {row['split']}: histogram",
+            counts=False,
+            within=within if within[0] < within[1] else None,
+            highest=highest,
+            color=number % 6 + 1,
+            width=300,
+            height=88,
+        )
+        if buckets
+        else ""
+        for number, (row, buckets) in enumerate(zip(rows, shared))
+    ]
+
+
+def _rebinned(buckets: Sequence[Bucket], within: tuple[float, float], bins: int) -> list[Bucket]:
+    """Return the shares, in percent, of `bins` buckets of equal width. Values are taken as uniform in each bucket."""
+    import numpy as np
+
+    total = sum(count for *_, count in buckets)
+    if not total:
+        return []
+    low, high = within
+    if low == high:
+        return [(low, high, 100.0)]
+    ends = [buckets[0][0], *(end for _, end, _ in buckets)]
+    edges = np.linspace(low, high, bins + 1)
+    below = np.interp(edges, ends, np.cumsum([0.0, *(100 * count / total for *_, count in buckets)]))
+    below[0], below[-1] = 0.0, 100.0  # where all values of a split are equal, they lie on one edge
+    return list(zip(edges.tolist(), edges[1:].tolist(), np.diff(below).tolist()))
 
 
 def _caption(row: dict[str, Any]) -> str:
@@ -139,7 +192,7 @@ def _ranked(feature: Any) -> list[tuple[str, float]]:
     return [(bucket.label, bucket.sample_count) for bucket in histogram.buckets]
 
 
-def _buckets(feature: Any) -> list[tuple[float, float, float]]:
+def _buckets(feature: Any) -> list[Bucket]:
     """Return the buckets of the histogram with equal widths (type STANDARD, 0)."""
     for held in feature.num_stats.histograms:
         if held.type == 0:

@@ -9,7 +9,7 @@ from typing import Any
 from kerasline.components.charts import Bar, bar_chart, number_text
 from kerasline.pipeline.report.gather import Gathered, Output, read_json
 
-TOP, LONGEST = 15, 12
+TOP, LONGEST, MOST_CLASSES = 15, 12, 30
 
 
 def section(gathered: Gathered) -> dict[str, Any] | None:
@@ -18,8 +18,20 @@ def section(gathered: Gathered) -> dict[str, Any] | None:
         facts = output.json("preprocessing.json")
         if isinstance(facts, dict):
             layers = [_layer(output, state) for state in facts.get("state") or ()]
-            found.append({"stage": stage.name, "facts": facts, "layers": layers})
+            found.append({"stage": stage.name, "roles": _roles(facts), "layers": layers})
     return {"found": found} if found else None
+
+
+def _roles(facts: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return the label, the sample weight and the names of the classes of each label."""
+    names = facts.get("class_names") or {}
+    by_label = names if isinstance(names, dict) else {"": names}
+    classes = [
+        (f"class names of {label}" if label else "class names", ", ".join(map(str, classes)))
+        for label, classes in by_label.items()
+        if classes and len(classes) <= MOST_CLASSES
+    ]
+    return [("label", facts.get("label")), ("sample weight", facts.get("sample_weight")), *classes]
 
 
 def _layer(output: Output, state: dict[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kerasline.components.charts import STYLE, number_text
+from kerasline.components.charts import STYLE, number_text, value_text
 from kerasline.components.core.atomic_files import atomic_write
 from kerasline.components.core.errors import KeraslineError
 from kerasline.pipeline.metadata.store import Run, Store, now
@@ -131,8 +132,9 @@ def _page(gathered: Gathered, sections: list[Section]) -> str:
         "seconds": _seconds,
         "size": _size,
         "spaced": _spaced,
-        "value": _value,
+        "value": value_text,
     }
+    templates.globals["without_empty_columns"] = _without_empty_columns
     script = (HERE / "report.js").read_text(encoding="utf-8")
     return templates.get_template("page.html.j2").render(
         run=gathered.run,
@@ -167,11 +169,32 @@ def _spaced(name: str) -> str:
     return str(name).replace("_", " ")
 
 
-def _value(value: Any) -> str:
-    """Format a parameter or setting as JSON."""
-    import json
+@dataclass(frozen=True)
+class _Table:
+    columns: Sequence[str]
+    body: str
 
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+def _without_empty_columns(columns: Sequence[str], body: str) -> _Table:
+    """Leave out the columns of a table in which every cell is empty or a dash. The first column always stays."""
+    from markupsafe import Markup
+
+    rows = [_CELL.findall(row) for row in _ROW.findall(body)]
+    if not rows or any(len(row) != len(columns) for row in rows):
+        return _Table(columns, body)
+    kept = [i for i in range(len(columns)) if i == 0 or any(_TAG.sub("", row[i]).strip(" –\n") for row in rows)]
+
+    def cut(row: re.Match[str]) -> str:
+        cells = _CELL.findall(row[0])
+        return row[0][: row[0].index(cells[0])] + "".join(cells[i] for i in kept) + "</tr>"
+
+    return _Table([columns[i] for i in kept], Markup(_ROW.sub(cut, body)))
+
+
+# Tables do not nest, and text in cells is escaped.
+_ROW = re.compile(r"<tr\b.*?</tr>", re.DOTALL)
+_CELL = re.compile(r"<td\b.*?</td>|<th\b.*?</th>", re.DOTALL)
+_TAG = re.compile(r"<(?!img|audio|svg)[^>]*>")
 
 
 def _write(path: Path, text: str) -> None:

@@ -311,7 +311,12 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def manifest_text(manifest: Mapping[str, Any]) -> str:
-    return json.dumps(manifest, indent=1, default=str) + "\n"
+    return json.dumps(manifest, indent=1, default=_as_json) + "\n"
+
+
+def _as_json(value: Any) -> Any:
+    """Return a value that JSON does not have: the fields of a pydantic model that are set, or else a text."""
+    return value.model_dump(by_alias=True, exclude_defaults=True) if hasattr(value, "model_dump") else str(value)
 
 
 def file_digest(path: Path) -> str:

@@ -70,7 +70,7 @@ def test_plan_for_a_device_of_another_machine(cli, recipe, tmp_path):
 
 SEARCH = """
     prepared = Transform(examples, function=preprocessing, label="y")
-    first = ModelBuilder(prepared, function=build_model, name="First", hyperparameters={"units": 3})
+    first = ModelBuilder(prepared, function=build_model, name="First", hyperparameters={"units": 32})
     pretrained = Trainer(examples, prepared, first, name="Pretrainer")
     space = {"units": {"int": [8, 32]}, "Trainer.batch_size": {"choice": [16, 64]}}
     tuner = Tuner(examples, prepared, function=build_model, space=space)
@@ -84,7 +84,7 @@ def test_plan_neither_searches_nor_trains(cli, tmp_path):
     head, _, tail = RECIPE.partition("    prepared = ")
     text = head + SEARCH.lstrip("\n") + tail[tail.index("    return") :]
     text = text.replace("ModelBuilder, Trainer,", "ModelBuilder, Trainer, Tuner,")
-    (tmp_path / "search.py").write_text(text.replace("Dense(64,", "Dense(hp['units'],"))
+    (tmp_path / "search.py").write_text(text.replace("Dense(64,", "Dense(hp['units'], name='hidden',"))
     done = cli("plan", "search.py", "--node", "Trainer", "--root", "root", "--json", "plan.json")
     assert done.returncode == 0, done.stderr
     assert "Tuner does not run: the largest values of its space are used" in done.stdout

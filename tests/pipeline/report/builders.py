@@ -148,7 +148,8 @@ def _statistics(folder: Path) -> dict[str, str]:
         text.string_stats.common_stats.num_non_missing = len(rows) - 7
         text.string_stats.common_stats.num_missing = 7
         text.string_stats.unique = 2
-        for rank, (label, count) in enumerate((("benign", 357), (HOSTILE, 205))):
+        counts = (("benign", 357), (HOSTILE, 205)) if split == "train" else ((HOSTILE, 180), ("benign", 98))
+        for rank, (label, count) in enumerate(counts):
             text.string_stats.rank_histogram.buckets.add(low_rank=rank, high_rank=rank, label=label, sample_count=count)
     (folder / "statistics").mkdir(parents=True)
     Statistics(folder / "statistics").write(proto, statistics_pb2.DatasetFeatureStatisticsList())
@@ -192,7 +193,8 @@ def _preprocessing(folder: Path) -> dict[str, str]:
         {"layer": "scaled", "kind": "Moments", "file": "state/scaled.json", "mean": [14.1], "variance": [12.4]},
         {"layer": HOSTILE, "kind": "Vocabulary", "file": "state/words.txt", "values": 2, "too_low_by": 0},
     ]
-    facts = {"label": "malignant", "sample_weight": None, "class_names": ["benign", HOSTILE], "state": states}
+    names = {"malignant": ["benign", HOSTILE], "radius": None}
+    facts = {"label": ["malignant", "radius"], "sample_weight": None, "class_names": names, "state": states}
     write_json(out / "preprocessing.json", facts)
     return {"preprocessing": "Preprocessing"}
 
@@ -206,7 +208,8 @@ def _tuner(folder: Path) -> dict[str, str]:
             x[:140], y[:140]
         )
         loss = float(metrics.log_loss(y[140:], model.predict_proba(x[140:])))
-        rows.append({"trial": number, "state": "complete", "val_loss": loss, "C": strength, "solver": "lbfgs"})
+        trial = {"trial": number, "state": "complete", "val_loss": loss, "C": strength}
+        rows.append({**trial, "units": [8, 4], "reason": None})
     best = min(rows, key=lambda row: row["val_loss"])
     (folder / "trials_report").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows), folder / "trials_report" / "trials.parquet")

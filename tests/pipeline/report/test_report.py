@@ -157,6 +157,56 @@ def test_data_has_charts_and_statistics_for_each_split(rich):
     assert "Skew and drift" in text and "L-infinity distance 0.12" in text and "1.2% missing" in text
 
 
+def drawn(rich, section, title):
+    """Returns the texts and the bars, as (x, y, width, height), of the charts whose title begins so."""
+    found = [e for e in rich.section(section).iter(f"{SVG}svg") if e.get("aria-label").startswith(title)]
+    return [
+        (
+            [text.text for text in svg.iter(f"{SVG}text")],
+            np.array([[float(bar.get(k)) for k in ("x", "y", "width", "height")] for bar in svg.iter(f"{SVG}rect")]),
+        )
+        for svg in found
+    ]
+
+
+def test_categories_of_all_splits_have_one_order_and_one_axis(rich):
+    (train, train_bars), (test, test_bars) = drawn(rich, "data", HOSTILE)
+    assert train == test and "% of values" in train
+    shares = np.array([[205 / 562, 357 / 562], [180 / 278, 98 / 278]])
+    widths = np.array([train_bars[:, 2], test_bars[:, 2]])
+    np.testing.assert_allclose(widths / widths[0, 0], shares / shares[0, 0], rtol=0.01)
+
+
+def test_histograms_of_all_splits_have_one_axis_and_one_scale(rich):
+    data, x, *_ = cancer(1.0)
+    (train, train_bars), (test, test_bars) = drawn(rich, "data", "mean radius")
+    assert train == test
+    np.testing.assert_allclose(train_bars[:, 0], test_bars[:, 0])
+    whole = data.data[:, 0]
+    counts, edges = np.histogram(whole, 10)
+    np.testing.assert_allclose(train_bars[:, 3] / train_bars[:, 3].max(), counts / counts.max(), atol=0.01)
+    expected, _ = np.histogram(x[:, 0], edges)  # the report knows them only by buckets of another width
+    found = test_bars[:, 3] / test_bars[:, 3].sum()
+    assert abs(found - expected / expected.sum()).sum() < 0.2
+
+
+def test_tables_have_no_empty_columns_and_no_json(rich):
+    for table in rich.tree.iter("table"):
+        columns, *rows = [[text_of(cell) for cell in row] for row in table.iter("tr")]
+        for number, column in list(enumerate(columns))[1:]:
+            assert any(row[number] not in ("", "–") for row in rows), (columns, column)
+    cells = [text_of(e) for e in rich.tree.iter() if e.tag in ("td", "th", "dd")]
+    assert not [cell for cell in cells if cell.startswith(("[", "{", '"'))]
+    assert {row[4] for row in rich.table("Trials")} == {"8, 4"}
+
+
+def test_class_names_are_those_of_each_label(rich):
+    text = rich.text("preprocessing")
+    assert "label malignant, radius" in text and "class names of malignant benign, " in text
+    assert "class names of radius" not in text
+    assert "- **Label**: malignant, radius" in rich.card.read_text("utf-8")
+
+
 def test_model_training_and_search_are_shown(rich):
     text = rich.text("model")
     for what in (
