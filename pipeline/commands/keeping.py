@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,10 +34,26 @@ def rollback(
     json_file: Json = None,
 ) -> None:
     """Serve an earlier version of a pushed model: atomically point `latest` to it."""
-    from kerasline.pipeline.commands.rollback import rolled_back
-
     found = rolled_back(destination, to)
     if json_file:
         write_json(json_file, found)
         return
     typer.echo(f"{found['destination']}: latest was {found['from'] or 'not set'}, is {found['to']}")
+
+
+def rolled_back(place: str, to: int | None) -> dict[str, Any]:
+    """Point `latest` of a folder of versions to the previous version, or to the given one.
+
+    Returns:
+        `destination`, `from` (None if there was no latest version), `to`, and `path`.
+
+    Raises:
+        DataError: there is no such version.
+        ParameterError: the kind of folder is not supported.
+    """
+    from kerasline.components.models.versions import roll_back
+    from kerasline.components.pusher import destination
+
+    target = destination(place)
+    before, now = roll_back(target, to)
+    return {"destination": str(target), "from": before, "to": now, "path": target.where(now)}

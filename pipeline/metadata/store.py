@@ -1,13 +1,13 @@
-"""The metadata store: runs, their executions, and the artifacts that those read and wrote.
+"""The metadata store: runs, their executions, and the artifacts that executions read and wrote.
 
-Tables: `runs`; `executions`, one a node and run; `artifacts`, one an output folder; `events`, which
-tie executions to the artifacts that they read and wrote. `file_digests` remembers the content
-digests of outside files, so that a large file is hashed once and not at every run.
+Tables: `runs`; `executions`, one per node and run; `artifacts`, one per output folder; `events`, which connect
+executions with the artifacts that they read and wrote; `file_digests`, the digests of files outside the root, so that a
+large file is hashed once and not in every run.
 
-SQLite lets one writer in at a time. On PostgreSQL writers work side by side, and what is written here
-is right because of three rules: what is replaced is replaced by one statement (INSERT ... ON CONFLICT),
-or with the row of its run locked; a row that two may add at once is added by ON CONFLICT DO NOTHING;
-and rows of one table are locked in one order, so that two writers never wait for each other.
+SQLite has one writer at a time. On PostgreSQL writers work concurrently, and three rules keep the data consistent. A
+row is replaced by one statement (INSERT ... ON CONFLICT) or while the row of its run is locked. A row that two writers
+may add at once is added with ON CONFLICT DO NOTHING. Rows of a table are always locked in the same order, so that two
+writers never wait for each other.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["Execution", "Run", "Store", "StoredArtifact", "new_run_id", "now", "
 # Search at most this many executions of a node for an earlier one.
 MOST_HISTORY = 200
 
-# PostgreSQL's indexes take 2,700 bytes; the digest of a file with a longer path is not remembered.
+# Do not store the digest of a file with a longer path: an index of PostgreSQL holds at most 2,700 bytes per entry.
 MOST_PATH_BYTES = 2000
 
 
@@ -90,20 +90,20 @@ class Store:
         """
         columns = {c.name: getattr(execution, c.name) for c in _executions.c}
         sides = (("in", execution.inputs), ("out", execution.outputs))
-        ties = [(side, name, artifact) for side, named in sides for name, artifact in named.items()]
+        links = [(side, name, artifact) for side, named in sides for name, artifact in named.items()]
         with self._transaction(write=True) as connection:
-            # Those that record in one run queue here, so that no two replace a node's execution at once.
+            # Writers of the same run queue here, so that no two replace the execution of a node at once.
             run = sa.select(_runs.c.id).where(_runs.c.id == execution.run_id)
             connection.execute(run.with_for_update(key_share=True))
             _forget(connection, execution.run_id, execution.node)
             connection.execute(_executions.insert().values(columns))
-            ids = _made_known(connection, [artifact for _, _, artifact in ties])
-            tied = [
+            ids = _add_artifacts(connection, [artifact for _, _, artifact in links])
+            rows = [
                 {"execution_id": execution.id, "artifact_id": ids[artifact.path], "direction": side, "name": name}
-                for side, name, artifact in ties
+                for side, name, artifact in links
             ]
-            if tied:
-                connection.execute(_events.insert(), tied)
+            if rows:
+                connection.execute(_events.insert(), rows)
 
     def progress(self, execution_id: str, message: str) -> None:
         """Record the progress of a running execution."""
@@ -164,7 +164,7 @@ class Store:
         if len(found) == 1:
             return found[0]
         if found:
-            raise StoreError(f"run {run_id!r}: {len(found)} runs begin so; give more of the id")
+            raise StoreError(f"run {run_id!r}: {len(found)} runs begin with it; give more of the id")
         raise StoreError(f"run {run_id!r}: no such run; {nearest(run_id, [r.id for r in every[:20]])}")
 
     def executions(self, run_id: str) -> list[Execution]:
@@ -181,15 +181,15 @@ class Store:
         return found[0] if found else None
 
     def latest(self, pipeline: str, node: str, run_id: str) -> Execution | None:
-        """The execution whose outputs stand for a node that is not run: this run's, or the newest."""
-        every = self._fruitful(pipeline, node)
-        ours = self._executions(every.where(_executions.c.run_id == run_id))
-        found = ours or self._executions(every.order_by(_executions.c.finished.desc()).limit(1))
+        """Return the execution whose outputs a node that does not run offers: that of this run, or else the newest."""
+        with_outputs = self._with_outputs(pipeline, node)
+        ours = self._executions(with_outputs.where(_executions.c.run_id == run_id))
+        found = ours or self._executions(with_outputs.order_by(_executions.c.finished.desc()).limit(1))
         return found[0] if found else None
 
     def history(self, pipeline: str, node: str) -> list[Execution]:
         """Return the executions of a node that produced outputs, in all runs, newest first."""
-        query = self._fruitful(pipeline, node).order_by(_executions.c.finished.desc())
+        query = self._with_outputs(pipeline, node).order_by(_executions.c.finished.desc())
         return self._executions(query.limit(MOST_HISTORY))
 
     def artifact(self, key: str) -> StoredArtifact | None:
@@ -200,27 +200,27 @@ class Store:
         with self._transaction() as connection:
             rows = connection.execute(query.limit(2)).all()
         if len(rows) > 1:
-            raise StoreError(f"artifact {key!r}: several begin so; give more of the id")
+            raise StoreError(f"artifact {key!r}: several begin with it; give more of the id")
         return StoredArtifact(**rows[0]._mapping) if rows else None
 
     def writer(self, artifact_id: str) -> Execution | None:
         """Return the execution that wrote an artifact, not those that found it in the cache."""
-        found = self._works(artifact_id, "out")
+        found = self._workers(artifact_id, "out")
         return found[0] if found else None
 
     def readers(self, artifact_id: str) -> list[Execution]:
         """Return the executions that read an artifact and did work."""
-        return self._works(artifact_id, "in")
+        return self._workers(artifact_id, "in")
 
-    def _fruitful(self, pipeline: str, node: str) -> sa.Select:
+    def _with_outputs(self, pipeline: str, node: str) -> sa.Select:
         t = _executions.c
         query = sa.select(_executions).where(t.pipeline == pipeline, t.node == node)
         return query.where(t.state.in_(["ran", "cached"]), t.folder.is_not(None))
 
-    def _works(self, artifact_id: str, direction: str) -> list[Execution]:
-        """Those that read or wrote an artifact, one for each folder that was made: the one that made it.
+    def _workers(self, artifact_id: str, direction: str) -> list[Execution]:
+        """Return the executions that read or wrote an artifact, for each published folder the one that produced it.
 
-        Where no record says who that was, as after a run that was taken up again by its id, the first to find it.
+        If no record names it, as after a resumed run, it is the first that found the folder in the cache.
         """
         t = _executions.c
         query = sa.select(_executions).join(_events, _events.c.execution_id == t.id)
@@ -234,19 +234,19 @@ class Store:
     def _executions(self, query: sa.Select) -> list[Execution]:
         with self._transaction() as connection:
             rows = connection.execute(query).all()
-            ties: dict[str, dict[str, dict[str, StoredArtifact]]] = {}
+            links: dict[str, dict[str, dict[str, StoredArtifact]]] = {}
             joined = sa.select(_events, _artifacts).join(_artifacts)
             ids = [row.id for row in rows]
             for event in connection.execute(joined.where(_events.c.execution_id.in_(ids))):
                 artifact = StoredArtifact(**{c.name: event._mapping[c] for c in _artifacts.c})
-                sides = ties.setdefault(event.execution_id, {"in": {}, "out": {}})
+                sides = links.setdefault(event.execution_id, {"in": {}, "out": {}})
                 sides[event.direction][event.name] = artifact
         none: dict[str, dict[str, StoredArtifact]] = {"in": {}, "out": {}}
         return [
             Execution(
                 **row._mapping,
-                inputs=ties.get(row.id, none)["in"],
-                outputs=ties.get(row.id, none)["out"],
+                inputs=links.get(row.id, none)["in"],
+                outputs=links.get(row.id, none)["out"],
             )
             for row in rows
         ]
@@ -284,7 +284,7 @@ def _opened_once(url: str) -> Store:
 
 
 def _insert(connection: sa.Connection, table: sa.Table) -> Any:
-    """The database's own INSERT, which knows ON CONFLICT: SQLite's and PostgreSQL's are alike."""
+    """Return the INSERT of the database's dialect, which has ON CONFLICT. Those of SQLite and PostgreSQL agree."""
     dialect = importlib.import_module(f"sqlalchemy.dialects.{connection.dialect.name}")
     return dialect.insert(table)
 
@@ -297,8 +297,8 @@ def _forget(connection: sa.Connection, run_id: str, node: str) -> None:
         connection.execute(_executions.delete().where(t.id == old))
 
 
-def _made_known(connection: sa.Connection, artifacts: Iterable[StoredArtifact]) -> dict[str, str]:
-    """By path, the ids under which artifacts are known; those that are not are made known.
+def _add_artifacts(connection: sa.Connection, artifacts: Iterable[StoredArtifact]) -> dict[str, str]:
+    """Add the artifacts that are not in the store yet, and return the IDs of all by path.
 
     Two writers that make the same ones known wait for each other path by path, in one order.
     """

@@ -17,14 +17,14 @@ from kerasline.pipeline.storage.locks import removed_if_free
 
 # Keep partial results this long after their last use.
 CACHE_DAYS = 30
-# Other hosts may be at work on a root that is shared: what is younger than this may be in use, or being sent.
+# Keep outputs in a shared root for this long, because other hosts may use them or upload them.
 SHARED_DAYS = 1
 DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True)
 class Removed:
-    """`path`: a folder's path, or its URL."""
+    """A folder that was removed, by path or URL, and the reason."""
 
     path: str
     why: str
@@ -36,8 +36,8 @@ def collect(
 ) -> list[Removed]:
     """Remove staging folders of dead processes and outputs that no kept run uses.
 
-    Of a root that is shared, only outputs that the store knows and that are a day old, so that nothing goes
-    that a run of another host, with this store or another, is about to read.
+    In a shared root, remove only outputs that the store records and that are older than a day, because a run of another
+    host may be about to read others.
 
     Args:
         keep: Number of newest runs with outputs of a stage that are kept, for each stage of each pipeline. A kept run
@@ -49,20 +49,20 @@ def collect(
     Raises:
         KeraslineError: If a run is in progress in this root.
     """
-    with removed_if_free(_made(root.use_lock_file)) as free:
+    with removed_if_free(_created(root.use_lock_file)) as free:
         if not free:
-            raise KeraslineError(f"{root.place}: a run is going on there; collect when it has ended")
+            raise KeraslineError(f"{root.place}: a run is in progress there; run gc again when it has ended")
         time_now = time.time() if time_now is None else time_now
         found = [*_leftovers(root), *_published(store, root, keep, time_now), *_forgotten(root, time_now)]
         if not dry_run:
-            # The store first: killed in between, folders are left that the next collection finds.
+            # The store first: after a kill in between, the next collection finds the folders.
             store.forget_artifacts([item.path for item in found])
             for item in found:
                 root.remove(item.path)
     return found
 
 
-def _made(path: Path) -> Path:
+def _created(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     return path
@@ -88,7 +88,7 @@ def _published(store: Store, root: ArtifactRoot, keep: int, time_now: float) -> 
 
 
 def _used(store: Store, root: ArtifactRoot, keep: int) -> tuple[set[str | None], set[str | None]]:
-    """The folders that stay, and all that the store knows of a root that is shared."""
+    """Return the folders to keep, and all folders that the store records."""
     used: set[str | None] = set()
     known: set[str | None] = set()
     seen: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -101,7 +101,7 @@ def _used(store: Store, root: ArtifactRoot, keep: int) -> tuple[set[str | None],
         seen.update(stages)
         if is_newest or (run.state == "running" and is_alive(store, root, run.id)):
             used = used.union(*map(_with_inputs, executions))
-        # What a stage blessed last is what the next model will be held against there.
+        # The next model of this stage is compared with the one that it blessed last.
         for execution in executions:
             judge = (run.pipeline, execution.node)
             if judge not in blessed and was_blessed(execution):
@@ -115,7 +115,7 @@ def _with_inputs(execution: Execution) -> set[str | None]:
 
 
 def _forgotten(root: ArtifactRoot, time_now: float) -> Iterator[Removed]:
-    waiting = root.path.glob("outbox/*/*/*")  # of a remote root: made, and never sent
+    waiting = root.path.glob("outbox/*/*/*")  # outputs of a remote root that were never uploaded
     for path in sorted([*root.cache.glob("*/*"), *root.states.glob("*"), *waiting]):
         used = max((part.stat().st_mtime for part in path.rglob("*")), default=0)
         if time_now - used > CACHE_DAYS * DAY_SECONDS:

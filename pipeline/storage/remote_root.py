@@ -165,10 +165,10 @@ class RemoteRoot(ArtifactRoot):
             raise ArtifactError(f"{place}: it is gone; run the stage that makes it again")
         copy = published_from(self.path / name, manifest)
         files = copy.outputs[output]["files"]
-        wanted = [file for file in names if file in files] if names else list(files)
-        if any(copy.faults(output, wanted)):
+        needed = [file for file in names if file in files] if names else list(files)
+        if any(copy.faults(output, needed)):
             with locked(self.path / "locks" / f"fetch-{copy.folder.name}.lock"):
-                self._fetch(copy, name, output, wanted)
+                self._fetch(copy, name, output, needed)
         (copy.folder / output).mkdir(parents=True, exist_ok=True)
         return copy.folder / output
 
@@ -253,12 +253,12 @@ class RemoteRoot(ArtifactRoot):
         _write(kept, content.decode())
         return read_manifest(kept.parent)
 
-    def _fetch(self, copy: Published, name: str, output: str, wanted: Iterable[str]) -> None:
+    def _fetch(self, copy: Published, name: str, output: str, needed: Iterable[str]) -> None:
         """Download each file to a temporary name. Of concurrent readers one downloads it, and the others wait."""
         facts = copy.outputs[output]["files"]
         aside = self.staging / f"fetch-{copy.folder.name}"
         shutil.rmtree(aside, ignore_errors=True)
-        lacking = {file: aside / file for file, _ in copy.faults(output, wanted)}
+        lacking = {file: aside / file for file, _ in copy.faults(output, needed)}
         try:
             for path in lacking.values():
                 if ".." in path.parts:  # not written by kerasline

@@ -118,7 +118,7 @@ def test_run_is_found_by_a_prefix_of_its_id(store):
     begin(store, "abc-1")
     begin(store, "abd-2")
     assert store.run("abc").id == "abc-1"
-    with pytest.raises(StoreError, match="2 runs begin so"):
+    with pytest.raises(StoreError, match="2 runs begin with it"):
         store.run("ab")
     with pytest.raises(StoreError, match="no such run"):
         store.run("x")
