@@ -21,7 +21,7 @@ MOST_CLASSES_SHOWN = 100
 
 
 def details(
-    outputs: Sequence[Output], measured: Measured, wanted: Measure, settings: EvaluatorSettings
+    outputs: Sequence[Output], measured: Measured, request: Measure, settings: EvaluatorSettings
 ) -> dict[str, Any]:
     """Return tables and curves by key of `metrics.json` (docs/EVALUATION.md)."""
     parts: dict[str, Any] = {
@@ -34,11 +34,11 @@ def details(
     }
     tally: Any
     for output in outputs:
-        for family in wanted.families[output.name]:
-            tally = measured.tallies.get((output.name, family.key, wanted.answers))
-            tables = _tables_of_family(output, family, tally, settings, wanted.weighted)
+        for family in request.families[output.name]:
+            tally = measured.tallies.get((output.name, family.key, request.answers))
+            tables = _tables_of_family(output, family, tally, settings, request.weighted)
             if isinstance(family, (BinaryThresholds, Confusion)):
-                tables["fairness"] = _gaps(family, tally, measured, wanted, settings)
+                tables["fairness"] = _gaps(family, tally, measured, request, settings)
             for name, part in tables.items():
                 if isinstance(parts[name], list):
                     parts[name] += [{"output": output.name, **entry} for entry in part]
@@ -106,17 +106,17 @@ def _gaps(
     family: BinaryThresholds | Confusion,
     counts: CellCounts,
     measured: Measured,
-    wanted: Measure,
+    request: Measure,
     settings: EvaluatorSettings,
 ) -> list[dict[str, Any]]:
     """Return the fairness gaps of each slicing between the slices that are not small."""
     found = []
-    for slicing in wanted.slices.slices:
+    for slicing in request.slices.slices:
         slices = {
             group: label
-            for group, (of, label) in enumerate(wanted.slices.names)
+            for group, (of, label) in enumerate(request.slices.names)
             if of == slicing and measured.rows[group][0] >= settings.small_slice_rows
         }
-        of_slicing = gaps(counts, family, slices, wanted.resampling, settings.confidence)
+        of_slicing = gaps(counts, family, slices, request.resampling, settings.confidence)
         found += [{"slicing": slicing, **gap} for gap in of_slicing]
     return found

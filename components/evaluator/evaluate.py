@@ -75,11 +75,11 @@ class Evaluating:
         context.report("predicting")
         predicted = predict(examples, settings.split, self.plan(cuts, slices), context)
         context.report("measuring")
-        wanted = self._measure(slices, predicted)
-        measured = self._measured(predicted, wanted)
-        results = self._results(measured, wanted, predicted)
+        request = self._measure(slices, predicted)
+        measured = self._measured(predicted, request)
+        results = self._results(measured, request, predicted)
         rulings = judging.judge(results, settings.thresholds, slices.left_out, awaits_baseline=self._awaits_baseline)
-        self._write(results, measured, wanted, predicted, rulings)
+        self._write(results, measured, request, predicted, rulings)
         return self._figures(results)
 
     def plan(self, cuts: list[Any], slices: SliceTable) -> Plan:
@@ -149,17 +149,17 @@ class Evaluating:
         rows = self._inputs.examples.rows(self._settings.split)
         return -(-rows // MOST_ROWS_TOGETHER) if self._settings.query else 0
 
-    def _measured(self, predicted: Predicted, wanted: Measure) -> Measured:
-        return measure(self._folder, predicted.files, wanted, self._context)
+    def _measured(self, predicted: Predicted, request: Measure) -> Measured:
+        return measure(self._folder, predicted.files, request, self._context)
 
-    def _results(self, measured: Measured, wanted: Measure, predicted: Predicted) -> list[Result]:
+    def _results(self, measured: Measured, request: Measure, predicted: Predicted) -> list[Result]:
         found: list[Result] = []
         for output in self._answers:
             names: dict[str, str | None] = {}
-            for family in wanted.families[output.name]:
+            for family in request.families[output.name]:
                 names = {**dict(family.directions), **names}
-            keras_figures = _keras_figures(predicted, output.name, len(wanted.slices.names))
-            for group, (slicing, label) in enumerate(wanted.slices.names):
+            keras_figures = _keras_figures(predicted, output.name, len(request.slices.names))
+            for group, (slicing, label) in enumerate(request.slices.names):
                 rows, weight = measured.rows[group]
                 about = Result(
                     output.name,
@@ -174,7 +174,7 @@ class Evaluating:
                     several=len(self._answers) > 1,
                 )
                 compared = group > 0 and not about.small
-                figures = estimate(measured, wanted, output.name, group, compared=compared)
+                figures = estimate(measured, request, output.name, group, compared=compared)
                 found += [replace(about, metric=n, direction=names[n], figures=f) for n, f in figures.items()]
                 for metric, values in keras_figures.items():
                     if metric not in figures:
@@ -231,7 +231,7 @@ class Evaluating:
         self,
         results: list[Result],
         measured: Measured,
-        wanted: Measure,
+        request: Measure,
         predicted: Predicted,
         rulings: list[judging.Ruling],
     ) -> None:
@@ -243,7 +243,7 @@ class Evaluating:
             "version": VERSION,
             "split": settings.split,
             "rows": int(measured.rows[0][0]),
-            "weighted": wanted.weighted,
+            "weighted": request.weighted,
             "confidence": settings.confidence,
             "replicates": settings.replicates,
             "seed": settings.seed,
@@ -252,33 +252,33 @@ class Evaluating:
                 o.name: {"task": o.task, "classes": o.classes, "metrics": names[o.name]} for o in self._answers
             },
             "slicings": [
-                {"name": name, "slices": len(labels), "left_out": wanted.slices.left_out[name]}
-                for name, labels in wanted.slices.slices.items()
+                {"name": name, "slices": len(labels), "left_out": request.slices.left_out[name]}
+                for name, labels in request.slices.slices.items()
             ],
             "baseline": {"path": str(self._inputs.baseline.path)} if self._inputs.baseline is not None else None,
             "metrics": rows,
-            **details(self._answers, measured, wanted, settings),
-            "forms": self._forms(results, wanted, predicted),
+            **details(self._answers, measured, request, settings),
+            "forms": self._forms(results, request, predicted),
             "notes": [
-                f"{name}: the {len(wanted.slices.slices[name])} most frequent of "
-                f"{len(wanted.slices.slices[name]) + left} slices"
-                for name, left in wanted.slices.left_out.items()
+                f"{name}: the {len(request.slices.slices[name])} most frequent of "
+                f"{len(request.slices.slices[name]) + left} slices"
+                for name, left in request.slices.left_out.items()
                 if left
             ],
         }
         evaluation.write_json(Evaluation.FILE, known(document))
         self._outputs.blessing.write_json(Blessing.FILE, judging.blessing(rulings))
 
-    def _forms(self, results: list[Result], wanted: Measure, predicted: Predicted) -> list[dict[str, Any]]:
+    def _forms(self, results: list[Result], request: Measure, predicted: Predicted) -> list[dict[str, Any]]:
         """Return the metrics of the exported model and their differences from those of the Keras model."""
         if self._inputs.saved_model is None:
             return []
         plain = SliceTable({}, {})
-        exported = replace(wanted, slices=plain, resampling=Resampling(0, 0), answers=EXPORTED, baseline=None)
+        exported = replace(request, slices=plain, resampling=Resampling(0, 0), answers=EXPORTED, baseline=None)
         # The compiled loss exists only for predictions of the Keras model.
         families = {
             output: tuple(family for family in given if not isinstance(family, MeanLoss))
-            for output, given in wanted.families.items()
+            for output, given in request.families.items()
         }
         exported = replace(exported, families=families)
         measured = self._measured(predicted, exported)
@@ -307,9 +307,9 @@ class Evaluating:
         """Return the headline metrics and the verdict."""
         shown: dict[str, Any] = {}
         for output in self._answers:
-            wanted = {*TASKS[output.task].headline, *self._settings.thresholds}
+            headline = {*TASKS[output.task].headline, *self._settings.thresholds}
             mine = [r for r in results if r.output == output.name and not r.slicing and not math.isnan(r.value)]
-            shown |= {r.full_name: r.value for r in [r for r in mine if r.metric in wanted] or mine[:3]}
+            shown |= {r.full_name: r.value for r in [r for r in mine if r.metric in headline] or mine[:3]}
         shown |= {r.metric: r.value for r in results if not r.output and not r.slicing}
         slices = len({(r.slicing, r.slice) for r in results if r.slicing})
         blessing = self._outputs.blessing

@@ -55,11 +55,11 @@ class Estimate:
         if method == "order statistics":
             return self.bounds(confidence)
         if method == "bootstrap" and self.replicates is not None:
-            wanted, known = (1 - confidence) / 2, _known(self.replicates)
-            tail = min(0.5, max(wanted, LEAST_BEYOND / (len(known) + 1)))
+            nominal, known = (1 - confidence) / 2, _known(self.replicates)
+            tail = min(0.5, max(nominal, LEAST_BEYOND / (len(known) + 1)))
             # The (n + 1)p-th of n replicates: of 199, the 5th and the 195th (Davison and Hinkley, 1997, 5.2.3).
             low, high = np.quantile(known, [tail, 1 - tail], method="weibull")
-            reach = NormalDist().inv_cdf(1 - wanted) * self.standard_error if tail > wanted else 0.0
+            reach = NormalDist().inv_cdf(1 - nominal) * self.standard_error if tail > nominal else 0.0
             return min(float(low), self.value - reach), max(float(high), self.value + reach)
         if method == "jackknife" and self.error is not None:
             error, freedom = self.error

@@ -119,26 +119,26 @@ class _Piece:
     row_groups: tuple[int, ...] = ()
 
 
-def measure(folder: Path, files: Sequence[str], wanted: Measure, context: Context) -> Measured:
+def measure(folder: Path, files: Sequence[str], request: Measure, context: Context) -> Measured:
     """Measure the predictions in some files of a folder.
 
     Raises:
         DataError: a metric cannot be computed from the values.
     """
     paths = [folder / file for file in files]
-    if wanted.partitions:
-        ends = [f"-{part}.parquet" for part in range(wanted.partitions)]
+    if request.partitions:
+        ends = [f"-{part}.parquet" for part in range(request.partitions)]
         sets = [tuple(str(path) for path in paths if path.name.endswith(end)) for end in ends]
         pieces = [_Piece(found) for found in sets if found]
     else:
         pieces = [_Piece((part.shard,), part.groups) for part in split_into_parts(paths)]
     here = _are_few(paths)
-    found = fold(pieces, functools.partial(measure_piece, wanted=wanted), Measured.merge, context, in_process=here)
-    return found or Measured(np.zeros((len(wanted.slices.names), 2)), {}, {})
+    found = fold(pieces, functools.partial(measure_piece, request=request), Measured.merge, context, in_process=here)
+    return found or Measured(np.zeros((len(request.slices.names), 2)), {}, {})
 
 
 def _are_few(paths: Sequence[Path]) -> bool:
-    """Whether there are at most `MOST_ROWS_IN_PROCESS` rows; no more files are opened than it takes to tell."""
+    """Return whether there are at most `MOST_ROWS_IN_PROCESS` rows, opening only as many files as necessary."""
     left = MOST_ROWS_IN_PROCESS
     for path in paths:
         left -= pq.read_metadata(path).num_rows
@@ -147,10 +147,10 @@ def _are_few(paths: Sequence[Path]) -> bool:
     return True
 
 
-def measure_piece(piece: _Piece, wanted: Measure) -> Measured:
-    found = Measured(np.zeros((len(wanted.slices.names), 2)), {}, {})
+def measure_piece(piece: _Piece, request: Measure) -> Measured:
+    found = Measured(np.zeros((len(request.slices.names), 2)), {}, {})
     for batch in _batches(piece):
-        _measure_batch(batch, wanted, found)
+        _measure_batch(batch, request, found)
     return found
 
 
@@ -163,23 +163,23 @@ def _batches(piece: _Piece) -> Iterator[pa.RecordBatch]:
         yield from file.iter_batches(ROWS_AT_ONCE, row_groups=list(piece.row_groups), use_threads=False)
 
 
-def _measure_batch(batch: pa.RecordBatch, wanted: Measure, found: Measured) -> None:
+def _measure_batch(batch: pa.RecordBatch, request: Measure, found: Measured) -> None:
     number = batch.column("row").to_numpy()
-    weight = batch.column("weight").to_numpy() if wanted.weighted else None
-    labels = {name: batch.column(f"slice.{name}") for name in wanted.slices.slices}
+    weight = batch.column("weight").to_numpy() if request.weighted else None
+    labels = {name: batch.column(f"slice.{name}") for name in request.slices.slices}
     labels = {name: column.cast(column.type.value_type) for name, column in labels.items()}
-    cuts = [_Cut.of(group) for group in wanted.slices.groups(labels, batch.num_rows)]
+    cuts = [_Cut.of(group) for group in request.slices.groups(labels, batch.num_rows)]
     for cut in cuts:
         for group, places in cut.parts:
             found.rows[group] += len(places), len(places) if weight is None else weight[places].sum()
-    columns = {name: batch.column(f"column.{name}") for name in wanted.kept}
-    resampled = _Resampled(wanted.resampling, number)
-    for output, families in wanted.families.items():
+    columns = {name: batch.column(f"column.{name}") for name in request.kept}
+    resampled = _Resampled(request.resampling, number)
+    for output, families in request.families.items():
         sides = {}
-        for side in wanted.sides:
+        for side in request.sides:
             sides[side] = _rows_of(batch, output, side, weight, columns)
         for family in families:
-            _add(family, output, sides, cuts, resampled, wanted, found)
+            _add(family, output, sides, cuts, resampled, request, found)
 
 
 def _rows_of(
@@ -240,19 +240,19 @@ def _add(
     sides: Mapping[str, Rows],
     cuts: Sequence[_Cut],
     resampled: _Resampled,
-    wanted: Measure,
+    request: Measure,
     found: Measured,
 ) -> None:
-    groups = len(wanted.slices.names)
+    groups = len(request.slices.names)
     cells = {}
     for side, rows in sides.items():
         key = (output, family.key, side)
         if isinstance(family, SumMetrics):
             sums = family.sums(rows)
             if key not in found.tallies:
-                found.tallies[key] = SumTally(groups, sums.shape[1], wanted.resampling.replicates)
+                found.tallies[key] = SumTally(groups, sums.shape[1], request.resampling.replicates)
             weight = None if family.weighs_rows else rows.weight
-            _add_sums(found.tallies[key], sums, family.unit_rows(rows), weight, cuts, resampled, wanted)
+            _add_sums(found.tallies[key], sums, family.unit_rows(rows), weight, cuts, resampled, request)
         elif isinstance(family, CellMetrics):
             cells[side] = family.cells(rows)
             counts = found.tallies.setdefault(
@@ -261,11 +261,11 @@ def _add(
             _add_cells(counts, cells[side].reshape(-1, 1), rows.weight, cuts)
         elif isinstance(family, StateMetrics):
             _add_states(found.tallies.setdefault(key, {}), family, rows, cuts)
-    if isinstance(family, CellMetrics) and wanted.baseline:
-        both = np.stack([cells[side].reshape(-1) for side in wanted.sides], axis=1)
+    if isinstance(family, CellMetrics) and request.baseline:
+        both = np.stack([cells[side].reshape(-1) for side in request.sides], axis=1)
         made = CellCounts(groups, MOST_PAIRS, family.coarsen, family.coarsening_levels, sides=MOST_A_SIDE)
         counts = found.pairs.setdefault((output, family.key), made)
-        _add_cells(counts, both, sides[wanted.answers].weight, cuts)
+        _add_cells(counts, both, sides[request.answers].weight, cuts)
 
 
 def _add_sums(
@@ -275,10 +275,10 @@ def _add_sums(
     weight: np.ndarray | None,
     cuts: Sequence[_Cut],
     resampled: _Resampled,
-    wanted: Measure,
+    request: Measure,
 ) -> None:
     weight = weight if places is None or weight is None else weight[places]
-    counts = resampled.of(places) if wanted.resampling.replicates else None
+    counts = resampled.of(places) if request.resampling.replicates else None
     for cut in cuts:
         parts = cut.parts if places is None else _Cut.of(cut.group[places]).parts
         for group, units in parts:

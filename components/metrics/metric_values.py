@@ -39,7 +39,7 @@ class Figures:
 
 
 def estimate(
-    measured: Measured, wanted: Measure, output: str, group: int, *, compared: bool = False
+    measured: Measured, request: Measure, output: str, group: int, *, compared: bool = False
 ) -> dict[str, Figures]:
     """Return the metrics of an output for a group of rows, by name. The first family with a name provides it.
 
@@ -47,20 +47,20 @@ def estimate(
         compared: whether to compute the difference between the group and all other rows.
     """
     found: dict[str, Figures] = {}
-    for family in wanted.families[output]:
+    for family in request.families[output]:
         key = (output, family.key)
-        tallies = [measured.tallies.get((*key, side)) for side in wanted.sides]
+        tallies = [measured.tallies.get((*key, side)) for side in request.sides]
         if tallies[0] is None:  # no rows at all
             figures = _undefined(family)
         elif isinstance(family, SumMetrics):
-            figures = _of_sums(family, tallies, wanted, group, compared)
+            figures = _of_sums(family, tallies, request, group, compared)
         elif isinstance(family, CellMetrics):
             pairs = measured.pairs.get(key)
-            figures = _of_cells(family, tallies, pairs, wanted, group, compared, "/".join(key))
+            figures = _of_cells(family, tallies, pairs, request, group, compared, "/".join(key))
         elif isinstance(family, StateMetrics):
-            figures = _of_states(family, tallies, wanted, group)
+            figures = _of_states(family, tallies, request, group)
         found = {**figures, **found}
-    return {name: found[name] for family in wanted.families[output] for name in family.directions if name in found}
+    return {name: found[name] for family in request.families[output] for name in family.directions if name in found}
 
 
 def weighted_sum(parts: Sequence[tuple[float, Figures]]) -> Figures:
@@ -81,13 +81,15 @@ def _weighted_estimate(parts: Sequence[tuple[float, Estimate]]) -> Estimate:
     return Estimate(value, replicates=np.sum(replicates, axis=0) if len(replicates) == len(parts) else None)
 
 
-def _of_sums(family: SumMetrics, tallies: list[Any], wanted: Measure, group: int, compared: bool) -> dict[str, Figures]:
+def _of_sums(
+    family: SumMetrics, tallies: list[Any], request: Measure, group: int, compared: bool
+) -> dict[str, Figures]:
     ours: SumTally = tallies[0]
     values = family.values(ours.sums[group])
     spread = family.values(ours.replicates[group])
     rest = family.values(ours.sums[0] - ours.sums[group]) if compared else {}
     rest_spread = family.values(ours.replicates[0] - ours.replicates[group]) if compared else {}
-    proportions = {} if wanted.weighted else family.proportions
+    proportions = {} if request.weighted else family.proportions
     found = {}
     for name, value in values.items():
         share = tuple(ours.plain[group][k] for k in proportions[name]) if name in proportions else None
@@ -107,15 +109,15 @@ def _of_cells(
     family: CellMetrics,
     tallies: list[Any],
     pairs: CellCounts | None,
-    wanted: Measure,
+    request: Measure,
     group: int,
     compared: bool,
     key: str,
 ) -> dict[str, Figures]:
     cells, sums = tallies[0].of(group)
     values = family.values(cells, sums[1])
-    proportions = {} if wanted.weighted else family.proportions(cells, sums[0])
-    spread = _cell_spread(family, cells, sums, wanted.resampling, f"{key}/{group}")
+    proportions = {} if request.weighted else family.proportions(cells, sums[0])
+    spread = _cell_spread(family, cells, sums, request.resampling, f"{key}/{group}")
     found = {
         name: Figures(Estimate(float(value), proportions.get(name), replicates=spread[name]))
         for name, value in values.items()
@@ -123,13 +125,13 @@ def _of_cells(
     if compared:
         rest_cells, rest_sums = tallies[0].of_others(group)
         rest = family.values(rest_cells, rest_sums[1])
-        rest_spread = _cell_spread(family, rest_cells, rest_sums, wanted.resampling, f"{key}/rest {group}")
+        rest_spread = _cell_spread(family, rest_cells, rest_sums, request.resampling, f"{key}/rest {group}")
         for name, value in values.items():
-            told = _difference(value, spread[name], rest[name], rest_spread[name])
-            found[name] = replace(found[name], difference=told)
+            difference = _difference(value, spread[name], rest[name], rest_spread[name])
+            found[name] = replace(found[name], difference=difference)
     if pairs is not None:
         theirs = family.values(*_values_of(tallies[1], group))
-        change = _paired_spread(family, pairs, group, wanted.resampling, f"{key}/pair {group}")
+        change = _paired_spread(family, pairs, group, request.resampling, f"{key}/pair {group}")
         for name, value in values.items():
             about = change[name][0]
             spread_of_change = change[name][1:] - about + (float(value) - float(theirs[name]))
@@ -137,14 +139,14 @@ def _of_cells(
     return found
 
 
-def _of_states(family: StateMetrics, tallies: list[Any], wanted: Measure, group: int) -> dict[str, Figures]:
+def _of_states(family: StateMetrics, tallies: list[Any], request: Measure, group: int) -> dict[str, Figures]:
     states = tallies[0]
     if group not in states:
         return _undefined(family)
-    estimates = family.estimates(states[group], wanted.resampling.seed)
+    estimates = family.estimates(states[group], request.resampling.seed)
     found = {name: Figures(one) for name, one in estimates.items()}
     if len(tallies) > 1 and group in (tallies[1] or {}):
-        for name, other in family.estimates(tallies[1][group], wanted.resampling.seed).items():
+        for name, other in family.estimates(tallies[1][group], request.resampling.seed).items():
             change = Estimate(found[name].estimate.value - other.value)
             found[name] = replace(found[name], baseline=other.value, change=change)
     return found

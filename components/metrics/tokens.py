@@ -82,7 +82,7 @@ class TokenMetrics(SumMetrics):
 
 
 def _probabilities(prediction: np.ndarray) -> np.ndarray:
-    """Floats (rows, length, classes)."""
+    """Return probabilities, float (rows, length, classes)."""
     if prediction.dtype == object:
         prediction = _stacked([np.asarray(row, np.float64) for row in prediction])
     if prediction.ndim != 3 or not prediction.shape[2]:
@@ -94,7 +94,7 @@ def _probabilities(prediction: np.ndarray) -> np.ndarray:
 
 
 def _stacked(rows: list[np.ndarray]) -> np.ndarray:
-    """Rows of several lengths as one array; what no row fills is 0."""
+    """Return rows of several lengths as one array, padded with 0."""
     shapes = {row.shape[1:] for row in rows if row.size}
     if len(shapes) > 1:
         raise DataError(f"predictions of tokens have different shapes: {sorted(shapes)} a token")
@@ -120,7 +120,7 @@ def _labels(label: np.ndarray) -> np.ndarray:
 
 
 def _fitted(label: np.ndarray, shape: tuple[int, ...], *, ragged: bool) -> np.ndarray:
-    """The labels with as many places as the predictions have."""
+    """Return the labels in the shape of the predictions. Ragged labels are padded."""
     if ragged and label.shape[1] < shape[1]:
         label = np.pad(label, ((0, 0), (0, shape[1] - label.shape[1])), constant_values=-1)
     if label.shape != shape:
