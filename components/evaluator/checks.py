@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 
-from kerasline.components.core.errors import ParameterError, nearest
+from kerasline.components.core.artifacts import Examples, Model, Preprocessing, TensorForm
+from kerasline.components.core.errors import DataError, ParameterError, nearest
 from kerasline.components.data.arrow_types import is_list
-from kerasline.components.evaluator.families import keras_direction, metric_families
+from kerasline.components.evaluator.families import keras_direction, keras_metrics, metric_families
 from kerasline.components.evaluator.settings import (
     Bounds,
     Buckets,
@@ -20,7 +23,56 @@ from kerasline.components.evaluator.settings import (
 from kerasline.components.metrics.detection import COLUMNS, OPTIONAL, TRUE
 from kerasline.components.metrics.text import DIRECTIONS as TEXT_METRICS
 from kerasline.components.models import size_and_latency
+from kerasline.components.models.outputs import find_outputs
 from kerasline.components.models.tasks import TASKS, Output
+
+
+def check_settings(settings: EvaluatorSettings, inputs: Any, *, has_baseline: bool) -> None:
+    """Check the parameters against what is known of the inputs.
+
+    Args:
+        inputs: as for `Evaluator.check`.
+        has_baseline: whether the input `baseline` is connected.
+
+    Raises:
+        KeraslineError: a parameter is wrong, or a label has no column.
+    """
+    # Once the model is trained, bounds that compare with no baseline refuse it instead.
+    check_parameters(settings, has_baseline=has_baseline or inputs.model is not None)
+    if inputs.examples is not None:
+        check_columns(settings, inputs.examples.schema())
+    if None not in (inputs.examples, inputs.preprocessing, inputs.model) and inputs.model.outputs:
+        _check_model(settings, inputs.examples, inputs.preprocessing, inputs.model)
+
+
+def _check_model(settings: EvaluatorSettings, examples: Examples, preprocessing: Preprocessing, model: Model) -> None:
+    schema, weight = examples.schema(), preprocessing.facts["sample_weight"]
+    labels = dict(preprocessing.outputs)
+    for name in [*preprocessing.labels, *([weight] if weight else [])]:
+        if name not in labels:
+            labels[name] = _label_form(schema, name)
+    losses = {name: SimpleNamespace(**loss) for name, loss in model.summary["losses"].items()}
+    outputs = find_outputs(model.outputs, losses, labels, preprocessing, settings)
+
+    def keras_names() -> dict[str, list[str]]:
+        found = keras_metrics(model.load(), settings)
+        return {output: [metric.name for metric in metrics] for output, metrics in found.items()}
+
+    if any(isinstance(metric, (str, dict)) for metric in settings.metrics):
+        keras_names()
+    check_thresholds(settings, outputs, losses, keras_names)
+
+
+def _label_form(schema: pa.Schema, name: str) -> TensorForm:
+    """Return the form of a label that is a raw column, as far as the task depends on it."""
+    if name not in schema.names:
+        raise DataError(f"the data has no column {name!r}, the label or weight; {nearest(name, schema.names)}")
+    kind, rank = schema.field(name).type, 1
+    while is_list(kind) or isinstance(kind, pa.FixedShapeTensorType):
+        rank += len(kind.shape) if isinstance(kind, pa.FixedShapeTensorType) else 1
+        kind = kind.value_type
+    dtype = "int64" if pa.types.is_integer(kind) or pa.types.is_boolean(kind) else "float32"
+    return TensorForm(dtype, (None,) * rank)
 
 
 def check_parameters(settings: EvaluatorSettings, *, has_baseline: bool) -> None:
@@ -54,7 +106,7 @@ def check_parameters(settings: EvaluatorSettings, *, has_baseline: bool) -> None
 
 
 def check_columns(settings: EvaluatorSettings, schema: pa.Schema) -> None:
-    """Check the columns that the parameters name.
+    """Check the columns of slices and of objects. `Component.check` checks the others.
 
     Args:
         schema: types of the raw columns.
@@ -63,9 +115,6 @@ def check_columns(settings: EvaluatorSettings, schema: pa.Schema) -> None:
         ParameterError: a column does not exist, or its type does not fit.
     """
     check_slicings(settings.slices, schema, where="Evaluator.slices")
-    for parameter in ("query", "reference"):
-        if column := getattr(settings, parameter):
-            _check_names(parameter, "column", [column], schema.names)
     tasks = settings.task.values() if isinstance(settings.task, dict) else [settings.task]
     if "detection" in tasks:
         needed = {name for name in TRUE if name not in OPTIONAL} | set(settings.detection_columns) & set(TRUE)

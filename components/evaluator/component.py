@@ -92,6 +92,12 @@ class Evaluator(Component):
     blessing: Output[Blessing]
     settings: Parameters[EvaluatorSettings]
 
+    def check(self, inputs: Any) -> None:
+        from kerasline.components.evaluator.checks import check_settings
+
+        super().check(inputs)
+        check_settings(self.settings, inputs, has_baseline="baseline" in self.inputs)
+
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         from kerasline.components.evaluator.evaluate import Evaluating
 

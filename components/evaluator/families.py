@@ -42,18 +42,16 @@ def keras_metrics(model: keras.Model, settings: EvaluatorSettings) -> dict[str, 
     Raises:
         ParameterError: Keras has no metric of a name.
     """
-    import keras
-
     from kerasline.components.metrics.keras_metrics import KerasMetric, distinct
-    from kerasline.components.models.compile_config import compiled_metrics
+    from kerasline.components.models.compile_config import compiled_metrics, metric_config
     from kerasline.components.models.compiling import metric
 
-    requested = [metric(one, "Evaluator.metrics") for one in settings.metrics if not _is_custom(one)]
-    found = {}
-    for output, configs in compiled_metrics(model).items():
-        configs = [*configs, *(keras.metrics.serialize(one) for one in requested if not isinstance(one, str))]
-        found[output] = distinct(map(KerasMetric.of, configs))
-    return found
+    named = [(metric(one, "Evaluator.metrics"), one) for one in settings.metrics if not _is_custom(one)]
+    requested = [metric_config(found, one) for found, one in named if not isinstance(found, str)]
+    return {
+        output: distinct(map(KerasMetric.of, [*configs, *requested]))
+        for output, configs in compiled_metrics(model).items()
+    }
 
 
 def keras_direction(metric: str) -> str:
@@ -69,7 +67,8 @@ def _user_metrics(given: Sequence[Any]) -> tuple[Metrics, ...]:
 
 
 def _is_custom(given: Any) -> bool:
-    return isinstance(given, Metrics) or callable(given)
+    is_of_keras = hasattr(given, "update_state")  # Keras is not imported for this
+    return not is_of_keras and (isinstance(given, Metrics) or callable(given))
 
 
 def _check_names(families: Sequence[Metrics]) -> None:

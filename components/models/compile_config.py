@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -142,7 +143,8 @@ def compiled_metrics(model: keras.Model) -> dict[str, list[Mapping[str, Any]]]:
         given = config.get(field) or []
         by_output = {names[0]: given} if len(names) == 1 else _by_output(given, names, model)
         for name, metrics in by_output.items():
-            found[name] += [_metric_config(m) for m in _flat(metrics) if str(m).lower() not in SHAPE_DEPENDENT_METRICS]
+            named = [one for one in _flat(metrics) if str(one).lower() not in SHAPE_DEPENDENT_METRICS]
+            found[name] += [metric_config(keras.metrics.get(one), one) for one in named]
     return found
 
 
@@ -194,8 +196,22 @@ def _flat(metrics: Any) -> list[Any]:
     return [m for one in metrics for m in _flat(one)] if isinstance(metrics, (list, tuple)) else [metrics]
 
 
-def _metric_config(metric: Any) -> Mapping[str, Any]:
-    config = keras.metrics.serialize(keras.metrics.get(metric))
-    if isinstance(metric, str) and isinstance(config, dict):  # Keras reports it by the name in `compile`, such as `mae`
-        config["config"] = {**config["config"], "name": metric}
-    return config
+def metric_config(metric: Any, given: Any) -> Mapping[str, Any]:
+    """Return the configuration of a metric, for `keras.metrics.deserialize`.
+
+    Keras numbers the metrics of a process that have no name of their own: `auc`, `auc_1`. A metric that was given as a
+    string or by its class gets the same name in every process.
+
+    Args:
+        metric: a Keras metric, or a function of (label, prediction).
+        given: what the user wrote: `"mae"`, `{"name": "AUC", "curve": "PR"}`, or a metric, as an object or serialized.
+    """
+    if not isinstance(metric, keras.metrics.Metric):
+        return keras.metrics.serialize(keras.metrics.MeanMetricWrapper(metric, name=metric.__name__))
+    config = keras.metrics.serialize(metric)
+    if not isinstance(given, str) and (not isinstance(given, dict) or _is_config(given)):
+        return config
+    name = re.sub(r"_\d+$", "", metric.name)
+    if isinstance(given, str) and given.lower().replace("_", "") != name.replace("_", ""):
+        name = given  # an abbreviation, such as `mae`, by which training reports it
+    return {**config, "config": {**config["config"], "name": name}}

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kerasline.components.core.artifacts import Preprocessing
 from kerasline.components.core.errors import ParameterError, nearest
-from kerasline.components.models.compile_config import compiled_losses, outputs_by_name
-from kerasline.components.models.predictors import KerasPredictor
 from kerasline.components.models.tasks import TASKS, Output, has_margins, infer_task
 
 if TYPE_CHECKING:
     from kerasline.components.evaluator.settings import EvaluatorSettings
+    from kerasline.components.models.predictors import KerasPredictor
 
 
 def model_outputs(
@@ -29,8 +28,37 @@ def model_outputs(
     Raises:
         ParameterError: a task is unknown, it is set for an output that does not exist, or an output has no label.
     """
+    from kerasline.components.models.compile_config import compiled_losses, outputs_by_name
+
     prepared, model = predictor.load()
-    losses, tensors = compiled_losses(model), outputs_by_name(model, model.output)
+    tensors = outputs_by_name(model, model.output)
+    return find_outputs(tensors, compiled_losses(model), {**prepared.output, **label_columns}, preprocessing, settings)
+
+
+class LossFacts(Protocol):
+    """What is known of the loss of an output."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def from_logits(self) -> bool: ...
+
+
+def find_outputs(
+    tensors: Mapping[str, Any],
+    losses: Mapping[str, LossFacts],
+    labels: Mapping[str, Any],
+    preprocessing: Preprocessing,
+    settings: EvaluatorSettings,
+) -> tuple[Output, ...]:
+    """Return the outputs to evaluate, as `model_outputs` does, without the model.
+
+    Args:
+        tensors: outputs of the model by name, with `dtype` and `shape`.
+        losses: the compiled loss by output.
+        labels: labels by name, with `dtype` and `shape`.
+    """
     names = list(tensors)
     tasks = settings.task if isinstance(settings.task, dict) else dict.fromkeys(names, settings.task)
     for name, task in tasks.items():
@@ -38,12 +66,11 @@ def model_outputs(
             raise ParameterError(f"Evaluator.task: the model has no output {name!r}; {nearest(name, names)}")
         if task is not None and task not in TASKS:
             raise ParameterError(f"Evaluator.task: no task {task!r}; {nearest(task, TASKS)}")
-    labels = {**prepared.output, **label_columns}
     found = []
     for name, tensor in tensors.items():
         loss = losses[name].kind if name in losses else ""
         label = preprocessing.labels[0] if len(preprocessing.labels) == 1 else name
-        class_names = label_class_names(preprocessing, name)
+        class_names = label_class_names(preprocessing, label)
         inferred = "ranking" if settings.query else infer_task(loss, labels.get(label), tensor, class_names)
         task = tasks.get(name) or inferred
         width, classes = tensor.shape[-1], None

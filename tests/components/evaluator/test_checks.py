@@ -6,6 +6,7 @@ import sys
 import pyarrow as pa
 import pytest
 
+import kerasline as kl
 from kerasline.components.core.errors import ParameterError
 from kerasline.components.core.parameters import parse_value
 from kerasline.components.evaluator.checks import check_columns, check_parameters, check_thresholds
@@ -71,8 +72,6 @@ def test_parameters_that_contradict_each_other(given, message):
         ({"slices": ["tags"]}, "Evaluator.slices: 'tags' holds lists"),
         ({"slices": [{"column": "town", "buckets": 3}]}, "Evaluator.slices: 'town' holds string; buckets are for"),
         ({"slices": [{"column": "fare"}]}, "Evaluator.slices: 'fare': give one of `buckets` and `edges`"),
-        ({"query": "twon"}, "Evaluator.query: no column 'twon'; did you mean 'town'?"),
-        ({"reference": "fair"}, "Evaluator.reference: no column 'fair'; did you mean 'fare'?"),
         ({"task": "detection"}, "Evaluator.detection_columns: no column 'boxes'; known: fare, tags, town"),
     ],
 )
@@ -113,3 +112,58 @@ def test_checks_import_neither_tensorflow_nor_beam():
         "print(*{'tensorflow', 'keras', 'apache_beam', 'pandas'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def preprocessing():
+    import keras
+
+    x = keras.Input((1,), name="x")
+    return keras.Model({"x": x}, {"x": keras.layers.Rescaling(1.0)(x)})
+
+
+def build_model(inputs, hp):
+    import keras
+
+    model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid", name="chance")(inputs["x"]))
+    model.compile("sgd", "binary_crossentropy", metrics=["AUC", "mae"])
+    return model
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("untrained")
+    rows = {"x": [1.0, 2.0, 3.0], "y": [0, 1, 1], "town": ["a", "b", "a"]}
+    data = kl.InMemoryExampleGen(rows, splits={"train": 1}).execute(folder / "data").examples
+    prepared = kl.Transform(data, function=preprocessing, label="y").execute(folder / "transform").preprocessing
+    return data, prepared, kl.ModelBuilder(prepared, function=build_model).execute(folder / "model").model
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"thresholds": {"acuracy": {"min": 0.5}}}, "Evaluator.thresholds: the model has no metric 'acuracy'"),
+        ({"metrics": ["Precisoin"]}, "Evaluator.metrics: Keras has no metric 'Precisoin'; did you mean 'Precision'?"),
+        ({"task": {"chanse": "binary"}}, "Evaluator.task: the model has no output 'chanse'; did you mean 'chance'?"),
+        ({"slices": ["twon"]}, "Evaluator.slices: no column 'twon'; did you mean 'town'?"),
+        ({"split": "tset"}, "Evaluator.split: the data has no split 'tset'"),
+    ],
+)
+def test_evaluator_is_checked_against_the_untrained_model(untrained, given, message):
+    stage = kl.Evaluator(*untrained, **{"split": "train", **given})
+    with pytest.raises(ParameterError) as raised:
+        stage.check(stage.input_artifacts(stage.inputs))
+    assert str(raised.value).startswith(message)
+
+
+def test_thresholds_on_compiled_metrics_pass_the_check(untrained):
+    thresholds = {name: {"min": 0} for name in ("accuracy", "loss", "auc", "mae", "precision")}
+    stage = kl.Evaluator(*untrained, split="train", thresholds=thresholds, metrics=["Precision"], slices=["town"])
+    stage.check(stage.input_artifacts(stage.inputs))
+
+
+def test_max_drop_without_a_baseline_is_found_before_other_stages_run(untrained):
+    stage = kl.Evaluator(
+        *untrained[:2], kl.Trainer(*untrained), split="train", thresholds={"accuracy": {"max_drop": 0.1}}
+    )
+    with pytest.raises(ParameterError, match="'accuracy' has max_drop, but no baseline is connected"):
+        stage.check(stage.input_artifacts(stage.inputs))

@@ -57,6 +57,11 @@ def mean_of_batch(label, prediction):
     return keras.ops.mean(keras.ops.square(label - prediction))
 
 
+@keras.saving.register_keras_serializable("test_losses")
+def distance(label, prediction):
+    return keras.ops.abs(label - prediction)
+
+
 CASES = {
     "ignored class": lambda: (tagger(cross_entropy(ignore_class=2)), LABEL, None),
     "ignored class of logits": lambda: (
@@ -82,7 +87,7 @@ CASES = {
         LABEL,
         TOKEN_WEIGHT,
     ),
-    "weights of rows": lambda: (scorer("mse", weighted_metrics=["mae"]), NUMBER, ROW_WEIGHT),
+    "weights of rows": lambda: (scorer("mse", weighted_metrics=["mae", distance]), NUMBER[:, None], ROW_WEIGHT),
     "one number for a batch": lambda: (scorer(mean_of_batch), NUMBER, None),
     "two outputs": lambda: (two_outputs(metrics={"score": ["mae"]}), {"tags": LABEL, "score": NUMBER}, None),
     "two outputs and weights": lambda: (
