@@ -69,7 +69,7 @@ GROUP_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Plan:
-    """What is predicted, and what is kept beside it.
+    """The predictions to make, and the columns to store with them.
 
     Attributes:
         model: model of the columns `prediction.*`.
@@ -212,8 +212,8 @@ class _Files:
         for name, part in zip(self._names, self._parts(table)):
             if len(part):
                 if name not in self._writers:
-                    made = pq.ParquetWriter(self._aside(name), part.schema, compression="zstd", compression_level=1)
-                    self._writers[name] = made
+                    writer = pq.ParquetWriter(self._aside(name), part.schema, compression="zstd", compression_level=1)
+                    self._writers[name] = writer
                 self._writers[name].write_table(part, row_group_size=GROUP_ROWS)
 
     def _parts(self, table: pa.Table) -> list[pa.Table]:
@@ -231,9 +231,9 @@ def _columns(plan: Plan, inputs: Mapping[str, Any], schema: pa.Schema) -> list[s
     """Return the columns to read; None for all, if a user's function may read any."""
     if plan.decode is not None or any(slicer.function for slicer in plan.slicers):
         return None
-    asked = [*inputs, *plan.beside, *plan.kept, *(c for s in plan.slicers for c in s.columns)]
-    asked += [plan.reference] if plan.reference else []
-    return [name for name in dict.fromkeys(asked) if name in schema.names]
+    columns = [*inputs, *plan.beside, *plan.kept, *(c for s in plan.slicers for c in s.columns)]
+    columns += [plan.reference] if plan.reference else []
+    return [name for name in dict.fromkeys(columns) if name in schema.names]
 
 
 def _predict_batch(
@@ -382,10 +382,10 @@ def _predict_in_batches(batch: pa.RecordBatch, plan: Plan, model_inputs: Mapping
     found: dict[str, list[np.ndarray]] = {}
     for start in range(0, batch.num_rows, plan.batch_size):
         part = batch.slice(start, plan.batch_size)
-        made = plan.model(feed(part, model_inputs), feed(part, plan.beside))
-        answers = {f"{key}.{name}": value for key, kind in ANSWERS.items() for name, value in made[kind].items()}
-        if made["weight"] is not None:
-            answers["weight"] = made["weight"]
+        results = plan.model(feed(part, model_inputs), feed(part, plan.beside))
+        answers = {f"{key}.{name}": value for key, kind in ANSWERS.items() for name, value in results[kind].items()}
+        if results["weight"] is not None:
+            answers["weight"] = results["weight"]
         for other, predictor in plan.others.items():
             given = predictor(feed(part, predictor.inputs))
             for output in plan.outputs:

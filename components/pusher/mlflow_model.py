@@ -26,7 +26,7 @@ def describe(model: Path, folder: Path, *, files: str, run_id: str) -> list[Path
     Args:
         model: the SavedModel.
         folder: where to write the files.
-        files: the sub-folder beside these files that will contain the SavedModel.
+        files: the sub-folder next to these files that will contain the SavedModel.
         run_id: the MLflow run that they belong to.
 
     Returns:

@@ -62,7 +62,7 @@ class Store:
     def __reduce__(self) -> Any:
         return _opened_once, (self.url,)
 
-    # What happens
+    # Writing
 
     def begin_run(self, run: Run) -> None:
         """Record a new or resumed run. A resumed run keeps its earlier executions.
@@ -139,7 +139,7 @@ class Store:
         """Return whether any host holds a named lock, or None on SQLite, where this is unknown."""
         return self._database.is_held(name)
 
-    # What is known
+    # Reading
 
     def known_digest(self, path: str, state: str) -> str | None:
         """Return the stored digest of a file, or None if the file was in another state when it was hashed."""

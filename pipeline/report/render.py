@@ -57,7 +57,7 @@ class Written:
 
 
 def write_report(store: Store, run: Run, path: Path, against: Run | None = None) -> Written:
-    """Write the report of a run to `path`, and its model card beside it with the suffix `.md`.
+    """Write the report of a run to `path`, and its model card next to it with the suffix `.md`.
 
     Args:
         run: the run, with its state as displayed to people.

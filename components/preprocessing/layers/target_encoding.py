@@ -39,7 +39,7 @@ class TargetEncoding(AdaptableLayer):
     An unseen category, and a missing one ("" or -1), is encoded by M.
 
     The encoding of a row in training must not contain the row's own label, or the model would learn to read the label
-    off it. Adaptation therefore splits the rows into folds, and keeps one table of encodings without each fold beside
+    off it. Adaptation therefore splits the rows into folds, and keeps one table of encodings without each fold next to
     the table of all rows. In training, each row that was adapted on is encoded without its own fold. Evaluation and
     serving use the table of all rows. A row's fold is a hash of its position in the data. Rows without a label do not
     take part.

@@ -1,7 +1,7 @@
 """The messages of TensorFlow Serving's gRPC interface.
 
 The package that contains them, tensorflow-serving-api, depends on `tensorflow` and would install a second TensorFlow
-beside tensorflow-cpu. The few messages are therefore declared here, with the names, numbers and types of TensorFlow
+next to tensorflow-cpu. The few messages are therefore declared here, with the names, numbers and types of TensorFlow
 Serving. They use their own descriptor pool, so that the original classes can be loaded in the same process.
 """
 
