@@ -30,6 +30,15 @@ def test_outputs_are_published_by_url_and_the_next_run_is_cached(host, url):
     assert len(visible(url)) == 4 and first.store.runs()[0].root == url
 
 
+def test_equal_stages_of_another_pipeline_are_cached(host, url, tmp_path):
+    other = tmp_path / "other.py"
+    other.write_text(QUICK.read_text().replace('"quick"', '"other"'))
+    run = host("one")
+    first, second = run(url), run(url, file=other)
+    assert set(second.states.values()) == {"cached"}
+    assert second.output("Join", "joined") == first.output("Join", "joined")
+
+
 def test_cached_run_makes_one_request_per_stage_and_one_for_the_root(host, s3_url, s3_server):
     run = host("one")
     run(s3_url)
