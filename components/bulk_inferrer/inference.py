@@ -27,7 +27,7 @@ from kerasline.components.core.artifacts import Examples, Predictions, SavedMode
 from kerasline.components.core.component import Context
 from kerasline.components.core.errors import DataError
 from kerasline.components.data.fold import fold
-from kerasline.components.data.model_inputs import check_feedable, rows_per_batch
+from kerasline.components.data.model_inputs import check_feedable, check_spellings, rows_per_batch
 from kerasline.components.models.predictors import SavedModelPredictor
 
 GROUP_ROWS = 65536
@@ -91,6 +91,7 @@ def infer(
     job = _job(model, settings, folder)
     if shards:
         check_feedable(pq.read_schema(shards[0][1]), job.predictor.inputs)
+    check_spellings(examples, job.predictor.inputs)
     for split in splits:
         (folder / split).mkdir(parents=True, exist_ok=True)
     done: list[Done] = fold(shards, functools.partial(infer_shard, job=job), operator.add, context) or []

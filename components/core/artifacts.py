@@ -129,6 +129,14 @@ class Examples(Artifact):
                 return pq.read_schema(shard)
         raise ArtifactError(f"{self.path}: no split has a shard")
 
+    @property
+    def spellings(self) -> dict[str, str]:
+        """An example of the text in the source for each column of numbers or booleans that does not show its text.
+
+        For example `{"zip": "01234"}` if ZIP codes are read as integers.
+        """
+        return self._manifest.get("spellings", {})
+
     def class_names(self, column: str) -> list[str] | None:
         """Return the class names of an integer column of class indices, or None if the source had none."""
         schema = self.schema()

@@ -28,7 +28,7 @@ def row_hashes(batch: pa.RecordBatch, columns: Sequence[str] | None = None) -> n
 
 
 def _column_hashes(column: pa.Array) -> np.ndarray:
-    kind = column.type
+    kind, nulls = column.type, column.is_null() if column.null_count else None
     if isinstance(kind, pa.BaseExtensionType):
         return _column_hashes(column.storage)
     if pa.types.is_dictionary(kind):
@@ -45,6 +45,8 @@ def _column_hashes(column: pa.Array) -> np.ndarray:
         hashes = _segment_hashes(_column_hashes(column.flatten()), _lengths(column, pc.list_value_length))
     elif _is_text(kind):
         column = column.cast(pa.large_binary())
+        if column.null_count:
+            column = column.fill_null(b"")  # a null may lie over characters
         lengths = _lengths(column, pc.binary_length)
         offsets = np.frombuffer(column.buffers()[1], np.int64)[column.offset :][: len(column) + 1]
         data = column.buffers()[2]
@@ -58,9 +60,7 @@ def _column_hashes(column: pa.Array) -> np.ndarray:
         column = column.cast(pa.float64(), safe=False)
         numbers = column.fill_null(0).to_numpy(zero_copy_only=False) + 0.0  # -0.0 becomes 0.0
         hashes = mix(numbers.view(np.uint64))
-    if column.null_count:
-        hashes = np.where(column.is_null().to_numpy(zero_copy_only=False), _NULL, hashes)
-    return hashes
+    return hashes if nulls is None else np.where(nulls.to_numpy(zero_copy_only=False), _NULL, hashes)
 
 
 def _segment_hashes(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.errors import DataError, nearest
 from kerasline.components.data.arrow_types import is_list
 from kerasline.components.data.missing import missing_value
@@ -53,6 +54,23 @@ class InputColumn:
         longest = int(self.lengths.max(initial=0))
         padded = _pad(self.values, self.lengths, longest)
         return _as_numpy(padded).reshape(len(self.lengths), longest)
+
+
+def check_spellings(examples: Examples, inputs: Mapping[str, Any]) -> None:
+    """Raise a DataError if a string input reads a column whose values have lost the text of the source.
+
+    ZIP codes that ExampleGen read as integers would come as `1234`, where a client of the model sends `01234`.
+
+    Args:
+        inputs: Keras tensors by name.
+    """
+    for name, text in examples.spellings.items():
+        if name in inputs and str(inputs[name].dtype) == "string":
+            kind = examples.schema().field(name).type
+            raise DataError(
+                f"column {name!r}: a string input reads it, but ExampleGen read text such as {text!r} as {kind}; keep "
+                f"the text with --set ExampleGen.column_types.{name}=string"
+            )
 
 
 def feed(batch: pa.RecordBatch | pa.Table, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:

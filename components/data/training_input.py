@@ -21,7 +21,7 @@ import tensorflow as tf
 from kerasline.components.core.artifacts import Examples, Preprocessing
 from kerasline.components.core.errors import DataError, ParameterError
 from kerasline.components.data.label_columns import check_no_nulls, raw_label_columns
-from kerasline.components.data.model_inputs import feed_column, rows_per_batch
+from kerasline.components.data.model_inputs import check_spellings, feed_column, rows_per_batch
 from kerasline.components.data.row_store import RowStore, RowStoreWriter
 from kerasline.components.data.shuffling import shuffled
 from kerasline.components.preprocessing.training_mode import PartPositions, call_with_seed, is_random, rows_at
@@ -268,6 +268,7 @@ def _source(examples: Examples, split: str, preprocessing: Preprocessing, work_d
     if not labels:
         raise DataError("there is nothing to learn: name an output or a column as Transform.label")
     model, stored = preprocessing.load(), preprocessing.materialized(examples)
+    check_spellings(examples, model.input)
     out_of_fold = preprocessing.facts.get("out_of_fold") == split
     is_stored = stored is not None and split in stored.splits and (training or not out_of_fold)
     beside = raw_label_columns(preprocessing, model, examples)

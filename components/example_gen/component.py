@@ -129,6 +129,8 @@ class ExampleGen(Component):
             writer.check_row_counts(read, quarantine.rows)
             writer.check_no_empty_split(self._data_name())
             writer.facts = {"rows_read": read, "quarantined": quarantine.rows}
+            if spellings := getattr(source, "spellings", None):
+                writer.facts["spellings"] = spellings
         metrics = {**writer.rows, "columns": columns}
         return {**metrics, "quarantined": quarantine.rows} if quarantine.rows else metrics
 

@@ -95,6 +95,9 @@ class CsvExampleGenSettings(FileExampleGenSettings):
 
     encoding: str = "utf-8"
     delimiter: str = ","
+    quote: str = '"'
+    column_names: list[str] | None = None
+    null_values: list[str] = field(default_factory=list)
 
 
 class CsvExampleGen(FileExampleGen):
@@ -103,7 +106,15 @@ class CsvExampleGen(FileExampleGen):
     Args:
         input, splits, split_by, split_key, span, bad_rows, column_types: see `FileExampleGen`.
         encoding: text encoding, such as `utf-8` or `latin-1`.
-        delimiter: one character.
+        delimiter: one character. `\\t` is a tab.
+        quote: the character around fields that contain delimiters. Empty if quotes are ordinary characters.
+        column_names: names of the columns, for files without a header.
+        null_values: text that means a missing value in every column, such as `["NA", "?"]`. Empty fields always do, and
+            NA, N/A, null and nan do in columns of numbers. In text they are values: NA is Namibia.
+
+    Numbers, `true` and `false` are recognized, and the values of other columns are text. A column whose text is needed
+    as it stands in the file, such as ZIP codes with leading zeros, must be declared: `column_types={"zip": "string"}`.
+    Transform refuses a string input that reads it otherwise.
 
     Example:
 
@@ -117,10 +128,19 @@ class CsvExampleGen(FileExampleGen):
 
     def _source(self, quarantine: Quarantine, context: Context) -> Source:
         from kerasline.components.data.sources.csv_files import CsvSource
+        from kerasline.components.data.sources.csv_format import CsvFormat
         from kerasline.components.data.sources.csv_lenient import LenientCsvSource
 
-        options = (self._column_types(), self.settings.encoding, self.settings.delimiter)
-        return LenientCsvSource(*options, quarantine) if quarantine.enabled else CsvSource(*options)
+        settings = self.settings
+        delimiter = settings.delimiter.replace("\\t", "\t")
+        for name, value, lengths in (("delimiter", delimiter, (1,)), ("quote", settings.quote, (0, 1))):
+            if len(value) not in lengths or not value.isascii():
+                raise ParameterError(f"ExampleGen.{name}: expected one ASCII character, received {value!r}")
+        names = settings.column_names
+        form = CsvFormat(settings.encoding, delimiter, settings.quote, names, settings.null_values)
+        if quarantine.enabled:
+            return LenientCsvSource(self._column_types(), form, quarantine)
+        return CsvSource(self._column_types(), form)
 
 
 class ParquetExampleGen(FileExampleGen):

@@ -132,6 +132,7 @@ class Transform(Component):
         return draft.from_returned_value(call(function), self._source)
 
     def _check(self, model: keras.Model, examples: Examples) -> None:
+        from kerasline.components.data.model_inputs import check_spellings
         from kerasline.components.preprocessing.adaptation.graph import unreachable, unsavable
 
         for problem in (unreachable(model), unsavable(model)):
@@ -145,6 +146,7 @@ class Transform(Component):
                 raise DataError(
                     f"the data has no column {name!r}, an input of {self._source}; {nearest(name, columns)}"
                 )
+        check_spellings(examples, model.input)
         known = [*model.output, *columns]
         named = [("label", name) for name in self._labels]
         named += [("sample_weight", self.settings.sample_weight)] if self.settings.sample_weight else []

@@ -3,7 +3,7 @@
 A line break ends a row unless it is inside quotes. This holds as long as every opening quote follows a delimiter or a
 line break, and every closing quote is followed by one. A doubled quote, an escape, closes and opens again. Then a line
 break is inside quotes if and only if the number of quotes before it is odd. If a quote stands elsewhere
-(`5" pipe`), the parity is no evidence, and the file is not divided.
+(`5" pipe`), the parity is no evidence, and the file is not divided. See `csv_scan.QuoteParity`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kerasline.components.data.sources.csv_format import CsvFormat
+from kerasline.components.data.sources.csv_scan import QuoteParity
+
 BLOCK_BYTES = 4 << 20
-_QUOTE, _NEWLINE, _RETURN = b'"\n\r'
+_NEWLINE = ord("\n")
 # Encodings in which a byte below 128 is always an ASCII character.
 _ASCII_BASED = ("utf8", "ascii", "latin", "iso8859", "cp125")
 
@@ -50,7 +53,7 @@ class RangeReader(io.RawIOBase):
         super().close()
 
 
-def row_ranges(file: Path, encoding: str, delimiter: str, max_bytes: int) -> list[Range]:
+def row_ranges(file: Path, form: CsvFormat, max_bytes: int) -> list[Range]:
     """Divide a file into ranges of complete rows and nearly equal length.
 
     Args:
@@ -63,26 +66,20 @@ def row_ranges(file: Path, encoding: str, delimiter: str, max_bytes: int) -> lis
     size = file.stat().st_size
     count = -(-size // max_bytes)
     cuts: list[int] = []
-    if count > 1 and encoding.lower().replace("-", "").replace("_", "").startswith(_ASCII_BASED):
-        cuts = _cuts(file, ord(delimiter), [size * number // count for number in range(1, count)]) or []
+    if count > 1 and form.encoding.lower().replace("-", "").replace("_", "").startswith(_ASCII_BASED):
+        cuts = _cuts(file, form, [size * number // count for number in range(1, count)]) or []
     ends = [*(cut for cut in cuts if cut < size), size]
     return [Range(file, start, end) for start, end in zip([0, *ends], ends)]
 
 
-def _cuts(file: Path, delimiter: int, targets: list[int]) -> list[int] | None:
+def _cuts(file: Path, form: CsvFormat, targets: list[int]) -> list[int] | None:
     """Return the first start of a row at or after each target offset, or None if quotes do not delimit fields."""
-    before_quote = np.array([delimiter, _NEWLINE, _RETURN, _QUOTE], np.uint8)
     found: list[int] = []
-    quotes, last = 0, _NEWLINE  # number of quotes so far, and the byte before the block
+    parity = QuoteParity(form.delimiter, form.quote)
     for offset, block in _blocks(file):
-        at = np.flatnonzero(block == _QUOTE)
-        opens = (np.arange(len(at)) + quotes) % 2 == 0
-        before = np.where(at[opens] > 0, block[at[opens] - 1], last)
-        closes = at[~opens]
-        after = block[closes[closes + 1 < len(block)] + 1]
-        if quotes and quotes % 2 == 0 and last == _QUOTE:  # the last block ended with a closing quote
-            after = np.append(after, block[0])
-        if not (np.isin(before, before_quote).all() and np.isin(after, before_quote).all()):
+        quotes = parity.quotes
+        at = parity.feed(block)
+        if not parity.regular:
             return None
         while len(found) < len(targets):
             start = max(targets[len(found)] - offset, 0)
@@ -93,7 +90,6 @@ def _cuts(file: Path, delimiter: int, targets: list[int]) -> list[int] | None:
             if not len(row_ends):
                 break
             found.append(offset + int(row_ends[0]) + 1)
-        quotes, last = quotes + len(at), int(block[-1])
     return sorted(set(found))
 
 

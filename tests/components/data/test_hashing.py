@@ -53,3 +53,12 @@ def test_tensors_hash_like_lists_of_their_numbers():
     tensors = pa.record_batch([pa.FixedShapeTensorArray.from_numpy_ndarray(pixels)], names=["x"])
     lists = pa.record_batch([pa.array(pixels.reshape(6, 4).tolist(), pa.list_(pa.uint8(), 4))], names=["x"])
     np.testing.assert_array_equal(row_hashes(tensors), row_hashes(lists))
+
+
+def test_null_over_characters_is_a_null():
+    plain = pa.array(["ab", None, "c"])
+    bits = plain.buffers()[0]
+    covered = pa.StringArray.from_buffers(3, *pa.array(["ab", "xyz", "c"]).buffers()[1:], bits)
+    assert covered.equals(plain)
+    batches = [pa.RecordBatch.from_arrays([column], ["x"]) for column in (plain, covered)]
+    assert row_hashes(batches[0]).tolist() == row_hashes(batches[1]).tolist()

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasline.components.data.sources import csv_ranges
+from kerasline.components.data.sources.csv_format import CsvFormat
 from kerasline.components.data.sources.csv_ranges import row_ranges
 
 fields = st.text(alphabet='ab",;\n ', max_size=6)
@@ -29,7 +30,7 @@ def test_ranges_have_the_rows_of_the_file(tmp_path_factory, rows, delimiter, end
     file = tmp_path_factory.mktemp("csv") / "rows.csv"
     file.write_bytes(text.getvalue().encode())
     content = file.read_bytes()
-    ranges = [content[start:stop] for _, start, stop in row_ranges(file, "utf-8", delimiter, most)]
+    ranges = [content[start:stop] for _, start, stop in row_ranges(file, CsvFormat(delimiter=delimiter), most)]
     assert b"".join(ranges) == content
     read = (csv.reader(io.StringIO(part.decode(), newline=""), delimiter=delimiter) for part in ranges)
     assert [row for part in read for row in part] == rows
@@ -38,7 +39,7 @@ def test_ranges_have_the_rows_of_the_file(tmp_path_factory, rows, delimiter, end
 def test_ranges_have_nearly_equal_length(tmp_path):
     file = tmp_path / "rows.csv"
     file.write_text("a,b\n" + "12,34\n" * 1000)
-    ranges = row_ranges(file, "utf-8", ",", 1001)
+    ranges = row_ranges(file, CsvFormat(), 1001)
     assert len(ranges) == 6 and all(abs(one.end - one.start - 6004 / 6) <= 6 for one in ranges)
 
 
@@ -53,4 +54,4 @@ def test_ranges_have_nearly_equal_length(tmp_path):
 def test_file_with_ambiguous_quotes_is_one_range(tmp_path, content, encoding):
     file = tmp_path / "rows.csv"
     file.write_text(content, encoding=encoding)
-    assert row_ranges(file, encoding, ",", 20) == [(file, 0, file.stat().st_size)]
+    assert row_ranges(file, CsvFormat(encoding), 20) == [(file, 0, file.stat().st_size)]
