@@ -378,7 +378,7 @@ def misfit(where: str, column: str, kind: str, value: str) -> DataError:
 def rounded(where: str, column: str, value: str) -> DataError:
     """Return the error for an integer in a column of floats that would be rounded."""
     return DataError(
-        f"{where}, column {column!r}: {value} is over 64 bits, or in a column with fractions, and has no exact float64; "
+        f"{where}, column {column!r}: {value} is over 64 bits or beside a fraction, and has no exact float64; "
         f"{source.UnifyingSource.ADVICE.format(column=column)}"
     )
 
