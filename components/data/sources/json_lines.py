@@ -89,8 +89,8 @@ class JsonSource(UnifyingSource):
             for name, value in _integers(json.loads(text)) if text.strip() else ():
                 if name not in self._column_types and abs(value) > EXACT_INTEGERS and not _is_exact(value):
                     raise DataError(
-                        f"{path}, line {number}: column {name!r}: {value} is over 64 bits or beside a fraction, and has "
-                        f"no exact float64; {self.ADVICE.format(column=name)}"
+                        f"{path}, line {number}: column {name!r}: {value} is over 64 bits or beside a fraction, and "
+                        f"has no exact float64; {self.ADVICE.format(column=name)}"
                     )
 
     def _well_formed(self, path: Path, lines: _Lines) -> _Lines:
