@@ -124,7 +124,9 @@ class _Walk:
         try:
             if hasattr(value, "get_config"):  # an object of Keras, whose pickle is a file
                 weights = [_data(weight) for weight in getattr(value, "weights", ())]
-                return {"object": [kind, self.value(value.get_config()), weights]}
+                # The config of a loss lacks the arguments of its function, which it keeps in a dict.
+                options = [] if hasattr(value, "built") else [v for v in vars(value).values() if isinstance(v, dict)]
+                return {"object": [kind, self.value(value.get_config()), weights, self.value(options)]}
             reduced = value.__reduce_ex__(4)
             parts = reduced if isinstance(reduced, str) else [list(p) if _is_iterator(p) else p for p in reduced[1:]]
         except Exception:  # each library has its own way to refuse
