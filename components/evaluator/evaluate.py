@@ -98,7 +98,7 @@ class Evaluating:
             outputs=self._answers,
             slicers=tuple(cuts),
             slices=slices,
-            kept=self._kept,
+            kept=self._metric_columns,
             decode=settings.decode,
             reference=settings.reference,
             metrics=keras_metrics(model, settings),
@@ -127,7 +127,7 @@ class Evaluating:
             self._resampling,
             weighted=self._weighted,
             baseline=BASELINE if self._inputs.baseline is not None else None,
-            kept=self._kept,
+            columns=self._metric_columns,
             partitions=self._partitions,
         )
 
@@ -136,7 +136,7 @@ class Evaluating:
         return self._inputs.preprocessing.facts["sample_weight"] is not None
 
     @functools.cached_property
-    def _kept(self) -> tuple[str, ...]:
+    def _metric_columns(self) -> tuple[str, ...]:
         columns = self._inputs.examples.schema().names
         query = self._settings.query
         if query and query not in columns:

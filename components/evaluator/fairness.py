@@ -46,7 +46,7 @@ def gaps(
     if len(slices) < 2:
         return []
     classes = family.classes
-    rates = [_rates(*_sides(counts, group, family, resampling)) for group in slices]
+    rates = [_rates(*_class_counts(counts, group, family, resampling)) for group in slices]
     names, found = list(slices.values()), []
     for definition in (DEMOGRAPHIC_PARITY, EQUAL_OPPORTUNITY, EQUALISED_ODDS):
         # (slices, rates of the definition, 1 + replicates, classes)
@@ -92,7 +92,7 @@ def _span(values: np.ndarray) -> np.ndarray:
     return np.where(none, np.nan, span)
 
 
-def _sides(
+def _class_counts(
     counts: CellCounts, group: int, family: BinaryThresholds | Confusion, resampling: Resampling
 ) -> tuple[np.ndarray, ...]:
     """Return the true positives, predicted positives and true rows of each class, each (1 + replicates, classes).
@@ -103,11 +103,11 @@ def _sides(
     true, predicted = family.pairs(cells)
     parts = []
     for drawn in (sums[1:2], *resampling.of_counts(sums[1], sums[2], f"fairness/{group}")):
-        sides = np.zeros((3, family.classes, len(drawn)))
-        np.add.at(sides[0], true[true == predicted], drawn.T[true == predicted])
-        np.add.at(sides[1], predicted, drawn.T)
-        np.add.at(sides[2], true, drawn.T)
-        parts.append(sides.swapaxes(1, 2))
+        found = np.zeros((3, family.classes, len(drawn)))
+        np.add.at(found[0], true[true == predicted], drawn.T[true == predicted])
+        np.add.at(found[1], predicted, drawn.T)
+        np.add.at(found[2], true, drawn.T)
+        parts.append(found.swapaxes(1, 2))
     return tuple(np.concatenate(parts, axis=1))
 
 

@@ -287,6 +287,6 @@ def checked_probabilities(values: Any, name: str) -> None:
         raise DataError(f"output {name!r} gives NaN for some rows; look for NaN among its inputs and weights")
     if not (least >= 0 and most <= 1 + 1e-6):
         raise DataError(
-            f"output {name!r} gives {least:.4g} to {most:.4g} where probabilities "
-            "are wanted; end the model in a sigmoid or softmax, or compile it with from_logits=True"
+            f"output {name!r} gives {least:.4g} to {most:.4g}, expected "
+            "probabilities; end the model in a sigmoid or softmax, or compile it with from_logits=True"
         )

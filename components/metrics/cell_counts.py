@@ -28,7 +28,7 @@ class CellCounts:
         most: maximum number of cells of a group before they are coarsened.
         coarse: `coarse(cells, level)` returns the coarser cells, see `CellMetrics.coarsen`.
         levels: the last level. Its cells are never coarsened further.
-        sides: maximum number of distinct values of each element of a cell after coarsening. Defaults to `most`.
+        most_values: maximum number of distinct values of each element of a cell after coarsening. Defaults to `most`.
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class CellCounts:
         coarse: Callable[[np.ndarray, int], np.ndarray] = _keep_exact,
         levels: int = 0,
         *,
-        sides: int | None = None,
+        most_values: int | None = None,
     ) -> None:
-        self._most, self._coarse, self._last, self._most_a_side = most, coarse, levels, sides or most
+        self._most, self._coarse, self._last, self._most_values = most, coarse, levels, most_values or most
         self._level = np.zeros((groups, 1), np.int64)  # of each element of the cells
         self._is_coarse = np.zeros(groups, bool)
         self._settled: _Part | None = None
@@ -132,9 +132,9 @@ class CellCounts:
         """Return the lowest level, at least this one, that leaves few enough of these distinct values, (n,)."""
 
         def few(level: int) -> bool:
-            return len(np.unique(self._coarse(numbers, level))) <= self._most_a_side
+            return len(np.unique(self._coarse(numbers, level))) <= self._most_values
 
-        if len(numbers) <= self._most_a_side:
+        if len(numbers) <= self._most_values:
             return level
         too_low, enough = level, self._last
         while enough - too_low > 1:

@@ -27,13 +27,13 @@ def matched(rows: Rows, true: Objects, predicted: Objects) -> Matches:
     evaluator._gts.update(truths)
     evaluator._dts.update(detections)
     pairs = sorted(truths.keys() | detections.keys())
-    outcomes, there, scores = [], [], []
+    outcomes, true_boxes, scores = [], [], []
     for pair in pairs:
         evaluator.ious[pair] = evaluator.computeIoU(*pair)
         found = [evaluator.evaluateImg(*pair, area, MOST_DETECTIONS[-1]) for area in AREAS.values()]
         scores.append(np.array(found[0]["dtScores"], np.float64))
         outcomes.append(np.stack([_outcome(one["dtMatches"], one["dtIgnore"]) for one in found]))
-        there.append([np.count_nonzero(one["gtIgnore"] == 0) for one in found])
+        true_boxes.append([np.count_nonzero(one["gtIgnore"] == 0) for one in found])
     images, kinds = np.array(pairs, np.int64).reshape(-1, 2).T
     counts = np.array(list(map(len, scores)), np.int64)
     return Matches(
@@ -46,7 +46,7 @@ def matched(rows: Rows, true: Objects, predicted: Objects) -> Matches:
         np.concatenate([_nothing().outcome, *(one.transpose(2, 0, 1) for one in outcomes)]),
         images,
         kinds,
-        np.array(there, np.int64).reshape(-1, len(AREAS)),
+        np.array(true_boxes, np.int64).reshape(-1, len(AREAS)),
     )
 
 
@@ -86,7 +86,7 @@ class Matches:
             place by score among those of the image and class; (detections,).
         outcome: `RIGHT`, `WRONG` or `IGNORED`, uint8 (detections, areas, overlaps).
         true_image, true_kind: of each pair of an image and a class present in it; (pairs,).
-        there: number of true boxes that count, int64 (pairs, areas).
+        true_boxes: number of true boxes that count, int64 (pairs, areas).
     """
 
     number: np.ndarray
@@ -98,7 +98,7 @@ class Matches:
     outcome: np.ndarray
     true_image: np.ndarray
     true_kind: np.ndarray
-    there: np.ndarray
+    true_boxes: np.ndarray
 
     @classmethod
     def joined(cls, parts: list[Matches]) -> Matches:
@@ -116,7 +116,7 @@ class Matches:
         by_image, true_by_image = np.argsort(image, kind="stable"), np.argsort(true_image, kind="stable")
         every = {
             name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("weight", "kind", "score", "place", "outcome", "true_kind", "there")
+            for name in ("weight", "kind", "score", "place", "outcome", "true_kind", "true_boxes")
         }
         return cls(
             number[order],
@@ -128,7 +128,7 @@ class Matches:
             every["outcome"][by_image],
             true_image[true_by_image],
             every["true_kind"][true_by_image],
-            every["there"][true_by_image],
+            every["true_boxes"][true_by_image],
         )
 
     def by_class(self) -> Iterator[tuple[int, Matches]]:
@@ -141,7 +141,7 @@ class Matches:
                     self.number,
                     self.weight,
                     *(getattr(self, name)[found] for name in ("image", "kind", "score", "place", "outcome")),
-                    *(getattr(self, name)[true] for name in ("true_image", "true_kind", "there")),
+                    *(getattr(self, name)[true] for name in ("true_image", "true_kind", "true_boxes")),
                 ),
             )
 
@@ -175,22 +175,22 @@ class _OfClass:
         place: as in `Matches`.
         outcome: as in `Matches`.
         weight: of each detection, float64 (detections, replicates).
-        there: total weight of the true boxes, float64 (areas, replicates).
+        true_boxes: total weight of the true boxes, float64 (areas, replicates).
         slack: tolerance for rounding errors of the recall; 0 for integer weights.
     """
 
     place: np.ndarray
     outcome: np.ndarray
     weight: np.ndarray
-    there: np.ndarray
+    true_boxes: np.ndarray
     slack: float
 
     @classmethod
     def of(cls, matches: Matches, weight: np.ndarray) -> _OfClass:
         order = np.argsort(-matches.score, kind="stable")
-        there = matches.there.T @ weight[matches.true_image]
+        true_boxes = matches.true_boxes.T @ weight[matches.true_image]
         slack = 0.0 if (weight == np.rint(weight)).all() else 1e-9
-        return cls(matches.place[order], matches.outcome[order], weight[matches.image[order]], there, slack)
+        return cls(matches.place[order], matches.outcome[order], weight[matches.image[order]], true_boxes, slack)
 
     def average_precision(self) -> np.ndarray:
         """Return float64 (areas, overlaps, replicates), NaN without true boxes."""
@@ -210,17 +210,17 @@ class _OfClass:
             changes = np.cumsum(self.weight[changed] * change[changed, np.newaxis], axis=0)
             changes = np.concatenate([np.zeros((1, self.weight.shape[1])), changes])
             so_far = of_first[right] + changes[np.searchsorted(changed, right, side="right")]
-            found.append(_average_precision(self.weight[right], so_far, self.there[area], self.slack))
+            found.append(_average_precision(self.weight[right], so_far, self.true_boxes[area], self.slack))
         return np.stack(found)
 
     def recall(self, most: int) -> np.ndarray:
         """Compute the recall of the `most` best detections of each image: float64 (areas, overlaps, replicates)."""
         right = (self.outcome == RIGHT) & (self.place < most)[:, np.newaxis, np.newaxis]
         hits = np.tensordot(right.astype(np.float64), self.weight, axes=(0, 0))
-        return divided(hits, self.there[:, np.newaxis])
+        return divided(hits, self.true_boxes[:, np.newaxis])
 
 
-def _average_precision(right: np.ndarray, so_far: np.ndarray, there: np.ndarray, slack: float) -> np.ndarray:
+def _average_precision(right: np.ndarray, so_far: np.ndarray, true_boxes: np.ndarray, slack: float) -> np.ndarray:
     """Average, over `RECALLS`, the best precision at that recall or higher: float64 (replicates,).
 
     Precision and recall rise only at correct detections. Where recall rises from one value to the next, the best
@@ -229,15 +229,15 @@ def _average_precision(right: np.ndarray, so_far: np.ndarray, there: np.ndarray,
     Args:
         right: the weights of correct detections in descending order of score, float64 (right ones, replicates).
         so_far: cumulative weight of all detections that count up to each of them; the same shape.
-        there: of all true boxes, float64 (replicates,).
+        true_boxes: total weight of all true boxes, float64 (replicates,).
         slack: as in `_OfClass`.
     """
     hits = np.cumsum(right, axis=0)
     precision = hits / (so_far + np.spacing(1))
     best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    reached = np.searchsorted(RECALLS, divided(hits, there) + slack, side="right")
+    reached = np.searchsorted(RECALLS, divided(hits, true_boxes) + slack, side="right")
     risen = np.diff(reached, axis=0, prepend=0)
-    return np.where(there > 0, (best * risen).sum(axis=0) / len(RECALLS), np.nan)
+    return np.where(true_boxes > 0, (best * risen).sum(axis=0) / len(RECALLS), np.nan)
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -255,8 +255,8 @@ def _outcome(matches: np.ndarray, ignored: np.ndarray) -> np.ndarray:
 
 def _nothing() -> Matches:
     whole, real = np.zeros(0, np.int64), np.zeros(0)
-    outcome, there = np.zeros((0, len(AREAS), len(OVERLAPS)), np.uint8), np.zeros((0, len(AREAS)), np.int64)
-    return Matches(whole, real, whole, whole, real, whole, outcome, whole, whole, there)
+    outcome, true_boxes = np.zeros((0, len(AREAS), len(OVERLAPS)), np.uint8), np.zeros((0, len(AREAS)), np.int64)
+    return Matches(whole, real, whole, whole, real, whole, outcome, whole, whole, true_boxes)
 
 
 def _evaluator() -> Any:

@@ -26,7 +26,7 @@ ROWS_AT_ONCE = 8192
 MOST_ROWS_IN_PROCESS = 1 << 18
 # Maximum number of pairs of cells of two models before they are coarsened, and then of cells of each model. Only the
 # standard errors of differences depend on them.
-MOST_PAIRS, MOST_A_SIDE = 1 << 14, 1 << 9
+MOST_PAIRS, MOST_CELLS_OF_A_MODEL = 1 << 14, 1 << 9
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Measure:
         weighted: whether rows have weights.
         answers: prefix of the evaluated columns: `prediction`, or the name of another model.
         baseline: prefix of the columns to compare with, row by row; or None.
-        kept: raw columns that metrics need.
+        columns: raw columns that metrics need.
         partitions: number of sets of files to read together (see `models.prediction_files.Plan.query`), or 0 if rows
             are independent.
     """
@@ -51,11 +51,12 @@ class Measure:
     weighted: bool
     answers: str = "prediction"
     baseline: str | None = None
-    kept: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
     partitions: int = 0
 
     @property
-    def sides(self) -> list[str]:
+    def models(self) -> list[str]:
+        """Prefixes of the columns of the models that are measured."""
         return [self.answers, *([self.baseline] if self.baseline else [])]
 
 
@@ -65,8 +66,8 @@ class Measured:
 
     Attributes:
         rows: float64 (groups, 2), number of rows and sum of weights of each group.
-        tallies: sums, cell counts or states by output, family and side.
-        pairs: joint counts of the cells of both sides by output and family, for cell metrics.
+        tallies: sums, cell counts or states by output, family and model.
+        pairs: joint counts of the cells of both models by output and family, for cell metrics.
     """
 
     rows: np.ndarray
@@ -172,25 +173,25 @@ def _measure_batch(batch: pa.RecordBatch, request: Measure, found: Measured) -> 
     for cut in cuts:
         for group, places in cut.parts:
             found.rows[group] += len(places), len(places) if weight is None else weight[places].sum()
-    columns = {name: batch.column(f"column.{name}") for name in request.kept}
+    columns = {name: batch.column(f"column.{name}") for name in request.columns}
     resampled = _Resampled(request.resampling, number)
     for output, families in request.families.items():
-        sides = {}
-        for side in request.sides:
-            sides[side] = _rows_of(batch, output, side, weight, columns)
+        rows_of = {}
+        for model in request.models:
+            rows_of[model] = _rows_of(batch, output, model, weight, columns)
         for family in families:
-            _add(family, output, sides, cuts, resampled, request, found)
+            _add(family, output, rows_of, cuts, resampled, request, found)
 
 
 def _rows_of(
-    batch: pa.RecordBatch, output: str, side: str, weight: np.ndarray | None, columns: Mapping[str, pa.Array]
+    batch: pa.RecordBatch, output: str, model: str, weight: np.ndarray | None, columns: Mapping[str, pa.Array]
 ) -> Rows:
     """Return the labels and predictions of one output and one model."""
     names, number = batch.schema.names, batch.column("row").to_numpy()
     label = as_array(batch.column(f"label.{output}")) if f"label.{output}" in names else number
-    loss = f"loss.{output}" if side == "prediction" else f"loss.{side}.{output}"
+    loss = f"loss.{output}" if model == "prediction" else f"loss.{model}.{output}"
     further = {"loss": batch.column(loss), "loss_count": batch.column(f"loss_count.{output}")} if loss in names else {}
-    answer = batch.column(f"{side}.{output}")
+    answer = batch.column(f"{model}.{output}")
     if isinstance(answer, pa.StructArray):  # a prediction of several columns
         further |= {answer.type.field(k).name: answer.field(k) for k in range(answer.type.num_fields)}
         return Rows(label, number, weight, number, {**columns, **further})
@@ -237,7 +238,7 @@ class _Resampled:
 def _add(
     family: Metrics,
     output: str,
-    sides: Mapping[str, Rows],
+    rows_of: Mapping[str, Rows],
     cuts: Sequence[_Cut],
     resampled: _Resampled,
     request: Measure,
@@ -245,8 +246,8 @@ def _add(
 ) -> None:
     groups = len(request.slices.names)
     cells = {}
-    for side, rows in sides.items():
-        key = (output, family.key, side)
+    for model, rows in rows_of.items():
+        key = (output, family.key, model)
         if isinstance(family, SumMetrics):
             sums = family.sums(rows)
             if key not in found.tallies:
@@ -254,18 +255,20 @@ def _add(
             weight = None if family.weighs_rows else rows.weight
             _add_sums(found.tallies[key], sums, family.unit_rows(rows), weight, cuts, resampled, request)
         elif isinstance(family, CellMetrics):
-            cells[side] = family.cells(rows)
+            cells[model] = family.cells(rows)
             counts = found.tallies.setdefault(
                 key, CellCounts(groups, family.max_exact_cells, family.coarsen, family.coarsening_levels)
             )
-            _add_cells(counts, cells[side].reshape(-1, 1), rows.weight, cuts)
+            _add_cells(counts, cells[model].reshape(-1, 1), rows.weight, cuts)
         elif isinstance(family, StateMetrics):
             _add_states(found.tallies.setdefault(key, {}), family, rows, cuts)
     if isinstance(family, CellMetrics) and request.baseline:
-        both = np.stack([cells[side].reshape(-1) for side in request.sides], axis=1)
-        made = CellCounts(groups, MOST_PAIRS, family.coarsen, family.coarsening_levels, sides=MOST_A_SIDE)
+        both = np.stack([cells[model].reshape(-1) for model in request.models], axis=1)
+        made = CellCounts(
+            groups, MOST_PAIRS, family.coarsen, family.coarsening_levels, most_values=MOST_CELLS_OF_A_MODEL
+        )
         counts = found.pairs.setdefault((output, family.key), made)
-        _add_cells(counts, both, sides[request.answers].weight, cuts)
+        _add_cells(counts, both, rows_of[request.answers].weight, cuts)
 
 
 def _add_sums(

@@ -17,7 +17,7 @@ from kerasline.components.metrics.resampling import Resampling
 
 # With more cells than these, replicates are computed from coarser cells.
 MOST_RESAMPLED = 512
-MOST_RESAMPLED_A_SIDE = 128
+MOST_RESAMPLED_OF_A_MODEL = 128
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def estimate(
     found: dict[str, Figures] = {}
     for family in request.families[output]:
         key = (output, family.key)
-        tallies = [measured.tallies.get((*key, side)) for side in request.sides]
+        tallies = [measured.tallies.get((*key, model)) for model in request.models]
         if tallies[0] is None:  # no rows at all
             figures = _undefined(family)
         elif isinstance(family, SumMetrics):
@@ -202,7 +202,7 @@ def _paired_spread(
         cells, sums = _few_pairs(family, cells, sums)
 
     def change(drawn: np.ndarray) -> dict[str, np.ndarray]:
-        ours, theirs = (family.values(*_grouped(cells[:, side], drawn)) for side in (0, 1))
+        ours, theirs = (family.values(*_grouped(cells[:, model], drawn)) for model in (0, 1))
         return {name: ours[name] - theirs[name] for name in ours}
 
     counted = change(sums[1:2])
@@ -220,12 +220,12 @@ def _replicates(
 
 def _few_pairs(family: CellMetrics, cells: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Merge pairs of cells (n, 2) into coarser pairs, and return them with their sums."""
-    sides = []
-    for side in cells.T:
-        own, places = np.unique(side, return_inverse=True)
+    coarse = []
+    for of_model in cells.T:
+        own, places = np.unique(of_model, return_inverse=True)
         counts = np.bincount(places, sums[1])
-        sides.append(family.resampling_cells(own, counts, MOST_RESAMPLED_A_SIDE)[places])
-    pairs, places = np.unique(np.stack(sides, axis=1), axis=0, return_inverse=True)
+        coarse.append(family.resampling_cells(own, counts, MOST_RESAMPLED_OF_A_MODEL)[places])
+    pairs, places = np.unique(np.stack(coarse, axis=1), axis=0, return_inverse=True)
     return pairs, np.stack([np.bincount(places.ravel(), one) for one in sums])
 
 

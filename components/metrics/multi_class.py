@@ -70,7 +70,7 @@ class Confusion(CellMetrics):
         return rows.label * self.classes + rows.prediction.argmax(axis=1)
 
     def values(self, cells: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
-        right, predicted, true = self._sides(cells, counts)
+        right, predicted, true = self._class_counts(cells, counts)
         rows, seen = counts.sum(axis=-1), (predicted + true) > 0
         precision, recall = _or_zero(right, predicted), _or_zero(right, true)
         f1 = _or_zero(2 * right, predicted + true)
@@ -101,7 +101,7 @@ class Confusion(CellMetrics):
         self, cells: np.ndarray, counts: np.ndarray, weighted: bool, confidence: float
     ) -> list[dict[str, Any]]:
         """Return precision, recall and F1 of each class, from counts (n,). Unweighted rows give intervals."""
-        right, predicted, true = self._sides(cells, counts)
+        right, predicted, true = self._class_counts(cells, counts)
         found = []
         for k in range(self.classes):
             trials = {"precision": predicted[k], "recall": true[k], "f1": None}
@@ -124,17 +124,17 @@ class Confusion(CellMetrics):
                 )
         return found
 
-    def _sides(self, cells: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _class_counts(self, cells: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return the true positives, predicted rows and true rows of each class (..., classes)."""
         true, predicted = cells // self.classes, cells % self.classes
         shape = (*counts.shape[:-1], self.classes)
-        sides = []
+        found = []
         for classes, mask in ((true, true == predicted), (predicted, None), (true, None)):
             total = np.zeros(shape)
             taken = counts if mask is None else counts[..., mask]
             np.add.at(np.moveaxis(total, -1, 0), classes if mask is None else classes[mask], np.moveaxis(taken, -1, 0))
-            sides.append(total)
-        return tuple(sides)
+            found.append(total)
+        return tuple(found)
 
 
 class Confidence(BinaryScores):

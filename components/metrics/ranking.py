@@ -81,7 +81,7 @@ class RankingMetrics(SumMetrics):
         """Return the index of each row's query: int64 (rows,)."""
         if self.query not in rows.columns:
             raise DataError(
-                f"ranking: the data has no column {self.query!r}, which tells the query of each row; "
+                f"ranking: the data has no column {self.query!r}, which identifies the query of each row; "
                 f"{nearest(self.query, rows.columns)}"
             )
         column = rows.columns[self.query]

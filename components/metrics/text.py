@@ -84,7 +84,7 @@ class TextMetrics(SumMetrics):
 
 @dataclass(frozen=True)
 class _Bleu:
-    """Lengths of prediction and reference, and by order of n-gram the right ones and all."""
+    """Counts the lengths of prediction and reference, and by order the matching n-grams and all of the prediction."""
 
     tokenize: str
     lowercase: bool
@@ -104,8 +104,7 @@ class _Bleu:
         return _counts_of_sacrebleu(counter, predictions, references)
 
     def value(self, counts: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """BLEU with sacrebleu's smoothing `exp`: of n-gram orders without a right one, the first counts as 1/2,
-        the next as 1/4, ..."""
+        """Return BLEU with sacrebleu's smoothing `exp`: the first order without a match counts 1/2, the next 1/4"""
         predicted, reference = counts[..., 0], counts[..., 1]
         right, of_all = counts[..., 2:6], counts[..., 6:]
         halvings = np.cumsum(right == 0, axis=-1)
@@ -118,7 +117,7 @@ class _Bleu:
 
 @dataclass(frozen=True)
 class _Chrf:
-    """By order of n-gram those of the prediction, those of the reference, and those in both."""
+    """Counts by order the n-grams of the prediction, those of the reference, and the matching ones."""
 
     words: int
     lowercase: bool
@@ -135,18 +134,18 @@ class _Chrf:
         return _counts_of_sacrebleu(counter, predictions, references)
 
     def value(self, counts: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """F with beta = 2 of precision and recall, each averaged over the orders of which both have n-grams."""
+        """Return F-beta with beta = 2 of precision and recall, averaged over the orders for which both have n-grams."""
         predicted, reference, right = np.moveaxis(counts.reshape(*counts.shape[:-1], self.width // 3, 3), -1, 0)
-        there = (predicted > 0) & (reference > 0)
-        orders = there.sum(axis=-1)
-        precision = divided(np.where(there, divided(right, predicted), 0).sum(axis=-1), orders)
-        recall = divided(np.where(there, divided(right, reference), 0).sum(axis=-1), orders)
+        in_both = (predicted > 0) & (reference > 0)
+        orders = in_both.sum(axis=-1)
+        precision = divided(np.where(in_both, divided(right, predicted), 0).sum(axis=-1), orders)
+        recall = divided(np.where(in_both, divided(right, reference), 0).sum(axis=-1), orders)
         return 100 * np.nan_to_num(divided(5 * precision * recall, 4 * precision + recall))
 
 
 @dataclass(frozen=True)
 class _Rouge:
-    """F1 of each row."""
+    """Computes the F1 score of each row."""
 
     kind: str
     stem: bool

@@ -49,24 +49,24 @@ class TokenMetrics(SumMetrics):
             return np.zeros((0, 6))
         probability, label = _probabilities(rows.prediction), _labels(rows.label)
         label = _fitted(label, probability.shape[:2], ragged=rows.label.dtype == object)
-        there = (label >= 0) & (label != self.ignore)
-        if (label[there] >= probability.shape[2]).any():
+        counted = (label >= 0) & (label != self.ignore)
+        if (label[counted] >= probability.shape[2]).any():
             raise DataError(
-                f"a label is {label[there].max()}, but the predictions are of the "
+                f"a label is {label[counted].max()}, but the predictions are of the "
                 f"{probability.shape[2]} classes from 0 on"
             )
-        right = (probability.argmax(axis=2) == label) & there
-        of_label = np.take_along_axis(probability, np.where(there, label, 0)[..., np.newaxis], axis=2)[..., 0]
+        right = (probability.argmax(axis=2) == label) & counted
+        of_label = np.take_along_axis(probability, np.where(counted, label, 0)[..., np.newaxis], axis=2)[..., 0]
         surprise = -np.log(np.clip(of_label.astype(np.float64), EPSILON, 1 - EPSILON))
-        weight = there.astype(np.float64) if rows.weight is None or rows.weight.ndim == 1 else there * rows.weight
+        weight = counted.astype(np.float64) if rows.weight is None or rows.weight.ndim == 1 else counted * rows.weight
         return np.column_stack(
             [
                 np.ones(len(rows)),
                 weight.sum(axis=1),
                 (weight * right).sum(axis=1),
-                there.any(axis=1),
-                there.any(axis=1) & (right | ~there).all(axis=1),
-                np.where(there, weight * surprise, 0).sum(axis=1),
+                counted.any(axis=1),
+                counted.any(axis=1) & (right | ~counted).all(axis=1),
+                np.where(counted, weight * surprise, 0).sum(axis=1),
             ]
         )
 

@@ -666,7 +666,7 @@ def test_scores_outside_zero_and_one_are_an_error(cancer, tmp_path):
     model = keras.models.clone_model(cancer.keras_model)
     model.set_weights(cancer.keras_model.get_weights())
     model.compile(loss="binary_crossentropy")
-    with pytest.raises(DataError, match="where probabilities are wanted.*from_logits=True"):
+    with pytest.raises(DataError, match="expected probabilities.*from_logits=True"):
         evaluated(recompiled(cancer, tmp_path / "p", model), tmp_path / "e")
 
 

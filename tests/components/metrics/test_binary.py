@@ -227,7 +227,7 @@ def test_curves_have_only_as_many_points_as_a_chart_needs():
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        ([0.2, 1.5], "gives 0.2 to 1.5 where probabilities"),
+        ([0.2, 1.5], "gives 0.2 to 1.5, expected probabilities"),
         ([0.2, np.nan], "gives NaN"),
         ([-3.0, 0.1], "gives -3 to 0.1"),
     ],

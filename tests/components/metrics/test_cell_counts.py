@@ -112,7 +112,7 @@ def test_rows_without_group_and_empty_batches_are_accepted():
 
 def test_pairs_of_scores_are_bounded_in_number():
     family, random = BinaryScores(), np.random.default_rng(0)
-    counts = CellCounts(1, 4096, family.coarsen, family.coarsening_levels, sides=128)
+    counts = CellCounts(1, 4096, family.coarsen, family.coarsening_levels, most_values=128)
     for _ in range(4):
         label = random.integers(0, 2, 50_000)
         scores = random.random(50_000), 0.3 + 1e-5 * random.random(50_000)  # wide apart, and crowded
@@ -127,10 +127,10 @@ def test_pairs_of_scores_are_bounded_in_number():
 def test_pairs_in_any_parts_equal_one_pass(drawn, wide):
     group, cell, weight, ends, _ = drawn
     cells = np.stack([cell, (cell * 7919) % (3000 if wide else 20)], axis=1)
-    whole, merged = (CellCounts(GROUPS, 30, halved, 13, sides=8) for _ in range(2))
+    whole, merged = (CellCounts(GROUPS, 30, halved, 13, most_values=8) for _ in range(2))
     whole.add(group, cells, weight)
     for places in np.split(np.arange(len(group)), ends)[::-1]:
-        part = CellCounts(GROUPS, 30, halved, 13, sides=8)
+        part = CellCounts(GROUPS, 30, halved, 13, most_values=8)
         part.add(group[places], cells[places], weight[places])
         merged.merge(part)
     for k in range(GROUPS):

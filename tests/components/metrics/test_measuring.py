@@ -194,7 +194,7 @@ def test_queries_in_several_files_are_ranked_together(tmp_path):
         SliceTable({}, {}),
         Resampling(0, 20),
         weighted=False,
-        kept=("q",),
+        columns=("q",),
         partitions=2,
     )
     figures = estimates(measure(folder, names, plan, Context(tmp_path)), plan, 0)

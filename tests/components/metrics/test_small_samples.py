@@ -84,7 +84,7 @@ def measured(folder, task, rows, replicates):
         Resampling(0, replicates),
         weighted=True,
         baseline="baseline",
-        kept=tuple(further),
+        columns=tuple(further),
         partitions=int(task == "ranking"),
     )
     found = measure(folder, ["0-0.parquet"], measurement, Context(folder))
