@@ -267,9 +267,10 @@ class Preprocessing(Artifact):
 
     `preprocessing.keras` is the model. Its inputs and outputs are dicts by name.
     `preprocessing.json` holds `label` (name of the output or raw column to learn, a list of names, or null),
-    `sample_weight` (a name or null), `class_names` (a list, a dict by label, or null), `inputs` and `outputs` (data
-    type and shape by name), `served_inputs` (names of the inputs that features depend on) and `state`, an entry for
-    each adapted layer.
+    `sample_weight` (a name or null), `features` (the outputs that the model receives), `label_specs` (dtype and shape
+    of a row of each label and of the weight, by name), `class_names` (a list, a dict by label, or null), `inputs` and
+    `outputs` (data type and shape by name), `served_inputs` (names of the inputs that features depend on) and `state`,
+    an entry for each adapted layer.
     `state/` holds the same state for people: vocabularies as text files with a value, a tab and its count per line,
     numbers as JSON.
     `materialized/` is optional. It holds the preprocessed rows as an Examples artifact. Its manifest has the digest of
@@ -313,13 +314,25 @@ class Preprocessing(Artifact):
         label = self.facts["label"]
         return [] if label is None else [label] if isinstance(label, str) else label
 
+    @property
+    def features(self) -> list[str]:
+        """The outputs that the model receives."""
+        return self.facts["features"]
+
+    @property
+    def label_specs(self) -> dict[str, keras.KerasTensor]:
+        """Symbolic tensors (rows, ...) of the labels and of the weight, by name."""
+        import keras
+
+        specs = self.facts["label_specs"].items()
+        return {name: keras.KerasTensor((None, *spec["shape"]), spec["dtype"]) for name, spec in specs}
+
     def load_features(self) -> keras.Model:
         """Load the part for serving: the features, and only the raw columns that they depend on."""
         import keras
 
         model = self.load()
-        taken = {*self.labels, self.facts["sample_weight"]}
-        outputs = {k: v for k, v in model.output.items() if k not in taken}
+        outputs = {name: model.output[name] for name in self.features}
         return keras.Model(needed_inputs(model.input, outputs), outputs)
 
     def materialized(self, examples: Examples) -> Examples | None:

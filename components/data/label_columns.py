@@ -1,35 +1,102 @@
-"""Labels and sample weights that are raw columns, not outputs of the preprocessing."""
+"""Labels and sample weights: computed by the preprocessing, or raw columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import keras
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from kerasline.components.core.artifacts import Examples, Preprocessing
-from kerasline.components.core.errors import DataError, nearest
+from kerasline.components.core.artifacts import Examples, Preprocessing, needed_inputs
+from kerasline.components.core.errors import DataError
+from kerasline.components.data.arrow_types import is_list
+from kerasline.components.data.model_inputs import feed
+from kerasline.components.preprocessing.features.base import form_of
 
 
-def raw_label_columns(
-    preprocessing: Preprocessing, model: keras.Model, examples: Examples
-) -> dict[str, keras.KerasTensor]:
+def raw_label_columns(preprocessing: Preprocessing, model: keras.Model) -> dict[str, keras.KerasTensor]:
     """Return the labels and the sample weight that are raw columns, as Keras tensors by name.
 
     Args:
         model: the loaded model of the preprocessing.
-
-    Raises:
-        DataError: the data has no such column.
     """
-    weight = preprocessing.facts["sample_weight"]
-    names = [*preprocessing.labels, *([weight] if weight else [])]
-    return {name: _as_input(examples, name) for name in names if name not in model.output}
+    return {name: tensor for name, tensor in preprocessing.label_specs.items() if name not in model.output}
+
+
+@dataclass(frozen=True)
+class LabelReader:
+    """Reads labels and weights alone: it runs only the part of the preprocessing that computes them.
+
+    Attributes:
+        model: that part, or None.
+        columns: symbolic tensors of the labels and weights that are raw columns, by name.
+    """
+
+    model: keras.Model | None
+    columns: Mapping[str, keras.KerasTensor]
+
+    @classmethod
+    def of(cls, preprocessing: Preprocessing, model: keras.Model, names: Sequence[str]) -> LabelReader:
+        """Return a reader of the named labels and weights.
+
+        Args:
+            model: the loaded model of the preprocessing.
+        """
+        columns = raw_label_columns(preprocessing, model)
+        computed = {name: model.output[name] for name in names if name not in columns}
+        part = keras.Model(needed_inputs(model.input, computed), computed) if computed else None
+        return cls(part, {name: columns[name] for name in names if name in columns})
+
+    @property
+    def inputs(self) -> dict[str, keras.KerasTensor]:
+        """Symbolic tensors of the raw columns that are read, by name."""
+        return {**(self.model.input if self.model else {}), **self.columns}
+
+    def spec(self, name: str) -> keras.KerasTensor:
+        """Return the symbolic tensor of a label or weight."""
+        return self.columns[name] if name in self.columns or self.model is None else self.model.output[name]
+
+    def values(self, batch: pa.RecordBatch | pa.Table) -> dict[str, np.ndarray]:
+        """Return the labels and weights of some rows, arrays (rows, ...) by name.
+
+        Raises:
+            DataError: a label or weight is missing, or a column does not fit.
+        """
+        check_no_nulls(batch, self.columns)
+        found = feed(batch, self.columns)
+        if self.model is not None:
+            fed: dict[str, Any] = feed(batch, self.model.input)
+            casts = {name: keras.ops.cast(fed[name], tensor.dtype) for name, tensor in self.model.input.items()}
+            computed = self.model(casts, training=False)
+            found |= {name: tensor.numpy() for name, tensor in computed.items()}
+        return found
+
+
+def column_spec(examples: Examples, name: str) -> tuple[str, tuple[int | None, ...]]:
+    """Return the dtype and the shape of a row that a raw column has as a label or weight.
+
+    Lists that all have the same length, in all splits, have that length as their shape. Otherwise it is None, and they
+    are padded to the longest of a batch.
+
+    Returns:
+        The dtype, "int64", "float32" or "string", and the shape, () for a column of scalars.
+    """
+    kind = examples.schema().field(name).type
+    dtype, shape = form_of(kind)
+    if isinstance(kind, pa.FixedShapeTensorType):
+        return dtype, shape
+    return dtype, _list_shape(examples, name) if is_list(kind) else ()
 
 
 def check_no_nulls(batch: pa.RecordBatch, names: Iterable[str]) -> None:
     """Raise a DataError if a label or weight, given by its column, is null in any row."""
     for name in names:
+        if name not in batch.schema.names:
+            raise DataError(f"the data has no column {name!r}, the label or weight")
         if missing := batch.column(name).null_count:
             raise DataError(
                 f"column {name!r}, the label or weight, is missing in {missing} of {batch.num_rows} rows; "
@@ -37,18 +104,17 @@ def check_no_nulls(batch: pa.RecordBatch, names: Iterable[str]) -> None:
             )
 
 
-def _as_input(examples: Examples, name: str) -> keras.KerasTensor:
-    """Return the tensor for a label or weight: int64, float32 or string, as the column's type."""
-    schema = examples.schema()
-    if name not in schema.names:
-        hint = nearest(name, schema.names)
-        raise DataError(f"the data has no column {name!r}, the label or weight; {hint}")
-    kind = schema.field(name).type
-    shape: tuple[int | None, ...] = ()
-    if isinstance(kind, pa.FixedShapeTensorType):
-        kind, shape = kind.value_type, tuple(kind.shape)
-    while pa.types.is_nested(kind) and not pa.types.is_struct(kind):
-        kind, shape = kind.value_type, (*shape, None)
-    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        return keras.KerasTensor((None, *shape), "int64")
-    return keras.KerasTensor((None, *shape), "float32" if pa.types.is_floating(kind) else "string")
+def _list_shape(examples: Examples, name: str) -> tuple[int | None, ...]:
+    """Return for each level of lists the length that all of them have, or None if they vary."""
+    lengths: list[set[int]] = []
+    for split in examples.splits:
+        for batch in examples.batches(split, [name]):
+            values, level = batch.column(name), 0
+            while is_list(values.type):
+                found = set(pc.unique(pc.list_value_length(values.drop_null())).to_pylist())
+                lengths += [set()] * (level == len(lengths))
+                lengths[level] = lengths[level] | found
+                values, level = values.flatten(), level + 1
+            if all(len(found) > 1 for found in lengths):
+                return (None,) * len(lengths)
+    return tuple(found.pop() if len(found) == 1 else None for found in lengths)

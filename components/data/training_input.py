@@ -50,15 +50,18 @@ def dataset(
     *,
     batch_size: int,
     work_dir: Path,
+    target: str | Mapping[str, str] | None = None,
     seed: int | None = None,
     epochs: int | None = 1,
     first_epoch: int = 0,
 ) -> tf.data.Dataset:
     """Return batches of (features by name, label), or (features, label, weight) if rows have a weight.
 
-    Several labels are a dict by name.
+    Without a target, batches are the features alone.
 
     Args:
+        target: what the label is: the name of a label or feature, or a dict of such names. By default the label of the
+            preprocessing, or a dict of its labels.
         batch_size: number of rows in a batch. The last batch of an epoch has the remaining rows.
         work_dir: folder for the row store. It may be removed while the dataset is in use.
         seed: for training. Shuffles the rows in each epoch, turns random layers on, and gives the rows that layers were
@@ -68,9 +71,9 @@ def dataset(
 
     Raises:
         DataError: a column is missing or has the wrong type, a label is missing in some rows, the split has no rows, or
-            the preprocessing has no label.
+            rows have a weight but no label.
     """
-    batches = _Batches(_source(examples, split, preprocessing, work_dir, seed is not None), batch_size, seed)
+    batches = _Batches(_source(examples, split, preprocessing, work_dir, target, seed is not None), batch_size, seed)
     prefetched = batches.prefetchable(batch_size, PREFETCHED)
     if seed is None and epochs == 1:
         data = batches.one_by_one(tf.constant(0, tf.int64))
@@ -88,6 +91,7 @@ class Chunks:
 
     Args:
         batch_size: number of rows in a batch, over all workers.
+        target: see `dataset`.
         shuffle: whether to shuffle the rows in each epoch.
         worker, workers: this worker's index, and the number of workers. Each worker gets an equal, consecutive share of
             the rows of each batch. Shares of an epoch's last, smaller batch differ by at most one row. If it has fewer
@@ -113,13 +117,14 @@ class Chunks:
         batch_size: int,
         work_dir: Path,
         seed: int,
+        target: str | Mapping[str, str] | None = None,
         shuffle: bool = True,
         worker: int = 0,
         workers: int = 1,
     ) -> None:
         if batch_size % workers:
             raise ParameterError(f"batch_size: {batch_size} rows cannot be shared by {workers} workers evenly")
-        source = _source(examples, split, preprocessing, work_dir, training=True)
+        source = _source(examples, split, preprocessing, work_dir, target, training=True)
         self._batches = _Batches(source, batch_size, seed, shuffle, worker, workers)
         self.rows, self.an_epoch = self._batches.rows, self._batches.an_epoch
         self.at_once, self.share = self._batches.at_once, batch_size // workers
@@ -214,7 +219,8 @@ class _Source:
     Attributes:
         store: columns by name: raw, or preprocessed if they were materialized.
         model: the preprocessing. None if the store has its outputs.
-        labels: names among the model's outputs or the store's columns.
+        features: names of the model's outputs that are features.
+        target: the name of the label, among the model's outputs or the store's columns, a dict of such names, or None.
         weight: a name likewise, or None.
         outputs: the model's outputs, symbolic tensors by name.
         positions: for rows whose encodings must be out-of-fold, or None.
@@ -222,13 +228,16 @@ class _Source:
 
     store: RowStore
     model: keras.Model | None
-    labels: Sequence[str]
+    features: Sequence[str]
+    target: str | Mapping[str, str] | None
     weight: str | None
     outputs: Mapping[str, Any]
     positions: PartPositions | None
 
-    def prepared(self, rows: tf.Tensor, seeds: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    def prepared(self, rows: tf.Tensor, seeds: tuple[Any, ...] | None) -> Any:
         """Return features by name, the label or labels by name, and the weight if there is one.
+
+        Without a label, return the features alone.
 
         Args:
             rows: int64 (n,), indices in the store.
@@ -236,20 +245,22 @@ class _Source:
         """
         columns = self.store.gather(rows)
         entering = self.outputs if self.model is None else self.model.input
-        features = {name: tf.cast(columns[name], tensor.dtype) for name, tensor in entering.items()}
+        outputs = {name: tf.cast(columns[name], tensor.dtype) for name, tensor in entering.items()}
         if self.model is not None:
             with rows_at(None if self.positions is None else self.positions.of(rows)):
                 if seeds is None:
-                    features = dict(self.model(features, training=False))
+                    outputs = dict(self.model(outputs, training=False))
                 else:
-                    features = dict(call_with_seed(self.model, features, seeds))
-
-        def taken(name: str) -> tf.Tensor:
-            return features.pop(name) if name in self.outputs else columns[name]
-
-        labels = {name: taken(name) for name in self.labels}
-        label = labels if len(labels) > 1 else labels[self.labels[0]]
-        return (features, label) if self.weight is None else (features, label, taken(self.weight))
+                    outputs = dict(call_with_seed(self.model, outputs, seeds))
+        found = columns | outputs
+        features = {name: outputs[name] for name in self.features}
+        if self.target is None:
+            return features
+        if isinstance(self.target, str):
+            label = found[self.target]
+        else:
+            label = {output: found[name] for output, name in self.target.items()}
+        return (features, label) if self.weight is None else (features, label, found[self.weight])
 
     @property
     def varies(self) -> bool:
@@ -263,20 +274,30 @@ class _Source:
         return max(1, rows // batch_size)
 
 
-def _source(examples: Examples, split: str, preprocessing: Preprocessing, work_dir: Path, training: bool) -> _Source:
+def _source(
+    examples: Examples,
+    split: str,
+    preprocessing: Preprocessing,
+    work_dir: Path,
+    target: str | Mapping[str, str] | None,
+    training: bool,
+) -> _Source:
     labels, weight = preprocessing.labels, preprocessing.facts["sample_weight"]
-    if not labels:
-        raise DataError("there is nothing to learn: name an output or a column as Transform.label")
+    if target is None and labels:
+        target = labels[0] if len(labels) == 1 else {name: name for name in labels}
+    if target is None and weight:
+        raise DataError("rows have a weight but no label; set Transform.label, or remove Transform.sample_weight")
     model, stored = preprocessing.load(), preprocessing.materialized(examples)
     check_spellings(examples, model.input)
     out_of_fold = preprocessing.facts.get("out_of_fold") == split
     is_stored = stored is not None and split in stored.splits and (training or not out_of_fold)
-    beside = raw_label_columns(preprocessing, model, examples)
+    beside = raw_label_columns(preprocessing, model)
     columns = dict(model.output if is_stored else model.input) | beside
     held = stored if stored is not None and is_stored else examples
     store = _row_store(held, split, columns, list(beside), work_dir)
     positions = PartPositions(examples.shards(split)) if training and out_of_fold and not is_stored else None
-    return _Source(store, None if is_stored else model, labels, weight, dict(model.output), positions)
+    entering = None if is_stored else model
+    return _Source(store, entering, preprocessing.features, target, weight, dict(model.output), positions)
 
 
 def _bytes_of(tensors: Iterable[Any], rows: int) -> int:

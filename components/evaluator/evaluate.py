@@ -57,7 +57,7 @@ class Evaluating:
         self._inputs, self._outputs, self._settings, self._context = inputs, outputs, settings, context
         self._awaits_baseline = awaits_baseline
         self._predictor = KerasPredictor(inputs.model.path, inputs.preprocessing.path)
-        label_columns = raw_label_columns(inputs.preprocessing, self._predictor.load()[0], inputs.examples)
+        label_columns = raw_label_columns(inputs.preprocessing, self._predictor.load()[0])
         self._label_columns = label_columns
         self._answers = model_outputs(self._predictor, inputs.preprocessing, settings, label_columns)
         self._resampling = Resampling(settings.seed, settings.replicates)

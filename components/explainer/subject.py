@@ -13,14 +13,15 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from kerasline.components.core.artifacts import Examples, Model, Preprocessing, needed_inputs
+from kerasline.components.core.artifacts import Model, Preprocessing, needed_inputs
 from kerasline.components.core.errors import DataError, ParameterError, nearest
-from kerasline.components.data.label_columns import check_no_nulls, raw_label_columns
+from kerasline.components.data.label_columns import LabelReader
 from kerasline.components.data.model_inputs import feed, rows_per_batch
 from kerasline.components.explainer.answers import Answers
 from kerasline.components.explainer.measures import Measure, gives_rows, measure_of
 from kerasline.components.models.compile_config import compiled_losses, output_names, outputs_by_name
 from kerasline.components.models.outputs import label_class_names
+from kerasline.components.models.targets import label_by_output
 
 MOST_ROWS_AT_ONCE = 8192
 MOST_ACTIVATION_BYTES = 256 << 20
@@ -72,18 +73,17 @@ class Subject:
     """
 
     def __init__(self, question: Question) -> None:
-        prepared, examples = Preprocessing(question.preprocessing), Examples(question.examples)
+        prepared = Preprocessing(question.preprocessing)
         artifact = Model(question.model)
         self.model, whole = artifact.load(), prepared.load()
         self._label, self._weight, self.output = _wanted(prepared, self.model, question.output)
-        taken = [*prepared.labels, prepared.facts["sample_weight"]]
-        given = {name: t for name, t in whole.output.items() if name not in taken}
+        given = {name: whole.output[name] for name in prepared.features}
         self.features = keras.Model(needed_inputs(whole.input, given), given)
-        self._beside = _beside(prepared, whole, examples, [name for name in (self._label, self._weight) if name])
+        self._beside = LabelReader.of(prepared, whole, [name for name in (self._label, self._weight) if name])
         self.columns = list({**self.features.input, **self._beside.inputs})
         self.answers = Answers.of(
             compiled_losses(self.model).get(self.output),
-            self._beside.form(self._label),
+            self._beside.spec(self._label),
             outputs_by_name(self.model, self.model.output)[self.output],
             label_class_names(prepared, self._label),
         )
@@ -145,62 +145,24 @@ class Subject:
 
     def _has_row_losses(self) -> bool:
         loss, output = self.answers.loss, outputs_by_name(self.model, self.model.output)[self.output]
-        return loss is not None and gives_rows(loss.loss, self._beside.form(self._label), output)
+        return loss is not None and gives_rows(loss.loss, self._beside.spec(self._label), output)
 
     def _compiled(self, function: Callable, *forms: tf.TensorSpec) -> Callable:
         """Trace one graph for any number of rows, without AutoGraph, as Keras's own loops and exports do."""
         return tf.function(function, input_signature=[self.signature, *forms], autograph=False)
 
 
-@dataclass(frozen=True)
-class _Beside:
-    """Labels and weights, computed by a part of the preprocessing or taken from raw columns, as in training."""
-
-    model: keras.Model | None
-    columns: Mapping[str, Any]
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        return {**(self.model.input if self.model else {}), **self.columns}
-
-    def form(self, name: str) -> Any:
-        """Return the symbolic tensor of a label or weight."""
-        if self.model is None or name in self.columns:
-            return self.columns[name]
-        return self.model.output[name]
-
-    def values(self, batch: pa.RecordBatch | pa.Table) -> dict[str, np.ndarray]:
-        check_no_nulls(batch, self.columns)
-        found = feed(batch, self.columns)
-        if self.model is not None:
-            fed = feed(batch, self.model.input)
-            casts = {name: tf.cast(fed[name], tensor.dtype) for name, tensor in self.model.input.items()}
-            computed = self.model(casts, training=False)
-            found |= {name: tensor.numpy() for name, tensor in computed.items()}
-        return found
-
-
-def _beside(prepared: Preprocessing, whole: keras.Model, examples: Examples, names: list[str]) -> _Beside:
-    columns = raw_label_columns(prepared, whole, examples)
-    computed = {name: whole.output[name] for name in names if name not in columns}
-    model = keras.Model(needed_inputs(whole.input, computed), computed) if computed else None
-    return _Beside(model, {name: columns[name] for name in names if name in columns})
-
-
 def _wanted(prepared: Preprocessing, model: keras.Model, asked: str | None) -> tuple[str, str | None, str]:
     """Return the names of the label, the weight and the output."""
-    labels, weight = prepared.labels, prepared.facts["sample_weight"]
-    if not labels:
-        raise DataError("there is no label to explain errors by: name an output or a column as Transform.label")
-    names = output_names(model)
+    names, label_of = output_names(model), label_by_output(model, prepared)
     if asked is not None and asked not in names:
         raise ParameterError(f"Explainer.output: the model has no output {asked!r}; {nearest(asked, names)}")
-    if len(labels) == 1:
-        return labels[0], weight, asked or names[0]
-    output = asked or next((name for name in names if name in labels), names[0])
-    if output not in labels:
-        raise DataError(f"output {output!r} has no label of its name; Transform.label names {', '.join(labels)}")
-    return output, weight, output
+    if not label_of:
+        raise DataError("there is no label to explain errors by: name an output or a column as Transform.label")
+    output = asked or next(name for name in names if name in label_of)
+    if output not in label_of:
+        raise DataError(f"output {output!r} has no label of its name; Transform.label names {', '.join(label_of)}")
+    return label_of[output], prepared.facts["sample_weight"], output
 
 
 def _rows_at_once(features: keras.Model, summary: Mapping[str, Any]) -> int:

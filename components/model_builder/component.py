@@ -65,8 +65,8 @@ class ModelBuilder(Component):
         model: the compiled model.
 
     Raises:
-        ParameterError: both or neither of function and description were given, or a parameter does not apply to the
-            model.
+        ParameterError: both or neither of function and description were given, a parameter does not apply to the
+            model, or a loss does not fit its label.
         UserCodeError: the function raised an exception or returned something else.
 
     >>> import keras
@@ -102,9 +102,11 @@ class ModelBuilder(Component):
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         from kerasline.components.model_builder.graph_image import draw_graph
         from kerasline.components.models.summary import summarize
+        from kerasline.components.models.targets import check_losses
 
         hyperparameters = {**self.settings.hyperparameters, **(inputs.best.values if inputs.best else {})}
         model, warm_started = self.build(inputs.preprocessing, hyperparameters, inputs.initial)
+        check_losses(model, inputs.preprocessing, self.name)
         artifact: Model = outputs.model
         artifact.save(model)
         if problem := keras_files.difference_after_loading(model, artifact.path / Model.FILE):

@@ -66,12 +66,13 @@ def find_outputs(
             raise ParameterError(f"Evaluator.task: the model has no output {name!r}; {nearest(name, names)}")
         if task is not None and task not in TASKS:
             raise ParameterError(f"Evaluator.task: no task {task!r}; {nearest(task, TASKS)}")
+    label_of = label_by_output(names, preprocessing)
     found = []
     for name, tensor in tensors.items():
         loss = losses[name].kind if name in losses else ""
-        label = preprocessing.labels[0] if len(preprocessing.labels) == 1 else name
-        class_names = label_class_names(preprocessing, label)
-        inferred = "ranking" if settings.query else infer_task(loss, labels.get(label), tensor, class_names)
+        class_names = label_class_names(preprocessing, label_of.get(name, name))
+        label = labels.get(label_of.get(name, name))
+        inferred = "ranking" if settings.query else infer_task(loss, label, tensor, class_names)
         task = tasks.get(name) or inferred
         width, classes = tensor.shape[-1], None
         if TASKS[task].has_classes:
@@ -80,8 +81,25 @@ def find_outputs(
         if tasks.get(name) or name in losses or len(names) == 1:
             logits = name in losses and losses[name].from_logits
             found.append(Output(name, task, classes, logits, has_margins(loss)))
-    _check_labels(found, preprocessing.labels, settings)
+    _check_labels(found, label_of, preprocessing.labels, settings)
     return tuple(found)
+
+
+def label_by_output(outputs: Sequence[str], preprocessing: Preprocessing) -> dict[str, str]:
+    """Return the name of the label of each output that has one.
+
+    A single label is that of every output. Several belong to the outputs of their names. Without labels, the target of
+    an output is the feature of its name, or the only feature.
+    """
+    labels = preprocessing.labels
+    if len(labels) == 1:
+        return dict.fromkeys(outputs, labels[0])
+    if labels:
+        return {name: name for name in outputs if name in labels}
+    features = preprocessing.features
+    if len(features) == len(outputs) == 1:
+        return {outputs[0]: features[0]}
+    return {name: name for name in outputs if name in features}
 
 
 def label_class_names(preprocessing: Preprocessing, label: str) -> list[str] | None:
@@ -90,12 +108,13 @@ def label_class_names(preprocessing: Preprocessing, label: str) -> list[str] | N
     return names.get(label) if isinstance(names, dict) else names
 
 
-def _check_labels(outputs: Sequence[Output], labels: Sequence[str], settings: EvaluatorSettings) -> None:
+def _check_labels(
+    outputs: Sequence[Output], label_of: Mapping[str, str], labels: Sequence[str], settings: EvaluatorSettings
+) -> None:
     if not outputs:
         raise ParameterError("Evaluator.task: the model has several outputs and no loss; set the task of each output")
     for output in outputs:
-        has_label = len(labels) == 1 or output.name in labels
-        if not (has_label or settings.reference or TASKS[output.task].label_in_columns):
+        if not (output.name in label_of or settings.reference or TASKS[output.task].label_in_columns):
             raise ParameterError(
                 f"Evaluator: output {output.name!r} has no label of that name, by which it could be judged; "
                 f"{nearest(output.name, labels)}"

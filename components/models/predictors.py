@@ -23,6 +23,7 @@ from kerasline.components.core.errors import ArtifactError, DataError, one_line
 from kerasline.components.core.keras_compat import flatten_layers, mask_of, set_mask
 from kerasline.components.models.compile_config import compiled_losses, output_names, outputs_by_name
 from kerasline.components.models.error_places import describe_failure
+from kerasline.components.models.outputs import label_by_output
 from kerasline.components.models.session import SavedModelSession
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE, Signature, read_definitions, signatures
 
@@ -156,8 +157,8 @@ def _keras_function(
 ) -> Callable[..., dict[str, Any]]:
     preprocessing, model = predictor.load()
     artifact = Preprocessing(predictor.preprocessing)
-    label_names, weight_name = artifact.labels, artifact.facts["sample_weight"]
-    names, losses = output_names(model), compiled_losses(model)
+    features, weight_name = artifact.features, artifact.facts["sample_weight"]
+    label_of, losses = label_by_output(output_names(model), artifact), compiled_losses(model)
     # With an input signature the function is traced once for all batch sizes.
     raw_specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in preprocessing.input.items()}
     beside_specs = {
@@ -168,19 +169,14 @@ def _keras_function(
     @tf.function(input_signature=[raw_specs, beside_specs], autograph=False)
     def predict(raw: Mapping[str, tf.Tensor], beside: Mapping[str, tf.Tensor]) -> dict[str, Any]:
         prepared = dict(preprocessing(dict(raw), training=False))
-
-        def take(name: str) -> tf.Tensor:
-            return prepared.pop(name) if name in prepared else beside[name]
-
-        labels = {name: take(name) for name in label_names}
-        weight = take(weight_name) if weight_name else None
-        if len(labels) == 1:  # a single label is the label of every output
-            labels = dict.fromkeys(names, *labels.values())
-        predictions = outputs_by_name(model, model(prepared, training=False))
+        found = {**beside, **prepared}
+        labels = {output: found[label] for output, label in label_of.items()}
+        weight = found[weight_name] if weight_name else None
+        predictions = outputs_by_name(model, model({name: prepared[name] for name in features}, training=False))
         rows = {n: loss.of_rows(labels[n], predictions[n], weight) for n, loss in losses.items() if n in labels}
         return {
             "predictions": predictions,
-            "labels": {name: labels[name] for name in names if name in labels},
+            "labels": labels,
             "losses": {name: found.mean for name, found in rows.items()},
             "counts": {name: found.count for name, found in rows.items()},
             "masks": {name: mask_of(one) for name, one in predictions.items() if mask_of(one) is not None},

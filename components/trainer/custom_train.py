@@ -15,6 +15,7 @@ from kerasline.components.core import interruption
 from kerasline.components.core.errors import UserCodeError
 from kerasline.components.core.user_code import call, name_of
 from kerasline.components.data.training_input import dataset
+from kerasline.components.models.targets import training_target
 from kerasline.components.trainer.history import History
 from kerasline.components.trainer.job import Job
 from kerasline.components.trainer.preparation import Prepared, prepare
@@ -28,8 +29,8 @@ class TrainContext:
 
     Attributes:
         model: the compiled model, in the precision and on the device of the settings. Train it in place.
-        data: batches of (features by name, label), repeated without end. Rows are shuffled anew in each epoch of
-            `steps_per_epoch` batches.
+        data: batches of (features by name, label), or of features alone if there is no label, repeated without end.
+            Rows are shuffled anew in each epoch of `steps_per_epoch` batches.
         validation: batches of the evaluation split in order, or None.
         epochs: number of epochs.
         steps_per_epoch: number of batches in an epoch.
@@ -100,6 +101,7 @@ def _context(job: Job, prepared: Prepared, report: Callable[[str], None], stop: 
             job.preprocessing,
             batch_size=settings.batch_size,
             work_dir=job.work_dir,
+            target=training_target(prepared.model, job.preprocessing),
             **options,
         )
 

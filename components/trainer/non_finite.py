@@ -16,13 +16,13 @@ def describe_cause(model: keras.Model, batch: Any) -> str:
 
     Args:
         model: has the weights before the step.
-        batch: features, label and possibly weight.
+        batch: features, or features, label and possibly weight.
 
     Returns:
         A clause that says where the first non-finite value occurs.
     """
-    features, label, *_ = batch
-    for kind, tensors in (("feature", features), ("label", label)):
+    features, label, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    for kind, tensors in (("feature", features), ("label", {} if label is None else label)):
         by_name = tensors if isinstance(tensors, dict) else {"": tensors}
         for name, tensor in by_name.items():
             if not _is_finite(tensor):

@@ -15,8 +15,10 @@ from kerasline.components.core.keras_compat import build_for_training
 from kerasline.components.models.freezing import restart_lora
 from kerasline.components.models.precision import Precision, set_precision
 from kerasline.components.models.seeding import seed_everything
+from kerasline.components.models.targets import Target, check_losses, training_target
 from kerasline.components.trainer.devices import Placement, choose_device, choose_precision
 from kerasline.components.trainer.job import Job
+from kerasline.components.trainer.label_values import check_values
 from kerasline.components.trainer.optimizers import prepare_optimizer
 from kerasline.components.trainer.rematerialization import rematerialize
 from kerasline.components.trainer.replicas import Replicas, create_replicas
@@ -44,8 +46,8 @@ def prepare(job: Job) -> Prepared:
     """Load the model and apply the settings of a job.
 
     Raises:
-        ParameterError: a setting cannot be applied.
-        DataError: the rows do not match the inputs of the model.
+        ParameterError: a setting cannot be applied, or a loss does not fit its label.
+        DataError: the rows do not match the inputs of the model, or a label or weight is invalid.
     """
     settings = job.settings
     if settings.deterministic:
@@ -54,13 +56,18 @@ def prepare(job: Job) -> Prepared:
     precision = choose_precision(settings.precision, placement)
     replicas = create_replicas(settings, placement)
     seed_everything(settings.seed)
-    data = TrainingData(job, replicas)
     with _scope(replicas, placement):
         model = job.model.load()
         restart_lora(model, settings.seed)
         set_precision(model, precision)
         rematerialize(model, settings.rematerialize)
         prepare_optimizer(model, settings, precision)
+    check_losses(model, job.preprocessing, "Trainer.loss" if settings.loss else "Trainer.model")
+    check_values(job, model)
+    target = training_target(model, job.preprocessing)
+    _check_evaluation(job, model, target)
+    data = TrainingData(job, replicas, target)
+    with _scope(replicas, placement):
         _build(model, data)
     return Prepared(model, placement, precision, replicas, data)
 
@@ -73,7 +80,20 @@ def _scope(replicas: Replicas, placement: Placement) -> Iterator[None]:
         yield
 
 
+def _check_evaluation(job: Job, model: keras.Model, target: Target) -> None:
+    """Raise a ParameterError if Keras's `test_step` would need a label that there is not."""
+    needs_label = type(model).test_step is keras.Model.test_step and bool(model.get_compile_config().get("loss"))
+    if target is None and needs_label and job.eval_split is not None and job.settings.function is None:
+        raise ParameterError(
+            "Trainer.eval_split: there is no label, and the model overrides train_step but not test_step; override "
+            "test_step too, or pass eval_split=None"
+        )
+
+
 def _build(model: keras.Model, data: TrainingData) -> None:
+    if isinstance(data.element_spec, dict) and type(model).train_step is not keras.Model.train_step:
+        model.optimizer.build(model.trainable_variables)  # without a label, the compiled loss cannot be built
+        return
     batch = tf.nest.map_structure(lambda spec: _zeros(spec, data.rows_per_replica), data.element_spec)
     try:
         build_for_training(model, batch)
@@ -88,6 +108,6 @@ def _zeros(spec: tf.TensorSpec, rows: int) -> tf.Tensor:
 
 
 def _describe(element_spec: Any) -> str:
-    features, label, *_ = element_spec
-    labels = ", ".join(label) if isinstance(label, dict) else "one label"
+    features, label, _ = keras.utils.unpack_x_y_sample_weight(element_spec)
+    labels = "no label" if label is None else ", ".join(label) if isinstance(label, dict) else "one label"
     return f"features {', '.join(features)} and {labels}"

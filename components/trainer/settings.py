@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kerasline.components.core.parameters import PositiveFloat, PositiveInt, SplitName
 
 Auto = Literal["auto"]
+ClassWeight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 HIGHER_IS_BETTER = ("accuracy", "auc", "precision", "recall", "f1_score", "fbeta_score", "r2_score", "iou", "bleu")
 
 
@@ -59,7 +60,7 @@ class TrainerSettings:
     optimizer: str | dict[str, Any] | None = None
     loss: str | dict[str, Any] | None = None
     metrics: list[Any] | dict[str, Any] | None = None
-    class_weight: Literal["balanced"] | dict[str, float] | None = None
+    class_weight: Literal["balanced"] | Annotated[dict[str | int, ClassWeight], Len(1)] | None = None
     accumulate_steps: PositiveInt = 1
     clip_norm: PositiveFloat | None = None
     clip_value: PositiveFloat | None = None

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from kerasline.components.core.errors import UserCodeError
+from kerasline.components.trainer.class_weights import ClassWeights
 from kerasline.components.trainer.replica_gradients import ReplicaGradients
 from kerasline.components.trainer.replicas import Replicas
 
@@ -29,7 +30,7 @@ class TrainSteps:
         replicas: the replicas.
         batch_size: number of rows per step of each replica.
         batches_per_chunk: largest number of batches in a chunk.
-        class_weights: float32 (classes,), the weight of the rows of each class, or None for equal weights.
+        class_weights: the weight of the rows of each class, or None for equal weights.
         gradients: required with several replicas. They may then have different numbers of rows.
     """
 
@@ -39,7 +40,7 @@ class TrainSteps:
         replicas: Replicas,
         batch_size: int,
         batches_per_chunk: int,
-        class_weights: tf.Tensor | None = None,
+        class_weights: ClassWeights | None = None,
         gradients: ReplicaGradients | None = None,
     ) -> None:
         self.model = model
@@ -143,10 +144,15 @@ class TrainSteps:
     def _with_class_weights(self, batch: Chunk) -> Chunk:
         if self._class_weights is None:
             return batch
-        features, label, *weight = batch
-        classes = tf.reshape(tf.cast(label, tf.int32), [-1])
-        weights = tf.gather(self._class_weights, classes)
-        return features, label, weights * tf.cast(weight[0], tf.float32) if weight else weights
+        features, label, weight = keras.utils.unpack_x_y_sample_weight(batch)
+        alone = next(iter(label.values())) if isinstance(label, dict) else label
+        weights = self._class_weights.of_labels(alone)
+        if weight is not None:
+            weight = tf.cast(weight, tf.float32)
+            weights *= tf.reshape(weight, tf.concat([tf.shape(weight)[:1], [1] * (weights.shape.rank - 1)], 0))
+        if isinstance(label, dict):
+            return features, label, dict.fromkeys(label, weights)
+        return features, label, weights
 
 
 def _set_loss(losses: tf.Tensor, number: tf.Tensor, loss: tf.Tensor) -> tf.Tensor:

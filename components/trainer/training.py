@@ -16,6 +16,7 @@ from kerasline.components.core import interruption
 from kerasline.components.core.errors import DataError
 from kerasline.components.data.training_input import dataset
 from kerasline.components.models.error_places import describe_failure
+from kerasline.components.models.targets import training_target
 from kerasline.components.trainer import non_finite
 from kerasline.components.trainer.autotune import Autotuner
 from kerasline.components.trainer.checkpoints import Checkpoints, all_variables
@@ -115,7 +116,7 @@ class Training:
         self._autotuner = Autotuner(
             self._settings.steps_per_execution, _jit_compile(job, prepared), prepared.placement.kind == "GPU"
         )
-        self._class_weights = class_weights(job, self._settings.class_weight)
+        self._class_weights = class_weights(job, self._model)
         self._gradients = ReplicaGradients(self._model.optimizer) if self._replicas.count > 1 else None
         self._train_steps = self._new_train_steps()
         self._evaluation = self._new_evaluation()
@@ -392,6 +393,7 @@ class Training:
             self._job.preprocessing,
             batch_size=self._evaluation_batch_size,
             work_dir=self._job.work_dir,
+            target=training_target(self._model, self._job.preprocessing),
         )
         return Evaluation(self._model, self._replicas, data)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from kerasline.components.data.training_input import Chunks
+from kerasline.components.models.targets import Target
 from kerasline.components.trainer.job import Job
 from kerasline.components.trainer.replicas import Replicas
 from kerasline.components.trainer.train_steps import Chunk
@@ -14,6 +15,9 @@ from kerasline.components.trainer.train_steps import Chunk
 
 class TrainingData:
     """Chunks in the order that the job's seed decides.
+
+    Args:
+        target: what the label is, see `training_target`.
 
     Attributes:
         steps_per_epoch: number of steps in an epoch.
@@ -23,7 +27,7 @@ class TrainingData:
         has_varying_shapes: whether rows have different lengths. `batches_per_chunk` is 1 then.
     """
 
-    def __init__(self, job: Job, replicas: Replicas) -> None:
+    def __init__(self, job: Job, replicas: Replicas, target: Target) -> None:
         settings = job.settings
         self._replicas = replicas
         self._chunks = [
@@ -34,6 +38,7 @@ class TrainingData:
                 batch_size=settings.batch_size,
                 work_dir=job.work_dir,
                 seed=settings.seed,
+                target=target,
                 shuffle=settings.shuffle,
                 worker=worker,
                 workers=replicas.count,

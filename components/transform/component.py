@@ -14,6 +14,7 @@ from kerasline.components.core.keras_compat import source_operation
 from kerasline.components.core.parameters import PositiveInt, SplitName
 from kerasline.components.core.user_code import call, name_of
 from kerasline.components.preprocessing.features import Feature
+from kerasline.components.preprocessing.features.base import form_of
 
 if TYPE_CHECKING:
     import keras
@@ -46,7 +47,9 @@ class Transform(Component):
             inputs, both dicts by name, or a `keras.utils.FeatureSpace`. The model may also compute the label.
         features: dict of `kerasline.features` by the name of the model input, instead of a function.
         label: str or list of str. The output of the preprocessing, or else the raw column, to learn. Several for a
-            model whose outputs have these names.
+            model whose outputs have these names. With `features`, a column of texts becomes class indices (lists of
+            texts: multi-hot rows) by `kerasline.layers.ClassIndex`. None, the default, if the features are the target,
+            as of an autoencoder.
         sample_weight: str. The output or raw column with the weight of each row in training.
         split: str. The rows on which layers are adapted. Defaults to `"train"`.
         materialize: bool. Store the preprocessed rows of all splits, so that training reads them instead of
@@ -61,7 +64,8 @@ class Transform(Component):
     Raises:
         UserCodeError: the function raised an error, or returned something else.
         ParameterError: `function` and `features` were both passed, or neither; or a layer needs a label.
-        DataError: an input has no column of its name, or the column's values do not fit it; or the split has no rows.
+        DataError: an input has no column of its name, or the column's values do not fit it; the label or weight is
+            text; or the split has no rows.
 
     Example:
 
@@ -92,11 +96,14 @@ class Transform(Component):
         labels = layer_labels(draft.model, self._labels, self.name)
         shards = examples.whole_shards(self.settings.split)
         adapted = adapt(draft.model, shards, context, self.settings.most_counted, labels)
+        self._check_encoded_labels(draft.model, labels)
         model = draft.finished()
         preprocessing: Preprocessing = outputs.preprocessing
         preprocessing.save(model)
         if problem := keras_files.difference_after_loading(model, preprocessing.path / Preprocessing.FILE):
             raise UserCodeError(f"{self._source}: {problem}")
+        if any(None in model.output[name].shape[1:] for name in self._labels if name in model.output):
+            model = preprocessing.load()  # some layers know their width only once they are adapted
         facts = self._facts(model, examples)
         facts["state"] = preprocessing.write_states(adapted.states)
         if labels:
@@ -127,7 +134,7 @@ class Transform(Component):
 
         function, features = self.settings.function, self.settings.features
         if features is not None:
-            return draft.from_features(features, examples.schema())
+            return draft.from_features(features, examples.schema(), self._labels)
         assert function is not None
         return draft.from_returned_value(call(function), self._source)
 
@@ -156,6 +163,7 @@ class Transform(Component):
                     f"{self.name}.{parameter}: {name!r} is neither an output of {self._source} "
                     f"nor a column of the data; {nearest(name, known)}"
                 )
+            self._check_is_numeric(model, examples, parameter, name)
 
     @property
     def _labels(self) -> list[str]:
@@ -175,20 +183,82 @@ class Transform(Component):
         }
 
     def _facts(self, model: keras.Model, examples: Examples) -> dict[str, Any]:
-        label = self.settings.label
+        label, weight = self.settings.label, self.settings.sample_weight
         names = {name: _class_names(model, examples, name) for name in self._labels}
         return {
             "label": label,
-            "sample_weight": self.settings.sample_weight,
+            "sample_weight": weight,
+            "features": self._features(model),
+            "label_specs": {
+                name: _label_spec(model, examples, name) for name in [*self._labels, *([weight] if weight else [])]
+            },
             "class_names": names[label] if isinstance(label, str) else names or None,
         }
 
+    def _features(self, model: keras.Model) -> list[str]:
+        """Return the outputs that the model receives: all but labels and weight.
+
+        Entries of `features` are always received, and labels if there is no other output.
+        """
+        taken = {*self._labels, self.settings.sample_weight} - set(self.settings.features or {})
+        return [name for name in model.output if name not in taken] or [
+            name for name in model.output if name in self._labels
+        ]
+
+    def _check_is_numeric(self, model: keras.Model, examples: Examples, parameter: str, name: str) -> None:
+        """Raise a DataError if a label or weight is text."""
+        if name in model.output:
+            dtype, found = str(model.output[name].dtype), f"output {name!r}"
+        else:
+            dtype, found = form_of(examples.schema().field(name).type)[0], f"column {name!r}"
+        if dtype != "string":
+            return
+        problem = f"{self.name}.{parameter}: {found} is text, expected numbers"
+        if parameter == "sample_weight":
+            raise DataError(problem)
+        raise DataError(
+            f"{problem}; compute the label in {self._source}, as the output "
+            f'"{name}": kerasline.layers.ClassIndex()(keras.Input((1,), name="{name}", dtype="string"))'
+        )
+
+    def _check_encoded_labels(self, model: keras.Model, labels: Mapping[str, str]) -> None:
+        """Raise a ParameterError if a layer takes the mean of the indices of more than two classes.
+
+        Args:
+            labels: the label of each layer that takes one, by the layer's name.
+        """
+        for name, label in labels.items():
+            classes = _encoded_classes(model, label) or []
+            if getattr(model.get_layer(name), "target_type", None) == "numeric" and len(classes) > 2:
+                raise ParameterError(
+                    f"{self._source}: layer {name!r} encodes by the mean of a number, and the label {label!r} has "
+                    f"{len(classes)} classes; pass target_type='multiclass'"
+                )
+
+
+def _label_spec(model: keras.Model, examples: Examples, name: str) -> dict[str, Any]:
+    """Return the dtype and the shape of a row of a label or weight."""
+    from kerasline.components.data.label_columns import column_spec
+
+    if name not in model.output:
+        dtype, shape = column_spec(examples, name)
+    else:
+        dtype, shape = str(model.output[name].dtype), tuple(model.output[name].shape[1:])
+    return {"dtype": dtype, "shape": shape}
+
 
 def _class_names(model: keras.Model, examples: Examples, label: str) -> list[str] | None:
-    """Return the names of the classes that an integer label numbers, or None if they are unknown."""
-    if label not in model.output:
-        return examples.class_names(label)
-    layer = source_operation(model.output[label])
+    """Return the names of the classes that a label numbers, or None if they are unknown."""
+    return _encoded_classes(model, label) if label in model.output else examples.class_names(label)
+
+
+def _encoded_classes(model: keras.Model, label: str) -> list[str] | None:
+    """Return the vocabulary of the lookup that computes a label, or None if none does."""
+    from kerasline.components.preprocessing.layers.categories import ClassIndex
+
+    layer = source_operation(model.output[label]) if label in model.output else None
+    if isinstance(layer, ClassIndex):
+        return layer.vocabulary
     if hasattr(layer, "get_vocabulary") and getattr(layer, "num_oov_indices", 1) == 0:
         return [str(value) for value in layer.get_vocabulary()]
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,15 +54,15 @@ def from_returned_value(value: Any, source: str) -> Draft:
     return Draft(model, lambda: model)
 
 
-def from_features(features: Mapping[str, Feature], schema: pa.Schema) -> Draft:
-    """Return a draft of one-line features; see `kerasline.components.preprocessing.features`.
+def from_features(features: Mapping[str, Feature], schema: pa.Schema, labels: Sequence[str]) -> Draft:
+    """Return a draft of one-line features and of labels that are texts; see `preprocessing.features`.
 
     Raises:
         DataError: a feature's column is not in the data, or has the wrong type.
     """
     from kerasline.components.preprocessing.features import preprocessing_model
 
-    model = preprocessing_model(features, schema)
+    model = preprocessing_model(features, schema, labels)
     return Draft(model, lambda: model)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -66,12 +66,14 @@ class Feature:
         raise NotImplementedError
 
 
-def preprocessing_model(features: Mapping[str, Feature], schema: pa.Schema) -> keras.Model:
+def preprocessing_model(features: Mapping[str, Feature], schema: pa.Schema, labels: Sequence[str] = ()) -> keras.Model:
     """Return the functional model that features describe. Its layers are not adapted yet.
 
     Args:
         features: by the name of the model input.
         schema: of the data. The columns' types decide the inputs' dtypes and shapes.
+        labels: labels. Those that are columns of texts, or of lists of texts, become outputs: the index of the class,
+            or multi-hot rows.
 
     Raises:
         DataError: a column is not in the data, or has a type that its feature does not accept.
@@ -94,7 +96,19 @@ def preprocessing_model(features: Mapping[str, Feature], schema: pa.Schema) -> k
     for name, feature in features.items():
         taken = [_input(inputs, column, *form, column in in_double) for column, form in forms[name].items()]
         outputs[name] = feature.output(name, *taken)
+    for label in labels:
+        if label not in features and label in schema.names and form_of(schema.field(label).type)[0] == "string":
+            outputs[label] = _class_label(inputs, label, *form_of(schema.field(label).type))
     return keras.Model({name: inputs[name] for name in inputs}, outputs)
+
+
+def _class_label(
+    inputs: dict[str, keras.KerasTensor], label: str, dtype: str, shape: tuple[int | None, ...]
+) -> keras.KerasTensor:
+    from kerasline.components.preprocessing.layers.categories import ClassIndex
+
+    layer = ClassIndex("int" if shape == (1,) else "multi_hot", name=f"{label}_class")
+    return layer(_input(inputs, label, dtype, shape))
 
 
 def form_of(kind: pa.DataType) -> tuple[str, tuple[int | None, ...]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from kerasline.components.preprocessing.layers.audio import AudioDecoding, PowerToDecibels, Resampling
 from kerasline.components.preprocessing.layers.buckets import BucketIds
-from kerasline.components.preprocessing.layers.categories import Cross, FrequencyLookup
+from kerasline.components.preprocessing.layers.categories import ClassIndex, Cross, FrequencyLookup
 from kerasline.components.preprocessing.layers.date_time import DateTimeParts
 from kerasline.components.preprocessing.layers.image import ImageDecoding
 from kerasline.components.preprocessing.layers.missing import Imputation, MissingIndicator
@@ -27,6 +27,7 @@ __all__ = [
     "AudioDecoding",
     "BagOfWords",
     "BucketIds",
+    "ClassIndex",
     "Cross",
     "DateTimeParts",
     "FrequencyLookup",

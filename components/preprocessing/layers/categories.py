@@ -172,6 +172,69 @@ class FrequencyLookup(AdaptableLayer):
 
 
 @keras.saving.register_keras_serializable("kerasline")
+class ClassIndex(FrequencyLookup):
+    """Maps the classes of a label to 0, 1, ... in ascending order. Numbers are ordered as numbers.
+
+    Unlike features, a label has no index for missing or unknown values: they are -1, which training refuses.
+
+    Args:
+        output_mode: `"int"`, `"one_hot"` or `"multi_hot"`, see below. Defaults to `"int"`.
+        vocabulary: list of str or int, the classes in the order of their indices. The layer then needs no data.
+
+    Inputs:
+        Texts or integers of any shape.
+
+    Outputs:
+        - `"int"`: the indices, int64 of the same shape.
+        - `"one_hot"`, `"multi_hot"`: a column for each class, as those of `FrequencyLookup`. Missing and unknown values
+          give zeros.
+
+    Attributes:
+        vocabulary: the classes as texts, in the order of their indices. None before the layer is adapted.
+
+    Raises:
+        ValueError: an argument or the inputs are invalid, or the layer is called before it is adapted.
+
+    Example:
+
+    >>> layer = kl.layers.ClassIndex()
+    >>> layer.adapt(["yes", "no", "no"])
+    >>> layer.vocabulary
+    ['no', 'yes']
+    >>> layer(np.array(["no", "yes", "perhaps"])).numpy().tolist()
+    [0, 1, -1]
+    """
+
+    def __init__(
+        self,
+        output_mode: Literal["int", "one_hot", "multi_hot"] = "int",
+        vocabulary: Sequence[str | int] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(output_mode=output_mode, vocabulary=vocabulary, **options)
+
+    def call(self, values: Any) -> tf.Tensor:
+        return self._places(tf.convert_to_tensor(values)) if self.output_mode == "int" else super().call(values)
+
+    def set_state(self, state: Vocabulary) -> None:
+        self._set_vocabulary(sorted(state.values()))
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        for name in ("max_tokens", "min_count", "hash_bins"):
+            del config[name]
+        return config
+
+    def _places(self, values: tf.Tensor) -> tf.Tensor:
+        if self._values is None:
+            raise ValueError(f"ClassIndex {self.name!r} has no classes yet; adapt it, or pass it a vocabulary")
+        return self._table.lookup(as_texts(values, "ClassIndex"))
+
+    def _columns(self) -> int:
+        return 0 if self._values is None else len(self._values)
+
+
+@keras.saving.register_keras_serializable("kerasline")
 class Cross(keras.layers.Layer):
     """Joins the texts of several categories into one category, as input of a lookup or `keras.layers.Hashing`.
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from kerasline import Evaluator
 from kerasline.components.core.artifacts import Examples, Model, Preprocessing
+from kerasline.components.data.label_columns import column_spec
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,18 @@ def problem(
     x = keras.Input(np.shape(columns["x"])[1:], name="x")
     keras.Model({"x": x}, {"x": keras.layers.Identity()(x)}).save(folder / "preprocessing" / Preprocessing.FILE)
     preprocessing = Preprocessing(folder / "preprocessing")
-    facts = {"label": label, "sample_weight": weight, "class_names": class_names, "state": []}
+    specs = {}
+    for name in [*([label] if isinstance(label, str) else label or []), *([weight] if weight else [])]:
+        dtype, shape = column_spec(examples, name)
+        specs[name] = {"dtype": dtype, "shape": shape}
+    facts = {
+        "label": label,
+        "sample_weight": weight,
+        "features": ["x"],
+        "label_specs": specs,
+        "class_names": class_names,
+        "state": [],
+    }
     preprocessing.write_json(Preprocessing.FACTS, facts)
     model.save(folder / "model" / Model.FILE)
     return Problem(examples, preprocessing, Model(folder / "model"), columns, model)

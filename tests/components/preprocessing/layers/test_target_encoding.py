@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerasline import Transform
-from kerasline.components.core.errors import DataError, ParameterError
+from kerasline.components.core.errors import ParameterError
 from kerasline.components.data.training_input import Chunks, dataset
 from kerasline.components.preprocessing.features import TargetEncoded
 from kerasline.components.preprocessing.layers import TargetEncoding
@@ -276,7 +276,11 @@ def test_saved_file_opens_in_a_fresh_process(make_examples, tmp_path):
             "takes label 'fare', which is not among tip",
         ),
         ({"label": "company"}, ParameterError, "'company' is computed from layer 'company_target'"),
-        ({"features": {"x": TargetEncoded(column="company")}, "label": "company"}, DataError, "received texts"),
+        (
+            {"features": {"x": TargetEncoded(column="company")}, "label": "company"},
+            ParameterError,
+            "label 'company' has . classes; pass target_type='multiclass'",
+        ),
     ],
 )
 def test_unusable_label_is_reported(make_examples, tmp_path, options, error, message):
