@@ -25,8 +25,9 @@ class ExampleGenSettings:
 
     input: Any
     splits: dict[str, float | str] = field(default_factory=lambda: {"train": 8, "eval": 1, "test": 1})
-    split_by: Literal["hash", "ratio", "column"] = "hash"
+    split_by: Literal["hash", "group", "ratio", "column"] = "hash"
     split_key: list[str] | None = None
+    stratify: str | None = None
 
     @property
     def splits_are_locations(self) -> bool:
@@ -50,8 +51,14 @@ class ExampleGen(Component):
             (`{"train": "train/*.csv", "eval": "eval.csv"}`), as each kind says. Defaults to 8 : 1 : 1 for train, eval
             and test.
         split_by: how rows are assigned to splits. `hash`: by a hash of the row, so that equal rows are always in the
-            same split. `ratio`: in turn, so that the sizes are exact. `column`: by a column that names the split.
-        split_key: the columns to hash, by default all, or the one column that names the split.
+            same split, whatever the other data. `group`: rows with equal values in `split_key` stay together, and the
+            sizes are as exact as that allows. `ratio`: in turn, so that the sizes are exact. `column`: by a column that
+            names the split.
+        split_key: the columns to hash, by default all; the columns that identify a group; or the one column that names
+            the split.
+        stratify: a column of classes, whose shares are the same in every split: the sizes are exact within each class.
+            With `split_key`, rows with equal keys still stay together. Only by `hash` and `group`. Data are read twice
+            then, and with `split_by="group"`.
     """
 
     NAME = "ExampleGen"
@@ -110,16 +117,24 @@ class ExampleGen(Component):
         from kerasline.components.data.beam_runners import runs_locally
         from kerasline.components.data.shards import ExamplesWriter
         from kerasline.components.data.sources.source import DivisibleSource, SchemaChanged
-        from kerasline.components.example_gen.ingestion import ingest, ingest_on_engine
+        from kerasline.components.example_gen.ingestion import count, count_on_engine, ingest, ingest_on_engine
         from kerasline.components.example_gen.splitting import SplitRule
 
-        settings, before = self.settings, source.rows_read
+        settings = self.settings
         names = list(dict.fromkeys(name for name, _ in parts if name)) or list(settings.splits)
-        rule = SplitRule(settings.split_by, settings.split_sizes, settings.split_key, self._data_name())
+        rule = SplitRule(
+            settings.split_by, settings.split_sizes, settings.split_key, settings.stratify, self._data_name()
+        )
         divided = [(name, source.pieces(part) if self._divisible else [part]) for name, part in parts]
         pieces = [(name, piece) for name, several in divided for piece in several]
+        on_engine = self._divisible and len(pieces) > 1 and not runs_locally(context.beam_options)
+        if rule.needs_counts:
+            counts = count_on_engine(pieces, source, rule, context) if on_engine else count(pieces, source, rule)
+            rule = rule.counted(counts)
+            quarantine.restart()
+        before = source.rows_read
         with ExamplesWriter(examples, names) as writer:
-            if self._divisible and len(pieces) > 1 and not runs_locally(context.beam_options):
+            if on_engine:
                 columns = ingest_on_engine(pieces, source, rule, names, writer, context)
             else:
                 columns = ingest(divided, source, rule, writer, context.report)
@@ -151,3 +166,10 @@ class ExampleGen(Component):
             raise ParameterError(
                 f"ExampleGen.split_key: expected one column that names the split, received {settings.split_key}"
             )
+        if settings.split_by == "group" and not settings.split_key:
+            raise ParameterError("ExampleGen.split_key: split_by=group needs the columns that identify a group")
+        needs_counts = settings.split_by == "group" or settings.stratify is not None
+        if needs_counts and (settings.split_by in ("ratio", "column") or settings.splits_are_locations):
+            chosen = "splits with locations" if settings.splits_are_locations else f"split_by={settings.split_by}"
+            parameter = "split_by=group" if settings.stratify is None else "stratify"
+            raise ParameterError(f"ExampleGen: {parameter} cannot be combined with {chosen}; remove one of them")

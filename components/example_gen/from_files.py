@@ -36,7 +36,7 @@ class FileExampleGen(ExampleGen):
     Args:
         input: a path, a glob, or a pattern with `{SPAN}` or `{YYYY}-{MM}-{DD}`, and `{VERSION}`. If `splits` has
             locations, they are paths or globs, relative to `input` if that is given.
-        splits, split_by, split_key: see `ExampleGen`.
+        splits, split_by, split_key, stratify: see `ExampleGen`.
         span: the spans to read: the newest by default, `7`, `3:7`, `2026-11-01:2026-11-07`, `last 5`.
         bad_rows: `fail`, or `quarantine` to write rows that cannot be used to the artifact's `quarantine.jsonl`, with
             their location and the reason.
@@ -104,7 +104,7 @@ class CsvExampleGen(FileExampleGen):
     """Reads CSV files. Compressed files (.gz, .bz2, .zst, .lz4) are recognized by their suffix.
 
     Args:
-        input, splits, split_by, split_key, span, bad_rows, column_types: see `FileExampleGen`.
+        input, splits, split_by, split_key, stratify, span, bad_rows, column_types: see `FileExampleGen`.
         encoding: text encoding, such as `utf-8` or `latin-1`.
         delimiter: one character. `\\t` is a tab.
         quote: the character around fields that contain delimiters. Empty if quotes are ordinary characters.
@@ -147,7 +147,7 @@ class ParquetExampleGen(FileExampleGen):
     """Reads Parquet files. Nested columns become columns named `outer.inner`.
 
     Args:
-        input, splits, split_by, split_key, span, bad_rows, column_types: see `FileExampleGen`.
+        input, splits, split_by, split_key, stratify, span, bad_rows, column_types: see `FileExampleGen`.
 
     Example:
 
@@ -167,7 +167,7 @@ class TfRecordExampleGen(FileExampleGen):
     """Reads TFRecord files of tf.Example, as TFX writes them. Files may be compressed.
 
     Args:
-        input, splits, split_by, split_key, span, bad_rows, column_types: see `FileExampleGen`.
+        input, splits, split_by, split_key, stratify, span, bad_rows, column_types: see `FileExampleGen`.
     """
 
     def _source(self, quarantine: Quarantine, context: Context) -> Source:
@@ -180,7 +180,7 @@ class JsonExampleGen(FileExampleGen):
     """Reads JSON Lines files. Nested objects become columns named `outer.inner`, arrays become lists.
 
     Args:
-        input, splits, split_by, split_key, span, bad_rows, column_types: see `FileExampleGen`.
+        input, splits, split_by, split_key, stratify, span, bad_rows, column_types: see `FileExampleGen`.
 
     Example:
 

@@ -31,7 +31,7 @@ class MediaExampleGen(ExampleGen):
 
     Args:
         input: the folder. If `splits` has locations, they are folders in it.
-        splits, split_by, split_key: see `ExampleGen`.
+        splits, split_by, split_key, stratify: see `ExampleGen`.
         labels: CSV file. Its first column has paths within the folder, or file names, the others are labels. By default
             the `label` of a file is the name of its folder.
         bad_rows: `fail`, or `quarantine` to write files that are neither images nor audio, and files without a label,

@@ -22,7 +22,7 @@ class InMemoryExampleGen(ExampleGen):
         input: a pandas or polars DataFrame, an Arrow table, a dict of columns, or a function without arguments that
             returns one of these. The function is called only when the stage runs. If `splits` has locations, `input` is
             a dict of tables, and the locations are its keys.
-        splits, split_by, split_key: see `ExampleGen`.
+        splits, split_by, split_key, stratify: see `ExampleGen`.
 
     Raises:
         DataError: the data cannot be converted to a table, or has no table that `splits` names.

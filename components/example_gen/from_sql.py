@@ -32,7 +32,7 @@ class SqlExampleGen(ExampleGen):
 
     Args:
         input: SQLAlchemy URL of the database (`sqlite:///trips.db`).
-        splits, split_by, split_key: see `ExampleGen`. If `splits` has locations, they are queries.
+        splits, split_by, split_key, stratify: see `ExampleGen`. If `splits` has locations, they are queries.
         query: the query, unless `splits` has queries. Use `ORDER BY` to make runs reproducible.
 
     Raises:

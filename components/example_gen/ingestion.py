@@ -1,5 +1,7 @@
 """Copying rows from a source to an Examples artifact: in this process, or in parallel on the workers of an engine.
 
+Rules of exact shares count all rows before.
+
 Each piece of the data gets its own shards, named in the order of the pieces. So the bytes of the artifact are the same
 either way.
 """
@@ -19,11 +21,41 @@ from typing import Any
 from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.component import Context
 from kerasline.components.data.shards import ExamplesWriter
-from kerasline.components.data.sources.source import SchemaChanged
+from kerasline.components.data.sources.source import DivisibleSource, SchemaChanged
+from kerasline.components.example_gen.exact_shares import Counts
 from kerasline.components.example_gen.splitting import SplitRule
 
 # The split of a piece of the data, or None if its rows are split one by one, and the piece in the terms of its source.
 Piece = tuple[str | None, Any]
+
+
+def count(pieces: Sequence[Piece], source: Any, rule: SplitRule) -> Counts:
+    """Count the rows of all pieces for a rule that needs counts, in this process.
+
+    Raises:
+        SchemaChanged: begin again with the same source.
+    """
+    counts = rule.new_counts()
+    for _, piece in pieces:
+        for batch in source.batches(piece):
+            rule.count(batch, counts)
+    # The hash of a value may depend on its type.
+    if isinstance(source, DivisibleSource) and source.merge_inferred([source.inferred]):
+        raise SchemaChanged
+    return counts
+
+
+def count_on_engine(pieces: Sequence[Piece], source: Any, rule: SplitRule, context: Context) -> Counts:
+    """Count the rows of pieces by workers, each starting with a copy of `source`; see `count`."""
+    from kerasline.components.data.fold import fold
+
+    while True:
+        work = functools.partial(_count_piece, source=source, rule=rule)
+        context.report(f"counting {len(pieces)} pieces on the engine")
+        done: _CountedPieces | None = fold(pieces, work, _CountedPieces.merge, context)
+        assert done is not None, "there are pieces"
+        if not source.merge_inferred(done.inferred):
+            return done.counts
 
 
 def ingest(
@@ -80,6 +112,26 @@ def ingest_on_engine(
         for split, shard, rows in one.shards:
             writer.move_shard(split, shard, rows)
     return max(one.columns for one in done)  # a piece may have no rows
+
+
+@dataclass(frozen=True)
+class _CountedPieces:
+    """Counts of some pieces, and what the copies of the source inferred about the schema."""
+
+    counts: Counts
+    inferred: list[Any]
+
+    def merge(self, other: _CountedPieces) -> _CountedPieces:
+        return _CountedPieces(self.counts.merge(other.counts), [*self.inferred, *other.inferred])
+
+
+def _count_piece(piece: Piece, source: Any, rule: SplitRule) -> _CountedPieces:
+    source = copy.deepcopy(source)  # a worker may use the same object for several pieces
+    while True:
+        try:
+            return _CountedPieces(count([piece], source, rule), [source.inferred])
+        except SchemaChanged:
+            continue
 
 
 @dataclass(frozen=True)

@@ -140,3 +140,14 @@ def test_ratio_and_quarantine_are_sequential_on_an_engine(tmp_path, frame, how):
     frame.to_csv(tmp_path / "rows.csv", index=False)
     examples = CsvExampleGen(str(tmp_path / "rows.csv"), **how).execute(tmp_path / "out", beam_options=ENGINE).examples
     assert isinstance(examples, Examples) and sorted(everything(examples)["row"]) == list(range(700))
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"split_by": "group", "split_key": ["late"]}, {"stratify": "text"}, {"stratify": "fraction_sign"}]
+)
+def test_exact_shares_are_the_same_on_an_engine(both, tmp_path, frame, parameters):
+    frame = frame.assign(fraction_sign=np.where(frame.row % 7, "a", "b"), text=frame.row % 5)
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    examples = both(CsvExampleGen(str(tmp_path / "rows.csv"), splits={"train": 4, "test": 1}, **parameters))
+    if "stratify" in parameters:
+        assert abs(examples.rows("test") - 140) <= 1
