@@ -118,7 +118,7 @@ class Assignment:
         return self.splits[np.minimum(places, len(self.units) - 1)]
 
 
-def assign_rows(counts: Counts, shares: np.ndarray) -> dict[int, Assignment]:
+def assign_rows(counts: Counts, shares: np.ndarray) -> dict[int | None, Assignment]:
     """Return the assignment of each stratum, of units that are in one stratum alone.
 
     The numbers of rows are exact within each stratum, up to the size of a unit. What rounding takes from a split in one
@@ -127,7 +127,8 @@ def assign_rows(counts: Counts, shares: np.ndarray) -> dict[int, Assignment]:
     Args:
         shares: float64 (splits,), with sum 1.
     """
-    owed, found = np.zeros(len(shares)), {}
+    owed = np.zeros(len(shares))
+    found: dict[int | None, Assignment] = {}
     for stratum in sorted(counts.strata):
         units = counts.strata[stratum]
         targets = shares * units.rows.sum() + owed
@@ -191,7 +192,8 @@ def _improved(splits: np.ndarray, rows: np.ndarray, targets: np.ndarray, scale: 
     for _ in range(MOST_MOVES):
         if (np.abs(excess * scale) <= 0.5).all():
             break
-        best, moves = 0.0, []
+        best = 0.0
+        moves: list[tuple[int, int]] = []
         while best > -EPSILON and searched < len(rows):
             window = np.arange(first, min(first + UNITS_AT_ONCE, len(rows)))
             best, moves = _best_move(window, splits, rows, excess)

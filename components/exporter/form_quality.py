@@ -95,7 +95,7 @@ def compare_quality(
     """
     ours = KerasPredictor(model.path, preprocessing.path)
     settings = EvaluatorSettings()
-    label_columns = raw_label_columns(preprocessing, ours.load()[0], examples)
+    label_columns = raw_label_columns(preprocessing, ours.load()[0])
     outputs = model_outputs(ours, preprocessing, settings, label_columns)
     plan = Plan(
         model=ours,

@@ -75,7 +75,7 @@ def class_weights(job: Job, model: keras.Model) -> ClassWeights | None:
     names = job.preprocessing.facts["class_names"] or []
     by_index = {_class_index(str(name), names, units): weight for name, weight in requested.items()}
     weights = np.ones(max(len(names), *(index + 1 for index in by_index)), np.float32)
-    if has_columns:
+    if has_columns and units is not None:
         weights = np.ones(units, np.float32)
     for index, weight in by_index.items():
         weights[index] = weight

@@ -259,6 +259,6 @@ def _encoded_classes(model: keras.Model, label: str) -> list[str] | None:
     layer = source_operation(model.output[label]) if label in model.output else None
     if isinstance(layer, ClassIndex):
         return layer.vocabulary
-    if hasattr(layer, "get_vocabulary") and getattr(layer, "num_oov_indices", 1) == 0:
+    if layer is not None and hasattr(layer, "get_vocabulary") and getattr(layer, "num_oov_indices", 1) == 0:
         return [str(value) for value in layer.get_vocabulary()]
     return None
