@@ -27,7 +27,7 @@ def check_settings(settings: ExplainerSettings, preprocessing: Preprocessing, mo
     _check("output", "the model has no output", [settings.output] if settings.output else (), outputs)
     if isinstance(settings.baseline, dict):
         layers = [layer["name"] for layer in model.summary["layers"] if layer["class"] == "Embedding"]
-        known = {*(preprocessing.outputs.keys() - set(preprocessing.labels)), *preprocessing.served_inputs, *layers}
+        known = {*preprocessing.features, *preprocessing.served_inputs, *layers}
         _check("baseline", "no differentiable input", settings.baseline, known)
     labels = preprocessing.labels
     output = settings.output or next((name for name in outputs if name in labels), next(iter(outputs)))

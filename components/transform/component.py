@@ -108,7 +108,6 @@ class Transform(Component):
         facts["state"] = preprocessing.write_states(adapted.states)
         if labels:
             facts["out_of_fold"] = self.settings.split
-        facts |= self._interface(model)
         preprocessing.write_json(Preprocessing.FACTS, facts)
         metrics: dict[str, Any] = {"adapted_layers": len(adapted.states), "passes": adapted.passes}
         if adapted.remembered:
@@ -170,29 +169,23 @@ class Transform(Component):
         label = self.settings.label
         return [label] if isinstance(label, str) else label or []
 
-    def _interface(self, model: keras.Model) -> dict[str, Any]:
-        """Return what goes into the model and comes out of it, for checks that do not load it."""
+    def _facts(self, model: keras.Model, examples: Examples) -> dict[str, Any]:
+        """Return what later stages know of the model without loading it; see `Preprocessing`."""
         from kerasline.components.models.summary import tensor_forms
 
-        taken = {*self._labels, self.settings.sample_weight}
-        features = {name: tensor for name, tensor in model.output.items() if name not in taken}
-        return {
-            "inputs": tensor_forms(model.input),
-            "outputs": tensor_forms(model.output),
-            "served_inputs": list(needed_inputs(model.input, features)),
-        }
-
-    def _facts(self, model: keras.Model, examples: Examples) -> dict[str, Any]:
-        label, weight = self.settings.label, self.settings.sample_weight
+        label, weight, features = self.settings.label, self.settings.sample_weight, self._features(model)
         names = {name: _class_names(model, examples, name) for name in self._labels}
         return {
             "label": label,
             "sample_weight": weight,
-            "features": self._features(model),
+            "features": features,
             "label_specs": {
                 name: _label_spec(model, examples, name) for name in [*self._labels, *([weight] if weight else [])]
             },
             "class_names": names[label] if isinstance(label, str) else names or None,
+            "inputs": tensor_forms(model.input),
+            "outputs": tensor_forms(model.output),
+            "served_inputs": list(needed_inputs(model.input, {name: model.output[name] for name in features})),
         }
 
     def _features(self, model: keras.Model) -> list[str]:
