@@ -20,8 +20,7 @@ from kerasline.components.data.model_inputs import feed, rows_per_batch
 from kerasline.components.explainer.answers import Answers
 from kerasline.components.explainer.measures import Measure, gives_rows, measure_of
 from kerasline.components.models.compile_config import compiled_losses, output_names, outputs_by_name
-from kerasline.components.models.outputs import label_class_names
-from kerasline.components.models.targets import label_by_output
+from kerasline.components.models.outputs import label_by_output, label_class_names
 
 MOST_ROWS_AT_ONCE = 8192
 MOST_ACTIVATION_BYTES = 256 << 20
@@ -154,7 +153,7 @@ class Subject:
 
 def _wanted(prepared: Preprocessing, model: keras.Model, asked: str | None) -> tuple[str, str | None, str]:
     """Return the names of the label, the weight and the output."""
-    names, label_of = output_names(model), label_by_output(model, prepared)
+    names, label_of = output_names(model), label_by_output(output_names(model), prepared)
     if asked is not None and asked not in names:
         raise ParameterError(f"Explainer.output: the model has no output {asked!r}; {nearest(asked, names)}")
     if not label_of:

@@ -11,6 +11,7 @@ from kerasline.components.core.artifacts import Preprocessing
 from kerasline.components.core.errors import ParameterError, nearest
 from kerasline.components.core.keras_compat import has_graph
 from kerasline.components.models.compile_config import CompiledLoss, compiled_losses, output_names, outputs_by_name
+from kerasline.components.models.outputs import label_by_output
 
 # Keras's losses by the label that they expect. Others, such as a user's own, are not checked.
 BINARY = ("binary_crossentropy", "binary_focal_crossentropy")
@@ -32,23 +33,6 @@ NUMBERS = (
 Target = str | Mapping[str, str] | None
 
 
-def label_by_output(model: keras.Model, preprocessing: Preprocessing) -> dict[str, str]:
-    """Return the name of the label of each output that has one.
-
-    A single label is that of every output. Several belong to the outputs of their names. Without labels, the target of
-    an output is the feature of its name, or the only feature.
-    """
-    labels, outputs = preprocessing.labels, output_names(model)
-    if len(labels) == 1:
-        return dict.fromkeys(outputs, labels[0])
-    if labels:
-        return {name: name for name in outputs if name in labels}
-    features = preprocessing.features
-    if len(features) == len(outputs) == 1:
-        return {outputs[0]: features[0]}
-    return {name: name for name in outputs if name in features}
-
-
 def training_target(model: keras.Model, preprocessing: Preprocessing) -> Target:
     """Return what `train_step` receives as the label.
 
@@ -58,7 +42,7 @@ def training_target(model: keras.Model, preprocessing: Preprocessing) -> Target:
     labels, losses = preprocessing.labels, checked_losses(model)
     if not losses or (len(labels) == 1 and len(output_names(model)) == 1):
         return None if not labels else labels[0] if len(labels) == 1 else {name: name for name in labels}
-    found = label_by_output(model, preprocessing)
+    found = label_by_output(output_names(model), preprocessing)
     target = {name: found[name] for name in losses if name in found}
     return target if len(output_names(model)) > 1 else next(iter(target.values()))
 
@@ -86,7 +70,7 @@ def check_losses(model: keras.Model, preprocessing: Preprocessing, where: str) -
     losses = checked_losses(model)
     if not losses:
         return
-    found, outputs = label_by_output(model, preprocessing), outputs_by_name(model, model.output)
+    found, outputs = label_by_output(output_names(model), preprocessing), outputs_by_name(model, model.output)
     _check_names(list(losses), found, preprocessing, list(outputs), where)
     specs: dict[str, Any] = preprocessing.label_specs
     if not preprocessing.labels:

@@ -16,6 +16,7 @@ from kerasline.components.data.label_columns import LabelReader
 from kerasline.components.data.model_inputs import rows_per_batch
 from kerasline.components.models import targets
 from kerasline.components.models.compile_config import CompiledLoss, outputs_by_name
+from kerasline.components.models.outputs import label_by_output
 from kerasline.components.trainer.job import Job
 
 
@@ -103,7 +104,7 @@ def _rules(job: Job, model: keras.Model) -> list[_Rule]:
     if not job.preprocessing.labels or job.settings.function is not None or not losses:
         return rules
     outputs = outputs_by_name(model, model.output)
-    label_of, has_class_weight = targets.label_by_output(model, job.preprocessing), bool(job.settings.class_weight)
+    label_of, has_class_weight = label_by_output(list(outputs), job.preprocessing), bool(job.settings.class_weight)
     for name, loss in losses.items():
         label = label_of[name]
         shape = tuple(job.preprocessing.label_specs[label].shape[1:])
