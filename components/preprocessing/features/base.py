@@ -108,7 +108,7 @@ def _class_label(
     from kerasline.components.preprocessing.layers.categories import ClassIndex
 
     layer = ClassIndex("int" if shape == (1,) else "multi_hot", name=f"{label}_class")
-    return layer(_input(inputs, label, dtype, shape))
+    return layer(_input(inputs, label, dtype, shape, in_double=False))
 
 
 def form_of(kind: pa.DataType) -> tuple[str, tuple[int | None, ...]]:
