@@ -24,9 +24,15 @@ class Pipeline:
 
     Example:
 
-    >>> pipeline = kl.Pipeline("empty", [])
+    >>> examples = kl.InMemoryExampleGen({"x": [1.0, 2.0]}, splits={"train": 1})
+    >>> statistics = kl.StatisticsGen(examples)
+    >>> pipeline = kl.Pipeline("numbers", [kl.SchemaGen(statistics)])
     >>> pipeline.order
-    []
+    ['ExampleGen', 'StatisticsGen', 'SchemaGen']
+    >>> pipeline.select(start="StatisticsGen")
+    ['StatisticsGen', 'SchemaGen']
+    >>> pipeline.upstream("SchemaGen")
+    ['StatisticsGen']
     """
 
     def __init__(self, name: str, nodes: Iterable[Component]) -> None:

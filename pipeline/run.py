@@ -207,9 +207,6 @@ def run_pipeline(request: RunRequest) -> Summary:
             summary instead.
     """
     selected, root = list(request.selected) or request.pipeline.order, request.root
-    check_declarations(request.pipeline)
-    if runs_locally(request.beam_options):
-        check_machine(request.pipeline, selected)
     notice = RunNotice(
         request.pipeline, request.run_id, request.recipe or request.pipeline.name, root.place, tuple(selected), now()
     )
@@ -296,6 +293,9 @@ def _execute(executor: Executor, selected: Sequence[str], beam_options: Sequence
         if not set(pending).isdisjoint(executor.pipeline.upstream(name)) or executor.from_cache(name) is None:
             pending.append(name)
     if pending:
+        check_declarations(executor.pipeline)
+        if runs_locally(beam_options):
+            check_machine(executor.pipeline, pending)
         _orchestrate(executor, pending, beam_options)
     done = {e.node: e for e in executor.store.executions(executor.run_id)}
     return [done[name] for name in selected]

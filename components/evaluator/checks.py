@@ -45,14 +45,25 @@ def check_settings(settings: EvaluatorSettings, inputs: Any, *, has_baseline: bo
         _check_model(settings, inputs.examples, inputs.preprocessing, inputs.model)
 
 
-def _check_model(settings: EvaluatorSettings, examples: Examples, preprocessing: Preprocessing, model: Model) -> None:
+def planned_outputs(
+    settings: EvaluatorSettings, examples: Examples, preprocessing: Preprocessing, model: Model
+) -> tuple[tuple[Output, ...], dict[str, Any]]:
+    """Return the outputs to evaluate and the compiled losses by output, without loading the model.
+
+    Raises:
+        KeraslineError: a task does not fit, or a label has no column.
+    """
     schema, weight = examples.schema(), preprocessing.facts["sample_weight"]
     labels = dict(preprocessing.outputs)
     for name in [*preprocessing.labels, *([weight] if weight else [])]:
         if name not in labels:
             labels[name] = _label_form(schema, name)
     losses = {name: SimpleNamespace(**loss) for name, loss in model.summary["losses"].items()}
-    outputs = find_outputs(model.outputs, losses, labels, preprocessing, settings)
+    return find_outputs(model.outputs, losses, labels, preprocessing, settings), losses
+
+
+def _check_model(settings: EvaluatorSettings, examples: Examples, preprocessing: Preprocessing, model: Model) -> None:
+    outputs, losses = planned_outputs(settings, examples, preprocessing, model)
 
     def keras_names() -> dict[str, list[str]]:
         found = keras_metrics(model.load(), settings)
@@ -139,10 +150,7 @@ def check_thresholds(
     Raises:
         ParameterError: a threshold names an unknown metric, or a drop of a metric without a direction.
     """
-    known: dict[str, str | None] = dict.fromkeys(size_and_latency.NAMES, "down")
-    for output in outputs:
-        for family in metric_families(output, settings, has_loss=output.name in losses):
-            known |= _full_names(outputs, output, family.directions)
+    known = {**dict.fromkeys(size_and_latency.NAMES, "down"), **metric_directions(settings, outputs, losses)}
     if not set(settings.thresholds) <= set(known):
         for output in outputs:
             names = {name: keras_direction(name) for name in keras_metrics().get(output.name, ())}
@@ -152,6 +160,22 @@ def check_thresholds(
             raise ParameterError(f"Evaluator.thresholds: the model has no metric {name!r}; {nearest(name, known)}")
         for bounds in given if isinstance(given, list) else [given]:
             check_direction(name, bounds, known[name])
+
+
+def metric_directions(
+    settings: EvaluatorSettings, outputs: Sequence[Output], losses: Collection[str]
+) -> dict[str, str | None]:
+    """Return whether higher ("up") or lower ("down") is better, or neither, by metric, without Keras's metrics.
+
+    Args:
+        outputs: the outputs to evaluate.
+        losses: names of the outputs with a compiled loss.
+    """
+    known: dict[str, str | None] = {}
+    for output in outputs:
+        for family in metric_families(output, settings, has_loss=output.name in losses):
+            known |= _full_names(outputs, output, family.directions)
+    return known
 
 
 def check_slicings(slicings: Sequence[Slicing], schema: pa.Schema, *, where: str) -> None:

@@ -48,6 +48,10 @@ def _check_output(
         raise ParameterError(
             "Explainer.metric: accuracy is for classes, and this output gives numbers; try 'mean_absolute_error'"
         )
+    if isinstance(settings.metric, str) and settings.metric not in ("loss", "accuracy"):
+        from kerasline.components.explainer.measures import keras_functions
+
+        _check("metric", "no metric", [settings.metric], [*keras_functions(), "loss", "accuracy"])
     units = form.shape[-1] if form.shape is not None and len(form.shape) > 1 else 1
     named = names if names and TASKS[task].probabilities and len(names) == units else None
     if settings.classes and units is not None:

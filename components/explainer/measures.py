@@ -79,7 +79,7 @@ def measure_of(metric: str | Callable | None, direction: str | None, answers: An
                 "Explainer.metric: accuracy is for classes, and this output gives numbers; try 'mean_absolute_error'"
             )
         return Measure("accuracy", False, lambda label, prediction: _row_accuracy(answers, label, prediction))
-    known = _keras_functions()
+    known = keras_functions()
     if metric not in known:
         raise ParameterError(f"Explainer.metric: no metric {metric!r}; {nearest(metric, [*known, 'loss', 'accuracy'])}")
     less = direction != "maximize"
@@ -140,7 +140,8 @@ def _row_accuracy(answers: Answers, label: tf.Tensor, prediction: tf.Tensor) -> 
     return _mean_of_row(tf.cast(tf.reshape(held, tf.shape(best)) == best, tf.float32))
 
 
-def _keras_functions() -> dict[str, Callable]:
+def keras_functions() -> dict[str, Callable]:
+    """Return Keras's loss functions by name."""
     others = ("get", "serialize", "deserialize")
     found = {name: getattr(keras.losses, name) for name in dir(keras.losses) if name not in others}
     return {name: function for name, function in found.items() if inspect.isfunction(function) and name[0] != "_"}

@@ -7,7 +7,7 @@ from typing import Any
 
 from kerasline.components.core.artifacts import Artifact, Examples, Model, ModelForms, Preprocessing, SavedModel
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
-from kerasline.components.core.errors import ParameterError
+from kerasline.components.core.errors import ParameterError, nearest
 from kerasline.components.exporter.planned import PlannedSavedModel
 from kerasline.components.exporter.settings import ExporterSettings, check_installed
 
@@ -78,6 +78,23 @@ class Exporter(Component):
             from kerasline.components.data.model_inputs import check_feedable
 
             check_feedable(inputs.examples.schema(), inputs.preprocessing.served_inputs)
+            self._check_quality_loss(inputs)
+
+    def _check_quality_loss(self, inputs: Any) -> None:
+        if not self.settings.max_quality_loss or inputs.model is None or not inputs.model.outputs:
+            return
+        from kerasline.components.evaluator.checks import metric_directions, planned_outputs
+        from kerasline.components.evaluator.settings import EvaluatorSettings
+
+        settings = EvaluatorSettings()
+        outputs, losses = planned_outputs(settings, inputs.examples, inputs.preprocessing, inputs.model)
+        known = metric_directions(settings, outputs, losses)
+        for name in self.settings.max_quality_loss:
+            where = f"{self.name}.max_quality_loss"
+            if name not in known and name not in [f"{output.name}/{metric}" for output in outputs for metric in known]:
+                raise ParameterError(f"{where}: no metric {name!r}; {nearest(name, known)}")
+            if known.get(name, "up") is None:
+                raise ParameterError(f"{where}: {name!r} has no better direction")
 
     def check_machine(self) -> None:
         check_installed(self.settings.forms)

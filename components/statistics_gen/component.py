@@ -64,6 +64,12 @@ class StatisticsGen(Component):
     statistics: Output[Statistics]
     settings: Parameters[StatisticsGenSettings]
 
+    def check(self, inputs: Any) -> None:
+        super().check(inputs)
+        if inputs.examples is not None:
+            for text in self.settings.slices:
+                _slice_columns(text, inputs.examples.schema())
+
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         from kerasline.components.data.fold import fold
 

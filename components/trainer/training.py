@@ -21,7 +21,7 @@ from kerasline.components.trainer import non_finite
 from kerasline.components.trainer.autotune import Autotuner
 from kerasline.components.trainer.checkpoints import Checkpoints, all_variables
 from kerasline.components.trainer.class_weights import class_weights
-from kerasline.components.trainer.early_stopping import EarlyStopping
+from kerasline.components.trainer.early_stopping import EarlyStopping, check_monitor
 from kerasline.components.trainer.history import History
 from kerasline.components.trainer.job import Job
 from kerasline.components.trainer.optimizers import LearningRate, averaged_weights
@@ -121,6 +121,7 @@ class Training:
         self._train_steps = self._new_train_steps()
         self._evaluation = self._new_evaluation()
         self._early_stopping = EarlyStopping(self._settings.early_stopping) if self._settings.early_stopping else None
+        self._check_monitor()
         writes_logs = self._settings.tensorboard and self._replicas.is_chief
         self._logs = TensorBoardLogs(job.log_dir if writes_logs else None, self._settings.profile_steps)
         folder = (job.state_dir or job.work_dir) / "checkpoints"
@@ -383,6 +384,13 @@ class Training:
             self._class_weights,
             self._gradients,
         )
+
+    def _check_monitor(self) -> None:
+        """Raise a ParameterError if early stopping monitors a metric that no epoch will have."""
+        if self._settings.early_stopping:
+            known = ["loss", *_metrics(self._model)]
+            known += [f"val_{name}" for name in known] if self._evaluation else []
+            check_monitor(self._settings.early_stopping, known)
 
     def _new_evaluation(self) -> Evaluation | None:
         if self._job.eval_split is None:
