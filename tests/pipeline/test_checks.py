@@ -107,6 +107,7 @@ def test_stage_that_runs_alone_checks_the_stages_after_it(root):
     assert summary.execution("Trainer").message.startswith("not started: Evaluator.thresholds: the model has no metric")
 
 
+@pytest.mark.slow
 def test_right_parameters_pass(root):
     right = pipeline("Evaluator", thresholds={"area": {"min": 0.0}, "accuracy": {"min": 0.0}}, slices=["town"])
     kl.run(right, root=root, nodes=["Trainer"], report=False).raise_if_failed()
