@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,17 @@ def test_pipeline_runs_and_answers_as_keras_does(number, combination, tmp_path, 
     monkeypatch.syspath_prepend(tmp_path)  # where a user's modules would be found
     summary = WAYS[combination["way"]](file, number)
     check(combination, {node["name"]: node["outputs"] for node in summary["nodes"]})
+
+
+@pytest.mark.slow
+def test_stages_one_by_one_write_the_model_of_a_whole_run(tmp_path):
+    number = next(number for number, combination in enumerate(COMBINATIONS) if combination["way"] == "nodes")
+    file = write_pipeline(COMBINATIONS[number], tmp_path, "digests")
+    digests = []
+    for summary in (run_nodes(file, number), run(file, "--root", "another")):
+        outputs = next(node["outputs"] for node in summary["nodes"] if node["name"] == "Exporter")
+        digests.append(json.loads(Path(outputs["saved_model"], "kerasline.json").read_text())["digest"])
+    assert digests[0] == digests[1]
 
 
 def run_whole(file, number):
