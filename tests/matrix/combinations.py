@@ -31,7 +31,7 @@ CHOICES = {
 }
 # A FeatureSpace has no lookup without an out-of-vocabulary value, so it cannot number the classes of a label.
 IMPOSSIBLE = [{("task", "text_classes"), ("preprocessing", "feature_space")}]
-# Two hundred inputs take a minute, and no task reads them in a way of its own.
+# Two hundred inputs take minutes, and no task reads them in a way of its own.
 NOT_REQUIRED = [(("task", task), ("inputs", 200)) for task in CHOICES["task"]]
 SEED = 0
 CANDIDATES = 50

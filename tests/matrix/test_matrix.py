@@ -1,6 +1,7 @@
 """Pipelines of what users combine, each run by processes started from scratch: see `tests.matrix.combinations`.
 
-The default suite runs a few of them, the slow tests run all.
+The default suite runs two of them, the slow tests all but those with 200 inputs, which are also long: some four minutes
+each on one core.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def cases():
         is_quick = kind in quick and combination["inputs"] == 1
         quick -= {kind} if is_quick else set()
         name = "-".join(map(str, [number, *combination.values()]))
-        yield pytest.param(number, combination, id=name, marks=[] if is_quick else pytest.mark.slow)
+        marks = [] if is_quick else [pytest.mark.slow]
+        marks += [pytest.mark.long] if combination["inputs"] == 200 else []
+        yield pytest.param(number, combination, id=name, marks=marks)
 
 
 def test_all_required_pairs_are_combined():
