@@ -436,7 +436,7 @@ def test_equal_stages_of_two_pipelines_share_the_cache(run, tmp_path):
     assert states(again)["Left"] == "ran" and "missing or broken" in again.stdout
 
 
-def test_latest_is_a_run_everywhere_and_in_comparisons_one_of_the_same_pipeline(cli, run, tmp_path, metadata):
+def test_latest_is_a_run_and_in_comparisons_one_of_the_same_pipeline(cli, run, tmp_path, metadata):
     other = tmp_path / "other.py"
     other.write_text(QUICK.read_text().replace('"quick", [Join(Left(start), Right(start))]', OTHER))
     run("--run-id", "first")

@@ -314,7 +314,7 @@ def _rule(metric: str, bound: float, entry: dict) -> dict:
         "low": entry["low"],
         "high": entry["high"],
         "kept": kept,
-        "why": f"{metric} is {entry['value']:.4g}, at least {bound} wanted",
+        "why": f"{metric} is {entry['value']:.4g}, expected at least {bound}",
     }
 
 
