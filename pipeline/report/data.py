@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,11 +99,8 @@ def _charts(feature: dict[str, Any], by_split: dict[str, Any]) -> list[dict[str,
         drawn = _bars(feature["name"], rows, ranked)
     else:
         drawn = _histograms(feature["name"], rows, [_buckets(split) for split in splits])
-    return [
-        {"split": row["split"], "svg": svg, "caption": _caption(row)}
-        for row, svg in zip(rows, drawn)
-        if svg is not None
-    ]
+    pairs = [(row, svg) for row, svg in zip(rows, drawn) if svg]
+    return [{"split": row["split"], "svg": svg, "caption": _caption(row)} for row, svg in pairs]
 
 
 def _bars(name: str, rows: Sequence[dict[str, Any]], ranked: Sequence[Sequence[tuple[str, float]]]) -> list[str]:
@@ -129,11 +127,11 @@ def _bars(name: str, rows: Sequence[dict[str, Any]], ranked: Sequence[Sequence[t
 
 def _histograms(name: str, rows: Sequence[dict[str, Any]], histograms: Sequence[Sequence[Bucket]]) -> list[str]:
     ends = [end for buckets in histograms for low, high, _ in buckets for end in (low, high)]
-    if not ends:
+    within = (min(ends, default=0.0), max(ends, default=0.0))
+    if not ends or not math.isfinite(within[1] - within[0]):
         return [""] * len(rows)
-    within = (min(ends), max(ends))
     shared = [_rebinned(buckets, within, max(map(len, histograms))) for buckets in histograms]
-    highest = max(share for buckets in shared for *_, share in buckets)
+    highest = max((share for buckets in shared for *_, share in buckets), default=0.0)
     return [
         histogram(
             buckets,
@@ -196,5 +194,6 @@ def _buckets(feature: Any) -> list[Bucket]:
     """Return the buckets of the histogram with equal widths (type STANDARD, 0)."""
     for held in feature.num_stats.histograms:
         if held.type == 0:
-            return [(bucket.low_value, bucket.high_value, bucket.sample_count) for bucket in held.buckets]
+            buckets = [(bucket.low_value, bucket.high_value, bucket.sample_count) for bucket in held.buckets]
+            return [bucket for bucket in buckets if all(map(math.isfinite, bucket))]
     return []
