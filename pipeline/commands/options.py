@@ -13,18 +13,19 @@ from kerasline.components.core.errors import ParameterError
 if TYPE_CHECKING:
     from kerasline.pipeline.metadata.records import Run
     from kerasline.pipeline.metadata.store import Store
-    from kerasline.pipeline.storage.artifact_root import ArtifactRoot
+    from kerasline.pipeline.storage.artifact_root import ArtifactRoot as ParsedRoot
+else:
+    ParsedRoot = Any  # Typer evaluates annotations, and importing the class would slow down `--help`
 
 
-def _root_of(place: str) -> ArtifactRoot:
+def _root_of(place: str) -> ParsedRoot:
     from kerasline.pipeline.storage.roots import root_of
 
     return root_of(str(place))
 
 
 Root = Annotated[
-    # Typer evaluates annotations, so the type of the parsed value stays a name that need not be imported.
-    Any,
+    ParsedRoot,
     typer.Option(
         parser=_root_of, metavar="DIR|URL", help="The pipeline root: artifacts, metadata and logs; docs/REMOTE.md."
     ),

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,8 @@ def describe(
     Raises:
         ParameterError: an option is invalid, or a password would be written.
     """
+    if place.operator == "external-python":
+        place = dataclasses.replace(place, command=_python_command(place.command))
     _check(place, timing, fixed or {})
     pool_of = _pools(pools, pipeline)
     stages = tuple(
@@ -83,16 +86,32 @@ def this_command() -> str:
     )
 
 
+def _python_command(command: str) -> str:
+    """Return a command that names the Python of an environment, which Airflow's operator needs.
+
+    The script `kerasline` of an environment has that Python beside it.
+
+    Raises:
+        ParameterError: the command names no Python.
+    """
+    words = shlex.split(command)
+    if len(words) == 1 and Path(words[0]).name == "kerasline":
+        script = words[0] if "/" in words[0] else shutil.which(words[0])
+        if script is not None:
+            return shlex.join([str(Path(script).absolute().parent / "python"), "-m", "kerasline"])
+    if not re.search(r"( -m kerasline|/run_pipeline\.py'?)$", command):
+        raise ParameterError(
+            f"--command {command!r}: expected PYTHON -m kerasline, PYTHON FOLDER/run_pipeline.py or the path of the "
+            "script kerasline with --operator external-python"
+        )
+    return command
+
+
 def _check(place: Place, timing: Timing, fixed: Mapping[str, str]) -> None:
     if place.operator not in OPERATORS:
         raise ParameterError(f"--operator {place.operator}: {nearest(place.operator, OPERATORS)}")
     if place.operator in ("docker", "kubernetes") and not place.image:
         raise ParameterError(f"--operator {place.operator}: give the --image that kerasline is installed in")
-    if place.operator == "external-python" and not re.search(r"( -m kerasline|/run_pipeline\.py'?)$", place.command):
-        raise ParameterError(
-            f"--command {place.command!r}: expected PYTHON -m kerasline or PYTHON FOLDER/run_pipeline.py "
-            "with --operator external-python"
-        )
     if has_password(place.metadata):
         raise ParameterError(
             "--metadata: a password would be written into the DAG file; set KERASLINE_METADATA where tasks run instead"

@@ -212,12 +212,17 @@ def test_description_survives_json(write, tmp_path):
         description.read(tmp_path / "old.json")
 
 
+def test_script_of_an_environment_stands_for_the_python_beside_it(write):
+    text = write(QUICK, "--operator", "external-python", "--command", "/opt/env/bin/kerasline")
+    assert '"/opt/env/bin/python"' in text
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["--operator", "dokcer"], "--operator dokcer: did you mean 'docker'"),
         (["--operator", "docker"], "--image"),
-        (["--operator", "external-python", "--command", "kerasline"], "--command 'kerasline'"),
+        (["--operator", "external-python", "--command", "keraslin"], "--command 'keraslin'"),
         (["--schedule", "daily"], "--schedule 'daily': expected a cron expression"),
         (["--schedule", "@dayly"], "--schedule '@dayly': did you mean '@daily'"),
         (["--schedule", "99 * * * *"], "--schedule '99 * * * *': expected 0 to 59 for the minute, received 99"),
