@@ -27,13 +27,15 @@ class ExamplesWriter:
     Args:
         examples: the artifact to write. Its folder is empty.
         splits: names of all splits, in order.
+        columns: columns to write, by default all.
 
     Attributes:
         facts: further entries of the manifest.
     """
 
-    def __init__(self, examples: Examples, splits: Sequence[str]) -> None:
+    def __init__(self, examples: Examples, splits: Sequence[str], columns: Sequence[str] | None = None) -> None:
         self._examples = examples
+        self.columns = columns
         self._splits = {name: _SplitWriter(examples, name) for name in splits}
         self.facts: dict[str, Any] = {}
 
@@ -49,7 +51,7 @@ class ExamplesWriter:
 
     def write(self, split: str, batch: pa.RecordBatch) -> None:
         """Add rows to a split. All batches have the same schema."""
-        self._splits[split].write(batch)
+        self._splits[split].write(batch.select(self.columns) if self.columns else batch)
 
     def move_shard(self, split: str, shard: Path, rows: int) -> None:
         """Add a shard that was written elsewhere by moving its file."""

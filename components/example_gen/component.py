@@ -28,6 +28,8 @@ class ExampleGenSettings:
     split_by: Literal["hash", "group", "ratio", "column"] = "hash"
     split_key: list[str] | None = None
     stratify: str | None = None
+    rows: str | None = None
+    columns: list[str] | None = None
 
     @property
     def splits_are_locations(self) -> bool:
@@ -59,6 +61,9 @@ class ExampleGen(Component):
         stratify: a column of classes, whose shares are the same in every split: the sizes are exact within each class.
             With `split_key`, rows with equal keys still stay together. Only by `hash` and `group`. Data are read twice
             then, and with `split_by="group"`.
+        rows: a condition on the rows to keep, in the syntax of SQL, such as `trip_miles > 0 AND company IS NOT NULL`
+            (see `RowExpression`). The others are counted as `left_out`.
+        columns: names of the columns to keep, by default all. `rows` and `split_key` may use others.
     """
 
     NAME = "ExampleGen"
@@ -118,35 +123,41 @@ class ExampleGen(Component):
         from kerasline.components.data.shards import ExamplesWriter
         from kerasline.components.data.sources.source import DivisibleSource, SchemaChanged
         from kerasline.components.example_gen.ingestion import count, count_on_engine, ingest, ingest_on_engine
+        from kerasline.components.example_gen.selection import SelectedSource
         from kerasline.components.example_gen.splitting import SplitRule
 
         settings = self.settings
+        selected = SelectedSource(source, settings.rows, settings.columns)
         names = list(dict.fromkeys(name for name, _ in parts if name)) or list(settings.splits)
-        rule = SplitRule(
-            settings.split_by, settings.split_sizes, settings.split_key, settings.stratify, self._data_name()
-        )
+        key = settings.split_key or settings.columns
+        rule = SplitRule(settings.split_by, settings.split_sizes, key, settings.stratify, self._data_name())
         divided = [(name, source.pieces(part) if self._divisible else [part]) for name, part in parts]
         pieces = [(name, piece) for name, several in divided for piece in several]
         on_engine = self._divisible and len(pieces) > 1 and not runs_locally(context.beam_options)
         if rule.needs_counts:
-            counts = count_on_engine(pieces, source, rule, context) if on_engine else count(pieces, source, rule)
+            counts = count_on_engine(pieces, selected, rule, context) if on_engine else count(pieces, selected, rule)
             rule = rule.counted(counts)
+            selected.left_out = 0
             quarantine.restart()
         before = source.rows_read
-        with ExamplesWriter(examples, names) as writer:
+        with ExamplesWriter(examples, names, settings.columns) as writer:
             if on_engine:
-                columns = ingest_on_engine(pieces, source, rule, names, writer, context)
+                columns = ingest_on_engine(pieces, selected, rule, names, writer, context)
             else:
-                columns = ingest(divided, source, rule, writer, context.report)
+                columns = ingest(divided, selected, rule, writer, context.report)
                 if isinstance(source, DivisibleSource) and source.merge_inferred([source.inferred]):
                     raise SchemaChanged
             read = source.rows_read - before
-            writer.check_row_counts(read, quarantine.rows)
+            writer.check_row_counts(read, quarantine.rows + selected.left_out)
             writer.check_no_empty_split(self._data_name())
             writer.facts = {"rows_read": read, "quarantined": quarantine.rows}
+            if settings.rows:
+                writer.facts["left_out"] = selected.left_out
             if spellings := getattr(source, "spellings", None):
                 writer.facts["spellings"] = spellings
         metrics = {**writer.rows, "columns": columns}
+        if selected.left_out:
+            metrics["left_out"] = selected.left_out
         return {**metrics, "quarantined": quarantine.rows} if quarantine.rows else metrics
 
     def _data_name(self) -> str:

@@ -23,13 +23,14 @@ from kerasline.components.core.component import Context
 from kerasline.components.data.shards import ExamplesWriter
 from kerasline.components.data.sources.source import DivisibleSource, SchemaChanged
 from kerasline.components.example_gen.exact_shares import Counts
+from kerasline.components.example_gen.selection import SelectedSource
 from kerasline.components.example_gen.splitting import SplitRule
 
 # The split of a piece of the data, or None if its rows are split one by one, and the piece in the terms of its source.
 Piece = tuple[str | None, Any]
 
 
-def count(pieces: Sequence[Piece], source: Any, rule: SplitRule) -> Counts:
+def count(pieces: Sequence[Piece], source: SelectedSource, rule: SplitRule) -> Counts:
     """Count the rows of all pieces for a rule that needs counts, in this process.
 
     Raises:
@@ -40,12 +41,13 @@ def count(pieces: Sequence[Piece], source: Any, rule: SplitRule) -> Counts:
         for batch in source.batches(piece):
             rule.count(batch, counts)
     # The hash of a value may depend on its type.
-    if isinstance(source, DivisibleSource) and source.merge_inferred([source.inferred]):
+    inner = source.source
+    if isinstance(inner, DivisibleSource) and inner.merge_inferred([inner.inferred]):
         raise SchemaChanged
     return counts
 
 
-def count_on_engine(pieces: Sequence[Piece], source: Any, rule: SplitRule, context: Context) -> Counts:
+def count_on_engine(pieces: Sequence[Piece], source: SelectedSource, rule: SplitRule, context: Context) -> Counts:
     """Count the rows of pieces by workers, each starting with a copy of `source`; see `count`."""
     from kerasline.components.data.fold import fold
 
@@ -54,13 +56,13 @@ def count_on_engine(pieces: Sequence[Piece], source: Any, rule: SplitRule, conte
         context.report(f"counting {len(pieces)} pieces on the engine")
         done: _CountedPieces | None = fold(pieces, work, _CountedPieces.merge, context)
         assert done is not None, "there are pieces"
-        if not source.merge_inferred(done.inferred):
+        if not source.source.merge_inferred(done.inferred):
             return done.counts
 
 
 def ingest(
     parts: Sequence[tuple[str | None, Sequence[Any]]],
-    source: Any,
+    source: SelectedSource,
     rule: SplitRule,
     writer: ExamplesWriter,
     report: Callable[[str], None],
@@ -78,7 +80,7 @@ def ingest(
         splitter = rule.new_splitter()
         for piece in pieces:
             for batch in source.batches(piece):
-                columns = len(batch.schema)
+                columns = len(writer.columns or batch.schema)
                 if name is None:
                     splitter.write(batch, writer)
                 else:
@@ -90,7 +92,7 @@ def ingest(
 
 def ingest_on_engine(
     pieces: Sequence[Piece],
-    source: Any,
+    source: SelectedSource,
     rule: SplitRule,
     splits: Sequence[str],
     writer: ExamplesWriter,
@@ -101,14 +103,17 @@ def ingest_on_engine(
 
     while True:
         folder = context.work_dir / f"pieces-{uuid.uuid4().hex}"
-        work = functools.partial(_ingest_piece, source=source, rule=rule, splits=splits, folder=folder)
+        work = functools.partial(
+            _ingest_piece, source=source, rule=rule, splits=splits, kept=writer.columns, folder=folder
+        )
         context.report(f"{len(pieces)} pieces on the engine")
         done = fold(enumerate(pieces), work, operator.add, context) or []
-        if not source.merge_inferred([one.inferred for one in done]):
+        if not source.source.merge_inferred([one.inferred for one in done]):
             break
         shutil.rmtree(folder)
     for one in done:
-        source.rows_read += one.rows_read
+        source.source.rows_read += one.rows_read
+        source.left_out += one.left_out
         for split, shard, rows in one.shards:
             writer.move_shard(split, shard, rows)
     return max(one.columns for one in done)  # a piece may have no rows
@@ -125,11 +130,11 @@ class _CountedPieces:
         return _CountedPieces(self.counts.merge(other.counts), [*self.inferred, *other.inferred])
 
 
-def _count_piece(piece: Piece, source: Any, rule: SplitRule) -> _CountedPieces:
+def _count_piece(piece: Piece, source: SelectedSource, rule: SplitRule) -> _CountedPieces:
     source = copy.deepcopy(source)  # a worker may use the same object for several pieces
     while True:
         try:
-            return _CountedPieces(count([piece], source, rule), [source.inferred])
+            return _CountedPieces(count([piece], source, rule), [source.source.inferred])
         except SchemaChanged:
             continue
 
@@ -140,12 +145,18 @@ class _IngestedPiece:
 
     shards: Sequence[tuple[str, Path, int]]
     rows_read: int
+    left_out: int
     columns: int
     inferred: Any
 
 
 def _ingest_piece(
-    numbered: tuple[int, Piece], source: Any, rule: SplitRule, splits: Sequence[str], folder: Path
+    numbered: tuple[int, Piece],
+    source: SelectedSource,
+    rule: SplitRule,
+    splits: Sequence[str],
+    kept: Sequence[str] | None,
+    folder: Path,
 ) -> list[_IngestedPiece]:
     number, (name, piece) = numbered
     source = copy.deepcopy(source)  # a worker may use the same object for several pieces
@@ -154,11 +165,12 @@ def _ingest_piece(
         examples = Examples(target)
         target.mkdir(parents=True)
         try:
-            with ExamplesWriter(examples, splits) as writer:
+            with ExamplesWriter(examples, splits, kept) as writer:
                 columns = ingest([(name, [piece])], source, rule, writer, lambda _: None)
         except SchemaChanged:
             shutil.rmtree(target)
-            source.rows_read = 0
+            source.source.rows_read = source.left_out = 0
             continue
         shards = [(split, target / shard["path"], shard["rows"]) for split, shard in writer.shards()]
-        return [_IngestedPiece(shards, source.rows_read, columns, source.inferred)]
+        inner = source.source
+        return [_IngestedPiece(shards, inner.rows_read, source.left_out, columns, inner.inferred)]

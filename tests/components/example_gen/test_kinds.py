@@ -191,3 +191,33 @@ def test_invalid_splits_are_an_error(tmp_path, parameters, message):
 def test_input_that_is_not_a_table_is_an_error(tmp_path):
     with pytest.raises(DataError, match="ExampleGen.input: expected .* table .* received int"):
         InMemoryExampleGen(3).execute(tmp_path)
+
+
+def test_rows_and_columns_are_selected_and_counted(tmp_path):
+    stage = InMemoryExampleGen(FRAME, rows="id >= 100 AND part = 'new'", columns=["id"], split_key=["part"], splits=ALL)
+    done = stage.execute(tmp_path / "out")
+    assert done.examples.read("all").to_pydict() == {"id": list(range(101, 1000, 2))}
+    assert done.metrics == {"all": 450, "columns": 1, "left_out": 550}
+    facts = done.examples.read_json("examples.json")
+    assert (facts["rows_read"], facts["left_out"]) == (1000, 550)
+
+
+def test_equal_selected_rows_are_in_the_same_split(tmp_path):
+    frame = pd.DataFrame({"a": [number % 50 for number in range(1000)], "other": range(1000)})
+    done = InMemoryExampleGen(frame, columns=["a"]).execute(tmp_path / "out")
+    found = [set(done.examples.read(split)["a"].to_pylist()) for split in done.examples.splits]
+    assert sum(map(len, found)) == 50
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"columns": ["idd"]}, "ExampleGen.columns: no column 'idd'; did you mean 'id'"),
+        ({"rows": "idd > 0"}, "ExampleGen.rows: the data has no column 'idd'; did you mean 'id'"),
+        ({"rows": "id >"}, "ExampleGen.rows: expected a condition"),
+        ({"rows": "id < 0"}, "has no rows"),
+    ],
+)
+def test_invalid_selection_is_an_error(tmp_path, parameters, message):
+    with pytest.raises((DataError, ParameterError), match=message):
+        InMemoryExampleGen(FRAME, **parameters).execute(tmp_path)

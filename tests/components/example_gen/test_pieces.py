@@ -151,3 +151,10 @@ def test_exact_shares_are_the_same_on_an_engine(both, tmp_path, frame, parameter
     examples = both(CsvExampleGen(str(tmp_path / "rows.csv"), splits={"train": 4, "test": 1}, **parameters))
     if "stratify" in parameters:
         assert abs(examples.rows("test") - 140) <= 1
+
+
+def test_selection_is_the_same_in_pieces(both, tmp_path, frame):
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    examples = both(CsvExampleGen(str(tmp_path / "rows.csv"), rows="row >= 50 AND text != 'plain'", columns=["row"]))
+    assert sorted(everything(examples)["row"]) == [row for row in range(50, 700) if row % 3]
+    assert examples.read_json("examples.json")["left_out"] == 700 - sum(row % 3 > 0 for row in range(50, 700))

@@ -1,0 +1,82 @@
+"""Seconds of reading a query, by rows and database, beside pandas: `python benchmarks/sql.py`.
+
+Both read the same rows through SQLAlchemy in batches of 8,192, by turns in one process. PostgreSQL is started on
+loopback if it is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+HOUSE = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(HOUSE))
+
+import pandas as pd  # noqa: E402
+import sqlalchemy  # noqa: E402
+
+from kerasline.components.data.sources.sql import ROWS_PER_BATCH, SqlSource  # noqa: E402
+
+COLUMNS = "id, miles, fare, company"
+QUERY = f"SELECT {COLUMNS} FROM trips"
+
+
+def ours(url: str) -> int:
+    return sum(batch.num_rows for batch in SqlSource(url).batches(QUERY))
+
+
+def theirs(url: str) -> int:
+    engine = sqlalchemy.create_engine(url)
+    with engine.connect().execution_options(stream_results=True) as connection:
+        return sum(len(chunk) for chunk in pd.read_sql(sqlalchemy.text(QUERY), connection, chunksize=ROWS_PER_BATCH))
+
+
+def fill(url: str, rows: int) -> None:
+    numbers = pd.Series(range(rows))
+    frame = pd.DataFrame(
+        {"id": numbers, "miles": numbers / 7, "fare": numbers % 97, "company": "Company " + (numbers % 50).astype(str)}
+    )
+    frame.to_sql("trips", sqlalchemy.create_engine(url), index=False, if_exists="replace", chunksize=10_000)
+
+
+@contextlib.contextmanager
+def databases(folder: str) -> Iterator[dict[str, str]]:
+    """Yield the URL of an empty database by product."""
+    found = {"SQLite": f"sqlite:///{folder}/trips.db"}
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(BaseException):  # the helper of the tests skips where PostgreSQL is missing
+            from tests.postgres import running_server
+
+            url = stack.enter_context(stack.enter_context(running_server()).new_database())
+            found["PostgreSQL"] = url.replace("postgresql://", "postgresql+psycopg://")
+        yield found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="*", default=[4_000, 100_000, 1_000_000])
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    print("| database | rows | SqlExampleGen's reader, s | pandas.read_sql in chunks, s |\n|---|---:|---:|---:|")
+    with tempfile.TemporaryDirectory() as folder, databases(folder) as urls:
+        for name, url in urls.items():
+            for rows in options.rows:
+                fill(url, rows)
+                best = {ours: float("inf"), theirs: float("inf")}
+                for _ in range(options.rounds):
+                    for read in best:
+                        gc.collect()
+                        clock = time.perf_counter()
+                        assert read(url) == rows
+                        best[read] = min(best[read], time.perf_counter() - clock)
+                print(f"| {name} | {rows:,} | {best[ours]:.2f} | {best[theirs]:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
