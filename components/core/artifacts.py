@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kerasline.components.core import keras_files
 from kerasline.components.core.errors import ArtifactError, nearest
+from kerasline.components.core.file_names import file_names
 from kerasline.components.core.keras_compat import source_node
 
 if TYPE_CHECKING:
@@ -350,12 +351,11 @@ class Preprocessing(Artifact):
             `too_low_by`, the maximum error of its counts. Numeric state adds its values.
         """
         (self.path / "state").mkdir()
-        return [self._write_state(name, state) for name, state in states.items()]
+        return [self._write_state(name, file, states[name]) for name, file in file_names(states).items()]
 
-    def _write_state(self, layer: str, state: Accumulator) -> dict[str, Any]:
+    def _write_state(self, layer: str, name: str, state: Accumulator) -> dict[str, Any]:
         readable = state.readable()
         entry = {"layer": layer, "kind": type(state).__name__}
-        name = layer.replace("/", "-")
         if isinstance(readable, dict):
             file = f"state/{name}.json"
             self.write_json(file, readable)

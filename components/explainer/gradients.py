@@ -157,7 +157,9 @@ class IntegratedGradients:
                 tape.watch(at)
                 chosen = tf.gather(self._scores(raw, features, at), target, batch_dims=1)
             slopes = tape.gradient(chosen, at, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-            return number + 1, {name: sums[name] + weights[number] * slopes[name] for name in points}
+            # A gradient may lack the static shape: that of a concatenation of more than 16 tensors does.
+            shaped = {name: tf.ensure_shape(slopes[name], point.shape) for name, point in points.items()}
+            return number + 1, {name: sums[name] + weights[number] * shaped[name] for name in points}
 
         zeros = {name: tf.zeros_like(point) for name, point in points.items()}
         _, slopes = tf.while_loop(

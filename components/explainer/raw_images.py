@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasline.components.core.artifacts import needed_inputs
+from kerasline.components.core.keras_names import input_names
 
 LOG = logging.getLogger("kerasline")
 CHANNELS = (1, 3, 4)
@@ -83,8 +84,9 @@ def _may_be_image(tensor: Any) -> bool:
 
 def _of_floats(features: keras.Model, columns: Sequence[str]) -> keras.Model | None:
     """Return the same layers applied to float32 images, or None if a layer does not accept floats."""
+    names = input_names(features.input)
     inputs = {
-        name: keras.Input(batch_shape=t.shape, dtype="float32" if name in columns else t.dtype, name=name)
+        name: keras.Input(batch_shape=t.shape, dtype="float32" if name in columns else t.dtype, name=names[name])
         for name, t in features.input.items()
     }
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 import wave
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from kerasline.components.core.file_names import file_names
 from kerasline.components.data.media import sniff
 from kerasline.components.explainer.gradients import Attributions, IntegratedGradients
 from kerasline.components.explainer.raw_images import is_image
@@ -37,9 +37,10 @@ def display_columns(row: pa.Table, place: int, folder: Path) -> tuple[dict[str, 
         JSON values by column, and relative paths of files by column.
     """
     columns, media = {}, {}
+    files = file_names(row.schema.names)
     for name in row.schema.names:
         field, value = row.schema.field(name), row.column(name)[0]
-        path = f"worst/{place}-{_file_name(name, row.schema.names)}"
+        path = f"worst/{place}-{files[name]}"
         written = _medium(field.type, value, folder, path)
         if written is not None:
             media[name] = written
@@ -113,12 +114,6 @@ def _pixels(kind: pa.DataType, value: pa.Scalar) -> np.ndarray | None:
     if not is_image((None, *shape)) and not is_image((None, *shape, 1)):
         return None
     return np.asarray(value.value.values).reshape(shape)
-
-
-def _file_name(column: str, columns: list[str]) -> str:
-    """Return a valid file name for a column. If it differs from the name, append the number of the column."""
-    name = re.sub(r"[^A-Za-z0-9_.]", "_", column)[:80]
-    return name if name == column else f"{name}_{columns.index(column)}"
 
 
 def write_image(content: bytes, path: Path) -> bool:

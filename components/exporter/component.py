@@ -58,7 +58,7 @@ class Exporter(Component):
     ['score']
     """
 
-    VERSION = "5"
+    VERSION = "6"
     LIBRARIES = ("tensorflow", "keras")
 
     preprocessing: Input[Preprocessing]

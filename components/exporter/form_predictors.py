@@ -37,12 +37,12 @@ class PreprocessedPredictor:
     def __call__(self, raw: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Return the outputs by name, given raw columns by name, arrays (rows, ...)."""
         tensors = {name: tf.constant(array) for name, array in raw.items()}
-        made = preprocess(_features(self.preprocessing), tensors)
-        return self.answer({name: tensor.numpy() for name, tensor in made.items()})
+        features = preprocess(_features(self.preprocessing), tensors)
+        return self.answer({name: tensor.numpy() for name, tensor in features.items()})
 
-    def answer(self, made: Arrays) -> dict[str, np.ndarray]:
+    def answer(self, features: Arrays) -> dict[str, np.ndarray]:
         """Return the outputs by name, given preprocessed features. Features that the model does not use are ignored."""
-        return _runner(self.path)(made)
+        return _runner(self.path)(features)
 
 
 @functools.lru_cache(maxsize=2)
@@ -63,15 +63,27 @@ def _litert(file: Path) -> Callable[[Arrays], dict[str, np.ndarray]]:
     except ImportError:  # TensorFlow's own, which is deprecated
         Interpreter = tf.lite.Interpreter
     interpreter = Interpreter(model_path=str(file))
-    run = interpreter.get_signature_runner(PREPROCESSED)
-    wanted = list(run.get_input_details())
-    return lambda made: run(**{name: made[name] for name in wanted})
+    # A call of the runner itself cannot pass an input named `self`.
+    runner = interpreter.get_signature_runner(PREPROCESSED)
+    places = {name: details["index"] for name, details in runner.get_input_details().items()}
+    outputs = {name: details["index"] for name, details in runner.get_output_details().items()}
+
+    def run(features: Arrays) -> dict[str, np.ndarray]:
+        for name, place in places.items():
+            interpreter.resize_tensor_input(place, features[name].shape)
+        interpreter.allocate_tensors()
+        for name, place in places.items():
+            interpreter.set_tensor(place, features[name])
+        interpreter.invoke()
+        return {name: interpreter.get_tensor(place) for name, place in outputs.items()}
+
+    return run
 
 
 def _onnx(file: Path) -> Callable[[Arrays], dict[str, np.ndarray]]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    wanted = [tensor.name for tensor in session.get_inputs()]
-    given = [tensor.name for tensor in session.get_outputs()]
-    return lambda made: dict(zip(given, session.run(given, {name: made[name] for name in wanted})))
+    inputs = [tensor.name for tensor in session.get_inputs()]
+    outputs = [tensor.name for tensor in session.get_outputs()]
+    return lambda features: dict(zip(outputs, session.run(outputs, {name: features[name] for name in inputs})))

@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 
 from kerasline.components.core.errors import named_cause
+from kerasline.components.exporter.input_names import restore_names, restore_names_in_onnx, with_numbered_names
 from kerasline.components.exporter.served_model import PREPROCESSED, ServedModel, write_saved_model
 
 LITERT_FILE, ONNX_FILE = "model.tflite", "model.onnx"
@@ -98,10 +99,12 @@ def _litert(serving: ServedModel, folder: Path) -> None:
     _check_size(serving.model, "a LiteRT file")
     archive = keras.export.ExportArchive()
     archive.track(serving.model)
-    named = _by_name(serving)
-    archive.add_endpoint(PREPROCESSED, lambda features: named(features, training=False), [serving.preprocessed_specs])
+    model, specs = _by_name(serving), serving.preprocessed_specs
+    signature = [with_numbered_names(specs)]
+    archive.add_endpoint(PREPROCESSED, lambda features: model(features, training=False), signature)
     saved = folder / "saved_model"
     archive.write_out(str(saved), verbose=False)
+    restore_names(saved, {PREPROCESSED: specs})
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=[PREPROCESSED])
     (folder / LITERT_FILE).write_bytes(converter.convert())
     _remove(saved)
@@ -109,11 +112,17 @@ def _litert(serving: ServedModel, folder: Path) -> None:
 
 def _onnx(serving: ServedModel, folder: Path) -> None:
     _check_size(serving.model, "an ONNX file")
-    model = _by_name(serving)
-    specs = serving.preprocessed_specs.items()
-    rows = {name: tf.zeros([1, *(n or 1 for n in spec.shape[1:])], spec.dtype) for name, spec in specs}
-    model(rows)  # Keras exports only models that have been called
-    model.export(str(folder / ONNX_FILE), format="onnx", verbose=False)
+    model, specs = _by_name(serving), serving.preprocessed_specs
+    both = sorted(specs.keys() & serving.outputs.keys())
+    if both:
+        raise Refused(f"an ONNX file cannot have an input and an output of one name: {both[0]!r}")
+    if "" in specs:
+        raise Refused("an ONNX file cannot have an input without a name")
+    # Keras exports only models that have been called.
+    model({name: tf.zeros([1, *(n or 1 for n in spec.shape[1:])], spec.dtype) for name, spec in specs.items()})
+    file = folder / ONNX_FILE
+    model.export(str(file), format="onnx", input_signature=[with_numbered_names(specs)], verbose=False)
+    restore_names_in_onnx(file, specs)
 
 
 FORMS: dict[str, Form] = {

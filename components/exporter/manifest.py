@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasline.components.core.artifacts import Artifact, Model, SavedModel
+from kerasline.components.core.file_names import file_names
 from kerasline.components.core.keras_compat import flatten_layers
 from kerasline.components.data.missing import missing_value
 from kerasline.components.exporter.served_model import LABEL, ServedModel, Written, describe_specs
@@ -29,10 +30,10 @@ def write_assets(serving: ServedModel, folder: Path) -> list[str]:
     """
     names = serving.class_names
     values: dict[str, Any] = {"labels.txt": names} if isinstance(names, list) else {}
-    values |= {f"labels.{of}.txt": n for of, n in names.items() if n} if isinstance(names, dict) else {}
-    for layer in flatten_layers(serving.features):
-        if hasattr(layer, "get_vocabulary"):
-            values[f"vocabulary.{layer.name.replace('/', '-')}.txt"] = layer.get_vocabulary()
+    if isinstance(names, dict):
+        values |= {f"labels.{file}.txt": names[label] for label, file in file_names(names).items() if names[label]}
+    lookups = {layer.name: layer for layer in flatten_layers(serving.features) if hasattr(layer, "get_vocabulary")}
+    values |= {f"vocabulary.{file}.txt": lookups[name].get_vocabulary() for name, file in file_names(lookups).items()}
     (folder / "assets").mkdir(exist_ok=True)
     for file, lines in values.items():
         text = "".join(f"{_line(line)}\n" for line in lines)

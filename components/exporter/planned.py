@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from kerasline.components.core.artifacts import Model, Preprocessing, SavedModel
@@ -24,16 +25,21 @@ class PlannedSavedModel(SavedModel):
         outputs, names = self._model.outputs, self._preprocessing.facts["class_names"]
         return {
             "inputs": {name: form.as_json() for name, form in self._preprocessing.served_inputs.items()},
-            "outputs": [*outputs, *(["label"] if is_labelled(names, list(outputs.values())) else [])],
+            "outputs": [*outputs, *(["label"] if is_labelled(names, outputs) else [])],
             "class_names": names,
         }
 
 
-def is_labelled(class_names: Any, outputs: list[Any]) -> bool:
-    """Return whether the served model also returns the name of the class: its only output has a score for each.
+def is_labelled(class_names: Any, outputs: Mapping[str, Any]) -> bool:
+    """Return whether the served model also returns `label`, the name of the class.
+
+    It does if its only output has a score for each class and is not itself named `label`.
 
     Args:
         class_names: names of the classes of the label, by label if there are several, or None.
-        outputs: what the model returns, with a `shape` each.
+        outputs: what the model returns, by name, with a `shape` each.
     """
-    return isinstance(class_names, list) and len(outputs) == 1 and outputs[0].shape[-1] == len(class_names)
+    if not isinstance(class_names, list) or len(outputs) != 1 or "label" in outputs:
+        return False
+    (output,) = outputs.values()
+    return output.shape[-1] == len(class_names)

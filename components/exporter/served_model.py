@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from kerasline.components.core.errors import DataError
+from kerasline.components.exporter.input_names import restore_names, with_numbered_names
 from kerasline.components.exporter.planned import is_labelled
 from kerasline.components.exporter.tf_examples import check_parsable, parse_examples
 from kerasline.components.models.compile_config import compiled_losses, output_names
@@ -53,8 +54,8 @@ class ServedModel:
 
     @property
     def labelled(self) -> bool:
-        """Whether the only output has a score for each named class."""
-        return is_labelled(self.class_names, list(self.outputs.values()))
+        """Whether the only output has a score for each named class, and is not itself named `label`."""
+        return is_labelled(self.class_names, self.outputs)
 
     @property
     def raw_specs(self) -> Specs:
@@ -125,9 +126,10 @@ def write_saved_model(serving: ServedModel, folder: Path) -> Written:
         left_out[EXAMPLES] = str(error)
     signatures = {}
     for name, (function, specs) in wanted.items():
-        taken = [specs["examples"]] if name == EXAMPLES else [specs]
-        signatures[name] = (archive.add_endpoint(name, function, input_signature=taken), specs)
+        taken = specs["examples"] if name == EXAMPLES else with_numbered_names(specs)
+        signatures[name] = (archive.add_endpoint(name, function, input_signature=[taken]), specs)
     archive.write_out(str(folder), verbose=False)
+    restore_names(folder, {name: specs for name, (_, specs) in signatures.items() if name != EXAMPLES})
     return Written(signatures, left_out)
 
 

@@ -1,4 +1,4 @@
-"""The candidate's own answers, without a server: `tf.saved_model.load` and a call of its signature.
+"""The candidate's own answers, without a server: from a TensorFlow session with its graph.
 
 They are computed in another process, because an operation of the candidate that aborts or never returns would
 otherwise stop the pipeline. It receives the same batches as the server: the order of a sum, and so its last digit,
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,24 +89,27 @@ def _main(saved_model: str, cases: str) -> None:
     garbage_collection.skip_at_exit()
     import tensorflow as tf
 
+    session = tf.compat.v1.Session(graph=tf.Graph())
     try:
-        loaded = tf.saved_model.load(saved_model)
-        function = loaded.signatures[DEFAULT_SIGNATURE]
+        with session.graph.as_default():
+            # `tf.saved_model.load` cannot call a signature whose input names differ only in punctuation.
+            graph = tf.compat.v1.saved_model.load(session, ["serve"], saved_model)
+        definition = graph.signature_def[DEFAULT_SIGNATURE]
     except Exception as error:
         pipe.send(named_cause(error))
         return
     pipe.send(None)
-    specs = function.structured_input_signature[1]
+    outputs = {name: info.name for name, info in definition.outputs.items()}
     for rows in pickle.loads(Path(cases).read_bytes()):
-        pipe.send(_answer(function, {name: tf.constant(rows[name], spec.dtype) for name, spec in specs.items()}))
+        fed = {info.name: rows[name] for name, info in definition.inputs.items()}
+        pipe.send(_answer(lambda fed=fed: session.run(outputs, fed)))
 
 
-def _answer(function: Any, tensors: Mapping[str, Any]) -> Answer:
+def _answer(run: Callable[[], dict[str, Any]]) -> Answer:
     from kerasline.components.serving.runtime.errors import from_exception, invalid
 
     try:
-        outputs = function(**tensors)
-        return Answer({name: tensor.numpy() for name, tensor in outputs.items()})
+        return Answer(run())
     except Exception as error:
         # An unsupported shape raises ValueError or TypeError here. The server reports it as a bad request.
         served = invalid(str(error)) if isinstance(error, (ValueError, TypeError)) else from_exception(error)

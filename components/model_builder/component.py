@@ -11,6 +11,7 @@ from kerasline.components.core import keras_files
 from kerasline.components.core.artifacts import Hyperparameters, Model, Preprocessing
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import ParameterError, UserCodeError
+from kerasline.components.core.keras_names import check_layer_names, input_names
 from kerasline.components.core.parameters import PositiveInt
 from kerasline.components.core.user_code import call, name_of
 
@@ -181,8 +182,10 @@ class ModelBuilder(Component):
         import keras
 
         features = preprocessing.load_features().output
+        names = input_names(features)
         inputs = {
-            name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name) for name, tensor in features.items()
+            name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=names[name])
+            for name, tensor in features.items()
         }
         settings = self.settings
         if settings.description is not None:
@@ -196,6 +199,7 @@ class ModelBuilder(Component):
             raise UserCodeError(
                 f"{name_of(settings.function)} must return a compiled keras.Model, it returned {received}"
             )
+        check_layer_names(model, name_of(settings.function))
         return model
 
 

@@ -11,6 +11,7 @@ from kerasline.components.core.artifacts import Examples, Preprocessing, Schema,
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import DataError, ParameterError, UserCodeError, nearest
 from kerasline.components.core.keras_compat import source_operation
+from kerasline.components.core.keras_names import check_layer_names
 from kerasline.components.core.parameters import PositiveInt, SplitName
 from kerasline.components.core.user_code import call, name_of
 from kerasline.components.preprocessing.features import Feature
@@ -144,6 +145,7 @@ class Transform(Component):
         for problem in (unreachable(model), unsavable(model)):
             if problem:
                 raise UserCodeError(f"{self._source}: {problem}")
+        check_layer_names(model, self._source)
         if not examples.rows(self.settings.split):
             raise DataError(f"{self.name}.split: {self.settings.split!r} has no rows to adapt layers on")
         columns = examples.schema().names

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from kerasline.components.core.errors import DataError, nearest
+from kerasline.components.core.keras_names import input_names, layer_prefixes
 from kerasline.components.core.parameters import parse_value
 
 if TYPE_CHECKING:
@@ -62,7 +63,12 @@ class Feature:
         return number_form(self, name, kind)
 
     def output(self, name: str, *inputs: keras.KerasTensor) -> keras.KerasTensor:
-        """Return the model input, computed from the inputs for the columns."""
+        """Return the model input, computed from the inputs for the columns.
+
+        Args:
+            name: the beginning of the names of the layers.
+            inputs: the columns, in the order of `columns`.
+        """
         raise NotImplementedError
 
 
@@ -93,22 +99,28 @@ def preprocessing_model(features: Mapping[str, Feature], schema: pa.Schema, labe
     inputs: dict[str, keras.KerasTensor] = {}
     outputs: dict[str, keras.KerasTensor] = {}
     in_double = {column for of in forms.values() for column, (dtype, _) in of.items() if dtype == "float64"}
+    classes = [
+        label
+        for label in labels
+        if label not in features and label in schema.names and form_of(schema.field(label).type)[0] == "string"
+    ]
+    names = input_names(dict.fromkeys([*(column for of in forms.values() for column in of), *classes]))
+    prefixes = layer_prefixes([*features, *classes], names.values())
     for name, feature in features.items():
-        taken = [_input(inputs, column, *form, column in in_double) for column, form in forms[name].items()]
-        outputs[name] = feature.output(name, *taken)
-    for label in labels:
-        if label not in features and label in schema.names and form_of(schema.field(label).type)[0] == "string":
-            outputs[label] = _class_label(inputs, label, *form_of(schema.field(label).type))
+        taken = [
+            _input(inputs, column, names[column], *form, column in in_double) for column, form in forms[name].items()
+        ]
+        outputs[name] = feature.output(prefixes[name], *taken)
+    for label in classes:
+        tensor = _input(inputs, label, names[label], *form_of(schema.field(label).type), in_double=False)
+        outputs[label] = _class_index(prefixes[label], tensor)
     return keras.Model({name: inputs[name] for name in inputs}, outputs)
 
 
-def _class_label(
-    inputs: dict[str, keras.KerasTensor], label: str, dtype: str, shape: tuple[int | None, ...]
-) -> keras.KerasTensor:
+def _class_index(name: str, label: keras.KerasTensor) -> keras.KerasTensor:
     from kerasline.components.preprocessing.layers.categories import ClassIndex
 
-    layer = ClassIndex("int" if shape == (1,) else "multi_hot", name=f"{label}_class")
-    return layer(_input(inputs, label, dtype, shape, in_double=False))
+    return ClassIndex("int" if label.shape[1:] == (1,) else "multi_hot", name=f"{name}_class")(label)
 
 
 def form_of(kind: pa.DataType) -> tuple[str, tuple[int | None, ...]]:
@@ -159,14 +171,19 @@ def encoded(ids: keras.KerasTensor, encode: str, number: int) -> keras.KerasTens
 
 
 def _input(
-    inputs: dict[str, keras.KerasTensor], column: str, dtype: str, shape: tuple[int | None, ...], in_double: bool
+    inputs: dict[str, keras.KerasTensor],
+    column: str,
+    name: str,
+    dtype: str,
+    shape: tuple[int | None, ...],
+    in_double: bool,
 ) -> keras.KerasTensor:
     """Return the column's input. All features that read it share one, in float64 or else the form of the first."""
     import keras
 
     if column not in inputs:
         is_float32 = dtype == "float32" and in_double
-        inputs[column] = keras.Input(shape, name=column, dtype="float64" if is_float32 else dtype)
+        inputs[column] = keras.Input(shape, name=name, dtype="float64" if is_float32 else dtype)
     held = inputs[column]
     if (held.dtype, tuple(held.shape[1:])) == (dtype, shape):
         return held

@@ -293,3 +293,50 @@ def test_reported_attribution_is_the_mean_over_the_rows(diabetes, explain):
     np.testing.assert_allclose(feature["places"], known, rtol=1e-4)
     assert feature["mean_absolute"] == pytest.approx(known.sum(), rel=1e-4) and len(known) == len(DIABETES)
     assert (found["baseline"], found["steps"], found["rows"]) == ("mean", 64, len(x))
+
+
+@pytest.mark.parametrize("count", [17, 200])
+def test_of_many_concatenated_inputs_of_all_kinds(count, tmp_path):
+    """Numbers, whole numbers, texts through an embedding, and lists of any length. TensorFlow's gradient of a
+    concatenation of more than 16 tensors has no static shape."""
+    random = np.random.default_rng(0)
+    rows = {f"number_{n}": random.normal(size=12).astype("float32") for n in range(count - 3)}
+    columns = {
+        **rows,
+        "whole": random.integers(0, 5, 12),
+        "word": random.choice(["a", "b"], 12).tolist(),
+        "list": [[1.0] * (1 + n % 3) for n in range(12)],
+        "y": random.normal(size=12).astype("float32"),
+    }
+
+    def preprocessing():
+        raw = {name: keras.Input((1,), name=name) for name in rows}
+        raw["whole"] = keras.Input((1,), name="whole", dtype="int64")
+        raw["word"] = keras.Input((1,), name="word", dtype="string")
+        raw["list"] = keras.Input((None,), name="list")
+        outputs = {name: keras.layers.Rescaling(0.5)(tensor) for name, tensor in raw.items() if name in rows}
+        outputs["whole"] = keras.ops.cast(raw["whole"], "float16")
+        outputs["word"] = keras.layers.StringLookup(vocabulary=["a", "b"])(raw["word"])
+        outputs["list"] = keras.ops.nan_to_num(raw["list"])
+        return keras.Model(raw, outputs)
+
+    def build_model(inputs, hp):
+        parts = [keras.ops.cast(inputs[name], "float32") for name in [*rows, "whole"]]
+        parts.append(keras.layers.Embedding(4, 2, name="word_vector")(inputs["word"])[:, 0])
+        parts.append(keras.ops.mean(inputs["list"], axis=1, keepdims=True))
+        model = keras.Model(inputs, keras.layers.Dense(1, activation="tanh")(keras.layers.Concatenate()(parts)))
+        model.compile("sgd", "mse")
+        return model
+
+    problem = trained(tmp_path, {"train": columns, "test": columns}, preprocessing, build_model, 1, label="y")
+    subject, raw, gradients, found = attributed(problem, steps=64, rows=12)
+    assert set(gradients.features) == {*rows, "whole", "list", "word_vector"}
+    features = subject.features(raw)
+    kernel, offset = subject.model.get_weights()[-2:]
+    score = lambda x: np.tanh(x @ kernel + offset)[:, 0]  # noqa: E731
+    vectors = subject.model.get_weights()[0][features["word"].numpy()[:, 0]]
+    parts = [features[name].numpy() for name in [*rows, "whole"]]
+    parts += [vectors, features["list"].numpy().mean(1, keepdims=True)]
+    at = np.concatenate(parts, axis=1).astype("float64")
+    total = sum(values.reshape(12, -1).sum(1) for values in found.values.values())
+    np.testing.assert_allclose(total, score(at) - score(np.zeros_like(at)), atol=2e-4)
