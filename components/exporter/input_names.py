@@ -46,6 +46,7 @@ def restore_names(folder: Path, inputs: Mapping[str, Iterable[str]]) -> None:
         function = objects.nodes[functions[signature]].bare_concrete_function
         function.argument_keywords[:] = [own[name] for name in function.argument_keywords]
         if not any(map(keyword.iskeyword, compared)):  # loading would fail
+            function.ClearField("function_spec")  # has the numbered names as the parameters of a Python function
             arguments = objects.concrete_functions[function.concrete_function_name].canonicalized_input_signature
             _rename(arguments.tuple_value.values[1].dict_value.fields, own)
     file.write_bytes(saved.SerializeToString())
@@ -78,7 +79,7 @@ def _numbered(names: Iterable[str]) -> dict[str, str]:
 
 
 def _as_compared(names: Iterable[str]) -> set[str]:
-    """Return keyword arguments as TensorFlow compares them, which is undefined for an empty name."""
+    """Return keyword arguments as TensorFlow compares them. An empty name, with which it fails, is left out."""
     compared = ("".join(c if c.isalnum() else "_" for c in name) for name in names)
     return {name if name[0].isalpha() else f"arg_{name}" for name in compared if name}
 
@@ -92,4 +93,4 @@ def _rename(entries: MutableMapping[str, Any], own: Mapping[str, str]) -> None:
     renamed = {own[key]: type(value).FromString(value.SerializeToString()) for key, value in entries.items()}
     entries.clear()
     for name, value in renamed.items():
-        entries[name].CopyFrom(value)  # type: ignore[attr-defined]
+        entries[name].CopyFrom(value)

@@ -7,6 +7,7 @@ depends on the number of rows.
 
 from __future__ import annotations
 
+import functools
 import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -102,7 +103,7 @@ def _main(saved_model: str, cases: str) -> None:
     outputs = {name: info.name for name, info in definition.outputs.items()}
     for rows in pickle.loads(Path(cases).read_bytes()):
         fed = {info.name: rows[name] for name, info in definition.inputs.items()}
-        pipe.send(_answer(lambda fed=fed: session.run(outputs, fed)))
+        pipe.send(_answer(functools.partial(session.run, outputs, fed)))
 
 
 def _answer(run: Callable[[], dict[str, Any]]) -> Answer:

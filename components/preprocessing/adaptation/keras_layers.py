@@ -92,19 +92,21 @@ class _TextVectorization(_Lookup):
         lookup = lookup_layer(layer)
         if _has_vocabulary(lookup):
             return None
-        config = {**layer.get_config(), "name": None}  # names count up within a process
-        return Tokens(config, **_vocabulary_options(lookup))
+        # Serialized, since the layer may have functions for `standardize` and `split`.
+        serialized = keras.saving.serialize_keras_object(layer)
+        serialized["config"]["name"] = None  # names count up within a process
+        return Tokens(serialized, **_vocabulary_options(lookup))
 
 
 class Tokens(Vocabulary):
     """The vocabulary of the tokens into which a TextVectorization splits its texts."""
 
-    def __init__(self, config: dict[str, Any], **options: Any) -> None:
+    def __init__(self, serialized_layer: dict[str, Any], **options: Any) -> None:
         super().__init__(**options)
-        self._config = config
+        self._serialized_layer = serialized_layer
 
     def add(self, texts: np.ndarray) -> None:
-        splitter = layers.TextVectorization.from_config(self._config)
+        splitter = keras.saving.deserialize_keras_object(self._serialized_layer)
         super().add(split_into_tokens(splitter, np.asarray(texts)))
 
 

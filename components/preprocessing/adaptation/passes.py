@@ -305,6 +305,9 @@ def _plan_digest(
     for layer in model.layers:
         if hasattr(layer, "get_vocabulary"):  # once adapted, neither in its configuration nor in its weights
             digest.update(repr(layer.get_vocabulary()).encode())
-        if not type(layer).__module__.startswith(("keras.", "kerasline.components.preprocessing.layers.")):
-            digest.update(inspect.getsource(inspect.getmodule(type(layer)) or type(layer)).encode())
+        functions = [value for value in layer.get_config().values() if inspect.isfunction(value)]
+        code: Any
+        for code in (type(layer), *functions):
+            if not code.__module__.startswith(("keras.", "kerasline.components.preprocessing.layers.")):
+                digest.update(inspect.getsource(inspect.getmodule(code) or code).encode())
     return digest.hexdigest()[:32]

@@ -171,6 +171,27 @@ def test_text_vectorization_agrees_with_keras(make_examples, tmp_path, options):
         np.testing.assert_allclose(ours(np.array(TEXTS)), keras_own(np.array(TEXTS)), rtol=1e-6)
 
 
+@keras.saving.register_keras_serializable("test_transform")
+def without_breaks(texts):
+    return tf.strings.regex_replace(tf.strings.lower(texts), "<br />", " ")
+
+
+@keras.saving.register_keras_serializable("test_transform")
+def at_commas(texts):
+    return tf.strings.split(texts, ",")
+
+
+@pytest.mark.parametrize("options", [{"standardize": without_breaks}, {"split": at_commas}])
+def test_text_vectorization_accepts_registered_functions(make_examples, tmp_path, options):
+    texts = ["One<br />two", "one,THREE", "two, one"]
+    options = {**options, "output_sequence_length": 4}
+    ours = adapted(make_examples({"train": {"word": texts}}), tmp_path, keras.layers.TextVectorization(**options))
+    keras_own = keras.layers.TextVectorization(**options)
+    keras_own.adapt(np.array(texts))
+    assert ours.get_vocabulary() == keras_own.get_vocabulary()
+    np.testing.assert_array_equal(ours(np.array(texts)), keras_own(np.array(texts)))
+
+
 @pytest.mark.skipif(not OLD_KERAS, reason="Keras from 3.14 on loads TF-IDF lookups")
 def test_tf_idf_that_keras_could_not_load_is_refused(make_examples, tmp_path):
     with pytest.raises(UserCodeError, match="Keras 3.14 can"):
