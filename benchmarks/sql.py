@@ -38,11 +38,14 @@ def theirs(url: str) -> int:
 
 
 def fill(url: str, rows: int) -> None:
-    numbers = pd.Series(range(rows))
-    frame = pd.DataFrame(
-        {"id": numbers, "miles": numbers / 7, "fare": numbers % 97, "company": "Company " + (numbers % 50).astype(str)}
-    )
-    frame.to_sql("trips", sqlalchemy.create_engine(url), index=False, if_exists="replace", chunksize=10_000)
+    if url.startswith("sqlite"):
+        numbers = f"(WITH RECURSIVE g(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM g LIMIT {rows}) SELECT n FROM g) AS g"
+    else:
+        numbers = f"generate_series(0, {rows - 1}) AS g(n)"
+    columns = "n AS id, n / CAST(7 AS DOUBLE PRECISION) AS miles, n % 97 AS fare, 'Company ' || n % 50 AS company"
+    with sqlalchemy.create_engine(url).begin() as connection:
+        connection.execute(sqlalchemy.text("DROP TABLE IF EXISTS trips"))
+        connection.execute(sqlalchemy.text(f"CREATE TABLE trips AS SELECT {columns} FROM {numbers}"))
 
 
 @contextlib.contextmanager
