@@ -245,11 +245,12 @@ class Anomalies(Artifact):
     """Violations of the schema: `anomalies.pbtxt`, a tensorflow-metadata `Anomalies`.
 
     `anomalies.json` lists the same for people. Each entry has `split`, `feature`, `kind`, `seen` (the observed value),
-    `fix` and `severity`.
+    `fix` and `severity`. `distances.json` lists all measured skew and drift, also below the thresholds.
     """
 
     FILE = "anomalies.pbtxt"
     REPORT = "anomalies.json"
+    DISTANCES = "distances.json"
 
     def proto(self) -> anomalies_pb2.Anomalies:
         from google.protobuf import text_format

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -13,6 +12,7 @@ from kerasline.components.core.component import Component, Context, Input, Outpu
 from kerasline.components.core.errors import DataError, ParameterError, nearest
 
 if TYPE_CHECKING:
+    from kerasline.components.example_validator.drift_anomalies import Distance
     from kerasline.components.example_validator.schema_anomalies import Anomaly
 
 LOG = logging.getLogger("kerasline")
@@ -68,6 +68,15 @@ class ExampleValidator(Component):
 
     def check(self, inputs: Any) -> None:
         super().check(inputs)
+        if self.settings.environment and inputs.schema is not None:
+            from kerasline.components.example_validator.schema_anomalies import environments
+
+            known_environments = environments(inputs.schema.proto())
+            if self.settings.environment not in known_environments:
+                raise ParameterError(
+                    f"{self.name}.environment: the schema has no environment {self.settings.environment!r}; "
+                    f"{nearest(self.settings.environment, known_environments)}"
+                )
         if self.settings.severity and inputs.schema is not None and inputs.statistics is not None:
             from tensorflow_metadata.proto.v0 import anomalies_pb2
 
@@ -81,29 +90,48 @@ class ExampleValidator(Component):
                 )
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
+        from kerasline.components.example_validator.drift_anomalies import Distance
+
         schema = inputs.schema.proto()
-        found = [self._with_severity(anomaly) for anomaly in self._find(inputs, schema)]
+        results = list(self._find(inputs, schema))
+        distances = [result for result in results if isinstance(result, Distance)]
+        anomalies = [
+            result.anomaly() if isinstance(result, Distance) else result
+            for result in results
+            if not isinstance(result, Distance) or result.is_high
+        ]
+        found = [self._with_severity(anomaly) for anomaly in anomalies]
         found = [anomaly for anomaly in found if anomaly.severity != "ignore"]
         for anomaly in found:
             LOG.warning("%s: %s: %s", anomaly.severity, anomaly.kind, anomaly)
         outputs.anomalies.write(_as_proto(found, schema))
-        report = json.dumps([asdict(anomaly) for anomaly in found], indent=2, ensure_ascii=False)
-        (outputs.anomalies.path / Anomalies.REPORT).write_text(report + "\n", encoding="utf-8")
+        outputs.anomalies.write_json(Anomalies.REPORT, [asdict(anomaly) for anomaly in found])
+        outputs.anomalies.write_json(Anomalies.DISTANCES, [asdict(distance) for distance in distances])
         failing = {"error": ("error",), "warning": ("error", "warning"), "never": ()}[self.settings.fail_on]
         failures = [anomaly for anomaly in found if anomaly.severity in failing]
         if failures:
             more = f"; and {len(failures) - MAX_LISTED} more (in the log)" if len(failures) > MAX_LISTED else ""
             raise DataError("; ".join(str(anomaly) for anomaly in failures[:MAX_LISTED]) + more)
         warnings = sum(anomaly.severity == "warning" for anomaly in found)
-        return {"anomalies": len(found) - warnings, "warnings": warnings}
+        metrics = {"anomalies": len(found) - warnings, "warnings": warnings}
+        is_compared = inputs.serving_statistics is not None or inputs.previous_statistics is not None
+        return {**metrics, "distances": len(distances)} if is_compared else metrics
 
-    def _find(self, inputs: Any, schema: Any) -> Iterator[Anomaly]:
+    def _find(self, inputs: Any, schema: Any) -> Iterator[Anomaly | Distance]:
         from kerasline.components.example_validator.drift_anomalies import compare
-        from kerasline.components.example_validator.schema_anomalies import find_anomalies
+        from kerasline.components.example_validator.schema_anomalies import find_anomalies, unchecked_parts
 
         serving = inputs.serving_statistics.proto().datasets if inputs.serving_statistics else []
         previous = inputs.previous_statistics.proto().datasets if inputs.previous_statistics else []
+        yield from unchecked_parts(schema)
+        for data, comparator in ((serving, "skew_comparator"), (previous, "drift_comparator")):
+            if data and not _has_comparator(schema, comparator):
+                yield _not_compared(f"the schema has no {comparator}, so nothing is compared", "add one to a feature")
         for dataset in inputs.statistics.proto().datasets:
+            if previous and dataset.name not in [control.name for control in previous]:
+                names = ", ".join(control.name for control in previous)
+                seen = f"the previous span has no split {dataset.name!r}, so it is not compared; it has {names}"
+                yield _not_compared(seen, "give both spans the same splits")
             yield from find_anomalies(dataset, schema, self.settings.environment)
             if not dataset.num_examples:
                 continue
@@ -117,6 +145,18 @@ class ExampleValidator(Component):
         severity = self.settings.severity
         default = severity.get(anomaly.kind, anomaly.severity)
         return replace(anomaly, severity=severity.get(anomaly.feature, default))
+
+
+def _has_comparator(schema: Any, comparator: str) -> bool:
+    constraints = schema.dataset_constraints
+    by_rows = comparator == "drift_comparator" and constraints.HasField("num_examples_drift_comparator")
+    return by_rows or any(feature.HasField(comparator) for feature in schema.feature)
+
+
+def _not_compared(seen: str, fix: str) -> Anomaly:
+    from kerasline.components.example_validator.schema_anomalies import Anomaly
+
+    return Anomaly("COMPARATOR_CONTROL_DATA_MISSING", seen, fix, "warning", "statistics")
 
 
 def _as_proto(found: list[Anomaly], schema: Any) -> Any:

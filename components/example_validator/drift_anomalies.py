@@ -2,18 +2,69 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from tensorflow_metadata.proto.v0 import statistics_pb2
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
-from kerasline.components.example_validator.schema_anomalies import Anomaly, Feature
+from kerasline.components.example_validator.schema_anomalies import ROUNDING, Anomaly, Feature
+
+L_INFINITY, JENSEN_SHANNON = "L-infinity", "Jensen-Shannon"
+DEFAULT, QUANTILES, STANDARD = (
+    schema_pb2.HistogramSelection.Type.Value(n) for n in ("DEFAULT", "QUANTILES", "STANDARD")
+)
+MAX_CELLS = 100  # integers with more values are compared by histogram: of many, each value is rare
 
 
-def compare(dataset: Any, control: Any, schema: Any, comparator: str, control_name: str) -> Iterator[Anomaly]:
-    """Yield an anomaly for each distance between two data sets that the schema does not allow.
+@dataclass(frozen=True)
+class Distance:
+    """A distance between the values of a feature in two data sets.
+
+    Attributes:
+        split, feature: where it was measured.
+        control: the other data set, such as "the previous span".
+        measure: "L-infinity" or "Jensen-Shannon".
+        value: the distance.
+        threshold: the largest distance that the schema allows.
+        by_chance: the expected distance of two samples of these sizes if nothing changed.
+        details: what the distance comes from.
+    """
+
+    split: str
+    feature: str
+    control: str
+    measure: str
+    value: float
+    threshold: float
+    by_chance: float
+    details: str
+
+    @property
+    def is_high(self) -> bool:
+        return self.value > self.threshold + ROUNDING and self.value > self.by_chance
+
+    def anomaly(self) -> Anomaly:
+        kind, name = (
+            ("COMPARATOR_L_INFTY_HIGH", "L-infinity distance")
+            if self.measure == L_INFINITY
+            else ("COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH", "Jensen-Shannon divergence")
+        )
+        return Anomaly(
+            kind,
+            f"{name} {self.value:.4g} from {self.control}{self.details}; expected at most {self.threshold:g}",
+            "find out what changed, or raise the threshold in the schema",
+            split=self.split,
+            feature=self.feature,
+        )
+
+
+def compare(
+    dataset: Any, control: Any, schema: Any, comparator: str, control_name: str
+) -> Iterator[Anomaly | Distance]:
+    """Yield the distances between two data sets, and an anomaly for each that could not be computed.
 
     Args:
         dataset, control: `DatasetFeatureStatistics`. Distances are measured from `control`.
@@ -31,8 +82,8 @@ def compare(dataset: Any, control: Any, schema: Any, comparator: str, control_na
             Feature(expected, found[expected.name], side.num_examples) if expected.name in found else None
             for found, side in ((features, dataset), (control_features, control))
         )
-        for anomaly in _of_feature(ours, theirs, getattr(expected, comparator), control_name):
-            yield replace(anomaly, split=dataset.name, feature=expected.name)
+        for found in _of_feature(ours, theirs, getattr(expected, comparator), control_name):
+            yield replace(found, split=dataset.name, feature=expected.name)
 
 
 def l_infinity(ours: Feature, theirs: Feature) -> tuple[float, str] | None:
@@ -49,15 +100,24 @@ def l_infinity(ours: Feature, theirs: Feature) -> tuple[float, str] | None:
     return gaps[value], value
 
 
-def jensen_shannon(ours: Feature, theirs: Feature) -> float | None:
-    """Return the Jensen-Shannon divergence to base 2: 0 for equal distributions, 1 for disjoint ones.
+def jensen_shannon(ours: Feature, theirs: Feature, histogram_type: int = DEFAULT) -> tuple[float, int] | None:
+    """Return the Jensen-Shannon divergence to base 2, and the number of cells that it compares.
 
-    See Lin, IEEE Transactions on Information Theory 37, 1991. Categories are compared by value. Floats are compared by
-    their histograms, divided at the bounds of both, with uniform density in each bucket and NaN as a separate bucket.
-    None if one side has no values.
+    It is 0 for equal distributions and 1 for disjoint ones; see Lin, IEEE Transactions on Information Theory 37, 1991.
+    Texts are compared by value, as are integers that the schema declares categorical and integers with up to
+    `MAX_CELLS` values. Other numbers are compared by their histograms, with uniform density in each bucket and NaN as
+    a separate cell.
+
+    Args:
+        histogram_type: type of `HistogramSelection`. STANDARD: buckets of equal width, divided at the bounds of both.
+            QUANTILES: the cells are the quantiles of `theirs`. By default STANDARD, unless one bucket holds more than
+            half of the numbers, as of heavy-tailed numbers.
+
+    Returns:
+        None if one side has no values, or its statistics do not list them.
     """
-    if "FLOAT" in (ours.kind, theirs.kind):
-        parts = _binned(ours, theirs)
+    if not _is_categorical(ours, theirs):
+        parts = _binned(ours, theirs, histogram_type)
         if parts is None:
             return None
         p, q = parts
@@ -67,36 +127,69 @@ def jensen_shannon(ours: Feature, theirs: Feature) -> float | None:
             return None
         values = sorted(one | other)
         p, q = (np.array([side.get(value, 0.0) for value in values]) for side in (one, other))
-    return _divergence(p, q)
+    return _divergence(p, q), int(np.count_nonzero(p + q))
 
 
-def _of_feature(ours: Feature | None, theirs: Feature | None, bounds: Any, name: str) -> Iterator[Anomaly]:
+def _is_categorical(ours: Feature, theirs: Feature) -> bool:
+    """Return whether to compare each value: texts, and integers that are or may well be categories."""
+    kinds = {ours.kind, theirs.kind}
+    if "FLOAT" in kinds:
+        return False
+    few = all(len(side.ranked) <= MAX_CELLS and _lists_all_values(side) for side in (ours, theirs))
+    return kinds != {"INT"} or ours.expected.int_domain.is_categorical or few
+
+
+def _lists_all_values(feature: Feature) -> bool:
+    return sum(count for _, count in feature.ranked) >= feature.common.tot_num_values - 0.5
+
+
+def _of_feature(ours: Feature | None, theirs: Feature | None, bounds: Any, name: str) -> Iterator[Anomaly | Distance]:
     if theirs is None or not theirs.common.num_non_missing:
         yield Anomaly("COMPARATOR_CONTROL_DATA_MISSING", f"{name} has no values of it to compare with", "add some")
         return
     if ours is None or not ours.common.num_non_missing:
         yield Anomaly("COMPARATOR_TREATMENT_DATA_MISSING", f"no values to compare with {name}", "add some")
         return
-    fix = "find out what changed, or raise the threshold in the schema"
+    sizes = ours.common.tot_num_values, theirs.common.tot_num_values
     if bounds.HasField("infinity_norm"):
         found = l_infinity(ours, theirs)
-        if found and found[0] > bounds.infinity_norm.threshold:
+        if found is None:
             yield Anomaly(
-                "COMPARATOR_L_INFTY_HIGH",
-                f"L-infinity distance {found[0]:.4g} from {name}, largest for {found[1]!r}; expected at most "
-                f"{bounds.infinity_norm.threshold:g}",
-                fix,
+                "STATS_NOT_AVAILABLE",
+                f"the L-infinity distance from {name} cannot be computed: the statistics list no values of it",
+                "use jensen_shannon_divergence for fractions",
+                "warning",
             )
+        else:
+            distance, value = found
+            share = (_shares(ours).get(value, 0.0) * sizes[0] + _shares(theirs).get(value, 0.0) * sizes[1]) / sum(sizes)
+            variance = max(share * (1 - share), 0.0) * (1 / sizes[0] + 1 / sizes[1])
+            chance = math.sqrt(2 / math.pi * variance)  # the mean of a half-normal distribution
+            threshold = bounds.infinity_norm.threshold
+            yield Distance("", "", name, L_INFINITY, distance, threshold, chance, f", largest for {value!r}")
     if bounds.HasField("jensen_shannon_divergence"):
-        distance = jensen_shannon(ours, theirs)
-        limit = bounds.jensen_shannon_divergence.threshold
-        if distance is not None and distance > limit:
+        measured = jensen_shannon(ours, theirs, bounds.jensen_shannon_divergence.source.type)
+        if measured is None:
             yield Anomaly(
-                "COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH",
-                f"Jensen-Shannon divergence {distance:.4g} from {name} ({_ranges(ours, theirs)}); expected at most "
-                f"{limit:g}",
-                fix,
+                "STATS_NOT_AVAILABLE",
+                f"the Jensen-Shannon divergence from {name} cannot be computed: the statistics have no distribution",
+                "compute the statistics with kerasline's StatisticsGen",
+                "warning",
             )
+        else:
+            distance, cells = measured
+            chance = _divergence_by_chance(cells, *sizes)
+            threshold = bounds.jensen_shannon_divergence.threshold
+            yield Distance("", "", name, JENSEN_SHANNON, distance, threshold, chance, f" ({_ranges(ours, theirs)})")
+
+
+def _divergence_by_chance(cells: int, size: int, other_size: int) -> float:
+    """Return the expected divergence of two samples of the same distribution.
+
+    8 ln(2) / (1/n + 1/m) times the divergence of samples of n and m values has a chi-squared distribution with
+    cells - 1 degrees of freedom, whose mean is their number.
+    """
+    return (cells - 1) / (8 * math.log(2)) * (1 / size + 1 / other_size)
 
 
 def _row_count_anomalies(dataset: Any, control: Any, schema: Any, comparator: str, name: str) -> Iterator[Anomaly]:
@@ -121,23 +214,38 @@ def _shares(feature: Feature) -> dict[str, float]:
     return {value: count / total for value, count in feature.ranked} if total else {}
 
 
-def _binned(ours: Feature, theirs: Feature) -> tuple[np.ndarray, np.ndarray] | None:
-    sides = [_buckets(side) for side in (ours, theirs)]
-    edges = np.unique(np.concatenate([part for low, high, _ in sides for part in (low, high)]))
-    if not len(edges):
+def _binned(ours: Feature, theirs: Feature, histogram_type: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the counts of both sides in the same cells. The last cell is NaN."""
+    if histogram_type == DEFAULT:
+        standard = [_buckets(side, STANDARD)[2] for side in (ours, theirs)]
+        is_unresolved = any(len(counts) > 1 and counts.max() > counts.sum() / 2 for counts in standard)
+        histogram_type = QUANTILES if is_unresolved else STANDARD
+    kind = STANDARD if histogram_type == STANDARD else QUANTILES
+    sides = [_buckets(side, kind) for side in (ours, theirs)]
+    nans = [max((h.num_nan for h in side.stats.histograms), default=0) for side in (ours, theirs)]
+    if not all(counts.sum() + nan for (_, _, counts), nan in zip(sides, nans)):
         return None
-    found = []
-    for side, (low, high, counts) in zip((ours, theirs), sides):
-        nan = max((h.num_nan for h in side.stats.histograms), default=0)
-        found.append(np.append(_spread(edges, low, high, counts), nan))
-        if not found[-1].sum():
-            return None
-    return found[0] / found[0].sum(), found[1] / found[1].sum()
+    if histogram_type == STANDARD:
+        edges = np.unique(np.concatenate([part for low, high, _ in sides for part in (low, high)]))
+        found = [_spread(edges, *side) for side in sides]
+    else:
+        edges = np.unique(sides[1][0][1:])  # of the control, whose cells hold equal counts
+        found = [np.diff(_cumulative(edges, *side), prepend=0, append=side[2].sum()) for side in sides]
+    p, q = (np.append(counts, nan) for counts, nan in zip(found, nans))
+    return p / p.sum(), q / q.sum()
 
 
-def _buckets(feature: Feature) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    standard = statistics_pb2.Histogram.STANDARD
-    histograms = [h for h in getattr(feature.stats, "histograms", ()) if h.type == standard]
+def _cumulative(points: np.ndarray, low: np.ndarray, high: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the number of values up to each point. Values are uniform within a bucket; one of width 0 is one value."""
+    width = np.where(high > low, high - low, 1)
+    share = np.where(high > low, (points[:, None] - low) / width, points[:, None] >= low)
+    return (np.clip(share, 0, 1) * counts).sum(axis=1)
+
+
+def _buckets(feature: Feature, histogram_type: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    histogram = statistics_pb2.Histogram
+    kind = histogram.QUANTILES if histogram_type == QUANTILES else histogram.STANDARD
+    histograms = [h for h in getattr(feature.stats, "histograms", ()) if h.type == kind]
     buckets = [b for h in histograms[:1] for b in h.buckets]
     low, high, count = (np.array([getattr(b, n) for b in buckets]) for n in ("low_value", "high_value", "sample_count"))
     return low, high, count

@@ -12,6 +12,23 @@ from typing import Any
 
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
+# Shares of rows are quotients, and thresholds decimal fractions: 8 of 10 rows are a share of 0.8 up to this.
+ROUNDING = 1e-9
+# Parts of a feature in the schema that are not checked.
+UNCHECKED_PARTS = (
+    "value_counts",
+    "natural_language_domain",
+    "audio_domain",
+    "video_domain",
+    "content_chunk_domain",
+    "mid_domain",
+    "url_domain",
+    "time_domain",
+    "time_of_day_domain",
+    "struct_domain",
+    "group_presence",
+    "sequence_metadata",
+)
 _UNCHECKED_STAGES = ("PLANNED", "ALPHA", "DEPRECATED", "DEBUG_ONLY", "DISABLED")
 
 
@@ -88,8 +105,20 @@ def find_anomalies(dataset: Any, schema: Any, environment: str = "") -> Iterator
     observed = {feature.path.step[0]: feature for feature in dataset.features}
     domains = {domain.name: domain for domain in schema.string_domain}
     for expected in schema.feature:
-        for anomaly in _of_feature(expected, observed, dataset, domains, _is_expected(expected, schema, environment)):
-            yield replace(anomaly, split=dataset.name, feature=expected.name)
+        is_checked = not expected.deprecated and not _is_unchecked_stage(expected)
+        is_expected = is_checked and _is_in_environment(expected, schema, environment)
+        if is_checked and not is_expected and expected.name in observed:
+            yield Anomaly(
+                "SCHEMA_NEW_COLUMN",
+                f"the column is present, but the schema excludes it from environment {environment!r}",
+                "remove it from the data, or list the environment in the schema",
+                "warning",
+                dataset.name,
+                expected.name,
+            )
+        if is_expected or (is_checked and expected.name in observed):
+            for anomaly in _of_feature(expected, observed, dataset, domains):
+                yield replace(anomaly, split=dataset.name, feature=expected.name)
     for name in sorted(set(observed) - {feature.name for feature in schema.feature}):
         yield Anomaly(
             "SCHEMA_NEW_COLUMN",
@@ -101,9 +130,46 @@ def find_anomalies(dataset: Any, schema: Any, environment: str = "") -> Iterator
         )
 
 
-def _is_expected(feature: Any, schema: Any, environment: str) -> bool:
-    if feature.deprecated or schema_pb2.LifecycleStage.Name(feature.lifecycle_stage) in _UNCHECKED_STAGES:
-        return False
+def unchecked_parts(schema: Any) -> Iterator[Anomaly]:
+    """Yield a warning for each part of a schema that nothing checks."""
+    for feature in schema.feature:
+        for part in UNCHECKED_PARTS:
+            if part in {field.name for field, _ in feature.ListFields()}:
+                yield _unchecked(part, feature.name)
+        for comparator in ("skew_comparator", "drift_comparator"):
+            if getattr(feature, comparator).HasField("normalized_abs_difference"):
+                yield _unchecked(f"{comparator}.normalized_abs_difference", feature.name)
+    for part in ("sparse_feature", "weighted_feature"):
+        for feature in getattr(schema, part):
+            yield _unchecked(part, feature.name)
+    if schema.dataset_constraints.HasField("num_examples_version_comparator"):
+        yield _unchecked("dataset_constraints.num_examples_version_comparator", "*")
+
+
+def _unchecked(part: str, feature: str) -> Anomaly:
+    return Anomaly(
+        "UNKNOWN_TYPE",
+        f"the schema's {part} is not checked",
+        "express it by a part that docs/DATA.md lists, or remove it from the schema",
+        "warning",
+        "schema",
+        feature,
+    )
+
+
+def environments(schema: Any) -> set[str]:
+    """Return the environments that a schema names."""
+    found = set(schema.default_environment)
+    for feature in schema.feature:
+        found |= {*feature.in_environment, *feature.not_in_environment}
+    return found
+
+
+def _is_unchecked_stage(feature: Any) -> bool:
+    return schema_pb2.LifecycleStage.Name(feature.lifecycle_stage) in _UNCHECKED_STAGES
+
+
+def _is_in_environment(feature: Any, schema: Any, environment: str) -> bool:
     if not environment or environment in feature.in_environment:
         return True
     listed = not feature.in_environment and not schema.default_environment
@@ -127,12 +193,10 @@ def _of_dataset(dataset: Any, schema: Any) -> Iterator[Anomaly]:
 
 
 def _of_feature(
-    expected: Any, observed: Mapping[str, Any], dataset: Any, domains: Mapping[str, Any], is_expected: bool
+    expected: Any, observed: Mapping[str, Any], dataset: Any, domains: Mapping[str, Any]
 ) -> Iterator[Anomaly]:
     if not expected.name:
         yield Anomaly("FEATURE_MISSING_NAME", "the schema has a feature without a name", "name it")
-        return
-    if not is_expected:
         return
     if expected.name not in observed:
         if expected.presence.min_fraction > 0 or expected.presence.min_count > 0:
@@ -164,13 +228,14 @@ def _presence(feature: Feature) -> Iterator[Anomaly]:
     missing = f"missing in {common.num_missing} of {feature.rows} rows ({1 - share:.1%})"
     if not common.num_non_missing and (expected.min_fraction > 0 or expected.min_count > 0):
         yield Anomaly("FEATURE_TYPE_NOT_PRESENT", missing, fix)
-    elif share < expected.min_fraction:
+        return
+    if share < expected.min_fraction - ROUNDING:
         yield Anomaly(
             "FEATURE_TYPE_LOW_FRACTION_PRESENT",
             f"{missing}, expected a present share of at least {expected.min_fraction:.4g}",
             fix,
         )
-    elif common.num_non_missing < expected.min_count:
+    if common.num_non_missing < expected.min_count:
         yield Anomaly(
             "FEATURE_TYPE_LOW_NUMBER_PRESENT",
             f"present in {common.num_non_missing} rows, expected at least {expected.min_count}",
@@ -208,7 +273,7 @@ def _valency(feature: Feature) -> Iterator[Anomaly]:
         bounds = feature.expected.value_count
         if common.min_num_values < bounds.min:
             yield Anomaly("FEATURE_TYPE_LOW_NUMBER_VALUES", f"{found}, expected at least {bounds.min}", fix)
-        if bounds.max and common.max_num_values > bounds.max:
+        if bounds.HasField("max") and common.max_num_values > bounds.max:
             yield Anomaly("FEATURE_TYPE_HIGH_NUMBER_VALUES", f"{found}, expected at most {bounds.max}", fix)
     if feature.expected.HasField("shape"):
         size = 1
@@ -227,7 +292,7 @@ def _unique(feature: Feature) -> Iterator[Anomaly]:
     fix = "fix the data, or the schema's unique_constraints"
     if unique < bounds.min:
         yield Anomaly("FEATURE_TYPE_LOW_UNIQUE", f"{unique} distinct values, expected at least {bounds.min}", fix)
-    if bounds.max and unique > bounds.max:
+    if bounds.HasField("max") and unique > bounds.max:
         yield Anomaly("FEATURE_TYPE_HIGH_UNIQUE", f"{unique} distinct values, expected at most {bounds.max}", fix)
 
 
@@ -271,9 +336,8 @@ def _texts_of_numbers(feature: Feature, domain: Any) -> Iterator[Anomaly]:
     )
     wrong: dict[str, list[str]] = {}
     for text, _ in feature.ranked:
-        try:
-            number = int(text) if is_int else float(text)
-        except ValueError:
+        number = _number(text, is_int)
+        if number is None:
             wrong.setdefault(kinds[0], []).append(text)
             continue
         if domain.HasField("min") and number < domain.min:
@@ -286,6 +350,16 @@ def _texts_of_numbers(feature: Feature, domain: Any) -> Iterator[Anomaly]:
             f"{len(texts)} distinct values are not numbers in its domain: {', '.join(map(repr, texts[:3]))}",
             "fix the data, or the schema's domain",
         )
+
+
+def _number(text: str, is_int: bool) -> float | None:
+    """Return the number that a text is, or None. Python also reads `1_000` and digits of other scripts, data do not."""
+    if not text.isascii() or "_" in text or text != text.strip():
+        return None
+    try:
+        return int(text) if is_int else float(text)
+    except ValueError:
+        return None
 
 
 def _texts(feature: Feature, domains: Mapping[str, Any]) -> Iterator[Anomaly]:
@@ -311,7 +385,7 @@ def _texts(feature: Feature, domains: Mapping[str, Any]) -> Iterator[Anomaly]:
     share = sum(count for _, count in unexpected) / max(feature.common.tot_num_values, 1)
     constraints = expected.distribution_constraints
     min_share = constraints.min_domain_mass if expected.HasField("distribution_constraints") else 1.0
-    if unexpected and share > 1 - min_share:
+    if unexpected and share > 1 - min_share + ROUNDING:
         examples = ", ".join(f"{value!r} ({count:g} rows)" for value, count in unexpected[:3])
         yield Anomaly(
             "ENUM_TYPE_UNEXPECTED_STRING_VALUES",

@@ -203,7 +203,8 @@ def test_severity_decides_whether_the_stage_fails(found, severity, fail_on, fail
 
 
 COMPARED = """
-feature { name: "size" type: FLOAT {0} { jensen_shannon_divergence { threshold: 0.01 } } }
+feature { name: "size" type: FLOAT
+  {0} { jensen_shannon_divergence { threshold: 0.01 source { type: STANDARD } } } }
 feature { name: "kind" type: BYTES
   {0} { infinity_norm { threshold: 0.1 } jensen_shannon_divergence { threshold: 0.01 } } }
 feature { name: "legs" type: INT {0} { infinity_norm { threshold: 0.1 } } }
