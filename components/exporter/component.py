@@ -58,7 +58,7 @@ class Exporter(Component):
     ['score']
     """
 
-    VERSION = "6"
+    VERSION = "7"
     LIBRARIES = ("tensorflow", "keras")
 
     preprocessing: Input[Preprocessing]

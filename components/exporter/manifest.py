@@ -18,6 +18,7 @@ from kerasline.components.core.file_names import file_names
 from kerasline.components.core.keras_compat import flatten_layers
 from kerasline.components.data.missing import missing_value
 from kerasline.components.exporter.served_model import LABEL, ServedModel, Written, describe_specs
+from kerasline.components.models.op_libraries import KEY, used_op_libraries
 
 # Increase it when the export of the same model gives different predictions.
 FORMAT = 2
@@ -67,6 +68,7 @@ def write_manifest(
             "class_names": names,
             "from_logits": serving.from_logits,
             "versions": versions,
+            KEY: used_op_libraries(artifact.path),
             "training": json.loads(training.read_text(encoding="utf-8")) if training.exists() else None,
             **more,
             "digest": model_digest(serving, versions, more.get("form")),

@@ -159,7 +159,7 @@ def _main(folder: str, name: str, rest_port: int, grpc_port: int, request_second
     from kerasline.components.infra_validator.in_process import skip_keras
     from kerasline.components.serving.runtime.settings import Limits, ModelSource, ServerSettings
 
-    skip_keras()
+    skip_keras(Path(folder))
     garbage_collection.skip_at_exit()
     malloc.retain_freed()
     settings = ServerSettings(

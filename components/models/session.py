@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from kerasline.components.core.artifacts import SavedModel
+from kerasline.components.models.op_libraries import import_op_libraries
 from kerasline.components.models.signatures import Signature, for_clients, signatures
 
 
@@ -32,8 +33,13 @@ class SavedModelSession:
     """
 
     def __init__(self, folder: Path):
-        """Load a SavedModel. Raises what TensorFlow raises if the folder has no SavedModel that can be loaded."""
+        """Load a SavedModel, after the libraries that have its operations.
+
+        Raises what TensorFlow raises if the folder has no SavedModel that can be loaded, and an ArtifactError if a
+        library is not installed.
+        """
         tf = _tensorflow()
+        import_op_libraries(folder)
         # Requests are small: run the graph in the caller's thread instead of a thread pool.
         config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
         config.gpu_options.allow_growth = True
