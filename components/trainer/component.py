@@ -42,7 +42,8 @@ class Trainer(Component):
         loss: replaces the loss of the model: a name, a dict with name and arguments, or a dict by output.
         metrics: replaces the metrics of the model: a list of names or dicts, or a dict by output.
         class_weight: weight of the rows of each class, by class name or index, or `"balanced"` for weights inversely
-            proportional to the class frequencies.
+            proportional to the class frequencies. Classes left out count 1. A multi-hot row has the mean weight of its
+            classes.
         accumulate_steps: number of steps whose gradients are averaged for one update. Defaults to 1.
         clip_norm: largest global norm of the gradients.
         clip_value: largest absolute value of each element of a gradient.
