@@ -47,7 +47,7 @@ class SplitRule:
     @property
     def keeps_groups(self) -> bool:
         """Whether the rows of a unit may be in several strata, because the key decides what stays together."""
-        return self.by == "group" or self.key is not None
+        return self.by == "group" or (self.key is not None and self.stratify not in self.key)
 
     @property
     def shares(self) -> np.ndarray:
