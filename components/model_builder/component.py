@@ -199,6 +199,11 @@ class ModelBuilder(Component):
             raise UserCodeError(
                 f"{name_of(settings.function)} must return a compiled keras.Model, it returned {received}"
             )
+        if not model.built:
+            raise UserCodeError(
+                f"{name_of(settings.function)} must return a model of its `inputs`, such as keras.Model(inputs, x); "
+                f"it returned a {type(model).__name__} that has not been called on them"
+            )
         check_layer_names(model, name_of(settings.function))
         return model
 
