@@ -295,7 +295,7 @@ def test_reported_attribution_is_the_mean_over_the_rows(diabetes, explain):
     assert (found["baseline"], found["steps"], found["rows"]) == ("mean", 64, len(x))
 
 
-@pytest.mark.parametrize("count", [17, 200])
+@pytest.mark.parametrize("count", [17, pytest.param(200, marks=pytest.mark.slow)])
 def test_of_many_concatenated_inputs_of_all_kinds(count, tmp_path):
     """Numbers, whole numbers, texts through an embedding, and lists of any length. TensorFlow's gradient of a
     concatenation of more than 16 tensors has no static shape."""
