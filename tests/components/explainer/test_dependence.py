@@ -133,7 +133,7 @@ def test_most_important_columns_are_the_default(diabetes, penguins, explain):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"features": ["ilsand"]}, "Explainer.features: the model uses no column 'ilsand'; did you mean 'island'"),
+        ({"features": ["ilsand"]}, "Explainer.features: the data has no column 'ilsand'; did you mean 'island'"),
         (
             {"features": ["island"], "classes": ["Gento"]},
             "Explainer.classes: no class 'Gento'; did you mean 'Gentoo'",

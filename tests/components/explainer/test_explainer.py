@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kerasline import Transform
-from kerasline.components.core.errors import ArtifactError, DataError, ParameterError, UserCodeError
+from kerasline.components.core.errors import DataError, ParameterError, UserCodeError
 from kerasline.components.explainer.answers import Answers
 from tests.components.explainer.conftest import DIABETES, TUMOUR, Served, matrix, trained, tumour_preprocessing
 
@@ -54,7 +54,7 @@ def test_displayed_metrics_are_few_and_short(penguins, explain):
 
 
 def test_progress_names_the_current_step(penguins, explain):
-    progress = explain(penguins, repeats=1).progress
+    progress = explain(penguins, repeats=1).said
     ends = [line for line in progress if line.startswith("permutation importance")]
     assert ends[-1] == "permutation importance 6 of 6: sex"
     assert any(line.startswith("partial dependence 6 of 6: ") for line in progress)
@@ -90,7 +90,7 @@ def test_unknown_names_get_a_suggestion(tumours, explain, given, message):
 
 
 def test_unknown_split_gets_a_suggestion(tumours, explain):
-    with pytest.raises(ArtifactError, match="no split 'tests'; did you mean 'test'"):
+    with pytest.raises(ParameterError, match="no split 'tests'; did you mean 'test'"):
         explain(tumours, split="tests", **QUICK)
 
 
