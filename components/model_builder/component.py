@@ -181,6 +181,8 @@ class ModelBuilder(Component):
     def _new_model(self, preprocessing: Preprocessing, hyperparameters: Mapping[str, Any]) -> keras.Model:
         import keras
 
+        from kerasline.components.model_builder.functional import as_functional
+
         features = preprocessing.load_features().output
         names = input_names(features)
         inputs = {
@@ -199,11 +201,7 @@ class ModelBuilder(Component):
             raise UserCodeError(
                 f"{name_of(settings.function)} must return a compiled keras.Model, it returned {received}"
             )
-        if not model.built:
-            raise UserCodeError(
-                f"{name_of(settings.function)} must return a model of its `inputs`, such as keras.Model(inputs, x); "
-                f"it returned a {type(model).__name__} that has not been called on them"
-            )
+        model = as_functional(model, inputs, name_of(settings.function))
         check_layer_names(model, name_of(settings.function))
         return model
 

@@ -108,16 +108,6 @@ def test_untrainable_model_is_refused(stages, tmp_path, function, message):
         ModelBuilder(stages.prepared, function=function).execute(tmp_path)
 
 
-def test_model_that_is_not_built_is_refused(stages, tmp_path):
-    def sequential(inputs, hp):
-        model = keras.Sequential([keras.layers.Dense(1)])
-        model.compile("sgd", "mse")
-        return model
-
-    with pytest.raises(UserCodeError, match="it returned a Sequential that has not been called on them"):
-        ModelBuilder(stages.prepared, function=sequential).execute(tmp_path)
-
-
 @pytest.mark.parametrize(("given", "steps"), [({"epochs": 2}, 32), ({"steps": 37}, 37), ({"steps": 5}, 5), ({}, 16)])
 def test_training_takes_exactly_the_requested_steps(stages, tmp_path, given, steps):
     done = Trainer(stages.examples, stages.prepared, stages.built.model, **given).execute(tmp_path)
