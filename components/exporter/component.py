@@ -35,6 +35,8 @@ class Exporter(Component):
         max_quality_loss: dict of float, how much worse a form may be by metric, such as `{"accuracy": 0.01}`. A worse
             form is refused. Defaults to `{}`, no limit.
         split: str, split of `examples` to use. Defaults to `"test"`.
+        op_libraries: list of str, packages whose operations the model uses, such as `"tensorflow_text"`. Whatever loads
+            the SavedModel imports them first. Exporter detects those that were imported when it runs. Defaults to `[]`.
 
     Raises:
         ParameterError: a form needs a library that is not installed, or a metric is unknown.
@@ -97,7 +99,7 @@ class Exporter(Component):
                 raise ParameterError(f"{where}: {name!r} has no better direction")
 
     def check_machine(self) -> None:
-        check_installed(self.settings.forms)
+        check_installed(self.settings.forms, self.settings.op_libraries)
 
     def preview(self, inputs: Any) -> Mapping[str, Artifact]:
         if inputs.preprocessing is None or inputs.model is None:

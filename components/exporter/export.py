@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -37,6 +38,8 @@ class Export:
 
     def __init__(self, inputs: Any, outputs: Any, settings: ExporterSettings, context: Context) -> None:
         self._inputs, self._outputs, self._settings, self._context = inputs, outputs, settings, context
+        for package in settings.op_libraries:
+            importlib.import_module(package)
         features, model = inputs.preprocessing.load_features(), inputs.model.load()
         self._served = ServedModel(features, model, inputs.preprocessing.facts["class_names"])
         self._rows = warm_up.sample_rows(features.input, inputs.examples, settings.split)
@@ -45,15 +48,24 @@ class Export:
         """Write both artifacts and return the metrics to display."""
         saved = self._outputs.saved_model
         written = write_saved_model(self._served, saved.path)
-        self._describe(self._served, written, saved)
+        self._describe(written, saved)
         metrics = {"inputs": len(self._served.raw_specs), "megabytes": round(megabytes(saved.path), 2)}
         return {**metrics, **self._write_forms(written)}
 
-    def _describe(self, serving: ServedModel, written: Written, saved: Artifact) -> None:
-        assets = manifest.write_assets(serving, saved.path)
+    def _describe(self, written: Written, saved: Artifact) -> None:
+        assets = manifest.write_assets(self._served, saved.path)
         no_warm_up = warm_up.write_warm_up(saved.path, written, self._rows)
-        more = {"assets": assets, "warm_up": no_warm_up or "requests"}
-        manifest.write_manifest(serving, written, saved, model=self._inputs.model, more=more)
+        self._write_manifest(written, saved, {"assets": assets, "warm_up": no_warm_up or "requests"})
+
+    def _write_manifest(self, written: Written, artifact: Artifact, more: Mapping[str, Any]) -> None:
+        manifest.write_manifest(
+            self._served,
+            written,
+            artifact,
+            model=self._inputs.model,
+            op_libraries=self._settings.op_libraries,
+            more=more,
+        )
 
     # Further forms
 
@@ -92,13 +104,11 @@ class Export:
         assets = manifest.write_assets(self._served, folder)
         no_warm_up = warm_up.write_warm_up(folder, written, self._rows)
         more = {"form": name, "assets": assets, "warm_up": no_warm_up or "requests"}
-        manifest.write_manifest(self._served, written, Artifact(folder), model=self._inputs.model, more=more)
+        self._write_manifest(written, Artifact(folder), more)
 
     def _describe_file(self, name: str, folder: Path) -> None:
         """Describe a file that takes preprocessed features."""
-        no_signatures = Written({}, {})
-        more = {"form": name, "takes": "preprocessed_inputs"}
-        manifest.write_manifest(self._served, no_signatures, Artifact(folder), model=self._inputs.model, more=more)
+        self._write_manifest(Written({}, {}), Artifact(folder), {"form": name, "takes": "preprocessed_inputs"})
 
     def _quality(self, name: str, folder: Path) -> dict[str, Any]:
         inputs = self._inputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,20 @@ def write_assets(serving: ServedModel, folder: Path) -> list[str]:
 
 
 def write_manifest(
-    serving: ServedModel, written: Written, artifact: Artifact, *, model: Model, more: Mapping[str, Any]
+    serving: ServedModel,
+    written: Written,
+    artifact: Artifact,
+    *,
+    model: Model,
+    op_libraries: Iterable[str],
+    more: Mapping[str, Any],
 ) -> None:
-    """Write `kerasline.json`, documented in docs/EXPORT.md. All other files must exist already."""
+    """Write `kerasline.json`, documented in docs/EXPORT.md. All other files must exist already.
+
+    Args:
+        op_libraries: packages that are imported before the model is loaded, beside those that Exporter detects.
+        more: further entries.
+    """
     versions = library_versions()
     training = model.path / "training.json"
     names = serving.class_names
@@ -68,7 +79,7 @@ def write_manifest(
             "class_names": names,
             "from_logits": serving.from_logits,
             "versions": versions,
-            KEY: used_op_libraries(artifact.path),
+            KEY: sorted({*op_libraries, *used_op_libraries(artifact.path)}),
             "training": json.loads(training.read_text(encoding="utf-8")) if training.exists() else None,
             **more,
             "digest": model_digest(serving, versions, more.get("form")),

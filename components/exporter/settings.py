@@ -20,10 +20,16 @@ class ExporterSettings:
     forms: list[FormName] = field(default_factory=list)
     max_quality_loss: dict[str, float] = field(default_factory=dict)
     split: SplitName = "test"
+    op_libraries: list[str] = field(default_factory=list)
 
 
-def check_installed(forms: Iterable[str]) -> None:
-    """Raise a ParameterError if a form needs a library that is not installed."""
+def check_installed(forms: Iterable[str], op_libraries: Iterable[str]) -> None:
+    """Raise a ParameterError if a form or the model needs a library that is not installed."""
+    for package in op_libraries:
+        if find_spec(package) is None:
+            raise ParameterError(
+                f"Exporter.op_libraries: {package!r} is not installed: pip install {package.replace('_', '-')}"
+            )
     missing = [module for module in ("tf2onnx", "onnxruntime") if find_spec(module) is None]
     if "onnx" in forms and missing:
         raise ParameterError(f"Exporter.forms: onnx needs {' and '.join(missing)}: pip install 'kerasline[onnx]'")

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 import kerasline as kl
+from kerasline.components.core.errors import ParameterError
 
 PREDICT = """
 import json, sys
@@ -81,3 +82,12 @@ def test_missing_library_is_named(saved_model):
     answer = predicted(saved_model, imports, hide)
     assert answer.startswith("ArtifactError")
     assert "operations of tensorflow_text" in answer and "pip install tensorflow-text" in answer
+
+
+def test_parameter_adds_libraries_and_names_those_that_are_missing(saved_model, tmp_path):
+    folder = saved_model.path.parents[1]
+    prepared, model = kl.Preprocessing(folder / "t" / "preprocessing"), kl.Model(folder / "m" / "model")
+    done = kl.Exporter(prepared, model, op_libraries=["json"]).execute(tmp_path / "x")
+    assert done.saved_model.read_json("kerasline.json")["op_libraries"] == ["json", "tensorflow_text"]
+    with pytest.raises(ParameterError, match="Exporter.op_libraries: 'no_such' is not installed: pip install no-such"):
+        kl.Exporter(prepared, model, op_libraries=["no_such"]).check_machine()
