@@ -70,12 +70,16 @@ def restore_names_in_onnx(file: Path, names: Iterable[str]) -> None:
 
 
 def _numbered(names: Iterable[str]) -> dict[str, str]:
-    """Return the names by numbered ones, none of which is itself one of the names."""
+    """Return the names by numbered ones, none of which is itself one of the names.
+
+    Both sort alike, as TensorFlow passes arguments in the order of their names.
+    """
     names = sorted(names)
+    digits = len(str(len(names)))
     prefix = "input_"
     while any(name.startswith(prefix) for name in names):
         prefix += "x_"
-    return {f"{prefix}{number}": name for number, name in enumerate(names)}
+    return {f"{prefix}{number:0{digits}}": name for number, name in enumerate(names)}
 
 
 def _as_compared(names: Iterable[str]) -> set[str]:

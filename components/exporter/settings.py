@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Literal
 
 from kerasline.components.core.errors import ParameterError
@@ -26,10 +26,10 @@ class ExporterSettings:
 def check_installed(forms: Iterable[str], op_libraries: Iterable[str]) -> None:
     """Raise a ParameterError if a form or the model needs a library that is not installed."""
     for package in op_libraries:
-        if find_spec(package) is None:
+        if importlib.util.find_spec(package) is None:
             raise ParameterError(
                 f"Exporter.op_libraries: {package!r} is not installed: pip install {package.replace('_', '-')}"
             )
-    missing = [module for module in ("tf2onnx", "onnxruntime") if find_spec(module) is None]
+    missing = [module for module in ("tf2onnx", "onnxruntime") if importlib.util.find_spec(module) is None]
     if "onnx" in forms and missing:
         raise ParameterError(f"Exporter.forms: onnx needs {' and '.join(missing)}: pip install 'kerasline[onnx]'")

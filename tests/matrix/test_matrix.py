@@ -1,7 +1,7 @@
 """Pipelines of what users combine, each run by processes started from scratch: see `tests.matrix.combinations`.
 
-The default suite runs two of them, the slow tests all but those with 200 inputs, which are also long: some four minutes
-each on one core.
+The default suite runs two of them, CI every eighth. All of them are the long tests of this folder, some 40 minutes on two
+cores: `pytest -m "" tests/matrix`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tests.matrix.pipelines import write_pipeline
 COMBINATIONS = pairwise_combinations()
 # The default suite runs the first combination of each of these with one input.
 QUICK = [("features", "nodes"), ("layer_in_helper", "second_run")]
+CI_RUNS_EVERY = 8
 # What a second run changes, in turn, and the stages that run again.
 CHANGES = [
     ("Trainer.steps=3", {"Trainer", "Exporter", "Evaluator", "Explainer"}),
@@ -36,7 +37,8 @@ def cases():
         quick -= {kind} if is_quick else set()
         name = "-".join(map(str, [number, *combination.values()]))
         marks = [] if is_quick else [pytest.mark.slow]
-        marks += [pytest.mark.long] if combination["inputs"] == 200 else []
+        in_ci = number % CI_RUNS_EVERY == 0 and combination["inputs"] < 200
+        marks += [] if is_quick or in_ci else [pytest.mark.long]
         yield pytest.param(number, combination, id=name, marks=marks)
 
 

@@ -616,14 +616,18 @@ def breaks(raw, batch):
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"split": "tset"}, ArtifactError, "tset"),
+        ({"split": "tset"}, ParameterError, "tset"),
         ({"split": "empty"}, DataError, "split 'empty' has no rows"),
         ({"task": "binry"}, KeraslineError, "binry"),
         ({"task": {"score": "binary"}}, ParameterError, "no output 'score'; did you mean 'scores'"),
         ({"task": {"scores": "binry"}}, KeraslineError, "binry"),
-        ({"query": "sites"}, ParameterError, "Evaluator.query: no column 'sites'; did you mean 'site'"),
+        ({"query": "sites"}, ParameterError, "Evaluator.query: the data has no column 'sites'; did you mean 'site'"),
         ({"slices": ["sight"]}, ParameterError, "Evaluator.slices: no column 'sight'"),
-        ({"reference": "lable"}, ParameterError, "Evaluator.reference: no column 'lable'; did you mean 'label'"),
+        (
+            {"reference": "lable"},
+            ParameterError,
+            "Evaluator.reference: the data has no column 'lable'; did you mean 'label'",
+        ),
         ({"decode": halves, "task": "regression"}, UserCodeError, r"halves\(\) returned \d+ values for \d+ rows"),
         ({"decode": breaks}, UserCodeError, r"breaks\(\) raised IndexError"),
         ({"thresholds": {"acuracy": {"min": 1}}}, ParameterError, "did you mean 'accuracy'"),

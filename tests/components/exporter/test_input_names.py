@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import kerasline as kl
 from kerasline.components.core.errors import UserCodeError
+from kerasline.components.exporter import input_names
 from kerasline.components.models.predictors import SavedModelPredictor
 
 NAMES = [
@@ -228,3 +229,11 @@ def test_a_layer_name_that_tensorflow_refuses_is_reported_before_training(name, 
     prepared = kl.Transform(examples, function=doubled(["x"]), label="y").execute(tmp_path / "u").preprocessing
     with pytest.raises(UserCodeError, match=rf"build_model\(\): layer '{name}': expected"):
         kl.ModelBuilder(prepared, function=build_model).execute(tmp_path / "m")
+
+
+@pytest.mark.parametrize("count", [10, 11, 101])
+def test_numbered_names_sort_like_the_names(count):
+    names = [f"column {number}" for number in range(count)]
+    specs = input_names.with_numbered_names({name: tf.TensorSpec([None], tf.float32) for name in names})
+    own = [specs[name].name for name in sorted(names)]
+    assert own == sorted(own)

@@ -37,6 +37,7 @@ CASES = {
     "AudioDecoding": (layers.AudioDecoding(400, 8000), [SOUNDS]),
     "BagOfWords": (layers.BagOfWords(), [TEXTS]),
     "BucketIds": (layers.BucketIds(4), [NUMBERS]),
+    "ClassIndex": (layers.ClassIndex(), [TEXTS]),
     "Cross": (layers.Cross(), [TEXTS, TEXTS[::-1]]),
     "DateTimeParts": (layers.DateTimeParts(["hour", "weekday"], source="s"), [TIMES]),
     "FrequencyLookup": (layers.FrequencyLookup(), [TEXTS]),
