@@ -1,7 +1,7 @@
 """Pipelines of what users combine, each run by processes started from scratch: see `tests.matrix.combinations`.
 
-The default suite runs two of them, CI every eighth. All of them are the long tests of this folder, some 40 minutes on two
-cores: `pytest -m "" tests/matrix`.
+The default suite runs two of them, CI every eighth. `pytest -m "" tests/matrix` runs all, in some 40 minutes on two
+cores.
 """
 
 from __future__ import annotations
