@@ -61,6 +61,10 @@ def without_training(pipeline: Pipeline, found: Mapping[str, Hyperparameters], f
     Returns:
         The same pipeline.
     """
+    return _connect(pipeline, pipeline.__reduce__(), found, folder)
+
+
+def _connect(pipeline: Pipeline, rebuild: Any, found: Mapping[str, Hyperparameters], folder: Path) -> Pipeline:
     for stage in pipeline.nodes.values():
         for name, source in stage.inputs.items():
             while isinstance(source, Channel) and isinstance(source.producer, Trainer):
@@ -70,12 +74,15 @@ def without_training(pipeline: Pipeline, found: Mapping[str, Hyperparameters], f
             if isinstance(source, Channel) and isinstance(source.producer, Tuner) and source.name == "best":
                 source = found.get(source.producer.name) or _largest_values(source.producer, folder)
             stage.inputs[name] = source
-    return pipeline.rebuilt_by(_rebuilt_without_training, pipeline.__reduce__(), found, folder)
+    return pipeline.rebuilt_by(_rebuilt_without_training, rebuild, found, folder)
 
 
-def _rebuilt_without_training(rebuild: tuple[Any, tuple[Any, ...]], *arguments: Any) -> Pipeline:
-    function, of_function = rebuild
-    return without_training(function(*of_function), *arguments)
+def _rebuilt_without_training(
+    rebuild: tuple[Any, tuple[Any, ...]], found: Mapping[str, Hyperparameters], folder: Path
+) -> Pipeline:
+    function, arguments = rebuild
+    # `rebuild` is passed on: the function may return a pipeline that was connected before.
+    return _connect(function(*arguments), rebuild, found, folder)
 
 
 def _largest_values(tuner: Tuner, folder: Path) -> Hyperparameters:
