@@ -303,7 +303,9 @@ class Preprocessing(Artifact):
     @property
     def served_inputs(self) -> dict[str, TensorForm]:
         """The raw columns that the features depend on. The served model takes these."""
-        return {name: form for name, form in self.inputs.items() if name in self.facts["served_inputs"]}
+        facts = self.facts
+        served = set(facts.get("served_inputs", ()))
+        return {name: form for name, form in TensorForm.by_name(facts.get("inputs")).items() if name in served}
 
     @property
     def outputs(self) -> dict[str, TensorForm]:

@@ -44,7 +44,7 @@ from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from kerasline.components.core.artifacts import Artifact, Examples
-from kerasline.components.core.errors import ParameterError, WiringError, nearest
+from kerasline.components.core.errors import ParameterError, WiringError, check_known, nearest
 from kerasline.components.core.parameters import (
     COLUMN,
     REQUIRED,
@@ -273,11 +273,8 @@ class Component:
             known: returns the names that exist. It is called only if a parameter names one.
         """
         for parameter, spec in type(self).spec().parameters.items():
-            for name in names_of(kind, spec.type, self._parameters[parameter]):
-                if name not in (names := known()):
-                    raise ParameterError(
-                        f"{self.name}.{parameter}: the data has no {kind} {name!r}; {nearest(name, names)}"
-                    )
+            if names := list(names_of(kind, spec.type, self._parameters[parameter])):
+                check_known(f"{self.name}.{parameter}", f"the data has no {kind}", names, known())
 
     def preview(self, inputs: Any) -> Mapping[str, Artifact]:
         """Return artifacts that describe outputs of this stage before it has run, for the checks of later stages.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 # A model may have hundreds of layers, a table thousands of columns. A message lists up to this many names.
 MOST_NAMES = 12
@@ -62,6 +62,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return f"known: {some(known)}" if known else "there are none"
+
+
+def check_known(where: str, problem: str, names: Iterable[str], known: Collection[str]) -> None:
+    """Raise a ParameterError about the first name that is not known.
+
+    Args:
+        where: the parameter.
+        problem: what to say before the name, such as "no metric".
+    """
+    for name in names:
+        if name not in known:
+            raise ParameterError(f"{where}: {problem} {name!r}; {nearest(name, known)}")
 
 
 def some(names: Iterable[str]) -> str:

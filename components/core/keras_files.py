@@ -245,8 +245,8 @@ def _why(error: Exception) -> str:
             "@keras.saving.register_keras_serializable()"
         )
     if isinstance(error, (OSError, zipfile.BadZipFile)):
-        return one_line(error, 300)
-    return f"{type(error).__name__}: {one_line(error, 300)}; {_SAVING_GUIDE}"
+        return one_line(error)
+    return f"{type(error).__name__}: {one_line(error)}; {_SAVING_GUIDE}"
 
 
 # Trainability, LoRA and compile arguments

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from kerasline.components.core.artifacts import Examples, Model, Preprocessing, TensorForm
-from kerasline.components.core.errors import DataError, ParameterError, nearest
+from kerasline.components.core.errors import DataError, ParameterError, check_known, nearest
 from kerasline.components.data.arrow_types import is_list
 from kerasline.components.evaluator.families import keras_direction, keras_metrics, metric_families
 from kerasline.components.evaluator.settings import (
@@ -103,8 +103,8 @@ def check_parameters(settings: EvaluatorSettings, *, has_baseline: bool) -> None
             raise ParameterError("Evaluator.query: the task 'ranking' needs the column that identifies the query")
         if task == "detection" and settings.decode is None:
             raise ParameterError("Evaluator.decode: the task 'detection' needs a function that returns boxes")
-    _check_names("text_metrics", "metric of texts", settings.text_metrics, TEXT_METRICS)
-    _check_names("detection_columns", "name of a column", settings.detection_columns, COLUMNS)
+    check_known("Evaluator.text_metrics", "no metric of texts", settings.text_metrics, TEXT_METRICS)
+    check_known("Evaluator.detection_columns", "no name of a column", settings.detection_columns, COLUMNS)
     slicings = [slicing_name(slicing) for slicing in settings.slices]
     for name, given in settings.thresholds.items():
         for bounds in given if isinstance(given, list) else [given]:
@@ -130,7 +130,7 @@ def check_columns(settings: EvaluatorSettings, schema: pa.Schema) -> None:
     if "detection" in tasks:
         needed = {name for name in TRUE if name not in OPTIONAL} | set(settings.detection_columns) & set(TRUE)
         columns = [settings.detection_columns.get(name, name) for name in TRUE if name in needed]
-        _check_names("detection_columns", "column", columns, schema.names)
+        check_known("Evaluator.detection_columns", "no column", columns, schema.names)
 
 
 def check_thresholds(
@@ -155,9 +155,8 @@ def check_thresholds(
         for output in outputs:
             names = {name: keras_direction(name) for name in keras_metrics().get(output.name, ())}
             known |= _full_names(outputs, output, names)
+    check_known("Evaluator.thresholds", "the model has no metric", settings.thresholds, known)
     for name, given in settings.thresholds.items():
-        if name not in known:
-            raise ParameterError(f"Evaluator.thresholds: the model has no metric {name!r}; {nearest(name, known)}")
         for bounds in given if isinstance(given, list) else [given]:
             check_direction(name, bounds, known[name])
 
@@ -236,9 +235,3 @@ def _full_names(
     """Return the names of metrics, and with several outputs also those prefixed with the output."""
     full = {f"{output.name}/{name}": direction for name, direction in directions.items()} if len(outputs) > 1 else {}
     return {**directions, **full}
-
-
-def _check_names(parameter: str, noun: str, names: Collection[str], known: Collection[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise ParameterError(f"Evaluator.{parameter}: no {noun} {name!r}; {nearest(name, known)}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kerasline.components.core.artifacts import Anomalies, Schema, Statistics
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
-from kerasline.components.core.errors import DataError, ParameterError, nearest
+from kerasline.components.core.errors import DataError, ParameterError, check_known, nearest
 
 if TYPE_CHECKING:
     from kerasline.components.example_validator.drift_anomalies import Distance
@@ -71,12 +71,8 @@ class ExampleValidator(Component):
         if self.settings.environment and inputs.schema is not None:
             from kerasline.components.example_validator.schema_anomalies import environments
 
-            known_environments = environments(inputs.schema.proto())
-            if self.settings.environment not in known_environments:
-                raise ParameterError(
-                    f"{self.name}.environment: the schema has no environment {self.settings.environment!r}; "
-                    f"{nearest(self.settings.environment, known_environments)}"
-                )
+            where, named = f"{self.name}.environment", [self.settings.environment]
+            check_known(where, "the schema has no environment", named, environments(inputs.schema.proto()))
         if self.settings.severity and inputs.schema is not None and inputs.statistics is not None:
             from tensorflow_metadata.proto.v0 import anomalies_pb2
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from kerasline.components.core.artifacts import Model, Preprocessing
-from kerasline.components.core.errors import DataError, ParameterError, nearest
-from kerasline.components.explainer.settings import ExplainerSettings
+from kerasline.components.core.errors import DataError, check_known
+from kerasline.components.explainer.settings import ExplainerSettings, check_metric
+from kerasline.components.models.outputs import label_by_output, label_class_names
 from kerasline.components.models.tasks import TASKS, infer_task
 
 
@@ -19,19 +20,15 @@ def check_settings(settings: ExplainerSettings, preprocessing: Preprocessing, mo
         model: the model, which need not be trained, or None if it does not exist yet.
     """
     if not preprocessing.labels:
-        raise DataError("there is no label to explain errors by: name an output or a column as Transform.label")
-    _check("features", "the model uses no column", settings.features or (), preprocessing.served_inputs)
+        raise _no_label()
+    check_known("Explainer.features", "the model uses no column", settings.features or (), preprocessing.served_inputs)
     if model is None or not model.outputs:
         return
-    outputs = model.outputs
-    _check("output", "the model has no output", [settings.output] if settings.output else (), outputs)
+    label, output = label_and_output(list(model.outputs), preprocessing, settings.output)
     if isinstance(settings.baseline, dict):
         layers = [layer["name"] for layer in model.summary["layers"] if layer["class"] == "Embedding"]
         known = {*preprocessing.features, *preprocessing.served_inputs, *layers}
-        _check("baseline", "no differentiable input", settings.baseline, known)
-    labels = preprocessing.labels
-    output = settings.output or next((name for name in outputs if name in labels), next(iter(outputs)))
-    label = labels[0] if len(labels) == 1 else output
+        check_known("Explainer.baseline", "no differentiable input", settings.baseline, known)
     _check_output(settings, preprocessing, model, output, label)
 
 
@@ -39,27 +36,38 @@ def _check_output(
     settings: ExplainerSettings, preprocessing: Preprocessing, model: Model, output: str, label: str
 ) -> None:
     loss: Mapping[str, Any] = model.summary["losses"].get(output, {"kind": ""})
-    form, names = model.outputs[output], preprocessing.facts["class_names"]
-    names = names.get(label) if isinstance(names, dict) else names
+    form, names = model.outputs[output], label_class_names(preprocessing, label)
     task = infer_task(loss["kind"], preprocessing.outputs.get(label), form, names)
-    if settings.metric in (None, "loss") and not loss["kind"]:
-        raise ParameterError("Explainer.metric: the model was compiled without a loss for this output; name a metric")
-    if settings.metric == "accuracy" and task == "regression":
-        raise ParameterError(
-            "Explainer.metric: accuracy is for classes, and this output gives numbers; try 'mean_absolute_error'"
-        )
-    if isinstance(settings.metric, str) and settings.metric not in ("loss", "accuracy"):
-        from kerasline.components.explainer.measures import keras_functions
-
-        _check("metric", "no metric", [settings.metric], [*keras_functions(), "loss", "accuracy"])
+    check_metric(settings.metric, has_loss=bool(loss["kind"]), task=task, keras_names=_keras_names)
     units = form.shape[-1] if form.shape is not None and len(form.shape) > 1 else 1
     named = names if names and TASKS[task].probabilities and len(names) == units else None
     if settings.classes and units is not None:
         classes = {str(number) for number in range(units)} | set(map(str, named or ()))
-        _check("classes", "no class", map(str, settings.classes), classes)
+        check_known("Explainer.classes", "no class", map(str, settings.classes), classes)
 
 
-def _check(parameter: str, problem: str, names: Any, known: Collection[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise ParameterError(f"Explainer.{parameter}: {problem} {name!r}; {nearest(name, known)}")
+def label_and_output(outputs: Sequence[str], preprocessing: Preprocessing, requested: str | None) -> tuple[str, str]:
+    """Return the names of the label and of the output to explain: the requested one, or the first with a label.
+
+    Raises:
+        ParameterError: the model has no such output.
+        DataError: there is no label, or none of the requested output.
+    """
+    check_known("Explainer.output", "the model has no output", [requested] if requested is not None else (), outputs)
+    label_of = label_by_output(outputs, preprocessing)
+    if not label_of:
+        raise _no_label()
+    output = requested or next(name for name in outputs if name in label_of)
+    if output not in label_of:
+        raise DataError(f"output {output!r} has no label of its name; Transform.label names {', '.join(label_of)}")
+    return label_of[output], output
+
+
+def _no_label() -> DataError:
+    return DataError("there is no label to explain errors by: name an output or a column as Transform.label")
+
+
+def _keras_names() -> Collection[str]:
+    from kerasline.components.explainer.measures import keras_functions  # imports Keras
+
+    return keras_functions()

@@ -50,16 +50,11 @@ def grids(
     """Return the grids of the requested columns or, if None, of the most important columns that have one.
 
     Raises:
-        ParameterError: the features do not use a requested column.
         DataError: a requested column is neither numeric nor categorical.
     """
     if requested is None:
         grids = (_grid(name, sample.table.column(name), points, strict=True) for name in ranked)
         return [grid for grid in grids if grid is not None][:MOST_FEATURES]
-    known = list(subject.features.input)
-    for name in requested:
-        if name not in known:
-            raise ParameterError(f"Explainer.features: the model uses no column {name!r}; {nearest(name, known)}")
     found = []
     for name in requested:
         grid = _grid(name, sample.table.column(name), points, strict=False)

@@ -12,9 +12,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasline.components.core.errors import ParameterError, UserCodeError, nearest
+from kerasline.components.core.errors import ParameterError, UserCodeError
 from kerasline.components.core.user_code import call, name_of
 from kerasline.components.explainer.answers import Answers
+from kerasline.components.explainer.settings import check_metric
 from kerasline.components.trainer.settings import lower_is_better
 
 
@@ -66,22 +67,14 @@ def measure_of(metric: str | Callable | None, direction: str | None, answers: An
     """
     if callable(metric):
         return _of_user(metric, direction)
-    if metric in (None, "loss"):
-        if answers.loss is None:
-            raise ParameterError(
-                "Explainer.metric: the model was compiled without a loss for this output; name a metric"
-            )
+    check_metric(metric, has_loss=answers.loss is not None, task=answers.task, keras_names=keras_functions)
+    if metric is None or metric == "loss":
+        assert answers.loss is not None  # `check_metric` raises otherwise
         loss = answers.loss.loss
         return Measure("loss", True, lambda label, prediction: _row_losses(loss, label, prediction))
     if metric == "accuracy":
-        if answers.task == "regression":
-            raise ParameterError(
-                "Explainer.metric: accuracy is for classes, and this output gives numbers; try 'mean_absolute_error'"
-            )
         return Measure("accuracy", False, lambda label, prediction: _row_accuracy(answers, label, prediction))
     known = keras_functions()
-    if metric not in known:
-        raise ParameterError(f"Explainer.metric: no metric {metric!r}; {nearest(metric, [*known, 'loss', 'accuracy'])}")
     less = direction != "maximize"
     return Measure(
         metric, less, lambda label, output: _row_losses(_of_floats(known[metric]), label, answers.scores(output))

@@ -14,13 +14,13 @@ import pyarrow as pa
 import tensorflow as tf
 
 from kerasline.components.core.artifacts import Model, Preprocessing, needed_inputs
-from kerasline.components.core.errors import DataError, ParameterError, nearest
 from kerasline.components.data.label_columns import LabelReader
 from kerasline.components.data.model_inputs import feed, rows_per_batch
 from kerasline.components.explainer.answers import Answers
+from kerasline.components.explainer.checks import label_and_output
 from kerasline.components.explainer.measures import Measure, gives_rows, measure_of
 from kerasline.components.models.compile_config import compiled_losses, output_names, outputs_by_name
-from kerasline.components.models.outputs import label_by_output, label_class_names
+from kerasline.components.models.outputs import label_class_names
 
 MOST_ROWS_AT_ONCE = 8192
 MOST_ACTIVATION_BYTES = 256 << 20
@@ -75,14 +75,15 @@ class Subject:
         prepared = Preprocessing(question.preprocessing)
         artifact = Model(question.model)
         self.model, whole = artifact.load(), prepared.load()
-        self._label, self._weight, self.output = _wanted(prepared, self.model, question.output)
+        self._label, self.output = label_and_output(output_names(self.model), prepared, question.output)
+        self._weight: str | None = prepared.facts["sample_weight"]
         given = {name: whole.output[name] for name in prepared.features}
         self.features = keras.Model(needed_inputs(whole.input, given), given)
-        self._beside = LabelReader.of(prepared, whole, [name for name in (self._label, self._weight) if name])
-        self.columns = list({**self.features.input, **self._beside.inputs})
+        self._labels = LabelReader.of(prepared, whole, [name for name in (self._label, self._weight) if name])
+        self.columns = list({**self.features.input, **self._labels.inputs})
         self.answers = Answers.of(
             compiled_losses(self.model).get(self.output),
-            self._beside.spec(self._label),
+            self._labels.spec(self._label),
             outputs_by_name(self.model, self.model.output)[self.output],
             label_class_names(prepared, self._label),
         )
@@ -113,7 +114,7 @@ class Subject:
         Raises:
             DataError: a label or weight is missing.
         """
-        found = self._beside.values(batch)
+        found = self._labels.values(batch)
         weight = np.ones(batch.num_rows) if self._weight is None else found[self._weight]
         return found[self._label], weight.astype(np.float64).reshape(-1)
 
@@ -144,24 +145,11 @@ class Subject:
 
     def _has_row_losses(self) -> bool:
         loss, output = self.answers.loss, outputs_by_name(self.model, self.model.output)[self.output]
-        return loss is not None and gives_rows(loss.loss, self._beside.spec(self._label), output)
+        return loss is not None and gives_rows(loss.loss, self._labels.spec(self._label), output)
 
     def _compiled(self, function: Callable, *forms: tf.TensorSpec) -> Callable:
         """Trace one graph for any number of rows, without AutoGraph, as Keras's own loops and exports do."""
         return tf.function(function, input_signature=[self.signature, *forms], autograph=False)
-
-
-def _wanted(prepared: Preprocessing, model: keras.Model, asked: str | None) -> tuple[str, str | None, str]:
-    """Return the names of the label, the weight and the output."""
-    names, label_of = output_names(model), label_by_output(output_names(model), prepared)
-    if asked is not None and asked not in names:
-        raise ParameterError(f"Explainer.output: the model has no output {asked!r}; {nearest(asked, names)}")
-    if not label_of:
-        raise DataError("there is no label to explain errors by: name an output or a column as Transform.label")
-    output = asked or next(name for name in names if name in label_of)
-    if output not in label_of:
-        raise DataError(f"output {output!r} has no label of its name; Transform.label names {', '.join(label_of)}")
-    return label_of[output], prepared.facts["sample_weight"], output
 
 
 def _rows_at_once(features: keras.Model, summary: Mapping[str, Any]) -> int:

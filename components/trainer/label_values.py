@@ -159,7 +159,7 @@ def _cause(error: tf.errors.InvalidArgumentError) -> str:
             "the lookup does not know this value; leave such rows out, or give the lookup all classes; "
             "kerasline.layers.ClassIndex gives -1, which SparseCategoricalCrossentropy(ignore_class=-1) skips"
         )
-    return one_line(error, 300)
+    return one_line(error)
 
 
 def _first_failing_row(reader: LabelReader, batch: pa.RecordBatch) -> int:

@@ -139,6 +139,15 @@ def as_texts(values: tf.Tensor, layer: str) -> tf.Tensor:
     return tf.where(is_missing(values), "", texts)
 
 
+def vocabulary_table(values: Sequence[str] | np.ndarray) -> tf.lookup.StaticHashTable:
+    """Return a table from texts to their positions, and from other texts to -1."""
+    with tf.init_scope():
+        # TensorFlow refuses an empty table. "" is missing, so its entry is never used.
+        keys = tf.constant([*values, ""])
+        places = tf.constant([*range(len(values)), -1], tf.int64)
+        return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, places), -1)
+
+
 def as_arrow_texts(values: np.ndarray) -> pa.Array:
     """Return categories (n,) as `as_texts` does, as bytes: large_binary (n,)."""
     if values.dtype == object or values.dtype.kind in "SU":

@@ -16,6 +16,7 @@ from kerasline.components.preprocessing.layers.base import (
     check,
     check_category_dtype,
     is_whole,
+    vocabulary_table,
 )
 
 MODES = ("int", "one_hot", "multi_hot", "count")
@@ -124,7 +125,7 @@ class FrequencyLookup(AdaptableLayer):
         return *shape, None if self._values is None else self._columns()
 
     def compute_output_spec(self, values: Any) -> keras.KerasTensor:
-        check_category_dtype("FrequencyLookup", values.dtype)
+        check_category_dtype(type(self).__name__, values.dtype)
         dtype = "int64" if self.output_mode == "int" else self.compute_dtype
         return keras.KerasTensor(self.compute_output_shape(values.shape), dtype)
 
@@ -161,14 +162,10 @@ class FrequencyLookup(AdaptableLayer):
 
     def _set_vocabulary(self, values: Sequence[str | int]) -> None:
         self._values = np.array([*map(str, values), None], object)[:-1]  # of objects, whatever the texts are
-        with tf.init_scope():
-            # TensorFlow refuses an empty table. "" is missing, so its entry is never used.
-            keys = tf.constant([*self._values, ""])
-            places = tf.constant([*range(len(self._values)), -1], tf.int64)
-            self._table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, places), -1)
+        self._table = vocabulary_table(self._values)
 
     def _check(self, holds: bool, name: str, received: Any, expected: str) -> None:
-        check("FrequencyLookup", holds, name, received, expected)
+        check(type(self).__name__, holds, name, received, expected)
 
 
 @keras.saving.register_keras_serializable("kerasline")

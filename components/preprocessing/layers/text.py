@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from kerasline.components.data.accumulators.value_counts import ValueCounts
-from kerasline.components.preprocessing.layers.base import AdaptableLayer, check, is_whole
+from kerasline.components.preprocessing.layers.base import AdaptableLayer, check, is_whole, vocabulary_table
 
 # Bytes of text to split at a time: an n-gram takes about 100 bytes while it is counted.
 BYTES_AT_ONCE = 1 << 20
@@ -120,11 +120,7 @@ class TokenColumns(AdaptableLayer):
 
     def _set_vocabulary(self, tokens: Any) -> None:
         self._tokens = np.array([*tokens, None], object)[:-1]  # of objects, whatever the texts are
-        with tf.init_scope():
-            # TensorFlow refuses an empty table. No token is "", so its entry is never used.
-            keys = tf.constant([*self._tokens, ""])
-            places = tf.constant([*range(len(self._tokens)), -1], tf.int64)
-            self._table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, places), -1)
+        self._table = vocabulary_table(self._tokens)
 
     def _check(self, holds: bool, name: str, received: Any, expected: str) -> None:
         check(type(self).__name__, holds, name, received, expected)

@@ -162,6 +162,14 @@ def test_bound_needs_examples_and_a_known_metric(trained, tmp_path):
         )
 
 
+def model_of_words(folder, preprocessing, build):
+    """Return examples with the columns `word` and `y`, and the adapted preprocessing and untrained model of them."""
+    batch = pa.RecordBatch.from_pydict({"word": ["a", "b"] * 4, "y": [0.0] * 8})
+    examples = examples_of(folder / "examples", {"train": batch, "eval": batch})
+    prepared = Transform(examples, function=preprocessing, label="y").execute(folder / "t").preprocessing
+    return examples, prepared, ModelBuilder(prepared, function=build).execute(folder / "m").model
+
+
 def test_model_that_reads_text_has_no_litert_or_int8_form(tmp_path):
     def as_it_is():
         word = keras.Input((1,), name="word", dtype="string")
@@ -174,10 +182,7 @@ def test_model_that_reads_text_has_no_litert_or_int8_form(tmp_path):
         model.compile("sgd", "mse")
         return model
 
-    batch = pa.RecordBatch.from_pydict({"word": ["a", "b"] * 4, "y": [0.0] * 8})
-    examples = examples_of(tmp_path / "examples", {"train": batch, "eval": batch})
-    prepared = Transform(examples, function=as_it_is, label="y").execute(tmp_path / "t").preprocessing
-    model = ModelBuilder(prepared, function=build).execute(tmp_path / "m").model
+    _, prepared, model = model_of_words(tmp_path, as_it_is, build)
     found = Exporter(prepared, model, forms=["litert", "int8"]).execute(tmp_path / "e")
     assert "input 'word' of the model is text" in form_entry(found, "litert")["why"]
     assert "the model has no layer that Keras can quantise" in form_entry(found, "int8")["why"]
@@ -202,10 +207,7 @@ def test_one_hot_feature_is_a_model_input(tmp_path):
         model.compile("sgd", "mse")
         return model
 
-    batch = pa.RecordBatch.from_pydict({"word": ["a", "b"] * 4, "y": [0.0] * 8})
-    examples = examples_of(tmp_path / "examples", {"train": batch, "eval": batch})
-    prepared = Transform(examples, function=one_hot, label="y").execute(tmp_path / "t").preprocessing
-    model = ModelBuilder(prepared, function=build).execute(tmp_path / "m").model
+    examples, prepared, model = model_of_words(tmp_path, one_hot, build)
     stage = Exporter(prepared, model, examples, forms=["float16", "litert", "onnx"], split="eval")
     done = stage.execute(tmp_path / "e")
     assert [form_entry(done, form)["state"] for form in stage.settings.forms] == ["written"] * 3
