@@ -167,8 +167,8 @@ def exported(tmp_path_factory):
         return keras.Model({"a": a, "word": word}, {"x": keras.layers.Concatenate()(parts)})
 
     def build_model(inputs, hp):
-        model = keras.Model(inputs, keras.layers.Dense(2, name="score")(inputs["x"]))
-        model.compile("adam", "mse")
+        model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name="score")(inputs["x"]))
+        model.compile("adam", "sparse_categorical_crossentropy")
         return model
 
     folder = tmp_path_factory.mktemp("exported")
