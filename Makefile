@@ -1,4 +1,5 @@
-# `make run` and `make test` set up what they need, once, in .venv; RECIPE and ARGS go to the run.
+# `make run` and `make test` set up what they need, once, in .venv; RECIPE and ARGS go to the run. Running needs less than
+# testing: what only tests import is installed before the first test.
 #   make run                      the main job: Palmer penguins
 #   make run RECIPE=taxi ARGS="--set ExampleGen.input=trips.csv"
 #   make test                     the tests; `make test-all` with the slow ones
@@ -17,7 +18,7 @@ FIND_PYTHON = for p in python3.13 python3.12 python3.11 python3 python; do \
 GENUINE_CLIENT := 'tensorflow-serving-api>=2.19,<2.22'
 
 .PHONY: run test test-all check docs install clean
-run: $(VENV)/.installed
+run: $(VENV)/.runs
 	$(VENV)/bin/kerasline run $(RECIPE) $(ARGS)
 
 # Three processes for two cores, for many tests wait for processes of their own. A file stays together, in
@@ -25,15 +26,15 @@ run: $(VENV)/.installed
 # A process that dies ends the run: xdist would start another one, and then wait for ever for the dead one's files.
 PYTEST := $(PYTHON) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
-test: $(VENV)/.installed
+test: $(VENV)/.tests
 	$(PYTEST) $(ARGS)
 
-test-all: $(VENV)/.installed
+test-all: $(VENV)/.tests
 	$(PYTEST) -m "" $(ARGS)
 
 # Formatting, lint and types. mypy knows no `package_dir`, so it is given the tree that an installed kerasline has.
 TYPED := build/types/kerasline
-check: $(VENV)/.installed
+check: $(VENV)/.tests
 	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/ruff check --quiet .
 	@rm -rf $(TYPED) && mkdir -p $(TYPED) \
@@ -41,19 +42,25 @@ check: $(VENV)/.installed
 	cd $(TYPED)/.. && $(abspath $(VENV))/bin/mypy --config-file $(CURDIR)/setup.cfg --package kerasline
 
 # The reference of the public API, from its docstrings.
-docs: $(VENV)/.installed
+docs: $(VENV)/.tests
 	$(PYTHON) -m pdoc --docformat google --output-directory build/api \
 		kerasline kerasline.layers kerasline.features kerasline.metrics
 
-install: $(VENV)/.installed
+install: $(VENV)/.tests
 
-# Made anew as a whole when setup.cfg changes; the mark is set last, so a broken install is redone.
-$(VENV)/.installed: setup.cfg pyproject.toml
+# Each is made anew as a whole when setup.cfg changes; its mark is set last, so a broken install is redone.
+PIP_INSTALL := $(PYTHON) -m pip install -qq --disable-pip-version-check
+$(VENV)/.runs: setup.cfg pyproject.toml
 	@python=$$($(FIND_PYTHON)) && echo "setting up $(VENV) with $$python ($(DEVICE)); this happens once" \
 	&& { test -x $(PYTHON) || $$python -m venv $(VENV); } \
-	&& $(PYTHON) -m pip install --quiet --disable-pip-version-check --upgrade pip \
-	&& $(PYTHON) -m pip install -qq --disable-pip-version-check --editable '.[$(DEVICE),penguins,serve,test]' \
-	&& $(PYTHON) -m pip install -qq --disable-pip-version-check --no-deps $(GENUINE_CLIENT) \
+	&& $(PIP_INSTALL) --upgrade pip \
+	&& $(PIP_INSTALL) --editable '.[$(DEVICE),penguins,serve]' \
+	&& touch $@
+
+$(VENV)/.tests: $(VENV)/.runs
+	@echo "adding what the tests need; this happens once" \
+	&& $(PIP_INSTALL) --editable '.[$(DEVICE),test]' \
+	&& $(PIP_INSTALL) --no-deps $(GENUINE_CLIENT) \
 	&& touch $@
 
 clean:
