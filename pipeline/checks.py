@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from kerasline.components.core.artifacts import Artifact
 from kerasline.components.core.component import Channel, Component
-from kerasline.components.core.errors import KeraslineError
+from kerasline.components.core.errors import KeraslineError, at_stage
 from kerasline.components.core.parameters import SPLIT
 from kerasline.components.example_gen.component import ExampleGen
 from kerasline.pipeline.dag import Pipeline
@@ -20,14 +20,12 @@ Outputs = Mapping[tuple[str, str], Artifact]
 
 
 def check_declarations(pipeline: Pipeline) -> None:
-    """Check what the declarations of a pipeline alone determine.
+    """Check what the declarations of a pipeline and the files that they name determine.
 
     Raises:
         KeraslineError: a parameter of a stage is wrong.
     """
-    for node in pipeline.nodes.values():
-        _check_splits(node)
-        node.check(_known_inputs(node, {}))
+    _check(pipeline, pipeline.order, {})
 
 
 def check_machine(pipeline: Pipeline, selected: Sequence[str]) -> None:
@@ -38,6 +36,48 @@ def check_machine(pipeline: Pipeline, selected: Sequence[str]) -> None:
     """
     for name in selected:
         pipeline.nodes[name].check_machine()
+
+
+def check_waiting(pipeline: Pipeline, name: str, selected: Collection[str], known: Outputs) -> None:
+    """Check the stages that have not run, before a node runs, against the outputs that exist.
+
+    These are the stages that depend on the node, also those of later runs, and the other stages of this run: a mistake
+    in a short branch is found before a long one begins.
+
+    Args:
+        selected: the nodes of this run.
+        known: the outputs that exist.
+
+    Raises:
+        KeraslineError: a parameter of one of these stages is wrong.
+    """
+    nodes = [one for one in pipeline.order if one != name and (one in selected or name in pipeline.ancestors(one))]
+    try:
+        _check(pipeline, [one for one in nodes if not _has_run(pipeline.nodes[one], known)], known)
+    except KeraslineError as error:
+        raise type(error)(f"not started: {error}") from error
+
+
+def _check(pipeline: Pipeline, names: Collection[str], known: Outputs) -> None:
+    """Check some nodes. Outputs that do not exist yet are described by the stages that will produce them."""
+    described = dict(known)
+    for node in (pipeline.nodes[name] for name in pipeline.order):
+        inputs = _known_inputs(node, described)
+        try:
+            if node.name in names:
+                _check_splits(node)
+                node.check(inputs)
+            previews = {} if _has_run(node, known) else node.preview(inputs)
+        except KeraslineError as error:
+            raise type(error)(at_stage(node.name, error)) from error
+        except Exception:  # a check is a help and must not stop a run by a mistake of its own
+            LOG.exception("%s could not be checked", node.name)
+            continue
+        described |= {(node.name, output): artifact for output, artifact in previews.items()}
+
+
+def _has_run(node: Component, known: Outputs) -> bool:
+    return any((node.name, output) in known for output in node.outputs)
 
 
 def _check_splits(node: Component) -> None:
@@ -53,36 +93,6 @@ def _declared_splits(node: Component) -> Sequence[str]:
             producer = source.producer
             return producer.declared_splits if isinstance(producer, ExampleGen) else _declared_splits(producer)
     return ()
-
-
-def check_descendants(pipeline: Pipeline, name: str, known: Outputs) -> None:
-    """Check the stages that depend on a node, before it runs, against the outputs that exist.
-
-    Outputs that do not exist yet are described by the stages that will produce them (`Component.preview`).
-
-    Args:
-        known: the outputs that exist.
-
-    Raises:
-        KeraslineError: a parameter of a later stage is wrong.
-    """
-    described = dict(known)
-    for node in (pipeline.nodes[one] for one in pipeline.order):
-        is_later = name in pipeline.ancestors(node.name)
-        if not (is_later or node.name == name):
-            continue
-        inputs = _known_inputs(node, described)
-        try:
-            if is_later:
-                node.check(inputs)
-            previews = node.preview(inputs)
-        except KeraslineError as error:
-            about = str(error) if str(error).startswith(node.name) else f"{node.name}: {error}"
-            raise type(error)(f"not started: {about}") from error
-        except Exception:  # a check is a help and must not stop a run by a mistake of its own
-            LOG.exception("%s could not be checked before %s", node.name, name)
-            continue
-        described = {**{(node.name, output): artifact for output, artifact in previews.items()}, **described}
 
 
 def _known_inputs(node: Component, known: Outputs) -> Any:

@@ -34,7 +34,7 @@ from kerasline.components.core.errors import (
     named_cause,
 )
 from kerasline.pipeline import undeclared_files
-from kerasline.pipeline.checks import check_descendants
+from kerasline.pipeline.checks import check_waiting
 from kerasline.pipeline.dag import Pipeline
 from kerasline.pipeline.environment import here
 from kerasline.pipeline.fingerprint import node_fingerprint
@@ -242,7 +242,7 @@ class Executor:
         return component.stale(SimpleNamespace(**opened))
 
     def _checked_inputs(self, work: _Work) -> SimpleNamespace:
-        """Open the inputs, and check this stage and the parameters of those that depend on it.
+        """Open the inputs, and check the parameters of this stage and of those that have not run.
 
         Raises:
             KeraslineError: An input is damaged, a parameter is wrong, or something is not installed.
@@ -253,7 +253,8 @@ class Executor:
         component.check(inputs)
         channels = {field: source for field, source in component.inputs.items() if isinstance(source, Channel)}
         known = {(source.producer.name, source.name): opened[field] for field, source in channels.items()}
-        check_descendants(self.pipeline, component.name, {**self._outputs_on_disk(component.name), **known})
+        known = {**self._outputs_on_disk(component.name), **known}
+        check_waiting(self.pipeline, component.name, self.selected, known)
         return inputs
 
     def _outputs_on_disk(self, name: str) -> dict[tuple[str, str], Artifact]:

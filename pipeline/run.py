@@ -14,7 +14,7 @@ from typing import Any
 
 from kerasline.components.core import artifacts
 from kerasline.components.core.artifacts import Artifact
-from kerasline.components.core.errors import KeraslineError, ParameterError, named_cause, nearest
+from kerasline.components.core.errors import KeraslineError, ParameterError, at_stage, named_cause, nearest
 from kerasline.components.data.beam_runners import check_runner, runs_locally
 from kerasline.pipeline.checks import check_declarations, check_machine
 from kerasline.pipeline.dag import Pipeline
@@ -82,7 +82,7 @@ class Summary:
 
     def raise_if_failed(self) -> None:
         """Raise a KeraslineError with the message of each failed node, if there is one."""
-        failed = [f"{e.node}: {e.message}" for e in self.executions if e.state == "failed"]
+        failed = [at_stage(e.node, e.message) for e in self.executions if e.state == "failed"]
         if failed:
             raise KeraslineError(f"run {self.run_id} failed: {'; '.join(failed)}")
 

@@ -232,7 +232,7 @@ class Schema(Artifact):
         path = self.file(self.FILE)
         try:
             return text_format.Parse(path.read_text(encoding="utf-8"), schema_pb2.Schema())
-        except text_format.ParseError as error:
+        except (text_format.ParseError, UnicodeDecodeError) as error:
             raise ArtifactError(f"{path}: not a Schema in protobuf's text format: {error}") from None
 
     def write(self, proto: schema_pb2.Schema) -> None:

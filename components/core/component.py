@@ -240,8 +240,8 @@ class Component:
     def check(self, inputs: Any) -> None:
         """Check the parameters as far as the inputs are known, so that a mistake is found before other stages run.
 
-        It is called when a run begins, without the inputs that other stages produce; before each stage that this one
-        depends on, with the inputs that exist by then; and before `run`, with all of them. It reads descriptions, not
+        It is called when a run begins, without the inputs that other stages produce; before each stage that runs
+        earlier, with the inputs that exist by then; and before `run`, with all of them. It reads descriptions, not
         data or models, and takes no time. An override calls `super().check(inputs)`, which checks the parameters of the
         types `SplitName` and `ColumnName`.
 

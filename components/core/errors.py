@@ -55,9 +55,15 @@ class StageSkipped(Exception):
     """
 
 
+def at_stage(stage: str, message: object) -> str:
+    """Return a message that begins with the name of its stage, as those about a parameter (`Trainer.loss: ...`) do."""
+    text = str(message)
+    return text if re.match(rf"{re.escape(stage)}[.:]", text) else f"{stage}: {text}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the last clause of a message about an unknown name: the closest known name, or some of them."""
-    known = sorted(known)
+    known = sorted(set(known))
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"

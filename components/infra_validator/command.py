@@ -46,7 +46,7 @@ def check_installed(command: str | None) -> None:
     for library in SERVER_LIBRARIES:
         if importlib.util.find_spec(library) is None:
             raise KeraslineError(
-                f"InfraValidator starts a server, which needs {library}: pip install 'kerasline[serve]'"
+                f"InfraValidator: its server needs {library}, which is not installed; pip install 'kerasline[serve]'"
             )
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kerasline.components.core.artifacts import Schema, Statistics
+from kerasline.components.core.artifacts import Artifact, Schema, Statistics
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import DataError
-from kerasline.components.core.parameters import SplitName
+from kerasline.components.core.parameters import SPLIT, SplitName
+
+if TYPE_CHECKING:
+    from tensorflow_metadata.proto.v0 import schema_pb2
 
 # A feature that is present in a smaller share of the rows may be absent from a small split without being an anomaly.
 MIN_REQUIRED_SHARE = 0.01
@@ -34,7 +37,7 @@ class SchemaGen(Component):
             this many, and each occurs twice on average, they become its domain. Defaults to 100.
 
     Raises:
-        DataError: there is no such split.
+        ParameterError: there is no such split.
 
     Example:
 
@@ -50,14 +53,34 @@ class SchemaGen(Component):
     schema: Output[Schema]
     settings: Parameters[SchemaGenSettings]
 
+    def check(self, inputs: Any) -> None:
+        super().check(inputs)
+        if inputs.statistics is not None:
+            self.check_names(SPLIT, lambda: [dataset.name for dataset in inputs.statistics.proto().datasets])
+
+    def preview(self, inputs: Any) -> Mapping[str, Artifact]:
+        return {} if inputs.statistics is None else {"schema": _PlannedSchema(inputs.statistics)}
+
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         datasets = {dataset.name: dataset for dataset in inputs.statistics.proto().datasets}
         split = self.settings.split or next(iter(datasets))
-        if split not in datasets:
-            raise DataError(f"SchemaGen.split: no split {split!r}; the splits are {', '.join(datasets)}")
         proto = infer(datasets[split], self.settings.most_categories)
         outputs.schema.write(proto)
         return _metrics(proto)
+
+
+class _PlannedSchema(Schema):
+    """The features of a schema that is not inferred yet. There are no files."""
+
+    def __init__(self, statistics: Statistics) -> None:
+        super().__init__("a schema that is not inferred yet")
+        self._statistics = statistics
+
+    def proto(self) -> schema_pb2.Schema:
+        from tensorflow_metadata.proto.v0 import schema_pb2
+
+        names = {feature.path.step[0] for data in self._statistics.proto().datasets for feature in data.features}
+        return schema_pb2.Schema(feature=[schema_pb2.Feature(name=name) for name in sorted(names)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +97,8 @@ class ImportSchemaGen(Component):
         schema_file: a tensorflow-metadata `Schema` in protobuf's text format, as `SchemaGen` and TFDV write it.
 
     Raises:
-        DataError: there is no such file, or it is not a schema.
+        DataError: there is no such file.
+        ArtifactError: it is not a schema.
 
     Example:
 
@@ -91,15 +115,15 @@ class ImportSchemaGen(Component):
     def external_inputs(self) -> Sequence[Path | str]:
         return [self._file()]
 
-    def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        from google.protobuf import text_format
-        from tensorflow_metadata.proto.v0 import schema_pb2
+    def check_machine(self) -> None:
+        _CuratedSchema(self._file()).proto()
 
-        path = self._file()
-        try:
-            proto = text_format.Parse(path.read_text(encoding="utf-8"), schema_pb2.Schema())
-        except (text_format.ParseError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: not a Schema in protobuf's text format: {error}") from None
+    def preview(self, inputs: Any) -> Mapping[str, Artifact]:
+        path = Path(self.settings.schema_file)
+        return {"schema": _CuratedSchema(path)} if path.is_file() else {}
+
+    def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
+        proto = _CuratedSchema(self._file()).proto()
         outputs.schema.write(proto)
         return _metrics(proto)
 
@@ -108,6 +132,13 @@ class ImportSchemaGen(Component):
         if not path.is_file():
             raise DataError(f"{path}: no such file; set SchemaGen.schema_file to a schema.pbtxt")
         return path
+
+
+class _CuratedSchema(Schema):
+    """A schema in a file of any name."""
+
+    def file(self, name: str) -> Path:
+        return self.path
 
 
 def infer(dataset: Any, most_categories: int) -> Any:

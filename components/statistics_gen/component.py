@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kerasline.components.core.artifacts import Examples, Statistics
+from kerasline.components.core.artifacts import Artifact, Examples, Statistics
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import DataError, ParameterError, nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from tensorflow_metadata.proto.v0 import statistics_pb2
 
     from kerasline.components.statistics_gen.feature_statistics import FeatureSummary
 
@@ -70,6 +71,9 @@ class StatisticsGen(Component):
             for text in self.settings.slices:
                 _slice_columns(text, inputs.examples.schema())
 
+    def preview(self, inputs: Any) -> Mapping[str, Artifact]:
+        return {} if inputs.examples is None else {"statistics": PlannedStatistics(inputs.examples)}
+
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         from kerasline.components.data.fold import fold
 
@@ -86,6 +90,24 @@ class StatisticsGen(Component):
         rows = sum(examples.rows(split) for split in examples.splits)
         metrics = {"rows": rows, "features": len(examples.schema()), "missing": f"{missing:.1%}"}
         return {**metrics, "slices": sum(bool(part) for _, part in summaries)} if slices else metrics
+
+
+class PlannedStatistics(Statistics):
+    """The splits and features of which StatisticsGen will compute statistics. There are no files."""
+
+    def __init__(self, examples: Examples) -> None:
+        super().__init__("statistics that are not computed yet")
+        self._examples = examples
+
+    def proto(self) -> statistics_pb2.DatasetFeatureStatisticsList:
+        from tensorflow_metadata.proto.v0 import statistics_pb2
+
+        proto = statistics_pb2.DatasetFeatureStatisticsList()
+        for split in self._examples.splits:
+            dataset = proto.datasets.add(name=split)
+            for name in self._examples.schema().names:
+                dataset.features.add().path.step.append(name)
+        return proto
 
 
 def summarize_piece(piece: Piece, slices: Sequence[Sequence[str]]) -> Summaries:

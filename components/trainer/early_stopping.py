@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from kerasline.components.core.errors import ParameterError, nearest
 from kerasline.components.trainer.settings import EarlyStoppingSettings
-
-
-def check_monitor(settings: EarlyStoppingSettings, metrics: Collection[str]) -> None:
-    """Raise a ParameterError if the monitored metric is not among the metrics of an epoch."""
-    if settings.monitor not in metrics:
-        raise ParameterError(
-            f"Trainer.early_stopping.monitor: no metric {settings.monitor!r}; {nearest(settings.monitor, metrics)}"
-        )
 
 
 class EarlyStopping:
@@ -37,11 +28,7 @@ class EarlyStopping:
             epoch: number of the epoch, from 1.
             metrics: its metrics by name.
             model: its weights are copied if this is the best epoch.
-
-        Raises:
-            ParameterError: the monitored metric is not among them.
         """
-        check_monitor(self._settings, metrics)
         name = self._settings.monitor
         if self._is_improvement(float(metrics[name])):
             self._best, self._best_epoch = float(metrics[name]), epoch

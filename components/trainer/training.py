@@ -6,6 +6,7 @@ import logging
 import operator
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 import keras
@@ -13,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasline.components.core import interruption
-from kerasline.components.core.errors import DataError
+from kerasline.components.core.errors import DataError, ParameterError, check_known
 from kerasline.components.data.training_input import dataset
 from kerasline.components.models.error_places import describe_failure
 from kerasline.components.models.targets import training_target
@@ -21,7 +22,7 @@ from kerasline.components.trainer import non_finite
 from kerasline.components.trainer.autotune import Autotuner
 from kerasline.components.trainer.checkpoints import Checkpoints, all_variables
 from kerasline.components.trainer.class_weights import class_weights
-from kerasline.components.trainer.early_stopping import EarlyStopping, check_monitor
+from kerasline.components.trainer.early_stopping import EarlyStopping
 from kerasline.components.trainer.history import History
 from kerasline.components.trainer.job import Job
 from kerasline.components.trainer.optimizers import LearningRate, averaged_weights
@@ -40,7 +41,12 @@ MIN_EVALUATION_BATCH = 1024
 OnEpoch = Callable[[int, Mapping[str, Any]], bool]
 
 
-def train(job: Job, report: Callable[[str], None], on_epoch: OnEpoch = lambda epoch, metrics: False) -> dict[str, Any]:
+def train(
+    job: Job,
+    report: Callable[[str], None],
+    on_epoch: OnEpoch = lambda epoch, metrics: False,
+    watched: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Train, and write the trained model and its history into the folders of the job.
 
     Args:
@@ -48,6 +54,7 @@ def train(job: Job, report: Callable[[str], None], on_epoch: OnEpoch = lambda ep
         report: called with progress messages.
         on_epoch: called after each epoch with its number, from 1, and its metrics. Training stops if it returns
             True. By default it never does.
+        watched: names of metrics that `on_epoch` reads, by the parameter that holds them.
 
     Returns:
         The metrics to display.
@@ -60,6 +67,7 @@ def train(job: Job, report: Callable[[str], None], on_epoch: OnEpoch = lambda ep
     prepared = prepare(job)
     with interruption.deferred() as stop, prepared.scope():
         training = Training(job, prepared, report, on_epoch, stop.is_set)
+        training.check_watched(watched)
         outcome = _run(training, job, prepared)
     # Outside the scope, in which creating a variable is a collective operation of all workers.
     return write_results(job, prepared, outcome, time.perf_counter() - start)
@@ -121,7 +129,8 @@ class Training:
         self._train_steps = self._new_train_steps()
         self._evaluation = self._new_evaluation()
         self._early_stopping = EarlyStopping(self._settings.early_stopping) if self._settings.early_stopping else None
-        self._check_monitor()
+        if self._settings.early_stopping:
+            self.check_watched({"Trainer.early_stopping.monitor": self._settings.early_stopping.monitor})
         writes_logs = self._settings.tensorboard and self._replicas.is_chief
         self._logs = TensorBoardLogs(job.log_dir if writes_logs else None, self._settings.profile_steps)
         folder = (job.state_dir or job.work_dir) / "checkpoints"
@@ -135,6 +144,16 @@ class Training:
         self._ended_early = False
         self._rollbacks, self._rate_factor = 0, 1.0
         self._rolled_back_to: int | None = None
+
+    def check_watched(self, metrics: Mapping[str, str]) -> None:
+        """Raise a ParameterError if a metric, given by parameter, is none that each epoch reports as one number."""
+        known = {"loss": 0.0, **_metrics(self._model)}
+        if self._evaluation is not None:
+            known |= {f"val_{name}": value for name, value in known.items()}
+        for where, name in metrics.items():
+            check_known(where, "no metric", [name], known)
+            if isinstance(known[name], list):
+                raise ParameterError(f"{where}: expected a metric with one value, and {name!r} has {len(known[name])}")
 
     def run(self) -> Outcome:
         """Train to the end, from the newest checkpoint if there is one."""
@@ -384,13 +403,6 @@ class Training:
             self._class_weights,
             self._gradients,
         )
-
-    def _check_monitor(self) -> None:
-        """Raise a ParameterError if early stopping monitors a metric that no epoch will have."""
-        if self._settings.early_stopping:
-            known = ["loss", *_metrics(self._model)]
-            known += [f"val_{name}" for name in known] if self._evaluation else []
-            check_monitor(self._settings.early_stopping, known)
 
     def _new_evaluation(self) -> Evaluation | None:
         if self._job.eval_split is None:

@@ -95,7 +95,7 @@ class Tuner(Component):
 
     def check_machine(self) -> None:
         if find_spec("optuna") is None:
-            raise KeraslineError(f"{self.name} needs Optuna: pip install 'kerasline[tune]'")
+            raise KeraslineError(f"{self.name}: Optuna is not installed; pip install 'kerasline[tune]'")
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         from kerasline.components.tuner import search, trials_report

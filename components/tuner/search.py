@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kerasline.components.core.artifacts import Examples, Preprocessing
 from kerasline.components.core.component import Context
-from kerasline.components.core.errors import DataError, KeraslineError, ParameterError, UserCodeError
+from kerasline.components.core.errors import DataError, KeraslineError, UserCodeError
 from kerasline.components.model_builder.component import ModelBuilder
 from kerasline.components.trainer.component import Trainer
 from kerasline.components.tuner.settings import TunerSettings, split_values
@@ -155,9 +155,6 @@ def _run_trial(trial: optuna.Trial, search: Search, report: Callable[[str], None
     start, study, pruned = time.perf_counter(), trial.study, []
 
     def on_epoch(epoch: int, metrics: Mapping[str, Any]) -> bool:
-        if settings.objective not in metrics:
-            known = ", ".join(metrics)
-            raise ParameterError(f"Tuner.objective: no metric {settings.objective!r}; available: {known}")
         report(
             f"trial {trial.number + 1} of {settings.trials}, epoch {epoch}: "
             f"{settings.objective} {metrics[settings.objective]:.4g}"
@@ -212,7 +209,7 @@ def _train(values: Mapping[str, Any], search: Search, folder: Path, on_epoch: An
         search.work_dir,
         folder / "state",
     )
-    return float(train(job, LOG.info, on_epoch)[settings.objective])
+    return float(train(job, LOG.info, on_epoch, {"Tuner.objective": settings.objective})[settings.objective])
 
 
 def _requeue_killed_trials(search: Search) -> None:

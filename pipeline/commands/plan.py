@@ -12,7 +12,7 @@ from rich.console import Console
 
 from kerasline.components.core.artifacts import Hyperparameters
 from kerasline.components.core.component import Channel, Component
-from kerasline.components.core.errors import KeraslineError, ParameterError
+from kerasline.components.core.errors import KeraslineError, ParameterError, at_stage
 from kerasline.components.trainer.component import Trainer
 from kerasline.components.tuner.component import Tuner
 from kerasline.components.tuner.settings import split_values
@@ -146,7 +146,7 @@ def plan_after(summary: Summary, trainer: Trainer, device: str) -> Plan:
     """
     skipped = [e for e in summary.executions if e.state == "skipped"]
     if skipped:
-        raise KeraslineError(f"{skipped[0].node}: {skipped[0].message}")
+        raise KeraslineError(at_stage(skipped[0].node, skipped[0].message))
     from kerasline.components.core.artifacts import Model, Report
     from kerasline.components.trainer.job import Job
     from kerasline.components.trainer.planning.hardware import local_device

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kerasline.components.core.errors import ParameterError
+from kerasline.components.core.errors import ParameterError, at_stage
 from kerasline.pipeline.commands.options import (
     DEFAULT_ROOT,
     Json,
@@ -140,7 +140,7 @@ def plan(
 def _exit_if_failed(summary: Summary) -> None:
     for execution in summary.executions:
         if execution.state == "failed":
-            complain(f"{execution.node}: {execution.message}")
+            complain(at_stage(execution.node, execution.message))
     if summary.state == "failed":
         raise typer.Exit(FAILED)
 

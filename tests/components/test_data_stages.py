@@ -178,5 +178,5 @@ def test_new_column_is_a_warning(statistics_of, tmp_path):
 
 def test_malformed_schema_file_is_an_error(statistics_of, tmp_path):
     (tmp_path / "schema.pbtxt").write_text("feature {")
-    with pytest.raises(DataError, match="schema.pbtxt: not a Schema"):
+    with pytest.raises(ArtifactError, match="schema.pbtxt: not a Schema"):
         ImportSchemaGen(str(tmp_path / "schema.pbtxt")).execute(tmp_path / "out")

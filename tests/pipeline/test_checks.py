@@ -28,16 +28,22 @@ def build_model(inputs, hp):
 
 
 def pipeline(stage=None, **parameters):
+    """Return a pipeline with parameters of one stage, or of several: `pipeline(Trainer={"epochs": 2})`."""
+    by_stage = {stage: parameters} if stage else parameters
+
     def given(name):
-        return parameters if name == stage else {}
+        return by_stage.get(name, {})
 
     examples = kl.InMemoryExampleGen(COLUMNS)
     prepared = kl.Transform(examples, function=preprocessing, label="tip")
     model = kl.ModelBuilder(prepared, function=build_model)
     trainer = kl.Trainer(examples, prepared, model, tensorboard=False, **given("Trainer"))
     trained = trainer.outputs["trained_model"]
+    statistics = kl.StatisticsGen(examples, **given("StatisticsGen"))
+    schema = kl.ImportSchemaGen(**given("SchemaGen")) if given("SchemaGen") else kl.SchemaGen(statistics)
     exporter = kl.Exporter(prepared, trained, examples, **given("Exporter"))
     nodes = [
+        kl.ExampleValidator(statistics, schema, **given("ExampleValidator")),
         kl.Evaluator(examples, prepared, trained, **given("Evaluator")),
         kl.Explainer(examples, prepared, trained, **given("Explainer")),
         kl.InfraValidator(exporter, examples, **given("InfraValidator")),
@@ -51,7 +57,8 @@ def pipeline(stage=None, **parameters):
 def root(tmp_path_factory):
     """A root with the outputs of all stages before Trainer."""
     folder = tmp_path_factory.mktemp("root")
-    kl.run(pipeline(), root=folder, nodes=["ExampleGen", "Transform", "ModelBuilder"]).raise_if_failed()
+    before = ["ExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform", "ModelBuilder"]
+    kl.run(pipeline(), root=folder, nodes=before).raise_if_failed()
     return folder
 
 
@@ -111,3 +118,41 @@ def test_stage_that_runs_alone_checks_the_stages_after_it(root):
 def test_right_parameters_pass(root):
     right = pipeline("Evaluator", thresholds={"area": {"min": 0.0}, "accuracy": {"min": 0.0}}, slices=["town"])
     kl.run(right, root=root, nodes=["Trainer"], report=False).raise_if_failed()
+
+
+@pytest.mark.parametrize(
+    ("stage", "parameters", "message"),
+    [
+        ("StatisticsGen", {"slices": ["twon"]}, "StatisticsGen.slices: no column 'twon'; did you mean 'town'?"),
+        ("ExampleValidator", {"severity": {"twon": "error"}}, "ExampleValidator.severity: 'twon' is neither"),
+        ("ExampleValidator", {"environment": "SERVING"}, "ExampleValidator.environment: the schema has no environment"),
+    ],
+)
+def test_mistakes_in_the_data_branch_stop_the_run_before_transform(stage, parameters, message, tmp_path):
+    summary = kl.run(pipeline(stage, **parameters), root=tmp_path, report=False)
+    assert summary.execution("Transform").message.startswith(f"not started: {message}")
+    assert summary.execution("Trainer").state == "skipped"
+
+
+def test_data_branch_that_is_not_part_of_the_run_does_not_stop_it(tmp_path):
+    wrong = pipeline("StatisticsGen", slices=["twon"])
+    kl.run(wrong, root=tmp_path, nodes=["ExampleGen"], report=False)
+    assert kl.run(wrong, root=tmp_path, nodes=["Transform"], report=False).state == "succeeded"
+
+
+def test_curated_schema_is_read_when_the_run_begins(tmp_path):
+    path = tmp_path / "curated.pbtxt"
+    path.write_text('default_environment: "TRAINING"')
+    wrong = pipeline(SchemaGen={"schema_file": str(path)}, ExampleValidator={"environment": "TRAINNG"})
+    with pytest.raises(kl.KeraslineError, match="no environment 'TRAINNG'; did you mean 'TRAINING'?"):
+        kl.run(wrong, root=tmp_path / "runs")
+    path.write_text("feature {")
+    with pytest.raises(kl.KeraslineError, match="curated.pbtxt: not a Schema"):
+        kl.run(wrong, root=tmp_path / "runs")
+
+
+def test_message_names_its_stage_once(root):
+    wrong = pipeline("Trainer", eval_split="evl")
+    summary = kl.run(wrong, root=root, nodes=["Trainer"], report=False)
+    with pytest.raises(kl.KeraslineError, match=r"failed: Trainer\.eval_split: the data"):
+        summary.raise_if_failed()

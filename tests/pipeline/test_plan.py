@@ -96,7 +96,7 @@ def test_plan_neither_searches_nor_trains(cli, tmp_path):
 
 def test_stage_that_fails_before_training_is_status_1(cli, recipe):
     done = cli("plan", recipe, "--root", "root", "--set", "Transform.label=z")
-    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith("error: Transform: ")
+    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith("error: Transform.label: ")
 
 
 @pytest.mark.parametrize(

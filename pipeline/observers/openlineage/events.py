@@ -24,6 +24,7 @@ from openlineage.client.facet_v2 import (
 )
 
 from kerasline.components.core.component import about
+from kerasline.components.core.errors import at_stage
 from kerasline.pipeline.dag import Pipeline
 from kerasline.pipeline.environment import here
 from kerasline.pipeline.metadata.records import Execution
@@ -69,7 +70,7 @@ def stage_finished(pipeline: Pipeline, execution: Execution) -> RunEvent:
 
 
 def _run_event(run: RunNotice, state: RunState, time: datetime.datetime) -> RunEvent:
-    failed = [f"{e.node}: {e.message}" for e in run.executions if e.state == "failed"]
+    failed = [at_stage(e.node, e.message) for e in run.executions if e.state == "failed"]
     facets = {**_engine(), **_error("; ".join(failed) or run.message)}
     return RunEvent(
         eventTime=_written(time),

@@ -94,6 +94,13 @@ def test_interrupted_search_continues_with_the_same_trials(tune, tmp_path):
     assert key == [{k: v for k, v in row.items() if k != "trial"} for row in without_times(whole.table)]
 
 
+def test_objective_is_checked_before_training(tune):
+    progress = []
+    with pytest.raises(ParameterError, match="Tuner.objective: no metric"):
+        tune(objective="val_acc", report=progress.append)
+    assert not progress
+
+
 def explosive(inputs, hp):
     if hp["units"] > 8:
         raise ValueError("too many units")
@@ -130,7 +137,7 @@ def test_parallel_trials_run_in_several_processes(tune, tmp_path):
         ),
         ({"space": {"rate": {"float": [0, 1], "log": True}}}, r"Tuner.space: .*log requires a range above 0"),
         ({"space": {"Trainer.batch": {"int": [1, 8]}}}, r"Tuner.space.Trainer.batch: .*did you mean 'batch_size'\?"),
-        ({"objective": "val_acc"}, r"Tuner.objective: no metric 'val_acc'; available: loss, accuracy"),
+        ({"objective": "val_acc"}, r"Tuner.objective: no metric 'val_acc'; did you mean 'val_accuracy'\?"),
         ({"trainer": {"deterministic": True}}, r"Tuner.trainer.deterministic: not supported in a search"),
         ({"trainer": {"epoch": 3}}, r"Tuner.trainer.epoch: Trainer has no such parameter; did you mean 'epochs'\?"),
     ],
