@@ -1,4 +1,4 @@
-"""Texts as their words, points in time as their parts."""
+"""Texts as their words or subwords, points in time as their parts."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Text(Feature):
-    """Encodes texts by their words.
+    """Encodes texts by their words or subwords.
 
     Args:
-        encode: `"index"` (a row of word indices), or `"count"`, `"binary"` or `"tf_idf"` (a column for each word).
-            Defaults to `"index"`.
-        top: int. Maximum size of the vocabulary, which holds the most frequent words. Defaults to None, unlimited.
-        length: int. Number of indices for `"index"`. Longer texts are cut, shorter ones padded with 0. Defaults to 128.
-        ngrams: int. Up to this number of consecutive words also count as one word. Defaults to 1.
-        least: int. Minimum number of texts that contain a word of the vocabulary. Not for `"index"`. Defaults to 1.
+        encode: `"index"` (a row of word indices), `"subword"` or `"word_piece"` (a row of ids by
+            `kerasline.layers.Subwords` or `WordPiece`), or `"count"`, `"binary"` or `"tf_idf"` (a column for each
+            word). Defaults to `"index"`.
+        top: int. Maximum size of the vocabulary, which holds the most frequent words. Defaults to None: unlimited, for
+            subwords 8,000.
+        length: int. Number of indices of a row. Longer texts are cut, shorter ones padded with 0. None pads to the
+            longest text of the batch. Defaults to 128.
+        ngrams: int. Up to this number of consecutive words also count as one word. Not for subwords. Defaults to 1.
+        least: int. Minimum number of texts that contain a word of the vocabulary. Only for `"count"`, `"binary"` and
+            `"tf_idf"`. Defaults to 1.
+        begin: bool. Begin each row with the id of the begin. Only for subwords. Defaults to `False`.
+        end: bool. End each row with the id of the end, also a text that is cut. Only for subwords. Defaults to `False`.
         column: str. The column, if it has another name than the feature.
 
     Example:
@@ -35,11 +41,13 @@ class Text(Feature):
     [[2, 1, 0]]
     """
 
-    encode: Literal["index", "count", "binary", "tf_idf"] = "index"
+    encode: Literal["index", "subword", "word_piece", "count", "binary", "tf_idf"] = "index"
     top: int | None = None
-    length: int = 128
+    length: int | None = 128
     ngrams: int = 1
     least: int = 1
+    begin: bool = False
+    end: bool = False
 
     def input_form(self, name: str, kind: pa.DataType) -> tuple[str, tuple[int | None, ...]]:
         return "string", (1,)
@@ -47,8 +55,14 @@ class Text(Feature):
     def output(self, name: str, *inputs: keras.KerasTensor) -> keras.KerasTensor:
         import keras
 
+        from kerasline.components.preprocessing.layers.subwords import Subwords
         from kerasline.components.preprocessing.layers.text import BagOfWords, TfIdf
+        from kerasline.components.preprocessing.layers.word_piece import WordPiece
 
+        if self.encode in ("subword", "word_piece"):
+            kind = Subwords if self.encode == "subword" else WordPiece
+            top = {} if self.top is None else {"top": self.top}
+            return kind(length=self.length, begin=self.begin, end=self.end, name=f"{name}_subwords", **top)(*inputs)
         words = f"{name}_words"
         if self.encode == "index":
             runs = self.ngrams if self.ngrams > 1 else None

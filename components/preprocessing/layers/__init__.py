@@ -20,8 +20,11 @@ from kerasline.components.preprocessing.layers.scaling import (
     RobustScaling,
     SignedLog1p,
 )
+from kerasline.components.preprocessing.layers.subwords import Subwords
 from kerasline.components.preprocessing.layers.target_encoding import TargetEncoding
 from kerasline.components.preprocessing.layers.text import BagOfWords, TfIdf
+from kerasline.components.preprocessing.layers.tokenizer import TokensToText
+from kerasline.components.preprocessing.layers.word_piece import WordPiece
 
 __all__ = [
     "AudioDecoding",
@@ -43,7 +46,10 @@ __all__ = [
     "RobustScaling",
     "ScalingPerKey",
     "SignedLog1p",
+    "Subwords",
     "TargetEncoding",
     "TfIdf",
+    "TokensToText",
     "Whitening",
+    "WordPiece",
 ]
