@@ -13,19 +13,22 @@ import pyarrow.compute as pc
 from kerasline.components.core.errors import DataError, ParameterError, one_line
 
 
-def type_named(column: str, name: str) -> pa.DataType:
-    """Return the type that `ExampleGen.column_types` names for a column.
+def types_named(names: Mapping[str, str]) -> dict[str, pa.DataType]:
+    """Return the types that `ExampleGen.column_types` names, by column.
 
     Raises:
         ParameterError: Arrow has no such type.
     """
-    try:
-        return pa.type_for_alias(name)
-    except ValueError:
-        raise ParameterError(
-            f"ExampleGen.column_types.{column}: expected the name of an Arrow type, such as string, int64, double or "
-            f"bool, received {name!r}"
-        ) from None
+    types = {}
+    for column, name in names.items():
+        try:
+            types[column] = pa.type_for_alias(name)
+        except ValueError:
+            raise ParameterError(
+                f"ExampleGen.column_types.{column}: expected the name of an Arrow type, such as string, int64, double "
+                f"or bool, received {name!r}"
+            ) from None
+    return types
 
 
 def is_list(kind: pa.DataType) -> bool:

@@ -1,4 +1,4 @@
-"""Detection of image and audio formats from the first bytes."""
+"""Formats and sizes of images and audio, from their headers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,22 @@ import io
 import struct
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+AUDIO_FORMATS = ("WAV", "FLAC", "OGG", "MP3", "AIFF")
+# The first two bytes of files that `sniff` may recognize: of audio, and of images in common use.
+_FIRST_BYTES = (
+    [b"RI", b"fL", b"Og", b"FO", b"ID"]  # WAV and WebP, FLAC, OGG, AIFF, MP3
+    + [bytes([0xFF, second]) for second in (0xD8, *range(0xE2, 0x100))]  # JPEG, MP3
+    + [b"\x89P", b"GI", b"BM", b"II", b"MM", b"\0\0"]  # PNG, GIF, BMP, TIFF, AVIF, JPEG 2000 and icons
+    + [b"P%d" % kind for kind in range(1, 8)]  # PPM
+)
+# EXIF orientations that swap height and width (CIPA DC-008, 4.6.4).
+ROTATED_ORIENTATIONS = (5, 6, 7, 8)
+_EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -15,7 +31,7 @@ class Media:
     Attributes:
         kind: image or audio.
         format: PNG, JPEG, WAV, FLAC, ...
-        size: (height, width) in pixels, or (sample rate in Hz, channels, frames). None if only decoding
+        size: (height, width) in pixels, as displayed, or (sample rate in Hz, channels, frames). None if only decoding
             would reveal it.
     """
 
@@ -34,9 +50,21 @@ def sniff(content: bytes) -> Media | None:
         return Media("audio", "FLAC", size)
     if content[:4] == b"OggS":
         return Media("audio", "OGG")
-    if content[:3] == b"ID3" or (content[:1] == b"\xff" and content[1:2] in (b"\xfb", b"\xf3", b"\xf2")):
+    if content[:4] == b"FORM" and content[8:12] in (b"AIFF", b"AIFC"):
+        return Media("audio", "AIFF")
+    # A frame of MPEG audio, layer III: 11 bits of synchronization, the version, which may not be 1, and the layer.
+    frame = int.from_bytes(content[:2], "big")
+    if content[:3] == b"ID3" or (frame & 0xFFE6 == 0xFFE2 and frame & 0x18 != 0x08):
         return Media("audio", "MP3")
     return _image(content)
+
+
+def may_be_media(values: pa.Array) -> pa.Array:
+    """Return which of the bytes begin like images or audio. Only these are worth `sniff`, which is much slower."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.is_in(pc.binary_slice(values, 0, 2), value_set=pa.array(_FIRST_BYTES, values.type))
 
 
 def _wav(content: bytes) -> Media | None:
@@ -59,6 +87,9 @@ def _image(content: bytes) -> Media | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about decompression bombs; nothing is decompressed here
             with Image.open(io.BytesIO(content)) as image:
-                return Media("image", image.format or "unknown", (image.height, image.width))
+                size = image.height, image.width
+                if image.getexif().get(_EXIF_ORIENTATION) in ROTATED_ORIENTATIONS:
+                    size = size[::-1]
+                return Media("image", image.format or "unknown", size)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None

@@ -70,9 +70,9 @@ class FileExampleGen(ExampleGen):
         return examples.path / Examples.QUARANTINE if self.settings.bad_rows == "quarantine" else None
 
     def _column_types(self) -> dict[str, pa.DataType]:
-        from kerasline.components.data.arrow_types import type_named
+        from kerasline.components.data.arrow_types import types_named
 
-        return {name: type_named(name, kind) for name, kind in self.settings.column_types.items()}
+        return types_named(self.settings.column_types)
 
     def _matched(self) -> list[tuple[str | None, MatchedFiles]]:
         from kerasline.components.data.sources.file_patterns import find_files

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Ge
 
 from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.component import Context, Parameters
-from kerasline.components.core.errors import DataError
+from kerasline.components.core.errors import DataError, ParameterError
 from kerasline.components.example_gen.component import ExampleGen, ExampleGenSettings, Parts
 
 if TYPE_CHECKING:
@@ -24,35 +26,77 @@ class MediaExampleGenSettings(ExampleGenSettings):
     input: str
     labels: str | None = None
     bad_rows: Literal["fail", "quarantine"] = "fail"
+    check: Literal["decode", "header"] = "decode"
+    sample_rate: Annotated[int, Ge(1)] | None = None
+    channels: Annotated[int, Ge(1)] | None = None
+    column_types: dict[str, str] = field(default_factory=dict)
 
 
 class MediaExampleGen(ExampleGen):
     """Reads a folder of images or audio: a row per file, with `path`, `content` and its labels.
 
+    `content` has the unchanged bytes of images. Sound (WAV, FLAC, OGG, MP3, AIFF) becomes 16-bit WAV, the form that
+    `AudioDecoding` decodes; a file that has it already is unchanged. All sound must have one sampling rate, or
+    `sample_rate` resamples it.
+
     Args:
         input: the folder. If `splits` has locations, they are folders in it.
-        splits, split_by, split_key, stratify: see `ExampleGen`.
-        labels: CSV file. Its first column has paths within the folder, or file names, the others are labels. By default
-            the `label` of a file is the name of its folder.
-        bad_rows: `fail`, or `quarantine` to write files that are neither images nor audio, and files without a label,
-            to the artifact's `quarantine.jsonl`.
+        splits, split_by, split_key, stratify, rows, columns: see `ExampleGen`.
+        labels: labels of the files. A CSV file (or `.tsv`): its first column has paths within the folder, or file
+            names, the others are labels. A folder of Pascal VOC's XML files (see `read_voc`), or COCO's JSON of object
+            instances (see `read_coco`): lists of `boxes` (left, top, right, bottom, in pixels) and `class_names`. Every
+            box must have an area and lie inside its image. By default the `label` of a file is the name of its folder.
+        bad_rows: `fail`, or `quarantine` to write files that are neither images nor audio, damaged files, and files
+            whose labels are missing or wrong, to the artifact's `quarantine.jsonl`.
+        check: `decode` decodes every file, so that a damaged one, or one that training could not decode, is found here.
+            `header` looks only at its beginning, and leaves sound unchanged.
+        sample_rate: sampling rate of all sound, in samples per second. Other rates are resampled by soxr. By default
+            all files must have the same.
+        channels: number of channels of all sound. 1 takes the mean of the channels; a single channel is repeated. By
+            default they are unchanged.
+        column_types: Arrow types by column of a CSV file of labels (`{"code": "string"}`).
 
     Raises:
         DataError: a folder is missing or empty, or a file cannot be used.
+        ParameterError: sound cannot be converted without decoding it.
+
+    Example:
+
+    >>> from PIL import Image
+    >>> (folder / "images" / "red").mkdir(parents=True)
+    >>> Image.new("RGB", (4, 3), "red").save(folder / "images" / "red" / "1.png")
+    >>> data = kl.MediaExampleGen(str(folder / "images"), splits={"train": 1}).execute(folder / "out").examples
+    >>> data.read("train").select(["path", "label"]).to_pylist()
+    [{'path': 'red/1.png', 'label': 'red'}]
     """
 
-    LIBRARIES = ("pyarrow", "pillow")
+    VERSION = "3"
+    LIBRARIES = ("pyarrow", "pillow", "soundfile", "soxr")
 
     settings: Parameters[MediaExampleGenSettings]
 
+    def check(self, inputs: Any) -> None:
+        super().check(inputs)
+        if self.settings.check == "header" and (self.settings.sample_rate or self.settings.channels):
+            raise ParameterError(
+                "ExampleGen.check: sample_rate and channels need check=decode, received header; remove one of them"
+            )
+
     def external_inputs(self) -> Sequence[Path | str]:
         labels = [Path(self.settings.labels)] if self.settings.labels else []
+        if labels and labels[0].is_dir():
+            labels = sorted(labels[0].rglob("*.xml"))
         return [*labels, *(path for _, (_, files) in self._parts(None) for path in files)]
 
     def _source(self, quarantine: Quarantine, context: Context) -> Source:
-        from kerasline.components.data.sources.media_files import MediaSource
+        from kerasline.components.data.arrow_types import types_named
+        from kerasline.components.data.media_decoding import SoundForm
+        from kerasline.components.data.sources.media_files import MediaSource, read_labels
 
-        return MediaSource(Path(self.settings.labels) if self.settings.labels else None, quarantine)
+        settings = self.settings
+        labels = read_labels(Path(settings.labels), types_named(settings.column_types)) if settings.labels else None
+        sound = SoundForm(settings.sample_rate, settings.channels)
+        return MediaSource(labels, quarantine, settings.check, sound)
 
     def _parts(self, source: Any) -> Parts:
         from kerasline.components.data.sources.media_files import media_files

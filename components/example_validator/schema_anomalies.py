@@ -12,6 +12,8 @@ from typing import Any
 
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
+from kerasline.components.statistics_gen.statistics_proto import image_count
+
 # Shares of rows are quotients, and thresholds decimal fractions: 8 of 10 rows are a share of 0.8 up to this.
 ROUNDING = 1e-9
 # Parts of a feature in the schema that are not checked.
@@ -431,11 +433,10 @@ def _images(feature: Feature) -> Iterator[Anomaly]:
     if not feature.expected.HasField("image_domain"):
         return
     domain = feature.expected.image_domain
-    formats, unknown = feature.custom("formats"), feature.custom("unknown_format")
-    images = sum(b.sample_count for b in formats.rank_histogram.buckets) if formats else 0
+    images = image_count(feature.observed)
     share = images / feature.common.tot_num_values
-    if share < domain.minimum_supported_image_fraction:
-        bad = int(unknown.num) if unknown else feature.common.tot_num_values
+    if share < domain.minimum_supported_image_fraction - ROUNDING:
+        bad = feature.common.tot_num_values - images
         yield Anomaly(
             "LOW_SUPPORTED_IMAGE_FRACTION",
             f"{bad} of {feature.common.tot_num_values} values are not images",

@@ -149,6 +149,8 @@ def infer(dataset: Any, most_categories: int) -> Any:
     """
     from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
+    from kerasline.components.statistics_gen.statistics_proto import image_count
+
     schema = schema_pb2.Schema()
     for observed in dataset.features:
         kind = statistics_pb2.FeatureNameStatistics.Type.Name(observed.type)
@@ -163,9 +165,13 @@ def infer(dataset: Any, most_categories: int) -> Any:
             feature.value_count.max = common.max_num_values
         if common.num_missing == 0:
             feature.presence.min_fraction = 1.0
-        if any(custom.name == "height" for custom in observed.custom_stats):
+        if 2 * image_count(observed) > common.tot_num_values:
             feature.image_domain.minimum_supported_image_fraction = 1.0
-        elif kind == "STRING" and 0 < stats.unique <= min(most_categories, common.tot_num_values / 2):
+        elif (
+            kind == "STRING"
+            and 0 < stats.unique <= min(most_categories, common.tot_num_values / 2)
+            and not stats.invalid_utf8_count
+        ):
             feature.string_domain.name = feature.name
             values = sorted(bucket.label for bucket in stats.rank_histogram.buckets)
             feature.string_domain.value.extend(values)

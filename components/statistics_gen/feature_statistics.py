@@ -17,7 +17,7 @@ from kerasline.components.data.accumulators.moments import Moments
 from kerasline.components.data.accumulators.quantiles import Quantiles
 from kerasline.components.data.accumulators.value_counts import ValueCounts
 from kerasline.components.data.arrow_types import is_list
-from kerasline.components.data.media import sniff
+from kerasline.components.data.media import may_be_media, sniff
 
 # Quantiles are exact up to this many numbers. Beyond, the error of a rank is at most log2(n / 4096) / 4096: 0.2% for
 # 1.5 million numbers (see `Quantiles`).
@@ -67,31 +67,35 @@ class NumberSummary:
 
 @dataclass
 class MediaSummary:
-    """The formats and sizes of images or audio clips in a column of bytes (see `Media.size`)."""
+    """The formats and sizes of the images and audio clips in a column of bytes (see `Media.size`)."""
 
     formats: Counter[str] = field(default_factory=Counter)
-    unknown: int = 0
     sizes: dict[str, NumberSummary] = field(default_factory=dict)
 
     NAMES = {"image": ("height", "width"), "audio": ("sample_rate", "channels", "frames")}
 
-    def add(self, values: pa.Array) -> MediaSummary:
+    @property
+    def count(self) -> int:
+        return self.formats.total()
+
+    def add(self, values: pa.Array) -> pa.Array:
+        """Add the images and audio clips among the values. Return the other values."""
         found: dict[str, list[int]] = {}
-        for value in values:
-            media = sniff(value.as_py())
+        is_media = may_be_media(values).to_numpy(zero_copy_only=False).copy()
+        for number in np.flatnonzero(is_media):
+            media = sniff(values[number].as_py())
+            is_media[number] = media is not None
             if media is None:
-                self.unknown += 1
                 continue
             self.formats[media.format] += 1
             for name, size in zip(self.NAMES[media.kind], media.size or ()):
                 found.setdefault(name, []).append(size)
         for name, sizes in found.items():
             self.sizes.setdefault(name, NumberSummary()).add(np.array(sizes, np.float64))
-        return self
+        return values.filter(pa.array(~is_media))
 
     def merge(self, other: MediaSummary) -> MediaSummary:
         self.formats += other.formats
-        self.unknown += other.unknown
         for name, summary in other.sizes.items():
             self.sizes[name] = self.sizes[name].merge(summary) if name in self.sizes else summary
         return self
@@ -109,10 +113,10 @@ class FeatureSummary:
         nan: number of NaN. In lists they are values, elsewhere they also count as missing.
         invalid_utf8: number of byte strings that are not UTF-8.
         numbers: distribution of numeric values.
-        counts: counts of the distinct values.
+        counts: counts of the distinct values. Images and audio clips, which are entire files, are not among them.
         lengths: distribution of the lengths of strings, in bytes.
         valency: distribution of the number of values in a row, for lists and tensors.
-        media: formats and sizes, for a column of images or audio.
+        media: the images and audio clips in a column of bytes.
     """
 
     kind: str
@@ -175,6 +179,11 @@ class FeatureSummary:
             return int(self.rows > self.missing)
         return int(self.valency.maximum)
 
+    @property
+    def is_media(self) -> bool:
+        """Whether most values are images or audio clips."""
+        return bool(self.media and self.lengths and 2 * self.media.count > self.lengths.moments.count)
+
     def _add_values(self, values: pa.Array) -> None:
         if self.kind == "NONE" or not len(values):
             return
@@ -186,11 +195,11 @@ class FeatureSummary:
             return
         lengths = pc.binary_length(values).cast(pa.float64())
         self.lengths = NumberSummary().add(lengths.to_numpy())
-        if pa.types.is_binary(values.type) and sniff(values[0].as_py()) is not None:
-            self.media = MediaSummary().add(values)  # entire files, too large to count as values
-        else:
-            self.counts.add(values)
-            self.invalid_utf8 = _invalid_utf8(values)
+        if pa.types.is_binary(values.type):
+            self.media = MediaSummary()
+            values = self.media.add(values)
+        self.counts.add(values)
+        self.invalid_utf8 = _invalid_utf8(values)
 
 
 def _values_per_row(lists: pa.Array) -> pa.Array:

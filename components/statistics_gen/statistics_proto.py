@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from kerasline.components.statistics_gen.feature_statistics import FeatureSummary, MediaSummary, NumberSummary
+from kerasline.components.data.media import AUDIO_FORMATS
+from kerasline.components.statistics_gen.feature_statistics import FeatureSummary, NumberSummary
 
 BUCKETS = 10
 TOP_VALUES = 20
@@ -33,7 +34,7 @@ def as_table(datasets: Mapping[str, Mapping[str, FeatureSummary]]) -> pa.Table:
     rows = []
     for dataset, summaries in datasets.items():
         for name, summary in summaries.items():
-            numbers, counted = summary.numbers, summary.kind != "NONE" and not summary.media
+            numbers, counted = summary.numbers, summary.kind != "NONE" and not summary.is_media
             known = numbers.moments.count > 0
             quartiles: Sequence[float | None] = numbers.at([0.25, 0.5, 0.75]) or [None] * 3
             top = summary.counts.top(1)
@@ -61,10 +62,16 @@ def as_table(datasets: Mapping[str, Mapping[str, FeatureSummary]]) -> pa.Table:
                     "min_values": summary.min_values,
                     "max_values": summary.max_values,
                     "invalid_utf8": summary.invalid_utf8 if summary.kind == "STRING" else None,
-                    "formats": ", ".join(summary.media.formats) if summary.media else None,
+                    "formats": ", ".join(summary.media.formats) if summary.media and summary.media.count else None,
                 }
             )
     return pa.Table.from_pylist(rows)
+
+
+def image_count(feature: Any) -> int:
+    """Return how many values of a `FeatureNameStatistics` are images."""
+    formats = [custom.rank_histogram.buckets for custom in feature.custom_stats if custom.name == "formats"]
+    return sum(int(one.sample_count) for buckets in formats for one in buckets if one.label not in AUDIO_FORMATS)
 
 
 def _fill(feature: Any, name: str, summary: FeatureSummary) -> None:
@@ -93,25 +100,28 @@ def _fill_common(common: Any, summary: FeatureSummary) -> None:
 
 
 def _fill_text(feature: Any, stats: Any, summary: FeatureSummary) -> None:
-    stats.invalid_utf8_count = summary.invalid_utf8
+    stats.invalid_utf8_count = 0 if summary.is_media else summary.invalid_utf8
     if summary.lengths is not None:
         stats.avg_length = summary.lengths.moments.mean
         feature.custom_stats.add(name="min_length", num=summary.lengths.minimum)
         feature.custom_stats.add(name="max_length", num=summary.lengths.maximum)
-    if summary.media is not None:
-        _fill_media(feature, summary.media)
-        return
+    if summary.media is not None and summary.media.count:
+        _fill_media(feature, summary)
+        if summary.is_media:
+            return
     stats.unique = summary.counts.distinct
     for value, count in summary.counts.top(TOP_VALUES):
         stats.top_values.add(value=_label(value), frequency=count)
     _fill_ranks(stats.rank_histogram, summary, RANKED_VALUES)
 
 
-def _fill_media(feature: Any, media: MediaSummary) -> None:
+def _fill_media(feature: Any, summary: FeatureSummary) -> None:
+    media, lengths = summary.media, summary.lengths
+    assert media and lengths, "a column of bytes with images or audio"
     formats = feature.custom_stats.add(name="formats").rank_histogram
     for rank, (name, count) in enumerate(media.formats.most_common()):
         formats.buckets.add(low_rank=rank, high_rank=rank, label=name, sample_count=count)
-    feature.custom_stats.add(name="unknown_format", num=media.unknown)
+    feature.custom_stats.add(name="unknown_format", num=lengths.moments.count - media.count)
     for name, sizes in media.sizes.items():
         _fill_quantiles(feature.custom_stats.add(name=name).histogram, sizes)
 

@@ -111,7 +111,7 @@ class Trainer(Component):
     20
     """
 
-    VERSION = "4"
+    VERSION = "5"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]

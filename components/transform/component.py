@@ -80,7 +80,7 @@ class Transform(Component):
     [[0.0], [2.0]]
     """
 
-    VERSION = "5"
+    VERSION = "6"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]

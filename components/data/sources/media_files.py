@@ -2,99 +2,172 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pcsv
 
 from kerasline.components.core.errors import DataError
-from kerasline.components.data.media import sniff
+from kerasline.components.data.media import Media, sniff
+from kerasline.components.data.media_decoding import SoundForm, UndecodableError, check_image, decode_sound
 from kerasline.components.data.quarantine import Quarantine
+from kerasline.components.data.sources.box_annotations import box_problems, read_coco, read_voc
+from kerasline.components.data.sources.media_labels import MediaLabels, read_table
 
 BATCH_BYTES = 16 << 20
+# Number of files that are read and decoded by threads at a time. Pillow and libsndfile release Python's lock.
+FILES_AT_ONCE = 64
+# Not media, but what often lies beside them.
+_TABLES = (".csv", ".tsv", ".txt", ".md", ".json", ".xml")
+
+
+@dataclass(frozen=True)
+class _File:
+    """A media file that was read, or the reason why it cannot be used."""
+
+    name: str
+    path: Path
+    content: bytes
+    media: Media | None = None
+    rate: int | None = None
+    problem: UndecodableError | None = None
 
 
 class MediaSource:
-    """Reads one row per file: its `path` within the folder, its `content` (the unchanged bytes) and its labels.
+    """Reads one row per file: its `path` within the folder, its `content` and its labels.
+
+    The content of images is unchanged. Sound is converted to 16-bit WAV of one rate, unless it has this form.
 
     Args:
-        labels: CSV file. Its first column has the paths or the names of the media files, the others are their labels.
-            If None, the `label` of a file is the name of its folder.
-        quarantine: receives files that are neither images nor audio, and files without a label.
+        labels: labels of the files, see `read_labels`. If None, the `label` of a file is the name of its folder.
+        quarantine: receives files that are neither images nor audio, damaged files, and files without labels.
+        check: `decode` to decode every file, or `header` to look only at its beginning.
+        sound: the rate and channels to convert sound to. By default those of the files, and one rate.
     """
 
-    def __init__(self, labels: Path | None, quarantine: Quarantine) -> None:
-        self._labels = None if labels is None else _read_labels(labels)
-        self._quarantine = quarantine
+    def __init__(
+        self,
+        labels: MediaLabels | None,
+        quarantine: Quarantine,
+        check: Literal["decode", "header"] = "decode",
+        sound: SoundForm | None = None,
+    ) -> None:
+        self._labels, self._quarantine = labels, quarantine
+        self._decodes, self._sound = check == "decode", sound or SoundForm()
+        self._rate: tuple[int, Path] | None = None  # the sampling rate of the first sound, and its file
         self.rows_read = 0
+
+    @property
+    def spellings(self) -> Mapping[str, str]:
+        """See `CsvSource.spellings`."""
+        return self._labels.spellings if self._labels else {}
 
     def batches(self, files: tuple[Path, Sequence[Path]]) -> Iterator[pa.RecordBatch]:
         """Return the rows of the files of a folder, received as (folder, files); see `Source`."""
         folder, paths = files
-        names: list[str] = []
-        contents: list[bytes] = []
-        size_bytes = 0
-        for path in paths:
-            content = self._read(path)
-            if content is None:
-                continue
-            if size_bytes + len(content) > BATCH_BYTES and names:
-                yield from self._batch(folder, names, contents)
-                names, contents, size_bytes = [], [], 0
-            names.append(path.relative_to(folder).as_posix())
-            contents.append(content)
-            size_bytes += len(content)
-        if names:
-            yield from self._batch(folder, names, contents)
+        held: list[_File] = []
+        held_bytes = 0
+        with ThreadPoolExecutor() as threads:
+            for first in range(0, len(paths), FILES_AT_ONCE):
+                for file in threads.map(lambda path: self._read(folder, path), paths[first : first + FILES_AT_ONCE]):
+                    self.rows_read += 1
+                    if file.problem is not None:
+                        self._refuse(file, file.problem.reason, file.problem.advice)
+                        continue
+                    self._check_rate(file)
+                    if held and held_bytes + len(file.content) > BATCH_BYTES:
+                        yield from self._batch(held)
+                        held, held_bytes = [], 0
+                    held.append(file)
+                    held_bytes += len(file.content)
+        yield from self._batch(held)
 
-    def _read(self, path: Path) -> bytes | None:
-        self.rows_read += 1
-        content = path.read_bytes()
-        if sniff(content) is None:
-            self._quarantine.put(str(path), "neither an image nor audio", content[:256], "remove the file")
-            return None
-        return content
+    def _read(self, folder: Path, path: Path) -> _File:
+        name, content = path.relative_to(folder).as_posix(), path.read_bytes()
+        media = sniff(content)
+        try:
+            if media is None:
+                raise UndecodableError("neither an image nor audio, or its header is damaged", "remove the file")
+            if not self._decodes:
+                return _File(name, path, content, media)
+            if media.kind == "image":
+                check_image(content, media)
+                return _File(name, path, content, media)
+            converted, rate = decode_sound(content, self._sound)
+            return _File(name, path, converted, media, rate)
+        except UndecodableError as error:
+            return _File(name, path, content, problem=error)
 
-    def _batch(self, folder: Path, names: list[str], contents: list[bytes]) -> Iterator[pa.RecordBatch]:
-        columns = {"path": pa.array(names), "content": pa.array(contents, pa.binary())}
-        if self._labels is None:
-            yield pa.record_batch({**columns, "label": pa.array([Path(n).parent.name for n in names])})
+    def _refuse(self, file: _File, reason: str, advice: str) -> None:
+        self._quarantine.put(str(file.path), reason, file.content[:256], advice)
+
+    def _check_rate(self, file: _File) -> None:
+        """Raise a DataError if the sampling rate differs from that of the first sound."""
+        if file.rate is None:
             return
-        keys = self._labels.column(0)
-        rows = pc.index_in(columns["path"], value_set=keys)
-        by_name = pc.index_in(pa.array([Path(n).name for n in names]), value_set=keys)
-        rows = pc.coalesce(rows, by_name)
-        for row in pc.indices_nonzero(rows.is_null()).to_pylist():
-            self._quarantine.put(str(folder / names[row]), "the labels file has no row for it", "", "add one")
-        batch = pa.record_batch(columns).filter(rows.is_valid())
-        labels = self._labels.drop_columns([self._labels.column_names[0]]).take(rows.drop_null())
-        for name, column in zip(labels.column_names, labels.columns):
-            batch = batch.append_column(name, column.combine_chunks())
-        if batch.num_rows:
-            yield batch
+        self._rate = self._rate or (file.rate, file.path)
+        rate, first = self._rate
+        if file.rate != rate:
+            raise DataError(
+                f"{file.path}: its sampling rate is {file.rate} samples per second, that of {first} is {rate}; "
+                f"resample all with --set ExampleGen.sample_rate={min(rate, file.rate)}"
+            )
+
+    def _batch(self, files: Sequence[_File]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of the files that have labels, if there are any."""
+        if self._labels is None:
+            labels = {"label": pa.array([Path(file.name).parent.name for file in files], pa.string())}
+        else:
+            files, rows = self._labelled(files, self._labels)
+            taken = self._labels.columns.take(rows)
+            labels = {name: column.combine_chunks() for name, column in zip(taken.column_names, taken.columns)}
+        if files:
+            content = pa.array([file.content for file in files], pa.binary())
+            yield pa.record_batch({"path": pa.array([file.name for file in files]), "content": content, **labels})
+
+    def _labelled(self, files: Sequence[_File], labels: MediaLabels) -> tuple[list[_File], pa.Array]:
+        """Return the files with usable labels, and their rows in the labels. Put the others into quarantine."""
+        rows = labels.rows([file.name for file in files]).fill_null(-1).to_numpy()
+        problems: dict[int, str] = {}
+        if labels.sizes is not None:
+            sizes = np.array([_image_size(file) for file in files], np.int64).reshape(-1, 2)
+            boxes = labels.columns["boxes"].take(pa.array(rows.clip(0))).combine_chunks()
+            problems = box_problems(boxes, labels.sizes[rows], sizes)
+        for number, row in enumerate(rows):
+            if row in labels.problems:
+                problems[number] = labels.problems[row]
+            if row < 0:
+                problems[number] = f"{labels.path.name} has no labels for it"
+        for number, problem in sorted(problems.items()):
+            self._refuse(files[number], problem, "correct its labels")
+        kept = [number for number in range(len(files)) if number not in problems]
+        return [files[number] for number in kept], pa.array(rows[kept])
+
+
+def _image_size(file: _File) -> tuple[int, ...]:
+    """Return the height and width of an image, and zeros for sound."""
+    size = file.media.size if file.media and file.media.kind == "image" else None
+    return size or (0, 0)
 
 
 def media_files(folder: Path) -> list[Path]:
-    """Return all files below a folder, sorted, without hidden files and tables."""
+    """Return all files below a folder, sorted, without hidden files, tables and annotations."""
     found = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name[0] != "."]
-    return [path for path in found if path.suffix.lower() not in (".csv", ".tsv", ".txt", ".md")]
+    return [path for path in found if path.suffix.lower() not in _TABLES]
 
 
-def _read_labels(path: Path) -> pa.Table:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        table = pcsv.read_csv(path, parse_options=pcsv.ParseOptions(delimiter=delimiter))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: the labels file cannot be read ({str(error).splitlines()[0]})") from error
-    if table.num_columns < 2:
-        raise DataError(
-            f"{path}: expected a column of paths and at least one of labels, received {table.num_columns} columns"
-        )
-    keys = table.column(0).cast(pa.string())
-    counts = pc.value_counts(keys)
-    duplicates = counts.filter(pc.greater(counts.field("counts"), 1))
-    if len(duplicates):
-        raise DataError(f"{path}: {duplicates[0]['values'].as_py()!r} has more than one row; keep one of them")
-    return table.set_column(0, table.column_names[0], keys)
+def read_labels(path: Path, column_types: Mapping[str, pa.DataType]) -> MediaLabels:
+    """Read labels from a table, from a folder of Pascal VOC's XML files, or from COCO's JSON.
+
+    Raises:
+        DataError: there is no such file, or it cannot be used.
+    """
+    if path.is_dir():
+        return read_voc(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file or folder; set ExampleGen.labels to the labels of the files")
+    return read_coco(path) if path.suffix.lower() == ".json" else read_table(path, column_types)

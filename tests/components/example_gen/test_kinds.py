@@ -1,6 +1,5 @@
 """The kinds of ExampleGen other than CSV and TFDS, and the ways to split."""
 
-import io
 import sqlite3
 
 import numpy as np
@@ -8,13 +7,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from kerasline import (
     CsvExampleGen,
     InMemoryExampleGen,
     JsonExampleGen,
-    MediaExampleGen,
     ParquetExampleGen,
     SqlExampleGen,
 )
@@ -113,39 +110,6 @@ def test_sql_query_is_read(tmp_path):
 def test_failing_query_is_an_error(tmp_path, url, query, message):
     with pytest.raises((DataError, ParameterError), match=message):
         SqlExampleGen(url.format(tmp_path), query=query).execute(tmp_path / "out")
-
-
-def png(shade):
-    file = io.BytesIO()
-    Image.new("L", (4, 3), shade).save(file, "PNG")
-    return file.getvalue()
-
-
-def test_image_labels_come_from_folders_or_a_file(tmp_path):
-    for number in range(20):
-        path = tmp_path / "images" / ("cat" if number % 2 else "dog") / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(number))
-    by_folder = MediaExampleGen(str(tmp_path / "images"), splits=ALL).execute(tmp_path / "folder").examples.read("all")
-    assert by_folder.num_rows == 20
-    row = by_folder.to_pylist()[0]
-    assert row == {"path": "cat/1.png", "content": png(1), "label": "cat"}
-    (tmp_path / "labels.csv").write_text("file,animal,age\n" + "".join(f"{n}.png,a{n % 3},{n}\n" for n in range(19)))
-    by_file = MediaExampleGen(str(tmp_path / "images"), labels=str(tmp_path / "labels.csv"), splits=ALL)
-    with pytest.raises(DataError, match=r"19.png: the labels file has no row for it"):
-        by_file.execute(tmp_path / "file")
-    by_file.with_parameters({"bad_rows": "quarantine"})
-    done = by_file.execute(tmp_path / "kept")
-    rows = {row["path"]: row for row in done.examples.read("all").to_pylist()}
-    assert (rows["dog/4.png"]["animal"], rows["dog/4.png"]["age"]) == ("a1", 4)
-    assert (len(rows), done.metrics["quarantined"]) == (19, 1)
-
-
-def test_file_that_is_not_an_image_is_an_error(tmp_path):
-    (tmp_path / "cat").mkdir()
-    (tmp_path / "cat" / "a.png").write_bytes(b"text")
-    with pytest.raises(DataError, match="a.png: neither an image nor audio"):
-        MediaExampleGen(str(tmp_path), splits=ALL).execute(tmp_path / "out")
 
 
 @pytest.mark.slow

@@ -119,10 +119,15 @@ def test_images_and_audio_are_detected_by_their_headers():
             clip.writeframes(b"\0" * 4 * frames)
         return file.getvalue()
 
-    images = FeatureSummary.of(pa.array([png(10, 20), png(30, 40), b"no image"], pa.binary())).media
-    assert (dict(images.formats), images.unknown) == ({"PNG": 2}, 1)
+    summary = FeatureSummary.of(pa.array([b"no image", png(10, 20), png(30, 40)], pa.binary()))
+    images = summary.media
+    assert (dict(images.formats), summary.is_media) == ({"PNG": 2}, True)
     assert (images.sizes["height"].minimum, images.sizes["height"].maximum) == (10, 30)
     assert images.sizes["width"].moments.mean == 30
+    bytes_first = FeatureSummary.of(pa.array([b"\xff\x00"] * 3, pa.binary()))
+    assert not bytes_first.merge(FeatureSummary.of(pa.array([png(1, 1)] * 3, pa.binary()))).is_media
+    assert bytes_first.merge(FeatureSummary.of(pa.array([png(2, 1)], pa.binary()))).is_media
+    assert dict(bytes_first.media.formats) == {"PNG": 4}
     clips = FeatureSummary.of(pa.array([wav(8000), wav(100)], pa.binary())).media
     assert dict(clips.formats) == {"WAV": 2}
     assert (clips.sizes["sample_rate"].minimum, clips.sizes["frames"].maximum) == (16000, 8000)

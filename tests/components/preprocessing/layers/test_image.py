@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 
 from kerasline.components.preprocessing.layers.image import ImageDecoding
 from tests.components.preprocessing.layers.round_trip import round_trips
@@ -34,7 +34,31 @@ def test_image_of_the_target_size_keeps_its_pixels(rows, channels):
     np.testing.assert_array_equal(ImageDecoding((7, 9), channels)(files[:, 0]), pixels)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "JPEG"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("options", [{}, {"icc_profile": b"x" * 200}])
+def test_photograph_is_turned_as_its_metadata_say(kind, options):
+    for orientation in range(10):  # 0 and 9 do not exist
+        exif = Image.Exif()
+        exif[0x010F], exif[0x0112] = "a camera", orientation
+        buffer = io.BytesIO()
+        Image.fromarray(SMOOTH).save(buffer, kind, exif=exif, **options)
+        expected = np.asarray(ImageOps.exif_transpose(Image.open(buffer)).convert("RGB"))
+        ours = ImageDecoding(expected.shape[:2])(column(buffer.getvalue())).numpy()[0]
+        assert np.abs(ours.astype(int) - expected).max() <= 3, orientation  # two implementations of JPEG
+
+
+def test_damaged_metadata_leave_an_image_as_it_is():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(SMOOTH).save(buffer, "JPEG", exif=exif)
+    whole = buffer.getvalue()
+    for at in range(whole.index(b"Exif"), whole.index(b"Exif") + 30):
+        damaged = whole[:at] + b"\xff" + whole[at + 1 :]
+        assert ImageDecoding((30, 40))(column(damaged)).shape == (1, 30, 40, 3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "JPEG", "WEBP"])
 def test_all_formats_are_decoded(kind):
     file = encoded(SMOOTH, kind)
     expected = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
