@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasline.components.models.compile_config import CompiledLoss
-from kerasline.components.models.tasks import TASKS, has_margins, infer_task
+from kerasline.components.models.tasks import TASKS, classes_of_units, has_margins, infer_task
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,8 @@ class Answers:
         units = output.shape[-1] if len(output.shape) > 1 else 1
         kind = loss.kind if loss else ""
         task = infer_task(kind, label, output, names)
-        named = 2 if task == "binary" else units
         scores = TASKS[task].probabilities
-        classes = tuple(names) if names and len(names) == named and scores else None
+        classes = classes_of_units(names, units) if scores else None
         from_logits = loss is not None and scores and (loss.from_logits or has_margins(kind))
         return cls(task, units, classes, from_logits, loss)
 

@@ -60,7 +60,7 @@ class Exporter(Component):
     ['score']
     """
 
-    VERSION = "7"
+    VERSION = "8"
     LIBRARIES = ("tensorflow", "keras")
 
     preprocessing: Input[Preprocessing]

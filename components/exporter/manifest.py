@@ -72,7 +72,7 @@ def write_manifest(
             "outputs": serving.answers,
             "output_specs": {
                 **describe_specs(serving.outputs),
-                **({LABEL: {"dtype": "string", "shape": [None]}} if serving.labelled else {}),
+                **({LABEL: {"dtype": "string", "shape": _label_shape(serving)}} if serving.labelled else {}),
             },
             "signatures": list(written.signatures),
             "left_out": dict(written.left_out),
@@ -86,6 +86,11 @@ def write_manifest(
             "files": file_digests(artifact.path),
         },
     )
+
+
+def _label_shape(serving: ServedModel) -> list[int | None]:
+    shape = serving.outputs[serving.labelled.name].shape if serving.labelled else ()
+    return [None, *shape[1:-1]]
 
 
 def library_versions() -> dict[str, str]:

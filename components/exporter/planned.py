@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from kerasline.components.core.artifacts import Model, Preprocessing, SavedModel
+from kerasline.components.models.outputs import labelled_output
 
 
 class PlannedSavedModel(SavedModel):
@@ -23,23 +24,9 @@ class PlannedSavedModel(SavedModel):
     @property
     def manifest(self) -> dict[str, Any]:
         outputs, names = self._model.outputs, self._preprocessing.facts["class_names"]
+        losses = {name: SimpleNamespace(**loss) for name, loss in self._model.summary["losses"].items()}
         return {
             "inputs": {name: form.as_json() for name, form in self._preprocessing.served_inputs.items()},
-            "outputs": [*outputs, *(["label"] if is_labelled(names, outputs) else [])],
+            "outputs": [*outputs, *(["label"] if labelled_output(names, outputs, losses) else [])],
             "class_names": names,
         }
-
-
-def is_labelled(class_names: Any, outputs: Mapping[str, Any]) -> bool:
-    """Return whether the served model also returns `label`, the name of the class.
-
-    It does if its only output has a score for each class and is not itself named `label`.
-
-    Args:
-        class_names: names of the classes of the label, by label if there are several, or None.
-        outputs: what the model returns, by name, with a `shape` each.
-    """
-    if not isinstance(class_names, list) or len(outputs) != 1 or "label" in outputs:
-        return False
-    (output,) = outputs.values()
-    return output.shape[-1] == len(class_names)

@@ -13,10 +13,11 @@ import tensorflow as tf
 
 from kerasline.components.core.errors import DataError
 from kerasline.components.exporter.input_names import restore_names, with_numbered_names
-from kerasline.components.exporter.planned import is_labelled
 from kerasline.components.exporter.tf_examples import check_parsable, parse_examples
 from kerasline.components.models.compile_config import compiled_losses, output_names
+from kerasline.components.models.outputs import labelled_output
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE
+from kerasline.components.models.tasks import Output
 
 RAW = DEFAULT_SIGNATURE
 EXAMPLES, PREPROCESSED, TRANSFORM = "serve_tf_examples", "predict_preprocessed", "transform_features"
@@ -52,10 +53,11 @@ class ServedModel:
         """The names of the model's outputs, and of those that the served model adds."""
         return [*self.outputs, *([LABEL] if self.labelled else [])]
 
-    @property
-    def labelled(self) -> bool:
-        """Whether the only output has a score for each named class, and is not itself named `label`."""
-        return is_labelled(self.class_names, self.outputs)
+    @functools.cached_property
+    def labelled(self) -> Output | None:
+        """The output whose class is named in `label`, or None."""
+        with tf.init_scope():  # Keras reads variables for the arguments of `compile`, which a graph cannot
+            return labelled_output(self.class_names, self.outputs, compiled_losses(self.model))
 
     @property
     def raw_specs(self) -> Specs:
@@ -87,8 +89,7 @@ class ServedModel:
         result = tf.nest.flatten(self.model(dict(features), training=False))
         answers = {name: _as_float32(tensor) for name, tensor in zip(self.outputs, result)}
         if self.labelled:
-            (scores,) = answers.values()
-            answers[LABEL] = tf.gather(tf.constant(self.class_names), tf.argmax(scores, axis=-1))
+            answers[LABEL] = _class_name(self.labelled, answers[self.labelled.name])
         return answers
 
     def transform(self, raw: Tensors) -> dict[str, tf.Tensor]:
@@ -148,6 +149,14 @@ def describe_specs(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {
         name: {"dtype": tf.as_dtype(tensor.dtype).name, "shape": list(tensor.shape)} for name, tensor in tensors.items()
     }
+
+
+def _class_name(output: Output, scores: tf.Tensor) -> tf.Tensor:
+    if output.task == "binary":
+        number = tf.cast(tf.reshape(scores, [-1]) > output.threshold, tf.int64)
+    else:
+        number = tf.argmax(scores, axis=-1)
+    return tf.gather(tf.constant(output.classes), number)
 
 
 def _specs(tensors: Mapping[str, keras.KerasTensor]) -> Specs:

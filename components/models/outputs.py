@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kerasline.components.core.artifacts import Preprocessing
 from kerasline.components.core.errors import ParameterError, nearest
-from kerasline.components.models.tasks import TASKS, Output, has_margins, infer_task
+from kerasline.components.models.tasks import TASKS, Output, classes_of_units, has_margins, infer_task
 
 if TYPE_CHECKING:
     from kerasline.components.evaluator.settings import EvaluatorSettings
@@ -74,15 +74,44 @@ def find_outputs(
         label = labels.get(label_of.get(name, name))
         inferred = "ranking" if settings.query else infer_task(loss, label, tensor, class_names)
         task = tasks.get(name) or inferred
-        width, classes = tensor.shape[-1], None
+        width, classes = _units(tensor), None
+        if TASKS[task].has_classes or task == "binary":
+            classes = classes_of_units(class_names, width)
         if TASKS[task].has_classes:
-            named = class_names is not None and len(class_names) == width
-            classes = tuple(map(str, class_names if named and class_names else range(width or 2)))
+            classes = classes or tuple(map(str, range(width or 2)))
         if tasks.get(name) or name in losses or len(names) == 1:
             logits = name in losses and losses[name].from_logits
             found.append(Output(name, task, classes, logits, has_margins(loss)))
     _check_labels(found, label_of, preprocessing.labels, settings)
     return tuple(found)
+
+
+def labelled_output(class_names: Any, outputs: Mapping[str, Any], losses: Mapping[str, LossFacts]) -> Output | None:
+    """Return the output whose class the served model adds as `label`, the name of a class, or None.
+
+    It is the only output if it is not itself named `label` and predicts one of several named classes: that with the
+    highest score, or for a single unit the second of two if the score is above `Output.threshold`.
+
+    Args:
+        class_names: names of the classes of the label, by label if there are several, or None.
+        outputs: what the model returns, by name, with a `shape` each.
+        losses: the compiled loss by output.
+    """
+    if not isinstance(class_names, list) or len(outputs) != 1 or "label" in outputs:
+        return None
+    ((name, output),) = outputs.items()
+    loss, classes = losses.get(name), classes_of_units(class_names, _units(output))
+    kind = loss.kind if loss else ""
+    task = infer_task(kind, None, output, class_names)
+    is_single = task == "binary" and len(output.shape) <= 2
+    if classes is None or not (is_single or TASKS[task].one_class):
+        return None
+    return Output(name, task, classes, bool(loss and loss.from_logits), has_margins(kind))
+
+
+def _units(output: Any) -> int | None:
+    """Return the size of the last axis of an output, or 1 if it has none but the rows."""
+    return output.shape[-1] if len(output.shape) > 1 else 1
 
 
 def label_by_output(outputs: Sequence[str], preprocessing: Preprocessing) -> dict[str, str]:

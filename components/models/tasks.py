@@ -65,7 +65,7 @@ class Output:
     Attributes:
         name: name of the output.
         task: key of `TASKS`.
-        classes: names of the classes of integer labels; None if there are none.
+        classes: names of the classes of integer labels; None if they are not classes, or two classes without names.
         from_logits: whether the scores of a classifier are logits.
         margins: whether the scores are margins, as a hinge loss trains them. Their labels may be -1 and 1, and the
             decision is at 0.
@@ -76,6 +76,11 @@ class Output:
     classes: tuple[str, ...] | None = None
     from_logits: bool = False
     margins: bool = False
+
+    @property
+    def threshold(self) -> float:
+        """The score above which a single unit predicts the second of two classes."""
+        return 0.0 if self.from_logits or self.margins else 0.5
 
     def label(self, values: np.ndarray) -> np.ndarray:
         """Return labels as the metrics expect them.
@@ -130,6 +135,13 @@ def infer_task(loss: str, label: Any, output: Any, class_names: Any) -> str:
     if "categorical" in loss or names == width or _holds_class_numbers(label, output):
         return "tokens" if len(output.shape) > 2 else "multi_class"
     return "regression"
+
+
+def classes_of_units(names: Sequence[str] | None, units: int | None) -> tuple[str, ...] | None:
+    """Return the names of the classes that an output scores, or None if they do not fit: two for a single unit."""
+    if names is None or len(names) != (2 if units == 1 else units):
+        return None
+    return tuple(map(str, names))
 
 
 def has_margins(loss: str) -> bool:
