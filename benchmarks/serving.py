@@ -124,9 +124,9 @@ def layers(folder: Path, row: dict[str, Any]) -> dict[str, float]:
 
     from kerasline.components.models.session import SavedModelSession
     from kerasline.components.models.signatures import DEFAULT_SIGNATURE
-    from kerasline.components.serving.grpc import tensor_codec
-    from kerasline.components.serving.grpc.messages import messages
     from kerasline.components.serving.http import json_codec, wide_rows
+    from kerasline.components.serving.runtime import tensor_codec
+    from kerasline.components.serving.runtime.messages import messages
 
     session = SavedModelSession(folder)
     signature = session.signatures[DEFAULT_SIGNATURE]

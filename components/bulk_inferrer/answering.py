@@ -7,24 +7,46 @@ by bisection: a batch of which k rows fail takes about 2 k log2(rows) calls.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import tensorflow as tf
 
 from kerasline.components.core.errors import ArtifactError, DataError, one_line
-from kerasline.components.data.arrow_types import is_list
-from kerasline.components.data.missing import missing_value
 from kerasline.components.data.model_inputs import feed
+from kerasline.components.data.unfeedable_rows import unfeedable
 from kerasline.components.models.predictors import SavedModelPredictor
 from kerasline.components.preprocessing.materialized import as_arrow
 
 Failed = list[tuple[int, str]]  # index of a row in its batch, and the reason
 Answers = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to predict.
+
+    Attributes:
+        outputs: outputs of the model in the order of the columns. TensorFlow's own order varies.
+        kept: columns of the examples to copy.
+        prefix: prefix of the output columns.
+        labels: outputs that are class names, hence text.
+        batch_size: number of rows per call of the model.
+        quarantine: whether to quarantine rows that fail, instead of failing.
+        folder: folder for the shards.
+    """
+
+    predictor: SavedModelPredictor
+    outputs: tuple[str, ...]
+    kept: tuple[str, ...]
+    prefix: str
+    labels: tuple[str, ...]
+    batch_size: int
+    quarantine: bool
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -46,8 +68,8 @@ class Answered:
         return len(self.places)
 
 
-def answered(batch: pa.RecordBatch, job: Any) -> Answered:
-    """Predict the rows of a batch for an `inference.Job`."""
+def answered(batch: pa.RecordBatch, job: Job) -> Answered:
+    """Predict the rows of a batch."""
     inputs = job.predictor.inputs
     failed: Failed = unfeedable(batch, inputs)
     places = np.delete(np.arange(batch.num_rows), [place for place, _ in failed])
@@ -62,54 +84,6 @@ def answered(batch: pa.RecordBatch, job: Any) -> Answered:
         failed += [(int(where[place]), reason) for place, reason in _bisect(predict, part, where)]
     answered_places = np.concatenate([where for where, _ in parts]) if parts else np.zeros(0, np.int64)
     return Answered(_columns([answers for _, answers in parts], job), answered_places, sorted(failed))
-
-
-def unfeedable(batch: pa.RecordBatch, inputs: Mapping[str, Any]) -> Failed:
-    """Return the rows that cannot be fed according to their columns, each with the first reason."""
-    found: dict[int, str] = {}
-    for name, tensor in inputs.items():
-        for wrong, reason in _wrong(batch.column(name), str(tensor.dtype), tuple(tensor.shape[1:])):
-            for place in np.flatnonzero(wrong):
-                found.setdefault(int(place), f"column {name!r}: {reason(int(place))}")
-    return sorted(found.items())
-
-
-def _wrong(
-    column: pa.Array, dtype: str, shape: tuple[int | None, ...]
-) -> Iterator[tuple[np.ndarray, Callable[[int], str]]]:
-    """Yield a mask of rows for each possible mistake, and a function that describes it for a row."""
-    if isinstance(column, pa.ExtensionArray):
-        return
-    if is_list(column.type):
-        if len(shape) == 1 and shape[0] is not None:
-            lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-            yield lengths > shape[0], lambda place: f"a list of {lengths[place]} values, expected at most {shape[0]}"
-        return
-    if not _has_missing(dtype):
-        missing = column.is_null().to_numpy(zero_copy_only=False)
-        yield missing, lambda place: f"missing, and {dtype} has no missing value"
-    if dtype.startswith(("int", "uint")) and pa.types.is_integer(column.type):
-        bounds = np.iinfo(dtype)
-        held = np.iinfo(column.type.to_pandas_dtype())
-        if held.min < bounds.min or held.max > bounds.max:
-            low, high = max(held.min, bounds.min), min(held.max, bounds.max)
-            low, high = pa.scalar(low, column.type), pa.scalar(high, column.type)
-            outside = pc.or_(pc.less(column, low), pc.greater(column, high))
-            mask = pc.fill_null(outside, False).to_numpy(zero_copy_only=False)
-            yield mask, lambda place: f"{column[place].as_py()} is out of range for {dtype}"
-    if dtype.startswith(("int", "uint")) and pa.types.is_floating(column.type):
-        values = column.to_numpy(zero_copy_only=False)
-        valid = column.is_valid().to_numpy(zero_copy_only=False)
-        whole = np.isfinite(values) & (np.trunc(values) == values)
-        yield valid & ~whole, lambda place: f"{values[place]} is not an integer, expected {dtype}"
-
-
-def _has_missing(dtype: str) -> bool:
-    try:
-        missing_value(dtype)
-        return True
-    except ValueError:
-        return False
 
 
 def _bisect(predict: Callable[[pa.RecordBatch, np.ndarray], None], part: pa.RecordBatch, where: np.ndarray) -> Failed:
@@ -140,7 +114,7 @@ def _answer(part: pa.RecordBatch, predictor: SavedModelPredictor) -> Answers:
     return answers
 
 
-def _columns(parts: list[Answers], job: Any) -> dict[str, pa.Array]:
+def _columns(parts: list[Answers], job: Job) -> dict[str, pa.Array]:
     """Return the outputs as columns. One number per row becomes a column of numbers."""
     if not parts:  # an empty batch has the same columns
         empty = job.predictor(
@@ -153,7 +127,8 @@ def _columns(parts: list[Answers], job: Any) -> dict[str, pa.Array]:
     found, shapes = {}, job.predictor.output_shapes
     for name in job.outputs:
         arrays = [answers[name] for answers in parts]
-        if shapes[name] is None or None in shapes[name][1:]:  # the shape may vary by batch
+        shape = shapes[name]
+        if shape is None or None in shape[1:]:  # the shape may vary by batch
             column = pa.concat_arrays([_as_lists(values) for values in arrays])
         else:
             values = np.concatenate(arrays)

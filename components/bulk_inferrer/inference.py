@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kerasline.components.bulk_inferrer.answering import Answered, answered
+from kerasline.components.bulk_inferrer.answering import Answered, Job, answered
 from kerasline.components.bulk_inferrer.settings import BulkInferrerSettings, check_kept
 from kerasline.components.core.artifacts import Examples, Predictions, SavedModel
 from kerasline.components.core.component import Context
@@ -31,30 +31,6 @@ from kerasline.components.data.model_inputs import check_feedable, check_spellin
 from kerasline.components.models.predictors import SavedModelPredictor
 
 GROUP_ROWS = 65536
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to predict.
-
-    Attributes:
-        outputs: outputs of the model in the order of the columns. TensorFlow's own order varies.
-        kept: columns of the examples to copy.
-        prefix: prefix of the output columns.
-        labels: outputs that are class names, hence text.
-        batch_size: number of rows per call of the model.
-        quarantine: whether to quarantine rows that fail, instead of failing.
-        folder: folder for the shards.
-    """
-
-    predictor: SavedModelPredictor
-    outputs: tuple[str, ...]
-    kept: tuple[str, ...]
-    prefix: str
-    labels: tuple[str, ...]
-    batch_size: int
-    quarantine: bool
-    folder: Path
 
 
 @dataclass(frozen=True)

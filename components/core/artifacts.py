@@ -455,7 +455,7 @@ class InfraValidation(Artifact):
     """The result of testing a model behind a real server: `validation.json`, and `server.log`, the end of its log.
 
     `{"version", "blessed", "maybe_the_machine", "server", "checks", "requests", "largest_difference", "latency",
-    "problems", "left_out", "ending", "log"}`; docs/VALIDATING.md describes each entry.
+    "problems", "left_out", "notes", "ending", "log"}`; docs/VALIDATING.md describes each entry.
     """
 
     FILE = "validation.json"

@@ -25,6 +25,9 @@ class Exporter(Component):
     - `predict_preprocessed`: the same for preprocessed features.
     - `transform_features`: takes raw features and returns the preprocessed features.
 
+    `kerasline.json` states under `row_dependence` whether an answer of `serving_default` depends on the other rows of
+    its batch, and how. A server must not batch the requests of several clients for such a model.
+
     With the input `examples`, the warm-up requests contain real rows, and the metrics of each further form are compared
     with those of the model.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ from kerasline.components.core.component import Context
 from kerasline.components.core.errors import DataError, one_line
 from kerasline.components.exporter import forms, manifest, warm_up
 from kerasline.components.exporter.form_predictors import PreprocessedPredictor
-from kerasline.components.exporter.served_model import PREPROCESSED, ServedModel, Written, write_saved_model
+from kerasline.components.exporter.served_model import PREPROCESSED, RAW, ServedModel, Written, write_saved_model
 from kerasline.components.exporter.settings import ExporterSettings
 from kerasline.components.models.compile_config import output_names
+from kerasline.components.models.graph_operations import GraphOperations
 from kerasline.components.models.predictors import SavedModelPredictor
+from kerasline.components.models.row_independence import find_row_dependence
+from kerasline.components.models.signatures import read_meta_graph, signatures
 from kerasline.components.models.size_and_latency import megabytes
 
 LATENCY_ROWS = (1, 64)
@@ -48,14 +51,37 @@ class Export:
         """Write both artifacts and return the metrics to display."""
         saved = self._outputs.saved_model
         written = write_saved_model(self._served, saved.path)
-        self._describe(written, saved)
-        metrics = {"inputs": len(self._served.raw_specs), "megabytes": round(megabytes(saved.path), 2)}
+        dependence = self._row_dependence(written, saved.path)
+        self._describe(written, saved, dependence)
+        metrics: dict[str, Any] = {"inputs": len(self._served.raw_specs), "megabytes": round(megabytes(saved.path), 2)}
+        if dependence is not None:
+            metrics["rows"] = f"depend on each other: {dependence}"
         return {**metrics, **self._write_forms(written)}
 
-    def _describe(self, written: Written, saved: Artifact) -> None:
+    def _row_dependence(self, written: Written, folder: Path) -> str | None:
+        """Return how an answer of `serving_default` depends on the other rows of its batch, or None.
+
+        A server that batches requests would then give one client answers that depend on another's request.
+        """
+        graph = read_meta_graph(folder)
+        signature = signatures({RAW: graph.signature_def[RAW]})[RAW]
+        operations = GraphOperations(graph)
+        if changes := operations.state_changes(signature):
+            return f"it may change a state: {', '.join(changes)}"
+        function, _ = written.signatures[RAW]
+
+        def call(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+            answers = function({name: tf.constant(array) for name, array in zip(signature.inputs, arrays)})
+            return [answers[name].numpy() for name in signature.outputs]
+
+        rows = [[self._rows[name] for name in signature.inputs]]
+        return find_row_dependence(call, signature, rows, half_precision=operations.half_precision())
+
+    def _describe(self, written: Written, saved: Artifact, row_dependence: str | None) -> None:
         assets = manifest.write_assets(self._served, saved.path)
         no_warm_up = warm_up.write_warm_up(saved.path, written, self._rows)
-        self._write_manifest(written, saved, {"assets": assets, "warm_up": no_warm_up or "requests"})
+        more = {"assets": assets, "warm_up": no_warm_up or "requests", "row_dependence": row_dependence}
+        self._write_manifest(written, saved, more)
 
     def _write_manifest(self, written: Written, artifact: Artifact, more: Mapping[str, Any]) -> None:
         manifest.write_manifest(

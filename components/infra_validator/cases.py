@@ -68,9 +68,9 @@ def draw_rows(
     """
     import pyarrow as pa
 
-    from kerasline.components.bulk_inferrer.answering import unfeedable
     from kerasline.components.data.model_inputs import feed
     from kerasline.components.data.row_groups import rows_at
+    from kerasline.components.data.unfeedable_rows import unfeedable
 
     columns = examples.schema().names
     for name in inputs:

@@ -158,7 +158,7 @@ class _GrpcCall:
     def __init__(self, address: Address, signature: Signature, seconds: float) -> None:
         import grpc
 
-        from kerasline.components.serving.grpc.messages import messages
+        from kerasline.components.serving.runtime.messages import messages
 
         self._messages, self._address, self._signature, self._seconds = messages(), address, signature, seconds
         options = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]

@@ -20,6 +20,9 @@ class InfraValidator(Component):
     continue. A model that cannot be loaded, that crashes or blocks its process, or that answers differently is
     refused. This is a verdict for Pusher and not a failure of the stage. docs/VALIDATING.md has the details.
 
+    Whether an answer depends on the other rows of its batch, so that a server must not batch the requests of several
+    clients, is no rule but a note in the validation.
+
     Args:
         rows: int, number of real rows, sent together and one by one. Defaults to 64.
         split: str, split that the real rows are drawn from. Defaults to `"test"`.
@@ -53,6 +56,8 @@ class InfraValidator(Component):
     """
 
     LIBRARIES = ("tensorflow", "aiohttp", "h2corn")
+
+    VERSION = "2"
 
     saved_model: Input[SavedModel]
     examples: Input[Examples]

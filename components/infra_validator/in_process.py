@@ -18,8 +18,10 @@ from kerasline.components.core import garbage_collection
 from kerasline.components.core.errors import named_cause, one_line
 from kerasline.components.infra_validator.cases import Answer, Rows
 from kerasline.components.infra_validator.verdict import Refused
+from kerasline.components.models.graph_operations import GraphOperations
 from kerasline.components.models.op_libraries import import_op_libraries, op_libraries
-from kerasline.components.models.signatures import DEFAULT_SIGNATURE
+from kerasline.components.models.row_independence import find_row_dependence
+from kerasline.components.models.signatures import DEFAULT_SIGNATURE, signatures
 from kerasline.components.processes.child import GuardedProcess, module_command
 from kerasline.components.processes.parent import ResultPipe
 
@@ -69,6 +71,13 @@ class InProcess:
         timeout = f"no answer within {seconds:g} s to {name}, without a server"
         return self._next(seconds, ANSWERS, action=f"it answered {name}, without a server", timeout=timeout)
 
+    def row_dependence(self, seconds: float) -> str | None:
+        """Return how an answer depends on the other rows of its batch, or None. Call it after all answers."""
+        try:
+            return self._process.result(seconds)
+        except (TimeoutError, EOFError):
+            return f"unknown: the model did not execute batches of invented rows within {seconds:g} s"
+
     def _next(self, seconds: float, rule: str, *, action: str, timeout: str) -> Any:
         try:
             return self._process.result(seconds)
@@ -107,9 +116,11 @@ def _main(saved_model: str, cases: str) -> None:
         return
     pipe.send(None)
     outputs = {name: info.name for name, info in definition.outputs.items()}
-    for rows in pickle.loads(Path(cases).read_bytes()):
+    requests = pickle.loads(Path(cases).read_bytes())
+    for rows in requests:
         fed = {info.name: rows[name] for name, info in definition.inputs.items()}
         pipe.send(_answer(functools.partial(session.run, outputs, fed)))
+    pipe.send(_row_dependence(session, graph, requests[0]))
 
 
 def _answer(run: Callable[[], dict[str, Any]]) -> Answer:
@@ -121,6 +132,20 @@ def _answer(run: Callable[[], dict[str, Any]]) -> Answer:
         # An unsupported shape raises ValueError or TypeError here. The server reports it as a bad request.
         served = invalid(str(error)) if isinstance(error, (ValueError, TypeError)) else from_exception(error)
         return Answer(None, served.http_status, one_line(served))
+
+
+def _row_dependence(session: Any, meta_graph: Any, real_rows: Rows) -> str | None:
+    signature = signatures({DEFAULT_SIGNATURE: meta_graph.signature_def[DEFAULT_SIGNATURE]})[DEFAULT_SIGNATURE]
+    operations = GraphOperations(meta_graph)
+    if changes := operations.state_changes(signature):
+        return f"it may change a state: {', '.join(changes)}"
+    tensors = [spec.tensor for spec in signature.outputs.values()]
+
+    def call(arrays: Sequence[Any]) -> Any:
+        return session.run(tensors, {spec.tensor: array for spec, array in zip(signature.inputs.values(), arrays)})
+
+    rows = [[real_rows[name] for name in signature.inputs]]
+    return find_row_dependence(call, signature, rows, half_precision=operations.half_precision())
 
 
 if __name__ == "__main__":

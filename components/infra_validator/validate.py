@@ -85,6 +85,8 @@ class Validation:
         metrics: dict[str, Any] = {"requests": sum(tally.sent for tally in findings.tallies.values())}
         if findings.latency:
             metrics |= {"latency_ms": findings.latency["p50_ms"], "latency_p99_ms": findings.latency["p99_ms"]}
+        if findings.notes:
+            metrics["notes"] = "; ".join(findings.notes)
         refusals = "; ".join(self._outputs.blessing.refusals())
         return {**metrics, "blessed": "yes" if findings.blessed else f"no: {refusals}"}
 
@@ -131,6 +133,9 @@ class Validation:
             why = "its two answers to the same rows differ, as if it kept a state or drew random numbers"
             raise Refused(REPEATABLE, f"{why}: {mismatch}")
         self._findings.keep(REPEATABLE, "it does")
+        if dependence := process.row_dependence(self._settings.request_seconds):
+            self._findings.notes.append(f"answers may depend on the other rows of a batch: {dependence}")
+            self._context.report(f"note: {self._findings.notes[-1]}; do not batch requests of several clients")
         return own
 
     def _send_all(self, client: Client, server: CandidateServer, cases: Sequence[Case], own: Sequence[Answer]) -> None:

@@ -77,6 +77,7 @@ class Findings:
         largest_difference: largest difference between the server's answers and the model's own, relative for
             numbers above 1.
         problems: dicts with `kind`, `form`, `case` and `why`.
+        notes: facts about the model that break no rule, as sentences.
         ending: how the server ended by itself, or None.
         log: the last lines that the server printed.
     """
@@ -88,6 +89,7 @@ class Findings:
     latency: dict[str, Any] | None = None
     problems: list[dict[str, str]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     ending: str | None = None
     log: Sequence[str] = ()
 
@@ -121,6 +123,7 @@ class Findings:
             "latency": self.latency,
             "problems": self.problems[:MAX_PROBLEMS],
             "left_out": self.left_out,
+            "notes": self.notes,
             "ending": self.ending,
             "log": list(self.log),
         }

@@ -25,7 +25,7 @@ class TensorSpec:
         tensor: its name in the graph.
         data_type: the number of its `tensorflow.DataType`.
         dtype: NumPy dtype; `object` for strings.
-        shape: None for a dimension of any size. None as a whole if even the rank is unknown.
+        shape: None for a dimension of any size. None as a whole if even the rank is unknown, or no shape is declared.
     """
 
     tensor: str
@@ -89,6 +89,15 @@ def read_definitions(folder: Path) -> Mapping[str, Any]:
     Raises:
         ArtifactError: the file does not exist, is damaged, or contains no graph for serving.
     """
+    return for_clients(read_meta_graph(folder).signature_def)
+
+
+def read_meta_graph(folder: Path) -> Any:
+    """Read the MetaGraphDef for serving from the file of a SavedModel. Nothing of the model is executed.
+
+    Raises:
+        ArtifactError: the file does not exist, is damaged, or contains no graph for serving.
+    """
     from google.protobuf import text_format
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
@@ -106,7 +115,7 @@ def read_definitions(folder: Path) -> Mapping[str, Any]:
         raise ArtifactError(f"{binary} is damaged: {error}") from error
     for graph in saved.meta_graphs:
         if "serve" in graph.meta_info_def.tags:
-            return for_clients(graph.signature_def)
+            return graph
     raise ArtifactError(f"{binary} contains no graph with the tag 'serve'")
 
 
@@ -134,7 +143,7 @@ def _spec(info: Any) -> TensorSpec:
 
     dtype = tf.as_dtype(info.dtype)
     shape: tuple[int | None, ...] | None = None
-    if not info.tensor_shape.unknown_rank:
+    if info.HasField("tensor_shape") and not info.tensor_shape.unknown_rank:
         shape = tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
     numpy_dtype = object if dtype == tf.string else dtype.as_numpy_dtype
     return TensorSpec(info.name, info.dtype, np.dtype(numpy_dtype), shape)

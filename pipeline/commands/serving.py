@@ -9,6 +9,14 @@ from typing import Annotated
 import typer
 
 from kerasline.components.core.errors import KeraslineError
+from kerasline.components.serving.runtime.settings import (
+    MEBIBYTE,
+    Batching,
+    BatchSettings,
+    Limits,
+    ServerSettings,
+    model_sources,
+)
 
 KEY_VARIABLE = "KERASLINE_API_KEY"
 
@@ -33,7 +41,9 @@ def serve(
     grpc: Annotated[bool, typer.Option("--grpc/--no-grpc", help="Enable gRPC.")] = True,
     keep: Annotated[int, typer.Option(min=1, help="Versions to keep loaded: the served and the newest others.")] = 1,
     poll: Annotated[float, typer.Option(min=0.05, help="Seconds between checks for new versions.")] = 1.0,
-    batching: Annotated[bool, typer.Option("--batching/--no-batching", help="Execute requests together.")] = True,
+    batching: Annotated[
+        Batching, typer.Option(help="Execute requests together: on, off, or auto, where rows are independent.")
+    ] = Batching.AUTO,
     batch_rows: Annotated[int, typer.Option(min=1, help="Maximum rows per execution.")] = 128,
     batch_delay: Annotated[float, typer.Option(min=0, help="Milliseconds to wait for more requests; 0 is best.")] = 0.0,
     queue: Annotated[int, typer.Option(min=1, help="Maximum waiting requests; beyond, 429.")] = 1000,
@@ -52,14 +62,6 @@ def serve(
     access_log: Annotated[str | None, typer.Option(help="File for JSON lines, or - for standard output.")] = None,
 ) -> None:
     """Serve models with TensorFlow Serving's REST and gRPC interfaces, and load new versions as they appear."""
-    from kerasline.components.serving.runtime.settings import (
-        MEBIBYTE,
-        BatchSettings,
-        Limits,
-        ServerSettings,
-        model_sources,
-    )
-
     settings = ServerSettings(
         models=model_sources(folder, models or [], labels or []),
         host=host,
@@ -68,7 +70,7 @@ def serve(
         keep_versions=keep,
         poll_seconds=poll,
         drain_seconds=drain,
-        batch=BatchSettings(batch_rows, batch_delay / 1e3, queue, batching),
+        batch=BatchSettings(batching, batch_rows, batch_delay / 1e3, queue),
         limits=Limits(int(request_megabytes * MEBIBYTE), int(pending_megabytes * MEBIBYTE), connections, timeout, idle),
         certificate=tls_certificate,
         key=tls_key,

@@ -11,12 +11,12 @@ from google.protobuf.message import DecodeError
 
 from kerasline.components.models.session import SavedModelSession
 from kerasline.components.models.signatures import Signature
-from kerasline.components.serving.grpc import protocol, tensor_codec
-from kerasline.components.serving.grpc.messages import HEALTH_STATES, messages
-from kerasline.components.serving.runtime import examples
+from kerasline.components.serving.grpc import protocol
+from kerasline.components.serving.runtime import examples, tensor_codec
 from kerasline.components.serving.runtime.admission import KEY_HEADERS, AdmissionControl, RequestRecord
 from kerasline.components.serving.runtime.batching import count_rows
 from kerasline.components.serving.runtime.errors import RequestError, from_exception, invalid
+from kerasline.components.serving.runtime.messages import HEALTH_STATES, messages
 from kerasline.components.serving.runtime.metadata import metadata_message, status_message
 from kerasline.components.serving.runtime.models import Models, Version
 from kerasline.components.serving.runtime.signatures import find_signature

@@ -268,12 +268,15 @@ def _pairs(labels: Any, scores: Any) -> list[list[list[Any]]]:
     return [[[label, score] for label, score in zip(*row)] for row in zip(labels, scores)]
 
 
-def _states(models: Models, name: str) -> list[dict[str, str]]:
+def _states(models: Models, name: str) -> list[dict[str, Any]]:
     try:
         versions: list[Version] = models.status(name)
     except RequestError:
         return []
-    return [{"version": str(version.number), "state": version.state} for version in versions]
+    return [
+        {"version": str(version.number), "state": version.state, "unbatched": dict(version.unbatched)}
+        for version in versions
+    ]
 
 
 def _error_body(error: RequestError) -> bytes:

@@ -1,8 +1,8 @@
 """Dynamic batching: one execution takes all requests that have arrived, without waiting for more by default.
 
 Requests queue while a batch executes, so batches grow with the load. A batch that is expected to take less than
-`INLINE_SECONDS` executes in the event loop, because handing it to a thread and back costs more. All others execute
-in a thread while the event loop continues.
+`INLINE_SECONDS` executes in the event loop, because handing it to a thread and back costs more. All others, and all
+whose time the shapes of their inputs do not bound, execute in a thread while the event loop continues.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class Batcher:
         settings: the batching settings.
         threads: executor for batches that are too slow for the event loop.
         observe: called after each execution.
-        seconds: expected execution time of one row, or None if unknown.
+        merges: whether to execute requests together.
+        seconds: expected execution time of one row if shapes bound it, or None, which keeps executions out of the
+            event loop.
     """
 
     def __init__(
@@ -90,15 +92,17 @@ class Batcher:
         *,
         threads: Executor,
         observe: Observe,
+        merges: bool,
         seconds: float | None = None,
     ):
         self._call, self._settings, self._threads, self._observe = call, settings, threads, observe
         self._loop = asyncio.get_running_loop()
-        self._merges = settings.enabled and signature.is_batchable
+        self._merges = merges
         self._batched_inputs = all(spec.is_batched for spec in signature.inputs.values())
         self._same_shapes = all(
             spec.shape is not None and None not in spec.shape[1:] for spec in signature.inputs.values()
         )
+        self._may_run_inline = seconds is not None and self._same_shapes
         # Estimated execution time by the bit length of the number of rows.
         self._seconds: dict[int, float] = {} if seconds is None else {(1).bit_length(): seconds}
         self._gathered = self._quiet_turns = 0
@@ -174,7 +178,7 @@ class Batcher:
             return
         self._executing = batch
         rows = sum(one.rows for one in batch)
-        if self._seconds.get(rows.bit_length(), INLINE_SECONDS) < INLINE_SECONDS:
+        if self._may_run_inline and self._seconds.get(rows.bit_length(), INLINE_SECONDS) < INLINE_SECONDS:
             self._finish(batch, *_execute(self._call, batch))
         else:
             self._threads.submit(self._execute_in_thread, batch)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kerasline.components.serving.grpc.messages import STATES, messages
 from kerasline.components.serving.runtime.errors import CODE_NUMBERS, invalid
+from kerasline.components.serving.runtime.messages import STATES, messages
 from kerasline.components.serving.runtime.models import Version
 
 SIGNATURE_FIELD = "signature_def"
@@ -18,9 +18,8 @@ def status_message(versions: Iterable[Version]) -> Any:
     for version in versions:
         one = response.model_version_status.add(version=version.number, state=STATES[version.state])
         one.status.SetInParent()
-        if version.error is not None:
-            one.status.error_code = CODE_NUMBERS[version.error.code]
-            one.status.error_message = str(version.error)
+        code, one.status.error_message = _status(version)
+        one.status.error_code = CODE_NUMBERS[code]
     return response
 
 
@@ -42,10 +41,17 @@ def status_json(versions: Iterable[Version]) -> dict[str, Any]:
     """Return `status_message` as JSON. This works while TensorFlow, which the messages need, is still loading."""
     entries = []
     for version in versions:
-        code, message = ("OK", "") if version.error is None else (version.error.code, str(version.error))
+        code, message = _status(version)
         status = {"error_code": code, "error_message": message}
         entries.append({"version": str(version.number), "state": version.state, "status": status})
     return {"model_version_status": entries}
+
+
+def _status(version: Version) -> tuple[str, str]:
+    """Return code and message: the error, or which signatures are not batched although they could be."""
+    if version.error is not None:
+        return version.error.code, str(version.error)
+    return "OK", "; ".join(f"signature {name} is not batched: {why}" for name, why in version.unbatched.items())
 
 
 def metadata_json(version: Version) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import functools
 import gc
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from kerasline.components.models.session import SavedModelSession
 from kerasline.components.models.signatures import Signature
 from kerasline.components.serving.runtime.batching import Batcher, Inputs
 from kerasline.components.serving.runtime.errors import RequestError, from_exception, invalid, not_found, unavailable
+from kerasline.components.serving.runtime.loading import LoadedModel, load_model
 from kerasline.components.serving.runtime.metrics import Metrics
 from kerasline.components.serving.runtime.model_folders import (
     INVALID_LATEST,
@@ -51,6 +52,7 @@ class Version:
         state: START, LOADING, AVAILABLE, UNLOADING or END, as in TensorFlow Serving.
         error: why it failed to load, or None.
         session: the loaded model while AVAILABLE, else None.
+        unbatched: why signatures are not batched, by name, if batching is automatic.
         users: number of requests in progress.
     """
 
@@ -59,13 +61,15 @@ class Version:
         self.state = "START"
         self.error: RequestError | None = None
         self.session: SavedModelSession | None = None
+        self.unbatched: Mapping[str, str] = {}
         self.users = 0
         self._unused = asyncio.Event()
         self._batchers: dict[str, Batcher] = {}
         self._new_batcher: Callable[[Signature], Batcher] | None = None
 
-    def open(self, session: SavedModelSession, new_batcher: Callable[[Signature], Batcher]) -> None:
-        self.session, self._new_batcher, self.state = session, new_batcher, "AVAILABLE"
+    def open(self, loaded: LoadedModel, new_batcher: Callable[[Signature], Batcher]) -> None:
+        self.session, self.unbatched, self._new_batcher = loaded.session, loaded.unbatched, new_batcher
+        self.state = "AVAILABLE"
 
     async def run(self, signature: Signature, inputs: Inputs, deadline: float) -> list[np.ndarray]:
         """Return the outputs in the order of `signature.outputs`.
@@ -269,7 +273,7 @@ class Models:
         started = time.monotonic()
         loop = asyncio.get_running_loop()
         try:
-            session, seconds = await loop.run_in_executor(self._loading, _load_and_warm_up, path)
+            loaded = await loop.run_in_executor(self._loading, load_model, path, self._settings.batch)
         except Exception as raised:
             error = from_exception(raised)
             version.state, version.error = "END", error
@@ -279,21 +283,23 @@ class Models:
             log.error("%s version %d cannot be loaded: %s%s", name, number, error, fallback)
             return False
         model.failed.pop(number, None)
-        version.open(session, functools.partial(self._new_batcher, version, seconds))
+        version.open(loaded, functools.partial(self._new_batcher, version, loaded))
         self._metrics.version_state.labels(name, str(number)).set(1)
         self._metrics.load_seconds.labels(name, str(number)).set(time.monotonic() - started)
         log.info("%s version %d loaded (%.1f s)", name, number, time.monotonic() - started)
+        for signature, why in loaded.unbatched.items():
+            log.info("%s version %d: signature %s is not batched: %s", name, number, signature, why)
         return True
 
-    def _new_batcher(self, version: Version, seconds: dict[str, float], signature: Signature) -> Batcher:
-        assert version.session is not None, "an available version has a session"
+    def _new_batcher(self, version: Version, loaded: LoadedModel, signature: Signature) -> Batcher:
         return Batcher(
-            functools.partial(version.session.call, signature),
+            functools.partial(loaded.session.call, signature),
             signature,
             self._settings.batch,
             threads=self._threads,
             observe=functools.partial(self._metrics.count_execution, version.model, version.number),
-            seconds=seconds.get(signature.name),
+            merges=signature.name in loaded.batched,
+            seconds=loaded.seconds.get(signature.name),
         )
 
     def _unload(self, model: Model, versions: Iterable[Version]) -> None:
@@ -322,14 +328,3 @@ def _scan(source: ModelSource) -> tuple[Found, int | None]:
     """Return the version folders and `latest`. Read `latest` first: it is written after the folder that it names."""
     latest = read_latest(source)
     return {number: (path, fingerprint(path)) for number, path in find_versions(source).items()}, latest
-
-
-def _load_and_warm_up(path: Path) -> tuple[SavedModelSession, dict[str, float]]:
-    from kerasline.components.serving.runtime.warmup import warm_up
-
-    session = SavedModelSession(path)
-    try:
-        return session, warm_up(session, path)
-    except BaseException:
-        session.close()
-        raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 
 from kerasline.components.core.errors import ParameterError, nearest
@@ -28,21 +29,34 @@ class ModelSource:
     labels: dict[str, int] = field(default_factory=dict)
 
 
+class Batching(StrEnum):
+    """Which signatures execute the requests of several clients together.
+
+    AUTO: those whose answers to a row were found not to depend on the other rows of a batch.
+    ON: all whose inputs and outputs have a first dimension of any size.
+    OFF: none.
+    """
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 @dataclass(frozen=True)
 class BatchSettings:
     """How requests are combined into batches.
 
     Attributes:
+        mode: which signatures are batched.
         rows: maximum number of rows in one execution. A larger request is executed alone.
         delay_seconds: how long the first request of a batch may wait for others. 0 takes only what is queued.
         queue: maximum number of requests waiting for one signature. Further ones are rejected.
-        enabled: False executes each request alone.
     """
 
+    mode: Batching = Batching.AUTO
     rows: int = 128
     delay_seconds: float = 0.0
     queue: int = 1000
-    enabled: bool = True
 
 
 @dataclass(frozen=True)

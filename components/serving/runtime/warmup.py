@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,48 +13,61 @@ import numpy as np
 
 from kerasline.components.models.session import SavedModelSession
 from kerasline.components.models.signatures import Signature
-from kerasline.components.serving.grpc import tensor_codec
-from kerasline.components.serving.runtime import examples
+from kerasline.components.serving.runtime import examples, tensor_codec
 from kerasline.components.serving.runtime.errors import RequestError, invalid
 from kerasline.components.serving.runtime.signatures import find_signature
 
 log = logging.getLogger(__name__)
 REQUESTS = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_REQUESTS = 1000  # as in TensorFlow Serving
+KEPT_REQUESTS = 4
 
 
-def warm_up(session: SavedModelSession, folder: Path) -> dict[str, float]:
+@dataclass
+class WarmUp:
+    """What executions before the first request have shown.
+
+    Attributes:
+        seconds: duration of one row in the last execution of each signature, by name.
+        recorded: the first recorded requests of each signature, arrays in the order of its inputs.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    recorded: dict[str, list[list[np.ndarray]]] = field(default_factory=dict)
+
+
+def warm_up(session: SavedModelSession, folder: Path, *, invent: Collection[str]) -> WarmUp:
     """Execute the requests recorded in `assets.extra/tf_serving_warmup_requests`, a TFRecord file of PredictionLog.
 
-    Signatures without a recorded request are executed with one row of zeros and empty strings.
-
-    Returns:
-        The duration in seconds of the last execution of each signature.
+    Args:
+        invent: signatures to execute with a row of zeros and empty strings unless a request is recorded.
 
     Raises:
-        RequestError: a recorded request is damaged, or the model rejects it.
+        RequestError: a recorded request is damaged, or does not fit its signature.
+        Exception: the model rejects a recorded request.
     """
-    seconds = {}
+    done = WarmUp()
     file = folder / REQUESTS
-    if file.is_file():
-        for signature, arrays in _recorded(session, file):
-            seconds[signature.name] = _timed(session, signature, arrays)
-    for name, signature in session.signatures.items():
-        if name not in seconds:
+    for signature, arrays in _recorded(session, file) if file.is_file() else ():
+        rows = max([1, *(len(array) for array in arrays if array.ndim)])
+        done.seconds[signature.name] = _timed(session, signature, arrays) / rows
+        kept = done.recorded.setdefault(signature.name, [])
+        if len(kept) < KEPT_REQUESTS:
+            kept.append(arrays)
+    for name in invent:
+        if name not in done.seconds:
             try:
-                arrays = _zeros(signature)
-                _timed(session, signature, arrays)
-                seconds[name] = _timed(session, signature, arrays)
+                done.seconds[name] = _timed(session, session.signatures[name], _zeros(session.signatures[name]))
             except Exception as error:  # the model may legitimately reject a row of zeros
                 log.debug("%s: signature %s not warmed up: %s", folder, name, error)
-    return seconds
+    return done
 
 
 def _recorded(session: SavedModelSession, file: Path) -> Iterator[tuple[Signature, list[np.ndarray]]]:
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 
-    from kerasline.components.serving.grpc.messages import messages
+    from kerasline.components.serving.runtime.messages import messages
 
     for number, record in enumerate(tf.data.TFRecordDataset(str(file)).as_numpy_iterator()):
         if number >= MAX_REQUESTS:

@@ -159,8 +159,29 @@ def test_image_of_any_size_omits_only_serve_tf_examples(tmp_path):
     assert list(served.values())[0].shape == (2, 1)
 
 
+def test_rows_that_depend_on_each_other_are_reported(tmp_path):
+    def raw():
+        x = keras.Input((2,), name="x")
+        return keras.Model({"x": x}, {"x": keras.layers.Rescaling(2.0)(x)})
+
+    def build(inputs, hp):
+        centred = inputs["x"] - keras.ops.mean(inputs["x"], axis=0, keepdims=True)
+        model = keras.Model(inputs, keras.layers.Dense(1)(centred))
+        model.compile("sgd", "mse")
+        return model
+
+    batch = pa.RecordBatch.from_pydict({"x": [[0.0, 1.0], [2.0, 5.0]] * 4, "y": [0.0, 1.0] * 4})
+    examples = examples_of(tmp_path / "examples", {"train": batch})
+    prepared = Transform(examples, function=raw, label="y").execute(tmp_path / "t").preprocessing
+    model = ModelBuilder(prepared, function=build).execute(tmp_path / "m").model
+    done = Exporter(prepared, model).execute(tmp_path / "e")
+    assert "of a row differs" in done.saved_model.read_json("kerasline.json")["row_dependence"]
+    assert "depend on each other" in done.metrics["rows"]
+
+
 def test_manifest_lists_inputs_classes_versions_and_digests(exported):
     manifest = exported.read_json("kerasline.json")
+    assert manifest["row_dependence"] is None
     assert manifest["inputs"]["amount"] == {"dtype": "float32", "shape": [None, 1], "missing": "NaN"}
     assert manifest["inputs"]["code"] == {"dtype": "int64", "shape": [None], "missing": -1}
     assert manifest["inputs"]["tags"] == {"dtype": "string", "shape": [None, None], "missing": ""}

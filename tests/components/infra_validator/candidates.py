@@ -28,7 +28,9 @@ def save_candidate(folder: Path, spoil: Callable[[Any, Any, Any], Any] | None = 
         @tf.function(input_signature=specs)
         def serve(self, x, word):
             score = tf.where(tf.math.is_nan(x), 0.0, x * self.half + 2.0)
-            if spoil is not None:
+            if spoil is centred:
+                score = spoil(None, x, score)
+            elif spoil is not None:
                 with tf.control_dependencies([self.calls.assign_add(1)]):
                     score = spoil(self.calls, x, score)
             label = tf.where(x[:, 0] < 0, b"below", b"above")
@@ -37,6 +39,13 @@ def save_candidate(folder: Path, spoil: Callable[[Any, Any, Any], Any] | None = 
     module = Candidate()
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
     return folder
+
+
+def centred(_calls, x, score):
+    """Subtract a mean over the batch. The only spoiled candidate that does not count its calls."""
+    import tensorflow as tf
+
+    return score - tf.reduce_mean(score)
 
 
 def aborts_on_huge(calls, x, score):

@@ -83,7 +83,7 @@ def test_good_model_is_blessed_and_all_results_are_recorded(validate):
     assert sent(done, "malformed requests") == {"REST columns": (3, 0, 3, 0)}
     assert done.document["latency"]["requests"] == 20
     assert 0 < done.document["latency"]["p50_ms"] <= done.document["latency"]["p99_ms"]
-    assert done.document["largest_difference"] <= 1e-6
+    assert done.document["largest_difference"] <= 1e-6 and done.document["notes"] == []
     assert "ready" in (done.validation.path / "server.log").read_text()
     assert done.stage.stale(done) is None
 
@@ -93,6 +93,13 @@ def test_server_rejects_rows_that_the_model_rejects(validate):
     assert done.blessing.blessed, broken(done)
     for number, answered, refused, wrong in sent(done, "edge cases").values():
         assert refused >= 3 and answered > refused and wrong == 0 and number == answered + refused
+
+
+def test_dependence_between_rows_is_noted(validate):
+    done = validate(candidates.centred)
+    assert done.blessing.blessed, broken(done)
+    (note,) = done.document["notes"]
+    assert note.startswith("answers may depend on the other rows of a batch: output score of a row differs")
 
 
 @pytest.mark.slow

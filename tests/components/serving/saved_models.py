@@ -140,3 +140,27 @@ def _set_methods(folder: Path, names: list[str]) -> None:
         for name in names:
             graph.signature_def[name].method_name = name
     file.write_bytes(saved.SerializeToString())
+
+
+def save_functions(folder: Path, functions: dict[str, Any], **tracked: Any) -> Path:
+    """Save signatures of one input x and one output y.
+
+    Args:
+        functions: by signature: function, shape and dtype of x.
+        tracked: variables and tables that the functions use.
+    """
+    import tensorflow as tf
+
+    module = tf.Module()
+    for name, value in tracked.items():
+        setattr(module, name, value)
+    for name, (function, shape, dtype) in functions.items():
+        specs = [tf.TensorSpec(shape, dtype, name="x")]
+        setattr(module, name, tf.function(_named_output(function), input_signature=specs))
+    signatures = {name: getattr(module, name) for name in functions}
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+    return folder
+
+
+def _named_output(function: Any) -> Any:
+    return lambda x: {"y": function(x)}

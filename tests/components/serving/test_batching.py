@@ -40,7 +40,9 @@ def batched(work, call):
 
     async def run():
         with ThreadPoolExecutor(2) as threads:
-            batcher = Batcher(call, SIGNATURE, BatchSettings(), threads=threads, observe=lambda *_: None, seconds=1)
+            batcher = Batcher(
+                call, SIGNATURE, BatchSettings(), threads=threads, observe=lambda *_: None, merges=True, seconds=1
+            )
             return await asyncio.wait_for(work(batcher), 30)
 
     return asyncio.run(run())

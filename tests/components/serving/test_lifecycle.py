@@ -228,7 +228,7 @@ def test_requests_end_at_their_deadline(tmp_path):
 
 
 def _heavy_request() -> bytes:
-    from kerasline.components.serving.grpc.messages import messages
+    from kerasline.components.serving.runtime.messages import messages
 
     request = messages().PredictRequest()
     request.model_spec.name = "heavy"
@@ -244,7 +244,7 @@ def test_full_queue_answers_429(tmp_path):
     folder = tmp_path / "heavy"
     folder.mkdir()
     save_heavy(folder / "1", 1500)
-    with serving(tmp_path / "log", str(folder), "--queue", "4", "--no-batching") as server:
+    with serving(tmp_path / "log", str(folder), "--queue", "4", "--batching", "off") as server:
         with ThreadPoolExecutor(24) as threads:
             answers = list(
                 threads.map(lambda _: server.post("/v1/models/heavy:predict", {"instances": [1.0] * 3}), range(24))

@@ -35,7 +35,7 @@ def shape(field) -> tuple:
 
 
 def test_fields_match_tensorflow_serving():
-    from kerasline.components.serving.grpc.messages import _HEALTH, messages
+    from kerasline.components.serving.runtime.messages import _HEALTH, messages
 
     original = original_messages()
     ours = {name: one.DESCRIPTOR for name, one in messages().by_name.items() if name not in _HEALTH}
@@ -48,6 +48,6 @@ def test_fields_match_tensorflow_serving():
 def test_states_match_tensorflow_serving():
     from tensorflow_serving.apis import get_model_status_pb2
 
-    from kerasline.components.serving.grpc.messages import STATES
+    from kerasline.components.serving.runtime.messages import STATES
 
     assert dict(get_model_status_pb2.ModelVersionStatus.State.items()) == STATES

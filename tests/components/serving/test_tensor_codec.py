@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kerasline.components.models.signatures import TensorSpec
-from kerasline.components.serving.grpc import tensor_codec
+from kerasline.components.serving.runtime import tensor_codec
 from kerasline.components.serving.runtime.errors import RequestError
 
 FIELDS = {np.float32: (1, "float_val"), np.float64: (2, "double_val")}

@@ -1,0 +1,69 @@
+"""Load a version: the model, its warm-up, and which of its signatures may be batched."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kerasline.components.models.graph_operations import GraphOperations
+from kerasline.components.models.row_independence import find_row_dependence
+from kerasline.components.models.session import SavedModelSession
+from kerasline.components.models.signatures import read_meta_graph
+from kerasline.components.serving.runtime import warmup
+from kerasline.components.serving.runtime.settings import Batching, BatchSettings
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to answer.
+
+    Attributes:
+        session: the model.
+        seconds: execution time of one row by signature, where the shapes of the inputs bound it.
+        batched: the signatures that execute the requests of several clients together.
+        unbatched: why other signatures do not, although their shapes allow it, by name.
+    """
+
+    session: SavedModelSession
+    seconds: Mapping[str, float]
+    batched: frozenset[str]
+    unbatched: Mapping[str, str]
+
+
+def load_model(folder: Path, batch: BatchSettings) -> LoadedModel:
+    """Load a SavedModel and execute its signatures.
+
+    Raises:
+        RequestError: a recorded warm-up request is damaged, or the model rejects it.
+        KeraslineError: the folder contains no SavedModel, or a library of operations is not installed.
+    """
+    operations = GraphOperations(read_meta_graph(folder))
+    session = SavedModelSession(folder)
+    try:
+        changes = {name: operations.state_changes(one) for name, one in session.signatures.items()}
+        warm = warmup.warm_up(session, folder, invent=[name for name in changes if not changes[name]])
+        batchable = [one for one in session.signatures.values() if one.is_batchable and batch.mode is not Batching.OFF]
+        unbatched: dict[str, str] = {}
+        for signature in batchable if batch.mode is Batching.AUTO else ():
+            if changes[signature.name]:
+                unbatched[signature.name] = f"it may change a state: {', '.join(changes[signature.name])}"
+                continue
+            why = find_row_dependence(
+                functools.partial(session.call, signature),
+                signature,
+                warm.recorded.get(signature.name, ()),
+                batch_rows=batch.rows,
+                half_precision=operations.half_precision(),
+            )
+            if why is not None:
+                unbatched[signature.name] = why
+        batched = frozenset(one.name for one in batchable if one.name not in unbatched)
+        seconds = {
+            name: value for name, value in warm.seconds.items() if operations.has_bounded_time(session.signatures[name])
+        }
+        return LoadedModel(session, seconds, batched, unbatched)
+    except BaseException:
+        session.close()
+        raise
