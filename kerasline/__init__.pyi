@@ -1,5 +1,6 @@
 """The public names of kerasline, for type checkers, editors and `__init__.py`, which imports them lazily."""
 
+from . import decoding as decoding
 from . import features as features
 from . import layers as layers
 from . import metrics as metrics
@@ -30,6 +31,7 @@ from .components.core.component import Parameter as Parameter
 from .components.core.component import Parameters as Parameters
 from .components.core.component import component as component
 from .components.core.errors import KeraslineError as KeraslineError
+from .components.decoding.generation import generate as generate
 from .components.evaluator.component import Evaluator as Evaluator
 from .components.example_gen.from_files import CsvExampleGen as CsvExampleGen
 from .components.example_gen.from_files import JsonExampleGen as JsonExampleGen

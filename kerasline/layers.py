@@ -1,4 +1,7 @@
-"""Keras layers for preprocessing that Keras lacks: `kl.layers`."""
+"""Keras layers that Keras lacks, for preprocessing and for models that generate: `kl.layers`."""
 
+from kerasline.components.decoding.cached_attention import CachedAttention as CachedAttention
 from kerasline.components.preprocessing.layers import *  # noqa: F403
-from kerasline.components.preprocessing.layers import __all__ as __all__
+from kerasline.components.preprocessing.layers import __all__ as _preprocessing
+
+__all__ = sorted(["CachedAttention", *_preprocessing])

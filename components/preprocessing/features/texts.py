@@ -59,10 +59,11 @@ class Text(Feature):
         from kerasline.components.preprocessing.layers.text import BagOfWords, TfIdf
         from kerasline.components.preprocessing.layers.word_piece import WordPiece
 
-        if self.encode in ("subword", "word_piece"):
-            kind = Subwords if self.encode == "subword" else WordPiece
-            top = {} if self.top is None else {"top": self.top}
-            return kind(length=self.length, begin=self.begin, end=self.end, name=f"{name}_subwords", **top)(*inputs)
+        top = 8000 if self.top is None else self.top
+        if self.encode == "subword":
+            return Subwords(top, self.length, self.begin, self.end, name=f"{name}_subwords")(*inputs)
+        if self.encode == "word_piece":
+            return WordPiece(top, self.length, self.begin, self.end, name=f"{name}_subwords")(*inputs)
         words = f"{name}_words"
         if self.encode == "index":
             runs = self.ngrams if self.ngrams > 1 else None

@@ -39,6 +39,7 @@ CASES = {
     "AudioDecoding": (layers.AudioDecoding(400, 8000), [SOUNDS]),
     "BagOfWords": (layers.BagOfWords(), [TEXTS]),
     "BucketIds": (layers.BucketIds(4), [NUMBERS]),
+    "CachedAttention": (layers.CachedAttention(2, 4), [NUMBERS[:, :, None], NUMBERS[:, ::-1, None]]),
     "ClassIndex": (layers.ClassIndex(), [TEXTS]),
     "Cross": (layers.Cross(), [TEXTS, TEXTS[::-1]]),
     "DateTimeParts": (layers.DateTimeParts(["hour", "weekday"], source="s"), [TIMES]),
@@ -85,7 +86,7 @@ def test_row_alone_equals_row_among_others(name):
 
     def results(rows) -> list[np.ndarray]:
         taken = [keras.ops.convert_to_tensor(array[rows]) for array in arrays]
-        found = layer(taken if len(taken) > 1 else taken[0])
+        found = layer(*taken) if name == "CachedAttention" else layer(taken if len(taken) > 1 else taken[0])
         return [np.asarray(one) for one in (found if isinstance(found, (list, tuple)) else [found])]
 
     together, backwards = results(np.arange(12)), results(np.arange(12)[::-1])
