@@ -37,6 +37,9 @@ SUPER_BATCH_BYTES = 32 << 20
 # Number of concurrent calls of the preprocessing.
 PARALLEL_CALLS = min(os.cpu_count() or 1, 8)
 
+# AutoGraph takes seconds to rewrite functions, and these have TensorFlow's loops and conditions already, as Keras has.
+_without_autograph = tf.autograph.experimental.do_not_convert
+
 
 def steps_per_epoch(examples: Examples, split: str, batch_size: int) -> int:
     """Return the number of batches in an epoch. The last batch may be smaller."""
@@ -175,15 +178,18 @@ class _Batches:
         """Return how many elements of this number of rows to prefetch."""
         return max(1, min(most, CACHE_BYTES // max(_bytes_of(self.source.outputs.values(), rows), 1)))
 
+    @_without_autograph
     def several(self, epoch: tf.Tensor, first: int = 0) -> tf.data.Dataset:
         """Return an epoch from its step `first` on, `at_once` batches at a time."""
         starts = tf.data.Dataset.range(first, self.an_epoch, self.at_once)
-        return starts.map(lambda step: self._prepared(epoch, step), PARALLEL_CALLS, deterministic=True)
+        return starts.map(functools.partial(self._prepared, epoch), PARALLEL_CALLS, deterministic=True)
 
+    @_without_autograph
     def one_by_one(self, epoch: tf.Tensor) -> tf.data.Dataset:
         data = self.several(epoch)
         return data if self.at_once == 1 else data.rebatch(self.batch_size)
 
+    @_without_autograph
     def _prepared(self, epoch: tf.Tensor, step: tf.Tensor) -> Any:
         rows = _places(step, self.at_once, self.rows, self.batch_size, self.worker, self.workers)
         if self.seed is not None and self.shuffle:

@@ -115,7 +115,7 @@ def _trace(model: keras.Model, batch_size: int, length: int) -> _TracedStep:
     if optimizer is not None and not optimizer.built:
         optimizer.build(model.trainable_weights)
     features = keras.tree.map_structure(lambda tensor: _spec(tensor, batch_size, length), model.input)
-    graph = tf.function(step).get_concrete_function(features).graph
+    graph = tf.function(step, autograph=False).get_concrete_function(features).graph
     operations = graph.get_operations()
     first, second = boundaries[:2]
     return _TracedStep(graph, operations[:first], operations[first:second], operations[second:])

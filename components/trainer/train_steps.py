@@ -50,7 +50,7 @@ class TrainSteps:
         self._class_weights = class_weights
         self._gradients = gradients
         self._functions: dict[bool, Any] = {}
-        self._any_size_function = tf.function(self._step_of_any_size, reduce_retracing=True)
+        self._any_size_function = tf.function(self._step_of_any_size, reduce_retracing=True, autograph=False)
         self._last_call: tuple[Any, tuple[Any, ...]] | None = None
         self._loss = next((m for m in model.metrics if m.name == "loss"), None)
 
@@ -67,7 +67,7 @@ class TrainSteps:
             float32 (batches_per_chunk,): the losses of the steps in the first `count` places.
         """
         if jit_compile not in self._functions:
-            self._functions[jit_compile] = tf.function(self._run, jit_compile=jit_compile)
+            self._functions[jit_compile] = tf.function(self._run, jit_compile=jit_compile, autograph=False)
         arguments = chunk, tf.constant(start), tf.constant(count)
         self._last_call = self._functions[jit_compile], arguments
         return self._functions[jit_compile](*arguments)
@@ -174,7 +174,7 @@ class Evaluation:
 
     def __init__(self, model: keras.Model, replicas: Replicas, data: tf.data.Dataset) -> None:
         self._model, self._replicas, self._data = model, replicas, data
-        self._function: Callable[[], None] = tf.function(self._all_batches)
+        self._function: Callable[[], None] = tf.function(self._all_batches, autograph=False)
 
     def metrics(self) -> dict[str, float]:
         """Return the metrics over all rows, by name."""
@@ -185,8 +185,11 @@ class Evaluation:
         return {name: float(value) for name, value in metrics.items()}
 
     def _all_batches(self) -> None:
-        for batch in self._data:
+        def test(tested: tf.Tensor, batch: Chunk) -> tf.Tensor:
             self._replicas.strategy.run(self._test_step, args=(batch,))
+            return tested + 1
+
+        self._data.reduce(tf.constant(0), tf.autograph.experimental.do_not_convert(test))
 
     def _test_step(self, batch: Chunk) -> None:
         self._model.test_step(batch if self._replicas.count == 1 else self._own_rows(batch))

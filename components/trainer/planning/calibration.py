@@ -63,7 +63,7 @@ def calibrate(
     count = max(1, min(BATCHES, round(seconds / 8 / step)))
     step = _median_seconds(lambda: run(count), seconds / 2) / count
     batch = tf.nest.map_structure(lambda tensor: tensor[:batch_size], chunk)
-    forward = tf.function(model.test_step)
+    forward = tf.function(model.test_step, autograph=False)
     forward(batch)
     return Calibration(first, step, _median_seconds(lambda: forward(batch), seconds / 4))
 

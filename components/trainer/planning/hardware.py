@@ -141,7 +141,7 @@ def measured_peak(name: str, size: int = 2048) -> dict[str, float]:
     with tf.device(name):
         for precision, dtype in zip(PRECISIONS, (tf.float32, tf.bfloat16, tf.float16)):
             matrix = tf.ones((size, size), dtype)
-            product = tf.function(lambda x: tf.reduce_sum(tf.cast(tf.matmul(x, x)[:1], tf.float32)))
+            product = tf.function(lambda x: tf.reduce_sum(tf.cast(tf.matmul(x, x)[:1], tf.float32)), autograph=False)
             product(matrix).numpy()
             best, end = float("inf"), time.perf_counter() + 0.5
             while time.perf_counter() < end:
