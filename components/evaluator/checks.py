@@ -11,6 +11,7 @@ import pyarrow as pa
 from kerasline.components.core.artifacts import Examples, Model, Preprocessing, TensorForm
 from kerasline.components.core.errors import DataError, ParameterError, check_known, nearest
 from kerasline.components.data.arrow_types import is_list
+from kerasline.components.data.multivalent import is_nested_list
 from kerasline.components.evaluator.families import keras_direction, keras_metrics, metric_families
 from kerasline.components.evaluator.settings import (
     Bounds,
@@ -184,8 +185,8 @@ def check_slicings(slicings: Sequence[Slicing], schema: pa.Schema, *, where: str
         where: name of the parameter, for messages.
 
     Raises:
-        ParameterError: a column does not exist, has lists, or is not a number though buckets are requested; or a
-            slicing is given twice.
+        ParameterError: a column does not exist, has lists of lists, or is not a number though buckets are requested; or
+            a slicing is given twice.
     """
     names = [slicing_name(slicing) for slicing in slicings]
     for name in names:
@@ -196,8 +197,11 @@ def check_slicings(slicings: Sequence[Slicing], schema: pa.Schema, *, where: str
         if column not in schema.names:
             raise ParameterError(f"{where}: no column {column!r}; {nearest(column, schema.names)}")
         kind = schema.field(column).type
-        if is_list(kind) or isinstance(kind, pa.BaseExtensionType):
-            raise ParameterError(f"{where}: {column!r} holds lists; slice by single values, or by a function")
+        if is_nested_list(kind):
+            raise ParameterError(
+                f"{where}: {column!r} holds lists of lists or tensors; slice by single values or lists"
+            )
+        kind = kind.value_type if is_list(kind) else kind
         if isinstance(part, Buckets) and (part.buckets is None) == (part.edges is None):
             raise ParameterError(f"{where}: {column!r}: give one of `buckets` and `edges`")
         if isinstance(part, Buckets) and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):

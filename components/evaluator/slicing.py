@@ -2,7 +2,7 @@
 
 A slicing is written as
 
-- `"payment_type"`: a slice for each value;
+- `"payment_type"`: a slice for each value; of a column of lists, a row belongs to the slice of each of its values;
 - `"payment_type*company"`: a slice for each pair of values;
 - `{"column": "fare", "buckets": 4}`: a slice for each of 4 intervals with equal numbers of rows;
 - `{"column": "fare", "edges": [5, 20]}`: the slices below 5, 5 to 20, 20 or more;
@@ -23,6 +23,7 @@ from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.component import Context
 from kerasline.components.data.accumulators.quantiles import Quantiles
 from kerasline.components.data.accumulators.value_counts import ValueCounts
+from kerasline.components.data.arrow_types import is_list
 from kerasline.components.data.fold import fold
 from kerasline.components.data.shards import rows_per_batch
 from kerasline.components.evaluator.checks import check_slicings
@@ -39,8 +40,8 @@ def slicers(
         where: name of the parameter, for messages.
 
     Raises:
-        ParameterError: a column does not exist, has lists, or is not a number though buckets are requested; or a
-            slicing is given twice.
+        ParameterError: a column does not exist, has lists of lists, or is not a number though buckets are requested; or
+            a slicing is given twice.
     """
     check_slicings(slicings, examples.schema(), where=where)
     return [
@@ -83,7 +84,8 @@ def _counts(shard: str, slicers: Sequence[Slicer]) -> dict[str, ValueCounts]:
     with pq.ParquetFile(shard) as file:
         for batch in file.iter_batches(rows_per_batch(file.metadata), columns=None if whole else columns):
             for slicer in slicers:
-                found[slicer.name].add(slicer.labels(batch).drop_null())
+                labels = slicer.labels(batch)
+                found[slicer.name].add((labels.flatten() if is_list(labels.type) else labels).drop_null())
     return found
 
 
@@ -116,8 +118,8 @@ def _quantiles(element: tuple[str, str]) -> Quantiles:
     found = Quantiles()
     with pq.ParquetFile(shard) as file:
         for batch in file.iter_batches(columns=[column]):
-            values = batch.column(0).drop_null().cast(pa.float64(), safe=False)
-            values = values.to_numpy(zero_copy_only=False)
+            column = batch.column(0).flatten() if is_list(batch.schema.types[0]) else batch.column(0)
+            values = column.drop_null().cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
             found.add(values[np.isfinite(values)])
     return found
 

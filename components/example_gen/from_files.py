@@ -1,4 +1,4 @@
-"""The ExampleGens that read files: CSV, Parquet, TFRecord and JSON Lines."""
+"""The ExampleGens that read files: CSV, Parquet, TFRecord, JSON Lines and Avro."""
 
 from __future__ import annotations
 
@@ -164,7 +164,9 @@ class ParquetExampleGen(FileExampleGen):
 
 
 class TfRecordExampleGen(FileExampleGen):
-    """Reads TFRecord files of tf.Example, as TFX writes them. Files may be compressed.
+    """Reads TFRecord files of tf.Example or tf.SequenceExample, as TFX writes them. Files may be compressed.
+
+    A feature list of a tf.SequenceExample becomes a column of lists with a list of values for each step.
 
     Args:
         input, splits, split_by, split_key, stratify, span, bad_rows, column_types: see `FileExampleGen`.
@@ -194,3 +196,30 @@ class JsonExampleGen(FileExampleGen):
         from kerasline.components.data.sources.json_lines import JsonSource
 
         return JsonSource(quarantine, self._column_types())
+
+
+class AvroExampleGen(FileExampleGen):
+    """Reads Avro files. Records within records become columns named `outer.inner`, arrays become lists.
+
+    Compressions other than deflate need `pip install 'kerasline[avro]'`.
+
+    Args:
+        input, splits, split_by, split_key, stratify, span, bad_rows, column_types: see `FileExampleGen`.
+
+    Example:
+
+    >>> import fastavro
+    >>> schema = {"type": "record", "name": "trip", "fields": [{"name": "miles", "type": ["null", "double"]}]}
+    >>> with open(folder / "a.avro", "wb") as file:
+    ...     fastavro.writer(file, schema, [{"miles": 1.5}, {"miles": None}])
+    >>> done = kl.AvroExampleGen(str(folder / "a.avro"), splits={"train": 1}).execute(folder / "out")
+    >>> done.examples.read("train").to_pydict()
+    {'miles': [1.5, None]}
+    """
+
+    LIBRARIES = ("pyarrow", "fastavro")
+
+    def _source(self, quarantine: Quarantine, context: Context) -> Source:
+        from kerasline.components.data.sources.avro_files import AvroSource
+
+        return AvroSource(quarantine, self._column_types())

@@ -168,7 +168,7 @@ def _measure_batch(batch: pa.RecordBatch, request: Measure, found: Measured) -> 
     number = batch.column("row").to_numpy()
     weight = batch.column("weight").to_numpy() if request.weighted else None
     labels = {name: batch.column(f"slice.{name}") for name in request.slices.slices}
-    labels = {name: column.cast(column.type.value_type) for name, column in labels.items()}
+    labels = {n: c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for n, c in labels.items()}
     cuts = [_Cut.of(group) for group in request.slices.groups(labels, batch.num_rows)]
     for cut in cuts:
         for group, places in cut.parts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +11,15 @@ import pyarrow.compute as pc
 
 from kerasline.components.core.errors import UserCodeError
 from kerasline.components.core.user_code import call, name_of
+from kerasline.components.data.arrow_types import is_list
+from kerasline.components.data.multivalent import combinations, to_lists
 
 MISSING = "(missing)"
 
 
 @dataclass(frozen=True)
 class Slicer:
-    """Assigns a slice of one slicing to each row.
+    """Assigns a slice of one slicing to each row, or several where a column holds several values.
 
     Attributes:
         name: name of the slicing, such as `payment_type*fare`.
@@ -35,14 +37,18 @@ class Slicer:
         return [part.column for part in self.parts]
 
     def labels(self, batch: pa.RecordBatch) -> pa.Array:
-        """Return the slice of each row, strings (rows,), null for no slice.
+        """Return the slice of each row, strings (rows,), null for no slice. If a column holds lists, lists of strings.
 
         Raises:
             UserCodeError: the function raised, or did not return one string or None per row.
         """
         if self.function is None:
-            labels = [part.labels(batch.column(part.column)) for part in self.parts]
-            return labels[0] if len(labels) == 1 else pc.binary_join_element_wise(*labels, ", ")
+            columns = [batch.column(name) for name in self.columns]
+            if not any(is_list(column.type) for column in columns):
+                return self._joined(columns)
+            rows, values = combinations(columns)
+            rows, (labels,) = combinations([to_lists(rows, self._joined(values), batch.num_rows)])  # buckets may repeat
+            return to_lists(rows, labels, batch.num_rows)
         given = call(self.function, batch)
         try:
             labels = pa.array(given) if not isinstance(given, (pa.Array, pa.ChunkedArray)) else given
@@ -53,6 +59,10 @@ class Slicer:
         if len(labels) != batch.num_rows:
             raise UserCodeError(f"{name_of(self.function)} returned {len(labels)} slices for {batch.num_rows} rows")
         return labels
+
+    def _joined(self, columns: Sequence[pa.Array]) -> pa.Array:
+        labels = [part.labels(column) for part, column in zip(self.parts, columns)]
+        return labels[0] if len(labels) == 1 else pc.binary_join_element_wise(*labels, ", ")
 
 
 @dataclass(frozen=True)
@@ -94,14 +104,30 @@ class SliceTable:
         return [("", ""), *((slicing, label) for slicing, labels in self.slices.items() for label in labels)]
 
     def groups(self, labels: Mapping[str, pa.Array], rows: int) -> list[np.ndarray]:
-        """Return for each slicing the group of each row, int64 (rows,), -1 for none. The first is all rows."""
+        """Return groups of the rows, int64 (rows,), -1 for none. The first are all rows, then those of each slicing.
+
+        A slicing by a column of lists has an array for the first value of each row, one for the second, and so on.
+        """
         found, first = [np.zeros(rows, np.int64)], 1
         for slicing, known in self.slices.items():
-            places = pc.index_in(labels[slicing], pa.array(known, pa.string()))
-            places = places.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-            found.append(np.where(places < 0, -1, places + first))
+            for one in _by_position(labels[slicing]):
+                places = pc.index_in(one, pa.array(known, pa.string()))
+                places = places.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+                found.append(np.where(places < 0, -1, places + first))
             first += len(known)
         return found
+
+
+def _by_position(labels: pa.Array) -> Iterator[pa.Array]:
+    """Yield the first label of each row, then the second, and so on."""
+    if not is_list(labels.type):
+        yield labels
+        return
+    lengths = pc.list_value_length(labels)
+    for position in range(pc.max(lengths).as_py() or 0):
+        present = pc.greater(lengths, position)
+        index = pc.if_else(present, pc.add(labels.offsets[:-1], position), None)
+        yield labels.values.take(index)
 
 
 def _bucket_names(edges: Sequence[float]) -> list[str]:

@@ -37,6 +37,7 @@ from kerasline.components.core.component import Context
 from kerasline.components.core.errors import ArtifactError, DataError, ParameterError, UserCodeError, nearest
 from kerasline.components.core.user_code import call, name_of
 from kerasline.components.data.accumulators.moments import Moments
+from kerasline.components.data.arrow_types import is_list
 from kerasline.components.data.fold import fold, move_files
 from kerasline.components.data.hashing import row_hashes
 from kerasline.components.data.label_columns import check_no_nulls
@@ -255,7 +256,8 @@ def _predict_batch(
             mask = answers.get(f"mask.{output.name}")
             states.add(raw_label, raw_answer, answers.get("weight"), mask, columns["row"], groups)
     arrays = {name: v if isinstance(v, pa.Array) else as_arrow(v) for name, v in columns.items()}
-    arrays |= {f"slice.{name}": labels.dictionary_encode() for name, labels in slices.items()}
+    # Lists stay as they are: Parquet encodes their values anyway.
+    arrays |= {f"slice.{n}": v if is_list(v.type) else v.dictionary_encode() for n, v in slices.items()}
     arrays |= {f"column.{name}": batch.column(name) for name in plan.kept}
     return pa.table(arrays)
 

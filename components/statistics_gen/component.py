@@ -43,10 +43,11 @@ class StatisticsGen(Component):
     Args:
         examples: the data.
         slices: columns whose values define slices of each split, for separate statistics: `["payment_type"]`, or
-            several columns together, joined by `*`: `["company*trip_start_hour"]`. Defaults to none.
+            several columns together, joined by `*`: `["company*trip_start_hour"]`. A row with a list, such as of tags,
+            is in the slice of each of its values. Defaults to none.
 
     Raises:
-        ParameterError: there is no such column, or it holds lists.
+        ParameterError: there is no such column, or it holds lists of lists.
         DataError: a column to slice by has too many values.
 
     Example:
@@ -160,12 +161,16 @@ def _summarize(summaries: Summaries, dataset: DatasetKey, batch: pa.RecordBatch)
 
 
 def _split_by_value(batch: pa.RecordBatch, columns: Sequence[str]) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """Yield the rows of each value of the columns, named `column=value`. Rows with null are left out."""
-    import numpy as np
+    """Yield the rows of each value of the columns, named `column=value`. Rows without a value are left out.
+
+    A row with a list belongs to the slice of each of its values.
+    """
     import pyarrow as pa
 
-    table = pa.table([batch.column(name) for name in columns], names=list(columns))
-    groups = table.append_column("row", pa.array(np.arange(batch.num_rows)))
+    from kerasline.components.data.multivalent import combinations
+
+    rows, values = combinations([batch.column(name) for name in columns])
+    groups = pa.table([*values, pa.array(rows)], names=[*columns, "row"])
     for group in groups.group_by(list(columns)).aggregate([("row", "list")]).to_pylist():
         if all(group[name] is not None for name in columns):
             label = ",".join(f"{name}={group[name]}" for name in columns)
@@ -173,14 +178,16 @@ def _split_by_value(batch: pa.RecordBatch, columns: Sequence[str]) -> Iterator[t
 
 
 def _slice_columns(text: str, schema: pa.Schema) -> list[str]:
-    import pyarrow as pa
+    from kerasline.components.data.multivalent import is_nested_list
 
     columns = text.split("*")
     for name in columns:
         if name not in schema.names:
             raise ParameterError(f"StatisticsGen.slices: no column {name!r}; {nearest(name, schema.names)}")
-        if pa.types.is_nested(schema.field(name).type) or isinstance(schema.field(name).type, pa.BaseExtensionType):
-            raise ParameterError(f"StatisticsGen.slices: {name!r} holds lists; slice by a column of scalars")
+        if is_nested_list(schema.field(name).type):
+            raise ParameterError(
+                f"StatisticsGen.slices: {name!r} holds lists of lists or tensors; slice by a column of scalars or lists"
+            )
     return columns
 
 

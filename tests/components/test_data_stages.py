@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from google.protobuf import text_format
@@ -66,6 +67,18 @@ def test_statistics_of_taxi_trips_match_pandas(taxi_csv, tmp_path):
     listed = pd.read_csv(done.path / "statistics.csv").set_index(["dataset", "feature"])
     assert listed.loc[("all", "fare"), "mean"] == pytest.approx(table["fare"].mean())
     assert listed.loc[("all", "company"), "unique"] == table["company"].nunique()
+
+
+def test_row_with_a_list_is_in_the_slice_of_each_value(make_examples, tmp_path):
+    table = pd.DataFrame({"tags": [["a"], ["a", "b", "a"], [], None, ["c", "b"]] * 3, "x": np.arange(15.0)})
+    examples = make_examples({"train": pa.Table.from_pandas(table).combine_chunks().to_batches()[0]})
+    done = StatisticsGen(examples, slices=["tags"]).execute(tmp_path / "out").statistics
+    found = {dataset.name: dataset.features for dataset in done.slices().datasets}
+    assert set(found) == {"train: tags=a", "train: tags=b", "train: tags=c"}
+    for tag in "abc":
+        inside = table[[tag in (tags or []) for tags in table["tags"]]]
+        (x,) = (feature for feature in found[f"train: tags={tag}"] if feature.path.step[0] == "x")
+        assert (x.num_stats.common_stats.num_non_missing, x.num_stats.mean) == (len(inside), inside["x"].mean())
 
 
 def assert_matches_pandas(dataset, table):

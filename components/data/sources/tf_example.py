@@ -1,4 +1,4 @@
-"""Decoding tf.Example messages into Arrow columns, all rows at once.
+"""Decoding tf.Example and tf.SequenceExample messages into Arrow columns, all rows at once.
 
 The decoder walks protobuf's wire format (protobuf.dev/programming-guides/encoding) in lockstep: every row has a
 position, and one NumPy step reads the next field of all rows. The number of steps is the number of features of the row
@@ -8,14 +8,22 @@ that has most. The messages are those of tensorflow/core/example/example.proto a
     Features { map<string, Feature> feature = 1; }      // entries { string key = 1; Feature value = 2; }
     Feature { oneof { BytesList bytes_list = 1; FloatList float_list = 2; Int64List int64_list = 3; } }
     BytesList { repeated bytes value = 1; }  FloatList, Int64List { repeated ... value = 1 [packed]; }
+    SequenceExample { Features context = 1; FeatureLists feature_lists = 2; }
+    FeatureLists { map<string, FeatureList> feature_list = 1; }  FeatureList { repeated Feature feature = 1; }
+
+A tf.Example has the wire format of a tf.SequenceExample without feature lists.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+
+from kerasline.components.core.errors import DataError
 
 _BYTES, _FLOATS, _INTS = 1, 2, 3
 _KINDS = {_BYTES: "bytes", _FLOATS: "float", _INTS: "int64"}
@@ -48,7 +56,7 @@ class _Fields:
 
 
 def decode(data: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[pa.RecordBatch, np.ndarray]:
-    """Decode serialized tf.Example messages.
+    """Decode serialized tf.Example or tf.SequenceExample messages.
 
     Args:
         data: uint8, the bytes that contain the messages.
@@ -56,40 +64,49 @@ def decode(data: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[pa.Rec
 
     Returns:
         A pair. First the rows, with a column for each feature, sorted by name: int64, float32, string (binary if not
-        UTF-8), or lists of these if a row has more than one value. A feature that a row lacks is null. Second a bool
-        array of shape (rows,): whether each message is well-formed. All features of other rows are null.
+        UTF-8), or lists of these if a row has more than one value. A feature that a row lacks is null. A feature list
+        is a column of lists with an item for each step: a value, or a list of values if a step has more than one.
+        Second a bool array of shape (rows,): whether each message is well-formed. All features of other rows are null.
+
+    Raises:
+        DataError: a feature and a feature list have the same name.
     """
     reader = _Reader(data, len(start))
-    features = reader.fields(np.arange(len(start)), start, end)
-    reader.refuse(features.owner[(features.number != 1) | (features.wire != _LENGTH)])
-    entries = reader.fields(features.owner, features.start, features.end)
+    parts = reader.fields(np.arange(len(start)), start, end)
+    reader.refuse(parts.owner[(parts.number > 2) | (parts.wire != _LENGTH)])
+    arrays = {}
+    for number, decode_column in ((1, _column), (2, _sequence_column)):
+        for name, rows, values in _features(reader, parts.where(parts.number == number)):
+            if name in arrays:
+                raise DataError(f"feature {name!r} is also the name of a feature list; rename one of them")
+            arrays[name] = decode_column(reader, rows, values, len(start))
+    if not arrays:
+        return pa.RecordBatch.from_struct_array(pa.array([{}] * len(start), pa.struct([]))), reader.good
+    names = sorted(arrays)
+    return pa.RecordBatch.from_arrays([arrays[name] for name in names], names=names), reader.good
+
+
+def _features(reader: _Reader, maps: _Fields) -> Iterator[tuple[str, np.ndarray, _Fields]]:
+    """Yield for each key of some maps its name, the rows that have it, and the ranges of their values."""
+    entries = reader.fields(maps.owner, maps.start, maps.end)
     reader.refuse(entries.owner[(entries.number != 1) | (entries.wire != _LENGTH)])
-    indices = np.arange(len(entries.owner))
-    parts = reader.fields(indices, entries.start, entries.end, rows=entries.owner)
+    parts = reader.fields(np.arange(len(entries.owner)), entries.start, entries.end, rows=entries.owner)
     keys = parts.where(parts.number == 1).last_of_each_owner()
     values = parts.where(parts.number == 2).last_of_each_owner()
     both = np.intersect1d(keys.owner, values.owner, assume_unique=True)
     keys = keys.where(np.isin(keys.owner, both, assume_unique=True))
     values = values.where(np.isin(values.owner, both, assume_unique=True))
     rows = entries.owner[values.owner]
-    names = reader.texts(keys.start, keys.end)
-    encoded = names.dictionary_encode()
+    encoded = reader.texts(keys.start, keys.end).dictionary_encode()
     codes = encoded.indices.to_numpy()
-    columns = {}
     for code, name in enumerate(encoded.dictionary.to_pylist()):
-        mine = codes == code
-        columns[name.decode("utf-8", "replace")] = (rows[mine], values.where(mine))
-    arrays = {name: _column(reader, *columns[name], len(start)) for name in sorted(columns)}
-    batch = pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
-    if not arrays:
-        batch = pa.RecordBatch.from_struct_array(pa.array([{}] * len(start), pa.struct([])))
-    return batch, reader.good
+        mine = np.flatnonzero(codes == code)
+        last = np.append(np.diff(rows[mine]) > 0, True)  # of a repeated key the last one counts
+        yield name.decode("utf-8", "replace"), rows[mine[last]], values.where(mine[last])
 
 
 def _column(reader: _Reader, rows: np.ndarray, values: _Fields, count: int) -> pa.Array:
     """Decode one feature, from the rows that have it and the ranges of their Feature messages."""
-    last = np.append(rows[1:] != rows[:-1], True)  # of a repeated key the last one counts
-    rows, values = rows[last], values.where(last)
     lists = reader.fields(np.arange(len(rows)), values.start, values.end, rows=rows)
     reader.refuse(rows[lists.owner[(lists.number > 3) | (lists.wire != _LENGTH)]])
     lists = lists.last_of_each_owner()
@@ -107,6 +124,19 @@ def _column(reader: _Reader, rows: np.ndarray, values: _Fields, count: int) -> p
     read = {_BYTES: reader.byte_values, _FLOATS: reader.float_values, _INTS: reader.int_values}
     owner, flat = read[kinds[0]](chunks)
     return _assemble(owner, flat, count)
+
+
+def _sequence_column(reader: _Reader, rows: np.ndarray, values: _Fields, count: int) -> pa.Array:
+    """Decode one feature list, from the rows that have it and the ranges of their FeatureList messages."""
+    steps = reader.fields(np.arange(len(rows)), values.start, values.end, rows=rows)
+    owners = rows[steps.owner]
+    reader.refuse(owners[(steps.number != 1) | (steps.wire != _LENGTH)])
+    step_reader = reader.of_items(len(owners))
+    items = _column(step_reader, np.arange(len(owners)), steps, len(owners))
+    reader.refuse(owners[~step_reader.good])
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=count))])
+    missing = np.isin(np.arange(count), rows, invert=True)
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), items, mask=pa.array(missing))
 
 
 def _assemble(owner: np.ndarray, flat: pa.Array, count: int) -> pa.Array:
@@ -130,6 +160,12 @@ class _Reader:
     def __init__(self, data: np.ndarray, rows: int) -> None:
         self._data = np.concatenate([data, np.zeros(16, np.uint8)])  # reads may go beyond the end
         self.good = np.ones(rows, bool)
+
+    def of_items(self, items: int) -> _Reader:
+        """Return a reader of the same bytes that keeps track of parts of rows."""
+        reader = copy.copy(self)
+        reader.good = np.ones(items, bool)
+        return reader
 
     def refuse(self, rows: np.ndarray) -> None:
         self.good[rows] = False

@@ -1,4 +1,4 @@
-"""Reading TFRecord files of tf.Example messages."""
+"""Reading TFRecord files of tf.Example and tf.SequenceExample messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HEADER, _FOOTER = 12, 4
 
 
 class TfRecordSource(UnifyingSource):
-    """Reads the rows of TFRecord files that hold tf.Example messages.
+    """Reads the rows of TFRecord files that hold tf.Example or tf.SequenceExample messages.
 
     A record is its length (uint64), the CRC of the length, the message, and the CRC of the message
     (tensorflow.org/tutorials/load_data/tfrecord). A record with a damaged message is put into quarantine. After a
@@ -33,11 +33,12 @@ class TfRecordSource(UnifyingSource):
         for path in files:
             offset = 0
             for block, starts, ends in self._blocks(path):
-                batch, good = decode(block, starts, ends)
+                with self._errors_at(f"{path}, from byte {offset}"):
+                    batch, good = decode(block, starts, ends)
                 for row in np.flatnonzero(~good):
                     self._quarantine.put(
                         f"{path}, byte {offset + starts[row] - _HEADER}",
-                        "not a tf.Example, or a feature has another type than in other records",
+                        "not a tf.Example or tf.SequenceExample, or a feature has another type than in other records",
                         block[starts[row] : ends[row]].tobytes(),
                     )
                 batch = batch if good.all() else batch.filter(pa.array(good))

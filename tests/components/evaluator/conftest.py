@@ -41,6 +41,7 @@ def cancer(tmp_path_factory):
         "weight": random.gamma(1.0, size=len(label)),
         "site": [None if r < 0.1 else "north" if r < 0.5 else "south" for r in random.random(len(label))],
         "size": features[:, 0],
+        "tags": [[tag for tag in "ab" if r < ord(tag) - 96.6] for r in random.random(len(label))],
     }
     return problem(tmp_path_factory.mktemp("cancer"), columns, model, "label")
 

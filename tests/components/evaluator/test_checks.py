@@ -14,7 +14,8 @@ from kerasline.components.evaluator.settings import EvaluatorSettings, Slicing, 
 from kerasline.components.metrics.base import SumMetrics
 from kerasline.components.models.tasks import Output
 
-SCHEMA = pa.schema({"town": pa.string(), "fare": pa.float32(), "tags": pa.list_(pa.string())})
+NAMES, PAIRS = pa.list_(pa.string()), pa.list_(pa.list_(pa.int64()))
+SCHEMA = pa.schema({"town": pa.string(), "fare": pa.float32(), "tags": NAMES, "pairs": PAIRS})
 BINARY, NUMBER = Output("tip", "binary", ("0", "1")), Output("fare", "regression")
 
 
@@ -69,10 +70,10 @@ def test_parameters_that_contradict_each_other(given, message):
         ({"slices": ["twon"]}, "Evaluator.slices: no column 'twon'; did you mean 'town'?"),
         ({"slices": ["town", "town*fair"]}, "Evaluator.slices: no column 'fair'; did you mean 'fare'?"),
         ({"slices": ["town", "town"]}, "Evaluator.slices: 'town' is given twice"),
-        ({"slices": ["tags"]}, "Evaluator.slices: 'tags' holds lists"),
+        ({"slices": ["pairs"]}, "Evaluator.slices: 'pairs' holds lists of lists"),
         ({"slices": [{"column": "town", "buckets": 3}]}, "Evaluator.slices: 'town' holds string; buckets are for"),
         ({"slices": [{"column": "fare"}]}, "Evaluator.slices: 'fare': give one of `buckets` and `edges`"),
-        ({"task": "detection"}, "Evaluator.detection_columns: no column 'boxes'; known: fare, tags, town"),
+        ({"task": "detection"}, "Evaluator.detection_columns: no column 'boxes'; known: fare, pairs, tags, town"),
     ],
 )
 def test_columns_that_the_data_does_not_have(given, message):

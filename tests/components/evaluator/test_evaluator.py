@@ -91,6 +91,19 @@ def test_slice_metrics_equal_those_of_its_rows_alone(cancer, tmp_path):
     assert {gap["slices"] for gap in gaps if gap["slicing"] == "site"} == {2}  # without the small one
 
 
+def test_row_with_a_list_counts_in_the_slice_of_each_value(cancer, tmp_path):
+    done = evaluated(cancer, tmp_path, slices=["tags", "tags*site"])
+    scores, label = sigmoid(cancer.answers[:, 0]), cancer.columns["label"]
+    for tag in ("a", "b"):
+        inside = np.array([tag in tags for tags in cancer.columns["tags"]])
+        entry = done.entries["tags", tag, "roc_auc"]
+        assert entry["rows"] == inside.sum()
+        assert entry["value"] == pytest.approx(theirs.roc_auc_score(label[inside], scores[inside]))
+        both = inside & (np.array(cancer.columns["site"]) == "north")
+        entry = done.entries["tags*site", f"{tag}, north", "log_loss"]
+        assert entry["value"] == pytest.approx(theirs.log_loss(label[both], scores[both]), rel=1e-5)
+
+
 def nobody(batch):
     return [None] * batch.num_rows
 

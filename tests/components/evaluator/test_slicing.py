@@ -16,7 +16,8 @@ COLUMNS = {
     "count": [3, 1, 2, None, 10, 3, 2, 3],
     "paid": [True, False, None, True, True, True, False, True],
     "code": [b"x", b"\xff", None, b"x", b"y", b"x", b"x", b"y"],
-    "words": [["a"], ["b"], [], ["a"], None, ["c"], ["a"], ["a"]],
+    "words": [["a"], ["b", "a", "b"], [], ["a", None], None, ["c"], ["a"], [""]],
+    "pairs": [[[1, 2]]] * 8,
 }
 
 
@@ -78,6 +79,26 @@ def test_cross_has_a_slice_for_each_pair(examples, tmp_path):
     _, table, slices, _, _ = cut(examples, tmp_path, "town*paid")
     assert slices["town*paid"][:3] == ["a, true", "b, false", "(missing), (missing)"]
     assert len(table.slices["town*paid"]) == len(set(slices["town*paid"]))
+
+
+def test_row_is_in_the_slice_of_each_of_its_values(examples, tmp_path):
+    _, table, labels, batch, arrays = cut(examples, tmp_path, "words", "words*paid")
+    missing = [MISSING]
+    assert [set(row) for row in labels["words"]] == [
+        {"a"},
+        {"a", "b"},
+        {*missing},
+        {"a"},
+        {*missing},
+        {"c"},
+        {"a"},
+        {*missing},
+    ]
+    assert sorted(labels["words*paid"][1]) == ["a, false", "b, false"]
+    groups = table.groups(arrays, batch.num_rows)
+    members = [{table.names[group[row]] for group in groups if group[row] >= 0} for row in range(batch.num_rows)]
+    expected = [{(name, label) for name in labels for label in labels[name][row]} for row in range(batch.num_rows)]
+    assert members == [{("", "")} | row for row in expected]
 
 
 def test_edges_divide_values_below_between_and_above(examples, tmp_path):
@@ -154,7 +175,7 @@ def test_categories_are_sliced_by_their_values(make_examples, tmp_path):
     [
         ("twon", "no column 'twon'; did you mean 'town'"),
         ("town*twon", "no column 'twon'"),
-        ("words", "'words' holds lists"),
+        ("pairs", "'pairs' holds lists of lists"),
         (Buckets(column="town", buckets=3), "'town' holds string; buckets are for numbers"),
         (Buckets(column="fare"), "give one of `buckets` and `edges`"),
         (Buckets(column="fare", buckets=2, edges=[1.0]), "give one of `buckets` and `edges`"),

@@ -4,12 +4,13 @@ import gzip
 import json
 import random
 
+import fastavro
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from kerasline import CsvExampleGen, JsonExampleGen, ParquetExampleGen, TfRecordExampleGen
+from kerasline import AvroExampleGen, CsvExampleGen, JsonExampleGen, ParquetExampleGen, TfRecordExampleGen
 from kerasline.components.core.errors import DataError
 
 ROWS = 300
@@ -42,7 +43,15 @@ def tfrecord_file(path):
             writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
 
 
+def avro_file(path):
+    fields = [{"name": "id", "type": "long"}, {"name": "name", "type": "string"}]
+    with open(path, "wb") as file:
+        rows = [{"id": i, "name": f"name {i}"} for i in range(ROWS)]
+        fastavro.writer(file, {"type": "record", "name": "row", "fields": fields}, rows, sync_interval=500)
+
+
 KINDS = {
+    "avro": (AvroExampleGen, avro_file),
     "csv": (CsvExampleGen, csv_file),
     "json": (JsonExampleGen, json_file),
     "parquet": (ParquetExampleGen, parquet_file),

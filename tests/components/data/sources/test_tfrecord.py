@@ -7,6 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kerasline.components.core.errors import DataError
 from kerasline.components.data.quarantine import Quarantine
 from kerasline.components.data.sources.source import SchemaChanged
 from kerasline.components.data.sources.tf_example import decode
@@ -48,6 +49,49 @@ def test_every_value_is_decoded(rows):
     for name in FEATURES:
         column = batch.column(name).to_pylist() if name in batch.schema.names else [None] * len(rows)
         assert [as_list(value) for value in column] == [row.get(name, []) for row in rows]
+
+
+SEQUENCES = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={k: st.lists(st.lists(v, max_size=2), max_size=3) for k, (v, _) in FEATURES.items()},
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(SEQUENCES)
+def test_every_step_of_a_sequence_is_decoded(rows):
+    messages = []
+    for number, row in enumerate(rows):
+        lists = {
+            name: tf.train.FeatureList(feature=[FEATURES[name][1](values) for values in steps])
+            for name, steps in row.items()
+        }
+        context = tf.train.Features(feature={"number": FEATURES["id"][1]([number])})
+        example = tf.train.SequenceExample(context=context, feature_lists=tf.train.FeatureLists(feature_list=lists))
+        messages.append(example.SerializeToString())
+    batch, good = decoded(messages)
+    assert good.all()
+    if rows:
+        assert batch.column("number").to_pylist() == list(range(len(rows)))
+    for name in FEATURES:
+        column = batch.column(name).to_pylist() if name in batch.schema.names else [None] * len(rows)
+        steps = [None if value is None else [as_list(step) for step in value] for value in column]
+        assert steps == [row.get(name) for row in rows]
+
+
+def test_feature_list_with_the_name_of_a_feature_is_an_error(tmp_path):
+    feature = FEATURES["id"][1]([1])
+    example = tf.train.SequenceExample(
+        context=tf.train.Features(feature={"a": feature}),
+        feature_lists=tf.train.FeatureLists(feature_list={"a": tf.train.FeatureList(feature=[feature])}),
+    )
+    with tf.io.TFRecordWriter(str(tmp_path / "a.tfrecord")) as writer:
+        writer.write(example.SerializeToString())
+    with pytest.raises(DataError, match="a.tfrecord, .*'a' is also the name of a feature list"):
+        list(TfRecordSource(Quarantine()).batches([tmp_path / "a.tfrecord"]))
 
 
 def test_unpacked_numbers_and_repeated_fields_follow_protobuf():
