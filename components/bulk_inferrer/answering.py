@@ -6,7 +6,6 @@ by bisection: a batch of which k rows fail takes about 2 k log2(rows) calls.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,10 @@ import pyarrow as pa
 import tensorflow as tf
 
 from kerasline.components.core.errors import ArtifactError, DataError, one_line
+from kerasline.components.data.arrow_arrays import as_arrow, as_lists, as_texts
 from kerasline.components.data.model_inputs import feed
 from kerasline.components.data.unfeedable_rows import unfeedable
 from kerasline.components.models.predictors import SavedModelPredictor
-from kerasline.components.preprocessing.materialized import as_arrow
 
 Failed = list[tuple[int, str]]  # index of a row in its batch, and the reason
 Answers = Mapping[str, np.ndarray]
@@ -33,7 +32,7 @@ class Job:
         outputs: outputs of the model in the order of the columns. TensorFlow's own order varies.
         kept: columns of the examples to copy.
         prefix: prefix of the output columns.
-        labels: outputs that are class names, hence text.
+        texts: outputs that are texts, not bytes.
         batch_size: number of rows per call of the model.
         quarantine: whether to quarantine rows that fail, instead of failing.
         folder: folder for the shards.
@@ -43,7 +42,7 @@ class Job:
     outputs: tuple[str, ...]
     kept: tuple[str, ...]
     prefix: str
-    labels: tuple[str, ...]
+    texts: tuple[str, ...]
     batch_size: int
     quarantine: bool
     folder: Path
@@ -129,26 +128,9 @@ def _columns(parts: list[Answers], job: Job) -> dict[str, pa.Array]:
         arrays = [answers[name] for answers in parts]
         shape = shapes[name]
         if shape is None or None in shape[1:]:  # the shape may vary by batch
-            column = pa.concat_arrays([_as_lists(values) for values in arrays])
+            column = pa.concat_arrays([as_lists(values) for values in arrays])
         else:
             values = np.concatenate(arrays)
-            column = _as_arrow(values[:, 0] if values.shape[1:] == (1,) else values)
-        found[name] = column.cast(pa.string()) if name in job.labels else column
+            column = as_arrow(values[:, 0] if values.shape[1:] == (1,) else values)
+        found[name] = as_texts(column) if name in job.texts else column
     return found
-
-
-def _as_lists(values: np.ndarray) -> pa.Array:
-    """Return an array (rows, ...) as a column of nested lists."""
-    column = _as_arrow(values.reshape(-1))
-    for axis in range(values.ndim - 1, 0, -1):
-        offsets = np.arange(math.prod(values.shape[:axis]) + 1, dtype=np.int32) * values.shape[axis]
-        column = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), column)
-    return column
-
-
-def _as_arrow(values: np.ndarray) -> pa.Array:
-    """Return `as_arrow` of the values, also without rows."""
-    if len(values):
-        return as_arrow(values)
-    nothing = b"" if values.dtype == object else 0
-    return as_arrow(np.full((1, *values.shape[1:]), nothing, values.dtype)).slice(0, 0)

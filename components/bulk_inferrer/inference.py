@@ -111,13 +111,12 @@ def _job(model: SavedModel, settings: BulkInferrerSettings, folder: Path) -> Job
     predictor = SavedModelPredictor(model.path)
     names = tuple(manifest.get("outputs") or sorted(predictor.outputs))
     check_kept(settings, names)
-    labels = ("label",) if manifest.get("class_names") and "label" in manifest.get("outputs", ()) else ()
     return Job(
         predictor,
         names,
         tuple(settings.keep),
         settings.prefix,
-        labels,
+        tuple(manifest.get("texts", ())),
         settings.batch_size,
         settings.bad_rows == "quarantine",
         folder,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from kerasline.components.core.artifacts import Examples, Model, Preprocessing, TensorForm
+from kerasline.components.core.artifacts import Examples, Model, Preprocessing, SavedModel
 from kerasline.components.core.errors import DataError, ParameterError, check_known, nearest
 from kerasline.components.data.arrow_types import is_list
 from kerasline.components.data.multivalent import is_nested_list
@@ -24,32 +24,47 @@ from kerasline.components.evaluator.settings import (
 from kerasline.components.metrics.detection import COLUMNS, OPTIONAL, TRUE
 from kerasline.components.metrics.text import DIRECTIONS as TEXT_METRICS
 from kerasline.components.models import size_and_latency
+from kerasline.components.models.judged_answers import (
+    check_references,
+    find_answers,
+    form_of,
+    joined,
+    network_settings,
+    served_answers,
+)
 from kerasline.components.models.outputs import find_outputs
 from kerasline.components.models.tasks import TASKS, Output
 
 
-def check_settings(settings: EvaluatorSettings, inputs: Any, *, has_baseline: bool) -> None:
+def check_settings(
+    settings: EvaluatorSettings, inputs: Any, *, has_baseline: bool, has_saved_model: bool = False
+) -> None:
     """Check the parameters against what is known of the inputs.
 
     Args:
         inputs: as for `Evaluator.check`.
-        has_baseline: whether the input `baseline` is connected.
+        has_baseline, has_saved_model: whether these inputs are connected.
 
     Raises:
         KeraslineError: a parameter is wrong, or a label has no column.
     """
     # Once the model is trained, bounds that compare with no baseline refuse it instead.
-    check_parameters(settings, has_baseline=has_baseline or inputs.model is not None)
+    check_parameters(settings, has_baseline=has_baseline or inputs.model is not None, has_saved_model=has_saved_model)
     if inputs.examples is not None:
         check_columns(settings, inputs.examples.schema())
-    if None not in (inputs.examples, inputs.preprocessing, inputs.model) and inputs.model.outputs:
-        _check_model(settings, inputs.examples, inputs.preprocessing, inputs.model)
+    is_known = None not in (inputs.examples, inputs.preprocessing, inputs.model) and inputs.model.outputs
+    if is_known and (inputs.saved_model is not None or not has_saved_model):
+        _check_model(settings, inputs)
 
 
 def planned_outputs(
-    settings: EvaluatorSettings, examples: Examples, preprocessing: Preprocessing, model: Model
+    settings: EvaluatorSettings,
+    examples: Examples,
+    preprocessing: Preprocessing,
+    model: Model,
+    saved_model: SavedModel | None = None,
 ) -> tuple[tuple[Output, ...], dict[str, Any]]:
-    """Return the outputs to evaluate and the compiled losses by output, without loading the model.
+    """Return the outputs and answers to evaluate and the compiled losses by output, without loading the model.
 
     Raises:
         KeraslineError: a task does not fit, or a label has no column.
@@ -58,16 +73,24 @@ def planned_outputs(
     labels = dict(preprocessing.outputs)
     for name in [*preprocessing.labels, *([weight] if weight else [])]:
         if name not in labels:
-            labels[name] = _label_form(schema, name)
+            form = form_of(schema, name)
+            if form is None:
+                raise DataError(f"the data has no column {name!r}, the label or weight; {nearest(name, schema.names)}")
+            labels[name] = form
     losses = {name: SimpleNamespace(**loss) for name, loss in model.summary["losses"].items()}
-    return find_outputs(model.outputs, losses, labels, preprocessing, settings), losses
+    answers = served_answers(saved_model)
+    check_references(settings, schema, preprocessing, answers)
+    judged = find_answers(answers, schema, preprocessing, settings)
+    of_network = network_settings(settings, answers)
+    outputs = find_outputs(model.outputs, losses, labels, preprocessing, of_network, answers_judged=bool(judged))
+    return joined(outputs, judged), losses
 
 
-def _check_model(settings: EvaluatorSettings, examples: Examples, preprocessing: Preprocessing, model: Model) -> None:
-    outputs, losses = planned_outputs(settings, examples, preprocessing, model)
+def _check_model(settings: EvaluatorSettings, inputs: Any) -> None:
+    outputs, losses = planned_outputs(settings, inputs.examples, inputs.preprocessing, inputs.model, inputs.saved_model)
 
     def keras_names() -> dict[str, list[str]]:
-        found = keras_metrics(model.load(), settings)
+        found = keras_metrics(inputs.model.load(), settings)
         return {output: [metric.name for metric in metrics] for output, metrics in found.items()}
 
     if any(isinstance(metric, (str, dict)) for metric in settings.metrics):
@@ -75,23 +98,11 @@ def _check_model(settings: EvaluatorSettings, examples: Examples, preprocessing:
     check_thresholds(settings, outputs, losses, keras_names)
 
 
-def _label_form(schema: pa.Schema, name: str) -> TensorForm:
-    """Return the form of a label that is a raw column, as far as the task depends on it."""
-    if name not in schema.names:
-        raise DataError(f"the data has no column {name!r}, the label or weight; {nearest(name, schema.names)}")
-    kind, rank = schema.field(name).type, 1
-    while is_list(kind) or isinstance(kind, pa.FixedShapeTensorType):
-        rank += len(kind.shape) if isinstance(kind, pa.FixedShapeTensorType) else 1
-        kind = kind.value_type
-    dtype = "int64" if pa.types.is_integer(kind) or pa.types.is_boolean(kind) else "float32"
-    return TensorForm(dtype, (None,) * rank)
-
-
-def check_parameters(settings: EvaluatorSettings, *, has_baseline: bool) -> None:
+def check_parameters(settings: EvaluatorSettings, *, has_baseline: bool, has_saved_model: bool = False) -> None:
     """Check the parameters alone.
 
     Args:
-        has_baseline: whether the input `baseline` is connected.
+        has_baseline, has_saved_model: whether these inputs are connected.
 
     Raises:
         ParameterError: a task, a metric of texts or a slicing does not exist, or a bound cannot apply.
@@ -102,7 +113,7 @@ def check_parameters(settings: EvaluatorSettings, *, has_baseline: bool) -> None
             raise ParameterError(f"Evaluator.task: no task {task!r}; {nearest(task, TASKS)}")
         if task == "ranking" and not settings.query:
             raise ParameterError("Evaluator.query: the task 'ranking' needs the column that identifies the query")
-        if task == "detection" and settings.decode is None:
+        if task == "detection" and settings.decode is None and not has_saved_model:
             raise ParameterError("Evaluator.decode: the task 'detection' needs a function that returns boxes")
     check_known("Evaluator.text_metrics", "no metric of texts", settings.text_metrics, TEXT_METRICS)
     check_known("Evaluator.detection_columns", "no name of a column", settings.detection_columns, COLUMNS)

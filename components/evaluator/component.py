@@ -15,7 +15,8 @@ class Evaluator(Component):
 
     The optional input `baseline` is another model, which takes raw features. Its metrics are compared with those of
     the model row by row. `LastBlessed("saved_model")` is the model that this stage blessed last. The optional input
-    `saved_model` is the exported model. The differences of its predictions and metrics are reported.
+    `saved_model` is the exported model. The differences of its predictions and metrics are reported. If Exporter has an
+    answering function, its answers are judged instead, beside the losses of the trained model (docs/ANSWERS.md).
 
     Args:
         thresholds: dict, bounds by metric, such as `{"accuracy": {"min": 0.9, "max_drop": 0.01}}`, see
@@ -27,7 +28,8 @@ class Evaluator(Component):
         small_slice_rows: int, slices with fewer rows are marked as small and are neither tested nor compared. Defaults
             to 100.
         task: str, or dict of str by output: `"binary"`, `"multi_class"`, `"multi_label"`, `"regression"`,
-            `"ranking"`, `"tokens"`, `"text"` or `"detection"`. Defaults to None: inferred from loss and label.
+            `"ranking"`, `"tokens"`, `"text"` or `"detection"`. Answers of the exported model are named like outputs; a
+            single str is the task of the only answer that it fits. Defaults to None: inferred from loss and label.
         metrics: list of further metrics: Keras's, by name or as `{"name": "AUC", "curve": "PR"}`; functions of
             `(label, prediction)`, arrays (rows, ...), that return one number per row, which is averaged; or
             instances of `kerasline.components.metrics.base.Metrics`. Defaults to `[]`.
@@ -39,15 +41,18 @@ class Evaluator(Component):
         query: str, column that identifies the rows that are ranked together. Implies the task `"ranking"`. Defaults to
             None.
         decode: `decode(output, batch)`, converts raw outputs (rows, ...) and a batch of raw columns to what the metrics
-            expect: texts, or for detection a dict of `predicted_boxes`, `predicted_classes`, `scores`. Defaults to
+            expect: texts, or for detection a dict of `predicted_boxes`, `predicted_classes`, `scores`. Of a model that
+            answers otherwise it receives the answers, a dict by name. Defaults to None.
+        reference: str, raw column to use as the label instead of the label of the training. For an answer of the
+            exported model, a raw column or an output of the preprocessing; or a dict of these by answer. Defaults to
             None.
-        reference: str, raw column to use as the label instead of the label of the training. Defaults to None.
         text_metrics: list of str, metrics of the text task. Defaults to
-            `["bleu", "chrf", "rouge1", "rouge2", "rougeL", "wer", "cer"]`.
+            `["bleu", "chrf", "rouge1", "rouge2", "rougeL", "wer", "cer", "exact_match"]`.
         ndcg_at: list of int, ranks of NDCG. Defaults to `[5, 10]`.
         padding: int, label of padding tokens, which are ignored. Defaults to -1.
         detection_columns: dict of str, names of the raw columns with objects, by the names in
-            `kerasline.components.metrics.detection`. Defaults to `{}`.
+            `kerasline.components.metrics.detection`; and the names of the answers with detected ones, by default
+            `boxes`, `classes` and `scores`. A class below 0 is padding. Defaults to `{}`.
         confidence: float in (0, 1), confidence level of the intervals. Defaults to 0.95.
         replicates: int, number of bootstrap replicates. Defaults to 200.
         seed: int, seed of the bootstrap. Defaults to 0.
@@ -96,7 +101,8 @@ class Evaluator(Component):
         from kerasline.components.evaluator.checks import check_settings
 
         super().check(inputs)
-        check_settings(self.settings, inputs, has_baseline="baseline" in self.inputs)
+        has_baseline, has_saved_model = ("baseline" in self.inputs), ("saved_model" in self.inputs)
+        check_settings(self.settings, inputs, has_baseline=has_baseline, has_saved_model=has_saved_model)
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         from kerasline.components.evaluator.evaluate import Evaluating

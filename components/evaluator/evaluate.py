@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasline.components.core.artifacts import Blessing, Evaluation, Model
+from kerasline.components.core.artifacts import Blessing, Evaluation, Model, SavedModel
 from kerasline.components.core.component import Context
 from kerasline.components.core.errors import ParameterError, nearest
 from kerasline.components.data.label_columns import raw_label_columns
@@ -30,6 +30,13 @@ from kerasline.components.metrics.row_means import MeanLoss
 from kerasline.components.metrics.slices import SliceTable
 from kerasline.components.models import size_and_latency
 from kerasline.components.models.compile_config import compiled_losses
+from kerasline.components.models.judged_answers import (
+    check_references,
+    find_answers,
+    joined,
+    network_settings,
+    served_answers,
+)
 from kerasline.components.models.outputs import model_outputs
 from kerasline.components.models.prediction_files import Plan, Predicted, predict
 from kerasline.components.models.predictors import KerasPredictor, SavedModelPredictor, rows_at_once
@@ -59,7 +66,16 @@ class Evaluating:
         self._predictor = KerasPredictor(inputs.model.path, inputs.preprocessing.path)
         label_columns = raw_label_columns(inputs.preprocessing, self._predictor.load()[0])
         self._label_columns = label_columns
-        self._answers = model_outputs(self._predictor, inputs.preprocessing, settings, label_columns)
+        answers = served_answers(inputs.saved_model)
+        schema = inputs.examples.schema()
+        of_network = network_settings(settings, answers)
+        check_references(settings, schema, inputs.preprocessing, answers)
+        judged = find_answers(answers, schema, inputs.preprocessing, settings)
+        outputs = model_outputs(
+            self._predictor, inputs.preprocessing, of_network, label_columns, answers_judged=bool(judged)
+        )
+        self._served = SavedModelPredictor(inputs.saved_model.path) if judged else None
+        self._judged = joined(outputs, judged)
         self._resampling = Resampling(settings.seed, settings.replicates)
 
     def run(self) -> Mapping[str, Any]:
@@ -88,32 +104,38 @@ class Evaluating:
         preprocessing, model = self._predictor.load()
         others = {
             name: SavedModelPredictor(artifact.path)
-            for name, artifact in ((BASELINE, inputs.baseline), (EXPORTED, inputs.saved_model))
+            for name, artifact in ((BASELINE, inputs.baseline), (EXPORTED, self._network_exported))
             if artifact is not None
         }
         return Plan(
             model=self._predictor,
+            served=self._served,
             beside=self._label_columns,
             others=others,
-            outputs=self._answers,
+            outputs=self._judged,
             slicers=tuple(cuts),
             slices=slices,
             kept=self._metric_columns,
             decode=settings.decode,
-            reference=settings.reference,
             metrics=keras_metrics(model, settings),
             baseline=BASELINE if inputs.baseline is not None else None,
-            summed=stored_sums(self._answers, settings),
+            summed=stored_sums(self._judged, settings),
             query=settings.query,
             partitions=self._partitions,
             batch_size=settings.batch_size or rows_at_once(preprocessing, model),
             folder=self._folder,
         )
 
+    @property
+    def _network_exported(self) -> SavedModel | None:
+        """The exported model, unless an answering function computes its outputs."""
+        saved_model = self._inputs.saved_model
+        return None if served_answers(saved_model) else saved_model
+
     def _measure(self, slices: SliceTable, predicted: Predicted) -> Measure:
         losses = compiled_losses(self._predictor.load()[1])
         families = {}
-        for output in self._answers:
+        for output in self._judged:
             moments = predicted.labels.get(output.name)
             families[output.name] = metric_families(
                 output,
@@ -141,7 +163,7 @@ class Evaluating:
         query = self._settings.query
         if query and query not in columns:
             raise ParameterError(f"Evaluator.query: no column {query!r}; {nearest(query, columns)}")
-        return required_columns(self._answers, self._settings, columns)
+        return required_columns(self._judged, self._settings, columns)
 
     @property
     def _partitions(self) -> int:
@@ -154,7 +176,7 @@ class Evaluating:
 
     def _results(self, measured: Measured, request: Measure, predicted: Predicted) -> list[Result]:
         found: list[Result] = []
-        for output in self._answers:
+        for output in self._judged:
             names: dict[str, str | None] = {}
             for family in request.families[output.name]:
                 names = {**dict(family.directions), **names}
@@ -171,7 +193,7 @@ class Evaluating:
                     "",
                     None,
                     Figures(Estimate(math.nan)),
-                    several=len(self._answers) > 1,
+                    several=len(self._judged) > 1,
                 )
                 compared = group > 0 and not about.small
                 figures = estimate(measured, request, output.name, group, compared=compared)
@@ -238,7 +260,7 @@ class Evaluating:
         settings, evaluation = self._settings, self._outputs.evaluation
         rows = [result.as_row(settings.confidence) for result in results]
         write_table(rows, evaluation.path / Evaluation.TABLE)
-        names = {o.name: [r.metric for r in results if r.output == o.name and not r.slicing] for o in self._answers}
+        names = {o.name: [r.metric for r in results if r.output == o.name and not r.slicing] for o in self._judged}
         document = {
             "version": VERSION,
             "split": settings.split,
@@ -248,30 +270,38 @@ class Evaluating:
             "replicates": settings.replicates,
             "seed": settings.seed,
             "small_slice_rows": settings.small_slice_rows,
-            "outputs": {
-                o.name: {"task": o.task, "classes": o.classes, "metrics": names[o.name]} for o in self._answers
-            },
+            "outputs": {o.name: {"task": o.task, "classes": o.classes, "metrics": names[o.name]} for o in self._judged},
             "slicings": [
                 {"name": name, "slices": len(labels), "left_out": request.slices.left_out[name]}
                 for name, labels in request.slices.slices.items()
             ],
             "baseline": {"path": str(self._inputs.baseline.path)} if self._inputs.baseline is not None else None,
             "metrics": rows,
-            **details(self._answers, measured, request, settings),
+            **details(self._judged, measured, request, settings),
             "forms": self._forms(results, request, predicted),
             "notes": [
-                f"{name}: the {len(request.slices.slices[name])} most frequent of "
-                f"{len(request.slices.slices[name]) + left} slices"
-                for name, left in request.slices.left_out.items()
-                if left
+                *self._unjudged(),
+                *(
+                    f"{name}: the {len(request.slices.slices[name])} most frequent of "
+                    f"{len(request.slices.slices[name]) + left} slices"
+                    for name, left in request.slices.left_out.items()
+                    if left
+                ),
             ],
         }
         evaluation.write_json(Evaluation.FILE, known(document))
         self._outputs.blessing.write_json(Blessing.FILE, judging.blessing(rulings))
 
+    def _unjudged(self) -> list[str]:
+        """Return a note about the answers of the exported model if none of them is judged."""
+        answers = served_answers(self._inputs.saved_model)
+        if not answers or self._served is not None:
+            return []
+        return [f"not judged: the answers {', '.join(answers)}; name their `task` or `reference`"]
+
     def _forms(self, results: list[Result], request: Measure, predicted: Predicted) -> list[dict[str, Any]]:
         """Return the metrics of the exported model and their differences from those of the Keras model."""
-        if self._inputs.saved_model is None:
+        if self._network_exported is None:
             return []
         plain = SliceTable({}, {})
         exported = replace(request, slices=plain, resampling=Resampling(0, 0), answers=EXPORTED, baseline=None)
@@ -306,7 +336,7 @@ class Evaluating:
     def _figures(self, results: list[Result]) -> dict[str, Any]:
         """Return the headline metrics and the verdict."""
         shown: dict[str, Any] = {}
-        for output in self._answers:
+        for output in self._judged:
             headline = {*TASKS[output.task].headline, *self._settings.thresholds}
             mine = [r for r in results if r.output == output.name and not r.slicing and not math.isnan(r.value)]
             shown |= {r.full_name: r.value for r in [r for r in mine if r.metric in headline] or mine[:3]}

@@ -98,9 +98,9 @@ class EvaluatorSettings:
     loss_quantiles: list[float] = field(default_factory=lambda: [0.1, 0.5, 0.9])
     query: ColumnName | None = None
     decode: Callable | None = None
-    reference: ColumnName | None = None
+    reference: str | dict[str, str] | None = None
     text_metrics: list[str] = field(
-        default_factory=lambda: ["bleu", "chrf", "rouge1", "rouge2", "rougeL", "wer", "cer"]
+        default_factory=lambda: ["bleu", "chrf", "rouge1", "rouge2", "rougeL", "wer", "cer", "exact_match"]
     )
     ndcg_at: list[PositiveInt] = field(default_factory=lambda: [5, 10])
     padding: int = -1

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kerasline.components.core.artifacts import Artifact, Examples, Model, ModelForms, Preprocessing, SavedModel
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import ParameterError, nearest
 from kerasline.components.exporter.planned import PlannedSavedModel
-from kerasline.components.exporter.settings import ExporterSettings, check_installed
+from kerasline.components.exporter.settings import ExporterSettings, check_installed, check_signatures
+from kerasline.components.models.signatures import DEFAULT_SIGNATURE
+
+if TYPE_CHECKING:
+    from kerasline.components.models.answering import PlannedAnswers
 
 
 class Exporter(Component):
@@ -25,6 +29,9 @@ class Exporter(Component):
     - `predict_preprocessed`: the same for preprocessed features.
     - `transform_features`: takes raw features and returns the preprocessed features.
 
+    With `answer`, the first three signatures return its answers, and only the raw columns that these depend on are
+    inputs: what only training takes, such as the target sentence, is not required from clients.
+
     `kerasline.json` states under `row_dependence` whether an answer of `serving_default` depends on the other rows of
     its batch, and how. A server must not batch the requests of several clients for such a model.
 
@@ -32,11 +39,18 @@ class Exporter(Component):
     with those of the model.
 
     Args:
+        answer: `answer(model, features)`, what the served model returns if it differs from the model's outputs: a dict
+            of tensors (rows, ...) by name, computed with TensorFlow or Keras from the trained model and a dict of
+            preprocessed features. Loops are written with `tf.while_loop`, `keras.ops.while_loop` or `tf.function`. Or
+            a dict of such functions by signature, of which `serving_default` is required. Defaults to None, the
+            model's outputs. See docs/ANSWERS.md.
         forms: list of str, further forms of the model, each a folder in the output `model_forms`. `"float16"`,
             `"bfloat16"`, `"int8_weights"` (int8 weights, float32 computation) and `"int8"` (int8 weights and
             activations) are SavedModels. `"litert"` and `"onnx"` take preprocessed features. Defaults to `[]`.
         max_quality_loss: dict of float, how much worse a form may be by metric, such as `{"accuracy": 0.01}`. A worse
             form is refused. Defaults to `{}`, no limit.
+        task, reference: how the answers of forms are judged, as Evaluator's parameters of these names. Default to None:
+            without `answer`, the outputs of the model are judged by its label.
         split: str, split of `examples` to use. Defaults to `"test"`.
         op_libraries: list of str, packages whose operations the model uses, such as `"tensorflow_text"`. Whatever loads
             the SavedModel imports them first. Exporter detects those that were imported when it runs. Defaults to `[]`.
@@ -44,6 +58,7 @@ class Exporter(Component):
     Raises:
         ParameterError: a form needs a library that is not installed, or a metric is unknown.
         DataError: the examples do not fit the inputs of the preprocessing.
+        UserCodeError: `answer` raised, or did not return a tensor with an entry per row for each answer.
 
     Example:
 
@@ -79,20 +94,46 @@ class Exporter(Component):
             raise ParameterError(
                 f"{self.name}.max_quality_loss: there are no examples to measure it on; connect the input `examples`"
             )
-        if inputs.examples is not None and inputs.preprocessing is not None:
+        if isinstance(self.settings.answer, dict):
+            check_signatures(self.settings.answer)
+        if inputs.preprocessing is None:
+            return
+        planned = self._planned_answers(inputs)
+        if inputs.examples is not None:
             from kerasline.components.data.model_inputs import check_feedable
 
-            check_feedable(inputs.examples.schema(), inputs.preprocessing.served_inputs)
+            served = inputs.preprocessing.served_inputs
+            if self.settings.answer is not None:
+                served = {name: form for one in planned.values() for name, form in one.inputs.items()}
+            check_feedable(inputs.examples.schema(), served)
             self._check_quality_loss(inputs)
+
+    def _planned_answers(self, inputs: Any) -> dict[str, PlannedAnswers]:
+        """Return what the answering functions read and return, by signature, if the model exists, trained or not."""
+        model = inputs.model
+        if self.settings.answer is None or model is None or not (model.path / Model.FILE).exists():
+            return {}
+        from kerasline.components.models.answering import functions_by_signature, plan_answers
+
+        functions = functions_by_signature(self.settings.answer)
+        return {name: plan_answers(one, inputs.preprocessing, model) for name, one in functions.items()}
 
     def _check_quality_loss(self, inputs: Any) -> None:
         if not self.settings.max_quality_loss or inputs.model is None or not inputs.model.outputs:
             return
         from kerasline.components.evaluator.checks import metric_directions, planned_outputs
-        from kerasline.components.evaluator.settings import EvaluatorSettings
 
-        settings = EvaluatorSettings()
-        outputs, losses = planned_outputs(settings, inputs.examples, inputs.preprocessing, inputs.model)
+        settings, saved_model = self.settings.judging, self._planned_saved_model(inputs)
+        if saved_model is None:
+            return
+        outputs, losses = planned_outputs(settings, inputs.examples, inputs.preprocessing, inputs.model, saved_model)
+        if self.settings.answer is not None:  # the forms are judged by their answers
+            outputs, losses = tuple(output for output in outputs if output.answer), {}
+            if not outputs:
+                raise ParameterError(
+                    f"{self.name}.reference: name the column with the true value of the answers, by which forms are "
+                    "judged"
+                )
         known = metric_directions(settings, outputs, losses)
         for name in self.settings.max_quality_loss:
             where = f"{self.name}.max_quality_loss"
@@ -105,9 +146,16 @@ class Exporter(Component):
         check_installed(self.settings.forms, self.settings.op_libraries)
 
     def preview(self, inputs: Any) -> Mapping[str, Artifact]:
+        saved_model = self._planned_saved_model(inputs)
+        return {} if saved_model is None else {"saved_model": saved_model}
+
+    def _planned_saved_model(self, inputs: Any) -> PlannedSavedModel | None:
         if inputs.preprocessing is None or inputs.model is None:
-            return {}
-        return {"saved_model": PlannedSavedModel(inputs.preprocessing, inputs.model)}
+            return None
+        answers = self._planned_answers(inputs).get(DEFAULT_SIGNATURE)
+        if self.settings.answer is not None and answers is None:
+            return None
+        return PlannedSavedModel(inputs.preprocessing, inputs.model, answers)
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         from kerasline.components.exporter.export import Export

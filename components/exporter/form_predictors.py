@@ -31,6 +31,11 @@ class PreprocessedPredictor:
         """The raw columns by name."""
         return _features(self.preprocessing).input
 
+    @property
+    def answers(self) -> bool:
+        """Whether an answering function computes the outputs, of which `Exporter` knows."""
+        return False
+
     def from_logits(self, output: str, default: bool) -> bool:
         return default
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasline.components.core.artifacts import Examples, Model, Preprocessing
+from kerasline.components.core.artifacts import Examples, Model, Preprocessing, SavedModel
 from kerasline.components.core.component import Context
 from kerasline.components.core.errors import ParameterError, nearest
 from kerasline.components.data.label_columns import raw_label_columns
@@ -21,10 +21,11 @@ from kerasline.components.metrics.resampling import Resampling
 from kerasline.components.metrics.row_means import MeanLoss
 from kerasline.components.metrics.slices import SliceTable
 from kerasline.components.models.compile_config import compiled_losses
+from kerasline.components.models.judged_answers import find_answers, served_answers
 from kerasline.components.models.outputs import model_outputs
 from kerasline.components.models.prediction_files import Plan, predict
-from kerasline.components.models.predictors import KerasPredictor, rows_at_once
-from kerasline.components.models.tasks import TASKS, stored_sums
+from kerasline.components.models.predictors import KerasPredictor, SavedModelPredictor, rows_at_once
+from kerasline.components.models.tasks import TASKS, required_columns, stored_sums
 
 FORM = "form"
 
@@ -73,41 +74,51 @@ class Comparison:
 def compare_quality(
     predictor: Any,
     examples: Examples,
-    split: str,
+    settings: EvaluatorSettings,
     *,
     preprocessing: Preprocessing,
     model: Model,
+    saved_model: SavedModel,
     folder: Path,
     context: Context,
-) -> Comparison:
+) -> Comparison | None:
     """Predict all rows of a split with both and compute the Evaluator's metrics, without confidence intervals.
+
+    With an answering function, the answers are compared instead of the outputs of the model.
 
     Args:
         predictor: predicts with the form, as in `Plan.others`.
         examples: the data.
-        split: the split.
-        preprocessing, model: of the float32 model.
+        settings: split, tasks and references.
+        preprocessing, model, saved_model: of the float32 model.
         folder: a new folder for the predictions.
         context: context of the stage.
+
+    Returns:
+        The comparison, or None if no answer is judged.
 
     Raises:
         DataError: a prediction must be a probability and is not.
     """
     ours = KerasPredictor(model.path, preprocessing.path)
-    settings = EvaluatorSettings()
     label_columns = raw_label_columns(preprocessing, ours.load()[0])
-    outputs = model_outputs(ours, preprocessing, settings, label_columns)
+    answers = served_answers(saved_model)
+    outputs = find_answers(answers, examples.schema(), preprocessing, settings)
+    if not answers:
+        outputs = model_outputs(ours, preprocessing, settings, label_columns)
+    if not outputs:
+        return None
     plan = Plan(
         model=ours,
+        served=SavedModelPredictor(saved_model.path) if answers else None,
         beside=label_columns,
         baseline=FORM,
         others={FORM: predictor},
         outputs=outputs,
         slicers=(),
         slices=SliceTable({}, {}),
-        kept=(),
+        kept=required_columns(outputs, settings, examples.schema().names),
         decode=None,
-        reference=None,
         metrics={},
         summed=stored_sums(outputs, settings),
         query=None,
@@ -115,15 +126,15 @@ def compare_quality(
         batch_size=rows_at_once(*ours.load()),
         folder=folder,
     )
-    predicted = predict(examples, split, plan, context)
+    predicted = predict(examples, settings.split, plan, context)
     label_means = {name: float(np.mean(moments.mean)) for name, moments in predicted.labels.items()}
-    loss = dict.fromkeys(compiled_losses(ours.load()[1]), (MeanLoss(),))
+    loss = {} if answers else dict.fromkeys(compiled_losses(ours.load()[1]), (MeanLoss(),))
     families = {
         o.name: (*TASKS[o.task].metrics(o, settings, label_means.get(o.name, 0.0)), *loss.get(o.name, ()))
         for o in outputs
     }
     weighted = preprocessing.facts["sample_weight"] is not None
-    measure_model = Measure(families, plan.slices, Resampling(0, 0), weighted=weighted)
+    measure_model = Measure(families, plan.slices, Resampling(0, 0), weighted=weighted, columns=plan.kept)
     sides = {side: replace(measure_model, answers=side) for side in (measure_model.answers, FORM)}
     measured = {side: measure(folder, predicted.files, one, context) for side, one in sides.items()}
     metrics = []

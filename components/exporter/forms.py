@@ -9,7 +9,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,7 +68,7 @@ def _half(dtype: str) -> Callable[[ServedModel, Path], Any]:
         model = _copy(serving.model, lambda config: _with_policy(config, dtype))
         if not any(variable.dtype == dtype for variable in model.variables):
             raise Refused("no layer takes its precision from Keras's dtype policy")
-        return write_saved_model(replace(serving, model=model), folder)
+        return write_saved_model(serving.with_model(model), folder)
 
     return write
 
@@ -92,16 +92,15 @@ def _int8_weights(serving: ServedModel, folder: Path) -> Any:
 def _write_quantised(serving: ServedModel, model: keras.Model, folder: Path) -> Any:
     if not any(variable.dtype == "int8" for variable in model.variables):
         raise Refused("the model has no layer that Keras can quantise (Dense, EinsumDense, Embedding)")
-    return write_saved_model(replace(serving, model=model), folder)
+    return write_saved_model(serving.with_model(model), folder)
 
 
 def _litert(serving: ServedModel, folder: Path) -> None:
     _check_size(serving.model, "a LiteRT file")
     archive = keras.export.ExportArchive()
     archive.track(serving.model)
-    model, specs = _by_name(serving), serving.preprocessed_specs
-    signature = [with_numbered_names(specs)]
-    archive.add_endpoint(PREPROCESSED, lambda features: model(features, training=False), signature)
+    specs = serving.preprocessed_specs
+    archive.add_endpoint(PREPROCESSED, _network(serving), [with_numbered_names(specs)])
     saved = folder / "saved_model"
     archive.write_out(str(saved), verbose=False)
     restore_names(saved, {PREPROCESSED: specs})
@@ -112,6 +111,8 @@ def _litert(serving: ServedModel, folder: Path) -> None:
 
 def _onnx(serving: ServedModel, folder: Path) -> None:
     _check_size(serving.model, "an ONNX file")
+    if serving.answering is not None:
+        raise Refused("Keras writes ONNX files of models only, without their answering function")
     model, specs = _by_name(serving), serving.preprocessed_specs
     both = sorted(specs.keys() & serving.outputs.keys())
     if both:
@@ -135,13 +136,26 @@ FORMS: dict[str, Form] = {
 }
 
 
+def _network(serving: ServedModel) -> Callable[[Any], Any]:
+    """Return the function from preprocessed features to the answers."""
+    if serving.answering is not None:
+        _check_no_text_inputs(serving)
+        return serving.predict
+    model = _by_name(serving)
+    return lambda features: model(features, training=False)
+
+
+def _check_no_text_inputs(serving: ServedModel) -> None:
+    texts = [name for name, spec in serving.preprocessed_specs.items() if spec.dtype == tf.string]
+    if texts:
+        raise Refused(f"input {texts[0]!r} of the model is text; move its processing into the preprocessing")
+
+
 def _by_name(serving: ServedModel) -> keras.Model:
     """Return the model with inputs and outputs by name, whatever structure its own have."""
     if not isinstance(serving.model.input, dict):
         raise Refused("the inputs of the model have no names; build it with the dict that build_model receives")
-    texts = [name for name, spec in serving.preprocessed_specs.items() if spec.dtype == tf.string]
-    if texts:
-        raise Refused(f"input {texts[0]!r} of the model is text; move its processing into the preprocessing")
+    _check_no_text_inputs(serving)
     inputs = {name: serving.model.input[name] for name in serving.preprocessed_specs}
     return keras.Model(inputs, dict(serving.outputs))
 

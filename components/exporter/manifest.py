@@ -16,6 +16,7 @@ import tensorflow as tf
 from kerasline.components.core.artifacts import Artifact, Model, SavedModel
 from kerasline.components.core.file_names import file_names
 from kerasline.components.core.keras_compat import flatten_layers
+from kerasline.components.core.user_code import name_of
 from kerasline.components.data.missing import missing_value
 from kerasline.components.exporter.served_model import LABEL, ServedModel, Written, describe_specs
 from kerasline.components.models.op_libraries import KEY, used_op_libraries
@@ -70,6 +71,7 @@ def write_manifest(
             },
             "preprocessed_inputs": describe_specs(serving.preprocessed_specs),
             "outputs": serving.answers,
+            "answered_by": None if serving.answering is None else name_of(serving.answering.function),
             "output_specs": {
                 **describe_specs(serving.outputs),
                 **({LABEL: {"dtype": "string", "shape": _label_shape(serving)}} if serving.labelled else {}),
@@ -107,9 +109,9 @@ def model_digest(serving: ServedModel, versions: Mapping[str, str], form: str | 
 
     Two exports of one model have the same digest, although TensorFlow numbers each export differently.
     """
-    digest = hashlib.sha256(
-        json.dumps([FORMAT, serving.class_names, serving.from_logits, dict(versions), form]).encode()
-    )
+    answers = sorted((name, one.answering.digest) for name, one in serving.by_signature.items() if one.answering)
+    facts = [FORMAT, serving.class_names, serving.from_logits, dict(versions), form, answers]
+    digest = hashlib.sha256(json.dumps(facts).encode())
     for model in (serving.features, serving.model):
         config = {**model.get_config(), "name": ""}  # Keras numbers the names of models
         described_layers = keras.saving.serialize_keras_object(config)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from kerasline.components.core.artifacts import TensorForm
 from kerasline.components.core.errors import DataError
 from kerasline.components.exporter.input_names import restore_names, with_numbered_names
 from kerasline.components.exporter.tf_examples import check_parsable, parse_examples
+from kerasline.components.models.answering import Answering, Function, as_float32, feature_specs, restricted, shape_of
 from kerasline.components.models.compile_config import compiled_losses, output_names
 from kerasline.components.models.outputs import labelled_output
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE
@@ -35,27 +37,64 @@ class ServedModel:
         features: preprocessing from raw features to the model's inputs, both by name.
         model: the trained model.
         class_names: class names of the label, or by label if there are several, or None.
+        answering: the user's answering function, or None for the outputs of the model.
+        others: the same model with further answering functions, by signature.
     """
 
     features: keras.Model
     model: keras.Model
     class_names: list[str] | dict[str, list[str] | None] | None
+    answering: Answering | None = None
+    others: Mapping[str, ServedModel] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, features: keras.Model, model: keras.Model, class_names: Any, answers: Mapping[str, Function]
+    ) -> ServedModel:
+        """Return a model that answers by functions, each of which takes only the raw columns that it depends on.
+
+        Args:
+            features: preprocessing of all features.
+            answers: the answering functions by signature; none for the outputs of the model.
+        """
+        specs = feature_specs(features)
+        served = {}
+        for name, function in answers.items():
+            answering = Answering(function, model, specs)
+            served[name] = cls(restricted(features, answering.used), model, class_names, answering)
+        main = served.pop(RAW, None) or cls(features, model, class_names)
+        return replace(main, others=served)
+
+    def with_model(self, model: keras.Model) -> ServedModel:
+        """Return the same with another form of the model."""
+        others = {name: one.with_model(model) for name, one in self.others.items()}
+        answering = None if self.answering is None else replace(self.answering, model=model)
+        return replace(self, model=model, answering=answering, others=others)
+
+    @property
+    def by_signature(self) -> dict[str, ServedModel]:
+        """The model with each of its answering functions, by the signature that takes raw features."""
+        return {RAW: self, **self.others}
 
     @functools.cached_property
-    def outputs(self) -> dict[str, keras.KerasTensor]:
-        """The model's outputs by name."""
+    def outputs(self) -> dict[str, Any]:
+        """Specs or symbolic tensors of the answers by name, without those that the served model adds."""
+        if self.answering is not None:
+            return dict(self.answering.outputs)
         output = self.model.output
         flat = [output[name] for name in sorted(output)] if isinstance(output, dict) else self.model.outputs
         return dict(zip(output_names(self.model), flat))
 
     @property
     def answers(self) -> list[str]:
-        """The names of the model's outputs, and of those that the served model adds."""
+        """The names of the answers, and of those that the served model adds."""
         return [*self.outputs, *([LABEL] if self.labelled else [])]
 
     @functools.cached_property
     def labelled(self) -> Output | None:
         """The output whose class is named in `label`, or None."""
+        if self.answering is not None:
+            return None
         with tf.init_scope():  # Keras reads variables for the arguments of `compile`, which a graph cannot
             return labelled_output(self.class_names, self.outputs, compiled_losses(self.model))
 
@@ -65,18 +104,20 @@ class ServedModel:
 
     @property
     def preprocessed_specs(self) -> Specs:
-        """The specs of the preprocessed features that the model uses."""
+        """The specs of the preprocessed features that the answers use."""
         used = self.model.input
         return _specs(
             {
                 name: tensor
                 for name, tensor in self.features.output.items()
-                if not isinstance(used, dict) or name in used
+                if self.answering is not None or not isinstance(used, dict) or name in used
             }
         )
 
     @property
     def from_logits(self) -> dict[str, bool]:
+        if self.answering is not None:
+            return {}
         return {name: loss.from_logits for name, loss in compiled_losses(self.model).items()}
 
     def serve(self, raw: Tensors) -> dict[str, tf.Tensor]:
@@ -86,8 +127,10 @@ class ServedModel:
         return self.serve(parse_examples(examples, self.raw_specs))
 
     def predict(self, features: Tensors) -> dict[str, tf.Tensor]:
+        if self.answering is not None:
+            return self.answering(features)
         result = tf.nest.flatten(self.model(dict(features), training=False))
-        answers = {name: _as_float32(tensor) for name, tensor in zip(self.outputs, result)}
+        answers = {name: as_float32(tensor) for name, tensor in zip(self.outputs, result)}
         if self.labelled:
             answers[LABEL] = _class_name(self.labelled, answers[self.labelled.name])
         return answers
@@ -112,12 +155,14 @@ class Written:
 def write_saved_model(serving: ServedModel, folder: Path) -> Written:
     """Write a SavedModel with all signatures that the model supports."""
     archive = keras.export.ExportArchive()
-    archive.track(serving.features)
     archive.track(serving.model)
+    for one in serving.by_signature.values():
+        archive.track(one.features)
     wanted: dict[str, tuple[Callable[..., Any], Specs]] = {
         RAW: (serving.serve, serving.raw_specs),
         PREPROCESSED: (serving.predict, serving.preprocessed_specs),
         TRANSFORM: (serving.transform, serving.raw_specs),
+        **{name: (one.serve, one.raw_specs) for name, one in serving.others.items()},
     }
     left_out = {}
     try:
@@ -147,7 +192,7 @@ def preprocess(features: keras.Model, raw: Tensors) -> dict[str, tf.Tensor]:
 def describe_specs(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return dtype and shape of specs or symbolic tensors for JSON. None stands for any size."""
     return {
-        name: {"dtype": tf.as_dtype(tensor.dtype).name, "shape": list(tensor.shape)} for name, tensor in tensors.items()
+        name: TensorForm(tf.as_dtype(tensor.dtype).name, shape_of(tensor)).as_json() for name, tensor in tensors.items()
     }
 
 
@@ -161,8 +206,3 @@ def _class_name(output: Output, scores: tf.Tensor) -> tf.Tensor:
 
 def _specs(tensors: Mapping[str, keras.KerasTensor]) -> Specs:
     return {name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name) for name, tensor in tensors.items()}
-
-
-def _as_float32(answer: tf.Tensor) -> tf.Tensor:
-    """Cast half precision to float32: JSON has no half precision and NumPy no bfloat16."""
-    return tf.cast(answer, tf.float32) if answer.dtype in (tf.float16, tf.bfloat16) else answer

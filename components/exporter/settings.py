@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from kerasline.components.core.errors import ParameterError
 from kerasline.components.core.parameters import SplitName
+from kerasline.components.evaluator.settings import EvaluatorSettings
+from kerasline.components.models.signatures import DEFAULT_SIGNATURE
 
 FormName = Literal["float16", "bfloat16", "int8_weights", "int8", "litert", "onnx"]
 
@@ -17,10 +19,35 @@ FormName = Literal["float16", "bfloat16", "int8_weights", "int8", "litert", "onn
 class ExporterSettings:
     """The parameters of Exporter, which documents them."""
 
+    answer: Callable[..., Any] | dict[str, Callable[..., Any]] | None = None
     forms: list[FormName] = field(default_factory=list)
     max_quality_loss: dict[str, float] = field(default_factory=dict)
+    task: str | dict[str, str] | None = None
+    reference: str | dict[str, str] | None = None
     split: SplitName = "test"
     op_libraries: list[str] = field(default_factory=list)
+
+    @property
+    def judging(self) -> EvaluatorSettings:
+        """How the forms are judged, as Evaluator does."""
+        return EvaluatorSettings(task=self.task, reference=self.reference, split=self.split, replicates=0)
+
+
+# Signatures that Exporter writes for `serving_default` too.
+DERIVED_SIGNATURES = ("serve_tf_examples", "predict_preprocessed", "transform_features")
+
+
+def check_signatures(names: Iterable[str]) -> None:
+    """Raise a ParameterError if answering functions by signature lack the default one or have a reserved name."""
+    if DEFAULT_SIGNATURE not in names:
+        raise ParameterError(
+            f"Exporter.answer: expected a function for {DEFAULT_SIGNATURE!r} among the signatures, received "
+            f"{', '.join(map(repr, names)) or 'none'}"
+        )
+    for name in set(DERIVED_SIGNATURES) & set(names):
+        raise ParameterError(
+            f"Exporter.answer: {name!r} is written for {DEFAULT_SIGNATURE!r} already; give that function another name"
+        )
 
 
 def check_installed(forms: Iterable[str], op_libraries: Iterable[str]) -> None:

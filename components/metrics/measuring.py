@@ -177,7 +177,7 @@ def _measure_batch(batch: pa.RecordBatch, request: Measure, found: Measured) -> 
     resampled = _Resampled(request.resampling, number)
     for output, families in request.families.items():
         rows_of = {}
-        for model in request.models:
+        for model in (one for one in request.models if f"{one}.{output}" in batch.schema.names):
             rows_of[model] = _rows_of(batch, output, model, weight, columns)
         for family in families:
             _add(family, output, rows_of, cuts, resampled, request, found)
@@ -262,7 +262,7 @@ def _add(
             _add_cells(counts, cells[model].reshape(-1, 1), rows.weight, cuts)
         elif isinstance(family, StateMetrics):
             _add_states(found.tallies.setdefault(key, {}), family, rows, cuts)
-    if isinstance(family, CellMetrics) and request.baseline:
+    if isinstance(family, CellMetrics) and request.baseline in cells:
         both = np.stack([cells[model].reshape(-1) for model in request.models], axis=1)
         made = CellCounts(
             groups, MOST_PAIRS, family.coarsen, family.coarsening_levels, most_values=MOST_CELLS_OF_A_MODEL

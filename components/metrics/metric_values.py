@@ -49,7 +49,8 @@ def estimate(
     found: dict[str, Figures] = {}
     for family in request.families[output]:
         key = (output, family.key)
-        tallies = [measured.tallies.get((*key, model)) for model in request.models]
+        ours, *others = (measured.tallies.get((*key, model)) for model in request.models)
+        tallies = [ours, *(one for one in others if one is not None)]  # the baseline may lack the output
         if tallies[0] is None:  # no rows at all
             figures = _undefined(family)
         elif isinstance(family, SumMetrics):

@@ -20,11 +20,12 @@ DIRECTIONS: Mapping[str, Direction] = {
     **dict.fromkeys(ROUGE, "up"),
     "wer": "down",
     "cer": "down",
+    "exact_match": "up",
 }
 
 
 class TextMetrics(SumMetrics):
-    """BLEU, chrF, ROUGE, word and character error rate, computed by the established libraries.
+    """BLEU, chrF, ROUGE, word and character error rate, computed by the established libraries, and exact matches.
 
     | metric | of | scale | more than one reference | source |
     |---|---|---|---|---|
@@ -32,9 +33,10 @@ class TextMetrics(SumMetrics):
     | `chrf`, `chrf++` | sacrebleu | 0 to 100, corpus | the best | Popovic, WMT 2015; WMT 2017 |
     | `rouge1` to `rouge9`, `rougeL`, `rougeLsum` | rouge-score | F1, 0 to 1, mean | the best | Lin, ACL 2004 |
     | `wer`, `cer` | jiwer | edits / reference length | the lowest rate | Levenshtein; Morris et al., 2004 |
+    | `exact_match` | | share of rows that are equal, but for spaces around | any | |
 
-    BLEU, chrF and the error rates are of the added-up counts of all rows, ROUGE is the mean over rows. A row's
-    weight is that of all its counts.
+    BLEU, chrF and the error rates are of the added-up counts of all rows, ROUGE and exact matches are means over
+    rows. A row's weight is that of all its counts.
 
     Labels are texts (str or bytes in UTF-8), (rows,) or (rows, 1); of several references (rows, references), or
     lists of texts as an array of objects (rows,). Predictions are texts (rows,) or (rows, 1). A missing text
@@ -187,8 +189,24 @@ class _ErrorRate:
         return divided(counts[..., 0], counts[..., 1])
 
 
+@dataclass(frozen=True)
+class _ExactMatch:
+    """Counts the rows that equal a reference."""
+
+    width: int = 1
+
+    def counts(self, predictions: list[str], references: list[list[str]]) -> np.ndarray:
+        pairs = zip(predictions, references)
+        return np.array([predicted.strip() in map(str.strip, true) for predicted, true in pairs], np.float64)
+
+    def value(self, counts: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        return divided(counts[..., 0], rows)
+
+
 def _counted(name: str, tokenize: str, lowercase: bool, stem: bool) -> Any:
     """Return the counter of a metric."""
+    if name == "exact_match":
+        return _ExactMatch()
     if name == "bleu":
         return _Bleu(tokenize, lowercase)
     if name.startswith("chrf"):

@@ -19,11 +19,14 @@ def model_outputs(
     preprocessing: Preprocessing,
     settings: EvaluatorSettings,
     label_columns: Mapping[str, Any],
+    *,
+    answers_judged: bool = False,
 ) -> tuple[Output, ...]:
     """Return the outputs to evaluate: those with a loss or a task in `settings`, or the only one.
 
     Args:
         label_columns: symbolic tensors, by name, of labels that are raw columns.
+        answers_judged: whether answers are judged instead of outputs without a loss.
 
     Raises:
         ParameterError: a task is unknown, it is set for an output that does not exist, or an output has no label.
@@ -32,7 +35,9 @@ def model_outputs(
 
     prepared, model = predictor.load()
     tensors = outputs_by_name(model, model.output)
-    return find_outputs(tensors, compiled_losses(model), {**prepared.output, **label_columns}, preprocessing, settings)
+    labels = {**prepared.output, **label_columns}
+    losses = compiled_losses(model)
+    return find_outputs(tensors, losses, labels, preprocessing, settings, answers_judged=answers_judged)
 
 
 class LossFacts(Protocol):
@@ -51,6 +56,8 @@ def find_outputs(
     labels: Mapping[str, Any],
     preprocessing: Preprocessing,
     settings: EvaluatorSettings,
+    *,
+    answers_judged: bool = False,
 ) -> tuple[Output, ...]:
     """Return the outputs to evaluate, as `model_outputs` does, without the model.
 
@@ -74,14 +81,19 @@ def find_outputs(
         label = labels.get(label_of.get(name, name))
         inferred = "ranking" if settings.query else infer_task(loss, label, tensor, class_names)
         task = tasks.get(name) or inferred
-        width, classes = _units(tensor), None
+        if task == "detection" and settings.decode is None:
+            raise ParameterError("Evaluator.decode: the task 'detection' needs a function that returns boxes")
+        width, classes = units(tensor), None
         if TASKS[task].has_classes or task == "binary":
             classes = classes_of_units(class_names, width)
         if TASKS[task].has_classes:
             classes = classes or tuple(map(str, range(width or 2)))
-        if tasks.get(name) or name in losses or len(names) == 1:
+        if tasks.get(name) or name in losses or (len(names) == 1 and not answers_judged):
             logits = name in losses and losses[name].from_logits
-            found.append(Output(name, task, classes, logits, has_margins(loss)))
+            reference = settings.reference if isinstance(settings.reference, str) else None
+            found.append(Output(name, task, classes, logits, has_margins(loss), reference=reference))
+    if not found and not answers_judged:
+        raise ParameterError("Evaluator.task: the model has several outputs and no loss; set the task of each output")
     _check_labels(found, label_of, preprocessing.labels, settings)
     return tuple(found)
 
@@ -100,7 +112,7 @@ def labelled_output(class_names: Any, outputs: Mapping[str, Any], losses: Mappin
     if not isinstance(class_names, list) or len(outputs) != 1 or "label" in outputs:
         return None
     ((name, output),) = outputs.items()
-    loss, classes = losses.get(name), classes_of_units(class_names, _units(output))
+    loss, classes = losses.get(name), classes_of_units(class_names, units(output))
     kind = loss.kind if loss else ""
     task = infer_task(kind, None, output, class_names)
     is_single = task == "binary" and len(output.shape) <= 2
@@ -109,7 +121,7 @@ def labelled_output(class_names: Any, outputs: Mapping[str, Any], losses: Mappin
     return Output(name, task, classes, bool(loss and loss.from_logits), has_margins(kind))
 
 
-def _units(output: Any) -> int | None:
+def units(output: Any) -> int | None:
     """Return the size of the last axis of an output, or 1 if it has none but the rows."""
     return output.shape[-1] if len(output.shape) > 1 else 1
 
@@ -140,8 +152,6 @@ def label_class_names(preprocessing: Preprocessing, label: str) -> list[str] | N
 def _check_labels(
     outputs: Sequence[Output], label_of: Mapping[str, str], labels: Sequence[str], settings: EvaluatorSettings
 ) -> None:
-    if not outputs:
-        raise ParameterError("Evaluator.task: the model has several outputs and no loss; set the task of each output")
     for output in outputs:
         if not (output.name in label_of or settings.reference or TASKS[output.task].label_in_columns):
             raise ParameterError(

@@ -34,9 +34,10 @@ import tensorflow as tf
 
 from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.component import Context
-from kerasline.components.core.errors import ArtifactError, DataError, ParameterError, UserCodeError, nearest
+from kerasline.components.core.errors import ArtifactError, DataError, UserCodeError
 from kerasline.components.core.user_code import call, name_of
 from kerasline.components.data.accumulators.moments import Moments
+from kerasline.components.data.arrow_arrays import as_arrow, as_lists, as_texts
 from kerasline.components.data.arrow_types import is_list
 from kerasline.components.data.fold import fold, move_files
 from kerasline.components.data.hashing import row_hashes
@@ -45,12 +46,12 @@ from kerasline.components.data.model_inputs import feed, rows_per_batch
 from kerasline.components.data.row_groups import RowGroup, row_groups
 from kerasline.components.metrics.base import Rows, SumMetrics, divided
 from kerasline.components.metrics.binary import checked_probabilities
+from kerasline.components.metrics.detection import PREDICTED
 from kerasline.components.metrics.keras_metrics import KerasMetric, KerasStates
 from kerasline.components.metrics.measuring import as_array
 from kerasline.components.metrics.slices import Slicer, SliceTable
 from kerasline.components.models.predictors import KerasPredictor, SavedModelPredictor
 from kerasline.components.models.tasks import TASKS, Output
-from kerasline.components.preprocessing.materialized import as_arrow
 
 # What a predictor returns by output, by the prefix of its key among the answers.
 ANSWERS = {
@@ -60,6 +61,7 @@ ANSWERS = {
     "count": "counts",
     "mask": "masks",
     "counted": "counted",
+    "prepared": "prepared",
 }
 # Label of tokens that a mask leaves out. `TokenMetrics` ignores negative labels.
 IGNORED = -1
@@ -73,15 +75,16 @@ class Plan:
     """The predictions to make, and the columns to store with them.
 
     Attributes:
-        model: model of the columns `prediction.*`.
+        model: model of the columns `prediction.*`, except for those of answers.
+        served: served model whose answers are judged, or None.
         beside: symbolic tensors of labels and weight that are raw columns.
         others: further models by name.
         outputs: outputs of the model to predict.
         slicers: assign slices to the rows.
         slices: slices that are measured.
         kept: raw columns that metrics need.
-        decode: user's function from raw predictions and raw columns to what metrics expect, or None.
-        reference: raw column to use as the label, or None.
+        decode: user's function from raw predictions and raw columns to what metrics expect, or None. If answers are
+            judged, it converts these, a dict by name, and not the outputs of the model.
         metrics: Keras metrics that are updated while predicting, by output.
         baseline: name of the model among `others` to compare in all metrics, or None.
         summed: by output, metrics whose sums are stored because the predictions are too large.
@@ -92,6 +95,7 @@ class Plan:
     """
 
     model: KerasPredictor
+    served: SavedModelPredictor | None
     beside: Mapping[str, keras.KerasTensor]
     others: Mapping[str, SavedModelPredictor]
     outputs: tuple[Output, ...]
@@ -99,7 +103,6 @@ class Plan:
     slices: SliceTable
     kept: tuple[str, ...]
     decode: Callable | None
-    reference: str | None
     metrics: Mapping[str, tuple[KerasMetric, ...]]
     baseline: str | None
     summed: Mapping[str, SumMetrics]
@@ -107,6 +110,20 @@ class Plan:
     partitions: int
     batch_size: int
     folder: Path
+
+    @property
+    def references(self) -> list[str]:
+        """Names of the raw columns to use as labels."""
+        return [output.reference for output in self.outputs if output.reference and not output.prepared]
+
+    @property
+    def prepared(self) -> tuple[str, ...]:
+        """Names of the outputs of the preprocessing to use as labels."""
+        return tuple(output.reference for output in self.outputs if output.reference and output.prepared)
+
+    @property
+    def predictors(self) -> list[SavedModelPredictor]:
+        return [*self.others.values(), *([self.served] if self.served is not None else [])]
 
 
 @dataclass
@@ -160,8 +177,8 @@ def predict_group(group: RowGroup, plan: Plan) -> Predicted:
     """Write the predictions of a row group."""
     preprocessing, model = plan.model.load()
     inputs = dict(preprocessing.input)
-    for other in plan.others.values():
-        inputs |= other.inputs
+    for predictor in plan.predictors:
+        inputs |= predictor.inputs
     answers = {f"answer {number}": tensor for number, tensor in enumerate(model.outputs)}
     rows = min(GROUP_ROWS, rows_per_batch({**inputs, **plan.beside, **answers}))
     found, done = Predicted(), 0
@@ -232,8 +249,7 @@ def _columns(plan: Plan, inputs: Mapping[str, Any], schema: pa.Schema) -> list[s
     """Return the columns to read; None for all, if a user's function may read any."""
     if plan.decode is not None or any(slicer.function for slicer in plan.slicers):
         return None
-    columns = [*inputs, *plan.beside, *plan.kept, *(c for s in plan.slicers for c in s.columns)]
-    columns += [plan.reference] if plan.reference else []
+    columns = [*inputs, *plan.beside, *plan.kept, *plan.references, *(c for s in plan.slicers for c in s.columns)]
     return [name for name in dict.fromkeys(columns) if name in schema.names]
 
 
@@ -293,39 +309,54 @@ def _output_columns(
         if isinstance(label, np.ndarray) and label.dtype.kind == "f":
             found.labels.setdefault(name, Moments()).add(label)
     token_weights = _token_weights(answers.get("weight"))
-    own = _decoded(output, answers[f"raw.{name}"], label, batch, plan, token_weights)
-    columns[f"prediction.{name}"] = own
+    raw = _raw(output, "answer" if output.answer else "raw", answers)
+    columns[f"prediction.{name}"] = _decoded(output, raw, label, batch, plan, token_weights)
     if f"loss.{name}" in answers:
         columns |= {f"loss.{name}": answers[f"loss.{name}"], f"loss_count.{name}": answers[f"count.{name}"]}
     for other, predictor in plan.others.items():
-        raw = answers[f"{other}.{name}"]
-        if raw.shape[1:] != answers[f"raw.{name}"].shape[1:]:
-            raise ArtifactError(
-                f"{predictor.path}: output {name!r} is of shape {raw.shape[1:]} a row, the model's of "
-                f"{answers[f'raw.{name}'].shape[1:]}"
-            )
+        if not all(f"{other}.{one}" in answers for one in output.answer or (name,)):
+            continue  # it answers otherwise
         theirs = replace(output, from_logits=predictor.from_logits(name, output.from_logits))
+        raw = _raw(output, other, answers)
+        if not output.answer:
+            columns |= _compared_with_raw(theirs, other, raw, answers, plan, found)
         columns[f"{other}.{name}"] = _decoded(theirs, raw, label, batch, plan, token_weights)
-        # The compiled loss applies only to scores on the same scale.
-        if other == plan.baseline and f"loss.{name}" in answers and theirs.from_logits == output.from_logits:
-            columns[f"loss.{other}.{name}"] = plan.model.losses(
-                name, answers[f"raw label.{name}"], raw, weight=answers.get("weight"), mask=answers.get(f"mask.{name}")
-            )
-        if raw.dtype.kind == "f" and len(raw):
-            largest = float(np.max(np.abs(answers[f"raw.{name}"].astype(np.float64) - raw)))
-            found.differences[other] = max(found.differences.get(other, 0.0), largest)
     return columns
+
+
+def _compared_with_raw(
+    output: Output, other: str, raw: np.ndarray, answers: Mapping[str, np.ndarray], plan: Plan, found: Predicted
+) -> dict[str, Any]:
+    """Compare another model's raw predictions of an output with the model's, and return their loss if it applies."""
+    name, own, columns = output.name, answers[f"raw.{output.name}"], {}
+    if raw.shape[1:] != own.shape[1:]:
+        raise ArtifactError(
+            f"{plan.others[other].path}: output {name!r} is of shape {raw.shape[1:]} a row, the model's of "
+            f"{own.shape[1:]}"
+        )
+    (ours,) = (one for one in plan.outputs if one.name == name)
+    # The compiled loss applies only to scores on the same scale.
+    if other == plan.baseline and f"loss.{name}" in answers and output.from_logits == ours.from_logits:
+        columns[f"loss.{other}.{name}"] = plan.model.losses(
+            name, answers[f"raw label.{name}"], raw, weight=answers.get("weight"), mask=answers.get(f"mask.{name}")
+        )
+    if raw.dtype.kind == "f" and len(raw):
+        largest = float(np.max(np.abs(own.astype(np.float64) - raw)))
+        found.differences[other] = max(found.differences.get(other, 0.0), largest)
+    return columns
+
+
+def _raw(output: Output, model: str, answers: Mapping[str, np.ndarray]) -> Any:
+    """Return the raw prediction of an output by a model, or a dict of the answers that it consists of."""
+    if len(output.answer) > 1:
+        return {name: answers[f"{model}.{name}"] for name in output.answer}
+    return answers[f"{model}.{output.answer[0] if output.answer else output.name}"]
 
 
 def _label(output: Output, batch: pa.RecordBatch, answers: Mapping[str, np.ndarray], plan: Plan) -> Any:
     """Return the label as the metrics expect it; None if there is none, or if the metrics read it from raw columns."""
-    if plan.reference is not None:
-        if plan.reference not in batch.schema.names:
-            raise ParameterError(
-                f"Evaluator.reference: no column {plan.reference!r}; {nearest(plan.reference, batch.schema.names)}"
-            )
-        column = batch.column(plan.reference)
-        return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    if output.reference is not None:
+        return _reference(output, batch, answers)
     raw = answers.get(f"raw label.{output.name}")
     if raw is None or TASKS[output.task].label_in_columns:
         return None
@@ -334,21 +365,50 @@ def _label(output: Output, batch: pa.RecordBatch, answers: Mapping[str, np.ndarr
     return np.where(counted, label, IGNORED) if output.task == "tokens" and counted is not None else label
 
 
+def _reference(output: Output, batch: pa.RecordBatch, answers: Mapping[str, np.ndarray]) -> Any:
+    """Return the reference of an output: a raw column, or an output of the preprocessing."""
+    assert output.reference is not None
+    if not output.prepared:
+        column = batch.column(output.reference)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if not output.answer or output.task == "text" and not pa.types.is_integer(column.type):
+            return column
+        check_no_nulls(batch, [output.reference])
+        values = as_array(column)
+    else:
+        values = answers[f"prepared.{output.reference}"]
+    if output.task != "text":
+        return output.label(values)
+    if output.classes is not None and values.dtype.kind in "iu":
+        return pa.array(np.array(output.classes)[values.reshape(len(values))])
+    return as_texts(as_arrow(values)) if values.dtype == object else pa.array(values.reshape(len(values)).astype(str))
+
+
 def _decoded(
     output: Output,
-    raw: np.ndarray,
+    raw: Any,
     label: Any,
     batch: pa.RecordBatch,
     plan: Plan,
     token_weights: np.ndarray | None,
 ) -> Any:
-    """Return a prediction as it is stored: as the metrics expect it, or the sums of the metrics if it is too large."""
-    if plan.decode is None:
+    """Return a prediction as it is stored: as the metrics expect it, or the sums of the metrics if it is too large.
+
+    Args:
+        raw: array (rows, ...), or a dict of the answers that the prediction consists of.
+    """
+    if plan.decode is not None and (output.answer or plan.served is None):
+        values = _call_decode(plan.decode, raw, batch)
+    elif isinstance(raw, dict):
+        parts = zip(PREDICTED, (as_lists(values) for values in raw.values()))
+        values = pa.StructArray.from_arrays(*zip(*((part, name) for name, part in parts)))
+    elif output.answer and output.task == "text":
+        values = as_texts(as_arrow(raw.reshape(len(raw), -1)[:, 0])) if raw.dtype == object else raw
+    else:
         values = output.prediction(raw)
         if TASKS[output.task].probabilities and output.name not in plan.summed:
             checked_probabilities(values, output.name)
-    else:
-        values = _call_decode(plan.decode, raw, batch)
     if output.name in plan.summed:
         rows = Rows(
             as_array(label) if isinstance(label, pa.Array) else label,
@@ -378,22 +438,26 @@ def _call_decode(decode: Callable, raw: np.ndarray, batch: pa.RecordBatch) -> An
 def _predict_in_batches(batch: pa.RecordBatch, plan: Plan, model_inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Return the predictions of all models, by name.
 
-    The keys are, for an output `o` and another model `m`, `raw.o`, `m.o`, `weight` and, as `KerasPredictor` returns
-    them, `raw label.o`, `loss.o`, `count.o`, `mask.o` and `counted.o`.
+    The keys are, for an output `o`, another model `m` and an answer `a`, `raw.o`, `m.o`, `m.a`, `answer.a`, `weight`
+    and, as `KerasPredictor` returns them, `raw label.o`, `loss.o`, `count.o`, `mask.o`, `counted.o`, and `prepared.r`
+    for a reference `r`.
     """
     found: dict[str, list[np.ndarray]] = {}
     for start in range(0, batch.num_rows, plan.batch_size):
         part = batch.slice(start, plan.batch_size)
-        results = plan.model(feed(part, model_inputs), feed(part, plan.beside))
+        results = plan.model(feed(part, model_inputs), feed(part, plan.beside), plan.prepared)
         answers = {f"{key}.{name}": value for key, kind in ANSWERS.items() for name, value in results[kind].items()}
         if results["weight"] is not None:
             answers["weight"] = results["weight"]
+        if plan.served is not None:
+            answers |= {f"answer.{name}": v for name, v in plan.served(feed(part, plan.served.inputs)).items()}
         for other, predictor in plan.others.items():
             given = predictor(feed(part, predictor.inputs))
             for output in plan.outputs:
-                if output.name not in given:
+                if plan.served is None and not predictor.answers and output.name not in given:
                     raise ArtifactError(f"{predictor.path}: no output {output.name!r}; it gives {', '.join(given)}")
-                answers[f"{other}.{output.name}"] = given[output.name]
+                needed = [name for name in output.answer or (output.name,) if name in given]
+                answers |= {f"{other}.{name}": given[name] for name in needed}
         for name, values in answers.items():
             found.setdefault(name, []).append(_in_numpy(values))
     return {name: np.concatenate(parts) for name, parts in found.items()}

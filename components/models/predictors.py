@@ -6,7 +6,6 @@ A predictor holds paths only, so that it can be sent to Beam workers. Each proce
 from __future__ import annotations
 
 import functools
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -48,17 +47,21 @@ class KerasPredictor:
         """Return the preprocessing and the model, loaded once per process."""
         return _models(self)
 
-    def __call__(self, raw: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
+    def __call__(
+        self, raw: Mapping[str, Any], beside: Mapping[str, Any], prepared: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
         """Return predictions, labels and losses of some rows.
 
         Args:
             raw: arrays (rows, ...), inputs of the preprocessing by name.
             beside: arrays (rows, ...), labels and weight that are raw columns, by name.
+            prepared: outputs of the preprocessing to return as well.
 
         Returns:
             dict of tensors: `weight` (rows, ...) or None, and these, each a dict by output: `predictions`, `labels`,
             `losses` (rows,) with their `counts` (see `RowLosses`), `masks`, the masks of predictions that have one, and
-            `counted`, the tokens that the loss counts where it leaves out some.
+            `counted`, the tokens that the loss counts where it leaves out some. `prepared` is by output of the
+            preprocessing.
 
         Raises:
             DataError: a label is outside the range of classes, or an operation cannot process the rows.
@@ -66,7 +69,7 @@ class KerasPredictor:
         forms = tuple((name, array.dtype.name, array.ndim) for name, array in beside.items())
         tensors = [{name: tf.constant(array) for name, array in given.items()} for given in (raw, beside)]
         try:
-            return _keras_function(self, forms)(*tensors)
+            return _keras_function(self, forms, prepared)(*tensors)
         except tf.errors.InvalidArgumentError as error:
             if wrong := _LABEL_OUT_OF_RANGE.search(str(error)):
                 raise DataError(
@@ -113,11 +116,14 @@ class SavedModelPredictor:
         """Shape of each output by name; None for unknown rank."""
         return {name: spec.shape for name, spec in self._signature.outputs.items()}
 
+    @property
+    def answers(self) -> bool:
+        """Whether an answering function computes the outputs, instead of the network alone."""
+        return bool(SavedModel(self.path).manifest.get("answered_by"))
+
     def from_logits(self, output: str, default: bool) -> bool:
         """Return whether the scores of an output are logits, or `default` if the manifest does not record it."""
-        manifest = self.path / SavedModel.MANIFEST
-        facts = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
-        return facts.get("from_logits", {}).get(output, default)
+        return SavedModel(self.path).manifest.get("from_logits", {}).get(output, default)
 
     def __call__(self, raw: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Return the outputs, arrays (rows, ...) by name, for columns, arrays (rows, ...) by name."""
@@ -153,7 +159,7 @@ def _models(predictor: KerasPredictor) -> tuple[keras.Model, keras.Model]:
 
 @functools.lru_cache(maxsize=2)
 def _keras_function(
-    predictor: KerasPredictor, beside_forms: tuple[tuple[str, str, int], ...]
+    predictor: KerasPredictor, beside_forms: tuple[tuple[str, str, int], ...], also: tuple[str, ...]
 ) -> Callable[..., dict[str, Any]]:
     preprocessing, model = predictor.load()
     artifact = Preprocessing(predictor.preprocessing)
@@ -182,6 +188,7 @@ def _keras_function(
             "masks": {name: mask_of(one) for name, one in predictions.items() if mask_of(one) is not None},
             "counted": {name: found.mask for name, found in rows.items() if found.mask is not None},
             "weight": weight,
+            "prepared": {name: prepared[name] for name in also},
         }
 
     return predict

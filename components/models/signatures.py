@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kerasline.components.core.artifacts import TensorForm
 from kerasline.components.core.errors import ArtifactError
 
@@ -139,6 +137,7 @@ def _signature(name: str, definition: Any) -> Signature:
 
 
 def _spec(info: Any) -> TensorSpec:
+    import numpy as np
     import tensorflow as tf
 
     dtype = tf.as_dtype(info.dtype)

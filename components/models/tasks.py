@@ -69,6 +69,9 @@ class Output:
         from_logits: whether the scores of a classifier are logits.
         margins: whether the scores are margins, as a hinge loss trains them. Their labels may be -1 and 1, and the
             decision is at 0.
+        answer: names of the answers of the served model that it consists of; none for an output of the network.
+        reference: raw column with the true value, instead of the training's label.
+        prepared: whether `reference` is an output of the preprocessing and no raw column.
     """
 
     name: str
@@ -76,6 +79,9 @@ class Output:
     classes: tuple[str, ...] | None = None
     from_logits: bool = False
     margins: bool = False
+    answer: tuple[str, ...] = ()
+    reference: str | None = None
+    prepared: bool = False
 
     @property
     def threshold(self) -> float:
@@ -243,9 +249,12 @@ def _text_metrics(output: Output, settings: EvaluatorSettings, label_mean: Any) 
 
 
 def _detection_metrics(output: Output, settings: EvaluatorSettings, label_mean: Any) -> tuple[Metrics, ...]:
-    from kerasline.components.metrics.detection import DetectionMetrics
+    from kerasline.components.metrics.detection import PREDICTED, DetectionMetrics
 
-    return (DetectionMetrics(settings.detection_columns, replicates=settings.replicates),)
+    columns = settings.detection_columns
+    if output.answer:  # the answers have the names of the metrics already
+        columns = {name: column for name, column in columns.items() if name not in PREDICTED}
+    return (DetectionMetrics(columns, replicates=settings.replicates),)
 
 
 def _detection_columns(settings: EvaluatorSettings) -> list[str]:

@@ -9,13 +9,13 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kerasline.components.core.artifacts import Examples, Preprocessing
 from kerasline.components.core.component import Context
 from kerasline.components.core.errors import ParameterError
+from kerasline.components.data.arrow_arrays import as_arrow
 from kerasline.components.data.fold import fold, move_files
 from kerasline.components.data.model_inputs import feed, rows_per_batch
 
@@ -98,15 +98,3 @@ def _write(element: tuple[str, str], preprocessing: Preprocessing, folder: Path)
 @functools.lru_cache(maxsize=2)
 def _loaded(path: Path) -> Any:
     return Preprocessing(path).load()
-
-
-def as_arrow(values: np.ndarray) -> pa.Array:
-    """Return an array (rows, ...) as an Arrow column."""
-    if values.dtype == object:
-        texts = pa.array(values.reshape(-1), pa.binary())
-        return texts if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(texts, values[0].size)
-    if values.dtype.name == "bfloat16":
-        values = values.astype(np.float32)
-    if values.ndim == 1:
-        return pa.array(values)
-    return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(values))
