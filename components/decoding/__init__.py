@@ -2,6 +2,29 @@
 
 from __future__ import annotations
 
+from kerasline.components.decoding.boxes import Detections, non_max_suppression, resize_boxes, restore_boxes
+from kerasline.components.decoding.ctc import ctc, join_tokens
+from kerasline.components.decoding.diffusion import cosine_rates, ddim, row_noise
 from kerasline.components.decoding.generation import Generated, generate
+from kerasline.components.decoding.images import encode_jpeg, encode_png
+from kerasline.components.decoding.sound import encode_pcm, encode_wav, griffin_lim, mel_to_linear
 
-__all__ = ["Generated", "generate"]
+__all__ = [
+    "Detections",
+    "Generated",
+    "cosine_rates",
+    "ctc",
+    "ddim",
+    "encode_jpeg",
+    "encode_pcm",
+    "encode_png",
+    "encode_wav",
+    "generate",
+    "griffin_lim",
+    "join_tokens",
+    "mel_to_linear",
+    "non_max_suppression",
+    "resize_boxes",
+    "restore_boxes",
+    "row_noise",
+]

@@ -31,12 +31,15 @@ class ImageDecoding(keras.layers.Layer):
         channels: 1 for grey, 3 for color, 4 for color with transparency. Defaults to 3.
         fit: how to change the aspect ratio: `"stretch"`, `"crop"` (keep the middle) or `"pad"` (with black). Defaults
             to `"stretch"`.
+        return_size: bool. Return the size of each encoded image too, as `kerasline.decoding.restore_boxes` takes it.
+            Defaults to `False`.
 
     Inputs:
         The images' encoded contents as texts, (rows,) or (rows, 1).
 
     Outputs:
-        uint8 from 0 to 255, of shape (rows, height, width, channels).
+        uint8 from 0 to 255, of shape (rows, height, width, channels). With `return_size`, a tuple of these and of
+        heights and widths before resizing, upright, int32 (rows, 2); a missing image has the fixed size.
 
     Raises:
         ValueError: an argument or the inputs are invalid.
@@ -55,6 +58,7 @@ class ImageDecoding(keras.layers.Layer):
         size: Sequence[int],
         channels: Literal[1, 3, 4] = 3,
         fit: Literal["stretch", "crop", "pad"] = "stretch",
+        return_size: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -65,6 +69,7 @@ class ImageDecoding(keras.layers.Layer):
         check("ImageDecoding", channels in (1, 3, 4), "channels", channels, "1, 3 or 4")
         check("ImageDecoding", fit in fits, "fit", fit, " or ".join(map(repr, fits)))
         self.size, self.channels, self.fit = (int(size[0]), int(size[1])), channels, fit
+        self.return_size = bool(return_size)
 
     def build(self, input_shape: Any) -> None:
         shape = tuple(input_shape)
@@ -72,7 +77,7 @@ class ImageDecoding(keras.layers.Layer):
         with tf.init_scope():
             self._black = tf.io.encode_png(tf.zeros((*self.size, self.channels), tf.uint8)).numpy()
 
-    def call(self, files: Any) -> tf.Tensor:
+    def call(self, files: Any) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
         files = tf.reshape(tf.convert_to_tensor(files), [-1])
         files = tf.where(files == "", tf.constant(self._black), files)
         # A PNG begins with its signature and its first chunk, which has width and height. If pixels come next, it has
@@ -80,18 +85,20 @@ class ImageDecoding(keras.layers.Layer):
         heads = tf.strings.substr(tf.where(tf.strings.length(files) >= 41, files, b"?" * 41), 0, 41)
         size, following = tf.strings.substr(heads, 0, 24), tf.strings.substr(heads, 37, 4)
         all_pngs = tf.reduce_all((size == self._black[:24]) & (following == b"IDAT"))
-        return tf.cond(all_pngs, lambda: self._decode_pngs(files), lambda: self._decode_any(files))
+        images, sizes = tf.cond(all_pngs, lambda: self._decode_pngs(files), lambda: self._decode_any(files))
+        return (images, sizes) if self.return_size else images
 
-    def compute_output_spec(self, files: Any) -> keras.KerasTensor:
+    def compute_output_spec(self, files: Any) -> keras.KerasTensor | tuple[keras.KerasTensor, keras.KerasTensor]:
         check("ImageDecoding", files.dtype == "string", "inputs", files.dtype, "texts, each an encoded image")
-        return keras.KerasTensor((files.shape[0], *self.size, self.channels), "uint8")
+        images = keras.KerasTensor((files.shape[0], *self.size, self.channels), "uint8")
+        return (images, keras.KerasTensor((files.shape[0], 2), "int32")) if self.return_size else images
 
     def get_config(self) -> dict[str, Any]:
         config = {"size": list(self.size), "channels": self.channels, "fit": self.fit}
-        return {**super().get_config(), **config}
+        return {**super().get_config(), **config, "return_size": self.return_size}
 
-    def _decode_pngs(self, files: tf.Tensor) -> tf.Tensor:
-        """Decode PNGs of the final size, `GROUP` at a time."""
+    def _decode_pngs(self, files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Decode PNGs of the final size, `GROUP` at a time. Return images and sizes."""
 
         def decoded(group: tf.Tensor) -> tf.Tensor:
             images = [tf.io.decode_png(file, self.channels) for file in tf.unstack(group, GROUP)]
@@ -101,19 +108,20 @@ class ImageDecoding(keras.layers.Layer):
         padding = tf.fill([-rows % GROUP], tf.constant(self._black))
         groups = tf.reshape(tf.concat([files, padding], 0), [-1, GROUP])
         images = tf.map_fn(decoded, groups, fn_output_signature=form, parallel_iterations=4)
-        return tf.reshape(images, [-1, *self.size, self.channels])[:rows]
+        return tf.reshape(images, [-1, *self.size, self.channels])[:rows], tf.tile([self.size], [rows, 1])
 
-    def _decode_any(self, files: tf.Tensor) -> tf.Tensor:
-        """Decode images of any format and size."""
+    def _decode_any(self, files: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Decode images of any format and size. Return images and sizes."""
 
-        def decoded(file: tf.Tensor) -> tf.Tensor:
+        def decoded(file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             image = decode_upright(file, self.channels)
-            fits = tf.reduce_all(tf.shape(image)[:2] == self.size)
-            image = tf.cond(fits, lambda: image, lambda: self._resized(image))
-            return tf.ensure_shape(image, form.shape)
+            size = tf.shape(image)[:2]
+            image = tf.cond(tf.reduce_all(size == self.size), lambda: image, lambda: self._resized(image))
+            return tf.ensure_shape(image, form.shape), tf.ensure_shape(size, [2])
 
         form = tf.TensorSpec((*self.size, self.channels), tf.uint8)
-        return tf.map_fn(decoded, files, fn_output_signature=form, parallel_iterations=16)
+        signature = (form, tf.TensorSpec([2], tf.int32))
+        return tf.map_fn(decoded, files, fn_output_signature=signature, parallel_iterations=16)
 
     def _resized(self, image: tf.Tensor) -> tf.Tensor:
         height, width = self.size
