@@ -33,6 +33,7 @@ from .components.core.component import component as component
 from .components.core.errors import KeraslineError as KeraslineError
 from .components.decoding.generation import generate as generate
 from .components.evaluator.component import Evaluator as Evaluator
+from .components.example_gen.from_any import AnyExampleGen as AnyExampleGen
 from .components.example_gen.from_files import AvroExampleGen as AvroExampleGen
 from .components.example_gen.from_files import CsvExampleGen as CsvExampleGen
 from .components.example_gen.from_files import JsonExampleGen as JsonExampleGen

@@ -107,7 +107,7 @@ class Executor:
             names: Names of the nodes about to be executed.
         """
         for name in names:
-            for module in self.pipeline.nodes[name].IMPORTED_ALONE:
+            for module in self.pipeline.nodes[name].imported_alone:
                 with contextlib.suppress(ImportError):  # the stage reports it
                     importlib.import_module(module)
 

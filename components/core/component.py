@@ -147,8 +147,6 @@ class Component:
         NAME: default name of the node in a pipeline. Defaults to the name of the class.
         VERSION: increase it whenever the same inputs and parameters would produce different outputs.
         LIBRARIES: distributions whose versions are part of the fingerprint.
-        IMPORTED_ALONE: modules that replace Python's `__import__` while they are imported, so that no other thread
-            may import anything meanwhile. A run imports them before its stages begin.
 
     Args:
         *arguments: inputs, then parameters, in the order of declaration.
@@ -165,7 +163,6 @@ class Component:
     NAME: ClassVar[str] = ""
     VERSION: ClassVar[str] = "1"
     LIBRARIES: ClassVar[tuple[str, ...]] = ()
-    IMPORTED_ALONE: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, *arguments: Any, name: str | None = None, files: Sequence[str | Path] | None = None, **named: Any
@@ -236,6 +233,14 @@ class Component:
         Override it to leave out parameters that only affect how the work is done, such as the number of retries.
         """
         return self.parameters
+
+    @property
+    def imported_alone(self) -> Sequence[str]:
+        """Modules that replace Python's `__import__` while they are imported. No other thread may import meanwhile.
+
+        A run imports them before its stages begin.
+        """
+        return ()
 
     def check(self, inputs: Any) -> None:
         """Check the parameters as far as the inputs are known, so that a mistake is found before other stages run.

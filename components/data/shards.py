@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,13 @@ class ExamplesWriter:
     Args:
         examples: the artifact to write. Its folder is empty.
         splits: names of all splits, in order.
-        columns: columns to write, by default all.
+        columns: names in the batches of the columns to write, by the names to write. By default all.
 
     Attributes:
         facts: further entries of the manifest.
     """
 
-    def __init__(self, examples: Examples, splits: Sequence[str], columns: Sequence[str] | None = None) -> None:
+    def __init__(self, examples: Examples, splits: Sequence[str], columns: Mapping[str, str] | None = None) -> None:
         self._examples = examples
         self.columns = columns
         self._splits = {name: _SplitWriter(examples, name) for name in splits}
@@ -51,7 +51,9 @@ class ExamplesWriter:
 
     def write(self, split: str, batch: pa.RecordBatch) -> None:
         """Add rows to a split. All batches have the same schema."""
-        self._splits[split].write(batch.select(self.columns) if self.columns else batch)
+        if self.columns:
+            batch = batch.select(list(self.columns.values())).rename_columns(list(self.columns))
+        self._splits[split].write(batch)
 
     def move_shard(self, split: str, shard: Path, rows: int) -> None:
         """Add a shard that was written elsewhere by moving its file."""

@@ -29,12 +29,19 @@ class ExampleGenSettings:
     split_key: list[str] | None = None
     stratify: str | None = None
     rows: str | None = None
-    columns: list[str] | None = None
+    columns: list[str] | dict[str, str] | None = None
 
     @property
     def splits_are_locations(self) -> bool:
         """Whether the source has the splits already, and `splits` says where."""
         return all(isinstance(size, str) for size in self.splits.values())
+
+    @property
+    def original_names(self) -> dict[str, str] | None:
+        """The names in the source of the columns to keep, by the names that they get. None if all are kept."""
+        if self.columns is None or isinstance(self.columns, dict):
+            return self.columns
+        return {name: name for name in self.columns}
 
     @property
     def split_sizes(self) -> dict[str, float]:
@@ -63,7 +70,9 @@ class ExampleGen(Component):
             then, and with `split_by="group"`.
         rows: a condition on the rows to keep, in the syntax of SQL, such as `trip_miles > 0 AND company IS NOT NULL`
             (see `RowExpression`). The others are counted as `left_out`.
-        columns: names of the columns to keep, by default all. `rows` and `split_key` may use others.
+        columns: names of the columns to keep, by default all; or a dict that renames them, from the new name to the
+            name in the source (`{"source": "pt", "target": "en"}`). `rows` and `split_key` use the names in the source,
+            also of other columns.
     """
 
     NAME = "ExampleGen"
@@ -127,9 +136,10 @@ class ExampleGen(Component):
         from kerasline.components.example_gen.splitting import SplitRule
 
         settings = self.settings
-        selected = SelectedSource(source, settings.rows, settings.columns)
+        originals = settings.original_names
+        selected = SelectedSource(source, settings.rows, list((originals or {}).values()))
         names = list(dict.fromkeys(name for name, _ in parts if name)) or list(settings.splits)
-        key = settings.split_key or settings.columns
+        key = settings.split_key or (originals and list(originals.values()))
         rule = SplitRule(settings.split_by, settings.split_sizes, key, settings.stratify, self._data_name())
         divided = [(name, source.pieces(part) if self._divisible else [part]) for name, part in parts]
         pieces = [(name, piece) for name, several in divided for piece in several]
@@ -140,7 +150,7 @@ class ExampleGen(Component):
             selected.left_out = 0
             quarantine.restart()
         before = source.rows_read
-        with ExamplesWriter(examples, names, settings.columns) as writer:
+        with ExamplesWriter(examples, names, originals) as writer:
             if on_engine:
                 columns = ingest_on_engine(pieces, selected, rule, names, writer, context)
             else:
@@ -154,7 +164,8 @@ class ExampleGen(Component):
             if settings.rows:
                 writer.facts["left_out"] = selected.left_out
             if spellings := getattr(source, "spellings", None):
-                writer.facts["spellings"] = spellings
+                news = {old: new for new, old in (originals or {}).items()}
+                writer.facts["spellings"] = {news.get(name, name): value for name, value in spellings.items()}
         metrics = {**writer.rows, "columns": columns}
         if selected.left_out:
             metrics["left_out"] = selected.left_out

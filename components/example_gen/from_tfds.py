@@ -43,9 +43,12 @@ class TfdsExampleGen(ExampleGen):
     """
 
     LIBRARIES = ("pyarrow", "tensorflow-datasets", "palmerpenguins")
-    IMPORTED_ALONE = ("tensorflow_datasets",)
 
     settings: Parameters[TfdsExampleGenSettings]
+
+    @property
+    def imported_alone(self) -> Sequence[str]:
+        return ["tensorflow_datasets"]
 
     def external_inputs(self) -> Sequence[Path | str]:
         folder = Path(self.settings.input)

@@ -13,7 +13,7 @@ import functools
 import operator
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,7 +155,7 @@ def _ingest_piece(
     source: SelectedSource,
     rule: SplitRule,
     splits: Sequence[str],
-    kept: Sequence[str] | None,
+    kept: Mapping[str, str] | None,
     folder: Path,
 ) -> list[_IngestedPiece]:
     number, (name, piece) = numbered

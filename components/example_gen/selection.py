@@ -17,14 +17,14 @@ class SelectedSource:
     Args:
         source: the source of all rows.
         rows: the condition on rows, see `RowExpression`, or None to keep all.
-        columns: names of the columns that will be written, or None for all. The others are still returned, because a
-            split key may be among them.
+        columns: names of the columns that will be written. The others are still returned, because a split key may be
+            among them. Empty for all.
 
     Attributes:
         left_out: number of rows left out so far.
     """
 
-    def __init__(self, source: Any, rows: str | None, columns: Sequence[str] | None) -> None:
+    def __init__(self, source: Any, rows: str | None, columns: Sequence[str]) -> None:
         self.source = source
         self._condition = RowExpression(rows, "ExampleGen.rows") if rows else None
         self._columns = columns
@@ -33,7 +33,7 @@ class SelectedSource:
     def batches(self, part: Any) -> Iterator[pa.RecordBatch]:
         """Return the selected rows of a part; see `Source`."""
         for batch in self.source.batches(part):
-            for name in self._columns or ():
+            for name in self._columns:
                 if name not in batch.schema.names:
                     raise DataError(f"ExampleGen.columns: no column {name!r}; {nearest(name, batch.schema.names)}")
             kept = self._condition.filter(batch) if self._condition else batch

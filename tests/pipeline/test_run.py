@@ -509,7 +509,7 @@ from kerasline.components.core.component import Component, Output
 from kerasline.pipeline.dag import Pipeline
 
 class Changing(Component):
-    IMPORTED_ALONE = ("changes_imports",)
+    imported_alone = ("changes_imports",)
     report: Output[Report]
     def run(self, inputs, outputs, context):
         import changes_imports

@@ -1,0 +1,80 @@
+"""AnyExampleGen reads each kind of file, and TensorFlow Datasets; columns may be renamed."""
+
+import gzip
+import json
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from kerasline import AnyExampleGen, CsvExampleGen
+from kerasline.components.core.errors import DataError
+
+ROWS = {"en": ["one", "two", "three"], "number": [1, 2, 3]}
+ALL = {"all": 1}
+
+
+def write_csv(path):
+    pd.DataFrame(ROWS).to_csv(path, index=False)
+
+
+def write_tsv(path):
+    with gzip.open(path, "wt") as file:
+        pd.DataFrame(ROWS).to_csv(file, index=False, sep="\t")
+
+
+def write_parquet(path):
+    pq.write_table(pa.table(ROWS), path)
+
+
+def write_json(path):
+    path.write_text("\n".join(json.dumps({"en": text, "number": n}) for text, n in zip(*ROWS.values())))
+
+
+@pytest.mark.parametrize(
+    ("file", "write"),
+    [("a.csv", write_csv), ("a.tsv.gz", write_tsv), ("a.parquet", write_parquet), ("a.jsonl", write_json)],
+)
+def test_file_is_read_by_its_ending(tmp_path, file, write):
+    write(tmp_path / file)
+    columns = {"text": "en", "count": "number"}
+    done = AnyExampleGen(str(tmp_path / file), splits=ALL, columns=columns).execute(tmp_path / "out")
+    assert done.examples.read("all").to_pydict() == {"text": ROWS["en"], "count": ROWS["number"]}
+
+
+def test_splits_may_be_files(tmp_path):
+    write_csv(tmp_path / "a.csv")
+    write_csv(tmp_path / "b.csv")
+    splits = {"train": "a.csv", "test": "b.csv"}
+    done = AnyExampleGen(str(tmp_path), splits=splits).execute(tmp_path / "out")
+    assert done.metrics == {"train": 3, "test": 3, "columns": 2}
+
+
+def test_name_of_tensorflow_datasets_is_read(tmp_path):
+    builder = "kerasline.pipeline.recipes.palmer_penguins:PalmerPenguins"
+    columns = {"kind": "species"}
+    done = AnyExampleGen(builder, splits=ALL, columns=columns).execute(tmp_path / "out")
+    assert done.metrics == {"all": 344, "columns": 1}
+    assert done.examples.schema().names == ["kind"]
+
+
+def test_file_of_unknown_ending_is_refused(tmp_path):
+    (tmp_path / "a.xls").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"expected a file that ends with .csv, .tsv, .* received .*a\.xls"):
+        AnyExampleGen(str(tmp_path / "a.xls"), splits=ALL).execute(tmp_path / "out")
+
+
+def test_conditions_and_split_keys_use_the_names_of_the_source(tmp_path):
+    write_csv(tmp_path / "a.csv")
+    stage = CsvExampleGen(
+        str(tmp_path / "a.csv"), splits=ALL, columns={"text": "en"}, rows="number > 1", split_key=["number"]
+    )
+    assert stage.execute(tmp_path / "out").examples.read("all").to_pydict() == {"text": ["two", "three"]}
+
+
+def test_renamed_column_keeps_how_its_numbers_were_written(tmp_path):
+    (tmp_path / "a.csv").write_text("zip\n01234\n00501\n")
+    for columns, name in ((None, "zip"), ({"code": "zip"}, "code")):
+        done = CsvExampleGen(str(tmp_path / "a.csv"), splits=ALL, columns=columns).execute(tmp_path / name)
+        assert list(done.examples.read_json("examples.json")["spellings"]) == [name]
