@@ -137,9 +137,10 @@ class ExampleGen(Component):
 
         settings = self.settings
         originals = settings.original_names
-        selected = SelectedSource(source, settings.rows, list((originals or {}).values()))
+        kept = list((originals or {}).values())
+        selected = SelectedSource(source, settings.rows, kept)
         names = list(dict.fromkeys(name for name, _ in parts if name)) or list(settings.splits)
-        key = settings.split_key or (originals and list(originals.values()))
+        key = settings.split_key or kept or None
         rule = SplitRule(settings.split_by, settings.split_sizes, key, settings.stratify, self._data_name())
         divided = [(name, source.pieces(part) if self._divisible else [part]) for name, part in parts]
         pieces = [(name, piece) for name, several in divided for piece in several]

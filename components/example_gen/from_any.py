@@ -70,9 +70,7 @@ class AnyExampleGen(ExampleGen):
     [{'source': 'Hello', 'target': 'Bonjour'}]
     """
 
-    LIBRARIES = tuple(
-        dict.fromkeys(library for kind in (*KINDS.values(), TfdsExampleGen) for library in kind.LIBRARIES)
-    )
+    LIBRARIES = (*AvroExampleGen.LIBRARIES, *TfdsExampleGen.LIBRARIES[1:])
 
     settings: Parameters[AnyExampleGenSettings]
 
