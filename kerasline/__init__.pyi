@@ -44,6 +44,7 @@ from .components.example_gen.from_memory import InMemoryExampleGen as InMemoryEx
 from .components.example_gen.from_sql import SqlExampleGen as SqlExampleGen
 from .components.example_gen.from_tfds import TfdsExampleGen as TfdsExampleGen
 from .components.example_validator.component import ExampleValidator as ExampleValidator
+from .components.example_validator.schema_updates import update_schema as update_schema
 from .components.explainer.component import Explainer as Explainer
 from .components.exporter.component import Exporter as Exporter
 from .components.infra_validator.component import InfraValidator as InfraValidator

@@ -87,6 +87,12 @@ class Feature:
         buckets = getattr(histogram, "rank_histogram", histogram)
         return [(b.label, b.sample_count) for b in buckets.buckets] if buckets is not None else []
 
+    @property
+    def unique(self) -> int:
+        """Number of distinct values."""
+        custom = self.custom("unique")
+        return self.stats.unique if self.kind == "STRING" else int(custom.num) if custom else 0
+
     def custom(self, name: str) -> Any:
         return next((custom for custom in self.observed.custom_stats if custom.name == name), None)
 
@@ -289,9 +295,7 @@ def _unique(feature: Feature) -> Iterator[Anomaly]:
     if not feature.expected.HasField("unique_constraints"):
         return
     bounds = feature.expected.unique_constraints
-    custom = feature.custom("unique")
-    unique = feature.stats.unique if feature.kind == "STRING" else int(custom.num) if custom else 0
-    fix = "fix the data, or the schema's unique_constraints"
+    unique, fix = feature.unique, "fix the data, or the schema's unique_constraints"
     if unique < bounds.min:
         yield Anomaly("FEATURE_TYPE_LOW_UNIQUE", f"{unique} distinct values, expected at least {bounds.min}", fix)
     if bounds.HasField("max") and unique > bounds.max:
@@ -382,8 +386,7 @@ def _texts(feature: Feature, domains: Mapping[str, Any]) -> Iterator[Anomaly]:
             f"{feature.stats.invalid_utf8_count} values are not UTF-8",
             "fix the encoding of the data",
         )
-    known = set(domain.value)
-    unexpected = [(value, count) for value, count in feature.ranked if value not in known]
+    unexpected = unexpected_values(feature, domain)
     share = sum(count for _, count in unexpected) / max(feature.common.tot_num_values, 1)
     constraints = expected.distribution_constraints
     min_share = constraints.min_domain_mass if expected.HasField("distribution_constraints") else 1.0
@@ -394,6 +397,12 @@ def _texts(feature: Feature, domains: Mapping[str, Any]) -> Iterator[Anomaly]:
             f"{share:.1%} of the values are not in its domain: {examples}",
             "fix the data, or add them to the domain in the schema",
         )
+
+
+def unexpected_values(feature: Feature, domain: Any) -> list[tuple[str, float]]:
+    """Return the most frequent values that are not in a `StringDomain`, with their counts."""
+    known = set(domain.value)
+    return [(value, count) for value, count in feature.ranked if value not in known]
 
 
 def _booleans(feature: Feature) -> Iterator[Anomaly]:

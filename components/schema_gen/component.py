@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 # A feature that is present in a smaller share of the rows may be absent from a small split without being an anomaly.
 MIN_REQUIRED_SHARE = 0.01
+MOST_CATEGORIES = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +26,14 @@ class SchemaGenSettings:
     """The parameters of SchemaGen, which documents them."""
 
     split: SplitName | None = None
-    most_categories: int = 100
+    most_categories: int = MOST_CATEGORIES
 
 
 class SchemaGen(Component):
     """Infers a schema from the statistics of a split, for a person to review and edit.
+
+    A feature gets its type, whether it is required, its shape or number of values if that is the same in all rows, and
+    a domain: categories, booleans (0 and 1, or `true` and `false`), integers in texts, or images.
 
     Args:
         statistics: the statistics.
@@ -50,6 +55,8 @@ class SchemaGen(Component):
     """
 
     statistics: Input[Statistics]
+    VERSION = "2"
+
     schema: Output[Schema]
     settings: Parameters[SchemaGenSettings]
 
@@ -123,7 +130,7 @@ class ImportSchemaGen(Component):
         return {"schema": _CuratedSchema(path)} if path.is_file() else {}
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        proto = _CuratedSchema(self._file()).proto()
+        proto = read_schema(self._file())
         outputs.schema.write(proto)
         return _metrics(proto)
 
@@ -134,6 +141,17 @@ class ImportSchemaGen(Component):
         return path
 
 
+def read_schema(path: Path) -> Any:
+    """Return the `Schema` in a file of any name.
+
+    Raises:
+        DataError: there is no such file, or it is not a schema.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; expected a schema in protobuf's text format, such as schema.pbtxt")
+    return _CuratedSchema(path).proto()
+
+
 class _CuratedSchema(Schema):
     """A schema in a file of any name."""
 
@@ -141,15 +159,13 @@ class _CuratedSchema(Schema):
         return self.path
 
 
-def infer(dataset: Any, most_categories: int) -> Any:
+def infer(dataset: Any, most_categories: int = MOST_CATEGORIES) -> Any:
     """Infer the `Schema` that a `DatasetFeatureStatistics` satisfies.
 
-    Types and value counts are those observed. A feature that is never missing is required. A text feature with few,
-    repeated values gets them as its domain. Images get an image domain.
+    Types are those observed. A feature that is never missing is required. If all rows have the same number of values,
+    it is the feature's shape, or, if some have none, its value count. Otherwise their number has no upper bound.
     """
     from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
-
-    from kerasline.components.statistics_gen.statistics_proto import image_count
 
     schema = schema_pb2.Schema()
     for observed in dataset.features:
@@ -160,22 +176,48 @@ def infer(dataset: Any, most_categories: int) -> Any:
         feature.type = schema_pb2.FeatureType.Value("BYTES" if kind == "STRING" else kind)
         if common.num_non_missing >= MIN_REQUIRED_SHARE * dataset.num_examples:
             feature.presence.min_count = 1
-        if common.num_non_missing:
-            feature.value_count.min = common.min_num_values
-            feature.value_count.max = common.max_num_values
         if common.num_missing == 0:
             feature.presence.min_fraction = 1.0
-        if 2 * image_count(observed) > common.tot_num_values:
-            feature.image_domain.minimum_supported_image_fraction = 1.0
-        elif (
-            kind == "STRING"
-            and 0 < stats.unique <= min(most_categories, common.tot_num_values / 2)
-            and not stats.invalid_utf8_count
-        ):
-            feature.string_domain.name = feature.name
-            values = sorted(bucket.label for bucket in stats.rank_histogram.buckets)
-            feature.string_domain.value.extend(values)
+        if common.num_non_missing:
+            _set_shape(feature, observed, common)
+            _set_domain(feature, observed, stats, most_categories)
     return schema
+
+
+def _set_shape(feature: Any, observed: Any, common: Any) -> None:
+    is_constant = common.min_num_values == common.max_num_values
+    if is_constant and common.num_missing == 0:
+        shape = [custom.str for custom in observed.custom_stats if custom.name == "shape"]
+        for size in map(int, shape[0].split(",")) if shape else [common.max_num_values]:
+            feature.shape.dim.add(size=size)
+        return
+    feature.value_count.min = common.min_num_values
+    if is_constant:
+        feature.value_count.max = common.max_num_values
+
+
+def _set_domain(feature: Any, observed: Any, stats: Any, most_categories: int) -> None:
+    """Set the domain of images, booleans, categories, or integers in texts."""
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+    from kerasline.components.statistics_gen.statistics_proto import image_count
+
+    if observed.HasField("num_stats"):
+        if feature.type == schema_pb2.INT and (stats.min, stats.max) == (0, 1):
+            feature.bool_domain.SetInParent()
+        return
+    values = [bucket.label for bucket in stats.rank_histogram.buckets]
+    if 2 * image_count(observed) > stats.common_stats.tot_num_values:
+        feature.image_domain.minimum_supported_image_fraction = 1.0
+    elif sorted(value.lower() for value in values) == ["false", "true"]:
+        feature.bool_domain.false_value, feature.bool_domain.true_value = sorted(values, key=str.lower)
+    elif stats.invalid_utf8_count:
+        return  # bytes
+    elif 0 < stats.unique <= min(most_categories, stats.common_stats.tot_num_values / 2):
+        feature.string_domain.name = feature.name
+        feature.string_domain.value.extend(sorted(values))
+    elif values and all(re.fullmatch(r"-?[0-9]+", value) for value in values):
+        feature.int_domain.SetInParent()
 
 
 def _metrics(proto: Any) -> dict[str, int]:

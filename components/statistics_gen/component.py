@@ -60,6 +60,7 @@ class StatisticsGen(Component):
     1.0
     """
 
+    VERSION = "2"
     LIBRARIES = ("pyarrow", "datasketches")
 
     examples: Input[Examples]

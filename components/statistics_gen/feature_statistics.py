@@ -117,6 +117,7 @@ class FeatureSummary:
         lengths: distribution of the lengths of strings, in bytes.
         valency: distribution of the number of values in a row, for lists and tensors.
         media: the images and audio clips in a column of bytes.
+        shape: shape of the tensor in each row, for a column of tensors.
     """
 
     kind: str
@@ -130,10 +131,12 @@ class FeatureSummary:
     lengths: NumberSummary | None = None
     valency: NumberSummary | None = None
     media: MediaSummary | None = None
+    shape: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, column: pa.Array) -> FeatureSummary:
         """Return the statistics of one column of one batch."""
+        shape = tuple(column.type.shape) if isinstance(column, pa.FixedShapeTensorArray) else None
         column = column.storage if isinstance(column, pa.ExtensionArray) else column
         listed = is_list(column.type)
         present = column.drop_null()
@@ -144,7 +147,7 @@ class FeatureSummary:
         if nan:
             values = values.filter(pc.invert(pc.is_nan(values)))
         summary = cls(_kind(values.type), len(column), len(column) - len(present), len(values))
-        summary.nan = nan
+        summary.nan, summary.shape = nan, shape
         if listed:
             lengths = _values_per_row(present)
             summary.valency = NumberSummary().add(lengths.cast(pa.float64()).to_numpy())

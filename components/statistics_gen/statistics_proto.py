@@ -19,9 +19,9 @@ RANKED_VALUES = 1000
 def as_dataset(name: str, rows: int, summaries: Mapping[str, FeatureSummary]) -> Any:
     """Return a `DatasetFeatureStatistics`. Its fields have the meanings that statistics.proto defines.
 
-    Statistics without a field are in `custom_stats`: `unique` and `top_values` of numbers; `min_length` and
-    `max_length` of strings, in bytes; `formats`, `unknown_format` and histograms of the sizes of images and audio
-    (`height`, `width`, `sample_rate`, `channels`, `frames`).
+    Statistics without a field are in `custom_stats`: `shape` of tensors; `unique` and `top_values` of numbers;
+    `min_length` and `max_length` of strings, in bytes; `formats`, `unknown_format` and histograms of the sizes of
+    images and audio (`height`, `width`, `sample_rate`, `channels`, `frames`).
     """
     dataset = statistics_pb2.DatasetFeatureStatistics(name=name, num_examples=rows)
     for feature, summary in summaries.items():
@@ -76,6 +76,8 @@ def image_count(feature: Any) -> int:
 
 def _fill(feature: Any, name: str, summary: FeatureSummary) -> None:
     feature.path.step.append(name)
+    if summary.shape is not None:
+        feature.custom_stats.add(name="shape", str=",".join(map(str, summary.shape)))
     kind = "STRING" if summary.kind == "NONE" else summary.kind
     feature.type = statistics_pb2.FeatureNameStatistics.Type.Value(kind)
     side = feature.string_stats if kind == "STRING" else feature.num_stats

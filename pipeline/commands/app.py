@@ -11,9 +11,10 @@ from kerasline.pipeline.commands.keeping import gc, rollback
 from kerasline.pipeline.commands.looking import lineage, recipes, report, runs, show
 from kerasline.pipeline.commands.process import new_app, run_app
 from kerasline.pipeline.commands.running import plan, run
+from kerasline.pipeline.commands.schemas import update_schema
 from kerasline.pipeline.commands.serving import serve
 
-app = new_app(run, plan, recipes, runs, show, lineage, report, serve, rollback, airflow, gc)
+app = new_app(run, plan, recipes, runs, show, lineage, report, serve, rollback, airflow, gc, update_schema)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

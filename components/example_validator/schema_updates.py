@@ -1,0 +1,236 @@
+"""Accepting anomalies: changing a schema so that it allows what was observed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+from kerasline.components.core.artifacts import Schema, Statistics
+from kerasline.components.core.errors import DataError, check_known
+from kerasline.components.example_validator.schema_anomalies import Anomaly, Feature, find_anomalies, unexpected_values
+from kerasline.components.schema_gen.component import infer, read_schema
+from kerasline.components.statistics_gen.statistics_proto import image_count
+
+
+def update_schema(
+    schema: Schema | str | Path,
+    statistics: Statistics | str | Path,
+    accept: Collection[str] = (),
+    environment: str = "",
+) -> schema_pb2.Schema:
+    """Return a schema that allows what some statistics show.
+
+    A new column is added as `SchemaGen` would infer it. A missing one is deprecated. Bounds, categories and presence
+    are widened as far as necessary, in all splits. A domain of another kind than the values is removed.
+
+    Args:
+        schema: the schema, or its file.
+        statistics: the statistics, or their folder.
+        accept: features, whose anomalies are all accepted, and kinds of anomalies, such as `SCHEMA_NEW_COLUMN`. By
+            default all are accepted.
+        environment: the environment of the data; see `ExampleValidator`.
+
+    Raises:
+        ParameterError: a name in `accept` has no anomaly.
+        DataError: the schema cannot be read, or an anomaly cannot be accepted, such as infinite values.
+
+    Example:
+
+    >>> examples = kl.InMemoryExampleGen({"kind": ["cat", "cow"]}, splits={"train": 1}).execute(folder / "a").examples
+    >>> statistics = kl.StatisticsGen(examples).execute(folder / "b").statistics
+    >>> _ = (folder / "s.pbtxt").write_text('feature { name: "kind" type: BYTES string_domain { value: "cat" } }')
+    >>> list(kl.update_schema(folder / "s.pbtxt", statistics, accept=["kind"]).feature[0].string_domain.value)
+    ['cat', 'cow']
+    """
+    proto = schema.proto() if isinstance(schema, Schema) else read_schema(Path(schema))
+    found = statistics if isinstance(statistics, Statistics) else Statistics(Path(statistics))
+    accept_anomalies(proto, found, accept, environment)
+    return proto
+
+
+def accept_anomalies(
+    schema: schema_pb2.Schema, statistics: Statistics, accept: Collection[str] = (), environment: str = ""
+) -> list[Anomaly]:
+    """Change a schema in place and return the accepted anomalies; see `update_schema`."""
+    datasets = list(statistics.proto().datasets)
+    every = [anomaly for dataset in datasets for anomaly in find_anomalies(dataset, schema, environment)]
+    names = {name for anomaly in every for name in (anomaly.feature, anomaly.kind)}
+    check_known("update_schema: accept", "no anomaly of", accept, names)
+    accepted: list[Anomaly] = []
+    for dataset in datasets:
+        # To accept an anomaly, such as another type, may reveal another one.
+        while chosen := list(_chosen(find_anomalies(dataset, schema, environment), accept)):
+            for anomaly in chosen:
+                if anomaly in accepted or anomaly.kind not in _CHANGES:
+                    raise DataError(f"{anomaly.kind} cannot be accepted into a schema: {anomaly}")
+                _CHANGES[anomaly.kind](schema, dataset, anomaly.feature, environment)
+            accepted += chosen
+    return accepted
+
+
+def _chosen(anomalies: Iterator[Anomaly], accept: Collection[str]) -> Iterator[Anomaly]:
+    return (anomaly for anomaly in anomalies if not accept or anomaly.feature in accept or anomaly.kind in accept)
+
+
+def _expected(schema: Any, name: str) -> Any:
+    return next(feature for feature in schema.feature if feature.name == name)
+
+
+def _inferred(dataset: Any, name: str) -> Any:
+    return _expected(infer(dataset), name)
+
+
+def _new_column(schema: Any, dataset: Any, name: str, environment: str) -> None:
+    """Add a feature, or add the environment to a feature of others."""
+    if name not in {feature.name for feature in schema.feature}:
+        schema.feature.append(_inferred(dataset, name))
+        return
+    feature = _expected(schema, name)
+    if environment in feature.not_in_environment:
+        feature.not_in_environment.remove(environment)
+    else:
+        feature.in_environment.append(environment)
+
+
+def _missing_column(schema: Any, dataset: Any, name: str, environment: str) -> None:
+    _expected(schema, name).lifecycle_stage = schema_pb2.DEPRECATED
+
+
+def _type(schema: Any, dataset: Any, name: str, environment: str) -> None:
+    """Replace type and domain by inferred ones."""
+    expected, inferred = _expected(schema, name), _inferred(dataset, name)
+    expected.type = inferred.type
+    _remove_domain(schema, dataset, name, environment)
+    if domain := inferred.WhichOneof("domain_info"):
+        getattr(expected, domain).CopyFrom(getattr(inferred, domain))
+
+
+def _remove_domain(schema: Any, dataset: Any, name: str, environment: str) -> None:
+    expected = _expected(schema, name)
+    if domain := expected.WhichOneof("domain_info"):
+        expected.ClearField(domain)
+
+
+def _dataset_bounds(schema: Any, dataset: Any, name: str, environment: str) -> None:
+    bounds = schema.dataset_constraints
+    bounds.min_examples_count = min(bounds.min_examples_count, dataset.num_examples)
+    if bounds.HasField("max_examples_count"):
+        bounds.max_examples_count = max(bounds.max_examples_count, dataset.num_examples)
+
+
+_Change = Callable[[Any, Any, str, str], None]
+
+
+def _of_feature(change: Callable[[Any, Feature], None]) -> _Change:
+    """Return a change of a feature, which receives it in the schema, and as a whole with its statistics."""
+
+    def changed(schema: Any, dataset: Any, name: str, environment: str) -> None:
+        expected = _expected(schema, name)
+        observed = next(feature for feature in dataset.features if feature.path.step[0] == name)
+        change(expected, Feature(expected, observed, dataset.num_examples))
+
+    return changed
+
+
+def _presence(expected: Any, feature: Feature) -> None:
+    present = feature.common.num_non_missing
+    expected.presence.min_count = min(expected.presence.min_count, present)
+    expected.presence.min_fraction = min(expected.presence.min_fraction, present / feature.rows)
+
+
+def _value_count(expected: Any, feature: Feature) -> None:
+    """Widen the bounds of the number of values. A shape becomes bounds."""
+    common, bounds = feature.common, expected.value_count
+    has_max = bounds.HasField("max") or expected.HasField("shape")
+    low, high = (bounds.min, bounds.max) if expected.HasField("value_count") else (common.min_num_values, 0)
+    expected.value_count.min = min(low, common.min_num_values)
+    if has_max:
+        expected.value_count.max = max(high, common.max_num_values)
+
+
+def _unique(expected: Any, feature: Feature) -> None:
+    bounds = expected.unique_constraints
+    bounds.min = min(bounds.min, feature.unique)
+    if bounds.HasField("max"):
+        bounds.max = max(bounds.max, feature.unique)
+
+
+def _numbers(expected: Any, feature: Feature) -> None:
+    """Widen the bounds of numbers. Bounds of the numbers in texts are removed."""
+    domain = getattr(expected, expected.WhichOneof("domain_info"))
+    whole = expected.HasField("int_domain")
+    if feature.kind == "STRING":
+        domain.Clear()
+        return
+    if domain.HasField("min"):
+        low = math.floor(feature.stats.min) if whole else feature.stats.min
+        domain.min = min(domain.min, low)
+    if domain.HasField("max"):
+        high = math.ceil(feature.stats.max) if whole else feature.stats.max
+        domain.max = max(domain.max, high)
+
+
+def _allow_nan(expected: Any, feature: Feature) -> None:
+    expected.float_domain.disallow_nan = False
+
+
+def _values(schema: Any, dataset: Any, name: str, environment: str) -> None:
+    expected = _expected(schema, name)
+    shared = {domain.name: domain for domain in schema.string_domain}
+    domain = expected.string_domain if expected.HasField("string_domain") else shared[expected.domain]
+    observed = next(feature for feature in dataset.features if feature.path.step[0] == name)
+    values = unexpected_values(Feature(expected, observed, dataset.num_examples), domain)
+    domain.value.extend(sorted(value for value, _ in values))
+
+
+def _images(expected: Any, feature: Feature) -> None:
+    domain, largest = expected.image_domain, feature.custom("max_length")
+    share = image_count(feature.observed) / feature.common.tot_num_values
+    domain.minimum_supported_image_fraction = min(domain.minimum_supported_image_fraction, share)
+    if domain.max_image_byte_size and largest is not None:
+        domain.max_image_byte_size = max(domain.max_image_byte_size, int(largest.num))
+
+
+_CHANGES: dict[str, _Change] = {
+    "SCHEMA_NEW_COLUMN": _new_column,
+    "SCHEMA_MISSING_COLUMN": _missing_column,
+    "DATASET_LOW_NUM_EXAMPLES": _dataset_bounds,
+    "DATASET_HIGH_NUM_EXAMPLES": _dataset_bounds,
+    "ENUM_TYPE_UNEXPECTED_STRING_VALUES": _values,
+    "FLOAT_TYPE_HAS_NAN": _of_feature(_allow_nan),
+    **dict.fromkeys(
+        ("FEATURE_TYPE_NOT_PRESENT", "FEATURE_TYPE_LOW_FRACTION_PRESENT", "FEATURE_TYPE_LOW_NUMBER_PRESENT"),
+        _of_feature(_presence),
+    ),
+    **dict.fromkeys(
+        ("FEATURE_TYPE_LOW_NUMBER_VALUES", "FEATURE_TYPE_HIGH_NUMBER_VALUES", "INVALID_FEATURE_SHAPE"),
+        _of_feature(_value_count),
+    ),
+    **dict.fromkeys(("FEATURE_TYPE_LOW_UNIQUE", "FEATURE_TYPE_HIGH_UNIQUE"), _of_feature(_unique)),
+    **dict.fromkeys(
+        ("INT_TYPE_SMALL_INT", "INT_TYPE_BIG_INT", "FLOAT_TYPE_SMALL_FLOAT", "FLOAT_TYPE_BIG_FLOAT"),
+        _of_feature(_numbers),
+    ),
+    **dict.fromkeys(("LOW_SUPPORTED_IMAGE_FRACTION", "MAX_IMAGE_BYTE_SIZE_EXCEEDED"), _of_feature(_images)),
+    "UNEXPECTED_DATA_TYPE": _type,
+    "FEATURE_MISSING_TYPE": _type,
+    **dict.fromkeys(
+        (
+            "INT_TYPE_NOT_INT_STRING",
+            "FLOAT_TYPE_STRING_NOT_FLOAT",
+            "DOMAIN_INVALID_FOR_TYPE",
+            "ENUM_TYPE_INVALID_UTF8",
+            "BOOL_TYPE_INVALID_CONFIG",
+            "BOOL_TYPE_UNEXPECTED_STRING",
+            "BOOL_TYPE_SMALL_INT",
+            "BOOL_TYPE_BIG_INT",
+            "BOOL_TYPE_UNEXPECTED_FLOAT",
+            "INVALID_SCHEMA_SPECIFICATION",
+        ),
+        _remove_domain,
+    ),
+}
