@@ -3,6 +3,7 @@
 from . import decoding as decoding
 from . import features as features
 from . import layers as layers
+from . import losses as losses
 from . import metrics as metrics
 from .components.bulk_inferrer.component import BulkInferrer as BulkInferrer
 from .components.core.artifacts import Anomalies as Anomalies

@@ -118,6 +118,7 @@ _SAVING_GUIDE = (
 # All modules of kerasline that do. By name, since the core imports nothing of other packages.
 _OWN_MODULES = (
     "kerasline.layers",
+    "kerasline.losses",
     "kerasline.components.models.compiling",
     "kerasline.components.trainer.optimizers",
 )

@@ -42,6 +42,13 @@ def is_list(kind: pa.DataType) -> bool:
     )
 
 
+def has_length(kind: pa.DataType) -> bool:
+    """Return whether values of this type have a length, lists and texts, or can be one, integers."""
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return is_list(kind) or is_text or is_bytes or pa.types.is_integer(kind)
+
+
 class UnfitValueError(DataError):
     """A value does not survive the conversion to the type that its column would get.
 

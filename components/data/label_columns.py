@@ -27,6 +27,11 @@ def raw_label_columns(preprocessing: Preprocessing, model: keras.Model) -> dict[
     return {name: tensor for name, tensor in preprocessing.label_specs.items() if name not in model.output}
 
 
+def without_padding(weight: Any) -> Any:
+    """Return weights as a tensor with 0 for NaN, which pads the weights of tokens that lists hold."""
+    return keras.ops.where(keras.ops.isnan(weight), 0.0, weight) if weight.dtype.is_floating else weight
+
+
 @dataclass(frozen=True)
 class LabelReader:
     """Reads labels and weights alone: it runs only the part of the preprocessing that computes them.

@@ -19,3 +19,8 @@ def missing_value(dtype: str) -> Any:
     if dtype.startswith("int"):
         return -1
     raise ValueError(f"values are missing, and {dtype} cannot represent a missing value")
+
+
+def has_missing_value(dtype: str) -> bool:
+    """Return whether the dtype can represent a missing value."""
+    return dtype == "string" or dtype.startswith(("float", "bfloat", "int"))

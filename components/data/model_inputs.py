@@ -7,7 +7,7 @@ docs/PREPROCESSING.md explains the rule to users.
 |---|---|---|---|
 | null | NaN | -1 | "" |
 | list that is too short for an input of shape (n,) | padded with NaN | with -1 | with "" |
-| list, for an input of shape (None,) | padded likewise to the longest list of the batch |
+| list, for an input of shape (None,) or (None, n) | padded likewise to the longest list of the batch |
 | null instead of a list | as an empty list |
 
 Booleans and unsigned integers cannot represent a missing value, so null is an error there. Strings and bytes stay
@@ -28,9 +28,10 @@ import pyarrow.compute as pc
 from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.errors import DataError, nearest
 from kerasline.components.data.arrow_types import is_list
-from kerasline.components.data.missing import missing_value
+from kerasline.components.data.missing import has_missing_value, missing_value
 
 MAX_NUMBERS_PER_BATCH = 1 << 22  # 16 MB as float32
+ASSUMED_LENGTH = 256  # of the longest row of a batch, where rows vary in length
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class InputColumn:
 
     Attributes:
         values: flat values of all rows: numbers of the input's dtype, or strings (`large_binary`).
-        shape: shape of one row. (None,) if rows vary in length.
-        lengths: number of values of each row, shape (rows,), if rows vary in length. Otherwise None.
+        shape: shape of one row. If rows vary in length, the first dimension is None, as in (None,) or (None, 4).
+        lengths: length of the first dimension of each row, shape (rows,), if rows vary in length. Otherwise None.
     """
 
     values: np.ndarray | pa.Array
@@ -51,9 +52,14 @@ class InputColumn:
         """Return the array (rows, ...). Rows are padded to the longest. Strings are bytes objects."""
         if self.lengths is None:
             return _as_numpy(self.values).reshape(-1, *self.shape)
-        longest = int(self.lengths.max(initial=0))
-        padded = _pad(self.values, self.lengths, longest)
-        return _as_numpy(padded).reshape(len(self.lengths), longest)
+        longest, step = int(self.lengths.max(initial=0)), self.step_size
+        padded = _pad(self.values, self.lengths * step, longest * step)
+        return _as_numpy(padded).reshape(len(self.lengths), longest, *self.shape[1:])
+
+    @property
+    def step_size(self) -> int:
+        """Number of values in one step of a row that varies in length."""
+        return math.prod(size or 1 for size in self.shape[1:])
 
 
 def check_spellings(examples: Examples, inputs: Mapping[str, Any]) -> None:
@@ -130,13 +136,13 @@ def check_feedable(schema: pa.Schema, inputs: Mapping[str, Any]) -> None:
 
 def rows_per_batch(inputs: Mapping[str, Any]) -> int:
     """Return the number of rows to convert at a time: 65,536, or fewer if rows are wide."""
-    width = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in inputs.values())
+    width = sum(math.prod(size or ASSUMED_LENGTH for size in tensor.shape[1:]) for tensor in inputs.values())
     return max(64, min(65536, MAX_NUMBERS_PER_BATCH // max(width, 1)))
 
 
 def _convert(held: pa.Array, dtype: str, shape: tuple[int | None, ...]) -> InputColumn:
-    if shape == (None,):
-        return _convert_ragged(held, dtype)
+    if shape == (None,) or _holds_sequences(held, dtype, shape):
+        return _convert_ragged(held, dtype, shape[1:])
     values, received = _convert_uniform(held, dtype, shape)
     if len(shape) == len(received) + 1 and shape[-1] in (1, None):  # (rows,) for an input of shape (1,)
         received = (*received, 1)
@@ -145,14 +151,24 @@ def _convert(held: pa.Array, dtype: str, shape: tuple[int | None, ...]) -> Input
     return InputColumn(values, received)
 
 
-def _convert_ragged(held: pa.Array, dtype: str) -> InputColumn:
+def _holds_sequences(held: pa.Array, dtype: str, shape: tuple[int | None, ...]) -> bool:
+    """Return whether rows are lists of any length of steps of one shape, such as boxes or frames."""
+    is_sequence = len(shape) > 1 and shape[0] is None and None not in shape[1:]
+    return is_sequence and is_list(held.type) and has_missing_value(dtype)
+
+
+def _convert_ragged(held: pa.Array, dtype: str, step: tuple[int | None, ...]) -> InputColumn:
+    """Convert lists of any length of steps of a shape, () for scalars."""
     missing_value(dtype)  # raises if there is no value to pad with
     held = held.storage if isinstance(held, pa.ExtensionArray) else held
     if not is_list(held.type):
         return InputColumn(_values(held, dtype), (None,), np.ones(len(held), np.int64))
-    if is_list(held.type.value_type):
+    if not step and is_list(held.type.value_type):
         raise ValueError("it has lists of lists, but an input of shape (None,) takes lists of scalars")
-    return InputColumn(_values(held.flatten(), dtype), (None,), _lengths(held))
+    values, received = _convert_uniform(held.flatten(), dtype, step)
+    if received != step:
+        raise ValueError(f"its steps have shape {received}")
+    return InputColumn(values, (None, *step), _lengths(held))
 
 
 def _convert_uniform(

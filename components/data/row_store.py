@@ -125,7 +125,7 @@ class _ColumnWriter:
         is_text = isinstance(first.values, pa.Array)
         self._dtype = np.dtype("int64") if is_text else first.values.dtype
         varies = first.lengths is not None
-        self._shape = () if varies else first.shape
+        self._shape = first.shape[1:] if varies else first.shape
         self._strings = _StringWriter(self._path) if is_text else None
         self._values: BinaryIO | None = self._path.with_suffix(".values").open("wb") if varies else None
         self._count = 0
@@ -136,14 +136,14 @@ class _ColumnWriter:
         if self._values is None or column.lengths is None:
             return values.view(np.uint8).reshape(rows, -1)
         values.tofile(self._values)
-        starts = self._count + np.cumsum(column.lengths) - column.lengths
+        starts = self._count // column.step_size + np.cumsum(column.lengths) - column.lengths
         self._count += len(values)
         return np.stack([starts, column.lengths], axis=1).astype(np.int64).view(np.uint8)
 
     def close(self) -> dict[str, Any]:
         file_bytes = self._count * self._dtype.itemsize
         if self._values is not None:
-            _pad(self._values, file_bytes, self._dtype.itemsize)
+            _pad(self._values, file_bytes, math.prod(size or 1 for size in self._shape) * self._dtype.itemsize)
         if self._strings is not None:
             file_bytes += self._strings.close()
         size = 16 if self._values is not None else math.prod(size or 1 for size in self._shape) * self._dtype.itemsize
@@ -168,7 +168,8 @@ class _ColumnReader:
         self._strings = _StringReader(path) if facts["text"] else None
         self._missing = missing_value("string" if facts["text"] else facts["dtype"]) if self._varies else None
         if self._varies:
-            self._values = _mapped(path.with_suffix(".values"), self._dtype, (max(facts["values"], 1),))
+            steps = max(facts["values"] // math.prod(self._shape), 1)
+            self._values = _mapped(path.with_suffix(".values"), self._dtype, (steps, *self._shape))
 
     def values(self, part: tf.Tensor) -> tf.Tensor:
         """Return the column's values, decoded from its part of some records."""

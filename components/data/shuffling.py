@@ -14,18 +14,19 @@ _FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 ROUNDS = 6  # four give a pseudo-random permutation (Luby and Rackoff, 1988); short orders need more
 
 
-def shuffled(places: tf.Tensor, rows: int, seed: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+def shuffled(places: tf.Tensor, rows: int | tf.Tensor, seed: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
     """Return the rows at some places of a shuffled order.
 
     Args:
         places: int64 (n,), each from 0 to rows - 1.
-        rows: number of rows. All places together give each row once.
+        rows: number of rows. All places together give each row once. If places belong to several orders, int64 (n,):
+            the number of rows of each one's order, from 1.
         seed, epoch: int64 scalars. Each pair has its own order, the same on every machine.
 
     Returns:
         int64 (n,).
     """
-    side = math.isqrt(max(rows - 1, 0)) + 1
+    side = _side(rows)
     keys = _keys(seed, epoch)
 
     def outside(found: tf.Tensor) -> tf.Tensor:
@@ -33,13 +34,22 @@ def shuffled(places: tf.Tensor, rows: int, seed: tf.Tensor, epoch: tf.Tensor) ->
 
     def walk(found: tf.Tensor) -> tuple[tf.Tensor]:
         where = outside(found)
-        return (tf.tensor_scatter_nd_update(found, where, _permuted(tf.gather_nd(found, where), side, keys)),)
+        sides = side if isinstance(side, int) else tf.gather_nd(side, where)
+        return (tf.tensor_scatter_nd_update(found, where, _permuted(tf.gather_nd(found, where), sides, keys)),)
 
     (found,) = tf.while_loop(lambda found: tf.size(outside(found)) > 0, walk, (_permuted(places, side, keys),))
     return found
 
 
-def _permuted(row: tf.Tensor, side: int, keys: tf.Tensor) -> tf.Tensor:
+def _side(rows: int | tf.Tensor) -> int | tf.Tensor:
+    """Return the smallest integer whose square is at least the number of rows, and at least 1."""
+    if isinstance(rows, int):
+        return math.isqrt(max(rows - 1, 0)) + 1
+    # float64 has exact squares up to 2^52 rows.
+    return tf.cast(tf.sqrt(tf.cast(rows - 1, tf.float64)), tf.int64) + 1
+
+
+def _permuted(row: tf.Tensor, side: int | tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
     high = row // side
     low = row - high * side
     for number in range(ROUNDS):
@@ -50,13 +60,13 @@ def _permuted(row: tf.Tensor, side: int, keys: tf.Tensor) -> tf.Tensor:
     return high * side + low
 
 
-def _moved(half: tf.Tensor, other: tf.Tensor, key: tf.Tensor, side: int) -> tf.Tensor:
+def _moved(half: tf.Tensor, other: tf.Tensor, key: tf.Tensor, side: int | tf.Tensor) -> tf.Tensor:
     """Return (half + a hash of the other half) modulo side, computed without a division."""
     mixed = tf.cast(other, tf.uint64) * tf.constant(_FACTORS[0], tf.uint64) + key
     mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, tf.constant(32, tf.uint64)))
     mixed = mixed * tf.constant(_FACTORS[1], tf.uint64)
     mixed = tf.bitwise.right_shift(mixed, tf.constant(11, tf.uint64))
-    step = tf.cast(tf.cast(mixed, tf.float64) * (side / 2**53), tf.int64)  # 0 to side - 1
+    step = tf.cast(tf.cast(mixed, tf.float64) * tf.cast(side / 2**53, tf.float64), tf.int64)  # 0 to side - 1
     total = half + step
     return tf.where(total >= side, total - side, total)
 

@@ -16,11 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerasline.components.core.artifacts import Examples, Preprocessing
 from kerasline.components.core.errors import DataError, ParameterError
-from kerasline.components.data.label_columns import check_no_nulls, raw_label_columns
+from kerasline.components.data.bucketing import (
+    Bucketing,
+    LengthBatches,
+    batches_of,
+    check_longest,
+    length_batches,
+    row_lengths,
+)
+from kerasline.components.data.label_columns import check_no_nulls, raw_label_columns, without_padding
 from kerasline.components.data.model_inputs import check_spellings, feed_column, rows_per_batch
 from kerasline.components.data.row_store import RowStore, RowStoreWriter
 from kerasline.components.data.shuffling import shuffled
@@ -41,11 +50,6 @@ PARALLEL_CALLS = min(os.cpu_count() or 1, 8)
 _without_autograph = tf.autograph.experimental.do_not_convert
 
 
-def steps_per_epoch(examples: Examples, split: str, batch_size: int) -> int:
-    """Return the number of batches in an epoch. The last batch may be smaller."""
-    return -(-examples.rows(split) // batch_size)
-
-
 def dataset(
     examples: Examples,
     split: str,
@@ -57,6 +61,7 @@ def dataset(
     seed: int | None = None,
     epochs: int | None = 1,
     first_epoch: int = 0,
+    bucketing: Bucketing | None = None,
 ) -> tf.data.Dataset:
     """Return batches of (features by name, label), or (features, label, weight) if rows have a weight.
 
@@ -71,12 +76,15 @@ def dataset(
             adapted on their out-of-fold encodings. Deterministic for each seed. None, for evaluation, keeps the order.
         epochs: number of epochs. None repeats without end.
         first_epoch: number of the first epoch, which decides its order.
+        bucketing: batches rows of similar length. Without a seed, they are sorted by length.
 
     Raises:
         DataError: a column is missing or has the wrong type, a label is missing in some rows, the split has no rows, or
             rows have a weight but no label.
     """
-    batches = _Batches(_source(examples, split, preprocessing, work_dir, target, seed is not None), batch_size, seed)
+    source = _source(examples, split, preprocessing, work_dir, target, seed is not None)
+    by_length = _by_length(examples, split, preprocessing, batch_size, work_dir, bucketing)
+    batches = _Batches(source, batch_size, seed, by_length=by_length)
     prefetched = batches.prefetchable(batch_size, PREFETCHED)
     if seed is None and epochs == 1:
         data = batches.one_by_one(tf.constant(0, tf.int64))
@@ -94,17 +102,17 @@ class Chunks:
 
     Args:
         batch_size: number of rows in a batch, over all workers.
-        target: see `dataset`.
+        target, bucketing: see `dataset`.
         shuffle: whether to shuffle the rows in each epoch.
         worker, workers: this worker's index, and the number of workers. Each worker gets an equal, consecutive share of
             the rows of each batch. Shares of an epoch's last, smaller batch differ by at most one row. If it has fewer
             rows than there are workers, each worker gets all of them.
 
     Attributes:
-        rows: number of rows in an epoch.
         an_epoch: number of batches in an epoch.
         at_once: number of batches in a chunk. The last chunk of an epoch has the remaining batches.
-        share: number of rows of a batch that this worker gets.
+        share: number of rows of a batch that this worker gets, of the largest one if they are bucketed.
+        padding: the share of padding in the batches if they are bucketed, else None.
 
     Raises:
         ParameterError: the batch size is not a multiple of the number of workers.
@@ -124,13 +132,17 @@ class Chunks:
         shuffle: bool = True,
         worker: int = 0,
         workers: int = 1,
+        bucketing: Bucketing | None = None,
     ) -> None:
-        if batch_size % workers:
+        if batch_size % workers and not bucketing:
             raise ParameterError(f"batch_size: {batch_size} rows cannot be shared by {workers} workers evenly")
         source = _source(examples, split, preprocessing, work_dir, target, training=True)
-        self._batches = _Batches(source, batch_size, seed, shuffle, worker, workers)
-        self.rows, self.an_epoch = self._batches.rows, self._batches.an_epoch
-        self.at_once, self.share = self._batches.at_once, batch_size // workers
+        by_length = _by_length(examples, split, preprocessing, batch_size, work_dir, bucketing)
+        self._batches = _Batches(source, batch_size, seed, shuffle, worker, workers, by_length)
+        self.an_epoch, self.at_once = self._batches.an_epoch, self._batches.at_once
+        largest = batch_size if by_length is None else int(by_length.sizes.max())
+        self.share = -(-largest // workers)
+        self.padding = None if by_length is None else by_length.padding
 
     def starting(self, epoch: int, step: int) -> tf.data.Dataset:
         """Return the chunks from a step of an epoch on: the batches of `dataset`, several at a time."""
@@ -138,6 +150,10 @@ class Chunks:
         rest = tf.data.Dataset.range(epoch + 1, tf.int64.max).flat_map(self._batches.several)
         prefetched = self._batches.prefetchable(self.share * self.at_once, most=4)
         return begun.concatenate(rest).prefetch(prefetched).with_options(_without_rewriting())
+
+    def rows_of(self, epoch: int, step: int) -> int:
+        """Return the number of rows of a batch, over all workers."""
+        return int(self._batches.sizes(epoch)[step])
 
 
 @dataclass(frozen=True)
@@ -150,6 +166,7 @@ class _Batches:
     shuffle: bool = True
     worker: int = 0
     workers: int = 1
+    by_length: LengthBatches | None = None
 
     @property
     def rows(self) -> int:
@@ -157,7 +174,18 @@ class _Batches:
 
     @property
     def an_epoch(self) -> int:
-        return -(-self.rows // self.batch_size)
+        return -(-self.rows // self.batch_size) if self.by_length is None else len(self.by_length)
+
+    def sizes(self, epoch: int) -> np.ndarray:
+        """Return the number of rows of each batch of an epoch, over all workers."""
+        if self.by_length is None:
+            starts = np.arange(0, self.rows, self.batch_size)
+            return np.minimum(self.rows - starts, self.batch_size)
+        return _shuffled_sizes(self.by_length, self.shuffle_seed, epoch)
+
+    @property
+    def shuffle_seed(self) -> int | None:
+        return self.seed if self.shuffle else None
 
     @property
     def random(self) -> bool:
@@ -167,7 +195,7 @@ class _Batches:
     @functools.cached_property
     def at_once(self) -> int:
         """Number of batches that are prepared together: one if layers are random or rows vary in length."""
-        alone = self.random or self.source.varies
+        alone = self.random or self.source.varies or self.by_length is not None
         return 1 if alone else min(self.source.batches_at_once(self.batch_size), self.an_epoch)
 
     @property
@@ -191,11 +219,23 @@ class _Batches:
 
     @_without_autograph
     def _prepared(self, epoch: tf.Tensor, step: tf.Tensor) -> Any:
-        rows = _places(step, self.at_once, self.rows, self.batch_size, self.worker, self.workers)
-        if self.seed is not None and self.shuffle:
-            rows = shuffled(rows, self.rows, tf.constant(self.seed, tf.int64), epoch)
         seeds = (self.seed, epoch, step) if self.random else None
-        return self.source.prepared(rows, seeds)
+        return self.source.prepared(self._rows_of(epoch, step), seeds)
+
+    def _rows_of(self, epoch: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """Return the rows of this worker in the batches from a step on, int64 (n,)."""
+        seed = self.shuffle_seed
+        if self.by_length is not None:
+            places = self.by_length.places(step, seed, epoch)
+            return self.by_length.rows(_share(places, self.worker, self.workers), seed, epoch)
+        rows = _places(step, self.at_once, self.rows, self.batch_size, self.worker, self.workers)
+        return rows if seed is None else shuffled(rows, self.rows, tf.constant(seed, tf.int64), epoch)
+
+
+@functools.lru_cache(maxsize=2)
+def _shuffled_sizes(batches: LengthBatches, seed: int | None, epoch: int) -> np.ndarray:
+    steps, epoch_tensor = tf.range(len(batches), dtype=tf.int64), tf.constant(epoch, tf.int64)
+    return batches.sizes[batches_of(steps, len(batches), seed, epoch_tensor).numpy()]
 
 
 def _without_rewriting() -> tf.data.Options:
@@ -216,6 +256,13 @@ def _places(first: tf.Tensor, batches: int, rows: int, batch_size: int, worker: 
     mine = tf.where(shared, sizes * worker // workers, 0)
     ends = tf.where(shared, sizes * (worker + 1) // workers, sizes)
     return tf.ragged.range(starts + mine, starts + ends).flat_values
+
+
+def _share(rows: tf.Tensor, worker: int, workers: int) -> tf.Tensor:
+    """Return a worker's consecutive share of a batch, or all of its rows if there are fewer than workers."""
+    count = tf.size(rows)
+    first, last = count * worker // workers, count * (worker + 1) // workers
+    return rows if workers == 1 else tf.cond(count >= workers, lambda: rows[first:last], lambda: rows)
 
 
 @dataclass(frozen=True)
@@ -266,7 +313,7 @@ class _Source:
             label = found[self.target]
         else:
             label = {output: found[name] for output, name in self.target.items()}
-        return (features, label) if self.weight is None else (features, label, found[self.weight])
+        return (features, label) if self.weight is None else (features, label, without_padding(found[self.weight]))
 
     @property
     def varies(self) -> bool:
@@ -304,6 +351,21 @@ def _source(
     positions = PartPositions(examples.shards(split)) if training and out_of_fold and not is_stored else None
     entering = None if is_stored else model
     return _Source(store, entering, preprocessing.features, target, weight, dict(model.output), positions)
+
+
+def _by_length(
+    examples: Examples,
+    split: str,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    work_dir: Path,
+    bucketing: Bucketing | None,
+) -> LengthBatches | None:
+    if bucketing is None:
+        return None
+    lengths = row_lengths(examples, split, preprocessing, bucketing.by, work_dir)
+    check_longest(lengths, bucketing, split)
+    return length_batches(lengths, batch_size, bucketing.most_steps)
 
 
 def _bytes_of(tensors: Iterable[Any], rows: int) -> int:

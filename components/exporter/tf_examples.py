@@ -23,7 +23,7 @@ def check_parsable(specs: Specs) -> None:
     """Raise a DataError if the shape of a feature cannot be restored from a flat list of values."""
     for name, spec in specs.items():
         shape = spec.shape[1:]
-        if None in shape and len(shape) > 1:
+        if None in shape[1:]:
             raise DataError(
                 f"feature {name!r} is of shape {tuple(shape)}, which the flat list of a tf.Example cannot represent"
             )
@@ -55,7 +55,9 @@ def _feature(spec: tf.TensorSpec) -> Any:
 
 def _shaped(values: tf.Tensor, spec: tf.TensorSpec, name: str) -> tf.Tensor:
     shape, default = tuple(spec.shape[1:]), _default(spec.dtype)
-    if default is not None and shape != (None,):
+    if default is not None and shape and shape[0] is None:
+        values = tf.reshape(values, (tf.shape(values)[0], tf.shape(values)[1] // math.prod(shape[1:]), *shape[1:]))
+    elif default is not None:
         size, longest = math.prod(shape), tf.shape(values)[1]
         fits = tf.debugging.assert_less_equal(
             longest, size, f"feature {name}: expected at most {size} values, received more"

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from kerasline.components.core.keras_compat import mask_of
+from kerasline.components.core.keras_compat import mask_of, set_mask
+from kerasline.components.models.losses import Masked, unreduced_loss
 
 # Names for which Keras chooses a metric by the shapes. Evaluator computes these metrics itself.
 SHAPE_DEPENDENT_METRICS = ("accuracy", "acc", "crossentropy", "ce")
@@ -33,13 +35,23 @@ class CompiledLoss:
     @property
     def kind(self) -> str:
         """Name of the loss as that of a Keras function, such as `binary_crossentropy`."""
-        function = getattr(self.loss, "fn", None)
-        name = getattr(function, "__name__", None) or type(self.loss).__name__
+        function = getattr(self._inner, "fn", None)
+        name = getattr(function, "__name__", None) or type(self._inner).__name__
         return name.lower()
 
     @property
     def from_logits(self) -> bool:
-        return bool(self.loss.get_config().get("from_logits", False))
+        return bool(self._inner.get_config().get("from_logits", False))
+
+    @property
+    def _inner(self) -> keras.losses.Loss:
+        """The loss, without `kerasline.losses.Masked` around it."""
+        return getattr(self.loss, "inner", self.loss)
+
+    def ignores(self, label: np.ndarray) -> np.ndarray:
+        """Return which values of a label the loss leaves out: booleans of the same shape."""
+        ignored = label == self._inner.get_config().get("ignore_class")
+        return ignored | self.loss.is_padding(label) if isinstance(self.loss, Masked) else ignored
 
     def of_rows(self, label: tf.Tensor, prediction: tf.Tensor, sample_weight: tf.Tensor | None = None) -> RowLosses:
         """Return the losses of the rows, which add up to the loss that Keras computes for them as one batch.
@@ -53,8 +65,10 @@ class CompiledLoss:
         """
         in_mask = mask_of(prediction)
         label, prediction = (keras.ops.convert_to_tensor(one, dtype=self.loss.dtype) for one in (label, prediction))
+        set_mask(prediction, in_mask)
         values = self.loss.call(label, prediction)
-        masks = [mask for mask in (in_mask, mask_of(values)) if mask is not None]
+        # A loss of whole rows, such as CTC, applies the mask of steps itself.
+        masks = [m for m in (in_mask, mask_of(values)) if m is not None and len(m.shape) <= len(values.shape)]
         values = self._of_each_row(label, prediction) if values.shape.rank == 0 else tf.cast(values, tf.float32)
         mask = functools.reduce(tf.logical_and, masks) if masks else None
         counted = tf.ones_like(values) if mask is None else _fitted(mask, values)
@@ -170,24 +184,6 @@ def _compiled_loss(identifier: Any, weight: float) -> CompiledLoss:
     loss = keras.losses.get(identifier)
     reduction = getattr(loss, "reduction", "sum_over_batch_size")
     return CompiledLoss(unreduced_loss(loss), weight, reduction)
-
-
-def unreduced_loss(identifier: Any) -> keras.losses.Loss:
-    """Return the loss without reduction over the batch."""
-    loss = keras.losses.get(identifier)
-    if not isinstance(loss, keras.losses.Loss):
-
-        class OfFunction(keras.losses.Loss):
-            fn = staticmethod(loss)
-
-            def call(self, y_true: Any, y_pred: Any) -> Any:
-                if len(y_true.shape) == len(y_pred.shape) - 1 and y_pred.shape[-1] == 1:
-                    y_true = keras.ops.expand_dims(y_true, -1)
-                return self.fn(y_true, y_pred)
-
-        loss = OfFunction(name=getattr(loss, "__name__", "loss"))
-    loss.reduction = None
-    return loss
 
 
 def _flat(metrics: Any) -> list[Any]:

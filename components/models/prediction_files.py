@@ -42,6 +42,7 @@ from kerasline.components.data.arrow_types import is_list
 from kerasline.components.data.fold import fold, move_files
 from kerasline.components.data.hashing import row_hashes
 from kerasline.components.data.label_columns import check_no_nulls
+from kerasline.components.data.missing import missing_value
 from kerasline.components.data.model_inputs import feed, rows_per_batch
 from kerasline.components.data.row_groups import RowGroup, row_groups
 from kerasline.components.metrics.base import Rows, SumMetrics, divided
@@ -50,6 +51,7 @@ from kerasline.components.metrics.detection import PREDICTED
 from kerasline.components.metrics.keras_metrics import KerasMetric, KerasStates
 from kerasline.components.metrics.measuring import as_array
 from kerasline.components.metrics.slices import Slicer, SliceTable
+from kerasline.components.models.compile_config import outputs_by_name
 from kerasline.components.models.predictors import KerasPredictor, SavedModelPredictor
 from kerasline.components.models.tasks import TASKS, Output
 
@@ -124,6 +126,18 @@ class Plan:
     @property
     def predictors(self) -> list[SavedModelPredictor]:
         return [*self.others.values(), *([self.served] if self.served is not None else [])]
+
+    @functools.cached_property
+    def of_any_length(self) -> frozenset[str]:
+        """The columns whose rows vary in length: labels and predictions. Stored sums do not."""
+        model = self.model.load()[1]
+        shapes = {name: tensor.shape[1:] for name, tensor in outputs_by_name(model, model.output).items()}
+        varying = [output.name for output in self.outputs if None in shapes.get(output.name, ())]
+        predicted = [name for name in varying if name not in self.summed]
+        return frozenset(
+            [f"{of}.{name}" for of in ("prediction", *self.others) for name in predicted]
+            + [f"label.{name}" for name in varying]
+        )
 
 
 @dataclass
@@ -270,12 +284,18 @@ def _predict_batch(
             states = found.keras.setdefault((output.name, metric.name, side), KerasStates(metric))
             raw_label, raw_answer = (answers[f"{of}.{output.name}"] for of in ("raw label", side))
             mask = answers.get(f"mask.{output.name}")
-            states.add(raw_label, raw_answer, answers.get("weight"), mask, columns["row"], groups)
-    arrays = {name: v if isinstance(v, pa.Array) else as_arrow(v) for name, v in columns.items()}
+            weight = np.nan_to_num(answers["weight"]) if "weight" in answers else None
+            states.add(raw_label, raw_answer, weight, mask, columns["row"], groups)
+    arrays = {name: v if isinstance(v, pa.Array) else _as_column(v, name, plan) for name, v in columns.items()}
     # Lists stay as they are: Parquet encodes their values anyway.
     arrays |= {f"slice.{n}": v if is_list(v.type) else v.dictionary_encode() for n, v in slices.items()}
     arrays |= {f"column.{name}": batch.column(name) for name in plan.kept}
     return pa.table(arrays)
+
+
+def _as_column(values: np.ndarray, name: str, plan: Plan) -> pa.Array:
+    """Return an array (rows, ...) as a column, of lists if the output's rows vary in length."""
+    return as_lists(values) if values.ndim > 1 and name in plan.of_any_length else as_arrow(values)
 
 
 def _row_weights(values: np.ndarray, rows: int) -> np.ndarray:
@@ -285,17 +305,22 @@ def _row_weights(values: np.ndarray, rows: int) -> np.ndarray:
             f"the weight has the shape {values.shape[1:]} per row; expected one number per row, or one per token"
         )
     weights = values.reshape(rows, -1).astype(np.float64)
-    if not (np.isfinite(weights) & (weights >= 0)).all():
-        wrong = weights[~(np.isfinite(weights) & (weights >= 0))][0]
-        raise DataError(f"the weight of a row is {wrong:g}; expected finite weights of 0 or more")
-    return weights.mean(axis=1)
+    wrong = ~(np.isfinite(weights) & (weights >= 0)) & ~(np.isnan(weights) & (values.ndim == 2))
+    if wrong.any():
+        raise DataError(f"the weight of a row is {weights[wrong][0]:g}; expected finite weights of 0 or more")
+    return _means(weights)
 
 
 def _token_weights(values: np.ndarray | None) -> np.ndarray | None:
     """Return the weights of tokens relative to those of their rows, float64 (rows, length), if they have their own."""
     if values is None or values.size == len(values):
         return None
-    return divided(values, values.mean(axis=1, keepdims=True)) if len(values) else None
+    return np.nan_to_num(divided(values, _means(values)[:, np.newaxis])) if len(values) else None
+
+
+def _means(weights: np.ndarray) -> np.ndarray:
+    """Return the mean weight of each row's tokens, (rows,). NaN is padding."""
+    return divided(np.nansum(weights, axis=1), np.sum(~np.isnan(weights), axis=1))
 
 
 def _output_columns(
@@ -460,7 +485,23 @@ def _predict_in_batches(batch: pa.RecordBatch, plan: Plan, model_inputs: Mapping
                 answers |= {f"{other}.{name}": given[name] for name in needed}
         for name, values in answers.items():
             found.setdefault(name, []).append(_in_numpy(values))
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    return {name: _concatenated(name, parts) for name, parts in found.items()}
+
+
+def _concatenated(name: str, parts: list[np.ndarray]) -> np.ndarray:
+    """Return arrays (rows, ...) as one, with padding to the longest rows."""
+    shapes = {part.shape[1:] for part in parts}
+    if len(shapes) == 1:
+        return np.concatenate(parts)
+    longest = np.max([*shapes], axis=0)
+    filling: Any = 0
+    if name == "weight":
+        filling = np.nan
+    elif name.startswith("raw label"):
+        dtype = parts[0].dtype.name
+        filling = missing_value("string" if dtype == "object" else dtype)
+    widths = [[(0, 0), *((0, most - size) for most, size in zip(longest, part.shape[1:]))] for part in parts]
+    return np.concatenate([np.pad(part, width, constant_values=filling) for part, width in zip(parts, widths)])
 
 
 def _in_numpy(values: tf.Tensor | np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ import tensorflow as tf
 from kerasline.components.core.artifacts import Model, Preprocessing, SavedModel
 from kerasline.components.core.errors import ArtifactError, DataError, one_line
 from kerasline.components.core.keras_compat import flatten_layers, mask_of, set_mask
+from kerasline.components.data.label_columns import without_padding
 from kerasline.components.models.compile_config import compiled_losses, output_names, outputs_by_name
 from kerasline.components.models.error_places import describe_failure
 from kerasline.components.models.outputs import label_by_output
@@ -58,10 +59,10 @@ class KerasPredictor:
             prepared: outputs of the preprocessing to return as well.
 
         Returns:
-            dict of tensors: `weight` (rows, ...) or None, and these, each a dict by output: `predictions`, `labels`,
-            `losses` (rows,) with their `counts` (see `RowLosses`), `masks`, the masks of predictions that have one, and
-            `counted`, the tokens that the loss counts where it leaves out some. `prepared` is by output of the
-            preprocessing.
+            dict of tensors: `weight` (rows, ...), NaN where it is padding, or None, and these, each a dict by output:
+            `predictions`, `labels`, `losses` (rows,) with their `counts` (see `RowLosses`), `masks`, the masks of
+            predictions that have one, and `counted`, the tokens that the loss counts where it leaves out some.
+            `prepared` is by output of the preprocessing.
 
         Raises:
             DataError: a label is outside the range of classes, or an operation cannot process the rows.
@@ -87,6 +88,7 @@ class KerasPredictor:
         """
         loss, tensor = compiled_losses(self.load()[1])[output], tf.constant(prediction)
         set_mask(tensor, mask)
+        weight = None if weight is None else without_padding(tf.constant(weight))
         return loss.of_rows(tf.constant(label), tensor, weight).mean.numpy()
 
 
@@ -179,7 +181,8 @@ def _keras_function(
         labels = {output: found[label] for output, label in label_of.items()}
         weight = found[weight_name] if weight_name else None
         predictions = outputs_by_name(model, model({name: prepared[name] for name in features}, training=False))
-        rows = {n: loss.of_rows(labels[n], predictions[n], weight) for n, loss in losses.items() if n in labels}
+        counted_weight = None if weight is None else without_padding(weight)
+        rows = {n: loss.of_rows(labels[n], predictions[n], counted_weight) for n, loss in losses.items() if n in labels}
         return {
             "predictions": predictions,
             "labels": labels,

@@ -8,7 +8,8 @@ from typing import Any
 
 from kerasline.components.core.artifacts import Artifact, Examples, Hyperparameters, Model, Preprocessing, Report
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
-from kerasline.components.core.errors import ParameterError, nearest
+from kerasline.components.core.errors import ParameterError, check_known, nearest
+from kerasline.components.data.arrow_types import has_length
 from kerasline.components.trainer import cluster
 from kerasline.components.trainer.job import Job
 from kerasline.components.trainer.settings import TrainerSettings
@@ -32,6 +33,12 @@ class Trainer(Component):
         epochs: number of passes over the split.
         steps: total number of batches, over as many epochs as needed. Takes precedence over `epochs`.
         batch_size: number of rows per step, over all replicas. Defaults to 32.
+        bucket_by: name, or names, by whose length rows are batched together, so that little is padding: an output of
+            the preprocessing (its steps, or the number itself if it is one integer per row), or a column (lists, texts
+            by their bytes, or integers). A row is as long as the longest of several.
+        tokens_a_batch: replaces `batch_size`: each step has as many rows as keep the number of rows times the longest
+            row, over all replicas, within this number. Requires `bucket_by`.
+        frames_a_batch: the same for rows whose length is in frames.
         seed: seed of the row order and of all randomness in the model. Defaults to 0.
         split: split to train on. Defaults to `"train"`.
         eval_split: split to evaluate on after each epoch, or None for no evaluation. Defaults to `"eval"`.
@@ -125,6 +132,7 @@ class Trainer(Component):
     def check(self, inputs: Any) -> None:
         super().check(inputs)
         self._check_distribution()
+        self._check_bucketing(inputs)
         split = self.settings.eval_split
         # The default may be missing: not all data have an eval split.
         if inputs.examples is not None and split and split not in ("eval", *inputs.examples.splits):
@@ -175,6 +183,26 @@ class Trainer(Component):
         workers = self.settings.workers
         count = len(workers) if isinstance(workers, list) else workers
         return {**found, "workers": count, "distribution": self._distribution}
+
+    def _check_bucketing(self, inputs: Any) -> None:
+        settings = self.settings
+        limits = [name for name in ("tokens_a_batch", "frames_a_batch") if getattr(settings, name)]
+        if len(limits) == 2:
+            raise ParameterError(f"{self.name}.frames_a_batch: expected one limit, received tokens_a_batch too")
+        if limits and not settings.bucket_by:
+            raise ParameterError(
+                f"{self.name}.{limits[0]}: requires bucket_by, the name of the output or column that has the lengths"
+            )
+        if settings.bucket_by and inputs.examples is not None and inputs.preprocessing is not None:
+            names = [settings.bucket_by] if isinstance(settings.bucket_by, str) else settings.bucket_by
+            outputs, schema = inputs.preprocessing.outputs, inputs.examples.schema()
+            where = f"{self.name}.bucket_by"
+            check_known(where, "Transform has no output and the data no column", names, [*outputs, *schema.names])
+            for name in names:
+                if name not in outputs and not has_length(schema.field(name).type):
+                    raise ParameterError(
+                        f"{where}: column {name!r} is {schema.field(name).type}; expected lists, texts or integers"
+                    )
 
     @property
     def _distribution(self) -> Any:

@@ -102,6 +102,7 @@ def _context(job: Job, prepared: Prepared, report: Callable[[str], None], stop: 
             batch_size=settings.batch_size,
             work_dir=job.work_dir,
             target=training_target(prepared.model, job.preprocessing),
+            bucketing=settings.bucketing,
             **options,
         )
 

@@ -98,8 +98,7 @@ class _Rule:
 def _rules(job: Job, model: keras.Model) -> list[_Rule]:
     weight, rules = job.preprocessing.facts["sample_weight"], []
     if weight:
-        allowed: Callable[[np.ndarray], np.ndarray] = lambda values: np.isfinite(values) & (values >= 0)  # noqa: E731
-        rules.append(_Rule("weight", weight, allowed, "a finite number of 0 or more", "correct or remove such rows"))
+        rules.append(_Rule("weight", weight, _is_weight, "a finite number of 0 or more", "correct or remove such rows"))
     losses = targets.checked_losses(model)
     if not job.preprocessing.labels or job.settings.function is not None or not losses:
         return rules
@@ -112,15 +111,19 @@ def _rules(job: Job, model: keras.Model) -> list[_Rule]:
     return rules
 
 
+def _is_weight(values: np.ndarray) -> np.ndarray:
+    is_padding = np.isnan(values) if values.ndim > 1 else np.zeros(values.shape, bool)
+    return (np.isfinite(values) & (values >= 0)) | is_padding
+
+
 def _label_rule(
     label: str, shape: Sequence[int | None], output: str, loss: CompiledLoss, units: int | None, has_class_weight: bool
 ) -> _Rule:
     kind = loss.kind
     remedy = "correct or remove such rows"
     if None in shape:
-        remedy = "its lists vary in length, and shorter ones are padded; give all of them the same length"
+        remedy = "shorter lists are padded; leave the padding out by kerasline.losses.Masked(loss, padding=-1)"
     if kind == targets.CLASS_INDEX and units is not None:
-        ignored = loss.loss.get_config().get("ignore_class")
         remedy = (
             f"number the classes from 0, as kerasline.layers.ClassIndex does in the preprocessing, or give output "
             f"{output!r} a unit for each class; the loss can skip one value, such as -1 for an unknown class or "
@@ -131,21 +134,35 @@ def _label_rule(
         return _Rule(
             "label",
             label,
-            lambda values: ((values >= 0) & (values < units) & (values == np.floor(values))) | (values == ignored),
+            lambda values: ((values >= 0) & (values < units) & (values == np.floor(values))) | loss.ignores(values),
             f"a class from 0 to {units - 1}, the units of output {output!r}",
             remedy,
         )
     if kind in targets.MARGINS:
-        return _Rule("label", label, lambda values: np.isin(values, (-1, 0, 1)), "-1 or 1, or 0 or 1", remedy)
+        return _Rule(
+            "label",
+            label,
+            lambda values: np.isin(values, (-1, 0, 1)) | loss.ignores(values),
+            "-1 or 1, or 0 or 1",
+            remedy,
+        )
     if has_class_weight and units == 1:
         return _Rule(
-            "label", label, lambda values: (values >= 0) & (values == np.floor(values)), "a class: 0, 1, ...", remedy
+            "label",
+            label,
+            lambda values: ((values >= 0) & (values == np.floor(values))) | loss.ignores(values),
+            "a class: 0, 1, ...",
+            remedy,
         )
     if kind in (*targets.BINARY, *targets.DISTRIBUTION):
         return _Rule(
-            "label", label, lambda values: (values >= 0) & (values <= 1), f"numbers from 0 to 1 for {kind}", remedy
+            "label",
+            label,
+            lambda values: ((values >= 0) & (values <= 1)) | loss.ignores(values),
+            f"numbers from 0 to 1 for {kind}",
+            remedy,
         )
-    return _Rule("label", label, np.isfinite, "a finite number", remedy)
+    return _Rule("label", label, lambda values: np.isfinite(values) | loss.ignores(values), "a finite number", remedy)
 
 
 def _raw_values(reader: LabelReader, batch: pa.RecordBatch, row: int) -> str:

@@ -81,7 +81,8 @@ def _write_model(model: keras.Model, job: Job) -> None:
 
 def _facts(job: Job, prepared: Prepared, outcome: Outcome, seconds: float) -> dict[str, Any]:
     rows = sum(epoch["rows"] for epoch in outcome.history.epochs)
-    rate = job.settings.batch_size / outcome.step_seconds if outcome.step_seconds else rows / seconds
+    step_rows = job.settings.batch_size if prepared.data.padding is None else rows / outcome.steps
+    rate = step_rows / outcome.step_seconds if outcome.step_seconds else rows / seconds
     facts = {
         "device": prepared.placement.description,
         "devices": list(prepared.replicas.devices),
@@ -98,6 +99,7 @@ def _facts(job: Job, prepared: Prepared, outcome: Outcome, seconds: float) -> di
         "seconds": round(seconds, 3),
         "step_seconds": outcome.step_seconds,
         "samples_per_second": rate,
+        "padding": prepared.data.padding,
         "resumed_at_step": outcome.resumed_at,
         "deterministic": job.settings.deterministic,
         "tensorflow": tf.__version__,
@@ -137,6 +139,8 @@ def _displayed_metrics(outcome: Outcome, facts: dict[str, Any]) -> dict[str, Any
     }
     if facts["samples_per_second"]:
         displayed["samples_per_second"] = round(facts["samples_per_second"])
+    if facts["padding"] is not None:
+        displayed["padding"] = f"{facts['padding']:.0%}"
     if "share_of_peak" in facts:
         displayed["share_of_peak"] = f"{facts['share_of_peak']:.0%}"
     device = facts["device"] if facts["replicas"] == 1 else f"{facts['replicas']} × {facts['device']}"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Len, Lt
 from pydantic import BaseModel, ConfigDict, Field
 
 from kerasline.components.core.parameters import PositiveFloat, PositiveInt, SplitName
+
+if TYPE_CHECKING:
+    from kerasline.components.data.bucketing import Bucketing
 
 Auto = Literal["auto"]
 ClassWeight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -52,6 +55,9 @@ class TrainerSettings:
     epochs: PositiveInt | None = None
     steps: PositiveInt | None = None
     batch_size: PositiveInt = 32
+    bucket_by: str | Annotated[list[str], Len(1)] | None = None
+    tokens_a_batch: PositiveInt | None = None
+    frames_a_batch: PositiveInt | None = None
     seed: int = 0
     split: SplitName = "train"
     eval_split: str | None = "eval"
@@ -90,3 +96,14 @@ class TrainerSettings:
     on_non_finite: Literal["stop", "roll_back"] = "stop"
     tensorboard: bool = True
     profile_steps: Annotated[list[PositiveInt], Len(2, 2)] | None = None
+
+    @property
+    def bucketing(self) -> Bucketing | None:
+        """How rows are batched by length, or None if they are not."""
+        from kerasline.components.data.bucketing import Bucketing
+
+        if self.bucket_by is None:
+            return None
+        names = (self.bucket_by,) if isinstance(self.bucket_by, str) else tuple(self.bucket_by)
+        parameter = "tokens_a_batch" if self.tokens_a_batch else "frames_a_batch"
+        return Bucketing(names, self.tokens_a_batch or self.frames_a_batch, f"Trainer.{parameter}")

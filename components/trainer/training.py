@@ -414,6 +414,7 @@ class Training:
             batch_size=self._evaluation_batch_size,
             work_dir=self._job.work_dir,
             target=training_target(self._model, self._job.preprocessing),
+            bucketing=self._settings.bucketing,
         )
         return Evaluation(self._model, self._replicas, data)
 

@@ -22,9 +22,10 @@ class TrainingData:
     Attributes:
         steps_per_epoch: number of steps in an epoch.
         batches_per_chunk: largest number of batches in a chunk.
-        rows_per_replica: number of rows of a full batch that each replica receives.
+        rows_per_replica: number of rows of a full batch, or of the largest one, that each replica receives.
         element_spec: the TensorSpecs of a chunk.
-        has_varying_shapes: whether rows have different lengths. `batches_per_chunk` is 1 then.
+        has_varying_shapes: whether rows or batches have different lengths. `batches_per_chunk` is 1 then.
+        padding: the share of padding in the batches if they are bucketed, else None.
     """
 
     def __init__(self, job: Job, replicas: Replicas, target: Target) -> None:
@@ -42,19 +43,23 @@ class TrainingData:
                 shuffle=settings.shuffle,
                 worker=worker,
                 workers=replicas.count,
+                bucketing=settings.bucketing,
             )
             for worker in replicas.local_ids
         ]
         first = self._chunks[0]
-        self._rows, self._batch_size = first.rows, settings.batch_size
+        self._batch_size, self.padding = settings.batch_size, first.padding
+        self._is_bucketed = settings.bucketing is not None
         self.steps_per_epoch, self.batches_per_chunk = first.an_epoch, first.at_once
         self.rows_per_replica = first.share
         self.element_spec = first.starting(0, 0).element_spec
-        self.has_varying_shapes = any(None in spec.shape[1:] for spec in tf.nest.flatten(self.element_spec))
+        self.has_varying_shapes = self._is_bucketed or any(
+            None in spec.shape[1:] for spec in tf.nest.flatten(self.element_spec)
+        )
 
     def rows_of(self, step: int) -> int:
         """Return the number of rows of a step, over all replicas. Steps count over all epochs."""
-        return min(self._batch_size, self._rows - step % self.steps_per_epoch * self._batch_size)
+        return self._chunks[0].rows_of(*divmod(step, self.steps_per_epoch))
 
     def starting_at(self, step: int) -> Iterator[tuple[int, Chunk | None, Chunk | None]]:
         """Yield the chunks from a step on.
@@ -66,6 +71,9 @@ class TrainingData:
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         iterators = [iter(chunks.starting(epoch, step_in_epoch)) for chunks in self._chunks]
         while True:
+            if self._is_bucketed:
+                yield 1, self._replicas.per_replica([next(iterator) for iterator in iterators]), None
+                continue
             batches = min(self.batches_per_chunk, self.steps_per_epoch - step % self.steps_per_epoch)
             is_last_incomplete = self.rows_of(step + batches - 1) < self._batch_size
             full = batches - is_last_incomplete

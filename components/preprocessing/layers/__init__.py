@@ -5,7 +5,7 @@ Each is registered with Keras, saves its state with the model, and works inside 
 
 from __future__ import annotations
 
-from kerasline.components.preprocessing.layers.audio import AudioDecoding, PowerToDecibels, Resampling
+from kerasline.components.preprocessing.layers.audio import AudioDecoding, LogMel, PowerToDecibels, Resampling
 from kerasline.components.preprocessing.layers.buckets import BucketIds
 from kerasline.components.preprocessing.layers.categories import ClassIndex, Cross, FrequencyLookup
 from kerasline.components.preprocessing.layers.date_time import DateTimeParts
@@ -20,6 +20,7 @@ from kerasline.components.preprocessing.layers.scaling import (
     RobustScaling,
     SignedLog1p,
 )
+from kerasline.components.preprocessing.layers.sequences import LengthMask, Lengths
 from kerasline.components.preprocessing.layers.subwords import Subwords
 from kerasline.components.preprocessing.layers.target_encoding import TargetEncoding
 from kerasline.components.preprocessing.layers.text import BagOfWords, TfIdf
@@ -36,6 +37,9 @@ __all__ = [
     "FrequencyLookup",
     "ImageDecoding",
     "Imputation",
+    "LengthMask",
+    "Lengths",
+    "LogMel",
     "MinMaxScaling",
     "MissingIndicator",
     "PowerToDecibels",

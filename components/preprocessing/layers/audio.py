@@ -14,13 +14,14 @@ from kerasline.components.preprocessing.layers.base import check, is_whole
 
 @keras.saving.register_keras_serializable("kerasline")
 class AudioDecoding(keras.layers.Layer):
-    """Decodes WAV files (16-bit PCM) to a fixed length.
+    """Decodes WAV files (16-bit PCM).
 
-    Longer files are cut. Shorter ones are padded with zeros at the end. A missing ("") file is silence. A file with
-    fewer channels repeats its first one; of a file with more, the first ones are taken.
+    With a fixed length, longer files are cut, and shorter ones are padded with zeros at the end. Otherwise they are
+    padded with NaN to the longest of the batch. A missing ("") file is silence, or has no samples. A file with fewer
+    channels repeats its first one; of a file with more, the first ones are taken.
 
     Args:
-        samples: int. Number of samples after decoding.
+        samples: int. Number of samples after decoding. None keeps the length of each file.
         rate: int. The sampling rate of every file, in samples per second.
         channels: int. Number of channels. Defaults to 1.
 
@@ -43,17 +44,21 @@ class AudioDecoding(keras.layers.Layer):
     [[0.5, -0.5, 0.0]]
     """
 
-    def __init__(self, samples: int, rate: int, channels: int = 1, **options: Any) -> None:
+    def __init__(self, samples: int | None, rate: int, channels: int = 1, **options: Any) -> None:
         super().__init__(**options)
         self.supports_jit = False  # XLA has no texts
         for name, received in (("samples", samples), ("rate", rate), ("channels", channels)):
-            check("AudioDecoding", is_whole(received, 1), name, received, "an integer from 1")
+            allowed = is_whole(received, 1) or (name == "samples" and received is None)
+            check("AudioDecoding", allowed, name, received, "an integer from 1")
         self.samples, self.rate, self.channels = samples, rate, channels
 
     def call(self, files: Any) -> tf.Tensor:
         files = tf.reshape(tf.convert_to_tensor(files), [-1])
-        form = tf.TensorSpec((self.samples, self.channels), tf.float32)
+        form: Any = tf.TensorSpec((self.samples, self.channels), tf.float32)
+        if self.samples is None:
+            form = tf.RaggedTensorSpec((None, self.channels), tf.float32, ragged_rank=0)
         sound = tf.map_fn(self._decoded, files, fn_output_signature=form, parallel_iterations=16)
+        sound = sound.to_tensor(math.nan) if self.samples is None else sound
         return sound[..., 0] if self.channels == 1 else sound
 
     def compute_output_spec(self, files: Any) -> keras.KerasTensor:
@@ -68,11 +73,11 @@ class AudioDecoding(keras.layers.Layer):
         return {**super().get_config(), **config}
 
     def _decoded(self, file: tf.Tensor) -> tf.Tensor:
-        silence = tf.zeros((self.samples, self.channels))
+        silence = tf.zeros((self.samples or 0, self.channels))
         return tf.cond(file == "", lambda: silence, lambda: self._decoded_file(file))
 
     def _decoded_file(self, file: tf.Tensor) -> tf.Tensor:
-        sound, rate = tf.audio.decode_wav(file, self.channels, self.samples)
+        sound, rate = tf.audio.decode_wav(file, self.channels, -1 if self.samples is None else self.samples)
         message = (
             f"AudioDecoding {self.name!r}: a file has another rate than the expected {self.rate} samples per second"
         )
@@ -142,6 +147,75 @@ class Resampling(keras.layers.Layer):
 
     def _length(self, samples: int | None) -> int | None:
         return None if samples is None else -(-samples * self._up // self._down)
+
+
+@keras.saving.register_keras_serializable("kerasline")
+class LogMel(keras.layers.Layer):
+    """Computes log-mel frames of sound of any length: the natural logarithm of the power in bands of the mel scale.
+
+    A frame is a Hann window of samples within the row, so that a row's frames do not depend on the other rows.
+
+    Args:
+        rate: int. The inputs' rate in samples per second.
+        mels: int. Number of bands, from 20 Hz to half the rate. Defaults to 80.
+        step: int. Number of samples from frame to frame. Defaults to those of 10 ms.
+        window: int. Number of samples of a frame. Defaults to those of 25 ms.
+        min_power: float above 0. Lower power counts as this. Defaults to 1e-6.
+
+    Inputs:
+        Samples, (rows, samples), with NaN beyond a row's end, as `AudioDecoding(None, rate)` returns them.
+
+    Outputs:
+        float32 (rows, frames, mels), with NaN beyond a row's end. `Lengths` counts the frames, `LengthMask` replaces
+        NaN by 0.
+
+    Raises:
+        ValueError: an argument or the inputs are invalid.
+
+    Example:
+
+    >>> kl.layers.LogMel(rate=8000, mels=40)(np.zeros((1, 360), "float32")).shape
+    TensorShape([1, 3, 40])
+    """
+
+    def __init__(
+        self,
+        rate: int,
+        mels: int = 80,
+        step: int | None = None,
+        window: int | None = None,
+        min_power: float = 1e-6,
+        **options: Any,
+    ) -> None:
+        super().__init__(**{"dtype": "float32", **options})
+        self.rate, self.mels, self.min_power = rate, mels, float(min_power)
+        self.step, self.window = step or max(rate // 100, 1), window or max(rate // 40, 1)
+        for name in ("rate", "mels", "step", "window"):
+            check("LogMel", is_whole(getattr(self, name), 1), name, getattr(self, name), "an integer from 1")
+        check("LogMel", min_power > 0, "min_power", min_power, "a number above 0")
+
+    def call(self, samples: Any) -> tf.Tensor:
+        samples = tf.cast(samples, tf.float32)
+        is_missing = tf.math.is_nan(samples)
+        lengths = tf.reduce_sum(tf.cast(~is_missing, tf.int32), axis=1)
+        size = 1 << (self.window - 1).bit_length()
+        silent = tf.where(is_missing, 0.0, samples)
+        power = tf.abs(tf.signal.stft(silent, self.window, self.step, size)) ** 2
+        bands = tf.signal.linear_to_mel_weight_matrix(self.mels, size // 2 + 1, self.rate, 20.0, self.rate / 2)
+        frames = tf.math.log(tf.maximum(tf.matmul(power, bands), self.min_power))
+        counts = tf.maximum((lengths - self.window) // self.step + 1, 0)
+        return tf.where(tf.sequence_mask(counts, tf.shape(frames)[1])[..., tf.newaxis], frames, math.nan)
+
+    def compute_output_spec(self, samples: Any) -> keras.KerasTensor:
+        received = f"{samples.dtype} {tuple(samples.shape)}"
+        check("LogMel", samples.dtype != "string" and len(samples.shape) == 2, "inputs", received, "(rows, samples)")
+        count = samples.shape[1]
+        frames = None if count is None else max((count - self.window) // self.step + 1, 0)
+        return keras.KerasTensor((samples.shape[0], frames, self.mels), "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("rate", "mels", "step", "window", "min_power")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 @keras.saving.register_keras_serializable("kerasline")

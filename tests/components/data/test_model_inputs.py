@@ -86,6 +86,13 @@ def test_lists_of_strings_are_padded_with_empty_strings():
     assert fed(texts, (3,), "string").tolist() == expected
 
 
+def test_lists_of_boxes_are_padded_to_the_longest():
+    boxes = pa.array([[[1.0, 2.0], [3.0, 4.0]], None, [[5.0, 6.0]]], pa.list_(pa.list_(pa.float32(), 2)))
+    nan = [np.nan, np.nan]
+    expected = [[[1, 2], [3, 4]], [nan, nan], [[5, 6], nan]]
+    np.testing.assert_array_equal(fed(boxes, (None, 2), "float32"), expected)
+
+
 def test_pixels_are_not_copied():
     assert np.shares_memory(fed(IMAGES, (2, 2), "uint8"), IMAGES.storage.flatten().to_numpy())
 
@@ -94,7 +101,8 @@ def test_pixels_are_not_copied():
     ("column", "shape", "dtype", "message"),
     [
         (pa.array([[1], [2, 3, 4]]), (2,), "int64", r"dtype int64 and shape \(2,\): it has lists with up to 3 values"),
-        (pa.array([[[1], [2]], [[3]]]), (None, 1), "int64", "its lists vary in length, from 1 to 2"),
+        (pa.array([[[1], [2]], [[3]]]), (None, 1), "uint8", "its lists vary in length, from 1 to 2"),
+        (pa.array([[[1, 2], [2]], [[3]]]), (None, 1), "int64", "it has lists with up to 2 values"),
         (pa.array([[[1]]]), (None,), "int64", "it has lists of lists"),
         (pa.array([1.0]), (2,), "float32", r"and shape \(2,\): its values have shape \(\)"),
         (pa.array([1 << 40]), (1,), "int32", "type int64 cannot be fed to an input of dtype int32 .* not in range"),

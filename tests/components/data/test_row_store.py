@@ -41,6 +41,7 @@ NUMBERS = pa.table(
         "byte": pa.array([0, 255, 3, 4, 5], pa.uint8()),
         "list": [[1.0, 2.0], [], None, [5.0], [None, 7.0]],
         "any": [[1], [2, 3, 4], [], None, [9]],
+        "boxes": [[[1.0, 2.0]], [], None, [[3.0, 4.0], [None, 5.0]], [[6.0, 7.0]] * 3],
         "image": pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(30, dtype="uint8").reshape(5, 3, 2)),
     }
 )
@@ -51,6 +52,7 @@ FORMS = tensors(
     byte=((1,), "uint8"),
     list=((2,), "float32"),
     any=((None,), "int64"),
+    boxes=((None, 2), "float32"),
     image=((3, 2), "uint8"),
 )
 

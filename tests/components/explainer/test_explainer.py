@@ -175,7 +175,8 @@ def minus_squared_error(label, prediction):
     ],
 )
 def test_task_of_an_output_follows_from_its_loss_and_label(loss, label, output, names, task):
-    from kerasline.components.models.compile_config import CompiledLoss, unreduced_loss
+    from kerasline.components.models.compile_config import CompiledLoss
+    from kerasline.components.models.losses import unreduced_loss
 
     found = Answers.of(
         CompiledLoss(unreduced_loss(loss)),

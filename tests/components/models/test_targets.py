@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from kerasline.components.models.compile_config import CompiledLoss, unreduced_loss
+from kerasline.components.models.compile_config import CompiledLoss
+from kerasline.components.models.losses import unreduced_loss
 from kerasline.components.models.targets import loss_problem
 
 SHAPES = [(), (1,), (3,), (4,), (4, 1), (4, 3)]

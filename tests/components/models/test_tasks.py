@@ -8,7 +8,8 @@ import pytest
 
 from kerasline.components.core.errors import DataError
 from kerasline.components.explainer.answers import Answers
-from kerasline.components.models.compile_config import CompiledLoss, unreduced_loss
+from kerasline.components.models.compile_config import CompiledLoss
+from kerasline.components.models.losses import unreduced_loss
 from kerasline.components.models.tasks import TASKS, Output, has_margins, infer_task
 
 ONE, THREE = (None, 1), (None, 3)

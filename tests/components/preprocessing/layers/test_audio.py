@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from scipy import signal
 
-from kerasline.components.preprocessing.layers.audio import AudioDecoding, PowerToDecibels, Resampling
+from kerasline.components.preprocessing.layers.audio import AudioDecoding, LogMel, PowerToDecibels, Resampling
 from tests.components.preprocessing.layers.round_trip import round_trips
 from tests.conftest import SHARED_DATA
 
@@ -121,3 +121,26 @@ def test_decibels_follow_the_formula_row_by_row():
     expected = np.maximum(expected, expected.max(axis=(1, 2), keepdims=True) - 30)
     found = PowerToDecibels(top_db=30)(power.astype("float32"))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_files_of_any_length_are_padded_with_nan():
+    ours = AudioDecoding(None, 8000)(column(wav(NOISE[:, :1]), b"", wav(NOISE[:100, :1]))).numpy()
+    expected = np.full((3, 300), np.nan, "float32")
+    expected[0], expected[2, :100] = NOISE[:, 0] / 32768, NOISE[:100, 0] / 32768
+    np.testing.assert_array_equal(ours, expected)
+
+
+def test_log_mel_frames_lie_within_each_row():
+    """The same as SciPy's periodogram of each window, and TensorFlow's mel matrix."""
+    lengths, (rate, step, window, size, mels) = (300, 150, 20), (8000, 40, 100, 128, 12)
+    sound = RANDOM.normal(size=(3, 300)).astype("float32")
+    sound[np.arange(300) >= np.array(lengths)[:, None]] = np.nan
+    ours = LogMel(rate, mels, step=step, window=window)(sound).numpy()
+    assert ours.shape == (3, 6, mels)
+    bands = tf.signal.linear_to_mel_weight_matrix(mels, size // 2 + 1, rate, 20.0, rate / 2).numpy()
+    for row, length in enumerate(lengths):
+        starts = range(0, length - window + 1, step)
+        windowed = [sound[row, start : start + window] * signal.get_window("hann", window) for start in starts]
+        expected = [np.log(np.maximum(np.abs(np.fft.rfft(one, size)) ** 2 @ bands, 1e-6)) for one in windowed]
+        np.testing.assert_allclose(ours[row, : len(starts)], np.reshape(expected, (len(starts), mels)), atol=1e-4)
+        assert np.isnan(ours[row, len(starts) :]).all()

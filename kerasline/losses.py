@@ -1,0 +1,5 @@
+"""Losses of sequences that Keras lacks: `kl.losses`."""
+
+from kerasline.components.models.losses import CTC, Masked
+
+__all__ = ["CTC", "Masked"]
