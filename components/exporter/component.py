@@ -41,9 +41,10 @@ class Exporter(Component):
     Args:
         answer: `answer(model, features)`, what the served model returns if it differs from the model's outputs: a dict
             of tensors (rows, ...) by name, computed with TensorFlow or Keras from the trained model and a dict of
-            preprocessed features. Loops are written with `tf.while_loop`, `keras.ops.while_loop` or `tf.function`. Or
-            a dict of such functions by signature, of which `serving_default` is required. Defaults to None, the
-            model's outputs. See docs/ANSWERS.md.
+            preprocessed features. A third parameter receives the `Prepared` preprocessing, for vocabularies and layers
+            that turn ids back into texts. Loops are written with `kl.generate`, `tf.while_loop`,
+            `keras.ops.while_loop` or `tf.function`. Or a dict of such functions by signature, of which
+            `serving_default` is required. Defaults to None, the model's outputs. See docs/ANSWERS.md.
         forms: list of str, further forms of the model, each a folder in the output `model_forms`. `"float16"`,
             `"bfloat16"`, `"int8_weights"` (int8 weights, float32 computation) and `"int8"` (int8 weights and
             activations) are SavedModels. `"litert"` and `"onnx"` take preprocessed features. Defaults to `[]`.

@@ -46,9 +46,8 @@ class Export:
         self._inputs, self._outputs, self._settings, self._context = inputs, outputs, settings, context
         for package in settings.op_libraries:
             importlib.import_module(package)
-        features, model = inputs.preprocessing.load_features(), inputs.model.load()
         answers = functions_by_signature(settings.answer)
-        self._served = ServedModel.of(features, model, inputs.preprocessing.facts["class_names"], answers)
+        self._served = ServedModel.of(inputs.preprocessing, inputs.model.load(), answers)
         self._rows = warm_up.sample_rows(self._served.features.input, inputs.examples, settings.split)
 
     def run(self) -> Mapping[str, Any]:

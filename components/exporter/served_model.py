@@ -11,11 +11,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasline.components.core.artifacts import TensorForm
+from kerasline.components.core.artifacts import Preprocessing, TensorForm
 from kerasline.components.core.errors import DataError
 from kerasline.components.exporter.input_names import restore_names, with_numbered_names
 from kerasline.components.exporter.tf_examples import check_parsable, parse_examples
-from kerasline.components.models.answering import Answering, Function, as_float32, feature_specs, restricted, shape_of
+from kerasline.components.models.answering import Answering, Function, answering_with, as_float32, shape_of
 from kerasline.components.models.compile_config import compiled_losses, output_names
 from kerasline.components.models.outputs import labelled_output
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE
@@ -48,22 +48,20 @@ class ServedModel:
     others: Mapping[str, ServedModel] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls, features: keras.Model, model: keras.Model, class_names: Any, answers: Mapping[str, Function]
-    ) -> ServedModel:
+    def of(cls, preprocessing: Preprocessing, model: keras.Model, answers: Mapping[str, Function]) -> ServedModel:
         """Return a model that answers by functions, each of which takes only the raw columns that it depends on.
 
         Args:
-            features: preprocessing of all features.
             answers: the answering functions by signature; none for the outputs of the model.
         """
-        specs = feature_specs(features)
+        class_names = preprocessing.facts["class_names"]
+        if not answers:
+            return cls(preprocessing.load_features(), model, class_names)
         served = {}
-        for name, function in answers.items():
-            answering = Answering(function, model, specs)
-            served[name] = cls(restricted(features, answering.used), model, class_names, answering)
-        main = served.pop(RAW, None) or cls(features, model, class_names)
-        return replace(main, others=served)
+        for signature, function in answers.items():
+            answering = answering_with(function, model, preprocessing)
+            served[signature] = cls(answering.served_features(), model, class_names, answering)
+        return replace(served.pop(RAW), others=served)
 
     def with_model(self, model: keras.Model) -> ServedModel:
         """Return the same with another form of the model."""
@@ -158,6 +156,8 @@ def write_saved_model(serving: ServedModel, folder: Path) -> Written:
     archive.track(serving.model)
     for one in serving.by_signature.values():
         archive.track(one.features)
+        if one.answering is not None and one.answering.takes_prepared:
+            archive.track(one.answering.prepared.model)
     wanted: dict[str, tuple[Callable[..., Any], Specs]] = {
         RAW: (serving.serve, serving.raw_specs),
         PREPROCESSED: (serving.predict, serving.preprocessed_specs),

@@ -1,14 +1,16 @@
 """Answering functions, which turn preprocessed features into what a served model returns.
 
-The user writes `answer(model, features)` where a model answers otherwise than it is trained: a translator decodes token
-by token, a detector suppresses overlapping boxes. Tracing it once reveals its outputs and which features it reads, so
-that a served model does not require the others, such as the target sentence of teacher forcing.
+The user writes `answer(model, features)` or `answer(model, features, prepared)` where a model answers otherwise
+than it is trained: a translator decodes token by token, a detector suppresses overlapping boxes. Tracing the function
+once reveals its answers and which features it reads, so that a served model does not require the others, such as the
+target sentence of teacher forcing.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +23,13 @@ from tensorflow.core.framework import graph_pb2
 from kerasline.components.core.artifacts import Model, Preprocessing, TensorForm, needed_inputs
 from kerasline.components.core.errors import UserCodeError, nearest
 from kerasline.components.core.user_code import call, name_of
+from kerasline.components.models.prepared import Prepared
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE
 
 # Attributes of operations that hold names with numbers, which vary by process.
 NUMBERED = ("container", "shared_name")
 
-Function = Callable[[keras.Model, dict[str, tf.Tensor]], Mapping[str, tf.Tensor]]
+Function = Callable[..., Mapping[str, tf.Tensor]]
 Tensors = Mapping[str, tf.Tensor]
 
 
@@ -35,14 +38,32 @@ class Answering:
     """An answering function with its model.
 
     Attributes:
-        function: the user's `answer(model, features)`.
+        function: the user's `answer(model, features)` or `answer(model, features, prepared)`.
         model: the trained model.
-        features: specs (rows, ...) of all preprocessed features.
+        prepared: the whole preprocessing, whose layers a function may use, such as to decode ids.
+        names: names of the features among its outputs.
     """
 
     function: Function
     model: keras.Model
-    features: Mapping[str, tf.TensorSpec]
+    prepared: Prepared
+    names: tuple[str, ...]
+
+    @functools.cached_property
+    def features(self) -> dict[str, tf.TensorSpec]:
+        """Specs (rows, ...) of all features."""
+        outputs = self.prepared.model.output
+        return {name: tf.TensorSpec((None, *outputs[name].shape[1:]), outputs[name].dtype) for name in self.names}
+
+    @property
+    def takes_prepared(self) -> bool:
+        return len(inspect.signature(self.function).parameters) > 2
+
+    def served_features(self) -> keras.Model:
+        """Return the part of the preprocessing that the answers depend on."""
+        whole = self.prepared.model
+        outputs = {name: whole.output[name] for name in self.used}
+        return keras.Model(needed_inputs(whole.input, outputs), outputs)
 
     @property
     def outputs(self) -> dict[str, tf.TensorSpec]:
@@ -73,7 +94,8 @@ class Answering:
     def _answers(self, features: Tensors) -> dict[str, tf.Tensor]:
         name = name_of(self.function)
         try:
-            returned = call(self.function, self.model, dict(features))
+            further = [self.prepared] if self.takes_prepared else []
+            returned = call(self.function, self.model, dict(features), *further)
         except UserCodeError as error:
             missing = error.__cause__.args[0] if isinstance(error.__cause__, KeyError) else None
             if isinstance(missing, str) and missing not in features:
@@ -129,15 +151,10 @@ def functions_by_signature(answer: Function | Mapping[str, Function] | None) -> 
     return dict(answer) if isinstance(answer, Mapping) else {DEFAULT_SIGNATURE: answer}
 
 
-def feature_specs(features: keras.Model) -> dict[str, tf.TensorSpec]:
-    """Return the specs (rows, ...) of what a preprocessing model returns."""
-    return {name: tf.TensorSpec((None, *t.shape[1:]), t.dtype) for name, t in features.output.items()}
-
-
-def restricted(features: keras.Model, names: list[str]) -> keras.Model:
-    """Return the part of a preprocessing model that computes some of its outputs, with the inputs that these need."""
-    outputs = {name: features.output[name] for name in names}
-    return keras.Model(needed_inputs(features.input, outputs), outputs)
+def answering_with(function: Function, model: keras.Model, preprocessing: Preprocessing) -> Answering:
+    """Return an answering function with its model and preprocessing, which is loaded."""
+    prepared = Prepared(preprocessing.load(), preprocessing.facts["class_names"])
+    return Answering(function, model, prepared, tuple(preprocessing.features))
 
 
 def plan_answers(function: Function, preprocessing: Preprocessing, model: Model) -> PlannedAnswers:
@@ -152,9 +169,8 @@ def plan_answers(function: Function, preprocessing: Preprocessing, model: Model)
 
 @functools.lru_cache(maxsize=8)
 def _planned(function: Function, preprocessing: Path, model: Path, written: int) -> PlannedAnswers:
-    features = Preprocessing(preprocessing).load_features()
-    answering = Answering(function, Model(model).load(), feature_specs(features))
-    inputs = restricted(features, answering.used).input
+    answering = answering_with(function, Model(model).load(), Preprocessing(preprocessing))
+    inputs = answering.served_features().input
     return PlannedAnswers(
         {name: TensorForm(tensor.dtype, tuple(tensor.shape)) for name, tensor in inputs.items()},
         {name: TensorForm(spec.dtype.name, shape_of(spec)) for name, spec in answering.outputs.items()},

@@ -62,11 +62,11 @@ def build_translator(inputs, hp):
     return model
 
 
-def translate(model, features):
+def translate(model, features, prepared):
     """Decode greedily."""
     state = model.get_layer("state")(model.get_layer("source_table")(features["source_ids"]))
     rows = tf.shape(state)[0]
-    words = tf.constant(["", "[UNK]", *TARGETS[1:]])
+    words = tf.constant(prepared.vocabulary("target_ids"))
 
     def step(place, last, text):
         logits = model.get_layer("next")(model.get_layer("target_table")(last) + state)

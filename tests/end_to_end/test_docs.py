@@ -14,6 +14,7 @@ from tests.end_to_end.documents import PROGRAM, as_words, blocks, calls_keraslin
 README = HOUSE / "README.md"
 DOCS = HOUSE / "docs"
 GUIDES = [
+    "ANSWERS.md",
     "COMPONENTS.md",
     "DATA.md",
     "DECODING.md",

@@ -83,8 +83,8 @@ def test_encoded_images_stay_bytes_and_depend_on_their_row_alone(tmp_path):
 
 
 def test_forms_are_judged_by_their_answers(translator, tmp_path):
-    def refuse_half(model, features):
-        found = answering.translate(model, features)["translation"]
+    def refuse_half(model, features, prepared):
+        found = answering.translate(model, features, prepared)["translation"]
         half = model.get_layer("next").dtype_policy.name == "float16"
         return {"translation": tf.strings.join([found, "!"]) if half else found}
 
@@ -113,8 +113,8 @@ def test_digest_depends_on_the_answering_function(translator, translating, tmp_p
         stage = kl.Exporter(translator.prepared, translator.model, translator.examples, answer=answer)
         return stage.execute(tmp_path / name).saved_model.manifest["digest"]
 
-    def shouted(model, features):
-        return {"translation": tf.strings.upper(answering.translate(model, features)["translation"])}
+    def shouted(model, features, prepared):
+        return {"translation": tf.strings.upper(answering.translate(model, features, prepared)["translation"])}
 
     same = [exported(answering.translate, name) for name in ("a", "b")]
     assert same[0] == same[1] != exported(shouted, "c")
