@@ -46,7 +46,9 @@ class ModelBuilder(Component):
         best: hyperparameters that a Tuner found. They take precedence over `hyperparameters`.
 
         function: `build_model(inputs, hp)`. Receives a dict of `keras.Input` by feature name and the hyperparameters,
-            and returns a compiled functional `keras.Model`.
+            and returns a compiled functional `keras.Model`. As `build_model(inputs, hp, prepared)` it also receives
+            what is known of the preprocessing, such as `prepared.vocabulary_size("source")`; see
+            `kerasline.components.models.prepared.Prepared`.
         description: the model as data, instead of a function. See
             `kerasline.components.model_builder.description`.
         hyperparameters: values of `hp`, and of `"$name"` in a description. A single one is set as
@@ -182,6 +184,7 @@ class ModelBuilder(Component):
         import keras
 
         from kerasline.components.model_builder.functional import as_functional
+        from kerasline.components.models.prepared import Prepared, takes_argument
 
         features = preprocessing.load_features().output
         names = input_names(features)
@@ -195,7 +198,10 @@ class ModelBuilder(Component):
 
             return build(settings.description, inputs, hyperparameters, f"{self.name}.description")
         assert settings.function is not None
-        model = call(settings.function, inputs, dict(hyperparameters))
+        further = []
+        if takes_argument(settings.function, position=2):
+            further = [Prepared(preprocessing.load(), preprocessing.facts["class_names"])]
+        model = call(settings.function, inputs, dict(hyperparameters), *further)
         if not isinstance(model, keras.Model) or not model.compiled:
             received = "an uncompiled model" if isinstance(model, keras.Model) else type(model).__name__
             raise UserCodeError(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from tensorflow.core.framework import graph_pb2
 from kerasline.components.core.artifacts import Model, Preprocessing, TensorForm, needed_inputs
 from kerasline.components.core.errors import UserCodeError, nearest
 from kerasline.components.core.user_code import call, name_of
-from kerasline.components.models.prepared import Prepared
+from kerasline.components.models.prepared import Prepared, takes_argument
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE
 
 # Attributes of operations that hold names with numbers, which vary by process.
@@ -57,7 +56,7 @@ class Answering:
 
     @property
     def takes_prepared(self) -> bool:
-        return len(inspect.signature(self.function).parameters) > 2
+        return takes_argument(self.function, position=2)
 
     def served_features(self) -> keras.Model:
         """Return the part of the preprocessing that the answers depend on."""
