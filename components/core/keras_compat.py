@@ -189,6 +189,24 @@ def set_mask(tensor: Any, mask: Any) -> None:
     tensor._keras_mask = mask
 
 
+def with_rank(factor: Any, rank: int) -> tf.Tensor:
+    """Return a mask or weights of rows as float32 of the rank of what they multiply, such as losses of tokens.
+
+    Keras multiplies (rows,) by (rows, tokens) along the wrong axis.
+
+    Args:
+        factor: (rows,), (rows, 1) or (rows, ...).
+    """
+    import tensorflow as tf
+
+    factor = tf.cast(factor, tf.float32)
+    while factor.shape.rank < rank:
+        factor = factor[..., tf.newaxis]
+    if factor.shape.rank > rank:
+        factor = tf.squeeze(factor, axis=list(range(rank, factor.shape.rank)))
+    return factor
+
+
 # Randomness
 
 

@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from kerasline.components.core.artifacts import Examples, Preprocessing
 from kerasline.components.core.errors import DataError, ParameterError
+from kerasline.components.core.keras_compat import with_rank
 from kerasline.components.data.bucketing import (
     Bucketing,
     LengthBatches,
@@ -58,6 +59,7 @@ def dataset(
     batch_size: int,
     work_dir: Path,
     target: str | Mapping[str, str] | None = None,
+    weight_ranks: Any = None,
     seed: int | None = None,
     epochs: int | None = 1,
     first_epoch: int = 0,
@@ -70,6 +72,8 @@ def dataset(
     Args:
         target: what the label is: the name of a label or feature, or a dict of such names. By default the label of the
             preprocessing, or a dict of its labels.
+        weight_ranks: rank of the weights, or a structure of ranks for a structure of weights. By default the weights
+            have the shape that the preprocessing gives them.
         batch_size: number of rows in a batch. The last batch of an epoch has the remaining rows.
         work_dir: folder for the row store. It may be removed while the dataset is in use.
         seed: for training. Shuffles the rows in each epoch, turns random layers on, and gives the rows that layers were
@@ -82,7 +86,7 @@ def dataset(
         DataError: a column is missing or has the wrong type, a label is missing in some rows, the split has no rows, or
             rows have a weight but no label.
     """
-    source = _source(examples, split, preprocessing, work_dir, target, seed is not None)
+    source = _source(examples, split, preprocessing, work_dir, target, weight_ranks, training=seed is not None)
     by_length = _by_length(examples, split, preprocessing, batch_size, work_dir, bucketing)
     batches = _Batches(source, batch_size, seed, by_length=by_length)
     prefetched = batches.prefetchable(batch_size, PREFETCHED)
@@ -102,7 +106,7 @@ class Chunks:
 
     Args:
         batch_size: number of rows in a batch, over all workers.
-        target, bucketing: see `dataset`.
+        target, weight_ranks, bucketing: see `dataset`.
         shuffle: whether to shuffle the rows in each epoch.
         worker, workers: this worker's index, and the number of workers. Each worker gets an equal, consecutive share of
             the rows of each batch. Shares of an epoch's last, smaller batch differ by at most one row. If it has fewer
@@ -129,6 +133,7 @@ class Chunks:
         work_dir: Path,
         seed: int,
         target: str | Mapping[str, str] | None = None,
+        weight_ranks: Any = None,
         shuffle: bool = True,
         worker: int = 0,
         workers: int = 1,
@@ -136,7 +141,7 @@ class Chunks:
     ) -> None:
         if batch_size % workers and not bucketing:
             raise ParameterError(f"batch_size: {batch_size} rows cannot be shared by {workers} workers evenly")
-        source = _source(examples, split, preprocessing, work_dir, target, training=True)
+        source = _source(examples, split, preprocessing, work_dir, target, weight_ranks, training=True)
         by_length = _by_length(examples, split, preprocessing, batch_size, work_dir, bucketing)
         self._batches = _Batches(source, batch_size, seed, shuffle, worker, workers, by_length)
         self.an_epoch, self.at_once = self._batches.an_epoch, self._batches.at_once
@@ -275,6 +280,7 @@ class _Source:
         features: names of the model's outputs that are features.
         target: the name of the label, among the model's outputs or the store's columns, a dict of such names, or None.
         weight: a name likewise, or None.
+        weight_ranks: see `dataset`.
         outputs: the model's outputs, symbolic tensors by name.
         positions: for rows whose encodings must be out-of-fold, or None.
     """
@@ -284,6 +290,7 @@ class _Source:
     features: Sequence[str]
     target: str | Mapping[str, str] | None
     weight: str | None
+    weight_ranks: Any
     outputs: Mapping[str, Any]
     positions: PartPositions | None
 
@@ -313,7 +320,12 @@ class _Source:
             label = found[self.target]
         else:
             label = {output: found[name] for output, name in self.target.items()}
-        return (features, label) if self.weight is None else (features, label, without_padding(found[self.weight]))
+        if self.weight is None:
+            return features, label
+        weight = without_padding(found[self.weight])
+        if self.weight_ranks is not None:
+            weight = tf.nest.map_structure(functools.partial(with_rank, weight), self.weight_ranks)
+        return features, label, weight
 
     @property
     def varies(self) -> bool:
@@ -333,6 +345,7 @@ def _source(
     preprocessing: Preprocessing,
     work_dir: Path,
     target: str | Mapping[str, str] | None,
+    weight_ranks: Any,
     training: bool,
 ) -> _Source:
     labels, weight = preprocessing.labels, preprocessing.facts["sample_weight"]
@@ -350,7 +363,7 @@ def _source(
     store = _row_store(held, split, columns, list(beside), work_dir)
     positions = PartPositions(examples.shards(split)) if training and out_of_fold and not is_stored else None
     entering = None if is_stored else model
-    return _Source(store, entering, preprocessing.features, target, weight, dict(model.output), positions)
+    return _Source(store, entering, preprocessing.features, target, weight, weight_ranks, dict(model.output), positions)
 
 
 def _by_length(

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasline.components.core.keras_compat import mask_of, set_mask
+from kerasline.components.core.keras_compat import mask_of, set_mask, with_rank
 from kerasline.components.models.losses import Masked, unreduced_loss
 
 # Names for which Keras chooses a metric by the shapes. Evaluator computes these metrics itself.
@@ -71,14 +71,32 @@ class CompiledLoss:
         masks = [m for m in (in_mask, mask_of(values)) if m is not None and len(m.shape) <= len(values.shape)]
         values = self._of_each_row(label, prediction) if values.shape.rank == 0 else tf.cast(values, tf.float32)
         mask = functools.reduce(tf.logical_and, masks) if masks else None
-        counted = tf.ones_like(values) if mask is None else _fitted(mask, values)
-        weight = None if sample_weight is None else _fitted(sample_weight, values)
+        counted = tf.ones_like(values) if mask is None else with_rank(mask, values.shape.rank)
+        weight = None if sample_weight is None else with_rank(sample_weight, values.shape.rank)
         total = _sum_of_rows(values * counted if weight is None else values * counted * weight)
         if self.reduction == "sum":
             return RowLosses(total, tf.ones_like(total), mask)
         if self.reduction == "mean_with_sample_weight" and weight is not None:
             counted = weight if mask is None else counted * weight
         return RowLosses(total, _sum_of_rows(counted), mask)
+
+    def token_shape(self, label: Any, prediction: Any) -> tuple[int | None, ...] | None:
+        """Return the shape of the losses of a row, such as (length,), or None if the loss has no row values.
+
+        Args:
+            label, prediction: symbolic tensors (rows, ...).
+        """
+        specs = [tf.TensorSpec((None, *one.shape[1:]), one.dtype) for one in (label, prediction)]
+        try:
+            traced = tf.function(self._of_tensors, input_signature=specs, autograph=False).get_concrete_function()
+        except (ValueError, TypeError, tf.errors.OpError):  # training reports it
+            return None
+        shape = traced.output_shapes
+        return tuple(shape[1:]) if shape.rank else None
+
+    def _of_tensors(self, label: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
+        label, prediction = (keras.ops.convert_to_tensor(one, dtype=self.loss.dtype) for one in (label, prediction))
+        return self.loss.call(label, prediction)
 
     def _of_each_row(self, label: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
         def of_row(row: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
@@ -105,16 +123,6 @@ class RowLosses(NamedTuple):
     def mean(self) -> tf.Tensor:
         """The loss of each row, float32 (rows,)."""
         return tf.math.divide_no_nan(self.total, self.count)
-
-
-def _fitted(factor: Any, values: tf.Tensor) -> tf.Tensor:
-    """Return a mask or weights as float32 of the rank of the losses of tokens."""
-    factor = tf.cast(factor, tf.float32)
-    while factor.shape.rank < values.shape.rank:
-        factor = factor[..., tf.newaxis]
-    if factor.shape.rank > values.shape.rank:
-        factor = tf.squeeze(factor, axis=list(range(values.shape.rank, factor.shape.rank)))
-    return factor
 
 
 def _sum_of_rows(values: tf.Tensor) -> tf.Tensor:

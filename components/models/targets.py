@@ -47,6 +47,40 @@ def training_target(model: keras.Model, preprocessing: Preprocessing) -> Target:
     return target if len(output_names(model)) > 1 else next(iter(target.values()))
 
 
+def weight_ranks(model: keras.Model, preprocessing: Preprocessing) -> Any:
+    """Return the rank that the sample weights need for each loss, so that a row's weight counts for all its tokens.
+
+    Returns:
+        One rank, or a structure of ranks like the model's output if they differ. None leaves the weights as they are:
+        there are none, or the losses are unknown.
+    """
+    if not preprocessing.facts["sample_weight"]:
+        return None
+    ranks = {name: 1 + len(shape) for name, (_, shape) in _token_shapes(model, preprocessing).items()}
+    if len(set(ranks.values())) < 2:
+        return next(iter(ranks.values()), None)
+    found = {name: ranks.get(name, 1) for name in output_names(model)}
+    return found if isinstance(model.output, dict) else tuple(found.values())
+
+
+def _token_shapes(
+    model: keras.Model, preprocessing: Preprocessing
+) -> dict[str, tuple[CompiledLoss, tuple[int | None, ...]]]:
+    """Return the compiled loss by output, with the shape of the losses of a row, where it is known."""
+    label_of, outputs = label_by_output(output_names(model), preprocessing), outputs_by_name(model, model.output)
+    specs, found = _label_specs(preprocessing), {}
+    for name, loss in checked_losses(model).items():
+        shape = loss.token_shape(specs[label_of[name]], outputs[name]) if name in label_of else None
+        if shape is not None:
+            found[name] = (loss, shape)
+    return found
+
+
+def _label_specs(preprocessing: Preprocessing) -> Mapping[str, Any]:
+    """Return symbolic tensors of what the model learns: the labels, or without labels the features."""
+    return preprocessing.label_specs if preprocessing.labels else preprocessing.load_features().output
+
+
 def checked_losses(model: keras.Model) -> dict[str, CompiledLoss]:
     """Return the compiled losses by output.
 
@@ -59,27 +93,42 @@ def checked_losses(model: keras.Model) -> dict[str, CompiledLoss]:
 
 
 def check_losses(model: keras.Model, preprocessing: Preprocessing, where: str) -> None:
-    """Check that each output with a loss has a label that fits the loss. A custom `train_step` is not checked.
+    """Check that each output with a loss has a label and weights that fit it. A custom `train_step` is not checked.
 
     Args:
         where: the stage, for messages.
 
     Raises:
-        ParameterError: an output has no label, a label no output, or the loss does not fit the label's shape.
+        ParameterError: an output has no label, a label no output, or the loss does not fit the shape of the label or of
+            the weights.
     """
     losses = checked_losses(model)
     if not losses:
         return
     found, outputs = label_by_output(output_names(model), preprocessing), outputs_by_name(model, model.output)
     _check_names(list(losses), found, preprocessing, list(outputs), where)
-    specs: dict[str, Any] = preprocessing.label_specs
-    if not preprocessing.labels:
-        specs = preprocessing.load_features().output
+    specs = _label_specs(preprocessing)
     for name, loss in losses.items():
         label = found[name]
         problem = loss_problem(loss.kind, tuple(specs[label].shape[1:]), tuple(outputs[name].shape[1:]))
         if problem:
             raise ParameterError(f"{where}: output {name!r} with label {label!r}: {problem}")
+    _check_weights(model, preprocessing, where)
+
+
+def _check_weights(model: keras.Model, preprocessing: Preprocessing, where: str) -> None:
+    weight = preprocessing.facts["sample_weight"]
+    received = tuple(preprocessing.label_specs[weight].shape[1:]) if weight else ()
+    if all(size == 1 for size in received):
+        return
+    for name, (_, tokens) in _token_shapes(model, preprocessing).items():
+        pairs = zip(tokens, received)
+        if len(tokens) != len(received) or any(a != b and 1 not in (a, b) and None not in (a, b) for a, b in pairs):
+            each = f", or numbers of shape {tokens}, one for each of its losses" if tokens else ""
+            raise ParameterError(
+                f"{where}: output {name!r} with weight {weight!r}: expected one number per row{each}, received shape "
+                f"{received}; change Transform.sample_weight"
+            )
 
 
 def _check_names(

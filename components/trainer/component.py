@@ -118,7 +118,7 @@ class Trainer(Component):
     20
     """
 
-    VERSION = "5"
+    VERSION = "6"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]

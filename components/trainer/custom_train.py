@@ -15,7 +15,7 @@ from kerasline.components.core import interruption
 from kerasline.components.core.errors import UserCodeError
 from kerasline.components.core.user_code import call, name_of
 from kerasline.components.data.training_input import dataset
-from kerasline.components.models.targets import training_target
+from kerasline.components.models.targets import training_target, weight_ranks
 from kerasline.components.trainer.history import History
 from kerasline.components.trainer.job import Job
 from kerasline.components.trainer.preparation import Prepared, prepare
@@ -102,6 +102,7 @@ def _context(job: Job, prepared: Prepared, report: Callable[[str], None], stop: 
             batch_size=settings.batch_size,
             work_dir=job.work_dir,
             target=training_target(prepared.model, job.preprocessing),
+            weight_ranks=weight_ranks(prepared.model, job.preprocessing),
             bucketing=settings.bucketing,
             **options,
         )

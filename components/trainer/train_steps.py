@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerasline.components.core.errors import UserCodeError
+from kerasline.components.core.keras_compat import with_rank
 from kerasline.components.trainer.class_weights import ClassWeights
 from kerasline.components.trainer.replica_gradients import ReplicaGradients
 from kerasline.components.trainer.replicas import Replicas
@@ -148,8 +150,7 @@ class TrainSteps:
         alone = next(iter(label.values())) if isinstance(label, dict) else label
         weights = self._class_weights.of_labels(alone)
         if weight is not None:
-            weight = tf.cast(weight, tf.float32)
-            weights *= tf.reshape(weight, tf.concat([tf.shape(weight)[:1], [1] * (weights.shape.rank - 1)], 0))
+            weights *= with_rank(weight, weights.shape.rank)
         if isinstance(label, dict):
             return features, label, dict.fromkeys(label, weights)
         return features, label, weights
@@ -176,13 +177,13 @@ class Evaluation:
         self._model, self._replicas, self._data = model, replicas, data
         self._function: Callable[[], None] = tf.function(self._all_batches, autograph=False)
 
-    def metrics(self) -> dict[str, float]:
-        """Return the metrics over all rows, by name."""
+    def metrics(self) -> dict[str, Any]:
+        """Return the metrics over all rows, by name, as numbers or lists of numbers."""
         self._model.reset_metrics()
         self._function()
-        metrics = self._model.get_metrics_result()
+        metrics = metric_values(self._model)
         self._model.reset_metrics()
-        return {name: float(value) for name, value in metrics.items()}
+        return metrics
 
     def _all_batches(self) -> None:
         def test(tested: tf.Tensor, batch: Chunk) -> tf.Tensor:
@@ -203,3 +204,8 @@ class Evaluation:
         first = tf.where(is_divisible, rows * number // count, 0)
         last = tf.where(is_divisible, rows * (number + 1) // count, rows)
         return tf.nest.map_structure(lambda tensor: tensor[first:last], batch)
+
+
+def metric_values(model: keras.Model) -> dict[str, Any]:
+    """Return the metrics of a model, and its loss, as numbers or lists of numbers."""
+    return {name: np.asarray(value, float).tolist() for name, value in model.get_metrics_result().items()}

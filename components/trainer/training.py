@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -17,7 +16,7 @@ from kerasline.components.core import interruption
 from kerasline.components.core.errors import DataError, ParameterError, check_known
 from kerasline.components.data.training_input import dataset
 from kerasline.components.models.error_places import describe_failure
-from kerasline.components.models.targets import training_target
+from kerasline.components.models.targets import training_target, weight_ranks
 from kerasline.components.trainer import non_finite
 from kerasline.components.trainer.autotune import Autotuner
 from kerasline.components.trainer.checkpoints import Checkpoints, all_variables
@@ -31,7 +30,7 @@ from kerasline.components.trainer.progress import Progress
 from kerasline.components.trainer.replica_gradients import ReplicaGradients
 from kerasline.components.trainer.results import Outcome, write_results
 from kerasline.components.trainer.tensorboard import TensorBoardLogs
-from kerasline.components.trainer.train_steps import Chunk, Evaluation, TrainSteps
+from kerasline.components.trainer.train_steps import Chunk, Evaluation, TrainSteps, metric_values
 
 LOG = logging.getLogger("kerasline")
 # Give up after this many rollbacks: a lower learning rate evidently does not help.
@@ -147,7 +146,7 @@ class Training:
 
     def check_watched(self, metrics: Mapping[str, str]) -> None:
         """Raise a ParameterError if a metric, given by parameter, is none that each epoch reports as one number."""
-        known = {"loss": 0.0, **_metrics(self._model)}
+        known = {"loss": 0.0, **metric_values(self._model)}
         if self._evaluation is not None:
             known |= {f"val_{name}": value for name, value in known.items()}
         for where, name in metrics.items():
@@ -261,7 +260,7 @@ class Training:
     def _end_epoch(self) -> None:
         """Record the metrics of an epoch and decide whether it is the last one."""
         steps = self._step % self._data.steps_per_epoch or self._data.steps_per_epoch
-        metrics = {"loss": self._history.loss, **_metrics(self._model)}
+        metrics = {**metric_values(self._model), "loss": self._history.loss}
         rate = self._learning_rate.current()
         with averaged_weights(self._model):
             self._model.reset_metrics()
@@ -414,6 +413,7 @@ class Training:
             batch_size=self._evaluation_batch_size,
             work_dir=self._job.work_dir,
             target=training_target(self._model, self._job.preprocessing),
+            weight_ranks=weight_ranks(self._model, self._job.preprocessing),
             bucketing=self._settings.bucketing,
         )
         return Evaluation(self._model, self._replicas, data)
@@ -424,12 +424,6 @@ class Training:
         if self._data.has_varying_shapes:
             return self._settings.batch_size
         return max(self._settings.batch_size, MIN_EVALUATION_BATCH)
-
-
-def _metrics(model: keras.Model) -> dict[str, Any]:
-    """Return the metrics of the model except the loss, as numbers or lists of numbers."""
-    values = {name: np.asarray(value) for name, value in model.get_metrics_result().items() if name != "loss"}
-    return {name: value.astype(float).tolist() for name, value in values.items()}
 
 
 def _jit_compile(job: Job, prepared: Prepared) -> bool | Literal["auto"]:

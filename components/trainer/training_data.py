@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 
@@ -18,6 +19,7 @@ class TrainingData:
 
     Args:
         target: what the label is, see `training_target`.
+        weight_ranks: rank of the weights, see `weight_ranks` of `components.models.targets`.
 
     Attributes:
         steps_per_epoch: number of steps in an epoch.
@@ -28,7 +30,7 @@ class TrainingData:
         padding: the share of padding in the batches if they are bucketed, else None.
     """
 
-    def __init__(self, job: Job, replicas: Replicas, target: Target) -> None:
+    def __init__(self, job: Job, replicas: Replicas, target: Target, weight_ranks: Any = None) -> None:
         settings = job.settings
         self._replicas = replicas
         self._chunks = [
@@ -40,6 +42,7 @@ class TrainingData:
                 work_dir=job.work_dir,
                 seed=settings.seed,
                 target=target,
+                weight_ranks=weight_ranks,
                 shuffle=settings.shuffle,
                 worker=worker,
                 workers=replicas.count,

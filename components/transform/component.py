@@ -51,7 +51,7 @@ class Transform(Component):
             model whose outputs have these names. With `features`, a column of texts becomes class indices (lists of
             texts: multi-hot rows) by `kerasline.layers.ClassIndex`. None, the default, if the features are the target,
             as of an autoencoder.
-        sample_weight: str. The output or raw column with the weight of each row in training.
+        sample_weight: str. The output or raw column with the weight of each row, or of each token, in training.
         split: str. The rows on which layers are adapted. Defaults to `"train"`.
         materialize: bool. Store the preprocessed rows of all splits, so that training reads them instead of
             preprocessing raw rows in every epoch. Worth it if preprocessing costs more than reading. Defaults to
