@@ -245,7 +245,8 @@ class Anomalies(Artifact):
     """Violations of the schema: `anomalies.pbtxt`, a tensorflow-metadata `Anomalies`.
 
     `anomalies.json` lists the same for people. Each entry has `split`, `feature`, `kind`, `seen` (the observed value),
-    `fix` and `severity`. `distances.json` lists all measured skew and drift, also below the thresholds.
+    `fix`, `severity` and `rows`, some of the rows that cause it. `distances.json` lists all measured skew and drift,
+    also below the thresholds.
     """
 
     FILE = "anomalies.pbtxt"

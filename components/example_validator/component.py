@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from kerasline.components.core.artifacts import Anomalies, Schema, Statistics
+from kerasline.components.core.artifacts import Anomalies, Examples, Schema, Statistics
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import DataError, ParameterError, check_known, nearest
 
@@ -27,6 +27,7 @@ class ExampleValidatorSettings:
     environment: str = ""
     severity: dict[str, Severity] = field(default_factory=dict)
     fail_on: Literal["error", "warning", "never"] = "error"
+    custom_validation: dict[str, str] = field(default_factory=dict)
 
 
 class ExampleValidator(Component):
@@ -39,6 +40,10 @@ class ExampleValidator(Component):
             them is compared with the schema's `skew_comparator`s. Optional.
         previous_statistics: statistics of an earlier span. The distance of each split from the split of the same name
             is compared with the schema's `drift_comparator`s. Optional.
+        examples: the data of the statistics. With them, an anomaly lists the first rows that cause it. Optional.
+        custom_validation: conditions that all rows must fulfil, by name, in the syntax of SQL (see `RowExpression`):
+            `{"tips are below fares": "tips < fare"}`. A row with a missing value passes, as SQL's CHECK. Needs
+            `examples`.
         environment: the schema environment of the data, such as `TRAINING` or `SERVING`. By default any.
         severity: severities (`error`, `warning`, `ignore`) by feature or kind of anomaly, instead of the default ones:
             `{"SCHEMA_NEW_COLUMN": "error", "company": "warning"}`. That of the feature takes precedence.
@@ -59,15 +64,27 @@ class ExampleValidator(Component):
     kerasline.components.core.errors.DataError: train: feature 'kind': 50.0% of the values are not in its domain: ...
     """
 
+    VERSION = "2"
+
     statistics: Input[Statistics]
     schema: Input[Schema]
     serving_statistics: Input[Statistics] = None
     previous_statistics: Input[Statistics] = None
+    examples: Input[Examples] = None
     anomalies: Output[Anomalies]
     settings: Parameters[ExampleValidatorSettings]
 
     def check(self, inputs: Any) -> None:
         super().check(inputs)
+        if self.settings.custom_validation and "examples" not in self.inputs:
+            raise ParameterError(f"{self.name}.custom_validation: conditions on rows need the input `examples`; add it")
+        if self.settings.custom_validation and inputs.examples is not None:
+            from kerasline.components.data.row_expressions import RowExpression
+
+            for name, text in self.settings.custom_validation.items():
+                where = f"{self.name}.custom_validation.{name}"
+                columns = RowExpression(text, where).columns
+                check_known(where, "the data has no column", columns, inputs.examples.schema().names)
         if self.settings.environment and inputs.schema is not None:
             from kerasline.components.example_validator.schema_anomalies import environments
 
@@ -96,6 +113,10 @@ class ExampleValidator(Component):
             for result in results
             if not isinstance(result, Distance) or result.is_high
         ]
+        if inputs.examples is not None:
+            from kerasline.components.example_validator.anomalous_rows import with_rows
+
+            anomalies = with_rows(anomalies, self.settings.custom_validation, inputs.examples, schema, context)
         found = [self._with_severity(anomaly) for anomaly in anomalies]
         found = [anomaly for anomaly in found if anomaly.severity != "ignore"]
         for anomaly in found:

@@ -45,6 +45,7 @@ class Anomaly:
         severity: error, warning or ignore.
         split: name of the data set.
         feature: name of the feature, or `*` for the whole data set.
+        rows: some of the rows that cause it: `file`, `row` (from 0) and `value`.
     """
 
     kind: str
@@ -53,10 +54,12 @@ class Anomaly:
     severity: str = "error"
     split: str = ""
     feature: str = "*"
+    rows: tuple[dict[str, Any], ...] = ()
 
     def __str__(self) -> str:
         feature = "" if self.feature == "*" else f"feature {self.feature!r}: "
-        return f"{self.split}: {feature}{self.seen}; {self.fix}"
+        first = f" (first in {self.rows[0]['file']}, row {self.rows[0]['row']})" if self.rows else ""
+        return f"{self.split}: {feature}{self.seen}{first}; {self.fix}"
 
 
 @dataclass(frozen=True)
@@ -342,7 +345,7 @@ def _texts_of_numbers(feature: Feature, domain: Any) -> Iterator[Anomaly]:
     )
     wrong: dict[str, list[str]] = {}
     for text, _ in feature.ranked:
-        number = _number(text, is_int)
+        number = number_of(text, is_int)
         if number is None:
             wrong.setdefault(kinds[0], []).append(text)
             continue
@@ -358,7 +361,7 @@ def _texts_of_numbers(feature: Feature, domain: Any) -> Iterator[Anomaly]:
         )
 
 
-def _number(text: str, is_int: bool) -> float | None:
+def number_of(text: str, is_int: bool) -> float | None:
     """Return the number that a text is, or None. Python also reads `1_000` and digits of other scripts, data do not."""
     if not text.isascii() or "_" in text or text != text.strip():
         return None

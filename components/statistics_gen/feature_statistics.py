@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kerasline.components.data.accumulators.moments import Moments
-from kerasline.components.data.accumulators.quantiles import Quantiles
+from kerasline.components.data.accumulators.quantiles import Quantiles, interpolated
 from kerasline.components.data.accumulators.value_counts import ValueCounts
 from kerasline.components.data.arrow_types import is_list
 from kerasline.components.data.media import may_be_media, sniff
@@ -59,6 +59,11 @@ class NumberSummary:
     def at(self, ranks: Sequence[float]) -> list[float]:
         """Return the values at ranks in (0, 1], or no values if there are no numbers."""
         return self.quantiles.at(np.asarray(ranks)).tolist()
+
+    @property
+    def median(self) -> float:
+        """The median: of an even count, the mean of the two middle numbers. NaN if there are no numbers."""
+        return float(interpolated(self.quantiles, np.array([0.5]))[0])
 
     def cumulative_shares(self, bounds: Sequence[float]) -> list[float]:
         """Return the share of the finite numbers up to each bound. There must be at least one number."""
@@ -149,7 +154,7 @@ class FeatureSummary:
         summary = cls(_kind(values.type), len(column), len(column) - len(present), len(values))
         summary.nan, summary.shape = nan, shape
         if listed:
-            lengths = _values_per_row(present)
+            lengths = values_per_row(present)
             summary.valency = NumberSummary().add(lengths.cast(pa.float64()).to_numpy())
         else:
             summary.missing += nan
@@ -205,7 +210,7 @@ class FeatureSummary:
         self.invalid_utf8 = _invalid_utf8(values)
 
 
-def _values_per_row(lists: pa.Array) -> pa.Array:
+def values_per_row(lists: pa.Array) -> pa.Array:
     """Return the number of values in each row of lists, over all levels of nesting."""
     kind = lists.type
     if pa.types.is_fixed_size_list(kind):
@@ -213,7 +218,7 @@ def _values_per_row(lists: pa.Array) -> pa.Array:
     lengths = pc.list_value_length(lists).cast(pa.int64())
     if not is_list(kind.value_type):
         return lengths
-    inner = pc.fill_null(_values_per_row(lists.flatten()), 0).to_numpy()
+    inner = pc.fill_null(values_per_row(lists.flatten()), 0).to_numpy()
     ends = np.cumsum(lengths.to_numpy())
     total = np.concatenate([[0], np.cumsum(inner)])
     return pa.array(total[ends] - total[ends - lengths.to_numpy()])
@@ -230,11 +235,11 @@ def _invalid_utf8(values: pa.Array) -> int:
         return sum(
             count.as_py()
             for value, count in zip(distinct.field("values"), distinct.field("counts"))
-            if not _is_utf8(value.as_py())
+            if not is_utf8(value.as_py())
         )
 
 
-def _is_utf8(value: bytes) -> bool:
+def is_utf8(value: bytes) -> bool:
     try:
         value.decode("utf-8")
         return True

@@ -52,7 +52,7 @@ def as_table(datasets: Mapping[str, Mapping[str, FeatureSummary]]) -> pa.Table:
                     "std_dev": float(numbers.moments.std) if known else None,
                     "min": numbers.minimum if known else None,
                     "quartile_1": quartiles[0],
-                    "median": quartiles[1],
+                    "median": numbers.median if known else None,
                     "quartile_3": quartiles[2],
                     "max": numbers.maximum if known else None,
                     "unique": summary.counts.distinct if counted else None,
@@ -134,7 +134,7 @@ def _fill_numbers(stats: Any, summary: FeatureSummary) -> None:
     if numbers.moments.count:
         stats.mean, stats.std_dev = numbers.moments.mean, numbers.moments.std
         stats.min, stats.max = numbers.minimum, numbers.maximum
-        stats.median = numbers.at([0.5])[0]
+        stats.median = numbers.median
     _fill_equal_width(stats.histograms.add(), numbers)
     _fill_quantiles(stats.histograms.add(), numbers)
     for histogram in stats.histograms:

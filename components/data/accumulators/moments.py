@@ -10,6 +10,8 @@ import numpy as np
 class Moments:
     """Count, mean and variance of the finite numbers, reduced over some axes.
 
+    The variance of numbers beyond 1e154 may be infinite, because its float64 is.
+
     Args:
         axes: axes to reduce, among them 0 (the rows).
     """
@@ -36,21 +38,28 @@ class Moments:
         if not known.all():
             values = np.where(known, values, 0)
         count = known.sum(self._axes).astype(np.float64)
-        mean = values.sum(self._axes) / np.maximum(count, 1)
-        deviation = values - np.expand_dims(mean, self._axes)
-        if not known.all():
-            deviation[~known] = 0
-        self._combine(count, mean, np.square(deviation, out=deviation).sum(self._axes))
+        divisor = np.maximum(count, 1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = values.sum(self._axes) / divisor
+            if not np.isfinite(mean).all():  # the sum exceeds the largest float, which the mean cannot
+                mean = (values / np.expand_dims(divisor, self._axes)).sum(self._axes)
+            deviation = values - np.expand_dims(mean, self._axes)
+            if not known.all():
+                deviation[~known] = 0
+            self._combine(count, mean, np.square(deviation, out=deviation).sum(self._axes))
 
     def merge(self, other: Moments) -> None:
         self._combine(other.count, other.mean, other._m2)
 
     def _combine(self, count: Any, mean: Any, m2: Any) -> None:
         total = self.count + count
-        delta = mean - self.mean
         share = count / np.maximum(total, 1)
-        self.mean = self.mean + delta * share
-        self._m2 = self._m2 + m2 + np.square(delta) * self.count * share
+        with np.errstate(over="ignore", invalid="ignore"):
+            delta = mean - self.mean
+            merged = self.mean + delta * share
+            between = np.where(self.count * share > 0, np.square(delta) * self.count * share, 0)
+            self.mean = np.where(np.isfinite(merged), merged, self.mean * (1 - share) + mean * share)[()]
+            self._m2 = (self._m2 + m2 + between)[()]
         self.count = total
 
     def readable(self) -> dict[str, Any]:

@@ -131,7 +131,7 @@ class FeatureQuantiles:
         Returns:
             float64 (features, n). NaN for a feature without numbers.
         """
-        return np.stack([_interpolate(one, np.asarray(shares, np.float64)) for one in self._features])
+        return np.stack([interpolated(one, np.asarray(shares, np.float64)) for one in self._features])
 
     def readable(self) -> dict[str, Any]:
         figures = self.at([0, 0.25, 0.5, 0.75, 1])
@@ -139,7 +139,8 @@ class FeatureQuantiles:
         return {name: column.tolist() for name, column in zip(names, figures.T)}
 
 
-def _interpolate(quantiles: Quantiles, shares: np.ndarray) -> np.ndarray:
+def interpolated(quantiles: Quantiles, shares: np.ndarray) -> np.ndarray:
+    """Return quantiles as `FeatureQuantiles.at` does, of one feature."""
     count = quantiles.count
     if not count:
         return np.full(shares.shape, np.nan)

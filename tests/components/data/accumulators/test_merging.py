@@ -1,6 +1,7 @@
 """Any partition of the rows, merged in any order, equals one pass. One pass equals NumPy."""
 
 import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kerasline.components.data.accumulators.moments import Covariance, Extremes, FeatureMoments
+from kerasline.components.data.accumulators.moments import Covariance, Extremes, FeatureMoments, Moments
 from kerasline.components.data.accumulators.most_frequent import MostFrequent
 from kerasline.components.data.accumulators.quantiles import FeatureQuantiles
 from kerasline.components.preprocessing.layers.per_key import KeyFigures
@@ -113,3 +114,17 @@ def test_quantiles_of_many_features_are_bounded_in_memory(features):
     state = FeatureQuantiles(features)
     state.add(np.zeros((3, features)))
     assert state._features[0]._capacity * features <= 64 << 16 or state._features[0]._capacity == 1024
+
+
+@pytest.mark.parametrize("values", [[1e308] * 3, [1.7e308, -1.7e308], [-1.7e308, 1.7e308, 1.7e308], [1e308, 2.0]])
+def test_means_near_the_largest_float_are_finite(values):
+    exact = float(sum(map(Fraction, values)) / len(values))
+    whole, merged = Moments(), Moments()
+    whole.add(np.array(values))
+    for value in values:
+        one = Moments()
+        one.add(np.array([value]))
+        merged.merge(one)
+    assert whole.mean == pytest.approx(exact, rel=1e-15, abs=1e292)
+    assert merged.mean == pytest.approx(exact, rel=1e-15, abs=1e292)
+    assert whole.std >= 0 and merged.std >= 0
