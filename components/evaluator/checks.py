@@ -14,6 +14,7 @@ from kerasline.components.data.arrow_types import is_list
 from kerasline.components.data.multivalent import is_nested_list
 from kerasline.components.evaluator.families import keras_direction, keras_metrics, metric_families
 from kerasline.components.evaluator.settings import (
+    DROPS,
     Bounds,
     Buckets,
     EvaluatorSettings,
@@ -118,12 +119,13 @@ def check_parameters(settings: EvaluatorSettings, *, has_baseline: bool, has_sav
     check_known("Evaluator.text_metrics", "no metric of texts", settings.text_metrics, TEXT_METRICS)
     check_known("Evaluator.detection_columns", "no name of a column", settings.detection_columns, COLUMNS)
     slicings = [slicing_name(slicing) for slicing in settings.slices]
+    check_known("Evaluator.reference_slices", "no slicing", settings.reference_slices, slicings)
     for name, given in settings.thresholds.items():
         for bounds in given if isinstance(given, list) else [given]:
             check_bounds(name, bounds, slicings)
-            if bounds.max_drop is not None and not has_baseline and bounds.if_unmeasured == "fail":
+            if has_drop(bounds) and not has_baseline and bounds.if_unmeasured == "fail":
                 raise ParameterError(
-                    f"Evaluator.thresholds: {name!r} has max_drop, but no baseline is connected; connect "
+                    f"Evaluator.thresholds: {name!r} is bounded by a baseline, but none is connected; connect "
                     'Evaluator.baseline, for example to LastBlessed("saved_model")'
                 )
 
@@ -227,21 +229,26 @@ def check_bounds(name: str, bounds: Bounds, slicings: Collection[str]) -> None:
         slicings: names of the slicings.
     """
     where = f"Evaluator.thresholds: {name!r}"
-    if name in size_and_latency.NAMES and (bounds.slices or bounds.max_drop is not None):
+    if name in size_and_latency.NAMES and (bounds.slices or has_drop(bounds)):
         raise ParameterError(f"{where} is measured once, for the new model; expected `min` or `max` without `slices`")
     if bounds.slices and not slicings:
         raise ParameterError(f"{where} has bounds for slices, but Evaluator.slices is empty")
-    for slicing in bounds.slices if isinstance(bounds.slices, list) else ():
+    for slicing in bounds.slicings:
         if slicing not in slicings:
             raise ParameterError(f"{where} has bounds for slices by {slicing!r}; {nearest(slicing, slicings)}")
 
 
 def check_direction(name: str, bounds: Bounds, direction: str | None) -> None:
     """Raise a ParameterError if bounds limit the drop of a metric without a direction."""
-    if bounds.max_drop is not None and direction is None:
+    for kind in set(DROPS).intersection(bounds.kinds) if direction is None else ():
         raise ParameterError(
-            f"Evaluator.thresholds: max_drop is set for {name!r}, a metric for which neither higher nor lower is better"
+            f"Evaluator.thresholds: {kind} is set for {name!r}, a metric for which neither higher nor lower is better"
         )
+
+
+def has_drop(bounds: Bounds) -> bool:
+    """Return whether bounds compare with a baseline."""
+    return not set(DROPS).isdisjoint(bounds.kinds)
 
 
 def _full_names(

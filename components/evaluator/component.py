@@ -24,6 +24,8 @@ class Evaluator(Component):
             `megabytes`, `latency_ms` and `latency_p99_ms` (of one row) can be bounded. Defaults to `{}`.
         slices: list of slicings: columns, `"a*b"`, `{"column": "fare", "buckets": 4}`, functions (docs/EVALUATION.md).
             Defaults to `[]`.
+        reference_slices: dict of str, by slicing the slice that the others are compared with, such as
+            `{"payment_type": "Cash"}`. Other slicings are compared with all other rows. Defaults to `{}`.
         most_slices: int, number of slices measured per slicing, the most frequent ones. Defaults to 100.
         small_slice_rows: int, slices with fewer rows are marked as small and are neither tested nor compared. Defaults
             to 100.
@@ -85,7 +87,7 @@ class Evaluator(Component):
     True
     """
 
-    VERSION = "6"
+    VERSION = "7"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]

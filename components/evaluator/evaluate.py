@@ -19,12 +19,12 @@ from kerasline.components.data.model_inputs import feed
 from kerasline.components.evaluator import judging
 from kerasline.components.evaluator.details import details
 from kerasline.components.evaluator.families import keras_direction, keras_metrics, metric_families
-from kerasline.components.evaluator.results import VERSION, Result, known, with_tests, write_table
+from kerasline.components.evaluator.results import VERSION, Result, known, name_of_slice, with_tests, write_table
 from kerasline.components.evaluator.settings import EvaluatorSettings
-from kerasline.components.evaluator.slicing import slice_table, slicers
+from kerasline.components.evaluator.slicing import reference_groups, slice_table, slicers
 from kerasline.components.metrics.estimates import Estimate
 from kerasline.components.metrics.measuring import Measure, Measured, measure
-from kerasline.components.metrics.metric_values import Figures, estimate, weighted_sum
+from kerasline.components.metrics.metric_values import ALL_OTHERS, Figures, estimate, weighted_sum
 from kerasline.components.metrics.resampling import Resampling
 from kerasline.components.metrics.row_means import MeanLoss
 from kerasline.components.metrics.slices import SliceTable
@@ -88,12 +88,13 @@ class Evaluating:
         where = "Evaluator.slices"
         cuts = slicers(settings.slices, examples, settings.split, context, where=where)
         slices = slice_table(cuts, examples, settings.split, context, most=settings.most_slices)
+        references = reference_groups(slices, settings.reference_slices)
         context.report("predicting")
         predicted = predict(examples, settings.split, self.plan(cuts, slices), context)
         context.report("measuring")
         request = self._measure(slices, predicted)
         measured = self._measured(predicted, request)
-        results = self._results(measured, request, predicted)
+        results = self._results(measured, request, predicted, references)
         rulings = judging.judge(results, settings.thresholds, slices.left_out, awaits_baseline=self._awaits_baseline)
         self._write(results, measured, request, predicted, rulings)
         return self._figures(results)
@@ -174,7 +175,10 @@ class Evaluating:
     def _measured(self, predicted: Predicted, request: Measure) -> Measured:
         return measure(self._folder, predicted.files, request, self._context)
 
-    def _results(self, measured: Measured, request: Measure, predicted: Predicted) -> list[Result]:
+    def _results(
+        self, measured: Measured, request: Measure, predicted: Predicted, references: Mapping[str, int]
+    ) -> list[Result]:
+        """Return all results. `references` has the group of the slice that those of a slicing are compared with."""
         found: list[Result] = []
         for output in self._judged:
             names: dict[str, str | None] = {}
@@ -195,7 +199,12 @@ class Evaluating:
                     Figures(Estimate(math.nan)),
                     several=len(self._judged) > 1,
                 )
-                compared = group > 0 and not about.small
+                compared = references.get(slicing, ALL_OTHERS) if group and not about.small else None
+                if compared == group:  # the reference itself
+                    compared = None
+                if compared is not None:
+                    reference = name_of_slice(*request.slices.names[compared])
+                    about = replace(about, compared=reference or "all other rows")
                 figures = estimate(measured, request, output.name, group, compared=compared)
                 found += [replace(about, metric=n, direction=names[n], figures=f) for n, f in figures.items()]
                 for metric, values in keras_figures.items():

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kerasline.components.core.errors import ParameterError, nearest
 from kerasline.components.evaluator.checks import check_bounds, check_direction
 from kerasline.components.evaluator.results import Result, name_of_slice
-from kerasline.components.evaluator.settings import Bounds, Thresholds
+from kerasline.components.evaluator.settings import DROPS, Bounds, Thresholds
 from kerasline.components.metrics.estimates import Estimate
-
-KINDS = ("min", "max", "max_drop")
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def judge(
             raise ParameterError(f"Evaluator.thresholds: the model has no metric {name!r}; {nearest(name, known)}")
         for bounds in given if isinstance(given, list) else [given]:
             check_bounds(name, bounds, slicings)
-            for kind in (kind for kind in KINDS if getattr(bounds, kind) is not None):
+            for kind in bounds.kinds:
                 for output in dict.fromkeys(r.output for r in mine):
                     of_output = [r for r in mine if r.output == output]
                     rulings += _of_rule(
@@ -83,7 +81,7 @@ def _of_rule(
 ) -> list[Ruling]:
     (whole,) = (r for r in results if not r.slicing)
     check_direction(rule.name, rule.bounds, whole.direction)
-    if rule.kind == "max_drop" and awaits_baseline:
+    if rule.kind in DROPS and awaits_baseline:
         return [replace(rule.unmeasured(whole, "there is no baseline to compare with yet"), kept=True)]
     return rule.on_slices(results, whole, slicings) if rule.bounds.slices else [rule.on(whole, rule.bounds.confidence)]
 
@@ -94,7 +92,7 @@ class _Rule:
 
     Attributes:
         name: name of the metric.
-        kind: one of `KINDS`.
+        kind: one of `settings.BOUNDS`.
     """
 
     name: str
@@ -112,9 +110,15 @@ class _Rule:
     @property
     def limit(self) -> str:
         """The bound in words."""
-        if self.kind == "max_drop":
-            return f"at most {self.bound:g} worse than the baseline's"
+        if self.kind == "max_gap":
+            return f"at most {self.bound:g} from the rows it is compared with"
+        if self.kind in DROPS:
+            return f"at most {self._amount} worse than the baseline's"
         return f"{'at least' if self.kind == 'min' else 'at most'} {self.bound:g}"
+
+    @property
+    def _amount(self) -> str:
+        return f"{100 * self.bound:g}%" if self.kind == "max_relative_drop" else f"{self.bound:g}"
 
     @property
     def at_confidence(self) -> str:
@@ -124,21 +128,25 @@ class _Rule:
         """Return the outcome for slices: all violations or, without any, the closest slice.
 
         Slices without the metric, such as the AUC of a single class, are left out. It must be measured in one slice at
-        least: of each slicing that the bounds name, or of all slicings.
+        least: of all slicings, of each slicing that the bounds name, or in each slice that they name.
         """
-        named = self.bounds.slices if isinstance(self.bounds.slices, list) else None
-        selected = list(slicings) if named is None else named
         size = f"of {self.bounds.min_rows} rows or more"
-        large = [r for r in results if r.slicing in selected and r.rows >= self.bounds.min_rows]
+        groups = self._groups(results, slicings)
+        selected = set().union(*groups.values())
+        large = [r for r in results if (r.slicing, r.slice) in selected and r.rows >= self.bounds.min_rows]
         judged = [r for r in large if self._why_undefined(r) is None]
-        found = {r.slicing for r in judged}
-        needed = f"{self.name} and a baseline's" if self.kind == "max_drop" else self.name
+        found = {(r.slicing, r.slice) for r in judged}
+        needed = self.name
+        if self.kind in DROPS:
+            needed += " and a baseline's"
+        elif self.kind == "max_gap":
+            needed += " and other rows to compare it with"
         unmeasured = [
             replace(
-                self.unmeasured(whole, f"no slice {size} by {', '.join(group)} has {needed}"),
-                rule=f"{self.text} in each slice {size} by {', '.join(group)}",
+                self.unmeasured(whole, f"no slice {size} {text} has {needed}"),
+                rule=f"{self.text} in each slice {size} {text}",
             )
-            for group in ([selected] if named is None else [[slicing] for slicing in named])
+            for text, group in groups.items()
             if found.isdisjoint(group)
         ]
         confidence = self.bounds.confidence
@@ -150,11 +158,23 @@ class _Rule:
         if not rulings:
             return unmeasured
         closest = min(rulings, key=lambda ruling: abs(ruling.value - self.bound))
-        left_out = sum(slicings[slicing] for slicing in selected)
+        named = self.bounds.slices
+        left_out = 0 if isinstance(named, dict) else sum(slicings[slicing] for slicing in self.bounds.slicings or slicings)
         notes = [f"{len(large) - len(judged)} more have no {needed}"] if len(large) > len(judged) else []
         notes += [f"{left_out} less frequent ones are not measured"] if left_out else []
         rule = f"{closest.rule} in each of {len(rulings)} slices {size}"
         return [replace(closest, rule=f"{rule} ({', '.join(notes)})" if notes else rule), *unmeasured]
+
+    def _groups(self, results: Sequence[Result], slicings: Iterable[str]) -> dict[str, set[tuple[str, str]]]:
+        """Return the sets of slices, by words for them, in each of which the metric must be measured at least once."""
+        slices = {(r.slicing, r.slice) for r in results if r.slicing}
+        named = self.bounds.slices
+        if isinstance(named, dict):
+            each = [(slicing, label) for slicing, labels in named.items() for label in labels]
+            return {f"named {slicing}={label}": slices & {(slicing, label)} for slicing, label in each}
+        if isinstance(named, list):
+            return {f"by {slicing}": {one for one in slices if one[0] == slicing} for slicing in named}
+        return {f"by {', '.join(slicings)}": slices}
 
     def on(self, result: Result, confidence: float | None) -> Ruling:
         """Return the outcome for all rows or for a slice.
@@ -170,14 +190,15 @@ class _Rule:
             )
         if undefined := self._why_undefined(result):
             return self.unmeasured(result, f"{subject} {undefined}, {self.limit} required")
-        estimate = result.figures.estimate
-        value, (low, high) = result.value, _one_sided(estimate, confidence)
-        why = f"{subject} is {value:.4g}, {self.limit} required"
-        if self.kind == "max_drop":
-            value, (low, high) = _drop(result, confidence)
+        value, (low, high) = self._compared(result, confidence)
+        if self.kind in DROPS:
             why = (
-                f"{subject} went from {result.baseline:.4g} to {result.value:.4g}, at most {self.bound:g} worse allowed"
+                f"{subject} went from {result.baseline:.4g} to {result.value:.4g}, at most {self._amount} worse allowed"
             )
+        elif self.kind == "max_gap":
+            why = f"{subject} is {result.value:.4g}, {value:.4g} from {result.compared}, at most {self.bound:g} allowed"
+        else:
+            why = f"{subject} is {value:.4g}, {self.limit} required"
         limit = value if confidence is None else low if self.kind == "min" else high
         if math.isnan(limit) and self._holds(value):
             return self.unmeasured(
@@ -226,18 +247,27 @@ class _Rule:
         """Return why a result cannot be compared with the bound, or None if it can."""
         if math.isnan(result.value):
             return "is undefined for these rows"
-        if self.kind != "max_drop":
+        if self.kind == "max_gap":
+            return "is not compared with other rows" if math.isnan(result.gap) else None
+        if self.kind not in DROPS:
             return None
         change = result.figures.change
-        return "has no baseline to compare with" if change is None or math.isnan(change.value) else None
+        if change is None or math.isnan(change.value):
+            return "has no baseline to compare with"
+        return "is 0 in the baseline" if self.kind == "max_relative_drop" and result.baseline == 0 else None
 
-
-def _drop(result: Result, confidence: float | None) -> tuple[float, tuple[float, float]]:
-    """Return how much worse than the baseline a metric is, and the limits of that difference."""
-    change = result.figures.change
-    assert change is not None
-    low, high = _one_sided(change, confidence)
-    return (-change.value, (-high, -low)) if result.direction == "up" else (change.value, (low, high))
+    def _compared(self, result: Result, confidence: float | None) -> tuple[float, tuple[float, float]]:
+        """Return the number that is compared with the bound, and its one-sided confidence limits."""
+        if self.kind == "max_gap":
+            return result.gap, result.gap_limits(confidence)
+        if self.kind not in DROPS:
+            return result.value, _one_sided(result.figures.estimate, confidence)
+        assert result.figures.change is not None and result.baseline is not None
+        drop, limits = result.figures.change.value, _one_sided(result.figures.change, confidence)
+        if result.direction == "up":
+            drop, limits = -drop, (-limits[1], -limits[0])
+        scale = abs(result.baseline) if self.kind == "max_relative_drop" else 1.0
+        return drop / scale, (limits[0] / scale, limits[1] / scale)
 
 
 def _one_sided(estimate: Estimate, confidence: float | None) -> tuple[float, float]:

@@ -25,6 +25,7 @@ class Result:
         rows: number of rows.
         weight: sum of the weights of the rows.
         several: whether the model has several outputs.
+        compared: the rows that the slice is compared with: "all other rows", or a slice; "" if it is not compared.
     """
 
     output: str
@@ -37,6 +38,7 @@ class Result:
     direction: str | None
     figures: Figures
     several: bool = False
+    compared: str = ""
     p_value: float = math.nan
     p_corrected: float = math.nan
 
@@ -52,6 +54,18 @@ class Result:
     @property
     def baseline(self) -> float | None:
         return self.figures.baseline
+
+    @property
+    def gap(self) -> float:
+        """Distance from the rows that the slice is compared with; NaN if it is not compared."""
+        return abs(self.figures.difference[0]) if self.figures.difference else math.nan
+
+    def gap_limits(self, confidence: float | None) -> tuple[float, float]:
+        """Return the one-sided confidence limits of `gap`, normal; NaN without a level or a standard error."""
+        if confidence is None or self.figures.difference is None:
+            return math.nan, math.nan
+        reach = NormalDist().inv_cdf(confidence) * self.figures.difference[1]
+        return max(0.0, self.gap - reach), self.gap + reach
 
     def as_row(self, confidence: float) -> dict[str, Any]:
         """Return the row of the table, with None for unknown values."""
@@ -71,6 +85,7 @@ class Result:
             "low": low,
             "high": high,
             "interval": self.figures.estimate.method,
+            "compared": self.compared if self.figures.difference else None,
             "difference": self.figures.difference[0] if self.figures.difference else None,
             "p_value": self.p_value,
             "p_corrected": self.p_corrected,
@@ -96,7 +111,7 @@ def name_of_slice(slicing: str, label: str) -> str:
 
 
 def with_tests(results: Sequence[Result]) -> list[Result]:
-    """Add the p-values of the difference between each slice and the other rows.
+    """Add the p-values of the difference between each slice and the rows it is compared with.
 
     The test is two-sided and normal, with bootstrapped standard errors. It is corrected for all slices of a metric
     (Holm, Scandinavian Journal of Statistics 6, 1979). Small slices are not tested.
@@ -144,7 +159,7 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    texts = ("output", "slicing", "slice", "metric", "direction", "interval")
+    texts = ("output", "slicing", "slice", "metric", "direction", "interval", "compared")
     kinds = {name: pa.string() for name in texts} | {"rows": pa.int64(), "small": pa.bool_()}
     schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in rows[0]])
     pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema), path)

@@ -47,14 +47,25 @@ def slicing_parts(slicing: Slicing) -> list[str | Buckets]:
     return found
 
 
+BOUNDS = ("min", "max", "max_drop", "max_relative_drop", "max_gap")
+"""The kinds of bounds."""
+DROPS = ("max_drop", "max_relative_drop")
+"""The bounds that compare with a baseline."""
+
+
 class Bounds(BaseModel):
     """Bounds of a metric.
 
     Attributes:
         min: smallest allowed value.
         max: largest allowed value.
-        max_drop: how much worse than the baseline the metric may be, in its own units.
-        slices: apply the bounds to each slice instead of to all rows: True for all slicings, or names of slicings.
+        max_drop: how much worse than the baseline the metric may be, in its own units. If negative, how much better it
+            must be.
+        max_relative_drop: the same as a fraction of the absolute value of the baseline's metric.
+        max_gap: how far the metric of a slice may be from that of the slice in `Evaluator.reference_slices` or, without
+            one, of all other rows, in its own units. Needs `slices`.
+        slices: apply the bounds to slices instead of to all rows: True for the slices of all slicings, a list of
+            slicings, or a dict of lists of slices by slicing, such as `{"payment_type": ["Cash"]}`.
         min_rows: fewest rows, of a slice or of the split, to which the bounds apply.
         confidence: compare the one-sided confidence limit of the metric instead of its value. For several slices the
             level is corrected by their number (Bonferroni).
@@ -67,16 +78,31 @@ class Bounds(BaseModel):
     min: float | None = None
     max: float | None = None
     max_drop: float | None = None
-    slices: bool | list[str] = False
+    max_relative_drop: float | None = None
+    max_gap: Annotated[float, Ge(0)] | None = None
+    slices: bool | list[str] | dict[str, Annotated[list[str], Len(1)]] = False
     min_rows: Annotated[int, Ge(1)] = 1
     confidence: Annotated[float, Gt(0.5), Lt(1)] | None = None
     if_unmeasured: Literal["fail", "pass"] = "fail"
 
     @model_validator(mode="after")
     def _has_a_bound(self) -> Bounds:
-        if self.min is None and self.max is None and self.max_drop is None:
-            raise ValueError("expected `min`, `max` or `max_drop`, received no bound")
+        if not self.kinds:
+            names = ", ".join(f"`{kind}`" for kind in BOUNDS)
+            raise ValueError(f"expected one of {names}, received no bound")
+        if self.max_gap is not None and not self.slices:
+            raise ValueError("`max_gap` compares slices; set `slices` too")
         return self
+
+    @property
+    def kinds(self) -> list[str]:
+        """Names of the bounds that are set, of `BOUNDS`."""
+        return [kind for kind in BOUNDS if getattr(self, kind) is not None]
+
+    @property
+    def slicings(self) -> list[str]:
+        """Names of the slicings that are named."""
+        return [] if isinstance(self.slices, bool) else list(self.slices)
 
 
 Thresholds = dict[str, Bounds | Annotated[list[Bounds], Len(1)]]
@@ -88,6 +114,7 @@ class EvaluatorSettings:
 
     thresholds: Thresholds = field(default_factory=dict)
     slices: list[Slicing] = field(default_factory=list)
+    reference_slices: dict[str, str] = field(default_factory=dict)
     most_slices: PositiveInt = 100
     small_slice_rows: int = 100
     task: str | dict[str, str] | None = None

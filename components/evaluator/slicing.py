@@ -13,7 +13,7 @@ A slicing is written as
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.component import Context
+from kerasline.components.core.errors import check_known
 from kerasline.components.data.accumulators.quantiles import Quantiles
 from kerasline.components.data.accumulators.value_counts import ValueCounts
 from kerasline.components.data.arrow_types import is_list
@@ -75,6 +76,17 @@ def slice_table(
         {name: tuple(sorted(labels, key=_natural)) for name, labels in tops.items()},
         {name: max(0, counts[name].distinct - len(labels)) for name, labels in tops.items()},
     )
+
+
+def reference_groups(slices: SliceTable, references: Mapping[str, str]) -> dict[str, int]:
+    """Return the group of the reference slice of each slicing that has one.
+
+    Raises:
+        ParameterError: a reference is none of the slices that are measured.
+    """
+    for slicing, label in references.items():
+        check_known("Evaluator.reference_slices", f"no measured slice by {slicing}", [label], slices.slices[slicing])
+    return {slicing: slices.names.index((slicing, label)) for slicing, label in references.items()}
 
 
 def _counts(shard: str, slicers: Sequence[Slicer]) -> dict[str, ValueCounts]:

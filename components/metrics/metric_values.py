@@ -26,8 +26,8 @@ class Figures:
 
     Attributes:
         estimate: value with its interval.
-        difference: value minus the value of all other rows, with its standard error; None for all rows or if it was
-            not requested.
+        difference: value minus the value of all other rows, or of a reference slice, with its standard error; None for
+            all rows or if it was not requested.
         baseline: value of the baseline, or None.
         change: value minus the value of the baseline, resampled in pairs; or None.
     """
@@ -38,13 +38,17 @@ class Figures:
     change: Estimate | None = None
 
 
+ALL_OTHERS = 0
+"""The group to compare with that stands for all rows but those of the group itself."""
+
+
 def estimate(
-    measured: Measured, request: Measure, output: str, group: int, *, compared: bool = False
+    measured: Measured, request: Measure, output: str, group: int, *, compared: int | None = None
 ) -> dict[str, Figures]:
     """Return the metrics of an output for a group of rows, by name. The first family with a name provides it.
 
     Args:
-        compared: whether to compute the difference between the group and all other rows.
+        compared: compute the difference from this group, which has no rows in common, or from `ALL_OTHERS`.
     """
     found: dict[str, Figures] = {}
     for family in request.families[output]:
@@ -83,19 +87,19 @@ def _weighted_estimate(parts: Sequence[tuple[float, Estimate]]) -> Estimate:
 
 
 def _of_sums(
-    family: SumMetrics, tallies: list[Any], request: Measure, group: int, compared: bool
+    family: SumMetrics, tallies: list[Any], request: Measure, group: int, compared: int | None
 ) -> dict[str, Figures]:
     ours: SumTally = tallies[0]
     values = family.values(ours.sums[group])
     spread = family.values(ours.replicates[group])
-    rest = family.values(ours.sums[0] - ours.sums[group]) if compared else {}
-    rest_spread = family.values(ours.replicates[0] - ours.replicates[group]) if compared else {}
+    rest = family.values(_others(ours.sums, group, compared)) if compared is not None else {}
+    rest_spread = family.values(_others(ours.replicates, group, compared)) if compared is not None else {}
     proportions = {} if request.weighted else family.proportions
     found = {}
     for name, value in values.items():
         share = tuple(ours.plain[group][k] for k in proportions[name]) if name in proportions else None
         figures = Figures(Estimate(float(value), share, replicates=spread[name]))
-        if compared:
+        if compared is not None:
             figures = replace(figures, difference=_difference(value, spread[name], rest[name], rest_spread[name]))
         found[name] = figures
     if len(tallies) > 1:
@@ -112,7 +116,7 @@ def _of_cells(
     pairs: CellCounts | None,
     request: Measure,
     group: int,
-    compared: bool,
+    compared: int | None,
     key: str,
 ) -> dict[str, Figures]:
     cells, sums = tallies[0].of(group)
@@ -123,10 +127,12 @@ def _of_cells(
         name: Figures(Estimate(float(value), proportions.get(name), replicates=spread[name]))
         for name, value in values.items()
     }
-    if compared:
-        rest_cells, rest_sums = tallies[0].of_others(group)
+    if compared is not None:
+        others = compared == ALL_OTHERS
+        rest_cells, rest_sums = tallies[0].of_others(group) if others else tallies[0].of(compared)
         rest = family.values(rest_cells, rest_sums[1])
-        rest_spread = _cell_spread(family, rest_cells, rest_sums, request.resampling, f"{key}/rest {group}")
+        rest_key = f"{key}/rest {group}" if others else f"{key}/{compared}"
+        rest_spread = _cell_spread(family, rest_cells, rest_sums, request.resampling, rest_key)
         for name, value in values.items():
             difference = _difference(value, spread[name], rest[name], rest_spread[name])
             found[name] = replace(found[name], difference=difference)
@@ -153,6 +159,11 @@ def _of_states(family: StateMetrics, tallies: list[Any], request: Measure, group
     return found
 
 
+def _others(sums: np.ndarray, group: int, compared: int | None) -> np.ndarray:
+    """Return the sums of the rows to compare with, from those of all groups, (groups, ...)."""
+    return sums[0] - sums[group] if compared == ALL_OTHERS else sums[compared]
+
+
 def _undefined(family: Metrics) -> dict[str, Figures]:
     return {name: Figures(Estimate(np.nan)) for name in family.directions}
 
@@ -163,7 +174,7 @@ def _changed(figures: Figures, value: Any, theirs: Any, spread: np.ndarray) -> F
 
 
 def _difference(value: Any, spread: np.ndarray, rest: Any, rest_spread: np.ndarray) -> tuple[float, float]:
-    """Return the difference between a slice and the other rows, which are independent, and its standard error."""
+    """Return the difference between a slice and other rows, which are independent, and its standard error."""
     error, rest_error = _deviation(spread), _deviation(rest_spread)
     return float(value) - float(rest), float(np.hypot(error, rest_error))
 

@@ -63,8 +63,17 @@ def _deleted(stage: Stage) -> list[str]:
     return [output.name for output in stage.outputs.values() if not output.present]
 
 
+_BOUNDS = {
+    "min": "at least",
+    "max": "at most",
+    "max_drop": "a drop of at most",
+    "max_relative_drop": "a relative drop of at most",
+    "max_gap": "a gap of at most",
+}
+
+
 def _rule(rule: Mapping[str, Any]) -> dict[str, Any]:
-    kind = {"min": "at least", "max": "at most", "max_drop": "a drop of at most"}.get(rule.get("kind", ""), "")
+    kind = _BOUNDS.get(rule.get("kind", ""), "")
     bound = "" if rule.get("bound") is None else number_text(rule["bound"])
     text = rule.get("rule") or f"{rule.get('metric', '')} {kind} {bound}".strip()
     outcome = {"measured": bool(rule.get("measured", True)), "kept": bool(rule.get("kept"))}

@@ -311,3 +311,79 @@ def test_blessing_has_the_reasons_and_pusher_repeats_them(tmp_path):
     assert artifact.unmeasured() == [
         "roc_auc at least 0.6 (roc_auc is undefined for these rows, at least 0.6 required)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "baseline", "direction", "bound", "is_kept"),
+    [
+        # TFMA, metrics_validator_test.py: a change threshold with `relative`, here as a drop.
+        (0.8, 0.84, "up", 0.05, True),
+        (0.8, 0.85, "up", 0.05, False),
+        (0.33, 0.30, "down", 0.1 + 1e-9, True),
+        (0.34, 0.30, "down", 0.1, False),
+        (-2.0, -1.9, "up", 0.06, True),
+        (0.9, 0.8, "up", -0.1, True),
+        (0.85, 0.8, "up", -0.1, False),
+    ],
+)
+def test_relative_drop_is_a_share_of_the_baseline(value, baseline, direction, bound, is_kept):
+    results = [result(value, baseline=baseline, direction=direction)]
+    (ruling,) = judged(results, accuracy={"max_relative_drop": bound})
+    drop = (baseline - value if direction == "up" else value - baseline) / abs(baseline)
+    assert (ruling.kept, ruling.value) == (is_kept, pytest.approx(drop))
+
+
+def test_relative_drop_with_confidence_scales_the_limit():
+    limit = (0.01 + ERROR * NormalDist().inv_cdf(0.95)) / 0.81
+    for bound, is_kept in ((limit + 1e-3, True), (limit - 1e-3, False)):
+        given = {"max_relative_drop": bound, "confidence": 0.95}
+        assert kept([result(0.8, baseline=0.81)], accuracy=given) == [is_kept]
+
+
+def test_relative_drop_from_zero_is_not_measured():
+    (ruling,) = judged([result(0.8, baseline=0.0)], accuracy={"max_relative_drop": 0.1})
+    assert not ruling.measured and not ruling.kept
+    assert ruling.why == "accuracy is 0 in the baseline, at most 10% worse than the baseline's required"
+
+
+def test_bound_can_apply_to_named_slices():
+    given = {"accuracy": {"min": 0.75, "slices": {"town": ["a"]}}}
+    assert [(r.slice, r.kept) for r in judged(SLICES, **given)] == [("a", True)]
+    rulings = judged(SLICES, accuracy={"min": 0.75, "slices": {"town": ["a", "b"], "hour": ["1"]}})
+    assert [(r.slice, r.kept) for r in rulings] == [("b", False)]
+
+
+def test_named_slice_that_is_not_measured_refuses():
+    (ruling,) = judged(SLICES, accuracy={"min": 0.1, "slices": {"town": ["d"]}})
+    assert not ruling.kept and not ruling.measured
+    assert ruling.why == "no slice of 1 rows or more named town=d has accuracy"
+    rulings = judged(SLICES, accuracy={"min": 0.1, "slices": {"town": ["a", "d"]}})
+    assert [(r.kept, r.measured) for r in rulings] == [(True, True), (False, False)]
+
+
+def compared(value, difference, label):
+    figures = Figures(Estimate(value), difference=(difference, ERROR))
+    one = result(value, slicing="town", label=label)
+    return replace(one, figures=figures, compared="town=a")
+
+
+def test_gap_between_slices_is_bounded_in_both_directions():
+    results = [result(0.8), result(0.8, slicing="town", label="a"), compared(0.7, -0.1, "b"), compared(0.83, 0.03, "c")]
+    assert kept(results, accuracy={"max_gap": 0.1, "slices": True}) == [True]
+    (ruling,) = judged(results, accuracy={"max_gap": 0.05, "slices": ["town"]})
+    assert (ruling.slice, ruling.why) == ("b", "accuracy in town=b is 0.7, 0.1 from town=a, at most 0.05 allowed")
+    reach = ERROR * NormalDist().inv_cdf(0.95)
+    for bound, is_kept in ((0.1 + reach + 1e-6, True), (0.1 + reach - 1e-6, False)):
+        given = {"max_gap": bound, "slices": {"town": ["b"]}, "confidence": 0.95}
+        assert kept(results, accuracy=given) == [is_kept]
+
+
+def test_gap_without_comparisons_refuses():
+    (ruling,) = judged([result(0.8), result(0.7, slicing="town", label="a")], accuracy={"max_gap": 1, "slices": True})
+    assert not ruling.kept and "has accuracy and other rows to compare it with" in ruling.why
+
+
+@pytest.mark.parametrize("bound", [{"max_gap": 0.1}, {"max_gap": -0.1, "slices": True}, {"slices": True}])
+def test_bounds_that_cannot_apply_are_refused(bound):
+    with pytest.raises(ValueError, match="max_gap"):
+        bounds(accuracy=bound)

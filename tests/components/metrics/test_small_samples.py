@@ -10,7 +10,7 @@ from kerasline.components.metrics.base import Rows
 from kerasline.components.metrics.binary import BinaryLosses, BinaryScores, BinaryThresholds
 from kerasline.components.metrics.detection import DetectionMetrics
 from kerasline.components.metrics.measuring import Measure, measure
-from kerasline.components.metrics.metric_values import estimate
+from kerasline.components.metrics.metric_values import ALL_OTHERS, estimate
 from kerasline.components.metrics.multi_class import Confidence, Confusion, MultiClassLosses
 from kerasline.components.metrics.multi_label import MultiLabelMetrics
 from kerasline.components.metrics.ranking import RankingMetrics
@@ -88,7 +88,7 @@ def measured(folder, task, rows, replicates):
         partitions=int(task == "ranking"),
     )
     found = measure(folder, ["0-0.parquet"], measurement, Context(folder))
-    return [estimate(found, measurement, "y", group, compared=group > 0) for group in range(4)]
+    return [estimate(found, measurement, "y", group, compared=ALL_OTHERS if group else None) for group in range(4)]
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
