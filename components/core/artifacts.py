@@ -431,9 +431,9 @@ class Evaluation(Artifact):
 class Blessing(Artifact):
     """Whether a model may be deployed: `blessing.json`.
 
-    `{"blessed": bool, "rules": [{"rule", "output", "metric", "slicing", "slice", "kind", "bound", "confidence", "value",
-    "low", "high", "measured": bool, "kept": bool, "why"}]}`. `kind` is one of Evaluator's bounds (docs/EVALUATION.md).
-    A rule that is not measured had nothing to be compared with.
+    `{"blessed": bool, "rules": [{"rule", "output", "metric", "slicing", "slice", "kind", "bound", "confidence",
+    "value", "low", "high", "measured": bool, "kept": bool, "why"}]}`. `kind` is one of Evaluator's bounds
+    (docs/EVALUATION.md). A rule that is not measured had nothing to be compared with.
     """
 
     FILE = "blessing.json"

@@ -22,6 +22,7 @@ from kerasline.components.evaluator.settings import (
     slicing_name,
     slicing_parts,
 )
+from kerasline.components.metrics.baseline_comparison import NAMES as COMPARISONS
 from kerasline.components.metrics.detection import COLUMNS, OPTIONAL, TRUE
 from kerasline.components.metrics.text import DIRECTIONS as TEXT_METRICS
 from kerasline.components.models import size_and_latency
@@ -35,6 +36,8 @@ from kerasline.components.models.judged_answers import (
 )
 from kerasline.components.models.outputs import find_outputs
 from kerasline.components.models.tasks import TASKS, Output
+
+CONNECT_BASELINE = 'connect Evaluator.baseline, for example to LastBlessed("saved_model")'
 
 
 def check_settings(
@@ -55,7 +58,7 @@ def check_settings(
         check_columns(settings, inputs.examples.schema())
     is_known = None not in (inputs.examples, inputs.preprocessing, inputs.model) and inputs.model.outputs
     if is_known and (inputs.saved_model is not None or not has_saved_model):
-        _check_model(settings, inputs)
+        _check_model(settings, inputs, has_baseline)
 
 
 def planned_outputs(
@@ -87,7 +90,7 @@ def planned_outputs(
     return joined(outputs, judged), losses
 
 
-def _check_model(settings: EvaluatorSettings, inputs: Any) -> None:
+def _check_model(settings: EvaluatorSettings, inputs: Any, has_baseline: bool) -> None:
     outputs, losses = planned_outputs(settings, inputs.examples, inputs.preprocessing, inputs.model, inputs.saved_model)
 
     def keras_names() -> dict[str, list[str]]:
@@ -96,7 +99,7 @@ def _check_model(settings: EvaluatorSettings, inputs: Any) -> None:
 
     if any(isinstance(metric, (str, dict)) for metric in settings.metrics):
         keras_names()
-    check_thresholds(settings, outputs, losses, keras_names)
+    check_thresholds(settings, outputs, losses, keras_names, has_baseline=has_baseline)
 
 
 def check_parameters(settings: EvaluatorSettings, *, has_baseline: bool, has_saved_model: bool = False) -> None:
@@ -125,8 +128,8 @@ def check_parameters(settings: EvaluatorSettings, *, has_baseline: bool, has_sav
             check_bounds(name, bounds, slicings)
             if has_drop(bounds) and not has_baseline and bounds.if_unmeasured == "fail":
                 raise ParameterError(
-                    f"Evaluator.thresholds: {name!r} is bounded by a baseline, but none is connected; connect "
-                    'Evaluator.baseline, for example to LastBlessed("saved_model")'
+                    f"Evaluator.thresholds: {name!r} has {' and '.join(k for k in bounds.kinds if k in DROPS)}, but no "
+                    f"baseline is connected; {CONNECT_BASELINE}"
                 )
 
 
@@ -152,22 +155,32 @@ def check_thresholds(
     outputs: Sequence[Output],
     losses: Collection[str],
     keras_metrics: Callable[[], Mapping[str, Collection[str]]],
+    *,
+    has_baseline: bool = False,
 ) -> None:
-    """Check that the model has the metrics that the thresholds name.
+    """Check that the model has the metrics that the thresholds name, and the classes that the settings name.
 
     Args:
         outputs: the outputs to evaluate.
         losses: names of the outputs with a compiled loss.
         keras_metrics: returns the names of the Keras metrics by output. It is called only if a threshold names no other
             metric.
+        has_baseline: whether the input `baseline` is connected.
 
     Raises:
-        ParameterError: a threshold names an unknown metric, or a drop of a metric without a direction.
+        ParameterError: a threshold names an unknown metric, or a drop of a metric without a direction; or no output has
+            a class.
     """
-    known = {**dict.fromkeys(size_and_latency.NAMES, "down"), **metric_directions(settings, outputs, losses)}
+    known: dict[str, str | None] = dict.fromkeys(size_and_latency.NAMES, "down")
+    known |= metric_directions(settings, outputs, losses, has_baseline=has_baseline)
+    for name in settings.thresholds.keys() & set(COMPARISONS) - known.keys():
+        raise ParameterError(f"Evaluator.thresholds: {name!r} needs a baseline; {CONNECT_BASELINE}")
+    _check_classes(settings, outputs)
     if not set(settings.thresholds) <= set(known):
         for output in outputs:
-            names = {name: keras_direction(name) for name in keras_metrics().get(output.name, ())}
+            names: dict[str, str | None] = {
+                name: keras_direction(name) for name in keras_metrics().get(output.name, ())
+            }
             known |= _full_names(outputs, output, names)
     check_known("Evaluator.thresholds", "the model has no metric", settings.thresholds, known)
     for name, given in settings.thresholds.items():
@@ -175,18 +188,26 @@ def check_thresholds(
             check_direction(name, bounds, known[name])
 
 
+def _check_classes(settings: EvaluatorSettings, outputs: Sequence[Output]) -> None:
+    classes = {name for output in outputs if TASKS[output.task].has_classes for name in output.classes or ()}
+    for parameter in ("class_metrics", "class_weights"):
+        check_known(f"Evaluator.{parameter}", "no output has a class", getattr(settings, parameter), classes)
+
+
 def metric_directions(
-    settings: EvaluatorSettings, outputs: Sequence[Output], losses: Collection[str]
+    settings: EvaluatorSettings, outputs: Sequence[Output], losses: Collection[str], *, has_baseline: bool = False
 ) -> dict[str, str | None]:
     """Return whether higher ("up") or lower ("down") is better, or neither, by metric, without Keras's metrics.
 
     Args:
         outputs: the outputs to evaluate.
         losses: names of the outputs with a compiled loss.
+        has_baseline: whether the input `baseline` is connected.
     """
     known: dict[str, str | None] = {}
     for output in outputs:
-        for family in metric_families(output, settings, has_loss=output.name in losses):
+        has_loss = output.name in losses
+        for family in metric_families(output, settings, has_loss=has_loss, has_baseline=has_baseline):
             known |= _full_names(outputs, output, family.directions)
     return known
 

@@ -38,7 +38,14 @@ class Evaluator(Component):
         decision_thresholds: list of float, decision thresholds of binary predictions. Accuracy, precision and recall
             use the first. Defaults to `[0.5]`.
         beta: float, weight of recall in F-beta. Defaults to 1.0.
-        top_k: int, k of top-k accuracy. Defaults to 5.
+        operating_points: dict of lists of float, what to fix by metric, such as `{"precision_at_recall": [0.9]}`: the
+            highest precision with a recall of at least 0.9, and its threshold. Also `"specificity_at_recall"`,
+            `"recall_at_precision"`, `"recall_at_specificity"`, `"recall_at_false_positive_rate"`. Defaults to `{}`.
+        class_metrics: list of str, classes whose metrics against the rest are measured, sliced and bounded like others:
+            `precision_of_CLASS`, `recall_of_CLASS`, `f1_of_CLASS`, `roc_auc_of_CLASS`, ... Defaults to `[]`.
+        class_weights: dict of float by class, for averages over classes: `class_weighted_recall`, ... Classes that are
+            left out count 0. Defaults to `{}`.
+        top_k: int, k of top-k accuracy, precision and recall. Defaults to 5.
         loss_quantiles: list of float, quantiles of the quantile losses. Defaults to `[0.1, 0.5, 0.9]`.
         query: str, column that identifies the rows that are ranked together. Implies the task `"ranking"`. Defaults to
             None.
@@ -50,6 +57,8 @@ class Evaluator(Component):
             None.
         text_metrics: list of str, metrics of the text task. Defaults to
             `["bleu", "chrf", "rouge1", "rouge2", "rougeL", "wer", "cer", "exact_match"]`.
+        text_options: dict, arguments of `kerasline.components.metrics.text.TextMetrics`: `tokenize`, `lowercase`,
+            `stem`, and BLEU's `smoothing` and `smoothing_value`. Defaults to `{}`.
         ndcg_at: list of int, ranks of NDCG. Defaults to `[5, 10]`.
         padding: int, label of padding tokens, which are ignored. Defaults to -1.
         detection_columns: dict of str, names of the raw columns with objects, by the names in

@@ -12,9 +12,12 @@ from kerasline.components.metrics.binary import BinaryScores, BinaryThresholds
 from kerasline.components.metrics.cell_counts import CellCounts
 from kerasline.components.metrics.estimates import Estimate
 from kerasline.components.metrics.measuring import Measure, Measured, SumTally
+from kerasline.components.metrics.metric_values import cell_spread
 from kerasline.components.metrics.multi_class import Confusion
 from kerasline.components.metrics.multi_label import MultiLabelMetrics
+from kerasline.components.metrics.one_vs_rest import OneVsRestScores
 from kerasline.components.metrics.regression import ResidualQuantiles, residual_table
+from kerasline.components.metrics.resampling import Resampling
 from kerasline.components.models.tasks import Output
 
 MOST_CLASSES_SHOWN = 100
@@ -58,6 +61,8 @@ def _tables_of_family(
     if isinstance(family, BinaryScores):
         cells, sums = tally.of(0)
         return {"curves": family.curves(cells, sums[1])}
+    if isinstance(family, OneVsRestScores):
+        return {"per_class": _areas_per_class(output, family, tally, settings)}
     if isinstance(family, MultiLabelMetrics):
         return {"per_class": _per_label(family, tally, output.classes or (), settings.confidence)}
     if isinstance(family, ResidualQuantiles) and tally:
@@ -77,6 +82,24 @@ def _class_tables(
         "confusion": {"classes": output.classes, "counts": family.matrix(cells, sums[1])},
         "per_class": [{**entry, "class": names[entry["class"]]} for entry in classes],
     }
+
+
+def _areas_per_class(
+    output: Output, family: OneVsRestScores, counts: CellCounts, settings: EvaluatorSettings
+) -> list[dict[str, Any]]:
+    """Return the areas under the curves of each class against the rest, with bootstrap intervals."""
+    cells, sums = counts.of(0)
+    every = OneVsRestScores(family.classes, named=dict(enumerate(output.classes or ())))
+    resampling = Resampling(settings.seed, settings.replicates)
+    values, spreads = every.values(cells, sums[1]), cell_spread(every, cells, sums, resampling, output.name)
+    found = []
+    for name, rows in zip(output.classes or (), every.class_rows(cells, sums[1]).tolist()):
+        for area in ("roc_auc", "pr_auc"):
+            one = Estimate(float(values[f"{area}_of_{name}"]), replicates=spreads[f"{area}_of_{name}"])
+            low, high = one.interval(settings.confidence)
+            about = {"class": name, "metric": area, "rows": rows}
+            found.append({**about, "value": one.value, "low": low, "high": high})
+    return found
 
 
 def _per_label(

@@ -63,6 +63,7 @@ class Evaluating:
     ) -> None:
         self._inputs, self._outputs, self._settings, self._context = inputs, outputs, settings, context
         self._awaits_baseline = awaits_baseline
+        self._has_baseline = awaits_baseline or inputs.baseline is not None
         self._predictor = KerasPredictor(inputs.model.path, inputs.preprocessing.path)
         label_columns = raw_label_columns(inputs.preprocessing, self._predictor.load()[0])
         self._label_columns = label_columns
@@ -142,6 +143,7 @@ class Evaluating:
                 output,
                 self._settings,
                 has_loss=output.name in losses,
+                has_baseline=self._has_baseline,
                 label_mean=np.reshape(moments.mean, -1) if moments else 0.0,
             )
         return Measure(
@@ -314,9 +316,9 @@ class Evaluating:
             return []
         plain = SliceTable({}, {})
         exported = replace(request, slices=plain, resampling=Resampling(0, 0), answers=EXPORTED, baseline=None)
-        # The compiled loss exists only for predictions of the Keras model.
+        # The compiled loss and comparisons with the baseline exist only for predictions of the Keras model.
         families = {
-            output: tuple(family for family in given if not isinstance(family, MeanLoss))
+            output: tuple(f for f in given if not isinstance(f, MeanLoss) and not f.compares_with_baseline)
             for output, given in request.families.items()
         }
         exported = replace(exported, families=families)

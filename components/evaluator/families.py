@@ -18,18 +18,21 @@ if TYPE_CHECKING:
 
 
 def metric_families(
-    output: Output, settings: EvaluatorSettings, *, has_loss: bool, label_mean: Any = 0.0
+    output: Output, settings: EvaluatorSettings, *, has_loss: bool, has_baseline: bool = False, label_mean: Any = 0.0
 ) -> tuple[Metrics, ...]:
     """Return the families of an output, except for Keras metrics. The first family with a name provides the metric.
 
     Args:
         has_loss: whether the model was compiled with a loss for this output.
+        has_baseline: whether a baseline is connected.
         label_mean: mean of the label, a number or float64 (numbers,).
 
     Raises:
         ParameterError: two metrics or families have the same name.
     """
     own = TASKS[output.task].metrics(output, settings, label_mean)
+    if has_baseline:
+        own = (*own, *TASKS[output.task].comparison(settings))
     loss = [MeanLoss()] if has_loss else []
     families = (*own, *loss, *_user_metrics(settings.metrics))
     _check_names(families)

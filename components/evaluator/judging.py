@@ -11,6 +11,7 @@ from kerasline.components.core.errors import ParameterError, nearest
 from kerasline.components.evaluator.checks import check_bounds, check_direction
 from kerasline.components.evaluator.results import Result, name_of_slice
 from kerasline.components.evaluator.settings import DROPS, Bounds, Thresholds
+from kerasline.components.metrics.baseline_comparison import NAMES as COMPARISONS
 from kerasline.components.metrics.estimates import Estimate
 
 
@@ -81,7 +82,7 @@ def _of_rule(
 ) -> list[Ruling]:
     (whole,) = (r for r in results if not r.slicing)
     check_direction(rule.name, rule.bounds, whole.direction)
-    if rule.kind in DROPS and awaits_baseline:
+    if awaits_baseline and (rule.kind in DROPS or whole.metric in COMPARISONS):
         return [replace(rule.unmeasured(whole, "there is no baseline to compare with yet"), kept=True)]
     return rule.on_slices(results, whole, slicings) if rule.bounds.slices else [rule.on(whole, rule.bounds.confidence)]
 
@@ -159,7 +160,9 @@ class _Rule:
             return unmeasured
         closest = min(rulings, key=lambda ruling: abs(ruling.value - self.bound))
         named = self.bounds.slices
-        left_out = 0 if isinstance(named, dict) else sum(slicings[slicing] for slicing in self.bounds.slicings or slicings)
+        left_out = (
+            0 if isinstance(named, dict) else sum(slicings[slicing] for slicing in self.bounds.slicings or slicings)
+        )
         notes = [f"{len(large) - len(judged)} more have no {needed}"] if len(large) > len(judged) else []
         notes += [f"{left_out} less frequent ones are not measured"] if left_out else []
         rule = f"{closest.rule} in each of {len(rulings)} slices {size}"

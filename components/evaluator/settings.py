@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Len, Lt
+from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from kerasline.components.core.parameters import ColumnName, PositiveFloat, PositiveInt, SplitName
@@ -105,6 +105,28 @@ class Bounds(BaseModel):
         return [] if isinstance(self.slices, bool) else list(self.slices)
 
 
+Proportion = Annotated[float, Gt(0), Le(1)]
+OperatingPoint = Literal[
+    "precision_at_recall",
+    "specificity_at_recall",
+    "recall_at_precision",
+    "recall_at_specificity",
+    "recall_at_false_positive_rate",
+]
+
+
+class TextOptions(BaseModel):
+    """Options of the metrics of texts; see `kerasline.components.metrics.text.TextMetrics`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tokenize: str = "13a"
+    lowercase: bool = False
+    stem: bool = False
+    smoothing: Literal["exp", "floor", "add-k", "none"] = "exp"
+    smoothing_value: PositiveFloat | None = None
+
+
 Thresholds = dict[str, Bounds | Annotated[list[Bounds], Len(1)]]
 
 
@@ -121,6 +143,9 @@ class EvaluatorSettings:
     metrics: list[Any] = field(default_factory=list)
     decision_thresholds: Annotated[list[float], Len(1)] = field(default_factory=lambda: [0.5])
     beta: PositiveFloat = 1.0
+    operating_points: dict[OperatingPoint, list[Proportion]] = field(default_factory=dict)
+    class_metrics: list[str] = field(default_factory=list)
+    class_weights: dict[str, Annotated[float, Ge(0)]] = field(default_factory=dict)
     top_k: PositiveInt = 5
     loss_quantiles: list[float] = field(default_factory=lambda: [0.1, 0.5, 0.9])
     query: ColumnName | None = None
@@ -129,6 +154,7 @@ class EvaluatorSettings:
     text_metrics: list[str] = field(
         default_factory=lambda: ["bleu", "chrf", "rouge1", "rouge2", "rougeL", "wer", "cer", "exact_match"]
     )
+    text_options: TextOptions = field(default_factory=TextOptions)
     ndcg_at: list[PositiveInt] = field(default_factory=lambda: [5, 10])
     padding: int = -1
     detection_columns: dict[str, str] = field(default_factory=dict)

@@ -37,6 +37,7 @@ class Rows:
             length), weights of tokens relative to that of their row.
         number: int64 (rows,), a unique number of each row in its split.
         columns: further columns by name, such as the query of a ranking.
+        baseline: the output of the baseline, as `prediction`, or None. Only for `Metrics.compares_with_baseline`.
     """
 
     label: np.ndarray
@@ -44,6 +45,7 @@ class Rows:
     weight: np.ndarray | None
     number: np.ndarray
     columns: Mapping[str, pa.Array] = field(default_factory=dict)
+    baseline: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.number)
@@ -57,6 +59,7 @@ class Rows:
             None if self.weight is None else self.weight[indices],
             self.number[indices],
             {name: column.take(taken) for name, column in self.columns.items()},
+            None if self.baseline is None else self.baseline[indices],
         )
 
 
@@ -65,9 +68,11 @@ class Metrics:
 
     Attributes:
         directions: maps the name of each metric, the main ones first, to whether higher values are better.
+        compares_with_baseline: whether the metrics compare predictions with those of the baseline.
     """
 
     directions: Mapping[str, Direction]
+    compares_with_baseline: bool = False
 
     @property
     def key(self) -> str:
@@ -193,6 +198,16 @@ class CellMetrics(Metrics):
             int64, of the shape of `cells`.
         """
         return cells
+
+    def resampled_together(self, cells: np.ndarray) -> np.ndarray | None:
+        """Return the group of each cell, if rows have several cells: all cells of a group are resampled together.
+
+        A row must have all its cells in one group, such as one of 32 groups by a hash of `Rows.number`.
+
+        Returns:
+            int64 (n,), small numbers from 0, or None if each row has one cell.
+        """
+        return None
 
     def resampling_cells(self, cells: np.ndarray, counts: np.ndarray, most: int) -> np.ndarray:
         """Map cells to not many more than `most` cells, for estimating the spread by resampling.

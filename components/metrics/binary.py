@@ -15,18 +15,34 @@ EPSILON = float(np.finfo(np.float32).eps)
 MOST_EXACT_SCORES = 1 << 14
 # Scores below this count as 0. float32 has almost none of them.
 LEAST_SCORE = 2.0**-127
+# Proportions are quotients, and constraints decimal fractions.
+ROUNDING = 1e-12
 CALIBRATION_BINS = 10
+OPERATING_POINTS = (
+    "precision_at_recall",
+    "specificity_at_recall",
+    "recall_at_precision",
+    "recall_at_specificity",
+    "recall_at_false_positive_rate",
+)
 MOST_POINTS = 200
 
 
 class BinaryLosses(SumMetrics):
-    """Log loss and Brier score (Brier, Monthly Weather Review 78, 1950), and the means of prediction and label."""
+    """Log loss and Brier score (Brier, Monthly Weather Review 78, 1950), and the means of prediction and label.
+
+    - `calibration_ratio`: mean prediction / mean label.
+    - `discrimination`: mean prediction of positive rows minus that of negative rows (Tjur, American Statistician 63,
+      2009).
+    """
 
     directions: Mapping[str, Direction] = {
         "log_loss": "down",
         "brier": "down",
         "mean_prediction": None,
         "mean_label": None,
+        "calibration_ratio": None,
+        "discrimination": "up",
     }
     proportions = {"mean_label": (4, 0)}
 
@@ -34,10 +50,18 @@ class BinaryLosses(SumMetrics):
         y, p = rows.label.astype(np.float64), rows.prediction.astype(np.float64)
         kept = np.clip(p, EPSILON, 1 - EPSILON)
         loss = -(y * np.log(kept) + (1 - y) * np.log1p(-kept))
-        return np.stack([np.ones_like(p), loss, np.square(p - y), p, y], axis=1)
+        return np.stack([np.ones_like(p), loss, np.square(p - y), p, y, p * y], axis=1)
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: divided(sums[..., k], sums[..., 0]) for k, name in enumerate(self.directions, 1)}
+        rows, loss, squares, prediction, label, of_positive = np.moveaxis(sums, -1, 0)
+        return {
+            "log_loss": divided(loss, rows),
+            "brier": divided(squares, rows),
+            "mean_prediction": divided(prediction, rows),
+            "mean_label": divided(label, rows),
+            "calibration_ratio": divided(prediction, label),
+            "discrimination": divided(of_positive, label) - divided(prediction - of_positive, rows - label),
+        }
 
 
 class BinaryThresholds(CellMetrics):
@@ -59,6 +83,12 @@ class BinaryThresholds(CellMetrics):
         "f1": "up",
         "false_positive_rate": "down",
         "selection_rate": None,
+        "false_negative_rate": "down",
+        "negative_predictive_value": "up",
+        "false_discovery_rate": "down",
+        "false_omission_rate": "down",
+        "prevalence": None,
+        "matthews_correlation": "up",
     }
 
     classes = 2
@@ -87,6 +117,12 @@ class BinaryThresholds(CellMetrics):
             "f1": _f(tp, fp, fn, 1.0),
             "false_positive_rate": divided(fp, fp + tn),
             "selection_rate": divided(tp + fp, tp + fp + tn + fn),
+            "false_negative_rate": divided(fn, tp + fn),
+            "negative_predictive_value": divided(tn, tn + fn),
+            "false_discovery_rate": divided(fp, tp + fp),
+            "false_omission_rate": divided(fn, tn + fn),
+            "prevalence": divided(tp + fn, tp + fp + tn + fn),
+            "matthews_correlation": _matthews(tp, fp, tn, fn),
         }
         return found if self._beta == 1 else {**found, f"f{self._beta:g}": _f(tp, fp, fn, self._beta)}
 
@@ -100,6 +136,11 @@ class BinaryThresholds(CellMetrics):
             "specificity": (tn, tn + fp),
             "false_positive_rate": (fp, fp + tn),
             "selection_rate": (tp + fp, rows),
+            "false_negative_rate": (fn, tp + fn),
+            "negative_predictive_value": (tn, tn + fn),
+            "false_discovery_rate": (fp, tp + fp),
+            "false_omission_rate": (fn, tn + fn),
+            "prevalence": (tp + fn, rows),
         }
 
     def table(self, cells: np.ndarray, counts: np.ndarray) -> list[dict[str, float]]:
@@ -133,11 +174,24 @@ class BinaryScores(CellMetrics):
     Exact for up to `MOST_EXACT_SCORES` distinct scores in a slice. With more, scores lose binary digits of their
     distance to 0 or 1, whichever is nearer, until there are few enough. The order is then lost only among groups of
     about one ten-thousandth of the scores.
+
+    Args:
+        operating_points: values to fix, by name of `OPERATING_POINTS`. `{"precision_at_recall": [0.9]}` gives
+            `precision_at_recall_0.9`, the highest precision among the thresholds with a recall of 0.9 or more, and
+            `threshold_for_precision_at_recall_0.9`, the highest such threshold. Without such a threshold, recall is 0
+            and the threshold undefined.
     """
 
     directions: Mapping[str, Direction] = {"roc_auc": "up", "pr_auc": "up", "calibration_error": "down"}
     max_exact_cells = 2 * MOST_EXACT_SCORES
     coarsening_levels = 52
+
+    def __init__(self, operating_points: Mapping[str, Sequence[float]] | None = None) -> None:
+        self._points = {f"{kind}_{at:g}": (kind, at) for kind, ats in (operating_points or {}).items() for at in ats}
+        extra: dict[str, Direction] = {}
+        for name in self._points:
+            extra |= {name: "up", f"threshold_for_{name}": None}
+        self.directions = {**self.directions, **extra}
 
     def cells(self, rows: Rows) -> np.ndarray:
         return score_keys(rows.prediction) << 1 | rows.label
@@ -145,9 +199,10 @@ class BinaryScores(CellMetrics):
     def values(self, cells: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
         scores, positive, negative = self._by_score(cells, counts)
         return {
-            "roc_auc": _roc_auc(positive, negative),
-            "pr_auc": _average_precision(positive, negative),
+            "roc_auc": roc_auc(positive, negative),
+            "pr_auc": average_precision(positive, negative),
             "calibration_error": _calibration_error(scores, positive, negative),
+            **self._at_operating_points(scores, positive, negative),
         }
 
     def coarsen(self, cells: np.ndarray, level: int) -> np.ndarray:
@@ -170,9 +225,23 @@ class BinaryScores(CellMetrics):
         true, false = (np.append(0, np.cumsum(side[::-1])) for side in (positive, negative))
         found = {"calibration": _calibration(scores, positive, negative)}
         if true[-1] and false[-1]:
-            found["roc"] = _points(divided(false, false[-1]), divided(true, true[-1]))
+            found["roc"] = _thinned(divided(false, false[-1]), divided(true, true[-1]))
         if true[-1]:
-            found["precision_recall"] = _points(divided(true, true[-1])[1:], divided(true, true + false)[1:])
+            found["precision_recall"] = _thinned(divided(true, true[-1])[1:], divided(true, true + false)[1:])
+        return found
+
+    def _at_operating_points(
+        self, scores: np.ndarray, positive: np.ndarray, negative: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        if not self._points:
+            return {}
+        # Counts of the rows above each threshold, from the highest to the lowest.
+        tp, fp = (np.cumsum(side[..., ::-1], axis=-1) for side in (positive, negative))
+        # float32 below the score, so that predictions of this score are above the threshold.
+        thresholds = np.nextafter(scores[::-1].astype(np.float32), np.float32(-1)).astype(np.float64)
+        found: dict[str, np.ndarray] = {}
+        for name, (kind, at) in self._points.items():
+            found[name], found[f"threshold_for_{name}"] = _best(kind, at, tp, fp, thresholds)
         return found
 
     def _by_score(self, cells: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -230,17 +299,57 @@ def _f(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, beta: float) -> np.ndarra
     return divided((1 + square) * tp, (1 + square) * tp + square * fn + fp)
 
 
-def _roc_auc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+def _matthews(tp: np.ndarray, fp: np.ndarray, tn: np.ndarray, fn: np.ndarray) -> np.ndarray:
+    """Return Matthews' correlation (Biochimica et Biophysica Acta 405, 1975); 0 for a single class, as scikit-learn."""
+    root = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    return _zero_where(divided(tp * tn - fp * fn, root), root, tp + fp + tn + fn)
+
+
+def roc_auc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     below = np.cumsum(negative, axis=-1) - negative
     pairs = positive.sum(axis=-1) * negative.sum(axis=-1)
     return divided((positive * (below + negative / 2)).sum(axis=-1), pairs)
 
 
-def _average_precision(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+def average_precision(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     true = np.cumsum(positive[..., ::-1], axis=-1)
     chosen = np.cumsum((positive + negative)[..., ::-1], axis=-1)
     precision = np.divide(true, chosen, out=np.zeros_like(true), where=chosen > 0)
     return divided((precision * positive[..., ::-1]).sum(axis=-1), positive.sum(axis=-1))
+
+
+def _best(
+    kind: str, at: float, tp: np.ndarray, fp: np.ndarray, thresholds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the highest value of a metric among the thresholds that satisfy a constraint, and the highest of these.
+
+    Args:
+        kind: one of `OPERATING_POINTS`.
+        at: the value that the constraint demands.
+        tp: positive rows above each threshold, (..., m).
+        fp: negative rows above each threshold, (..., m).
+        thresholds: descending, (m,).
+    """
+    if not len(thresholds):
+        return np.full(tp.shape[:-1], np.nan), np.full(tp.shape[:-1], np.nan)
+    metric, constraint = kind.split("_at_")
+    rates = {
+        "recall": divided(tp, tp[..., -1:]),
+        "precision": divided(tp, tp + fp),
+        "specificity": 1 - divided(fp, fp[..., -1:]),
+        "false_positive_rate": divided(fp, fp[..., -1:]),
+    }
+    # Up to rounding: 9 of 10 rows are a recall of 0.9.
+    if constraint == "false_positive_rate":
+        allowed = rates[constraint] <= at + ROUNDING
+    else:
+        allowed = rates[constraint] >= at - ROUNDING
+    candidates = np.where(allowed, np.nan_to_num(rates[metric]), -1.0)
+    best = candidates.argmax(axis=-1)[..., np.newaxis]
+    value, none = np.take_along_axis(candidates, best, axis=-1)[..., 0], ~allowed.any(axis=-1)
+    defined = (tp[..., -1] > 0) & ((fp[..., -1] > 0) | ("precision" in kind))
+    value = np.where(defined, np.where(none, 0.0, value), np.nan)
+    return value, np.where(defined & ~none, thresholds[best[..., 0]], np.nan)
 
 
 def _calibration_error(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
@@ -266,7 +375,7 @@ def _binned(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> t
     return both @ inside, positive @ inside, (both * scores) @ inside
 
 
-def _points(x: np.ndarray, y: np.ndarray) -> dict[str, list[float]]:
+def _thinned(x: np.ndarray, y: np.ndarray) -> dict[str, list[float]]:
     """Reduce a curve to at most `MOST_POINTS` points, evenly spaced along it."""
     if len(x) > MOST_POINTS:
         targets = np.linspace(0, 1, MOST_POINTS)

@@ -116,7 +116,7 @@ class CellCounts:
         for group in np.flatnonzero(self._is_coarse).tolist():
             start, end = np.searchsorted(part.group, [group, group + 1])
             for place, numbers in enumerate(part.cell[start:end].T):
-                self._level[group, place] = self._level_for(np.unique(numbers), int(self._level[group, place]))
+                self._level[group, place] = self._level_for(_distinct(numbers), int(self._level[group, place]))
         return self._rounded(part) if (self._level != before).any() else part
 
     def _rounded(self, part: _Part) -> _Part:
@@ -124,15 +124,16 @@ class CellCounts:
             return part
         levels = np.broadcast_to(self._level[part.group], part.cell.shape)
         cell = part.cell.copy()
-        for level in np.unique(levels[levels > 0]).tolist():
-            cell[levels == level] = self._coarse(cell[levels == level], level)
+        for level in np.flatnonzero(np.bincount(levels.ravel())).tolist():
+            if level:
+                cell[levels == level] = self._coarse(cell[levels == level], level)
         return _together(part.group, cell, part.sums)
 
     def _level_for(self, numbers: np.ndarray, level: int) -> int:
         """Return the lowest level, at least this one, that leaves few enough of these distinct values, (n,)."""
 
         def few(level: int) -> bool:
-            return len(np.unique(self._coarse(numbers, level))) <= self._most_values
+            return len(_distinct(self._coarse(numbers, level))) <= self._most_values
 
         if len(numbers) <= self._most_values:
             return level
@@ -151,10 +152,17 @@ class _Part(NamedTuple):
     sums: np.ndarray
 
 
+def _distinct(numbers: np.ndarray) -> np.ndarray:
+    """Return the distinct numbers, ascending. `np.unique` hashes them, which is slower where many are in order."""
+    ordered = np.sort(numbers, kind="stable")
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
+
+
 def _together(group: np.ndarray, cell: np.ndarray, sums: np.ndarray) -> _Part:
     if not len(group):
         return _Part(group, cell, sums)
-    order = np.lexsort((*cell.T[::-1], group))
+    keys = (*cell.T[::-1], *([group] if group[0] != group[-1] or np.ptp(group) else []))
+    order = np.lexsort(keys) if len(keys) > 1 else np.argsort(keys[0], kind="stable")
     group, cell = group[order], cell[order]
     new = np.append(True, (np.diff(group) != 0) | (np.diff(cell, axis=0) != 0).any(axis=1))
     starts = np.flatnonzero(new)

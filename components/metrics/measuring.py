@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -179,8 +179,11 @@ def _measure_batch(batch: pa.RecordBatch, request: Measure, found: Measured) -> 
         rows_of = {}
         for model in (one for one in request.models if f"{one}.{output}" in batch.schema.names):
             rows_of[model] = _rows_of(batch, output, model, weight, columns)
+        baseline = rows_of[request.baseline].prediction if request.baseline in rows_of else None
+        compared = {m: replace(rows, baseline=baseline) for m, rows in rows_of.items() if m == request.answers}
         for family in families:
-            _add(family, output, rows_of, cuts, resampled, request, found)
+            rows = compared if family.compares_with_baseline else rows_of
+            _add(family, output, rows, cuts, resampled, request, found)
 
 
 def _rows_of(

@@ -53,7 +53,8 @@ def estimate(
     found: dict[str, Figures] = {}
     for family in request.families[output]:
         key = (output, family.key)
-        ours, *others = (measured.tallies.get((*key, model)) for model in request.models)
+        models = request.models[:1] if family.compares_with_baseline else request.models
+        ours, *others = (measured.tallies.get((*key, model)) for model in models)
         tallies = [ours, *(one for one in others if one is not None)]  # the baseline may lack the output
         if tallies[0] is None:  # no rows at all
             figures = _undefined(family)
@@ -122,7 +123,7 @@ def _of_cells(
     cells, sums = tallies[0].of(group)
     values = family.values(cells, sums[1])
     proportions = {} if request.weighted else family.proportions(cells, sums[0])
-    spread = _cell_spread(family, cells, sums, request.resampling, f"{key}/{group}")
+    spread = cell_spread(family, cells, sums, request.resampling, f"{key}/{group}")
     found = {
         name: Figures(Estimate(float(value), proportions.get(name), replicates=spread[name]))
         for name, value in values.items()
@@ -132,7 +133,7 @@ def _of_cells(
         rest_cells, rest_sums = tallies[0].of_others(group) if others else tallies[0].of(compared)
         rest = family.values(rest_cells, rest_sums[1])
         rest_key = f"{key}/rest {group}" if others else f"{key}/{compared}"
-        rest_spread = _cell_spread(family, rest_cells, rest_sums, request.resampling, rest_key)
+        rest_spread = cell_spread(family, rest_cells, rest_sums, request.resampling, rest_key)
         for name, value in values.items():
             difference = _difference(value, spread[name], rest[name], rest_spread[name])
             found[name] = replace(found[name], difference=difference)
@@ -189,7 +190,7 @@ def _values_of(counts: CellCounts, group: int) -> tuple[np.ndarray, np.ndarray]:
     return cells, sums[1]
 
 
-def _cell_spread(
+def cell_spread(
     family: CellMetrics, cells: np.ndarray, sums: np.ndarray, resampling: Resampling, key: str
 ) -> dict[str, np.ndarray]:
     """Return the metrics of each replicate, float64 (replicates,), centred on the values of the exact cells."""
@@ -197,7 +198,9 @@ def _cell_spread(
     if len(cells) > MOST_RESAMPLED:
         exact = family.values(cells, sums[1])
         cells, sums = _grouped(family.resampling_cells(cells, sums[1], MOST_RESAMPLED), sums)
-    spread = _replicates(functools.partial(family.values, cells), sums, resampling, key)
+    spread = _replicates(
+        functools.partial(family.values, cells), sums, resampling, key, family.resampled_together(cells)
+    )
     if exact is None:
         return spread
     rough = family.values(cells, sums[1])
@@ -218,15 +221,29 @@ def _paired_spread(
         return {name: ours[name] - theirs[name] for name in ours}
 
     counted = change(sums[1:2])
-    spread = _replicates(change, sums, resampling, key)
+    spread = _replicates(change, sums, resampling, key, family.resampled_together(cells[:, 0]))
     return {name: np.concatenate([counted[name], spread[name]]) for name in counted}
 
 
 def _replicates(
-    values: Callable[[np.ndarray], dict[str, np.ndarray]], sums: np.ndarray, resampling: Resampling, key: str
+    values: Callable[[np.ndarray], dict[str, np.ndarray]],
+    sums: np.ndarray,
+    resampling: Resampling,
+    key: str,
+    groups: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return the metrics of each replicate by name, float64 (replicates,), from the sums of `CellCounts.of`."""
-    parts = [values(drawn) for drawn in resampling.of_counts(sums[1], sums[2], key)]
+    """Return the metrics of each replicate by name, float64 (replicates, ...).
+
+    Args:
+        values: computes the metrics of counts (some replicates, n).
+        sums: the sums of `CellCounts.of`, (3, n).
+        groups: the group of each cell, whose cells are drawn together, see `CellMetrics.resampled_together`.
+    """
+    if groups is None:
+        drawn = resampling.of_counts(sums[1], sums[2], key)
+    else:
+        drawn = resampling.of_groups(sums[1], groups, key)
+    parts = [values(counts) for counts in drawn]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

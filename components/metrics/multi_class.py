@@ -11,19 +11,27 @@ from kerasline.components.metrics.base import CellMetrics, Direction, Rows, SumM
 from kerasline.components.metrics.binary import EPSILON, BinaryScores, score_keys
 from kerasline.components.metrics.estimates import wilson
 
+RATIOS = ("precision", "recall", "f1")
+
 
 class MultiClassLosses(SumMetrics):
-    """Log loss, Brier score over all classes, and top-k accuracy.
+    """Log loss, Brier score over all classes, top-k accuracy, and precision at k.
 
-    The true class ranks last among classes of equal probability.
+    `precision_at_k` is the proportion of the k most likely classes of all rows that are true. The recall at k is the
+    top-k accuracy. The true class ranks last among classes of equal probability.
 
     Args:
-        top: the k of top-k accuracy.
+        top: the k of top-k accuracy and precision at k.
     """
 
     def __init__(self, top: int = 5) -> None:
         self._top = top
-        self.directions: Mapping[str, Direction] = {f"top_{top}_accuracy": "up", "log_loss": "down", "brier": "down"}
+        self.directions: Mapping[str, Direction] = {
+            f"top_{top}_accuracy": "up",
+            "log_loss": "down",
+            "brier": "down",
+            f"precision_at_{top}": "up",
+        }
         self.proportions = {f"top_{top}_accuracy": (1, 0)}
 
     def sums(self, rows: Rows) -> np.ndarray:
@@ -33,7 +41,7 @@ class MultiClassLosses(SumMetrics):
         found = (p >= true[:, np.newaxis]).sum(axis=1) <= self._top
         loss = -np.log(np.clip(true, EPSILON, 1))
         brier = np.square(p).sum(axis=1) - 2 * true + 1
-        return np.stack([np.ones(len(rows)), found, loss, brier], axis=1)
+        return np.stack([np.ones(len(rows)), found, loss, brier, found / self._top], axis=1)
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         return {name: divided(sums[..., k], sums[..., 0]) for k, name in enumerate(self.directions, 1)}
@@ -43,10 +51,13 @@ class Confusion(CellMetrics):
     """Metrics of the confusion matrix. A cell is a pair of true and predicted class.
 
     Macro averages count each class that occurs as label or prediction once; weighted averages weight it by its rows.
-    A class without a correct prediction has 0, as in scikit-learn.
+    A class without a correct prediction has 0, as in scikit-learn. `matthews_correlation` is Gorodkin's for several
+    classes (Computational Biology and Chemistry 28, 2004).
 
     Args:
         classes: number of classes.
+        weights: weight of each class for `class_weighted_precision`, ...; None leaves them out.
+        named: names of the classes, by index, for `precision_of_NAME`, ...: metrics of one class against the rest.
     """
 
     directions: Mapping[str, Direction] = {
@@ -61,10 +72,15 @@ class Confusion(CellMetrics):
         "micro_precision": "up",
         "micro_recall": "up",
         "micro_f1": "up",
+        "matthews_correlation": "up",
     }
 
-    def __init__(self, classes: int) -> None:
-        self.classes = classes
+    def __init__(
+        self, classes: int, *, weights: np.ndarray | None = None, named: Mapping[int, str] | None = None
+    ) -> None:
+        self.classes, self._weights, self._named = classes, weights, named or {}
+        weighted = [f"class_weighted_{name}" for name in RATIOS] if weights is not None else []
+        self.directions = {**self.directions, **dict.fromkeys(weighted, "up"), **class_directions(self._named)}
 
     def cells(self, rows: Rows) -> np.ndarray:
         return rows.label * self.classes + rows.prediction.argmax(axis=1)
@@ -80,7 +96,10 @@ class Confusion(CellMetrics):
             found[f"macro_{name}"] = _mean(values, seen)
             found[f"weighted_{name}"] = divided((values * true).sum(axis=-1), rows)
             found[f"micro_{name}"] = accuracy  # Each row has one prediction.
-        return found
+            if self._weights is not None:
+                found[f"class_weighted_{name}"] = _mean(values, seen * self._weights)
+        found["matthews_correlation"] = _matthews(right, predicted, true)
+        return found | class_values(self._named, right, predicted, true, rows)
 
     def proportions(self, cells: np.ndarray, counts: np.ndarray) -> dict[str, tuple[float, float]]:
         right = float(counts[cells // self.classes == cells % self.classes].sum())
@@ -151,6 +170,45 @@ class Confidence(BinaryScores):
 
     def curves(self, cells: np.ndarray, counts: np.ndarray) -> dict[str, dict[str, list[float]]]:
         return {"calibration": super().curves(cells, counts)["calibration"]}
+
+
+def class_directions(named: Mapping[int, str]) -> dict[str, Direction]:
+    """Return the directions of the metrics of single classes."""
+    kinds: dict[str, Direction] = {**dict.fromkeys(RATIOS, "up"), "false_positive_rate": "down"}
+    return {f"{kind}_of_{name}": direction for name in named.values() for kind, direction in kinds.items()}
+
+
+def class_values(
+    named: Mapping[int, str], right: np.ndarray, predicted: np.ndarray, true: np.ndarray, rows: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the metrics of single classes against the rest.
+
+    Args:
+        named: names of the classes by index.
+        right: rows of each class that are predicted as such, (..., classes).
+        predicted: rows predicted as each class.
+        true: rows of each class.
+        rows: all rows, (...).
+    """
+    found = {}
+    for place, name in named.items():
+        hits, of_class, chosen = right[..., place], true[..., place], predicted[..., place]
+        found[f"precision_of_{name}"] = _known(_or_zero(hits, chosen), rows)
+        found[f"recall_of_{name}"] = divided(hits, of_class)
+        found[f"f1_of_{name}"] = divided(2 * hits, chosen + of_class)
+        found[f"false_positive_rate_of_{name}"] = divided(chosen - hits, rows - of_class)
+    return found
+
+
+def _matthews(right: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    rows = true.sum(axis=-1)
+    covariance = right.sum(axis=-1) * rows - (predicted * true).sum(axis=-1)
+    of_predicted, of_true = (np.square(rows) - np.square(side).sum(axis=-1) for side in (predicted, true))
+    return _known(_or_zero(covariance, np.sqrt(np.maximum(of_predicted * of_true, 0))), rows)
+
+
+def _known(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return np.where(rows > 0, values, np.nan)
 
 
 def _or_zero(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from kerasline.components.core.errors import DataError
 from kerasline.components.metrics.base import Direction, Rows, SumMetrics, divided
 from kerasline.components.metrics.binary import EPSILON
-
-RATIOS = ("precision", "recall", "f1")
+from kerasline.components.metrics.multi_class import RATIOS, class_directions, class_values
 
 
 class MultiLabelMetrics(SumMetrics):
@@ -24,13 +23,18 @@ class MultiLabelMetrics(SumMetrics):
       Vlahavas, Mining Multi-label Data, 2010.)
     - `log_loss`: the mean over rows and labels of -ln p, p the probability of the true value, clipped to `EPSILON` from
       0 and 1.
+    - `precision_at_k`, `recall_at_k`: of the k most likely labels of each row, the proportion that the row has; and of
+      all labels that rows have, the proportion among these. Labels of equal probability count in their order.
 
     The label is 0 or 1, (rows, labels), the prediction probabilities of the same shape. The sums take
-    3 + 3 * labels numbers per row.
+    4 + 3 * labels numbers per row.
 
     Args:
         classes: number of labels.
         threshold: a label is predicted where its probability is above this, as in Keras.
+        top: the k of precision and recall at k.
+        weights: weight of each label for `class_weighted_precision`, ...; None leaves them out.
+        named: names of the labels, by index, for `precision_of_NAME`, ...
 
     Raises:
         DataError: when computing: labels or predictions are of another shape, or a label is neither 0 nor 1.
@@ -44,8 +48,20 @@ class MultiLabelMetrics(SumMetrics):
     }
     proportions = {"subset_accuracy": (1, 0)}
 
-    def __init__(self, classes: int, *, threshold: float = 0.5) -> None:
-        self.classes, self.threshold = classes, threshold
+    def __init__(
+        self,
+        classes: int,
+        *,
+        threshold: float = 0.5,
+        top: int | None = None,
+        weights: np.ndarray | None = None,
+        named: Mapping[int, str] | None = None,
+    ) -> None:
+        self.classes, self.threshold, self._top = classes, threshold, top or classes
+        self._weights, self._named = weights, named or {}
+        names = [f"precision_at_{self._top}", f"recall_at_{self._top}"]
+        names += [f"class_weighted_{name}" for name in RATIOS] if weights is not None else []
+        self.directions = {**self.directions, **dict.fromkeys(names, "up"), **class_directions(self._named)}
 
     def sums(self, rows: Rows) -> np.ndarray:
         label, probability = rows.label, rows.prediction
@@ -58,11 +74,13 @@ class MultiLabelMetrics(SumMetrics):
         if not ((label == 0) | (label == 1)).all():
             raise DataError("labels of several labels a row are 0 or 1, but some are neither")
         true, predicted = label == 1, probability > self.threshold
+        likely = np.argsort(-probability, axis=1, kind="stable")[:, : self._top]
         return np.concatenate(
             [
                 np.ones((len(rows), 1)),
                 (true == predicted).all(axis=1, keepdims=True),
                 _log_loss(true, probability),
+                np.take_along_axis(true, likely, axis=1).sum(axis=1, keepdims=True),
                 true & predicted,
                 predicted,
                 true,
@@ -83,11 +101,20 @@ class MultiLabelMetrics(SumMetrics):
             f"weighted_{name}": _or_zero((ratio * true).sum(axis=-1), true.sum(axis=-1))
             for name, ratio in of_labels.items()
         }
+        by_weight = {}
+        if self._weights is not None:
+            weights = (count > 0)[..., np.newaxis] * self._weights
+            for name, ratio in of_labels.items():
+                by_weight[f"class_weighted_{name}"] = divided((ratio * weights).sum(axis=-1), weights.sum(axis=-1))
         return {
             "subset_accuracy": divided(sums[..., 1], count),
             "hamming_loss": divided(wrong, count),
             **{name: np.where(count > 0, value, np.nan) for name, value in averages.items()},
             "log_loss": divided(sums[..., 2], count),
+            f"precision_at_{self._top}": divided(sums[..., 3], count * self._top),
+            f"recall_at_{self._top}": divided(sums[..., 3], true.sum(axis=-1)),
+            **by_weight,
+            **class_values(self._named, hits, predicted, true, count),
         }
 
     def per_class(self, sums: np.ndarray, classes: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
@@ -110,7 +137,7 @@ class MultiLabelMetrics(SumMetrics):
 
 def _counts(sums: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return true positives, predicted positives and true rows of each label: each (..., labels)."""
-    return tuple(np.split(sums[..., 3:], 3, axis=-1))
+    return tuple(np.split(sums[..., 4:], 3, axis=-1))
 
 
 def _ratios(hits: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from kerasline.components.core.errors import DataError, ParameterError, nearest
-from kerasline.components.metrics.base import Direction, Rows, SumMetrics, divided
+from kerasline.components.metrics.base import Direction, Rows, StateMetrics, SumMetrics, divided
+from kerasline.components.metrics.estimates import Estimate
 
 
 class RankingMetrics(SumMetrics):
@@ -18,15 +19,17 @@ class RankingMetrics(SumMetrics):
     - DCG at k is the sum of g / log2(r + 1) over r <= k, NDCG that by the DCG of the best order
       (Jarvelin and Kekalainen, ACM Transactions on Information Systems 20, 2002);
     - the average precision is the mean over relevant rows of the share of relevant ones down to their rank;
-    - the reciprocal rank is 1 / r of the first relevant row.
+    - the reciprocal rank is 1 / r of the first relevant row;
+    - `min_label_position` is the mean of that r over the queries that have a relevant row.
 
     Rows of the same score: NDCG is the mean over their orders (McSherry and Najork, ECIR 2008), as in
     scikit-learn's `ndcg_score`; for the other two all of them have the last rank among them, as in its
     `average_precision_score` and `label_ranking_average_precision_score`. So a model that scores all rows
-    alike gains nothing by it. A query without a relevant row counts as 0, as in `ndcg_score` and trec_eval.
+    alike gains nothing by it. A query without a relevant row counts as 0, as in `ndcg_score` and trec_eval, except in
+    `min_label_position`.
 
     The label is the relevance, 0 or more, (rows,) or (rows, 1), the prediction the score, of the same shape.
-    A query has the weight and the slice of that of its rows with the lowest number.
+    The rows of a query have one weight. A query has the slice of that of its rows with the lowest number.
 
     Args:
         query: name of the column with the query of each row.
@@ -37,7 +40,7 @@ class RankingMetrics(SumMetrics):
     Raises:
         ParameterError: of `at`, a rank is not above 0.
         DataError: when computing: the column of queries is missing or has nulls, a label is negative or
-            missing, or label and score are not one number a row.
+            missing, label and score are not one number a row, or rows of a query have different weights.
     """
 
     def __init__(
@@ -52,45 +55,118 @@ class RankingMetrics(SumMetrics):
             raise ParameterError(f"at={list(at)}: expected ranks of 1 or more")
         self.query, self.at, self.exponential, self.relevant = query, tuple(at), exponential, relevant
         names = ["ndcg", *(f"ndcg_at_{rank}" for rank in at), "mean_average_precision", "mean_reciprocal_rank"]
-        self.directions: dict[str, Direction] = dict.fromkeys(names, "up")
+        self.directions: dict[str, Direction] = {**dict.fromkeys(names, "up"), "min_label_position": "down"}
 
     def sums(self, rows: Rows) -> np.ndarray:
-        query = self._queries(rows)
+        query = query_numbers(rows, self.query)
+        _check_weights(rows, query, self.query)
         relevance, score = _one_a_row(rows.label, "label"), _one_a_row(rows.prediction, "prediction")
         if not (relevance >= 0).all():
             raise DataError("labels of a ranking are relevances of 0 or more, but some are negative or missing")
         if not len(query):
-            return np.zeros((0, 1 + len(self.directions)))
+            return np.zeros((0, 2 + len(self.directions)))
         gain = np.exp2(relevance) - 1 if self.exponential else relevance
         found, best = _Ranking.of(query, score), _Ranking.of(query, gain)
         ndcg = [_or_zero(found.dcg(gain, at), best.dcg(gain, at)) for at in (len(query), *self.at)]
         relevant = relevance >= self.relevant
-        columns = [*ndcg, found.average_precision(relevant), found.reciprocal_rank(relevant)]
+        reciprocal = found.reciprocal_rank(relevant)
+        first = np.divide(1, reciprocal, out=np.zeros_like(reciprocal), where=reciprocal > 0)
+        columns = [*ndcg, found.average_precision(relevant), reciprocal, first, reciprocal > 0]
         return np.column_stack([np.ones(len(found.starts)), *columns])
 
     def unit_rows(self, rows: Rows) -> np.ndarray:
-        query = self._queries(rows)
+        query = query_numbers(rows, self.query)
         order = np.lexsort((rows.number, query))
         return order[_begins(query[order])]
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        means = divided(sums[..., 1:], sums[..., :1])
-        return {name: means[..., place] for place, name in enumerate(self.directions)}
+        *totals, first, has_relevant = np.moveaxis(sums[..., 1:], -1, 0)
+        means = [divided(total, sums[..., 0]) for total in totals]
+        return dict(zip(self.directions, [*means, divided(first, has_relevant)]))
 
-    def _queries(self, rows: Rows) -> np.ndarray:
-        """Return the index of each row's query: int64 (rows,)."""
-        if self.query not in rows.columns:
-            raise DataError(
-                f"ranking: the data has no column {self.query!r}, which identifies the query of each row; "
-                f"{nearest(self.query, rows.columns)}"
-            )
-        column = rows.columns[self.query]
-        if column.null_count:
-            raise DataError(
-                f"ranking: the column {self.query!r} is null in {column.null_count} of {len(column)} "
-                "rows; each row needs a query"
-            )
-        return column.dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
+
+class QuerySizes(StateMetrics):
+    """Number of queries (the sum of their weights), and the fewest, the mean and the most rows of a query.
+
+    Args:
+        query: name of the column with the query of each row.
+    """
+
+    directions: Mapping[str, Direction] = dict.fromkeys(
+        ("queries", "min_rows_per_query", "mean_rows_per_query", "max_rows_per_query")
+    )
+
+    def __init__(self, query: str = "query") -> None:
+        self.query = query
+
+    def new_state(self) -> QuerySizesState:
+        return QuerySizesState(self.query)
+
+    def estimates(self, state: QuerySizesState, seed: int) -> dict[str, Estimate]:
+        mean = state.rows / state.queries if state.queries else np.nan
+        least, most = (state.least, state.most) if state.most else (np.nan, np.nan)
+        return dict(zip(self.directions, map(Estimate, (state.queries, least, mean, most))))
+
+
+@dataclass
+class QuerySizesState:
+    """Weighted numbers of queries and of their rows, and the fewest and the most rows of a query."""
+
+    query: str
+    queries: float = 0.0
+    rows: float = 0.0
+    least: float = np.inf
+    most: float = 0.0
+
+    def add(self, rows: Rows) -> None:
+        if not len(rows):
+            return
+        query = query_numbers(rows, self.query)
+        sizes = np.bincount(query)
+        weight = np.ones(len(rows)) if rows.weight is None else rows.weight
+        self.queries += float((weight / sizes[query]).sum())
+        self.rows += float(weight.sum())
+        self.least = min(self.least, float(sizes.min()))
+        self.most = max(self.most, float(sizes.max()))
+
+    def merge(self, other: QuerySizesState) -> None:
+        self.queries += other.queries
+        self.rows += other.rows
+        self.least, self.most = min(self.least, other.least), max(self.most, other.most)
+
+
+def query_numbers(rows: Rows, name: str) -> np.ndarray:
+    """Return the index of each row's query: int64 (rows,).
+
+    Raises:
+        DataError: there is no such column, or it has nulls.
+    """
+    if name not in rows.columns:
+        raise DataError(
+            f"ranking: the data has no column {name!r}, which identifies the query of each row; "
+            f"{nearest(name, rows.columns)}"
+        )
+    column = rows.columns[name]
+    if column.null_count:
+        raise DataError(
+            f"ranking: the column {name!r} is null in {column.null_count} of {len(column)} rows; each row needs a query"
+        )
+    return column.dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _check_weights(rows: Rows, query: np.ndarray, name: str) -> None:
+    """Raise a DataError if rows of a query have different weights."""
+    if rows.weight is None or not len(query):
+        return
+    first = np.empty(query.max() + 1)
+    first[query] = rows.weight
+    wrong = np.flatnonzero(rows.weight != first[query])
+    if len(wrong):
+        place = int(wrong[0])
+        raise DataError(
+            f"ranking: rows of {name} {rows.columns[name][place].as_py()!r} have the weights {rows.weight[place]:g} "
+            f"and {first[query[place]]:g}; expected one sample_weight for all rows of a query"
+        )
 
 
 @dataclass(frozen=True)

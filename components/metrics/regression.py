@@ -24,7 +24,9 @@ class RegressionErrors(SumMetrics):
 
     With errors e = prediction - label: the means of e², |e|, e and |e| / |label|; the root of the first;
     R² = 1 - sum e² / sum (label - mean label)²; and, for a quantile q, the pinball loss
-    mean max(q (-e), (q - 1) (-e)) (Koenker and Bassett, Econometrica 46, 1978).
+    mean max(q (-e), (q - 1) (-e)) (Koenker and Bassett, Econometrica 46, 1978). The logarithmic error is the mean of
+    (ln(1 + prediction) - ln(1 + label))², negative numbers as 0, as in Keras. `calibration_ratio` is mean prediction /
+    mean label, and `pearson_correlation` that of prediction and label.
 
     Args:
         middle: near the mean of the label, a number or float64 (numbers,): sums are taken about it, or digits
@@ -40,8 +42,17 @@ class RegressionErrors(SumMetrics):
             "mean_absolute_percentage_error": "down",
             "mean_error": None,
             **{f"quantile_loss_{q:g}": "down" for q in self._quantiles},
+            "mean_squared_logarithmic_error": "down",
+            "mean_prediction": None,
+            "mean_label": None,
         }
-        self.directions: Mapping[str, Direction] = {"root_mean_squared_error": "down", **self._means, "r2": "up"}
+        self.directions: Mapping[str, Direction] = {
+            "root_mean_squared_error": "down",
+            **self._means,
+            "r2": "up",
+            "pearson_correlation": "up",
+            "calibration_ratio": None,
+        }
 
     def sums(self, rows: Rows) -> np.ndarray:
         label, prediction = _numbers(rows)
@@ -49,12 +60,14 @@ class RegressionErrors(SumMetrics):
         absolute, about = np.abs(error), label - self._middle
         parts = [np.square(error), absolute, absolute / np.maximum(np.abs(label), LEAST_DIVISOR), error]
         parts += [np.maximum(-q * error, (1 - q) * error) for q in self._quantiles]
-        parts += [about, np.square(about)]
+        parts += [np.square(np.log1p(np.maximum(prediction, 0)) - np.log1p(np.maximum(label, 0))), prediction, label]
+        around = prediction - self._middle
+        parts += [around, np.square(around), about * around, about, np.square(about)]
         return np.concatenate([np.ones((len(rows), 1)), *parts], axis=1)
 
     def values(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         weight = sums[..., :1]
-        parts = len(self._means) + 2
+        parts = len(self._means) + 5
         width = (sums.shape[-1] - 1) // parts  # not -1, which an array without replicates cannot infer
         each = sums[..., 1:].reshape(*sums.shape[:-1], parts, width)
         means = {name: divided(each[..., k, :], weight) for k, name in enumerate(self._means)}
@@ -62,7 +75,17 @@ class RegressionErrors(SumMetrics):
         # R² is undefined for constant labels.
         r2 = np.where(spread > 1e-12 * np.abs(each[..., -1, :]), 1 - divided(each[..., 0, :], spread), np.nan)
         root = np.sqrt(means["mean_squared_error"])
-        found = {"root_mean_squared_error": root, **means, "r2": r2}
+        around, around_squares, products, about = (each[..., k, :] for k in (-5, -4, -3, -2))
+        spread_of_prediction = around_squares - divided(np.square(around), weight)
+        varies = (spread > 1e-12 * np.abs(each[..., -1, :])) & (spread_of_prediction > 1e-12 * np.abs(around_squares))
+        deviations = np.sqrt(np.where(varies, spread * spread_of_prediction, np.nan))
+        found = {
+            "root_mean_squared_error": root,
+            **means,
+            "r2": r2,
+            "pearson_correlation": divided(products - divided(about * around, weight), deviations),
+            "calibration_ratio": divided(means["mean_prediction"], means["mean_label"]),
+        }
         return {name: values.mean(axis=-1) for name, values in found.items()}
 
 

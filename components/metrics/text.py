@@ -9,10 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from kerasline.components.core.errors import ParameterError, nearest, one_line
+from kerasline.components.core.errors import ParameterError, check_known, nearest, one_line
 from kerasline.components.metrics.base import Direction, Rows, SumMetrics, divided
 
-ROUGE = (*(f"rouge{n}" for n in range(1, 10)), "rougeL", "rougeLsum")
+# Metrics by ROUGE, with the kind and the attribute of rouge-score's result.
+ROUGE: Mapping[str, tuple[str, str]] = {
+    f"{kind}{suffix}": (kind, part)
+    for kind in (*(f"rouge{n}" for n in range(1, 10)), "rougeL", "rougeLsum")
+    for suffix, part in (("", "fmeasure"), ("_precision", "precision"), ("_recall", "recall"))
+}
+# sacrebleu's smoothing methods of BLEU, with their default values.
+SMOOTHING: Mapping[str, float] = {"exp": 0.0, "floor": 0.1, "add-k": 1.0, "none": 0.0}
 DIRECTIONS: Mapping[str, Direction] = {
     "bleu": "up",
     "chrf": "up",
@@ -32,6 +39,7 @@ class TextMetrics(SumMetrics):
     | `bleu` | sacrebleu | 0 to 100, corpus | n-grams of all | Papineni et al., ACL 2002; Post, WMT 2018 |
     | `chrf`, `chrf++` | sacrebleu | 0 to 100, corpus | the best | Popovic, WMT 2015; WMT 2017 |
     | `rouge1` to `rouge9`, `rougeL`, `rougeLsum` | rouge-score | F1, 0 to 1, mean | the best | Lin, ACL 2004 |
+    | `rouge1_precision`, `rouge1_recall`, ... | rouge-score | 0 to 1, mean | those of the best F1 | Lin, ACL 2004 |
     | `wer`, `cer` | jiwer | edits / reference length | the lowest rate | Levenshtein; Morris et al., 2004 |
     | `exact_match` | | share of rows that are equal, but for spaces around | any | |
 
@@ -47,10 +55,12 @@ class TextMetrics(SumMetrics):
         tokenize: sacrebleu's tokenizer, for BLEU; `zh`, `ja-mecab`, `ko-mecab`, `char`, ...
         lowercase: BLEU and chrF ignore case. ROUGE always does.
         stem: ROUGE compares stems of English words (Porter).
+        smoothing: sacrebleu's smoothing of BLEU: `exp`, `floor`, `add-k` or `none` (Chen and Cherry, WMT 2014).
+        smoothing_value: what `floor` and `add-k` add. Defaults to 0.1 and 1.
 
     Raises:
-        ParameterError: a metric is not known; when computing: neither is the tokenizer, or the library that
-            counts is not installed.
+        ParameterError: a metric or the smoothing is not known; when computing: neither is the tokenizer, or the library
+            that counts is not installed.
     """
 
     def __init__(
@@ -60,14 +70,19 @@ class TextMetrics(SumMetrics):
         tokenize: str = "13a",
         lowercase: bool = False,
         stem: bool = False,
+        smoothing: str = "exp",
+        smoothing_value: float | None = None,
     ):
         for name in metrics or [""]:
             if name not in DIRECTIONS:
                 raise ParameterError(
                     f"metrics={list(metrics)}: there is no metric {name!r} of texts; {nearest(name, DIRECTIONS)}"
                 )
+        check_known("smoothing", "sacrebleu has no method", [smoothing], SMOOTHING)
+        value = SMOOTHING[smoothing] if smoothing_value is None else smoothing_value
         self.directions = {name: DIRECTIONS[name] for name in metrics}
-        self._counted = [_counted(name, tokenize, lowercase, stem) for name in self.directions]
+        bleu = _Bleu(tokenize, lowercase, smoothing, value)
+        self._counted = [bleu if name == "bleu" else _counted(name, lowercase, stem) for name in self.directions]
 
     def sums(self, rows: Rows) -> np.ndarray:
         predictions = [references[0] for references in _texts(rows.prediction)]
@@ -90,6 +105,8 @@ class _Bleu:
 
     tokenize: str
     lowercase: bool
+    smoothing: str
+    smoothing_value: float
     width: int = 10
 
     def counts(self, predictions: list[str], references: list[list[str]]) -> np.ndarray:
@@ -106,12 +123,21 @@ class _Bleu:
         return _counts_of_sacrebleu(counter, predictions, references)
 
     def value(self, counts: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return BLEU with sacrebleu's smoothing `exp`: the first order without a match counts 1/2, the next 1/4"""
+        """Return BLEU. The smoothing `exp` counts 1/2 for the first order without a match, 1/4 for the next, ..."""
         predicted, reference = counts[..., 0], counts[..., 1]
         right, of_all = counts[..., 2:6], counts[..., 6:]
-        halvings = np.cumsum(right == 0, axis=-1)
-        precision = divided(np.where(right > 0, right, 0.5**halvings), of_all)
-        some = np.asarray((right > 0).any(axis=-1) & (of_all > 0).all(axis=-1))
+        some = np.asarray((right > 0).any(axis=-1))
+        if self.smoothing == "add-k":  # of all orders but the first
+            added = np.array([0.0, *[self.smoothing_value] * 3])
+            right, of_all = right + added, of_all + added
+        least = np.zeros_like(right)
+        if self.smoothing == "exp":
+            least = 0.5 ** np.cumsum(right == 0, axis=-1)
+        elif self.smoothing == "floor":
+            least = np.full_like(right, self.smoothing_value)
+        smoothed = np.where(right > 0, right, least)
+        precision = divided(smoothed, of_all)
+        some &= ((of_all > 0) & (smoothed > 0)).all(axis=-1)
         brevity = np.exp(np.minimum(0, 1 - divided(reference, predicted)))
         mean = np.exp(np.log(np.where(some[..., np.newaxis], precision, 1)).mean(axis=-1))
         return np.where(some, 100 * brevity * mean, 0)
@@ -147,9 +173,15 @@ class _Chrf:
 
 @dataclass(frozen=True)
 class _Rouge:
-    """Computes the F1 score of each row."""
+    """Computes the F1 score, precision or recall of each row.
+
+    Attributes:
+        kind: rouge-score's name, such as `rouge1`.
+        part: `fmeasure`, `precision` or `recall`.
+    """
 
     kind: str
+    part: str
     stem: bool
     width: int = 1
 
@@ -157,7 +189,7 @@ class _Rouge:
         library = _library("rouge_score.rouge_scorer", "rouge-score")
         scorer = library.RougeScorer([self.kind], use_stemmer=self.stem)
         scores = [scorer.score_multi(true, predicted)[self.kind] for predicted, true in zip(predictions, references)]
-        return np.array([score.fmeasure for score in scores], np.float64)
+        return np.array([getattr(score, self.part) for score in scores], np.float64)
 
     def value(self, counts: np.ndarray, rows: np.ndarray) -> np.ndarray:
         return divided(counts[..., 0], rows)
@@ -203,15 +235,13 @@ class _ExactMatch:
         return divided(counts[..., 0], rows)
 
 
-def _counted(name: str, tokenize: str, lowercase: bool, stem: bool) -> Any:
-    """Return the counter of a metric."""
+def _counted(name: str, lowercase: bool, stem: bool) -> Any:
+    """Return the counter of a metric other than BLEU."""
     if name == "exact_match":
         return _ExactMatch()
-    if name == "bleu":
-        return _Bleu(tokenize, lowercase)
     if name.startswith("chrf"):
         return _Chrf(2 if name == "chrf++" else 0, lowercase)
-    return _Rouge(name, stem) if name in ROUGE else _ErrorRate(name == "cer")
+    return _Rouge(*ROUGE[name], stem) if name in ROUGE else _ErrorRate(name == "cer")
 
 
 def _texts(values: np.ndarray) -> list[list[str]]:

@@ -30,6 +30,7 @@ class Task:
         shape: "scalar": one value per row; "row": any number of values per row; a single one is flattened.
         activation: converts logits to probabilities; None if predictions are not probabilities.
         metrics: `metrics(output, settings, label_mean)` returns the metric families.
+        comparison: `comparison(settings)` returns the families that compare predictions with those of a baseline.
         headline: names of the metrics that are displayed first.
         has_classes: whether the last axis of the output has one score per class.
         label_in_columns: whether the metrics read the label from raw columns.
@@ -42,6 +43,7 @@ class Task:
     shape: Literal["scalar", "row", "any"] = "any"
     activation: Literal["sigmoid", "softmax"] | None = None
     metrics: MetricsFactory
+    comparison: Callable[[EvaluatorSettings], tuple[Metrics, ...]] = lambda settings: ()
     headline: tuple[str, ...] = ()
     has_classes: bool = False
     label_in_columns: bool = False
@@ -201,21 +203,45 @@ def _number_labels(output: Output, values: np.ndarray) -> np.ndarray:
 def _binary_metrics(output: Output, settings: EvaluatorSettings, label_mean: Any) -> tuple[Metrics, ...]:
     from kerasline.components.metrics.binary import BinaryLosses, BinaryScores, BinaryThresholds
 
-    families = BinaryThresholds(settings.decision_thresholds, settings.beta), BinaryScores()
+    families = (
+        BinaryThresholds(settings.decision_thresholds, settings.beta),
+        BinaryScores({str(kind): values for kind, values in settings.operating_points.items()}),
+    )
     return families if output.margins else (*families, BinaryLosses())  # log loss is defined for probabilities only
 
 
 def _multi_class_metrics(output: Output, settings: EvaluatorSettings, label_mean: Any) -> tuple[Metrics, ...]:
     from kerasline.components.metrics.multi_class import Confidence, Confusion, MultiClassLosses
 
-    classes = len(output.classes or ())
-    return Confusion(classes), MultiClassLosses(min(settings.top_k, classes)), Confidence()
+    classes, of_classes = len(output.classes or ()), _class_options(output, settings)
+    return (
+        Confusion(classes, **of_classes),
+        MultiClassLosses(min(settings.top_k, classes)),
+        Confidence(),
+        *_one_vs_rest(classes, of_classes),
+    )
 
 
 def _multi_label_metrics(output: Output, settings: EvaluatorSettings, label_mean: Any) -> tuple[Metrics, ...]:
     from kerasline.components.metrics.multi_label import MultiLabelMetrics
 
-    return (MultiLabelMetrics(len(output.classes or ()), threshold=settings.decision_thresholds[0]),)
+    classes, of_classes = len(output.classes or ()), _class_options(output, settings)
+    threshold, top = settings.decision_thresholds[0], min(settings.top_k, classes)
+    return MultiLabelMetrics(classes, threshold=threshold, top=top, **of_classes), *_one_vs_rest(classes, of_classes)
+
+
+def _class_options(output: Output, settings: EvaluatorSettings) -> dict[str, Any]:
+    """Return the weights of the classes, and the names by index of the classes to measure one by one."""
+    classes, weights = output.classes or (), settings.class_weights
+    named = {place: name for place, name in enumerate(classes) if name in settings.class_metrics}
+    has_weights = not set(classes).isdisjoint(weights)
+    return {"weights": np.array([weights.get(name, 0.0) for name in classes]) if has_weights else None, "named": named}
+
+
+def _one_vs_rest(classes: int, of_classes: dict[str, Any]) -> tuple[Metrics, ...]:
+    from kerasline.components.metrics.one_vs_rest import MOST_CLASSES, OneVsRestScores
+
+    return (OneVsRestScores(classes, **of_classes),) if 1 < classes <= MOST_CLASSES else ()
 
 
 def _regression_metrics(output: Output, settings: EvaluatorSettings, label_mean: Any) -> tuple[Metrics, ...]:
@@ -225,9 +251,10 @@ def _regression_metrics(output: Output, settings: EvaluatorSettings, label_mean:
 
 
 def _ranking_metrics(output: Output, settings: EvaluatorSettings, label_mean: Any) -> tuple[Metrics, ...]:
-    from kerasline.components.metrics.ranking import RankingMetrics
+    from kerasline.components.metrics.ranking import QuerySizes, RankingMetrics
 
-    return (RankingMetrics(settings.query or "", at=settings.ndcg_at),)
+    query = settings.query or ""
+    return RankingMetrics(query, at=settings.ndcg_at), QuerySizes(query)
 
 
 def _token_metrics(output: Output, settings: EvaluatorSettings, label_mean: Any) -> tuple[Metrics, ...]:
@@ -245,7 +272,7 @@ def _token_sums(settings: EvaluatorSettings) -> SumMetrics:
 def _text_metrics(output: Output, settings: EvaluatorSettings, label_mean: Any) -> tuple[Metrics, ...]:
     from kerasline.components.metrics.text import TextMetrics
 
-    return (TextMetrics(settings.text_metrics),)
+    return (TextMetrics(settings.text_metrics, **dict(settings.text_options)),)
 
 
 def _detection_metrics(output: Output, settings: EvaluatorSettings, label_mean: Any) -> tuple[Metrics, ...]:
@@ -255,6 +282,24 @@ def _detection_metrics(output: Output, settings: EvaluatorSettings, label_mean: 
     if output.answer:  # the answers have the names of the metrics already
         columns = {name: column for name, column in columns.items() if name not in PREDICTED}
     return (DetectionMetrics(columns, replicates=settings.replicates),)
+
+
+def _binary_comparison(settings: EvaluatorSettings) -> tuple[Metrics, ...]:
+    from kerasline.components.metrics.baseline_comparison import BaselineComparison
+
+    return (BaselineComparison(threshold=settings.decision_thresholds[0]),)
+
+
+def _class_comparison(settings: EvaluatorSettings) -> tuple[Metrics, ...]:
+    from kerasline.components.metrics.baseline_comparison import BaselineComparison
+
+    return (BaselineComparison(classes=True),)
+
+
+def _number_comparison(settings: EvaluatorSettings) -> tuple[Metrics, ...]:
+    from kerasline.components.metrics.baseline_comparison import BaselineComparison
+
+    return (BaselineComparison(),)
 
 
 def _detection_columns(settings: EvaluatorSettings) -> list[str]:
@@ -269,12 +314,14 @@ TASKS: dict[str, Task] = {
         shape="scalar",
         activation="sigmoid",
         metrics=_binary_metrics,
+        comparison=_binary_comparison,
         headline=("accuracy", "loss", "roc_auc", "auc"),
     ),
     "multi_class": Task(
         read_labels=_class_labels,
         activation="softmax",
         metrics=_multi_class_metrics,
+        comparison=_class_comparison,
         headline=("accuracy", "loss"),
         has_classes=True,
     ),
@@ -282,6 +329,7 @@ TASKS: dict[str, Task] = {
         read_labels=_multi_labels,
         activation="sigmoid",
         metrics=_multi_label_metrics,
+        comparison=_binary_comparison,
         headline=("micro_f1", "subset_accuracy", "loss"),
         has_classes=True,
     ),
@@ -289,6 +337,7 @@ TASKS: dict[str, Task] = {
         read_labels=_number_labels,
         shape="row",
         metrics=_regression_metrics,
+        comparison=_number_comparison,
         headline=("root_mean_squared_error", "r2", "loss"),
     ),
     "ranking": Task(read_labels=_number_labels, shape="row", metrics=_ranking_metrics),

@@ -11,6 +11,7 @@ from sklearn import metrics as theirs
 from kerasline import Exporter
 from kerasline.components.core.errors import ArtifactError, DataError, KeraslineError, ParameterError, UserCodeError
 from kerasline.components.metrics.base import SumMetrics, divided
+from kerasline.components.metrics.baseline_comparison import NAMES as COMPARISONS
 from tests.components.evaluator.conftest import dense
 from tests.components.evaluator.problems import evaluated, predictions, problem
 
@@ -547,7 +548,87 @@ def test_baseline_is_compared_row_by_row(cancer, older, tmp_path):
 def test_model_as_its_own_baseline_has_no_change(cancer, exported, tmp_path):
     done = evaluated(cancer, tmp_path, baseline=exported, thresholds={"auc": {"max_drop": 0.0001, "confidence": 0.9}})
     for entry in done.document["metrics"]:
-        assert entry["change"] == pytest.approx(0, abs=1e-5), entry["metric"]
+        if entry["metric"] not in COMPARISONS:
+            assert entry["change"] == pytest.approx(0, abs=1e-5), entry["metric"]
+    assert [done.values[name] for name in COMPARISONS] == pytest.approx([0, 0, 0, 0], abs=1e-5)
+    assert done.blessing.blessed
+
+
+def test_flips_from_the_baseline_have_intervals_slices_and_bounds(cancer, older, tmp_path):
+    baseline, model = older
+    bounds = {"flip_rate": {"max": 0.5, "confidence": 0.9}, "accuracy": {"max_relative_drop": -1.0}}
+    done = evaluated(cancer, tmp_path, baseline=baseline, slices=["site"], thresholds=bounds)
+    ours, others = (m.predict({"x": cancer.columns["x"]}, verbose=0)[:, 0] > 0 for m in (cancer.keras_model, model))
+    north = np.array(cancer.columns["site"]) == "north"
+    for rows, where in ((np.full(len(ours), True), ("", "")), (north, ("site", "north"))):
+        expected = {
+            "flip_rate": np.mean(ours[rows] != others[rows]),
+            "negative_to_positive_rate": np.mean(ours[rows] & ~others[rows]),
+            "positive_to_negative_rate": np.mean(others[rows] & ~ours[rows]),
+        }
+        for name, value in expected.items():
+            entry = done.entries[*where, name]
+            assert entry["value"] == pytest.approx(value) and entry["low"] <= value <= entry["high"]
+            assert entry["change"] is None and entry["baseline"] is None
+    assert [rule["kept"] for rule in done.blessing.read_json("blessing.json")["rules"]] == [True, False]
+    assert "worse allowed" in done.metrics["blessed"] and "-100%" in done.metrics["blessed"]
+
+
+def test_flips_without_a_baseline_are_an_error_or_wait_for_one(cancer, tmp_path):
+    with pytest.raises(ParameterError, match="'flip_rate' needs a baseline; connect Evaluator.baseline"):
+        evaluated(cancer, tmp_path / "none", thresholds={"flip_rate": {"max": 0.1}})
+
+
+# Thresholds, slices and classes that are named
+
+
+def test_slices_are_compared_with_a_reference_slice(cancer, tmp_path):
+    bounds = {"accuracy": [{"max_gap": 0.9, "slices": ["site"]}, {"min": 0.1, "slices": {"site": ["north"]}}]}
+    done = evaluated(cancer, tmp_path, slices=["site"], reference_slices={"site": "south"}, thresholds=bounds)
+    site = np.array(cancer.columns["site"])
+    right = (sigmoid(cancer.answers[:, 0]) > 0.5) == cancer.columns["label"]
+    entry = done.entries["site", "north", "accuracy"]
+    assert entry["difference"] == pytest.approx(right[site == "north"].mean() - right[site == "south"].mean())
+    assert entry["compared"] == "site=south" and 0 <= entry["p_value"] <= 1
+    roc = done.entries["site", "north", "roc_auc"]
+    assert roc["difference"] == pytest.approx(roc["value"] - done.entries["site", "south", "roc_auc"]["value"])
+    assert done.entries["site", "south", "accuracy"]["difference"] is None
+    assert done.blessing.blessed
+    rules = done.blessing.read_json("blessing.json")["rules"]
+    assert rules[0]["value"] == pytest.approx(abs(entry["difference"]))
+
+
+def test_operating_points_are_measured_and_bounded(cancer, tmp_path):
+    point = {"precision_at_recall": [0.9]}
+    bounds = {"precision_at_recall_0.9": {"min": 0.99, "confidence": 0.9}}
+    done = evaluated(cancer, tmp_path, slices=["site"], operating_points=point, thresholds=bounds)
+    precision, recall, _ = theirs.precision_recall_curve(cancer.columns["label"], sigmoid(cancer.answers[:, 0]))
+    entry = done.entries["", "", "precision_at_recall_0.9"]
+    assert entry["value"] == pytest.approx(precision[recall >= 0.9].max(), abs=1e-6)
+    assert entry["low"] < entry["value"] < entry["high"] and not done.blessing.blessed
+    assert 0 < done.entries["site", "north", "threshold_for_precision_at_recall_0.9"]["value"] < 1
+
+
+def test_single_classes_are_measured_and_bounded(digits, tmp_path):
+    names = [f"digit {k}" for k in range(10)]
+    given = problem(tmp_path / "p", digits.columns, digits.keras_model, "label", class_names=names)
+    done = evaluated(
+        given,
+        tmp_path / "e",
+        class_metrics=["digit 8"],
+        class_weights={"digit 1": 1.0, "digit 8": 3.0},
+        thresholds={"recall_of_digit 8": {"min": 0.1}, "roc_auc_of_digit 8": {"min": 0.5, "confidence": 0.9}},
+    )
+    label, scores = digits.columns["label"], digits.answers
+    recall = theirs.recall_score(label, scores.argmax(1), average=None)
+    assert done.values["recall_of_digit 8"] == pytest.approx(recall[8])
+    assert done.values["class_weighted_recall"] == pytest.approx((recall[1] + 3 * recall[8]) / 4)
+    assert done.values["roc_auc_of_digit 8"] == pytest.approx(theirs.roc_auc_score(label == 8, scores[:, 8]))
+    expected = theirs.roc_auc_score(label, scores / scores.sum(1, keepdims=True), multi_class="ovr")
+    assert done.values["macro_roc_auc"] == pytest.approx(expected, abs=1e-6)
+    of_class = {(e["class"], e["metric"]): e for e in done.document["per_class"]}
+    entry = of_class["digit 8", "roc_auc"]
+    assert entry["low"] < entry["value"] == pytest.approx(done.values["roc_auc_of_digit 8"]) < entry["high"]
     assert done.blessing.blessed
 
 
@@ -644,8 +725,19 @@ def breaks(raw, batch):
         ({"decode": halves, "task": "regression"}, UserCodeError, r"halves\(\) returned \d+ values for \d+ rows"),
         ({"decode": breaks}, UserCodeError, r"breaks\(\) raised IndexError"),
         ({"thresholds": {"acuracy": {"min": 1}}}, ParameterError, "did you mean 'accuracy'"),
-        ({"thresholds": {"accuracy": {"slices": True}}}, ParameterError, "expected `min`, `max` or `max_drop`"),
+        ({"thresholds": {"accuracy": {"slices": True}}}, ParameterError, "expected one of `min`, `max`, `max_drop`"),
         ({"thresholds": {"accuracy": []}}, ParameterError, "Evaluator.thresholds"),
+        ({"operating_points": {"precision_at_recall": [90]}}, ParameterError, "Evaluator.operating_points"),
+        ({"operating_points": {"precison_at_recall": [0.9]}}, ParameterError, "Evaluator.operating_points"),
+        ({"class_metrics": ["yes"]}, ParameterError, "Evaluator.class_metrics: no output has a class 'yes'"),
+        ({"reference_slices": {"site": "north"}}, ParameterError, "Evaluator.reference_slices: no slicing 'site'"),
+        (
+            {"slices": ["site"], "reference_slices": {"site": "nroth"}},
+            ParameterError,
+            "Evaluator.reference_slices: no measured slice by site 'nroth'; did you mean 'north'",
+        ),
+        ({"thresholds": {"accuracy": {"max_gap": 0.1}}}, ParameterError, "`max_gap` compares slices"),
+        ({"text_options": {"smoothing": "flor"}}, ParameterError, "Evaluator.text_options"),
         ({"thresholds": {"accuracy": {"mn": 0.5}}}, ParameterError, "Evaluator.thresholds.*mn"),
         ({"thresholds": {"megabytes": {"max_drop": 1}}}, ParameterError, "'megabytes' is measured once"),
     ],

@@ -17,7 +17,9 @@ def counted(family: CellMetrics, label: Any, prediction: Any, weight: Any = None
     for start in range(0, len(label), at_once):
         part = slice(start, start + at_once)
         given = rows(label[part], prediction[part], None if weight is None else weight[part])
-        counts.add(np.zeros(len(given), np.int64), family.cells(given), given.weight)
+        cells = family.cells(given).reshape(-1)
+        each = len(cells) // max(len(given), 1)
+        counts.add(np.zeros(len(cells), np.int64), cells, None if weight is None else np.repeat(given.weight, each))
     return counts
 
 

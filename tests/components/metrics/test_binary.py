@@ -55,6 +55,12 @@ def test_metrics_at_a_threshold_agree_with_scikit_learn(score, weight, threshold
         "f2": theirs.fbeta_score(**given, beta=2),
         "false_positive_rate": 1 - theirs.recall_score(**given, pos_label=0),
         "selection_rate": np.average(predicted, weights=weight),
+        "false_negative_rate": 1 - theirs.recall_score(**given),
+        "negative_predictive_value": theirs.precision_score(**given, pos_label=0),
+        "false_discovery_rate": 1 - theirs.precision_score(**given),
+        "false_omission_rate": 1 - theirs.precision_score(**given, pos_label=0),
+        "prevalence": np.average(LABEL, weights=weight),
+        "matthews_correlation": theirs.matthews_corrcoef(**given),
     }
     assert found == pytest.approx(expected, rel=1e-12)
 
@@ -97,12 +103,18 @@ def test_calibration_error_is_the_mean_distance_in_ten_bins(score, weight):
 @pytest.mark.parametrize(("score", "weight"), CASES, ids=IDS)
 def test_losses_agree_with_scikit_learn(score, weight):
     found = values(BinaryLosses(), LABEL, score, weight)
+
+    def mean_of(rows):
+        return np.average(score[rows], weights=None if weight is None else weight[rows])
+
     assert found == pytest.approx(
         {
             "log_loss": theirs.log_loss(LABEL, np.clip(score, 1.2e-7, 1 - 1.2e-7), sample_weight=weight),
             "brier": theirs.brier_score_loss(LABEL, score, sample_weight=weight),
             "mean_prediction": np.average(score, weights=weight),
             "mean_label": np.average(LABEL, weights=weight),
+            "calibration_ratio": np.average(score, weights=weight) / np.average(LABEL, weights=weight),
+            "discrimination": mean_of(LABEL == 1) - mean_of(LABEL == 0),
         },
         rel=1e-6,
     )
@@ -239,4 +251,83 @@ def test_scores_outside_zero_and_one_are_an_error(scores, message):
 
 
 def test_labels_and_scores_of_shape_n_1_do_not_broadcast():
-    assert BinaryLosses().sums(rows(LABEL, SCORE)).shape == (len(LABEL), 5)
+    assert BinaryLosses().sums(rows(LABEL, SCORE)).shape == (len(LABEL), 6)
+
+
+# The scores and labels of TFMA's confusion_matrix_metrics_test.py: one true positive above 0.5, two true negatives,
+# three false positives and four false negatives.
+TFMA_SCORE = np.array([0.6, 0.3, 0.2, 0.6, 0.7, 0.8, 0.1, 0.2, 0.3, 0.4])
+TFMA_LABEL = np.array([1, 0, 0, 0, 0, 0, 1, 1, 1, 1])
+
+
+def test_rates_are_those_of_tfma():
+    found = cell_values(BinaryThresholds(), TFMA_LABEL, TFMA_SCORE)
+    expected = {
+        "precision": 1 / 4,
+        "recall": 1 / 5,
+        "specificity": 2 / 5,
+        "false_positive_rate": 3 / 5,
+        "false_negative_rate": 4 / 5,
+        "negative_predictive_value": 2 / 6,
+        "false_discovery_rate": 3 / 4,
+        "false_omission_rate": 4 / 6,
+        "prevalence": 5 / 10,
+        "matthews_correlation": (1 * 2 - 3 * 4) / np.sqrt(4 * 5 * 5 * 6),
+        "selection_rate": 4 / 10,
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+OPERATING = {
+    "precision_at_recall": [0.5],
+    "specificity_at_recall": [0.5],
+    "recall_at_precision": [0.5],
+    "recall_at_specificity": [0.5],
+    "recall_at_false_positive_rate": [0.6],
+}
+
+
+def test_operating_points_are_those_of_tfma():
+    found = cell_values(BinaryScores(OPERATING), TFMA_LABEL, TFMA_SCORE)
+    expected = {
+        "precision_at_recall_0.5": 0.5,
+        "specificity_at_recall_0.5": 0.2,
+        "recall_at_precision_0.5": 1.0,
+        "recall_at_specificity_0.5": 0.0,
+        "recall_at_false_positive_rate_0.6": 0.4,
+        "threshold_for_specificity_at_recall_0.5": 0.3,  # TFMA's ThresholdAtRecall, 0.29993
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+    assert found["threshold_for_specificity_at_recall_0.5"] < 0.3
+
+
+@pytest.mark.parametrize(("score", "weight"), CASES, ids=IDS)
+@pytest.mark.parametrize("at", [0.1, 0.8, 0.95, 1.0])
+def test_operating_points_agree_with_the_curves_of_scikit_learn(score, weight, at):
+    found = cell_values(BinaryScores({kind: [at] for kind in OPERATING}), LABEL, score, weight)
+    precision, recall, _ = theirs.precision_recall_curve(LABEL, score, sample_weight=weight)
+    false, true, _ = theirs.roc_curve(LABEL, score, sample_weight=weight, drop_intermediate=False)
+    expected = {
+        "precision_at_recall": precision[:-1][recall[:-1] >= at - 1e-12].max(),
+        "specificity_at_recall": 1 - false[true >= at - 1e-12].min(),
+        "recall_at_precision": recall[precision >= at - 1e-12].max(),
+        "recall_at_specificity": true[1 - false >= at - 1e-12].max(),
+        "recall_at_false_positive_rate": true[false <= at + 1e-12].max(),
+    }
+    assert {name: found[f"{name}_{at:g}"] for name in expected} == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", OPERATING)
+def test_threshold_of_an_operating_point_gives_its_value(kind):
+    score = SCORE.astype(np.float32)
+    point = cell_values(BinaryScores({kind: [0.8]}), LABEL, score)
+    threshold = point[f"threshold_for_{kind}_0.8"]
+    found = cell_values(BinaryThresholds([threshold]), LABEL, score)
+    metric, constraint = kind.split("_at_")
+    assert found[metric] == pytest.approx(point[f"{kind}_0.8"])
+    assert found[constraint] <= 0.8 if constraint == "false_positive_rate" else found[constraint] >= 0.8
+
+
+def test_operating_point_that_no_threshold_reaches():
+    found = cell_values(BinaryScores({"recall_at_precision": [0.9]}), [1, 0, 1, 0], np.array([0.1, 0.9, 0.2, 0.8]))
+    assert found["recall_at_precision_0.9"] == 0.0 and np.isnan(found["threshold_for_recall_at_precision_0.9"])

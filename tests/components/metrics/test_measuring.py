@@ -10,7 +10,7 @@ from kerasline.components.core.component import Context
 from kerasline.components.metrics import measuring
 from kerasline.components.metrics.binary import BinaryLosses, BinaryScores, BinaryThresholds
 from kerasline.components.metrics.measuring import Measure, measure
-from kerasline.components.metrics.metric_values import estimate
+from kerasline.components.metrics.metric_values import ALL_OTHERS, estimate
 from kerasline.components.metrics.ranking import RankingMetrics
 from kerasline.components.metrics.regression import ResidualQuantiles
 from kerasline.components.metrics.resampling import Resampling
@@ -84,8 +84,8 @@ def test_result_does_not_depend_on_files_row_groups_or_workers(tmp_path, monkeyp
         np.testing.assert_allclose(other.rows, first.rows, rtol=1e-12)
         for group in range(4):
             ours, same = (
-                estimates(first, plan, group, compared=group > 0),
-                estimates(other, plan, group, compared=group > 0),
+                estimates(first, plan, group, compared=ALL_OTHERS if group else None),
+                estimates(other, plan, group, compared=ALL_OTHERS if group else None),
             )
             for name, figures in ours.items():
                 # The error of quantiles of this many rows is some ten-thousandths in rank.
@@ -116,7 +116,7 @@ def test_each_slice_agrees_with_scikit_learn_on_its_rows(tmp_path, group):
                 "log_loss": theirs.log_loss(y, scores, sample_weight=weight),
                 "f1": theirs.f1_score(y, scores > 0.5, sample_weight=weight),
             }
-            figures = estimates(measured, plan, group, compared=group > 0)
+            figures = estimates(measured, plan, group, compared=ALL_OTHERS if group else None)
             for name, value in expected.items():
                 one = figures[name]
                 if found == "difference" and side == "ours":
@@ -149,7 +149,7 @@ def test_unweighted_shares_have_wilson_intervals(tmp_path):
 
 def test_without_replicates_values_have_no_interval(tmp_path):
     measured, plan = measured_in(tmp_path, "m", how=new_plan(resampling=Resampling(0, 0)))
-    for figures in estimates(measured, plan, 1, compared=True).values():
+    for figures in estimates(measured, plan, 1, compared=ALL_OTHERS).values():
         assert not np.isnan(figures.estimate.value)
         assert figures.estimate.method in (None, "order statistics")
 

@@ -41,7 +41,7 @@ def test_averages_over_classes_agree_with_scikit_learn(label, scores, weight):
     found = cell_values(Confusion(CLASSES), label, scores, weight)
     predicted = scores.argmax(1)
     given = {"y_true": label, "y_pred": predicted, "sample_weight": weight}
-    expected = {"accuracy": theirs.accuracy_score(**given)}
+    expected = {"accuracy": theirs.accuracy_score(**given), "matthews_correlation": theirs.matthews_corrcoef(**given)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes that are predicted but never true
         expected["balanced_accuracy"] = theirs.balanced_accuracy_score(**given)
@@ -84,6 +84,7 @@ def test_losses_and_top_k_agree_with_scikit_learn(top, weight):
     assert found == pytest.approx(
         {
             f"top_{top}_accuracy": theirs.top_k_accuracy_score(LABEL, SCORES, k=top, sample_weight=weight),
+            f"precision_at_{top}": theirs.top_k_accuracy_score(LABEL, SCORES, k=top, sample_weight=weight) / top,
             "log_loss": theirs.log_loss(LABEL, SCORES, sample_weight=weight),
             "brier": np.average(np.square(SCORES - one_hot).sum(1), weights=weight),
         },
@@ -119,3 +120,24 @@ def test_no_rows_give_nan_without_a_warning():
         found = cell_values(Confusion(CLASSES), label, scores) | values(MultiClassLosses(3), label, scores)
         found |= cell_values(Confidence(), label, scores)
     assert np.isnan(list(found.values())).all()
+
+
+@pytest.mark.parametrize(("label", "scores", "weight"), CASES, ids=IDS)
+def test_metrics_of_named_classes_agree_with_scikit_learn(label, scores, weight):
+    found = cell_values(Confusion(CLASSES, named={3: "three", 4: "four"}), label, scores, weight)
+    predicted = scores.argmax(1)
+    for place, name in ((3, "three"), (4, "four")):
+        given = {"y_true": label == place, "y_pred": predicted == place, "sample_weight": weight}
+        assert found[f"precision_of_{name}"] == pytest.approx(theirs.precision_score(**given, zero_division=0))
+        assert found[f"false_positive_rate_of_{name}"] == pytest.approx(1 - theirs.recall_score(**given, pos_label=0))
+        if (label == place).any():
+            assert found[f"recall_of_{name}"] == pytest.approx(theirs.recall_score(**given))
+            assert found[f"f1_of_{name}"] == pytest.approx(theirs.f1_score(**given))
+
+
+def test_class_weights_average_the_classes():
+    weights = np.arange(CLASSES) % 4 * 1.0
+    found = cell_values(Confusion(CLASSES, weights=weights), LABEL, SCORES, WEIGHT)
+    each = theirs.precision_recall_fscore_support(LABEL, SCORES.argmax(1), sample_weight=WEIGHT)
+    expected = [np.average(values, weights=weights) for values in each[:3]]
+    assert [found[f"class_weighted_{name}"] for name in ("precision", "recall", "f1")] == pytest.approx(expected)

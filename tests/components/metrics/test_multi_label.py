@@ -43,13 +43,22 @@ def expected_of(label, predicted, weight=None):
     return found
 
 
+def at_k(label, probability, top, weight=None):
+    """Return precision and recall of the `top` most likely labels of each row as one set of decisions."""
+    likely = np.argsort(-probability, axis=1, kind="stable")[:, :top]
+    decided = np.zeros(label.shape, int)
+    np.put_along_axis(decided, likely, 1, axis=1)
+    scores = precision_recall_fscore_support(label, decided, average="micro", zero_division=0, sample_weight=weight)
+    return {f"precision_at_{top}": scores[0], f"recall_at_{top}": scores[1]}
+
+
 @pytest.mark.parametrize("threshold", [0.5, 0.2, 0.9])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_metrics_agree_with_scikit_learn(digits, threshold, weighted):
     label, probability = digits
     weight = np.random.default_rng(0).uniform(0, 3, len(label)) if weighted else None
-    found = values(MultiLabelMetrics(5, threshold=threshold), label, probability, weight)
-    expected = expected_of(label, probability > threshold, weight)
+    found = values(MultiLabelMetrics(5, threshold=threshold, top=2), label, probability, weight)
+    expected = expected_of(label, probability > threshold, weight) | at_k(label, probability, 2, weight)
     losses = [log_loss(label[:, place], probability[:, place], sample_weight=weight) for place in range(5)]
     assert found == pytest.approx({**expected, "log_loss": np.mean(losses)}, rel=1e-12)
 
@@ -74,7 +83,8 @@ def test_constant_labels_agree_with_scikit_learn(true, predicted):
     label, probability = np.full((4, 3), true), np.full((4, 3), predicted, np.float32)
     found = values(MultiLabelMetrics(3), label, probability)
     of_log_loss = log_loss(label[:, 0], probability[:, 0], labels=[0, 1])
-    assert found == pytest.approx({**expected_of(label, probability > 0.5), "log_loss": of_log_loss}, rel=1e-6)
+    expected = {**expected_of(label, probability > 0.5), "log_loss": of_log_loss}
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-6)
 
 
 def test_probability_at_the_threshold_does_not_predict_as_in_keras():
@@ -94,7 +104,7 @@ def test_all_numeric_types_give_the_same_values(digits):
 def test_no_rows_give_no_values():
     family = MultiLabelMetrics(4)
     empty = rows(np.zeros((0, 4)), np.zeros((0, 4)))
-    assert family.sums(empty).shape == (0, 15)
+    assert family.sums(empty).shape == (0, 16)
     assert all(np.isnan(value) for value in family.values(total(family, empty)).values())
 
 
@@ -138,3 +148,13 @@ def test_sums_of_parts_in_any_order_equal_the_whole(drawn, cuts, random):
 def test_invalid_data_is_an_error_in_one_line(label, probability, message):
     with pytest.raises(DataError, match=message):
         MultiLabelMetrics(2).sums(rows(label, probability))
+
+
+def test_class_weights_and_named_labels(digits):
+    label, probability = digits
+    weights = np.array([1.0, 0.0, 2.0, 0.0, 0.5])
+    found = values(MultiLabelMetrics(5, weights=weights, named={1: "prime"}), label, probability)
+    each = precision_recall_fscore_support(label, probability > 0.5, zero_division=0)
+    for place, name in enumerate(NAMES):
+        assert found[f"class_weighted_{name}"] == pytest.approx(np.average(each[place], weights=weights))
+        assert found[f"{name}_of_prime"] == pytest.approx(each[place][1])

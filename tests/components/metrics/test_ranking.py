@@ -10,7 +10,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import average_precision_score, label_ranking_average_precision_score, ndcg_score
 
 from kerasline.components.core.errors import DataError, ParameterError
-from kerasline.components.metrics.ranking import RankingMetrics
+from kerasline.components.metrics.ranking import QuerySizes, RankingMetrics
 from tests.components.metrics.of_rows import rows, total, values
 
 
@@ -79,7 +79,7 @@ def test_reciprocal_rank_uses_the_last_rank_of_ties(ties):
 
 def test_query_without_relevant_rows_counts_as_zero():
     found = values(RankingMetrics("q"), [1, 0, 0, 0], [2.0, 1.0, 2.0, 1.0], columns={"q": ["a", "a", "b", "b"]})
-    assert found == {name: 0.5 for name in found}
+    assert found == {**{name: 0.5 for name in found}, "min_label_position": 1.0}
 
 
 def test_equal_scores_get_the_last_rank():
@@ -87,14 +87,48 @@ def test_equal_scores_get_the_last_rank():
     assert found["mean_reciprocal_rank"] == found["mean_average_precision"] == 0.25
 
 
-def test_query_has_the_weight_of_its_first_row():
+def test_queries_are_weighted():
     relevance, score, query = graded()
-    number_of_first = {one: np.flatnonzero(query == one)[0] for one in np.unique(query)}
-    weight = np.random.default_rng(1).uniform(0, 3, len(query))
-    found = values(RankingMetrics("q"), relevance, score, weight, {"q": query})
+    of_queries = np.random.default_rng(1).uniform(0, 3, query.max() + 1)
+    found = values(RankingMetrics("q"), relevance, score, of_queries[query], {"q": query})
     ndcg = by_query(relevance, score, query, lambda r, s: ndcg_score([r], [s]))
-    of_queries = [weight[number_of_first[one]] for one in np.unique(query)]
-    assert found["ndcg"] == pytest.approx(np.average(ndcg, weights=of_queries), rel=1e-12)
+    assert found["ndcg"] == pytest.approx(np.average(ndcg, weights=of_queries[np.unique(query)]), rel=1e-12)
+
+
+def test_rows_of_a_query_with_different_weights_are_refused():
+    given = rows([0, 1, 1], [0.2, 0.8, 0.5], [2.0, 1.0, 0.5], {"query": ["a", "b", "b"]})
+    with pytest.raises(DataError, match="rows of query 'b' have the weights 1 and 0.5; expected one sample_weight"):
+        RankingMetrics().sums(given)
+
+
+# The rows of TFMA's min_label_position_test.py and query_statistics_test.py.
+TFMA_QUERY = ["1", "1", "2", "2", "2", "3"]
+TFMA_SCORE = [0.2, 0.8, 0.9, 0.1, 0.5, 0.9]
+TFMA_WEIGHT = [1.0, 1.0, 2.0, 2.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("label", "position"), [([1, 0, 1, 0, 0, 1], (2 + 2 + 3) / 6), ([0, 1, 0, 1, 0, 0], (1 + 6) / 3)]
+)
+def test_min_label_position_is_that_of_tfma(label, position):
+    found = values(RankingMetrics("q"), label, TFMA_SCORE, TFMA_WEIGHT, {"q": TFMA_QUERY})
+    assert found["min_label_position"] == pytest.approx(position)
+
+
+@pytest.mark.parametrize(("weight", "queries", "mean"), [(TFMA_WEIGHT, 6.0, 11 / 6), (None, 3.0, 2.0)])
+def test_query_sizes_are_those_of_tfma(weight, queries, mean):
+    given = rows([1] * 6, TFMA_SCORE, weight, {"q": TFMA_QUERY})
+    family = QuerySizes("q")
+    whole, parts = family.new_state(), [family.new_state(), family.new_state()]
+    whole.add(given)
+    for state, part in zip(parts, (given.take(np.arange(2, 6)), given.take(np.arange(2)))):
+        state.add(part)
+    parts[0].merge(parts[1])
+    for state in (whole, parts[0]):
+        found = {name: one.value for name, one in family.estimates(state, 0).items()}
+        assert found == pytest.approx(
+            {"queries": queries, "min_rows_per_query": 1, "mean_rows_per_query": mean, "max_rows_per_query": 3}
+        )
 
 
 def test_representative_row_of_a_query_does_not_depend_on_order():
@@ -109,14 +143,14 @@ def test_units_and_their_representative_rows_have_the_same_order():
     family = RankingMetrics("q", at=[])
     given = rows([0, 1, 1, 0], [1.0, 2.0, 1.0, 2.0], columns={"q": ["late", "late", "early", "early"]})
     sums, places = family.sums(given), family.unit_rows(given)
-    reciprocal = dict(zip(np.array(["late", "late", "early", "early"])[places], sums[:, -1]))
+    reciprocal = dict(zip(np.array(["late", "late", "early", "early"])[places], sums[:, 3]))
     assert reciprocal == {"late": 1.0, "early": 0.5}
 
 
 def test_no_rows_give_no_values():
     family = RankingMetrics("q")
     empty = rows(np.zeros(0), np.zeros(0), columns={"q": np.zeros(0, np.int64)})
-    assert family.sums(empty).shape == (0, 6)
+    assert family.sums(empty).shape == (0, 8)
     assert family.unit_rows(empty).shape == (0,)
     assert all(np.isnan(value) for value in family.values(total(family, empty)).values())
 

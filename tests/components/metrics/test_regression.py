@@ -27,6 +27,11 @@ LABELS, PREDICTIONS = _real(load_linnerud)  # three numbers a row
 WEIGHT = RANDOM.gamma(1.0, size=1000)
 
 
+def correlation(label, prediction, weight):
+    covariance = np.cov(label, prediction, aweights=weight)
+    return covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shape", ["one number", "a column", "several numbers"])
 def test_errors_agree_with_scikit_learn(shape, weighted):
@@ -45,6 +50,17 @@ def test_errors_agree_with_scikit_learn(shape, weighted):
             for q in (0.1, 0.5, 0.75)
         },
         "r2": theirs.r2_score(label, prediction, sample_weight=weight),
+        "mean_squared_logarithmic_error": theirs.mean_squared_log_error(
+            np.maximum(label, 0), np.maximum(prediction, 0), sample_weight=weight
+        ),
+        "mean_prediction": np.average(prediction, axis=0, weights=weight).mean(),
+        "mean_label": np.average(label, axis=0, weights=weight).mean(),
+        "calibration_ratio": np.mean(
+            np.average(prediction, axis=0, weights=weight) / np.average(label, axis=0, weights=weight)
+        ),
+        "pearson_correlation": np.mean(
+            [correlation(*pair, weight) for pair in zip(np.atleast_2d(label.T), np.atleast_2d(prediction.T))]
+        ),
     }
     if shape == "a column":
         prediction = prediction[:, np.newaxis]

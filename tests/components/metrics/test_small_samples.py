@@ -7,13 +7,15 @@ import pytest
 
 from kerasline.components.core.component import Context
 from kerasline.components.metrics.base import Rows
+from kerasline.components.metrics.baseline_comparison import BaselineComparison
 from kerasline.components.metrics.binary import BinaryLosses, BinaryScores, BinaryThresholds
 from kerasline.components.metrics.detection import DetectionMetrics
 from kerasline.components.metrics.measuring import Measure, measure
 from kerasline.components.metrics.metric_values import ALL_OTHERS, estimate
 from kerasline.components.metrics.multi_class import Confidence, Confusion, MultiClassLosses
 from kerasline.components.metrics.multi_label import MultiLabelMetrics
-from kerasline.components.metrics.ranking import RankingMetrics
+from kerasline.components.metrics.one_vs_rest import OneVsRestScores
+from kerasline.components.metrics.ranking import QuerySizes, RankingMetrics
 from kerasline.components.metrics.regression import RegressionErrors, ResidualQuantiles
 from kerasline.components.metrics.resampling import Resampling
 from kerasline.components.metrics.row_means import FunctionMean, MeanLoss, StoredSums
@@ -23,7 +25,8 @@ from kerasline.components.metrics.tokens import TokenMetrics
 
 ROWS = 12
 RANDOM = np.random.default_rng(0)
-NUMBER, LOSS, WEIGHT = np.arange(ROWS), RANDOM.random(ROWS), RANDOM.random(ROWS)
+NUMBER, LOSS = np.arange(ROWS), RANDOM.random(ROWS)
+WEIGHT = np.repeat(RANDOM.random(ROWS // 2), 2)  # one for the two rows of each query
 SLICES = SliceTable({"site": ("a", "b", "nowhere")}, {"site": 0})
 
 
@@ -49,14 +52,35 @@ BOXES = pa.array([[[0.0, 0.0, 2.0, 2.0]]] * ROWS)
 CLASSES = pa.array([[int(k % 2)] for k in NUMBER])
 DETECTED = {"predicted_boxes": BOXES, "predicted_classes": CLASSES, "scores": pa.array([[0.5]] * ROWS)}
 TEXTS = pa.array([f"the cat sat {k}" for k in NUMBER]), pa.array([f"the cat sat {k % 3}" for k in NUMBER])
+POINTS = {"precision_at_recall": [0.5], "recall_at_precision": [0.9], "specificity_at_recall": [1.0]}
 # Families by task: (families, label, prediction, further columns).
 TASKS = {
-    "binary": ((BinaryThresholds(), BinaryScores(), BinaryLosses()), NUMBER % 2, RANDOM.random(ROWS), {}),
-    "multi_class": ((Confusion(3), MultiClassLosses(2), Confidence()), NUMBER % 3, tensors(shares(3)), {}),
-    "multi_label": ((MultiLabelMetrics(3),), tensors(RANDOM.integers(0, 2, (ROWS, 3))), tensors(shares(3)), {}),
+    "binary": (
+        (BinaryThresholds(), BinaryScores(POINTS), BinaryLosses(), BaselineComparison(threshold=0.5)),
+        NUMBER % 2,
+        RANDOM.random(ROWS),
+        {},
+    ),
+    "multi_class": (
+        (Confusion(3, named={1: "b"}), MultiClassLosses(2), Confidence(), OneVsRestScores(3)),
+        NUMBER % 3,
+        tensors(shares(3)),
+        {},
+    ),
+    "multi_label": (
+        (MultiLabelMetrics(3), OneVsRestScores(3)),
+        tensors(RANDOM.integers(0, 2, (ROWS, 3))),
+        tensors(shares(3)),
+        {},
+    ),
     "regression": ((RegressionErrors(), ResidualQuantiles()), RANDOM.random(ROWS), RANDOM.random(ROWS), {}),
     "two numbers": ((RegressionErrors(np.zeros(2)), ResidualQuantiles()), tensors(shares(2)), tensors(shares(2)), {}),
-    "ranking": ((RankingMetrics("query"),), NUMBER % 3 * 1.0, RANDOM.random(ROWS), {"query": NUMBER // 2}),
+    "ranking": (
+        (RankingMetrics("query"), QuerySizes("query")),
+        NUMBER % 3 * 1.0,
+        RANDOM.random(ROWS),
+        {"query": NUMBER // 2},
+    ),
     "tokens": ((StoredSums(TokenMetrics()),), NUMBER, token_sums(), {}),
     "text": ((TextMetrics(["bleu", "chrf", "chrf++", "rouge1", "wer", "cer"]),), *TEXTS, {}),
     "detection": (

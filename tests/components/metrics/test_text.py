@@ -242,3 +242,29 @@ def test_unknown_names_are_an_error_in_one_line():
         TextMetrics([])
     with pytest.raises(ParameterError, match="tokenize='13b'.*did you mean '13a'"):
         TextMetrics(["bleu"], tokenize="13b").sums(rows(["a"], ["a"]))
+
+
+@pytest.mark.parametrize("smoothing", ["exp", "floor", "add-k", "none"])
+@pytest.mark.parametrize("value", [None, 0.3])
+@pytest.mark.parametrize("rows", [1, 2, 60])
+def test_smoothing_of_bleu_is_that_of_sacrebleu(translations, smoothing, value, rows):
+    references, predictions = (side[:rows] for side in translations)
+    predictions = [" ".join(text.split()[:6]) for text in predictions]  # short, so that some orders have no match
+    bleu = sacrebleu.BLEU(smooth_method=smoothing, smooth_value=value, force=True)
+    family = TextMetrics(["bleu"], smoothing=smoothing, smoothing_value=value)
+    expected = bleu.corpus_score(predictions, [references]).score
+    assert values(family, references, predictions)["bleu"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_unknown_smoothing_is_refused():
+    with pytest.raises(ParameterError, match="smoothing: sacrebleu has no method 'flor'; did you mean 'floor'"):
+        TextMetrics(["bleu"], smoothing="flor")
+
+
+def test_precision_and_recall_of_rouge_are_those_of_rouge_score(summaries):
+    references, predictions = (side[:40] for side in summaries)
+    scorer = rouge_scorer.RougeScorer(["rouge2", "rougeL"])
+    scores = [scorer.score(*pair) for pair in zip(references, predictions)]
+    names = [f"{kind}_{part}" for kind in ("rouge2", "rougeL") for part in ("precision", "recall")]
+    expected = {n: np.mean([getattr(s[n.split("_")[0]], n.split("_")[1]) for s in scores]) for n in names}
+    assert values(TextMetrics(names), references, predictions) == pytest.approx(expected, rel=1e-12)
