@@ -54,6 +54,9 @@ def check_settings(
     """
     # Once the model is trained, bounds that compare with no baseline refuse it instead.
     check_parameters(settings, has_baseline=has_baseline or inputs.model is not None, has_saved_model=has_saved_model)
+    for name in settings.thresholds if not has_baseline else ():
+        if name.rpartition("/")[2] in COMPARISONS:
+            raise ParameterError(f"Evaluator.thresholds: {name!r} needs a baseline; {CONNECT_BASELINE}")
     if inputs.examples is not None:
         check_columns(settings, inputs.examples.schema())
     is_known = None not in (inputs.examples, inputs.preprocessing, inputs.model) and inputs.model.outputs
@@ -173,9 +176,7 @@ def check_thresholds(
     """
     known: dict[str, str | None] = dict.fromkeys(size_and_latency.NAMES, "down")
     known |= metric_directions(settings, outputs, losses, has_baseline=has_baseline)
-    for name in settings.thresholds.keys() & set(COMPARISONS) - known.keys():
-        raise ParameterError(f"Evaluator.thresholds: {name!r} needs a baseline; {CONNECT_BASELINE}")
-    _check_classes(settings, outputs)
+    check_classes(settings, outputs)
     if not set(settings.thresholds) <= set(known):
         for output in outputs:
             names: dict[str, str | None] = {
@@ -188,7 +189,8 @@ def check_thresholds(
             check_direction(name, bounds, known[name])
 
 
-def _check_classes(settings: EvaluatorSettings, outputs: Sequence[Output]) -> None:
+def check_classes(settings: EvaluatorSettings, outputs: Sequence[Output]) -> None:
+    """Raise a ParameterError if no output has a class that the settings name."""
     classes = {name for output in outputs if TASKS[output.task].has_classes for name in output.classes or ()}
     for parameter in ("class_metrics", "class_weights"):
         check_known(f"Evaluator.{parameter}", "no output has a class", getattr(settings, parameter), classes)
