@@ -6,6 +6,7 @@ from kerasline.components.decoding.boxes import Detections, non_max_suppression,
 from kerasline.components.decoding.ctc import ctc, join_tokens
 from kerasline.components.decoding.diffusion import cosine_rates, ddim, row_noise
 from kerasline.components.decoding.generation import Generated, generate
+from kerasline.components.decoding.hub import generate_with_hub
 from kerasline.components.decoding.images import encode_jpeg, encode_png
 from kerasline.components.decoding.sound import encode_pcm, encode_wav, griffin_lim, mel_to_linear
 
@@ -20,6 +21,7 @@ __all__ = [
     "encode_png",
     "encode_wav",
     "generate",
+    "generate_with_hub",
     "griffin_lim",
     "join_tokens",
     "mel_to_linear",
