@@ -49,6 +49,10 @@ class Tokenizer(AdaptableLayer):
         """The number of ids, or None if the layer is not adapted yet."""
         return None if self.vocabulary is None else len(self.vocabulary)
 
+    def get_vocabulary(self) -> list[str]:
+        """Return the tokens by their ids, as the lookup layers of Keras do."""
+        return list(self.vocabulary or [])
+
     def call(
         self, texts: Any, length: int | None = None, begin: bool | None = None, end: bool | None = None
     ) -> tf.Tensor:

@@ -1,0 +1,121 @@
+"""Decoding in an exported graph against KerasHub's `generate`, and tokenizing against a Python loop.
+
+    python benchmarks/decoding.py [--sentences 1000000] [--length 64] [--rounds 5]
+
+Both sides of a comparison run in turns in one process, with the same model; the best of the rounds counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import kerasline as kl
+
+PROMPT = 8
+
+
+def best(rounds: int, **calls: Callable[[], Any]) -> dict[str, float]:
+    """Return the shortest time of each call, in seconds, after a first one that is not measured."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for place in range(rounds + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if place:
+                times[name].append(time.perf_counter() - start)
+    return {name: min(found) for name, found in times.items()}
+
+
+def compare_generation(length: int, rounds: int) -> None:
+    import keras_hub
+
+    sizes = {"num_layers": 4, "num_heads": 4, "hidden_dim": 256, "intermediate_dim": 1024}
+    backbone = keras_hub.models.GPT2Backbone(vocabulary_size=8000, max_sequence_length=length, **sizes)
+    model = keras_hub.models.GPT2CausalLM(backbone, preprocessor=None)
+    print(f"GPT-2, {model.count_params():,} parameters, from {PROMPT} to {length} ids; ids/s")
+    for beams in (1, 4):
+        model.compile(sampler="greedy" if beams == 1 else keras_hub.samplers.BeamSampler(num_beams=beams))
+        theirs = functools.partial(model.make_generate_function(), stop_token_ids=None)
+        with tempfile.TemporaryDirectory() as folder:
+            ours = exported(model, length, beams, folder)
+            for rows in (1, 32):
+                tokens = np.random.default_rng(0).integers(1, 8000, (rows, length)).astype("int32")
+                mask = np.tile(np.arange(length) < PROMPT, (rows, 1))
+                inputs = {"token_ids": tf.constant(tokens * mask), "padding_mask": tf.constant(mask)}
+                times = best(rounds, ours=functools.partial(ours, inputs), theirs=functools.partial(theirs, inputs))
+                same = np.array_equal(ours(inputs), theirs(inputs)["token_ids"])
+                speeds = [rows * (length - PROMPT) / times[name] for name in ("ours", "theirs")]
+                print(
+                    f"  beams {beams}, batch {rows:2}: exported {speeds[0]:6.0f}, KerasHub {speeds[1]:6.0f}, "
+                    f"ratio {speeds[0] / speeds[1]:.2f}, {'same' if same else 'other'} ids"
+                )
+
+
+def exported(model: Any, length: int, beams: int, folder: str) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
+    """Return the signature of a SavedModel that generates."""
+    import keras
+
+    def ids(token_ids: tf.Tensor, padding_mask: tf.Tensor) -> tf.Tensor:
+        inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
+        return kl.decoding.generate_with_hub(model, inputs, beams=beams).ids
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    signature = [tf.TensorSpec([None, length], tf.int32), tf.TensorSpec([None, length], tf.bool)]
+    archive.add_endpoint("serve", ids, input_signature=signature)
+    archive.write_out(folder, verbose=False)
+    restored = tf.saved_model.load(folder)
+    return lambda inputs: restored.serve(inputs["token_ids"], inputs["padding_mask"])
+
+
+def compare_tokenizing(sentences: int, rounds: int) -> None:
+    import sentencepiece
+
+    generator = np.random.default_rng(0)
+    words = [
+        "".join(generator.choice(list("abcdefghijklmnopqrstuvwxyz"), size)) for size in generator.integers(2, 10, 5000)
+    ]
+    texts = [" ".join(generator.choice(words, 12)) for _ in range(20_000)]
+    layer = kl.layers.Subwords(top=4000, length=64, algorithm="bpe")
+    layer.adapt(texts)
+    texts = (texts * (1 + sentences // len(texts)))[:sentences]
+    processor = sentencepiece.SentencePieceProcessor(model_proto=layer.model)
+    column = tf.constant(texts)
+
+    def in_graph() -> None:
+        data = tf.data.Dataset.from_tensor_slices(column).batch(4096)
+        for _ in data.map(layer, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2):
+            pass
+
+    def in_python() -> None:
+        ids = np.zeros((len(texts), 64), np.int32)
+        for place, text in enumerate(texts):
+            found = processor.encode(text)[:64]
+            ids[place, : len(found)] = found
+
+    times = best(rounds, layer=in_graph, loop=in_python)
+    print(f"{sentences:,} sentences of 12 words to rows of 64 ids; sentences/s")
+    speeds = [sentences / times[name] for name in ("layer", "loop")]
+    print(f"  layer in tf.data {speeds[0]:.0f}, Python loop {speeds[1]:.0f}, ratio {speeds[0] / speeds[1]:.1f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sentences", type=int, default=1_000_000)
+    parser.add_argument("--length", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    compare_generation(arguments.length, arguments.rounds)
+    compare_tokenizing(arguments.sentences, min(arguments.rounds, 2))
+
+
+if __name__ == "__main__":
+    main()
