@@ -95,6 +95,25 @@ def test_exported_graph_gives_the_same_ids(causal, tmp_path):
     np.testing.assert_array_equal(restored.serve(IDS, MASK), ids(tf.constant(IDS), tf.constant(MASK)))
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_caches_of_transformer_decoders_work_in_steps(beams):
+    keras.utils.set_random_seed(0)
+    embedding = keras.layers.Embedding(9, 16, embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0))
+    decoder = keras_hub.layers.TransformerDecoder(intermediate_dim=32, num_heads=2)
+    head = keras.layers.Dense(9, kernel_initializer=keras.initializers.RandomNormal(stddev=1.0))
+    head(decoder(embedding(IDS % 9)))
+
+    def step(tokens, position, cache):
+        x = embedding(tokens[:, None])
+        x, cache = decoder(x, self_attention_cache=cache, self_attention_cache_update_index=position)
+        return head(x)[:, 0], cache
+
+    found = decoding.generate(step, [1, 2, 3], tf.zeros([3, 2, LENGTH, 2, 8]), length=LENGTH, beams=beams, pad=-1)
+    chances = keras.ops.log_softmax(head(decoder(embedding(found.ids))))[:, :-1]
+    following = np.take_along_axis(np.array(chances), found.ids.numpy()[:, 1:, None], 2)
+    np.testing.assert_allclose(found.scores, following.sum((1, 2)), rtol=1e-4)
+
+
 def test_sampling_is_seeded_by_row(causal):
     found = decoding.generate_with_hub(causal, INPUTS, temperature=2.0, top_k=5, seed=np.arange(3))
     alone = decoding.generate_with_hub(
