@@ -276,6 +276,7 @@ class Preprocessing(Artifact):
     an entry for each adapted layer.
     `state/` holds the same state for people: vocabularies as text files with a value, a tab and its count per line,
     numbers as JSON.
+    `packed` is the packing of the stored rows (`preprocessing.packing.Packing` as a dict), or null.
     `materialized/` is optional. It holds the preprocessed rows as an Examples artifact. Its manifest has the digest of
     the examples that they were computed from.
     """

@@ -34,6 +34,7 @@ from kerasline.components.data.label_columns import check_no_nulls, raw_label_co
 from kerasline.components.data.model_inputs import check_spellings, feed_column, rows_per_batch
 from kerasline.components.data.row_store import RowStore, RowStoreWriter
 from kerasline.components.data.shuffling import shuffled
+from kerasline.components.preprocessing.packing import packed_shapes
 from kerasline.components.preprocessing.training_mode import PartPositions, call_with_seed, is_random, rows_at
 
 SUPER_BATCH_ROWS = 4096
@@ -358,12 +359,13 @@ def _source(
     out_of_fold = preprocessing.facts.get("out_of_fold") == split
     is_stored = stored is not None and split in stored.splits and (training or not out_of_fold)
     beside = raw_label_columns(preprocessing, model)
-    columns = dict(model.output if is_stored else model.input) | beside
+    outputs = packed_shapes(model.output, preprocessing.facts.get("packed") if is_stored else None)
+    columns = dict(outputs if is_stored else model.input) | beside
     held = stored if stored is not None and is_stored else examples
     store = _row_store(held, split, columns, list(beside), work_dir)
     positions = PartPositions(examples.shards(split)) if training and out_of_fold and not is_stored else None
     entering = None if is_stored else model
-    return _Source(store, entering, preprocessing.features, target, weight, weight_ranks, dict(model.output), positions)
+    return _Source(store, entering, preprocessing.features, target, weight, weight_ranks, outputs, positions)
 
 
 def _by_length(

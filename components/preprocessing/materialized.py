@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,6 +19,7 @@ from kerasline.components.core.errors import ParameterError
 from kerasline.components.data.arrow_arrays import as_arrow
 from kerasline.components.data.fold import fold, move_files
 from kerasline.components.data.model_inputs import feed, rows_per_batch
+from kerasline.components.preprocessing.packing import Packer, Packing
 
 Written = list[tuple[str, dict[str, Any]]]  # the split, and the manifest's entry for a shard
 
@@ -50,14 +52,15 @@ def materialize(preprocessing: Preprocessing, examples: Examples, context: Conte
 def _check(preprocessing: Preprocessing) -> None:
     from kerasline.components.preprocessing.training_mode import is_random
 
-    model = preprocessing.load()
+    model, is_packed = preprocessing.load(), preprocessing.facts.get("packed") is not None
+    parameter = "pack" if is_packed else "materialize"
     if is_random(model):
         raise ParameterError(
-            "Transform.materialize: the preprocessing augments at random, and stored rows would be the same in every "
-            "epoch; remove materialize, or move the random layers into the model"
+            f"Transform.{parameter}: the preprocessing augments at random, and stored rows would be the same in every "
+            f"epoch; remove {parameter}, or move the random layers into the model"
         )
     for name, tensor in model.output.items():
-        if None in tensor.shape[1:]:
+        if None in tensor.shape[1:] and not is_packed:
             raise ParameterError(
                 f"Transform.materialize: output {name!r} has no fixed shape, {tuple(tensor.shape[1:])}; "
                 "give it one, for instance with output_sequence_length"
@@ -75,7 +78,8 @@ def _write(element: tuple[str, str], preprocessing: Preprocessing, folder: Path)
     rows = rows_per_batch({**model.input, **{f"output {name}": t for name, t in model.output.items()}})
     path = f"{split}/{Path(shard).name}"
     unfinished = folder / f"{path}.{uuid.uuid4().hex}"  # a runner may process an element twice
-    count, writer = 0, None
+    count = written = 0
+    writer, packer = None, _packer(preprocessing)
     raw_columns = [*preprocessing.labels, *([facts["sample_weight"]] if facts["sample_weight"] else [])]
     raw_columns = [name for name in raw_columns if name not in model.output]
     with pq.ParquetFile(shard) as file:
@@ -83,16 +87,31 @@ def _write(element: tuple[str, str], preprocessing: Preprocessing, folder: Path)
             place = tf.range(count, count + batch.num_rows, dtype=tf.int64)
             with rows_at(None if positions is None else positions.of(place)):
                 outputs = model(feed(batch, model.input), training=False)
-            columns = {name: as_arrow(tensor.numpy()) for name, tensor in outputs.items()}
+            arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
+            count += batch.num_rows
+            if packer is not None:
+                arrays = packer.add(arrays)
+                if count == file.metadata.num_rows:
+                    rest = packer.rest()
+                    arrays = {name: np.concatenate([values, rest[name]]) for name, values in arrays.items()}
+            columns = {name: as_arrow(values) for name, values in arrays.items()}
             columns |= {name: batch.column(name) for name in raw_columns}
             table = pa.table(columns)
             writer = writer or pq.ParquetWriter(unfinished, table.schema, compression="zstd")
             writer.write_table(table)
-            count += len(table)
+            written += len(table)
     assert writer is not None, "a shard has rows"
     writer.close()
     os.replace(unfinished, folder / path)
-    return [(split, {"path": path, "rows": count})]
+    return [(split, {"path": path, "rows": written})]
+
+
+def _packer(preprocessing: Preprocessing) -> Packer | None:
+    facts = preprocessing.facts
+    if facts.get("packed") is None:
+        return None
+    labels = [*preprocessing.labels, *([facts["sample_weight"]] if facts["sample_weight"] else [])]
+    return Packer(Packing(**facts["packed"]), labels)
 
 
 @functools.lru_cache(maxsize=2)

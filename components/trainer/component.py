@@ -194,6 +194,8 @@ class Trainer(Component):
                 f"{self.name}.{limits[0]}: requires bucket_by, the name of the output or column that has the lengths"
             )
         if settings.bucket_by and inputs.examples is not None and inputs.preprocessing is not None:
+            if inputs.preprocessing.facts.get("packed"):
+                raise ParameterError(f"{self.name}.bucket_by: Transform.pack gives all rows one length; remove one")
             names = [settings.bucket_by] if isinstance(settings.bucket_by, str) else settings.bucket_by
             outputs, schema = inputs.preprocessing.outputs, inputs.examples.schema()
             where = f"{self.name}.bucket_by"

@@ -16,6 +16,7 @@ from kerasline.components.core.parameters import PositiveInt, SplitName
 from kerasline.components.core.user_code import call, name_of
 from kerasline.components.preprocessing.features import Feature
 from kerasline.components.preprocessing.features.base import form_of
+from kerasline.components.preprocessing.packing import Packing, with_segments
 
 if TYPE_CHECKING:
     import keras
@@ -33,6 +34,7 @@ class TransformSettings:
     sample_weight: str | None = None
     split: SplitName = "train"
     materialize: bool = False
+    pack: Packing | None = None
     most_counted: PositiveInt | None = None
 
 
@@ -56,6 +58,11 @@ class Transform(Component):
         materialize: bool. Store the preprocessed rows of all splits, so that training reads them instead of
             preprocessing raw rows in every epoch. Worth it if preprocessing costs more than reading. Defaults to
             `False`.
+        pack: dict of `length`, and optionally `separator` and `padding`: see
+            `kerasline.components.preprocessing.packing.Packing`. Stores documents for training one after the other, in
+            rows of this length, and adds the features `segment_ids` and `positions`. Each output must have shape
+            (None,), such as the tokens and, as the label, the next tokens. Other stages, and the served model, take a
+            document per row. Defaults to None.
         most_counted: int. Maximum number of values that a vocabulary counts at once, to bound its memory. Counts are
             then too low by at most rows / most_counted. None, the default, counts all values exactly.
 
@@ -113,10 +120,11 @@ class Transform(Component):
         metrics: dict[str, Any] = {"adapted_layers": len(adapted.states), "passes": adapted.passes}
         if adapted.remembered:
             metrics["remembered"] = f"{adapted.remembered} of {adapted.remembered + adapted.computed} parts"
-        if self.settings.materialize:
+        if self.settings.materialize or self.settings.pack:
             from kerasline.components.preprocessing.materialized import materialize
 
-            metrics["materialized_rows"] = materialize(preprocessing, examples, context)
+            name = "packed_rows" if self.settings.pack else "materialized_rows"
+            metrics[name] = materialize(preprocessing, examples, context)
         return metrics
 
     def check(self, inputs: Any) -> None:
@@ -134,9 +142,14 @@ class Transform(Component):
 
         function, features = self.settings.function, self.settings.features
         if features is not None:
-            return draft.from_features(features, examples.schema(), self._labels)
-        assert function is not None
-        return draft.from_returned_value(call(function), self._source)
+            found = draft.from_features(features, examples.schema(), self._labels)
+        else:
+            assert function is not None
+            found = draft.from_returned_value(call(function), self._source)
+        if self.settings.pack is None:
+            return found
+        packed = with_segments(found.finished(), self.settings.pack, self._taken)
+        return draft.Draft(packed, lambda: packed)
 
     def _check(self, model: keras.Model, examples: Examples) -> None:
         from kerasline.components.data.model_inputs import check_spellings
@@ -171,6 +184,12 @@ class Transform(Component):
         label = self.settings.label
         return [label] if isinstance(label, str) else label or []
 
+    @property
+    def _taken(self) -> list[str]:
+        """The labels and the weight."""
+        weight = self.settings.sample_weight
+        return [*self._labels, *([weight] if weight else [])]
+
     def _facts(self, model: keras.Model, examples: Examples) -> dict[str, Any]:
         """Return what later stages know of the model without loading it; see `Preprocessing`."""
         from kerasline.components.models.summary import tensor_forms
@@ -184,6 +203,7 @@ class Transform(Component):
             "label_specs": {
                 name: _label_spec(model, examples, name) for name in [*self._labels, *([weight] if weight else [])]
             },
+            "packed": self.settings.pack.model_dump() if self.settings.pack else None,
             "class_names": names[label] if isinstance(label, str) else names or None,
             "inputs": tensor_forms(model.input),
             "outputs": tensor_forms(model.output),
@@ -195,7 +215,7 @@ class Transform(Component):
 
         Entries of `features` are always received, and labels if there is no other output.
         """
-        taken = {*self._labels, self.settings.sample_weight} - set(self.settings.features or {})
+        taken = set(self._taken) - set(self.settings.features or {})
         return [name for name in model.output if name not in taken] or [
             name for name in model.output if name in self._labels
         ]

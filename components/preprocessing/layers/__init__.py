@@ -20,7 +20,7 @@ from kerasline.components.preprocessing.layers.scaling import (
     RobustScaling,
     SignedLog1p,
 )
-from kerasline.components.preprocessing.layers.sequences import LengthMask, Lengths
+from kerasline.components.preprocessing.layers.sequences import DocumentSteps, LengthMask, Lengths, SegmentMask
 from kerasline.components.preprocessing.layers.subwords import Subwords
 from kerasline.components.preprocessing.layers.target_encoding import TargetEncoding
 from kerasline.components.preprocessing.layers.text import BagOfWords, TfIdf
@@ -34,6 +34,7 @@ __all__ = [
     "ClassIndex",
     "Cross",
     "DateTimeParts",
+    "DocumentSteps",
     "FrequencyLookup",
     "ImageDecoding",
     "Imputation",
@@ -49,6 +50,7 @@ __all__ = [
     "Resampling",
     "RobustScaling",
     "ScalingPerKey",
+    "SegmentMask",
     "SignedLog1p",
     "Subwords",
     "TargetEncoding",

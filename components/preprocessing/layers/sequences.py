@@ -109,3 +109,81 @@ class LengthMask(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "stride": self.stride}
+
+
+@keras.saving.register_keras_serializable("kerasline")
+class DocumentSteps(keras.layers.Layer):
+    """Numbers the steps of rows with a document each, as `Transform(pack=...)` does for rows with several.
+
+    Args:
+        padding: int. The id of padding. Defaults to 0.
+
+    Inputs:
+        Ids, integers (rows, steps).
+
+    Outputs:
+        Two of shape (rows, steps), int32: the segment, 1 up to the last id that is not padding and then 0; and the
+        position in the document, from 0.
+
+    Example:
+
+    >>> segments, positions = kl.layers.DocumentSteps()(np.array([[5, 6, 7], [5, 0, 0]]))
+    >>> segments.numpy().tolist(), positions.numpy().tolist()
+    ([[1, 1, 1], [1, 0, 0]], [[0, 1, 2], [0, 0, 0]])
+    """
+
+    def __init__(self, padding: int = 0, **options: Any) -> None:
+        super().__init__(**{"dtype": "int32", **options})
+        self.padding = padding
+
+    def call(self, ids: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        lengths, size = Lengths(self.padding)(ids), tf.shape(ids)[1]
+        segments = tf.sequence_mask(lengths, size, tf.int32)
+        return segments, segments * tf.range(size)
+
+    def compute_output_spec(self, ids: Any) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        fits = len(ids.shape) == 2 and "int" in str(ids.dtype)
+        check("DocumentSteps", fits, "inputs", f"{ids.dtype} {tuple(ids.shape)}", "integers (rows, steps)")
+        return keras.KerasTensor(ids.shape, "int32"), keras.KerasTensor(ids.shape, "int32")
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "padding": self.padding}
+
+
+@keras.saving.register_keras_serializable("kerasline")
+class SegmentMask(keras.layers.Layer):
+    """Lets each step attend to steps of its own document, as `attention_mask` of Keras's attention layers.
+
+    Args:
+        causal: bool. Only to itself and the steps before it. Defaults to `True`.
+
+    Inputs:
+        The document of each step, integers (rows, steps), 0 for padding: the feature `segment_ids` of packed rows.
+
+    Outputs:
+        bool (rows, steps, steps). Padding attends to itself alone.
+
+    Example:
+
+    >>> kl.layers.SegmentMask()(np.array([[1, 1, 2]])).numpy().astype(int).tolist()
+    [[[1, 0, 0], [1, 1, 0], [0, 0, 1]]]
+    """
+
+    def __init__(self, causal: bool = True, **options: Any) -> None:
+        super().__init__(**options)
+        self.autocast, self.causal = False, bool(causal)
+
+    def call(self, segments: Any) -> tf.Tensor:
+        segments = tf.convert_to_tensor(segments)
+        size = tf.shape(segments)[1]
+        mask = (segments[:, :, tf.newaxis] == segments[:, tf.newaxis, :]) & (segments[:, tf.newaxis, :] > 0)
+        if self.causal:
+            mask &= tf.range(size)[:, tf.newaxis] >= tf.range(size)
+        return mask | tf.eye(size, dtype=tf.bool)
+
+    def compute_output_spec(self, segments: Any) -> keras.KerasTensor:
+        check("SegmentMask", len(segments.shape) == 2, "inputs", tuple(segments.shape), "(rows, steps)")
+        return keras.KerasTensor((*segments.shape, segments.shape[1]), "bool")
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "causal": self.causal}
