@@ -1,8 +1,9 @@
 """Notice files that functions of the user read while a stage runs, although they are not declared as its inputs.
 
 A change of such a file leaves the cache valid. Python announces each file that it opens to audit hooks. The stack tells
-whether a function of the user opens it. Native code of libraries opens files unannounced. Classes that read weights,
-vocabularies and Parquet are made to announce them (`NATIVE_READERS`), others, such as those of `tf.data`, are not.
+whether a function of the user opens it. Native code of libraries opens files unannounced. Classes and functions that
+read weights, vocabularies, Parquet and the files of `tf.data` are made to announce them (`NATIVE_READERS`). What the
+graph of a `tf.data.Dataset.map` opens stays unknown.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import itertools
 import os
 import sys
 import threading
@@ -23,13 +23,18 @@ from kerasline.pipeline.code_origin import is_users
 
 SYSTEM_FOLDERS = ("/dev/", "/etc/", "/lib/", "/proc/", "/sys/", "/usr/")
 CODE_SUFFIXES = (".py", ".pyc", ".so")
-# Module and name of classes that open files in native code. Their first argument is the file.
+# Module and name of classes and functions that open files in native code. Their first argument is the file, or several.
 NATIVE_READERS = (
     ("h5py", "File"),
     ("pyarrow.parquet.core", "ParquetDataset"),
     ("pyarrow.parquet.core", "ParquetFile"),
     ("tensorflow.python.lib.io.file_io", "FileIO"),  # tf.io.gfile
     ("tensorflow.python.ops.lookup_ops", "TextFileInitializer"),
+    ("tensorflow.python.data.ops.readers", "FixedLengthRecordDatasetV2"),
+    ("tensorflow.python.data.ops.readers", "TextLineDatasetV2"),
+    ("tensorflow.python.data.ops.readers", "TFRecordDatasetV2"),
+    ("tensorflow.python.data.experimental.ops.readers", "CsvDatasetV2"),
+    ("tensorflow._api.v2.io", "read_file"),
 )
 # A warning names at most this many files.
 MOST_NAMED = 3
@@ -98,7 +103,7 @@ def _install() -> None:
     _add_hook()
     for module, name in NATIVE_READERS:
         if module in sys.modules:
-            _announce(getattr(sys.modules[module], name))
+            _announce(module, name)
 
 
 @functools.cache
@@ -107,20 +112,33 @@ def _add_hook() -> None:
 
 
 @functools.cache
-def _announce(reader: Any) -> None:
-    """Make a class that opens files in native code announce them, as `open` does."""
-    original: Callable[..., None] = reader.__init__
-    signature = inspect.signature(original)
+def _announce(module: str, name: str) -> None:
+    """Make a class or function that opens files in native code announce them, as `open` does."""
+    reader = getattr(sys.modules[module], name)
+    is_class = inspect.isclass(reader)
+    owner, attribute = (reader, "__init__") if is_class else (sys.modules[module], name)
+    setattr(owner, attribute, _announcing(getattr(owner, attribute), place=int(is_class)))
 
-    @functools.wraps(original)
-    def init(*arguments: Any, **named: Any) -> None:
-        with contextlib.suppress(TypeError, ValueError):  # a wrong call, which `original` reports
+
+def _announcing(function: Callable[..., Any], place: int) -> Callable[..., Any]:
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def announcing(*arguments: Any, **named: Any) -> Any:
+        with contextlib.suppress(Exception):  # a wrong call, which `function` reports
             bound = signature.bind(*arguments, **named).arguments
-            _, file = itertools.islice(bound.values(), 2)
-            sys.audit("open", file, bound.get("mode") or "r", 0)
-        original(*arguments, **named)
+            for file in _files(list(bound.values())[place]):
+                sys.audit("open", file, bound.get("mode") or "r", 0)
+        return function(*arguments, **named)
 
-    reader.__init__ = init
+    return announcing
+
+
+def _files(given: Any) -> list[Any]:
+    """Return the files of an argument: a path, a list of paths, or a tensor with a value."""
+    given = given.numpy() if hasattr(given, "numpy") else given
+    given = given.tolist() if hasattr(given, "tolist") else given
+    return [file for part in given for file in _files(part)] if isinstance(given, (list, tuple)) else [given]
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:

@@ -14,6 +14,8 @@ import pyarrow as pa
 import tensorflow as tf
 
 from kerasline.components.core.artifacts import Model, Preprocessing, needed_inputs
+from kerasline.components.core.error_places import describe_failure
+from kerasline.components.core.errors import DataError
 from kerasline.components.data.label_columns import LabelReader
 from kerasline.components.data.model_inputs import feed, rows_per_batch
 from kerasline.components.explainer.answers import Answers
@@ -148,8 +150,19 @@ class Subject:
         return loss is not None and gives_rows(loss.loss, self._labels.spec(self._label), output)
 
     def _compiled(self, function: Callable, *forms: tf.TensorSpec) -> Callable:
-        """Trace one graph for any number of rows, without AutoGraph, as Keras's own loops and exports do."""
-        return tf.function(function, input_signature=[self.signature, *forms], autograph=False)
+        """Trace one graph for any number of rows, without AutoGraph, as Keras's own loops and exports do.
+
+        Its errors are DataErrors with the layer and the columns.
+        """
+        compiled = tf.function(function, input_signature=[self.signature, *forms], autograph=False)
+
+        def named(*arguments: Any) -> tf.Tensor:
+            try:
+                return compiled(*arguments)
+            except tf.errors.InvalidArgumentError as error:
+                raise DataError(describe_failure(error, self.features, self.model)) from error
+
+        return named
 
 
 def _rows_at_once(features: keras.Model, summary: Mapping[str, Any]) -> int:

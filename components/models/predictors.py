@@ -18,11 +18,11 @@ import numpy as np
 import tensorflow as tf
 
 from kerasline.components.core.artifacts import Model, Preprocessing, SavedModel
+from kerasline.components.core.error_places import describe_failure
 from kerasline.components.core.errors import ArtifactError, DataError, one_line
 from kerasline.components.core.keras_compat import flatten_layers, mask_of, set_mask
 from kerasline.components.data.label_columns import without_padding
 from kerasline.components.models.compile_config import compiled_losses, output_names, outputs_by_name
-from kerasline.components.models.error_places import describe_failure
 from kerasline.components.models.outputs import label_by_output
 from kerasline.components.models.session import SavedModelSession
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE, Signature, read_definitions, signatures

@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerasline.components.core import interruption
+from kerasline.components.core.error_places import describe_failure
 from kerasline.components.core.errors import DataError, ParameterError, check_known
 from kerasline.components.data.training_input import dataset
-from kerasline.components.models.error_places import describe_failure
 from kerasline.components.models.targets import training_target, weight_ranks
 from kerasline.components.trainer import non_finite
 from kerasline.components.trainer.autotune import Autotuner

@@ -121,6 +121,7 @@ def test_files_read_by_keras_are_detected(tmp_path):
     import keras
     import numpy as np
     import pandas as pd
+    import tensorflow as tf
 
     layer = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     layer.save_weights(tmp_path / "a.weights.h5")
@@ -130,6 +131,8 @@ def test_files_read_by_keras_are_detected(tmp_path):
     (tmp_path / "e.json").write_text("{}")
     sqlite3.connect(tmp_path / "f.sqlite").execute("CREATE TABLE t (x)")
     pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "g.parquet")
+    for name in ("h.png", "i.txt", "j.tfrecord", "k.csv"):
+        (tmp_path / name).write_text("1\n")
     with watched([], []) as found:
         layer.load_weights(tmp_path / "a.weights.h5")
         keras.saving.load_model(tmp_path / "b.keras")
@@ -138,7 +141,11 @@ def test_files_read_by_keras_are_detected(tmp_path):
         json.loads((tmp_path / "e.json").read_text())
         sqlite3.connect(tmp_path / "f.sqlite")
         pd.read_parquet(tmp_path / "g.parquet")
+        tf.io.read_file(str(tmp_path / "h.png"))
+        tf.data.TextLineDataset([str(tmp_path / "i.txt")])
+        tf.data.TFRecordDataset(tf.constant(str(tmp_path / "j.tfrecord")))
+        tf.data.experimental.CsvDataset(str(tmp_path / "k.csv"), [tf.int32])
         layer.save_weights(tmp_path / "written.weights.h5")
-    assert "".join(Path(path).name[0] for path in found) == "abcdefg"
+    assert "".join(Path(path).name[0] for path in found) == "abcdefghijk"
     assert all(place.startswith(__file__) for place in found.values())
-    assert "and 4 more; add to files=[...] of Trainer" in warning("Trainer", found)
+    assert "and 8 more; add to files=[...] of Trainer" in warning("Trainer", found)

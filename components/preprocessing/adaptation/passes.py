@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import inspect
 import json
 import pickle
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +20,8 @@ import numpy as np
 from kerasline.components.core import keras_files
 from kerasline.components.core.artifacts import needed_inputs
 from kerasline.components.core.component import Context
-from kerasline.components.core.errors import DataError, ParameterError
+from kerasline.components.core.error_places import columns_text, describe_failure
+from kerasline.components.core.errors import DataError, KeraslineError, ParameterError, named_cause
 from kerasline.components.data.fold import fold
 from kerasline.components.data.model_inputs import feed_column, rows_per_batch
 from kerasline.components.data.partial_results import CachedAccumulate, CountedResult, Part, split_into_parts
@@ -147,6 +149,7 @@ class _Plan:
         direct: columns that enter layers unchanged, by their key in `calls`.
         calls: for each call of each layer, the keys of its tensors.
         empty: an accumulator for each layer, pickled.
+        names: for each layer, its name, for messages.
         labels: for each layer, the key of its label, or None if it takes none.
         label_columns: labels that are raw columns, by their key.
     """
@@ -157,6 +160,7 @@ class _Plan:
     direct: Mapping[str, str]
     calls: Sequence[Sequence[Sequence[str]]]
     empty: bytes
+    names: Sequence[str]
     labels: Sequence[str | None]
     label_columns: Mapping[str, str]
 
@@ -173,14 +177,14 @@ class _Plan:
         most: int | None,
         labels: Mapping[str, str],
     ) -> _Plan:
-        names = {id(tensor): name for name, tensor in model.input.items()}
+        columns = {id(tensor): name for name, tensor in model.input.items()}
         direct: dict[str, str] = {}
         computed: dict[str, Any] = {}
         called: list[list[list[str]]] = []
 
         def take(key: str, tensor: Any) -> str:
-            if id(tensor) in names:
-                direct[key] = names[id(tensor)]
+            if id(tensor) in columns:
+                direct[key] = columns[id(tensor)]
             else:
                 computed[key] = tensor
             return key
@@ -211,7 +215,8 @@ class _Plan:
             used |= before.input
         specs = {name: _Spec(str(t.dtype), tuple(t.shape)) for name, t in sorted(used.items())}
         rows = rows_per_batch({**specs, **computed})
-        return cls(specs, rows, file, direct, called, pickle.dumps(empty), label_keys, label_columns)
+        names = [layer.name for layer in layers]
+        return cls(specs, rows, file, direct, called, pickle.dumps(empty), names, label_keys, label_columns)
 
 
 def _accumulate(part: Part, plan: _Plan) -> list[Accumulator]:
@@ -222,13 +227,14 @@ def _accumulate(part: Part, plan: _Plan) -> list[Accumulator]:
     with pq.ParquetFile(part.shard) as file:
         for batch in file.iter_batches(plan.rows, list(part.groups), list(plan.columns)):
             entering = _Entering(batch, plan)
-            for state, times, label in zip(states, plan.calls, plan.labels):
+            for state, name, times, label in zip(states, plan.names, plan.calls, plan.labels):
                 takes_arrow, options = getattr(state, "ACCEPTS_ARROW", False), {}
                 if label is not None:
                     positions = np.arange(position, position + batch.num_rows)
                     options = {"label": entering.label(label), "positions": positions}
                 for keys in times:
-                    state.add(*(entering.value(key, takes_arrow) for key in keys), **options)
+                    with entering.named_in_errors(name, keys):
+                        state.add(*(entering.value(key, takes_arrow) for key in keys), **options)
             position += batch.num_rows
     return states
 
@@ -238,6 +244,7 @@ class _Entering:
 
     def __init__(self, batch: Any, plan: _Plan) -> None:
         self._batch, self._direct, self._label_columns = batch, plan.direct, plan.label_columns
+        self._model_file = plan.model_file
         self._columns = {name: feed_column(batch, name, spec) for name, spec in plan.inputs.items()}
         self._dense = functools.cache(lambda name: self._columns[name].dense())
         self._computed: dict[str, Any] = {}
@@ -246,7 +253,27 @@ class _Entering:
 
             model = _loaded(plan.model_file)
             given = {name: tf.convert_to_tensor(self._dense(name)) for name in model.input}
-            self._computed = model(given, training=False)
+            try:
+                self._computed = model(given, training=False)
+            except tf.errors.OpError:  # once more, as a graph, whose errors name the layer
+                try:
+                    tf.function(functools.partial(model, training=False), autograph=False)(given)
+                except tf.errors.OpError as error:
+                    raise DataError(describe_failure(error, model)) from error
+                raise
+
+    @contextlib.contextmanager
+    def named_in_errors(self, layer: str, keys: Sequence[str]) -> Iterator[None]:
+        """Name a layer and the columns of its tensors in an error that its accumulator raises."""
+        try:
+            yield
+        except KeraslineError:
+            raise
+        except Exception as error:
+            tensors = {key: _loaded(self._model_file).output[key] for key in keys if key not in self._direct}
+            before = needed_inputs(_loaded(self._model_file).input, tensors) if self._model_file and tensors else {}
+            columns = list(dict.fromkeys([*(self._direct[key] for key in keys if key in self._direct), *before]))
+            raise DataError(f"layer {layer!r}{columns_text(columns)}: {named_cause(error)}") from error
 
     def value(self, key: str, takes_arrow: bool) -> Any:
         if key not in self._direct:

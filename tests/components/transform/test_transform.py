@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasline import Transform
+from kerasline import Explainer, ModelBuilder, Transform
 from kerasline.components.core.errors import DataError, UserCodeError
 from kerasline.components.data.model_inputs import feed
 from kerasline.components.data.training_input import dataset
@@ -386,3 +386,33 @@ def test_split_without_rows_is_reported(make_examples, tmp_path):
     examples = make_examples({"train": {"size": [1.0]}, "eval": {"size": []}})
     with pytest.raises(DataError, match="Transform.split: 'eval' has no rows to adapt layers on"):
         Transform(examples, function=chained, split="eval").execute(tmp_path / "out")
+
+
+@keras.saving.register_keras_serializable("test_transform")
+class Parsed(keras.layers.Layer):
+    def call(self, texts):
+        return tf.strings.to_number(texts)
+
+
+def test_failing_operations_are_named_with_their_layer_and_column(make_examples, tmp_path):
+    """In adaptation, and in Explainer."""
+    rows = {"fare": ["1.5", "2.5", "3.5"], "tip": [0.0, 1.0, 0.0]}
+    examples = make_examples({"train": rows, "test": {**rows, "fare": ["1", "free", "3"]}})
+
+    def preprocessing():
+        fare = keras.Input((1,), name="fare", dtype="string")
+        scaled = keras.layers.Normalization()(Parsed(name="parsed")(fare))
+        return keras.Model({"fare": fare}, {"fare": scaled})
+
+    def build_model(inputs, hp):
+        model = keras.Model(inputs, keras.layers.Dense(1)(inputs["fare"]))
+        model.compile("sgd", "mse")
+        return model
+
+    message = r"layer 'parsed' \(column 'fare'\): .*could not correctly convert string: free"
+    with pytest.raises(DataError, match=message):
+        Transform(examples, function=preprocessing, label="tip", split="test").execute(tmp_path / "t")
+    prepared = Transform(examples, function=preprocessing, label="tip").execute(tmp_path / "p").preprocessing
+    model = ModelBuilder(prepared, function=build_model).execute(tmp_path / "m").model
+    with pytest.raises(DataError, match=message):
+        Explainer(examples, prepared, model, split="test").execute(tmp_path / "x")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -49,6 +49,11 @@ def _inputs_of(layer: keras.layers.Layer, model: keras.Model) -> str:
         names = list(needed_inputs(model.input, outputs)) if isinstance(model.input, dict) else []
     except (AttributeError, ValueError, KeyError):  # called several times, or never in a graph
         names = []
+    return columns_text(names)
+
+
+def columns_text(names: Sequence[str]) -> str:
+    """Return columns for a message, such as ` (column 'fare')`, or nothing if there are none or many."""
     if not 0 < len(names) <= MAX_NAMED_INPUTS:
         return ""
     return f" ({'column' if len(names) == 1 else 'columns'} {', '.join(map(repr, names))})"
