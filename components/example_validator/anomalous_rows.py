@@ -23,6 +23,7 @@ from kerasline.components.data.row_expressions import RowExpression
 from kerasline.components.data.row_groups import row_groups
 from kerasline.components.data.shards import rows_per_batch
 from kerasline.components.example_validator.schema_anomalies import Anomaly, number_of
+from kerasline.components.example_validator.semantic_domains import expected_integers, expected_texts
 from kerasline.components.statistics_gen.feature_statistics import is_utf8, values_per_row
 
 # Number of rows listed for each anomaly: the first ones.
@@ -196,7 +197,10 @@ def _beyond(bound: str) -> _Finder:
     """Return a finder of numbers, or of texts of numbers, below (`min`) or above (`max`) their domain."""
 
     def is_beyond(value: Any, expected: Any) -> bool:
-        limit = getattr(getattr(expected, expected.WhichOneof("domain_info")), bound)
+        if times := expected_integers(expected):
+            limit = times[1] if bound == "min" else times[2]
+        else:
+            limit = getattr(getattr(expected, expected.WhichOneof("domain_info")), bound)
         number = number_of(_text(value), expected.HasField("int_domain")) if isinstance(value, (str, bytes)) else value
         return number is not None and (number < limit if bound == "min" else number > limit)
 
@@ -208,7 +212,8 @@ def _is_no_number(value: Any, expected: Any) -> bool:
 
 
 def _is_no_category(value: Any, expected: Any) -> bool:
-    return _text(value) not in expected.string_domain.value
+    texts = expected_texts(expected)
+    return not texts[1](_text(value)) if texts else _text(value) not in expected.string_domain.value
 
 
 def _is_no_boolean(value: Any, expected: Any) -> bool:
@@ -233,6 +238,14 @@ def _as_bools(values: pa.Array) -> np.ndarray:
     return values.to_numpy(zero_copy_only=False)
 
 
+def _lengths(expected: Any) -> tuple[float, float]:
+    """Return the fewest and the most values that a row may have. Lists of lists are not looked into."""
+    counts, tokens = expected.value_count, expected.natural_language_domain.sequence_length_constraints
+    most = [counts.max] if counts.HasField("max") else []
+    most += [tokens.max_sequence_length] if tokens.HasField("max_sequence_length") else []
+    return max(counts.min, tokens.min_sequence_length), min(most, default=math.inf)
+
+
 def _size(expected: Any) -> int:
     return math.prod(dim.size for dim in expected.shape.dim)
 
@@ -242,8 +255,8 @@ _FINDERS: dict[str, _Finder] = {
     "FEATURE_TYPE_LOW_FRACTION_PRESENT": _missing,
     "FEATURE_TYPE_LOW_NUMBER_PRESENT": _missing,
     "FEATURE_TYPE_NO_VALUES": _counts(lambda counts, _: counts == 0),
-    "FEATURE_TYPE_LOW_NUMBER_VALUES": _counts(lambda counts, expected: counts < expected.value_count.min),
-    "FEATURE_TYPE_HIGH_NUMBER_VALUES": _counts(lambda counts, expected: counts > expected.value_count.max),
+    "FEATURE_TYPE_LOW_NUMBER_VALUES": _counts(lambda counts, expected: counts < _lengths(expected)[0]),
+    "FEATURE_TYPE_HIGH_NUMBER_VALUES": _counts(lambda counts, expected: counts > _lengths(expected)[1]),
     "INVALID_FEATURE_SHAPE": _counts(lambda counts, expected: counts != _size(expected)),
     "INT_TYPE_SMALL_INT": _beyond("min"),
     "FLOAT_TYPE_SMALL_FLOAT": _beyond("min"),

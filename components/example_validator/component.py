@@ -44,6 +44,8 @@ class ExampleValidator(Component):
         custom_validation: conditions that all rows must fulfil, by name, in the syntax of SQL (see `RowExpression`):
             `{"tips are below fares": "tips < fare"}`. A row with a missing value passes, as SQL's CHECK. Needs
             `examples`.
+        previous_version_statistics: statistics of an earlier version of the same span. The number of rows is compared
+            with the schema's `num_examples_version_comparator`. Optional.
         environment: the schema environment of the data, such as `TRAINING` or `SERVING`. By default any.
         severity: severities (`error`, `warning`, `ignore`) by feature or kind of anomaly, instead of the default ones:
             `{"SCHEMA_NEW_COLUMN": "error", "company": "warning"}`. That of the feature takes precedence.
@@ -64,13 +66,14 @@ class ExampleValidator(Component):
     kerasline.components.core.errors.DataError: train: feature 'kind': 50.0% of the values are not in its domain: ...
     """
 
-    VERSION = "2"
+    VERSION = "3"
 
     statistics: Input[Statistics]
     schema: Input[Schema]
     serving_statistics: Input[Statistics] = None
     previous_statistics: Input[Statistics] = None
     examples: Input[Examples] = None
+    previous_version_statistics: Input[Statistics] = None
     anomalies: Output[Anomalies]
     settings: Parameters[ExampleValidatorSettings]
 
@@ -93,7 +96,9 @@ class ExampleValidator(Component):
         if self.settings.severity and inputs.schema is not None and inputs.statistics is not None:
             from tensorflow_metadata.proto.v0 import anomalies_pb2
 
-            features = {feature.name for feature in inputs.schema.proto().feature}
+            from kerasline.components.example_validator.schema_structure import flattened
+
+            features = {feature.name for feature in flattened(inputs.schema.proto()).feature}
             for dataset in inputs.statistics.proto().datasets:
                 features |= {feature.path.step[0] for feature in dataset.features}
             known = {*anomalies_pb2.AnomalyInfo.Type.keys(), *features, "*"}
@@ -104,8 +109,9 @@ class ExampleValidator(Component):
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         from kerasline.components.example_validator.drift_anomalies import Distance
+        from kerasline.components.example_validator.schema_structure import flattened
 
-        schema = inputs.schema.proto()
+        schema = flattened(inputs.schema.proto())
         results = list(self._find(inputs, schema))
         distances = [result for result in results if isinstance(result, Distance)]
         anomalies = [
@@ -135,12 +141,16 @@ class ExampleValidator(Component):
         return {**metrics, "distances": len(distances)} if is_compared else metrics
 
     def _find(self, inputs: Any, schema: Any) -> Iterator[Anomaly | Distance]:
-        from kerasline.components.example_validator.drift_anomalies import compare
-        from kerasline.components.example_validator.schema_anomalies import find_anomalies, unchecked_parts
+        from kerasline.components.example_validator.composite_features import composite_anomalies
+        from kerasline.components.example_validator.drift_anomalies import compare, compare_row_counts
+        from kerasline.components.example_validator.schema_anomalies import find_anomalies
+        from kerasline.components.example_validator.schema_structure import contradictions, unchecked_parts
 
+        version = inputs.previous_version_statistics.proto().datasets if inputs.previous_version_statistics else []
         serving = inputs.serving_statistics.proto().datasets if inputs.serving_statistics else []
         previous = inputs.previous_statistics.proto().datasets if inputs.previous_statistics else []
-        yield from unchecked_parts(schema)
+        yield from contradictions(schema)
+        yield from unchecked_parts(schema, compares_versions=bool(version))
         for data, comparator in ((serving, "skew_comparator"), (previous, "drift_comparator")):
             if data and not _has_comparator(schema, comparator):
                 yield _not_compared(f"the schema has no {comparator}, so nothing is compared", "add one to a feature")
@@ -150,6 +160,11 @@ class ExampleValidator(Component):
                 seen = f"the previous span has no split {dataset.name!r}, so it is not compared; it has {names}"
                 yield _not_compared(seen, "give both spans the same splits")
             yield from find_anomalies(dataset, schema, self.settings.environment)
+            yield from composite_anomalies(dataset, schema, self.settings.environment)
+            for control in version:
+                if control.name == dataset.name:
+                    name = "the previous version"
+                    yield from compare_row_counts(dataset, control, schema, "num_examples_version_comparator", name)
             if not dataset.num_examples:
                 continue
             for control in serving:

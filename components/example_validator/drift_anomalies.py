@@ -12,7 +12,13 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from kerasline.components.example_validator.schema_anomalies import ROUNDING, Anomaly, Feature
 
-L_INFINITY, JENSEN_SHANNON = "L-infinity", "Jensen-Shannon"
+L_INFINITY, JENSEN_SHANNON, NORMALIZED_DIFFERENCE = "L-infinity", "Jensen-Shannon", "normalized absolute difference"
+# The kind of anomaly of each measure, and what it is called in messages.
+_KINDS = {
+    L_INFINITY: ("COMPARATOR_L_INFTY_HIGH", "L-infinity distance"),
+    JENSEN_SHANNON: ("COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH", "Jensen-Shannon divergence"),
+    NORMALIZED_DIFFERENCE: ("COMPARATOR_NORMALIZED_ABSOLUTE_DIFFERENCE_HIGH", "normalized absolute difference"),
+}
 DEFAULT, QUANTILES, STANDARD = (
     schema_pb2.HistogramSelection.Type.Value(n) for n in ("DEFAULT", "QUANTILES", "STANDARD")
 )
@@ -26,7 +32,7 @@ class Distance:
     Attributes:
         split, feature: where it was measured.
         control: the other data set, such as "the previous span".
-        measure: "L-infinity" or "Jensen-Shannon".
+        measure: `L_INFINITY`, `JENSEN_SHANNON` or `NORMALIZED_DIFFERENCE`.
         value: the distance.
         threshold: the largest distance that the schema allows.
         by_chance: the expected distance of two samples of these sizes if nothing changed.
@@ -47,11 +53,7 @@ class Distance:
         return self.value > self.threshold + ROUNDING and self.value > self.by_chance
 
     def anomaly(self) -> Anomaly:
-        kind, name = (
-            ("COMPARATOR_L_INFTY_HIGH", "L-infinity distance")
-            if self.measure == L_INFINITY
-            else ("COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH", "Jensen-Shannon divergence")
-        )
+        kind, name = _KINDS[self.measure]
         return Anomaly(
             kind,
             f"{name} {self.value:.4g} from {self.control}{self.details}; expected at most {self.threshold:g}",
@@ -72,8 +74,8 @@ def compare(
         comparator: the name of that field.
         control_name: what to call `control`, such as "the serving data".
     """
-    for anomaly in _row_count_anomalies(dataset, control, schema, comparator, control_name):
-        yield replace(anomaly, split=dataset.name)
+    if comparator == "drift_comparator":
+        yield from compare_row_counts(dataset, control, schema, "num_examples_drift_comparator", control_name)
     features, control_features = ({f.path.step[0]: f for f in d.features} for d in (dataset, control))
     for expected in schema.feature:
         if not expected.HasField(comparator):
@@ -98,6 +100,19 @@ def l_infinity(ours: Feature, theirs: Feature) -> tuple[float, str] | None:
     gaps = {value: abs(shares[0].get(value, 0.0) - shares[1].get(value, 0.0)) for value in shares[0] | shares[1]}
     value = max(sorted(gaps), key=lambda value: gaps[value])
     return gaps[value], value
+
+
+def normalized_difference(ours: Feature, theirs: Feature) -> tuple[float, str] | None:
+    """Return the largest difference between the counts of a value by the number of all values, and that value.
+
+    Unlike `l_infinity`, it is not 0 where one data set is a multiple of the other. None where that is None.
+    """
+    counts = [dict(side.ranked) for side in (ours, theirs)]
+    if not all(counts):
+        return None
+    gaps = {value: abs(counts[0].get(value, 0.0) - counts[1].get(value, 0.0)) for value in counts[0] | counts[1]}
+    value = max(sorted(gaps), key=lambda value: gaps[value])
+    return gaps[value] / (ours.common.tot_num_values + theirs.common.tot_num_values), value
 
 
 def jensen_shannon(ours: Feature, theirs: Feature, histogram_type: int = DEFAULT) -> tuple[float, int] | None:
@@ -167,6 +182,23 @@ def _of_feature(ours: Feature | None, theirs: Feature | None, bounds: Any, name:
             chance = math.sqrt(2 / math.pi * variance)  # the mean of a half-normal distribution
             threshold = bounds.infinity_norm.threshold
             yield Distance("", "", name, L_INFINITY, distance, threshold, chance, f", largest for {value!r}")
+    if bounds.HasField("normalized_abs_difference"):
+        found = normalized_difference(ours, theirs)
+        if found is None:
+            yield Anomaly(
+                "STATS_NOT_AVAILABLE",
+                f"the normalized absolute difference from {name} cannot be computed: no values of it are listed",
+                "use jensen_shannon_divergence for fractions",
+                "warning",
+            )
+        else:
+            distance, value = found
+            # The difference of two counts with the same mean, which are Poisson, has twice its variance.
+            count = sum(dict(side.ranked).get(value, 0.0) for side in (ours, theirs))
+            chance = math.sqrt(2 / math.pi * count) / sum(sizes)
+            threshold = bounds.normalized_abs_difference.threshold
+            details = f", largest for {value!r}"
+            yield Distance("", "", name, NORMALIZED_DIFFERENCE, distance, threshold, chance, details)
     if bounds.HasField("jensen_shannon_divergence"):
         measured = jensen_shannon(ours, theirs, bounds.jensen_shannon_divergence.source.type)
         if measured is None:
@@ -192,21 +224,25 @@ def _divergence_by_chance(cells: int, size: int, other_size: int) -> float:
     return (cells - 1) / (8 * math.log(2)) * (1 / size + 1 / other_size)
 
 
-def _row_count_anomalies(dataset: Any, control: Any, schema: Any, comparator: str, name: str) -> Iterator[Anomaly]:
-    constraints = schema.dataset_constraints
-    if comparator != "drift_comparator" or not constraints.HasField("num_examples_drift_comparator"):
+def compare_row_counts(dataset: Any, control: Any, schema: Any, comparator: str, name: str) -> Iterator[Anomaly]:
+    """Yield an anomaly if the ratio of the numbers of rows is outside of the schema's bounds.
+
+    Args:
+        dataset, control: `DatasetFeatureStatistics`.
+        comparator: name of the field of `dataset_constraints`.
+        name: what to call `control`, such as "the previous version".
+    """
+    if not schema.dataset_constraints.HasField(comparator):
         return
-    bounds = constraints.num_examples_drift_comparator
+    bounds = getattr(schema.dataset_constraints, comparator)
     share = dataset.num_examples / max(control.num_examples, 1)
     seen = f"{dataset.num_examples} rows, {share:.3g} times the number of {name}"
     if share < bounds.min_fraction_threshold:
-        yield Anomaly(
-            "COMPARATOR_LOW_NUM_EXAMPLES", seen, f"expected a ratio of at least {bounds.min_fraction_threshold:g}"
-        )
+        fix = f"expected a ratio of at least {bounds.min_fraction_threshold:g}"
+        yield Anomaly("COMPARATOR_LOW_NUM_EXAMPLES", seen, fix, split=dataset.name)
     if bounds.HasField("max_fraction_threshold") and share > bounds.max_fraction_threshold:
-        yield Anomaly(
-            "COMPARATOR_HIGH_NUM_EXAMPLES", seen, f"expected a ratio of at most {bounds.max_fraction_threshold:g}"
-        )
+        fix = f"expected a ratio of at most {bounds.max_fraction_threshold:g}"
+        yield Anomaly("COMPARATOR_HIGH_NUM_EXAMPLES", seen, fix, split=dataset.name)
 
 
 def _shares(feature: Feature) -> dict[str, float]:

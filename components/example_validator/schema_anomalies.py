@@ -12,26 +12,12 @@ from typing import Any
 
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
+from kerasline.components.example_validator.semantic_domains import coverage, expected_integers, expected_texts
 from kerasline.components.statistics_gen.statistics_proto import image_count
 
 # Shares of rows are quotients, and thresholds decimal fractions: 8 of 10 rows are a share of 0.8 up to this.
 ROUNDING = 1e-9
-# Parts of a feature in the schema that are not checked.
-UNCHECKED_PARTS = (
-    "value_counts",
-    "natural_language_domain",
-    "audio_domain",
-    "video_domain",
-    "content_chunk_domain",
-    "mid_domain",
-    "url_domain",
-    "time_domain",
-    "time_of_day_domain",
-    "struct_domain",
-    "group_presence",
-    "sequence_metadata",
-)
-_UNCHECKED_STAGES = ("PLANNED", "ALPHA", "DEPRECATED", "DEBUG_ONLY", "DISABLED")
+UNCHECKED_STAGES = ("PLANNED", "ALPHA", "DEPRECATED", "DEBUG_ONLY", "DISABLED")
 
 
 @dataclass(frozen=True)
@@ -105,7 +91,7 @@ def find_anomalies(dataset: Any, schema: Any, environment: str = "") -> Iterator
 
     Args:
         dataset: a `DatasetFeatureStatistics`.
-        schema: a `Schema`.
+        schema: a `Schema` without structs, see `schema_structure.flattened`.
         environment: `TRAINING`, `SERVING`, ... Features that the schema has only for other environments are not
             expected.
     """
@@ -117,7 +103,7 @@ def find_anomalies(dataset: Any, schema: Any, environment: str = "") -> Iterator
     domains = {domain.name: domain for domain in schema.string_domain}
     for expected in schema.feature:
         is_checked = not expected.deprecated and not _is_unchecked_stage(expected)
-        is_expected = is_checked and _is_in_environment(expected, schema, environment)
+        is_expected = is_checked and is_in_environment(expected, schema, environment)
         if is_checked and not is_expected and expected.name in observed:
             yield Anomaly(
                 "SCHEMA_NEW_COLUMN",
@@ -141,33 +127,6 @@ def find_anomalies(dataset: Any, schema: Any, environment: str = "") -> Iterator
         )
 
 
-def unchecked_parts(schema: Any) -> Iterator[Anomaly]:
-    """Yield a warning for each part of a schema that nothing checks."""
-    for feature in schema.feature:
-        for part in UNCHECKED_PARTS:
-            if part in {field.name for field, _ in feature.ListFields()}:
-                yield _unchecked(part, feature.name)
-        for comparator in ("skew_comparator", "drift_comparator"):
-            if getattr(feature, comparator).HasField("normalized_abs_difference"):
-                yield _unchecked(f"{comparator}.normalized_abs_difference", feature.name)
-    for part in ("sparse_feature", "weighted_feature"):
-        for feature in getattr(schema, part):
-            yield _unchecked(part, feature.name)
-    if schema.dataset_constraints.HasField("num_examples_version_comparator"):
-        yield _unchecked("dataset_constraints.num_examples_version_comparator", "*")
-
-
-def _unchecked(part: str, feature: str) -> Anomaly:
-    return Anomaly(
-        "UNKNOWN_TYPE",
-        f"the schema's {part} is not checked",
-        "express it by a part that docs/DATA.md lists, or remove it from the schema",
-        "warning",
-        "schema",
-        feature,
-    )
-
-
 def environments(schema: Any) -> set[str]:
     """Return the environments that a schema names."""
     found = set(schema.default_environment)
@@ -177,10 +136,16 @@ def environments(schema: Any) -> set[str]:
 
 
 def _is_unchecked_stage(feature: Any) -> bool:
-    return schema_pb2.LifecycleStage.Name(feature.lifecycle_stage) in _UNCHECKED_STAGES
+    return schema_pb2.LifecycleStage.Name(feature.lifecycle_stage) in UNCHECKED_STAGES
 
 
-def _is_in_environment(feature: Any, schema: Any, environment: str) -> bool:
+def common_stats(observed: Any) -> Any:
+    """Return the `CommonStatistics` of a feature's statistics."""
+    return observed.string_stats.common_stats if observed.HasField("string_stats") else observed.num_stats.common_stats
+
+
+def is_in_environment(feature: Any, schema: Any, environment: str) -> bool:
+    """Return whether a schema expects a feature in an environment."""
     if not environment or environment in feature.in_environment:
         return True
     listed = not feature.in_environment and not schema.default_environment
@@ -229,6 +194,8 @@ def _of_feature(
     yield from _unique(feature)
     yield from _numbers(feature)
     yield from _texts(feature, domains)
+    yield from _meaning(feature)
+    yield from _language(feature, domains)
     yield from _images(feature)
 
 
@@ -286,12 +253,33 @@ def _valency(feature: Feature) -> Iterator[Anomaly]:
             yield Anomaly("FEATURE_TYPE_LOW_NUMBER_VALUES", f"{found}, expected at least {bounds.min}", fix)
         if bounds.HasField("max") and common.max_num_values > bounds.max:
             yield Anomaly("FEATURE_TYPE_HIGH_NUMBER_VALUES", f"{found}, expected at most {bounds.max}", fix)
+    if feature.expected.HasField("value_counts"):
+        yield from _nesting(feature)
     if feature.expected.HasField("shape"):
         size = 1
         for dimension in feature.expected.shape.dim:
             size *= dimension.size
         if not common.min_num_values == common.max_num_values == size:
             yield Anomaly("INVALID_FEATURE_SHAPE", f"{found}, expected {size}", "fix the data, or the schema's shape")
+
+
+def _nesting(feature: Feature) -> Iterator[Anomaly]:
+    """Compare the number of values at each level of nested lists."""
+    expected = feature.expected.value_counts.value_count
+    levels = list(feature.common.presence_and_valency_stats) or [feature.common]
+    fix = "fix the data, or the schema's value_counts"
+    if len(levels) != len(expected):
+        seen = f"lists of {len(levels)} levels, expected {len(expected)}"
+        yield Anomaly("VALUE_NESTEDNESS_MISMATCH", seen, fix)
+        return
+    for number, (level, bounds) in enumerate(zip(levels, expected), 1):
+        if not level.num_non_missing:
+            continue
+        found = f"{level.min_num_values} to {level.max_num_values} values in a list of level {number}"
+        if level.min_num_values < bounds.min:
+            yield Anomaly("FEATURE_TYPE_LOW_NUMBER_VALUES", f"{found}, expected at least {bounds.min}", fix)
+        if bounds.HasField("max") and level.max_num_values > bounds.max:
+            yield Anomaly("FEATURE_TYPE_HIGH_NUMBER_VALUES", f"{found}, expected at most {bounds.max}", fix)
 
 
 def _unique(feature: Feature) -> Iterator[Anomaly]:
@@ -328,8 +316,10 @@ def _numbers(feature: Feature) -> Iterator[Anomaly]:
 
 def _finiteness(feature: Feature) -> Iterator[Anomaly]:
     infinite = max((h.num_undefined for h in feature.stats.histograms), default=0)
-    if infinite:
-        yield Anomaly("FLOAT_TYPE_HAS_INF", f"{infinite} values are infinite", "fix the data")
+    domain = feature.expected.float_domain
+    if infinite and (domain.disallow_inf or not domain.HasField("disallow_inf")):
+        fix = "fix the data, or set disallow_inf: false in its float_domain"
+        yield Anomaly("FLOAT_TYPE_HAS_INF", f"{infinite} values are infinite", fix)
     nan = max((h.num_nan for h in feature.stats.histograms), default=0)
     if nan and feature.expected.float_domain.disallow_nan:
         yield Anomaly("FLOAT_TYPE_HAS_NAN", f"{nan} values are NaN", "fix the data, or its float_domain")
@@ -389,16 +379,27 @@ def _texts(feature: Feature, domains: Mapping[str, Any]) -> Iterator[Anomaly]:
             f"{feature.stats.invalid_utf8_count} values are not UTF-8",
             "fix the encoding of the data",
         )
-    unexpected = unexpected_values(feature, domain)
+    yield from _outside_domain(feature, unexpected_values(feature, domain))
+
+
+def _outside_domain(
+    feature: Feature, unexpected: list[tuple[str, float]], words: str = "not in its domain"
+) -> Iterator[Anomaly]:
+    """Yield an anomaly if more values are outside of a domain than `distribution_constraints` allow.
+
+    Args:
+        unexpected: these values, with their counts.
+        words: what is wrong with them.
+    """
     share = sum(count for _, count in unexpected) / max(feature.common.tot_num_values, 1)
-    constraints = expected.distribution_constraints
-    min_share = constraints.min_domain_mass if expected.HasField("distribution_constraints") else 1.0
+    constraints = feature.expected.distribution_constraints
+    min_share = constraints.min_domain_mass if feature.expected.HasField("distribution_constraints") else 1.0
     if unexpected and share > 1 - min_share + ROUNDING:
         examples = ", ".join(f"{value!r} ({count:g} rows)" for value, count in unexpected[:3])
         yield Anomaly(
             "ENUM_TYPE_UNEXPECTED_STRING_VALUES",
-            f"{share:.1%} of the values are not in its domain: {examples}",
-            "fix the data, or add them to the domain in the schema",
+            f"{share:.1%} of the values are {words}: {examples}",
+            "fix the data, or the domain in the schema",
         )
 
 
@@ -439,6 +440,57 @@ def _booleans(feature: Feature) -> Iterator[Anomaly]:
         ]
         if unexpected and 0 <= feature.stats.min and feature.stats.max <= 1:
             yield Anomaly("BOOL_TYPE_UNEXPECTED_FLOAT", f"values such as {unexpected[0]:g}, expected 0 or 1", fix)
+
+
+def _meaning(feature: Feature) -> Iterator[Anomaly]:
+    """Compare values with the domains of URLs, knowledge graph ids and times."""
+    name = feature.expected.WhichOneof("domain_info")
+    texts, integers = expected_texts(feature.expected), expected_integers(feature.expected)
+    expected = texts or integers
+    if expected and feature.kind != ("STRING" if texts else "INT"):
+        seen = f"values of type {feature.kind}, but its {name} expects {expected[0]}"
+        yield Anomaly("DOMAIN_INVALID_FOR_TYPE", seen, f"fix the data, or the schema's {name}")
+    elif texts:
+        words, is_expected = texts
+        unexpected = [(value, count) for value, count in feature.ranked if not is_expected(value)]
+        yield from _outside_domain(feature, unexpected, f"no {words}")
+    elif integers:
+        words, least, most = integers
+        for kind, value, is_wrong in (
+            ("INT_TYPE_SMALL_INT", feature.stats.min, feature.stats.min < least),
+            ("INT_TYPE_BIG_INT", feature.stats.max, feature.stats.max > most),
+        ):
+            if is_wrong:
+                seen = f"the value {value:.17g} is none of the expected {words}"
+                yield Anomaly(kind, seen, f"fix the data, or the schema's {name}")
+
+
+def _language(feature: Feature, domains: Mapping[str, Any]) -> Iterator[Anomaly]:
+    """Compare tokens with a `NaturalLanguageDomain`."""
+    if not feature.expected.HasField("natural_language_domain"):
+        return
+    domain, fix = feature.expected.natural_language_domain, "fix the data, or the schema's natural_language_domain"
+    if feature.kind == "FLOAT":
+        yield Anomaly("DOMAIN_INVALID_FOR_TYPE", "fractions, expected texts or integer tokens", fix)
+        return
+    vocabulary = set(domains[domain.vocabulary].value) if domain.vocabulary in domains else None
+    share, length = coverage(feature.ranked, domain, vocabulary)
+    if share < domain.coverage.min_coverage - ROUNDING:
+        seen = f"{share:.1%} of the tokens are known, expected at least {domain.coverage.min_coverage:.1%}"
+        yield Anomaly("FEATURE_COVERAGE_TOO_LOW", seen, fix)
+    if length < domain.coverage.min_avg_token_length - ROUNDING:
+        seen = f"tokens have {length:.4g} characters on average, expected {domain.coverage.min_avg_token_length:.4g}"
+        yield Anomaly("FEATURE_COVERAGE_TOO_SHORT_AVG_TOKEN_LENGTH", seen, fix)
+    bounds, common = domain.sequence_length_constraints, feature.common
+    if bounds.excluded_int_value or bounds.excluded_string_value:
+        return
+    found = f"{common.min_num_values} to {common.max_num_values} tokens a row"
+    if bounds.HasField("min_sequence_length") and common.min_num_values < bounds.min_sequence_length:
+        seen = f"{found}, expected at least {bounds.min_sequence_length}"
+        yield Anomaly("FEATURE_TYPE_LOW_NUMBER_VALUES", seen, fix)
+    if bounds.HasField("max_sequence_length") and common.max_num_values > bounds.max_sequence_length:
+        seen = f"{found}, expected at most {bounds.max_sequence_length}"
+        yield Anomaly("FEATURE_TYPE_HIGH_NUMBER_VALUES", seen, fix)
 
 
 def _images(feature: Feature) -> Iterator[Anomaly]:

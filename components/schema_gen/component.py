@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from kerasline.components.core.parameters import SPLIT, SplitName
 if TYPE_CHECKING:
     from tensorflow_metadata.proto.v0 import schema_pb2
 
+LOG = logging.getLogger("kerasline")
 # A feature that is present in a smaller share of the rows may be absent from a small split without being an anomaly.
 MIN_REQUIRED_SHARE = 0.01
 MOST_CATEGORIES = 100
@@ -107,6 +109,8 @@ class ImportSchemaGen(Component):
         DataError: there is no such file.
         ArtifactError: it is not a schema.
 
+    A warning names each contradiction in the schema, and each part that ExampleValidator does not check.
+
     Example:
 
     >>> _ = (folder / "schema.pbtxt").write_text('feature { name: "fare" type: FLOAT }')
@@ -131,6 +135,7 @@ class ImportSchemaGen(Component):
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         proto = read_schema(self._file())
+        _warn(proto)
         outputs.schema.write(proto)
         return _metrics(proto)
 
@@ -150,6 +155,14 @@ def read_schema(path: Path) -> Any:
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected a schema in protobuf's text format, such as schema.pbtxt")
     return _CuratedSchema(path).proto()
+
+
+def _warn(proto: Any) -> None:
+    from kerasline.components.example_validator.schema_structure import contradictions, flattened, unchecked_parts
+
+    schema = flattened(proto)
+    for anomaly in (*contradictions(schema), *unchecked_parts(schema, compares_versions=True)):
+        LOG.warning("%s", anomaly)
 
 
 class _CuratedSchema(Schema):

@@ -60,7 +60,7 @@ class StatisticsGen(Component):
     1.0
     """
 
-    VERSION = "2"
+    VERSION = "3"
     LIBRARIES = ("pyarrow", "datasketches")
 
     examples: Input[Examples]

@@ -106,6 +106,27 @@ class MediaSummary:
         return self
 
 
+@dataclass(frozen=True)
+class ListLengths:
+    """Numbers of values in the lists of one level: of all lists, the fewest and the most; and lists that are null."""
+
+    lists: int = 0
+    missing: int = 0
+    values: int = 0
+    fewest: int = 0
+    most: int = 0
+
+    def merge(self, other: ListLengths) -> ListLengths:
+        some = [one for one in (self, other) if one.lists]
+        return ListLengths(
+            self.lists + other.lists,
+            self.missing + other.missing,
+            self.values + other.values,
+            min((one.fewest for one in some), default=0),
+            max((one.most for one in some), default=0),
+        )
+
+
 @dataclass
 class FeatureSummary:
     """The statistics of one feature.
@@ -121,6 +142,7 @@ class FeatureSummary:
         counts: counts of the distinct values. Images and audio clips, which are entire files, are not among them.
         lengths: distribution of the lengths of strings, in bytes.
         valency: distribution of the number of values in a row, for lists and tensors.
+        levels: numbers of values in the lists of each level, for lists of lists, the outermost first.
         media: the images and audio clips in a column of bytes.
         shape: shape of the tensor in each row, for a column of tensors.
     """
@@ -135,6 +157,7 @@ class FeatureSummary:
     counts: ValueCounts = field(default_factory=ValueCounts)
     lengths: NumberSummary | None = None
     valency: NumberSummary | None = None
+    levels: list[ListLengths] = field(default_factory=list)
     media: MediaSummary | None = None
     shape: tuple[int, ...] | None = None
 
@@ -156,6 +179,8 @@ class FeatureSummary:
         if listed:
             lengths = values_per_row(present)
             summary.valency = NumberSummary().add(lengths.cast(pa.float64()).to_numpy())
+            if is_list(column.type.value_type):
+                summary.levels = _levels(column)
         else:
             summary.missing += nan
         summary._add_values(values.drop_null())
@@ -166,6 +191,9 @@ class FeatureSummary:
             self.kind = other.kind
         for name in ("rows", "missing", "values", "nan", "invalid_utf8"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.levels = (
+            [mine.merge(theirs) for mine, theirs in zip(self.levels, other.levels)] or self.levels or other.levels
+        )
         self.numbers.merge(other.numbers)
         self.counts.merge(other.counts)
         for name in ("lengths", "valency", "media"):
@@ -208,6 +236,21 @@ class FeatureSummary:
             values = self.media.add(values)
         self.counts.add(values)
         self.invalid_utf8 = _invalid_utf8(values)
+
+
+def _levels(lists: pa.Array) -> list[ListLengths]:
+    """Return the numbers of values in the lists of each level, the outermost first."""
+    found = []
+    while is_list(lists.type):
+        present = lists.drop_null()
+        if pa.types.is_fixed_size_list(present.type):
+            fewest = most = present.type.list_size if len(present) else 0
+        else:
+            fewest, most = pc.min_max(pc.list_value_length(present)).as_py().values()
+        inner = present.flatten()
+        found.append(ListLengths(len(present), len(lists) - len(present), len(inner), fewest or 0, most or 0))
+        lists = inner
+    return found
 
 
 def values_per_row(lists: pa.Array) -> pa.Array:

@@ -99,6 +99,14 @@ def _fill_common(common: Any, summary: FeatureSummary) -> None:
     common.avg_num_values = summary.values / present if present else 0.0
     if summary.valency is not None:
         _fill_quantiles(common.num_values_histogram, summary.valency)
+    for level in summary.levels:
+        common.presence_and_valency_stats.add(
+            num_non_missing=level.lists,
+            num_missing=level.missing,
+            min_num_values=level.fewest,
+            max_num_values=level.most,
+            tot_num_values=level.values,
+        )
 
 
 def _fill_text(feature: Any, stats: Any, summary: FeatureSummary) -> None:

@@ -1,42 +1,11 @@
 """What could not be compared is a warning, and distances by chance are no alarm."""
 
-import json
-
 import numpy as np
 import pytest
-from google.protobuf import text_format
 from scipy.spatial.distance import jensenshannon
-from tensorflow_metadata.proto.v0 import schema_pb2
 
-from kerasline import ExampleValidator, StatisticsGen
-from kerasline.components.core.artifacts import Schema
 from kerasline.components.core.errors import ParameterError
 from kerasline.components.example_validator.drift_anomalies import Distance, _divergence_by_chance
-
-
-@pytest.fixture
-def validate(make_examples, tmp_path):
-    """Return a function that validates the columns of splits, and returns the metrics, anomalies and distances."""
-
-    def schema_of(text):
-        (tmp_path / "schema").mkdir(exist_ok=True)
-        schema = Schema(tmp_path / "schema")
-        schema.write(text_format.Parse(text, schema_pb2.Schema()))
-        return schema
-
-    def statistics(splits, name):
-        return StatisticsGen(make_examples(splits, name)).execute(tmp_path / f"{name}-statistics").statistics
-
-    def run(splits, schema, previous=None, **settings):
-        connected = {} if previous is None else {"previous_statistics": statistics(previous, "previous")}
-        stage = ExampleValidator(
-            statistics(splits, "ours"), schema_of(schema), fail_on="never", **connected, **settings
-        )
-        done = stage.execute(tmp_path / "anomalies")
-        read = (json.loads((done.anomalies.path / name).read_text()) for name in ("anomalies.json", "distances.json"))
-        return done.metrics, *read
-
-    return run
 
 
 def jensen_shannon_of(name, kind, threshold=0.01, extra=""):
@@ -85,14 +54,15 @@ def test_distance_that_cannot_be_computed_is_a_warning(validate):
 
 def test_parts_of_the_schema_that_nothing_checks_are_named(validate):
     schema = """
-      feature { name: "a" type: BYTES url_domain { } }
-      sparse_feature { name: "s" }
+      feature { name: "a" type: BYTES audio_domain { } }
+      feature { name: "b" type: BYTES natural_language_domain { vocabulary: "words" token_constraints { } } }
       dataset_constraints { num_examples_version_comparator { min_fraction_threshold: 1 } }
     """
-    _, anomalies, _ = validate({"train": {"a": ["x"]}}, schema)
+    _, anomalies, _ = validate({"train": {"a": ["x"], "b": ["y"]}}, schema)
     assert {(one["feature"], one["seen"]) for one in anomalies if one["severity"] == "warning"} == {
-        ("a", "the schema's url_domain is not checked"),
-        ("s", "the schema's sparse_feature is not checked"),
+        ("a", "the schema's audio_domain is not checked"),
+        ("b", "the schema's natural_language_domain.vocabulary is not checked"),
+        ("b", "the schema's natural_language_domain.token_constraints is not checked"),
         ("*", "the schema's dataset_constraints.num_examples_version_comparator is not checked"),
     }
 
