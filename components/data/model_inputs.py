@@ -17,13 +17,15 @@ unchanged, whether they are UTF-8 or not.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.errors import DataError, nearest
@@ -77,6 +79,54 @@ def check_spellings(examples: Examples, inputs: Mapping[str, Any]) -> None:
                 f"column {name!r}: a string input reads it, but ExampleGen read text such as {text!r} as {kind}; keep "
                 f"the text with --set ExampleGen.column_types.{name}=string"
             )
+
+
+def check_missing_integers(examples: Examples, inputs: Mapping[str, Any]) -> None:
+    """Raise a DataError if an integer input reads a column with both missing values and -1, which stands for them.
+
+    Only columns whose statistics in the files allow both are read.
+
+    Args:
+        inputs: Keras tensors by name.
+    """
+    schema = examples.schema()
+    read = [name for name, tensor in inputs.items() if str(tensor.dtype).startswith("int") and name in schema.names]
+    names = {name for name in read if pa.types.is_integer(_innermost(schema.field(name).type))}
+    missing, candidates = set[str](), set[str]()
+    for split in examples.splits:
+        for shard in examples.whole_shards(split):
+            for name, statistics in _column_statistics(shard, names):
+                if statistics is None or statistics.null_count:
+                    missing.add(name)
+                if statistics is None or (statistics.has_min_max and statistics.min <= -1 <= statistics.max):
+                    candidates.add(name)
+    for name in sorted(missing & candidates):
+        for split in examples.splits:
+            for batch in examples.batches(split, [name]):
+                values = batch.column(name)
+                while is_list(values.type):
+                    values = values.flatten()
+                if pc.any(pc.equal(values, -1)).as_py():
+                    raise DataError(
+                        f"column {name!r} has missing values and also -1, which stands for them in an integer input; "
+                        "take it as a float or string input, or replace one of the two in the data"
+                    )
+
+
+def _innermost(kind: pa.DataType) -> pa.DataType:
+    """Return the type of the values in lists at any depth."""
+    return _innermost(kind.value_type) if is_list(kind) else kind
+
+
+def _column_statistics(shard: Path, names: Collection[str]) -> Iterator[tuple[str, Any]]:
+    """Yield the statistics of each chunk of the named columns, from the footer of a file."""
+    metadata = pq.read_metadata(shard)
+    for group in range(metadata.num_row_groups):
+        for number in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(number)
+            name = metadata.schema.column(number).path.split(".list.")[0]
+            if name in names:
+                yield name, chunk.statistics
 
 
 def feed(batch: pa.RecordBatch | pa.Table, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:

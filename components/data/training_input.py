@@ -31,7 +31,7 @@ from kerasline.components.data.bucketing import (
     row_lengths,
 )
 from kerasline.components.data.label_columns import check_no_nulls, raw_label_columns, without_padding
-from kerasline.components.data.model_inputs import check_spellings, feed_column, rows_per_batch
+from kerasline.components.data.model_inputs import check_missing_integers, check_spellings, feed_column, rows_per_batch
 from kerasline.components.data.row_store import RowStore, RowStoreWriter
 from kerasline.components.data.shuffling import shuffled
 from kerasline.components.preprocessing.packing import packed_shapes
@@ -356,6 +356,7 @@ def _source(
         raise DataError("rows have a weight but no label; set Transform.label, or remove Transform.sample_weight")
     model, stored = preprocessing.load(), preprocessing.materialized(examples)
     check_spellings(examples, model.input)
+    check_missing_integers(examples, model.input)
     out_of_fold = preprocessing.facts.get("out_of_fold") == split
     is_stored = stored is not None and split in stored.splits and (training or not out_of_fold)
     beside = raw_label_columns(preprocessing, model)

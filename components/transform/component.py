@@ -152,7 +152,7 @@ class Transform(Component):
         return draft.Draft(packed, lambda: packed)
 
     def _check(self, model: keras.Model, examples: Examples) -> None:
-        from kerasline.components.data.model_inputs import check_spellings
+        from kerasline.components.data.model_inputs import check_missing_integers, check_spellings
         from kerasline.components.preprocessing.adaptation.graph import unreachable, unsavable
 
         for problem in (unreachable(model), unsavable(model)):
@@ -168,6 +168,7 @@ class Transform(Component):
                     f"the data has no column {name!r}, an input of {self._source}; {nearest(name, columns)}"
                 )
         check_spellings(examples, model.input)
+        check_missing_integers(examples, model.input)
         known = [*model.output, *columns]
         named = [("label", name) for name in self._labels]
         named += [("sample_weight", self.settings.sample_weight)] if self.settings.sample_weight else []

@@ -58,8 +58,12 @@ class Vocabulary:
         """
         return self._counts.error
 
-    def add(self, values: Any) -> None:
-        """Add strings or integers: a NumPy array (rows, ...), an Arrow array (rows,), a ragged tensor (rows, None)."""
+    def add(self, *columns: Any) -> None:
+        """Add strings or integers: NumPy arrays (rows, ...), Arrow arrays (rows,), ragged tensors (rows, None)."""
+        for values in columns:
+            self._add(values)
+
+    def _add(self, values: Any) -> None:
         flat, row_of, rows = _flat(values)
         self._counts.add(flat)
         self.rows += rows

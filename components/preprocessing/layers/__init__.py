@@ -11,7 +11,7 @@ from kerasline.components.preprocessing.layers.categories import ClassIndex, Cro
 from kerasline.components.preprocessing.layers.date_time import DateTimeParts
 from kerasline.components.preprocessing.layers.image import ImageDecoding
 from kerasline.components.preprocessing.layers.missing import Imputation, MissingIndicator
-from kerasline.components.preprocessing.layers.per_key import ScalingPerKey
+from kerasline.components.preprocessing.layers.per_key import BucketsPerKey, ScalingPerKey
 from kerasline.components.preprocessing.layers.projection import PrincipalComponents, Whitening
 from kerasline.components.preprocessing.layers.scaling import (
     MinMaxScaling,
@@ -31,6 +31,7 @@ __all__ = [
     "AudioDecoding",
     "BagOfWords",
     "BucketIds",
+    "BucketsPerKey",
     "ClassIndex",
     "Cross",
     "DateTimeParts",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import keras
@@ -38,9 +38,12 @@ class FrequencyLookup(AdaptableLayer):
         hash_bins: int. Number of indices that all other values share. 0 and 1 both give one. Defaults to 0.
         output_mode: `"int"`, `"one_hot"`, `"multi_hot"` or `"count"`, see below. Defaults to `"int"`.
         vocabulary: list of str or int. The layer then needs no data.
+        reserved: list of str or int. Values that begin the vocabulary, whether the data have them or not. They count
+            towards `max_tokens`. Defaults to none.
 
     Inputs:
-        Texts or integers of any shape.
+        Texts or integers of any shape. Columns with a joint vocabulary, such as the two towns of a trip, are a list of
+        such tensors. The output is then a list too.
 
     Outputs:
         - `"int"`: the indices, int64 of the same shape.
@@ -76,10 +79,16 @@ class FrequencyLookup(AdaptableLayer):
         hash_bins: int = 0,
         output_mode: Literal["int", "one_hot", "multi_hot", "count"] = "int",
         vocabulary: Sequence[str | int] | None = None,
+        reserved: Sequence[str | int] = (),
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.supports_jit = False  # XLA has no texts
+        distinct = len({*map(str, reserved), ""}) == len(reserved) + 1
+        self._check(distinct, "reserved", reserved, "distinct values, none of them empty")
+        self.reserved = tuple(reserved)
+        fits = max_tokens is None or not is_whole(max_tokens, 1) or max_tokens > len(reserved)
+        self._check(fits, "max_tokens", max_tokens, f"more than the {len(reserved)} reserved values")
         whole = max_tokens is None or is_whole(max_tokens, 1)
         self._check(whole, "max_tokens", max_tokens, "None or an integer from 1")
         self._check(is_whole(min_count, 1), "min_count", min_count, "an integer from 1")
@@ -97,7 +106,15 @@ class FrequencyLookup(AdaptableLayer):
     def vocabulary(self) -> list[str] | None:
         return None if self._values is None else self._values.tolist()
 
-    def call(self, values: Any) -> tf.Tensor:
+    def call(self, values: Any) -> Any:
+        return self._of_each(self._encoded, values)
+
+    def _of_each(self, function: Callable[[Any], Any], values: Any) -> Any:
+        """Apply a function to the input, or to each of several inputs."""
+        is_several = isinstance(values, (list, tuple)) and all(hasattr(one, "shape") for one in values)
+        return [function(one) for one in values] if is_several else function(values)
+
+    def _encoded(self, values: Any) -> tf.Tensor:
         places = self._places(tf.convert_to_tensor(values))
         if self.output_mode == "int":
             return places + 1
@@ -124,7 +141,10 @@ class FrequencyLookup(AdaptableLayer):
             shape = shape[:-1]
         return *shape, None if self._values is None else self._columns()
 
-    def compute_output_spec(self, values: Any) -> keras.KerasTensor:
+    def compute_output_spec(self, values: Any) -> Any:
+        return self._of_each(self._spec, values)
+
+    def _spec(self, values: Any) -> keras.KerasTensor:
         check_category_dtype(type(self).__name__, values.dtype)
         dtype = "int64" if self.output_mode == "int" else self.compute_dtype
         return keras.KerasTensor(self.compute_output_shape(values.shape), dtype)
@@ -132,10 +152,11 @@ class FrequencyLookup(AdaptableLayer):
     def new_state(self) -> Vocabulary | None:
         if self._values is not None:
             return None
-        return Vocabulary(self.max_tokens, self.min_count, excluded=("", -1))
+        most = None if self.max_tokens is None else self.max_tokens - len(self.reserved)
+        return Vocabulary(most, self.min_count, excluded=("", -1, *self.reserved))
 
     def set_state(self, state: Vocabulary) -> None:
-        self._set_vocabulary(state.values())
+        self._set_vocabulary([*self.reserved, *state.values()])
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -145,6 +166,7 @@ class FrequencyLookup(AdaptableLayer):
             "hash_bins": self.hash_bins,
             "output_mode": self.output_mode,
             "vocabulary": self.vocabulary,
+            "reserved": list(self.reserved),
         }
 
     def _places(self, values: tf.Tensor) -> tf.Tensor:

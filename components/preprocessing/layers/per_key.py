@@ -1,4 +1,4 @@
-"""Numbers on the scale of their own group: the fares of each company, the temperatures of each town."""
+"""Numbers relative to their own group: the fares of each company, the temperatures of each town."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
+from kerasline.components.data.accumulators.quantiles import MIN_LEVEL, Quantiles, interpolated
 from kerasline.components.preprocessing.layers.base import (
     AdaptableLayer,
     as_arrow_texts,
     as_texts,
     check,
+    is_missing,
     is_utf8,
     is_whole,
 )
@@ -40,7 +42,8 @@ class ScalingPerKey(AdaptableLayer):
             for `"z_score"`, minimum and range for `"min_max"`. Key "" has those of all rows.
 
     Inputs:
-        A list `[values, keys]` of the same shape, (rows,) or (rows, 1): numbers, and texts or integers.
+        A list `[values, keys]` of the same shape, (rows,) or (rows, 1): numbers, and texts or integers. Values may also
+        be vectors (rows, n) with keys (rows, 1). All numbers of a vector count for its key.
 
     Outputs:
         Floats of the values' shape. The dtype is float32 unless `dtype` is passed.
@@ -87,12 +90,8 @@ class ScalingPerKey(AdaptableLayer):
         return (tf.cast(values, self.compute_dtype) - pairs[..., 0]) / pairs[..., 1]
 
     def compute_output_spec(self, inputs: Sequence[Any]) -> keras.KerasTensor:
-        values, keys = inputs
-        fits = values.dtype != "string" and "float" not in keys.dtype
-        self._check(fits, "inputs", [values.dtype, keys.dtype], "[numbers, texts or integers]")
-        same = len(values.shape) == len(keys.shape) and values.shape[1:] == keys.shape[1:]
-        self._check(same, "inputs", [values.shape, keys.shape], "two tensors of the same shape")
-        return keras.KerasTensor(values.shape, self.compute_dtype)
+        check_values_and_keys("ScalingPerKey", inputs)
+        return keras.KerasTensor(inputs[0].shape, self.compute_dtype)
 
     def new_state(self) -> KeyFigures | None:
         return KeyFigures() if self._keys is None else None
@@ -107,14 +106,170 @@ class ScalingPerKey(AdaptableLayer):
     def _set_figures(self, figures: Mapping[str, Sequence[float]]) -> None:
         self._keys = np.array([*figures, None], object)[:-1]
         self._pairs = np.array(list(figures.values()), np.float64)
-        default = self._keys.tolist().index(ALL)
-        with tf.init_scope():
-            places = tf.range(len(self._keys), dtype=tf.int64)
-            content = tf.lookup.KeyValueTensorInitializer(tf.constant(list(self._keys)), places)
-            self._table = tf.lookup.StaticHashTable(content, default)
+        self._table = key_table(self._keys.tolist())
 
     def _check(self, holds: bool, name: str, received: Any, expected: str) -> None:
         check("ScalingPerKey", holds, name, received, expected)
+
+
+@keras.saving.register_keras_serializable("kerasline")
+class BucketsPerKey(AdaptableLayer):
+    """Maps each number to the id of its bucket among the numbers that share its key.
+
+    Buckets hold equal shares of the numbers of each key, as those of tensorflow-transform's `bucketize_per_key`. An
+    unseen key, and a missing one ("" or -1), takes the boundaries of all rows. A number equal to a boundary is in the
+    bucket above it, as in `BucketIds`. The boundaries of a key are exact up to 1,024 numbers; beyond, the error of
+    their ranks is at most log2(n / 1024) / 1024.
+
+    Args:
+        bins: int, at least 2. Number of buckets.
+        max_keys: int. Only this number of keys, those with the most numbers, then by text, have their own boundaries.
+            Defaults to None, all keys.
+        boundaries: dict of lists of `bins` - 1 ascending numbers by key. The layer then needs no data. Key "" has those
+            of all rows.
+
+    Inputs:
+        A list `[values, keys]`, as for `ScalingPerKey`.
+
+    Outputs:
+        int64 of the values' shape: 0 where the number is missing (NaN, and -1 in integers), else the bucket from 1 to
+        `bins`.
+
+    Raises:
+        ValueError: an argument or the inputs are invalid, or the layer is called before it is adapted.
+
+    Example:
+
+    >>> layer = kl.layers.BucketsPerKey(bins=2)
+    >>> layer.adapt([1.0, 2.0, 3.0, 10.0, 20.0, 30.0], ["a", "a", "a", "b", "b", "b"])
+    >>> layer([np.array([1.0, 3.0, 10.0, 30.0]), np.array(["a", "a", "b", "b"])]).numpy().tolist()
+    [1, 2, 1, 2]
+    """
+
+    def __init__(
+        self,
+        bins: int,
+        max_keys: int | None = None,
+        boundaries: Mapping[str, Sequence[float]] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.supports_jit = False  # XLA has no texts
+        self._check(is_whole(bins, 2), "bins", bins, "an integer from 2")
+        self._check(max_keys is None or is_whole(max_keys, 1), "max_keys", max_keys, "None or an integer from 1")
+        fits = boundaries is None or (ALL in boundaries and {len(one) for one in boundaries.values()} == {bins - 1})
+        self._check(fits, "boundaries", boundaries, f"a dict with the key '' and lists of {bins - 1} numbers")
+        self.bins, self.max_keys = bins, max_keys
+        self._keys: list[str] | None = None
+        if boundaries is not None:
+            self._set_boundaries(boundaries)
+
+    @property
+    def boundaries(self) -> dict[str, list[float]] | None:
+        return None if self._keys is None else dict(zip(self._keys, self._bounds.tolist()))
+
+    def call(self, inputs: Sequence[Any]) -> Any:
+        values, keys = (tf.convert_to_tensor(one) for one in inputs)
+        if self._keys is None:
+            raise ValueError(f"BucketsPerKey {self.name!r} has no boundaries yet; adapt it, or pass it boundaries")
+        places = self._table.lookup(as_texts(keys, "BucketsPerKey"))
+        bounds = tf.gather(tf.constant(self._bounds), places)
+        reached = tf.cast(values, tf.float64)[..., None] >= bounds
+        ids = tf.reduce_sum(tf.cast(reached, tf.int64), axis=-1) + 1
+        return tf.where(is_missing(values), tf.zeros_like(ids), ids)
+
+    def compute_output_spec(self, inputs: Sequence[Any]) -> keras.KerasTensor:
+        check_values_and_keys("BucketsPerKey", inputs)
+        return keras.KerasTensor(inputs[0].shape, "int64")
+
+    def new_state(self) -> KeyQuantiles | None:
+        return KeyQuantiles() if self._keys is None else None
+
+    def set_state(self, state: KeyQuantiles) -> None:
+        self._set_boundaries(state.boundaries(self.bins, self.max_keys))
+
+    def get_config(self) -> dict[str, Any]:
+        config = {"bins": self.bins, "max_keys": self.max_keys, "boundaries": self.boundaries}
+        return {**super().get_config(), **config}
+
+    def _set_boundaries(self, boundaries: Mapping[str, Sequence[float]]) -> None:
+        self._keys = list(boundaries)
+        self._bounds = np.array(list(boundaries.values()), np.float64)
+        self._table = key_table(self._keys)
+
+    def _check(self, holds: bool, name: str, received: Any, expected: str) -> None:
+        check("BucketsPerKey", holds, name, received, expected)
+
+
+def key_table(keys: Sequence[str]) -> tf.lookup.StaticHashTable:
+    """Return a table from keys to their positions, and from other keys to the position of `ALL`."""
+    with tf.init_scope():
+        places = tf.range(len(keys), dtype=tf.int64)
+        content = tf.lookup.KeyValueTensorInitializer(tf.constant(list(keys)), places)
+        return tf.lookup.StaticHashTable(content, list(keys).index(ALL))
+
+
+def check_values_and_keys(layer: str, inputs: Sequence[Any]) -> None:
+    """Raise a ValueError if the inputs of a layer are no numbers with a key each, or with a key for each row."""
+    values, keys = inputs
+    fits = values.dtype != "string" and "float" not in keys.dtype
+    check(layer, fits, "inputs", [values.dtype, keys.dtype], "[numbers, texts or integers]")
+    same = len(values.shape) == len(keys.shape) and tuple(keys.shape[1:]) in (tuple(values.shape[1:]), (1,))
+    check(layer, same, "inputs", [values.shape, keys.shape], "tensors of the same shape, or (rows, n) and (rows, 1)")
+
+
+def flat_with_keys(values: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, pa.Array]:
+    """Return all numbers, float64 (n,), and the key of each as `as_arrow_texts` does."""
+    numbers, texts = np.asarray(values, np.float64), as_arrow_texts(np.asarray(keys).reshape(-1))
+    if numbers.size > len(texts):  # one key for each row
+        texts = texts.take(pa.array(np.repeat(np.arange(len(texts)), numbers.size // len(texts))))
+    return numbers.reshape(-1), texts
+
+
+class KeyQuantiles:
+    """Quantiles of the numbers of each key, and of all. All keys stay in memory, with some 1,024 numbers a level."""
+
+    def __init__(self) -> None:
+        self._all = Quantiles()
+        self._of: dict[bytes, Quantiles] = {}
+
+    def add(self, values: np.ndarray, keys: np.ndarray) -> None:
+        values = np.asarray(values)
+        numbers, texts = flat_with_keys(values, keys)
+        known = np.isfinite(numbers)
+        if values.dtype.kind == "i":
+            known &= values.reshape(-1) != -1
+        numbers, found = numbers[known], texts.filter(pa.array(known)).dictionary_encode()
+        self._all.add(numbers)
+        place = found.indices.to_numpy()
+        order = np.argsort(place, kind="stable")
+        ends = np.searchsorted(place[order], np.arange(len(found.dictionary)), side="right")
+        for key, part in zip(found.dictionary.to_pylist(), np.split(numbers[order], ends[:-1])):
+            self._of.setdefault(key, Quantiles(MIN_LEVEL)).add(part)
+
+    def merge(self, other: KeyQuantiles) -> None:
+        self._all.merge(other._all)
+        for key, quantiles in other._of.items():
+            self._of.setdefault(key, Quantiles(MIN_LEVEL)).merge(quantiles)
+
+    def boundaries(self, bins: int, most: int | None) -> dict[str, list[float]]:
+        """Return the boundaries between buckets of equal shares for each key, most numbers first, and for all rows."""
+        shares = np.arange(1, bins) / bins
+        valid = [key for key in self._of if key and is_utf8(key)]
+        valid.sort(key=lambda key: (self._of[key].count, key), reverse=True)
+        chosen = {ALL: self._all, **{key.decode(): self._of[key] for key in valid[:most]}}
+        # Without data, all numbers are in the last bucket, as those of BucketIds.
+        return {key: np.nan_to_num(interpolated(one, shares), nan=-np.inf).tolist() for key, one in chosen.items()}
+
+    def readable(self) -> dict[str, Any]:
+        quartiles = np.array([0.25, 0.5, 0.75])
+        return {
+            key.decode("utf-8", "backslashreplace"): {
+                "count": one.count,
+                **dict(zip(("quartile_1", "median", "quartile_3"), interpolated(one, quartiles).tolist())),
+            }
+            for key, one in self._of.items()
+        }
 
 
 class KeyFigures:
@@ -128,7 +283,7 @@ class KeyFigures:
         self._figures = np.empty((0, 5))  # count, mean, sum of squared deviations, minimum, maximum
 
     def add(self, values: np.ndarray, keys: np.ndarray) -> None:
-        numbers, texts = np.asarray(values, np.float64).reshape(-1), as_arrow_texts(np.asarray(keys).reshape(-1))
+        numbers, texts = flat_with_keys(values, keys)
         known = np.isfinite(numbers)
         numbers, found = numbers[known], texts.filter(pa.array(known)).dictionary_encode()
         place, size = found.indices.to_numpy(), len(found.dictionary)

@@ -185,8 +185,9 @@ class BagOfWords(TokenColumns):
 class TfIdf(TokenColumns):
     """Weights the tokens of a text by their frequency in it and their rarity in the data: tf * idf.
 
-    The numbers are those of scikit-learn's `TfidfVectorizer`, with the columns in another order. For n texts, d of them
-    with the token, idf = log((1 + n) / (1 + d)) + 1. Missing texts do not count. `TokenColumns` describes how texts are
+    The numbers are those of scikit-learn's `TfidfVectorizer`, with the columns in another order, or, with `tf="share"`
+    and `norm=None`, those of tensorflow-transform's `tfidf`. For n texts, d of them with the token,
+    idf = log((1 + n) / (1 + d)) + 1. Missing texts do not count. `TokenColumns` describes how texts are
     split.
 
     Args:
@@ -196,7 +197,8 @@ class TfIdf(TokenColumns):
         split: `"word"` or `"character"`. Defaults to `"word"`.
         norm: scale each row to Euclidean length 1 (`"l2"`) or sum 1 (`"l1"`). None does not scale. Defaults to `"l2"`.
         smooth: bool. Compute idf as if one more text had every token; else idf = log(n / d) + 1. Defaults to `True`.
-        sublinear: bool. Use 1 + log(tf) instead of tf. Defaults to `False`.
+        tf: `"count"` of a token in the text, `"log"` (1 + log(count)), or `"share"` of the tokens of the vocabulary in
+            the text. Defaults to `"count"`.
         vocabulary: list of str. The tokens; the layer then needs no data.
         idf: array-like with the idf of each token, if `vocabulary` is passed.
 
@@ -227,7 +229,7 @@ class TfIdf(TokenColumns):
         split: Literal["word", "character"] = "word",
         norm: Literal["l2", "l1"] | None = "l2",
         smooth: bool = True,
-        sublinear: bool = False,
+        tf: Literal["count", "log", "share"] = "count",
         idf: Any = None,
         **options: Any,
     ) -> None:
@@ -236,13 +238,16 @@ class TfIdf(TokenColumns):
         tokens = 0 if self._tokens is None else len(self._tokens)
         fits = (idf is None) == (self._tokens is None) and (idf is None or len(idf) == tokens)
         self._check(fits, "idf", idf, f"a number for each of the {tokens} tokens of vocabulary")
-        self._norm, self._smooth, self._sublinear = norm, bool(smooth), bool(sublinear)
+        self._check(tf in ("count", "log", "share"), "tf", tf, "'count', 'log' or 'share'")
+        self._norm, self._smooth, self._frequency = norm, bool(smooth), tf
         self._idf = None if idf is None else np.array(idf, np.float32)
 
     def call(self, texts: Any) -> tf.Tensor:
         weights = self._counts(texts)
-        if self._sublinear:
+        if self._frequency == "log":
             weights = tf.where(weights > 0, 1 + tf.math.log(tf.maximum(weights, 1)), 0)
+        elif self._frequency == "share":
+            weights = tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=1, keepdims=True))
         weights *= self._idf
         if self._norm is not None:
             length = tf.norm(weights, ord=2 if self._norm == "l2" else 1, axis=1, keepdims=True)
@@ -260,7 +265,7 @@ class TfIdf(TokenColumns):
             **super().get_config(),
             "norm": self._norm,
             "smooth": self._smooth,
-            "sublinear": self._sublinear,
+            "tf": self._frequency,
             "idf": None if self._idf is None else self._idf.tolist(),
         }
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from kerasline.components.core.errors import DataError
-from kerasline.components.data.model_inputs import feed, rows_per_batch
+from kerasline.components.data.model_inputs import check_missing_integers, feed, rows_per_batch
 
 PIXELS = np.arange(24, dtype="uint8").reshape(6, 2, 2)
 IMAGES = pa.FixedShapeTensorArray.from_numpy_ndarray(PIXELS)
@@ -141,3 +141,24 @@ def test_wide_rows_have_smaller_batches():
     assert rows_per_batch({"a": keras.KerasTensor((None, 1))}) == 65536
     assert rows_per_batch({"a": keras.KerasTensor((None, 28, 28, 1))}) == (1 << 22) // 784
     assert rows_per_batch({"a": keras.KerasTensor((None, 1024, 1024, 3))}) == 64
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "refused"),
+    [
+        ([-1, None, 3], "int64", True),
+        ([[1, -1], [None]], "int64", True),
+        ([-1, 2, 3], "int64", False),
+        ([-2, None, 3], "int64", False),
+        ([-1, None, 3], "float32", False),
+        ([-1, None, 3], "string", False),
+    ],
+)
+def test_missing_integers_beside_minus_one_are_refused(make_examples, values, dtype, refused):
+    examples = make_examples({"train": {"x": values}})
+    inputs = {"x": keras.Input((None,), name="x", dtype=dtype)}
+    if not refused:
+        check_missing_integers(examples, inputs)
+        return
+    with pytest.raises(DataError, match="column 'x' has missing values and also -1, .* float or string input"):
+        check_missing_integers(examples, inputs)

@@ -242,3 +242,28 @@ def test_wrong_input_type_and_missing_vocabulary_raise():
             Cross()(wrong)
     with pytest.raises(ValueError, match="Cross: invalid separator: expected a str, received 3"):
         Cross(separator=3)
+
+
+def test_reserved_values_begin_the_vocabulary_whether_seen_or_not():
+    layer = adapted(FrequencyLookup(max_tokens=4, reserved=["[START]", "c"]), WORDS)
+    assert layer.vocabulary == ["[START]", "c", "b", "é"]
+    clone = FrequencyLookup.from_config(layer.get_config())
+    assert clone.vocabulary == layer.vocabulary and clone.reserved == ("[START]", "c")
+    assert adapted(FrequencyLookup(reserved=[4, 99]), CODES).vocabulary == ["4", "99", "7", "30", "1099511627776", "-5"]
+    with pytest.raises(ValueError, match="max_tokens: expected more than the 2 reserved values, received 2"):
+        FrequencyLookup(max_tokens=2, reserved=["a", "b"])
+    with pytest.raises(ValueError, match="reserved: expected distinct values"):
+        FrequencyLookup(reserved=["a", "a"])
+
+
+def test_columns_share_a_joint_vocabulary(tmp_path):
+    home, away = np.array(["x", "y", "x", ""], object)[:, None], np.array(["y", "z", "y", "y"], object)[:, None]
+    layer = adapted(FrequencyLookup(), home, away, parts=2)
+    assert layer.vocabulary == by_frequency([word for word in [*home[:, 0], *away[:, 0]] if word])
+    inputs = {name: keras.Input((1,), name=name, dtype="string") for name in ("home", "away")}
+    first, second = layer([inputs["home"], inputs["away"]])
+    model = keras.Model(inputs, {"home": first, "away": second})
+    found = model({"home": tf.constant(home), "away": tf.constant(away)})
+    assert found["home"].numpy().ravel().tolist() == [3, 2, 3, 0]
+    assert found["away"].numpy().ravel().tolist() == [2, 4, 2, 2]
+    round_trips(model, {"home": home, "away": away}, tmp_path)

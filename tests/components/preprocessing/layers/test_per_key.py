@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kerasline.components.preprocessing.layers.per_key import ScalingPerKey
+from kerasline.components.preprocessing.layers.per_key import BucketsPerKey, ScalingPerKey
 from tests.components.preprocessing.layers.round_trip import adapted, in_tf_data, round_trips
 
 RANDOM = np.random.default_rng(4)
@@ -96,7 +96,7 @@ def test_unsigned_numbers_and_booleans_are_keys(codes):
         ),
         (
             lambda: ScalingPerKey()([keras.Input((1,)), keras.Input((), dtype="string")]),
-            r"expected two tensors of the same shape, received \[\(None, 1\), \(None,\)\]",
+            r"expected tensors of the same shape, or .*, received \[\(None, 1\), \(None,\)\]",
         ),
         (lambda: ScalingPerKey()([np.zeros(1), np.array(["a"])]), "has no figures yet; adapt it"),
     ],
@@ -104,3 +104,45 @@ def test_unsigned_numbers_and_booleans_are_keys(codes):
 def test_invalid_arguments_raise(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_buckets_hold_equal_shares_of_each_key(parts):
+    layer = adapted(BucketsPerKey(4), VALUES, KEYS, parts=parts)
+    found = layer([VALUES, KEYS]).numpy()
+    for key in (b"a", b"b", "é".encode(), b"c", b""):
+        mine = (KEYS == key) & ~np.isnan(VALUES)
+        rows = mine if key else ~np.isnan(VALUES)  # a missing key takes the boundaries of all
+        bounds = np.quantile(VALUES[rows].astype("float64"), [0.25, 0.5, 0.75])
+        np.testing.assert_array_equal(found[mine], np.searchsorted(bounds, VALUES[mine], side="right") + 1)
+        if key not in (b"c", b""):
+            assert np.ptp(np.bincount(found[mine])[1:]) <= 2
+    assert (found[np.isnan(VALUES)] == 0).all()
+
+
+def test_scaling_then_buckets_would_not_be_buckets_of_each_key():
+    """Keys whose distributions have other forms: the share of each bucket is equal only with boundaries of its own."""
+    values = np.concatenate([np.arange(100.0), np.arange(100.0) ** 4])
+    keys = np.repeat(np.array([b"even", b"skewed"], object), 100)
+    found = adapted(BucketsPerKey(4), values, keys)([values, keys]).numpy()
+    assert np.bincount(found[:100])[1:].tolist() == np.bincount(found[100:])[1:].tolist() == [25] * 4
+
+
+def test_buckets_of_integers_unseen_keys_and_few_keys(tmp_path):
+    values, keys = np.array([[1], [2], [3], [4], [-1]]), np.array([["a"], ["a"], ["b"], ["b"], ["b"]], object)
+    layer = adapted(BucketsPerKey(2, max_keys=1), values, keys, parts=2)
+    assert list(layer.boundaries) == ["", "b"]
+    assert layer([values, keys]).numpy().ravel().tolist() == [1, 1, 1, 2, 0]
+    value, key = keras.Input((1,), name="value", dtype="int64"), keras.Input((1,), name="key", dtype="string")
+    model = keras.Model({"value": value, "key": key}, {"y": layer([value, key])})
+    round_trips(model, {"value": values, "key": keys}, tmp_path)
+    with pytest.raises(ValueError, match="boundaries: expected a dict with the key '' and lists of 1 numbers"):
+        BucketsPerKey(2, boundaries={"": [1.0, 2.0]})
+
+
+@pytest.mark.parametrize("method", ["z_score", "min_max"])
+def test_numbers_of_a_vector_share_the_figures_of_its_key(method):
+    vectors, keys = VALUES.reshape(100, 4), KEYS[:100, None]
+    found = adapted(ScalingPerKey(method), vectors, keys)([vectors, keys])
+    flat = expected(method, np.repeat(KEYS[:100], 4), vectors.ravel())
+    np.testing.assert_allclose(found, flat.reshape(100, 4), rtol=1e-4, atol=1e-5)

@@ -39,6 +39,7 @@ CASES = {
     "AudioDecoding": (layers.AudioDecoding(400, 8000), [SOUNDS]),
     "BagOfWords": (layers.BagOfWords(), [TEXTS]),
     "BucketIds": (layers.BucketIds(4), [NUMBERS]),
+    "BucketsPerKey": (layers.BucketsPerKey(3), [NUMBERS[:, :1], TEXTS]),
     "CachedAttention": (layers.CachedAttention(2, 4), [NUMBERS[:, :, None], NUMBERS[:, ::-1, None]]),
     "ClassIndex": (layers.ClassIndex(), [TEXTS]),
     "Cross": (layers.Cross(), [TEXTS, TEXTS[::-1]]),

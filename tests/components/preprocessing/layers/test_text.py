@@ -42,7 +42,7 @@ WEIGHTS = [
     ({}, {}),
     ({"norm": "l1"}, {"norm": "l1"}),
     ({"norm": None, "smooth": False}, {"norm": None, "smooth_idf": False}),
-    ({"sublinear": True}, {"sublinear_tf": True}),
+    ({"tf": "log"}, {"sublinear_tf": True}),
 ]
 
 
@@ -70,6 +70,19 @@ def test_weights_agree_with_scikit_learn(ours, theirs, weight, their_weight):
     vectorizer = TfidfVectorizer(**theirs, **their_weight).fit(TEXTS)
     assert_same(layer, vectorizer, TEXTS)
     assert_same(layer, vectorizer, UNSEEN)
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+def test_weights_have_the_form_of_tensorflow_transform(smooth):
+    """tft.tfidf: the share of a term in its document times log((n + 1) / (d + 1)) + 1, or log(n / d) + 1."""
+    layer = adapted(TfIdf(tf="share", norm=None, smooth=smooth), TEXTS[:, None])
+    counter = CountVectorizer(vocabulary=layer.vocabulary)
+    counts = counter.fit_transform(TEXTS).toarray()
+    documents = (TEXTS != "").sum()
+    more = int(smooth)
+    rarity = np.log((documents + more) / ((counts > 0).sum(axis=0) + more)) + 1
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    np.testing.assert_allclose(layer(TEXTS), shares * rarity, rtol=1e-5, atol=1e-7)
 
 
 def test_most_frequent_tokens_are_kept_by_count_then_alphabetically():
@@ -172,7 +185,7 @@ def test_saved_and_loaded_model_gives_the_same_outputs(tmp_path, shape):
     text = keras.Input(shape, name="text", dtype="string")
     layers = [
         BagOfWords(output="binary", ngrams=(1, 2), name="words"),
-        TfIdf(name="weights", sublinear=True),
+        TfIdf(name="weights", tf="log"),
         TfIdf(5, split="character", ngrams=(1, 2), norm="l1", name="characters"),
     ]
     model = keras.Model({"text": text}, {layer.name: adapted(layer, texts)(text) for layer in layers})
