@@ -26,13 +26,22 @@ def tune_for_server() -> None:
 
 
 @contextlib.contextmanager
-def paused_for_imports() -> Iterator[None]:
-    """Disable collection while the block imports libraries, and exclude their objects afterwards."""
+def paused() -> Iterator[None]:
+    """Disable collection while the block creates many objects, which a collection would scan again and again."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        freeze()
         if was_enabled:
             gc.enable()
+
+
+@contextlib.contextmanager
+def paused_for_imports() -> Iterator[None]:
+    """Disable collection while the block imports libraries, and exclude their objects afterwards."""
+    with paused():
+        try:
+            yield
+        finally:
+            freeze()

@@ -20,6 +20,7 @@ from kerasline.components.core.user_code import name_of
 from kerasline.components.data.missing import missing_value
 from kerasline.components.exporter.served_model import LABEL, ServedModel, Written, describe_specs
 from kerasline.components.models.op_libraries import KEY, used_op_libraries
+from kerasline.components.models.versions import file_digests
 
 # Increase it when the export of the same model gives different predictions.
 FORMAT = 2
@@ -124,20 +125,6 @@ def model_digest(serving: ServedModel, versions: Mapping[str, str], form: str | 
             digest.update(f"{variable.path}\0{variable.dtype}\0{value.shape}\0".encode())
             digest.update(value.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def file_digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file in a folder except the manifest, by relative path."""
-    found = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        name = path.relative_to(folder).as_posix()
-        if name != SavedModel.MANIFEST:
-            with path.open("rb") as file:
-                digest = hashlib.sha256()
-                while block := file.read(1 << 20):
-                    digest.update(block)
-            found[name] = digest.hexdigest()
-    return found
 
 
 def _missing(dtype: str) -> Any:

@@ -22,8 +22,8 @@ from kerasline.components.data.missing import missing_value
 from kerasline.components.data.model_inputs import feed
 from kerasline.components.exporter.served_model import EXAMPLES, RAW, Written
 from kerasline.components.exporter.tf_examples import tf_examples
+from kerasline.components.models.versions import WARM_UP
 
-FILE = "assets.extra/tf_serving_warmup_requests"
 BATCHES = (1, 64)
 MAX_REQUEST_BYTES = 4 << 20
 
@@ -63,8 +63,8 @@ def write_warm_up(folder: Path, written: Written, rows: Mapping[str, np.ndarray]
             except (tf.errors.OpError, ValueError) as error:
                 return f"the model does not answer {signature} for a possible row: {one_line(error)}"
             requests.append(_prediction_log(signature, tensors))
-    (folder / FILE).parent.mkdir()
-    with tf.io.TFRecordWriter(str(folder / FILE)) as writer:
+    (folder / WARM_UP).parent.mkdir()
+    with tf.io.TFRecordWriter(str(folder / WARM_UP)) as writer:
         for request in requests:
             writer.write(request)
     return None

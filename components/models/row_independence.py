@@ -49,8 +49,6 @@ def find_row_dependence(
     """
     if not signature.is_batchable:
         return "an input or output has no first dimension of any size"
-    if not signature.inputs or not signature.outputs:
-        return "it has no inputs or no outputs"
     return _Check(call, signature, batch_rows, HALF_TOLERANCE if half_precision else TOLERANCE).run(real_rows)
 
 

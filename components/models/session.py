@@ -62,7 +62,7 @@ class SavedModelSession:
     def call(self, signature: Signature, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the outputs, in the order of `signature.outputs`, for inputs in the order of `signature.inputs`."""
         call = self._calls.get(signature.name) or self._prepare(signature)
-        return call(*arrays)
+        return [one if isinstance(one, np.ndarray) else _as_array(one) for one in call(*arrays)]
 
     def close(self) -> None:
         self._calls.clear()
@@ -83,6 +83,11 @@ class SavedModelSession:
             if signature.name not in self._calls:
                 self._calls[signature.name] = self._session._make_callable_from_options(options)
             return self._calls[signature.name]
+
+
+def _as_array(scalar: Any) -> np.ndarray:
+    """Return a scalar output, which TensorFlow returns as bytes or as a NumPy scalar, as an array of shape ()."""
+    return np.array(scalar, object if isinstance(scalar, bytes) else None)
 
 
 def _tensorflow() -> Any:

@@ -69,7 +69,7 @@ class Signature:
     @property
     def is_batchable(self) -> bool:
         """Whether rows of several requests can be joined for one call and their answers separated."""
-        return self.answers_by_row and all(spec.is_batched for spec in self.inputs.values())
+        return bool(self.inputs) and self.answers_by_row and all(spec.is_batched for spec in self.inputs.values())
 
     @property
     def answers_by_row(self) -> bool:
@@ -140,9 +140,9 @@ def _spec(info: Any) -> TensorSpec:
     import numpy as np
     import tensorflow as tf
 
-    dtype = tf.as_dtype(info.dtype)
+    dtype = tf.as_dtype(info.dtype).base_dtype  # without `_ref`, which only a graph of TensorFlow 1 has
     shape: tuple[int | None, ...] | None = None
     if info.HasField("tensor_shape") and not info.tensor_shape.unknown_rank:
         shape = tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
     numpy_dtype = object if dtype == tf.string else dtype.as_numpy_dtype
-    return TensorSpec(info.name, info.dtype, np.dtype(numpy_dtype), shape)
+    return TensorSpec(info.name, dtype.as_datatype_enum, np.dtype(numpy_dtype), shape)

@@ -7,13 +7,14 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from kerasline.components.core.artifacts import SavedModel
 from kerasline.components.core.errors import DataError, nearest
 
 LATEST = "latest"
 DIGEST = "kerasline-digest.json"
+WARM_UP = "assets.extra/tf_serving_warmup_requests"
 # After this time, consider an unfinished push dead and remove its files.
 DEAD_AFTER_SECONDS = 24 * 3600
 # Version numbers are signed 64-bit integers in TensorFlow Serving.
@@ -110,17 +111,62 @@ def content_digest(model: Path) -> str:
     It is the digest in Exporter's manifest, which two exports of the same model share. Without a manifest it is the
     SHA-256 of all files.
     """
-    try:
-        return json.loads((model / SavedModel.MANIFEST).read_text(encoding="utf-8"))["digest"]
-    except (OSError, ValueError, KeyError):
-        pass
+    manifest = _read_json(model / SavedModel.MANIFEST)
+    if "digest" in manifest:
+        return str(manifest["digest"])
     digest = hashlib.sha256()
     for path in sorted(p for p in model.rglob("*") if p.is_file()):
-        digest.update(f"{path.relative_to(model)}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        if (name := str(path.relative_to(model))) != DIGEST:
+            digest.update(f"{name}\0{path.stat().st_size}\0".encode())
+            _update(digest, path)
     return digest.hexdigest()
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file in a folder except the manifest, by relative path."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return {name: _file_digest(folder / name) for name in names if name != SavedModel.MANIFEST}
+
+
+def has_digests(version: Path) -> bool:
+    """Return whether the folder of a version states what its files contain, as those of Exporter and Pusher do."""
+    return (version / DIGEST).is_file() or bool(_read_json(version / SavedModel.MANIFEST).get("files"))
+
+
+def find_difference(version: Path) -> str | None:
+    """Return how the files of a version differ from its digests, or None. Recorded warm-up requests may be replaced."""
+    for name, expected in _read_json(version / SavedModel.MANIFEST).get("files", {}).items():
+        if name == WARM_UP:
+            continue
+        try:
+            if _file_digest(version / name) != expected:
+                return f"{name} differs from its digest in {SavedModel.MANIFEST}"
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror}"
+    pushed = _read_json(version / DIGEST).get("sha256")
+    if (version / DIGEST).exists() and content_digest(version) != pushed:
+        return f"the files differ from the digest in {DIGEST}"
+    return None
+
+
+def _file_digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    _update(digest, path)
+    return digest.hexdigest()
+
+
+def _update(digest: Any, path: Path) -> None:
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _newest(versions: list[int]) -> str:

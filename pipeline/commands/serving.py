@@ -47,6 +47,10 @@ def serve(
     batch_rows: Annotated[int, typer.Option(min=1, help="Maximum rows per execution.")] = 128,
     batch_delay: Annotated[float, typer.Option(min=0, help="Milliseconds to wait for more requests; 0 is best.")] = 0.0,
     queue: Annotated[int, typer.Option(min=1, help="Maximum waiting requests; beyond, 429.")] = 1000,
+    executors: Annotated[
+        int, typer.Option(min=1, help="Maximum executions of a signature at once; by default as many as cores.")
+    ] = BatchSettings.executors,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on the same ports, each with all models.")] = 1,
     request_megabytes: Annotated[float, typer.Option(min=0.001, help="Maximum size of a request; beyond, 413.")] = 32.0,
     pending_megabytes: Annotated[float, typer.Option(min=0.001, help="Maximum for all requests in progress.")] = 256.0,
     connections: Annotated[int, typer.Option(min=1, help="Maximum concurrent connections.")] = 1000,
@@ -70,12 +74,13 @@ def serve(
         keep_versions=keep,
         poll_seconds=poll,
         drain_seconds=drain,
-        batch=BatchSettings(batching, batch_rows, batch_delay / 1e3, queue),
+        batch=BatchSettings(batching, batch_rows, batch_delay / 1e3, queue, executors),
         limits=Limits(int(request_megabytes * MEBIBYTE), int(pending_megabytes * MEBIBYTE), connections, timeout, idle),
         certificate=tls_certificate,
         key=tls_key,
         api_key=os.environ.get(KEY_VARIABLE) if api_key is None else api_key,  # typer drops an empty variable
         access_log=access_log,
+        workers=workers,
     )
     from kerasline.components.serving.runtime.model_folders import check_sources
 

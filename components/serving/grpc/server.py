@@ -40,6 +40,7 @@ class GrpcServer:
             lifespan="off",
             loop="asyncio",
             access_log=False,
+            reuse_port=settings.workers > 1,
             certfile=settings.certificate,
             keyfile=settings.key,
             runtime_threads=HTTP2_THREADS,

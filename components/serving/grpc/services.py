@@ -21,6 +21,8 @@ from kerasline.components.serving.runtime.metadata import metadata_message, stat
 from kerasline.components.serving.runtime.models import Models, Version
 from kerasline.components.serving.runtime.signatures import find_signature
 
+# Tensors of requests from this size on are converted in a thread.
+LARGE_BYTES = 1 << 16
 _SERVING, _NOT_SERVING = HEALTH_STATES["SERVING"], HEALTH_STATES["NOT_SERVING"]
 
 
@@ -39,6 +41,16 @@ class Method(NamedTuple):
     is_open: bool = False
 
 
+class RanExamples(NamedTuple):
+    """The outputs of a signature for Examples."""
+
+    version: Version
+    session: SavedModelSession
+    signature: Signature
+    outputs: list[np.ndarray]
+    rows: int
+
+
 class GrpcServices:
     """The services as an ASGI application."""
 
@@ -51,6 +63,7 @@ class GrpcServices:
             f"{prediction}/Predict": Method("predict", m.PredictRequest, self._predict),
             f"{prediction}/Classify": Method("classify", m.ClassificationRequest, self._classify),
             f"{prediction}/Regress": Method("regress", m.RegressionRequest, self._regress),
+            f"{prediction}/MultiInference": Method("multi_inference", m.MultiInferenceRequest, self._multi_inference),
             f"{prediction}/GetModelMetadata": Method("metadata", m.GetModelMetadataRequest, self._metadata),
             f"{model}/GetModelStatus": Method("status", m.GetModelStatusRequest, self._status),
             "/grpc.health.v1.Health/Check": Method("health", m.HealthCheckRequest, self._health, is_open=True),
@@ -120,7 +133,11 @@ class GrpcServices:
         version, session = self._find(spec)
         signature = find_signature(session, spec.signature_name)
         record.set_target(version, signature.name)
-        inputs = tensor_codec.predict_inputs(request.inputs, signature)
+        if request.ByteSize() < LARGE_BYTES:
+            inputs = tensor_codec.predict_inputs(request.inputs, signature)
+        else:
+            loop = asyncio.get_running_loop()
+            inputs = await loop.run_in_executor(None, tensor_codec.predict_inputs, request.inputs, signature)
         record.rows = count_rows(inputs)
         outputs = await version.run(signature, inputs, deadline)
         response = self._messages.PredictResponse()
@@ -129,37 +146,52 @@ class GrpcServices:
         return response
 
     async def _classify(self, request: Any, record: RequestRecord, deadline: float) -> Any:
-        version, session, signature, outputs, count = await self._run_examples(request, record, deadline)
-        labels, scores = examples.classes(session, signature, outputs, count)
         response = self._messages.ClassificationResponse()
-        _set_spec(response.model_spec, version, signature.name)
-        score_rows = scores.tolist() if scores is not None else [[0.0] * len(row) for row in labels or []]
-        label_rows = labels if labels is not None else [[""] * len(row) for row in score_rows]
-        for label_row, score_row in zip(label_rows, score_rows):
-            row = response.result.classifications.add()
-            for label, score in zip(label_row, score_row):
-                row.classes.add(label=label, score=score)
+        ran = await self._run_examples(request.model_spec, request.input, record, deadline)
+        _set_spec(response.model_spec, ran.version, ran.signature.name)
+        _fill_classes(response.result, ran)
         return response
 
     async def _regress(self, request: Any, record: RequestRecord, deadline: float) -> Any:
-        version, _session, signature, outputs, count = await self._run_examples(request, record, deadline)
         response = self._messages.RegressionResponse()
-        _set_spec(response.model_spec, version, signature.name)
-        for value in examples.regressions(signature, outputs, count).tolist():
-            response.result.regressions.add(value=value)
+        ran = await self._run_examples(request.model_spec, request.input, record, deadline)
+        _set_spec(response.model_spec, ran.version, ran.signature.name)
+        _fill_regressions(response.result, ran)
         return response
 
-    async def _run_examples(
-        self, request: Any, record: RequestRecord, deadline: float
-    ) -> tuple[Version, SavedModelSession, Signature, list[np.ndarray], int]:
-        spec = request.model_spec
+    async def _multi_inference(self, request: Any, record: RequestRecord, deadline: float) -> Any:
+        """Classify and regress the same Examples with several signatures of one model."""
+        tasks = request.tasks
+        if not tasks:
+            raise invalid("Inference request must specify at least one task")
+        names = [task.model_spec.signature_name for task in tasks]
+        for task in tasks:
+            if task.model_spec.name != tasks[0].model_spec.name:
+                raise invalid("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+            if names.count(task.model_spec.signature_name) > 1:
+                raise invalid(f"Duplicate evaluation of signature: {task.model_spec.signature_name}")
+            if task.method_name not in (examples.CLASSIFY_METHOD, examples.REGRESS_METHOD):
+                raise RequestError("UNIMPLEMENTED", f"Unsupported signature method_name: {task.method_name}")
+        response = self._messages.MultiInferenceResponse()
+        for task in tasks:
+            ran = await self._run_examples(task.model_spec, request.input, record, deadline)
+            result = response.results.add()
+            _set_spec(result.model_spec, ran.version, ran.signature.name)
+            if task.method_name == examples.CLASSIFY_METHOD:
+                _fill_classes(result.classification_result, ran)
+            else:
+                _fill_regressions(result.regression_result, ran)
+        return response
+
+    async def _run_examples(self, spec: Any, given: Any, record: RequestRecord, deadline: float) -> RanExamples:
         version, session = self._find(spec)
         signature = find_signature(session, spec.signature_name)
         record.set_target(version, signature.name)
-        given = tensor_codec.read_examples(request.input)
-        record.rows = len(given)
-        arrays = examples.to_inputs(given, signature, fills_missing=session.fills_missing)
-        return version, session, signature, await version.run(signature, arrays, deadline), len(given)
+        rows = tensor_codec.read_examples(given)
+        record.rows = len(rows)
+        arrays = examples.to_inputs(rows, signature, fills_missing=session.fills_missing)
+        outputs = await version.run(signature, arrays, deadline)
+        return RanExamples(version, session, signature, outputs, len(rows))
 
     async def _metadata(self, request: Any, record: RequestRecord, deadline: float) -> Any:
         if not request.HasField("model_spec"):
@@ -184,6 +216,21 @@ class GrpcServices:
         version = self._models.find(*_address(spec))
         assert version.session is not None, "an available version has a session"
         return version, version.session
+
+
+def _fill_classes(result: Any, ran: RanExamples) -> None:
+    labels, scores = examples.classes(ran.session, ran.signature, ran.outputs, ran.rows)
+    score_rows = scores.tolist() if scores is not None else [[0.0] * len(row) for row in labels or []]
+    label_rows = labels if labels is not None else [[""] * len(row) for row in score_rows]
+    for label_row, score_row in zip(label_rows, score_rows):
+        row = result.classifications.add()
+        for label, score in zip(label_row, score_row):
+            row.classes.add(label=label, score=score)
+
+
+def _fill_regressions(result: Any, ran: RanExamples) -> None:
+    for value in examples.regressions(ran.signature, ran.outputs, ran.rows).tolist():
+        result.regressions.add(value=value)
 
 
 def _text(value: bytes | None) -> str | None:

@@ -27,7 +27,11 @@ class BoundedServer(web.Server):
 
     def __init__(self, handler: Any, limits: Limits, metrics: Metrics):
         super().__init__(
-            handler, access_log=None, lingering_time=LINGERING_SECONDS, keepalive_timeout=limits.idle_seconds
+            handler,
+            handler_cancellation=True,  # a client that hung up needs no execution
+            access_log=None,
+            lingering_time=LINGERING_SECONDS,
+            keepalive_timeout=limits.idle_seconds,
         )
         self.limits, self._metrics = limits, metrics
 

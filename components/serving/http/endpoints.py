@@ -7,13 +7,18 @@ import functools
 import json
 import re
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+import numpy as np
 from aiohttp import web
 from multidict import CIMultiDict
 
-from kerasline.components.models.signatures import DEFAULT_SIGNATURE
+from kerasline.components.core import garbage_collection
+from kerasline.components.models.session import SavedModelSession
+from kerasline.components.models.signatures import DEFAULT_SIGNATURE, Signature
 from kerasline.components.models.versions import HIGHEST
 from kerasline.components.serving.http import json_codec, wide_rows
 from kerasline.components.serving.http.connections import Connection
@@ -46,6 +51,8 @@ SERVER_ENDPOINTS = {
 OPEN_ENDPOINTS = {"/healthz": "_report_health", "/readyz": "_report_readiness"}
 
 JSON = "application/json"
+# Bodies and outputs from this size on are converted in a thread.
+LARGE_BYTES = 1 << 16
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 TIMEOUT_HEADER = "X-Request-Timeout"
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -73,6 +80,8 @@ class RestEndpoints:
     def __init__(self, models: Models, admission: AdmissionControl, metrics: Metrics):
         self._models, self._admission, self._metrics = models, admission, metrics
         self._target = functools.lru_cache(maxsize=1024)(_parse_path)
+        # One thread: parsers hold Python's global interpreter lock, so several would only stop the event loop longer.
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="json")
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path
@@ -86,7 +95,10 @@ class RestEndpoints:
         except RequestError as error:
             record.set_error(error)
             body, content_type, status = _error_body(error), JSON, error.http_status
-        except (ConnectionError, asyncio.CancelledError):
+        except (ConnectionError, asyncio.CancelledError):  # the client hung up
+            record.code = "CANCELLED"
+            client = request.remote if self._admission.writes_log else None
+            self._admission.finish(record, protocol="rest", client=client, status=499, size_out=0)
             raise
         except Exception as raised:
             failure = from_exception(raised)
@@ -144,29 +156,23 @@ class RestEndpoints:
         version = self._models.find(*target[:3])  # again: the version may have changed while the body arrived
         session = version.session
         assert session is not None, "an available version has a session"
-        if target.operation == "predict":
-            signature = session.signatures.get(DEFAULT_SIGNATURE)
-            inputs: Inputs | None = wide_rows.read(body, signature)
-            by_row = True
-            if signature is None or inputs is None:
-                document = json_codec.parse(body)
-                signature = find_signature(session, json_codec.signature_name(document))
-                inputs, by_row = json_codec.predict_inputs(document, signature)
-            record.set_target(version, signature.name)
-            record.rows = count_rows(inputs)
-            outputs = await version.run(signature, inputs, deadline)
-            return json_codec.predict_response(list(signature.outputs), outputs, rows=by_row)
-        document = json_codec.parse(body)
-        signature = find_signature(session, json_codec.signature_name(document))
+        read = functools.partial(_read_request, session, target.operation, body)
+        if len(body) < LARGE_BYTES:
+            given = read()
+        else:
+            reading = asyncio.get_running_loop().run_in_executor(self._reader, _without_collection, read)
+            try:
+                given = await asyncio.wait_for(reading, deadline - time.monotonic())
+            except TimeoutError:
+                raise RequestError("DEADLINE_EXCEEDED", "the deadline of the request was exceeded") from None
+        signature = given.signature
         record.set_target(version, signature.name)
-        given = json_codec.read_examples(document)
-        record.rows = len(given)
-        arrays = examples.to_inputs(given, signature, fills_missing=session.fills_missing)
-        outputs = await version.run(signature, arrays, deadline)
-        if target.operation == "regress":
-            return json_codec.write({"results": examples.regressions(signature, outputs, len(given))})
-        labels, scores = examples.classes(session, signature, outputs, len(given))
-        return json_codec.write({"results": _pairs(labels, scores)})
+        record.rows = given.rows
+        outputs = await version.run(signature, given.inputs, deadline)
+        write = functools.partial(_write_response, session, target.operation, given, outputs)
+        if sum(output.nbytes for output in outputs) < LARGE_BYTES:
+            return write()
+        return await asyncio.get_running_loop().run_in_executor(self._reader, write)
 
     async def _read(self, request: web.BaseRequest, deadline: float, reserved: list[int]) -> bytes:
         """Read the body. Append to `reserved` the bytes that were admitted and must be released."""
@@ -233,6 +239,52 @@ class RestEndpoints:
 
     def _describe(self) -> tuple[bytes, str]:
         return json_codec.write(describe_api()), JSON
+
+
+class Given(NamedTuple):
+    """What a request gives to the model. `by_row` is whether it came as `instances`."""
+
+    signature: Signature
+    inputs: Inputs
+    rows: int | None
+    by_row: bool = True
+
+
+def _read_request(session: SavedModelSession, operation: str, body: bytes) -> Given:
+    """Parse the body. The inputs of a large one are converted to arrays, so that the event loop need not."""
+    if operation != "predict":
+        document = json_codec.parse(body)
+        signature = find_signature(session, json_codec.signature_name(document))
+        given = json_codec.read_examples(document)
+        arrays = examples.to_inputs(given, signature, fills_missing=session.fills_missing)
+        return Given(signature, arrays, len(given))
+    default = session.signatures.get(DEFAULT_SIGNATURE)
+    inputs: Inputs | None = wide_rows.read(body, default)
+    if default is not None and inputs is not None:
+        return Given(default, inputs, count_rows(inputs))
+    document = json_codec.parse(body)
+    signature = find_signature(session, json_codec.signature_name(document))
+    inputs, by_row = json_codec.predict_inputs(document, signature)
+    rows = count_rows(inputs)
+    if len(body) >= LARGE_BYTES and not isinstance(inputs, list):
+        inputs = list(inputs.arrays())
+    return Given(signature, inputs, rows, by_row)
+
+
+def _without_collection(read: Callable[[], Given]) -> Given:
+    with garbage_collection.paused():
+        return read()
+
+
+def _write_response(session: SavedModelSession, operation: str, given: Given, outputs: Sequence[np.ndarray]) -> bytes:
+    signature = given.signature
+    if operation == "predict":
+        return json_codec.predict_response(list(signature.outputs), outputs, rows=given.by_row)
+    count = given.rows or 0
+    if operation == "regress":
+        return json_codec.write({"results": examples.regressions(signature, outputs, count)})
+    labels, scores = examples.classes(session, signature, outputs, count)
+    return json_codec.write({"results": _pairs(labels, scores)})
 
 
 def _parse_path(path: str) -> Target | None:

@@ -45,7 +45,7 @@ def read(body: bytes, signature: Signature | None) -> list[np.ndarray] | None:
 
 def takes_wide_rows(signature: Signature) -> bool:
     """Return whether all inputs are float32 or float64 of shape (None, n) with n of at least `WIDE`."""
-    return all(
+    return bool(signature.inputs) and all(
         spec.dtype in (np.float32, np.float64) and spec.is_batched and _width(spec) >= WIDE
         for spec in signature.inputs.values()
     )

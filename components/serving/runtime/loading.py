@@ -11,7 +11,9 @@ from kerasline.components.models.graph_operations import GraphOperations
 from kerasline.components.models.row_independence import find_row_dependence
 from kerasline.components.models.session import SavedModelSession
 from kerasline.components.models.signatures import read_meta_graph
+from kerasline.components.models.versions import find_difference
 from kerasline.components.serving.runtime import warmup
+from kerasline.components.serving.runtime.errors import unavailable
 from kerasline.components.serving.runtime.settings import Batching, BatchSettings
 
 
@@ -36,9 +38,13 @@ def load_model(folder: Path, batch: BatchSettings) -> LoadedModel:
     """Load a SavedModel and execute its signatures.
 
     Raises:
-        RequestError: a recorded warm-up request is damaged, or the model rejects it.
+        RequestError: the files differ from their digests, because they are being copied or are damaged; or a recorded
+            warm-up request is damaged.
         KeraslineError: the folder contains no SavedModel, or a library of operations is not installed.
+        Exception: TensorFlow cannot load the model, or the model rejects a recorded request.
     """
+    if difference := find_difference(folder):
+        raise unavailable(f"{folder} is incomplete or damaged: {difference}")
     operations = GraphOperations(read_meta_graph(folder))
     session = SavedModelSession(folder)
     try:

@@ -46,6 +46,14 @@ _MESSAGES = {
     "RegressionResult": (("regressions", 1, "*Regression"),),
     "RegressionRequest": (("model_spec", 1, "ModelSpec"), ("input", 2, "Input")),
     "RegressionResponse": (("model_spec", 2, "ModelSpec"), ("result", 1, "RegressionResult")),
+    "InferenceTask": (("model_spec", 1, "ModelSpec"), ("method_name", 2, "string")),
+    "InferenceResult": (
+        ("model_spec", 1, "ModelSpec"),
+        ("classification_result", 2, "result|ClassificationResult"),
+        ("regression_result", 3, "result|RegressionResult"),
+    ),
+    "MultiInferenceRequest": (("tasks", 1, "*InferenceTask"), ("input", 2, "Input")),
+    "MultiInferenceResponse": (("results", 1, "*InferenceResult"),),
     "SignatureDefMap": (("signature_def", 1, "{" + SIGNATURE),),
     "GetModelMetadataRequest": (("model_spec", 1, "ModelSpec"), ("metadata_field", 2, "*string")),
     "GetModelMetadataResponse": (("model_spec", 1, "ModelSpec"), ("metadata", 2, "{" + ANY)),
@@ -60,9 +68,11 @@ _MESSAGES = {
     "ClassifyLog": (("request", 1, "ClassificationRequest"), ("response", 2, "ClassificationResponse")),
     "RegressLog": (("request", 1, "RegressionRequest"), ("response", 2, "RegressionResponse")),
     "PredictLog": (("request", 1, "PredictRequest"), ("response", 2, "PredictResponse")),
+    "MultiInferenceLog": (("request", 1, "MultiInferenceRequest"), ("response", 2, "MultiInferenceResponse")),
     "PredictionLog": (
         ("classify_log", 2, "log_type|ClassifyLog"),
         ("regress_log", 3, "log_type|RegressLog"),
+        ("multi_inference_log", 4, "log_type|MultiInferenceLog"),
         ("predict_log", 6, "log_type|PredictLog"),
     ),
 }

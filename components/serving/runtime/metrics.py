@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import os
 from typing import Any
+
+from kerasline.components.serving.runtime.workers import METRICS_VARIABLE
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -21,8 +23,11 @@ class Metrics:
             Histogram,
             PlatformCollector,
             ProcessCollector,
+            values,
         )
 
+        if METRICS_VARIABLE in os.environ:  # of this process, whenever prometheus_client was imported
+            values.ValueClass = values.MultiProcessValue()
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -49,11 +54,19 @@ class Metrics:
             version,
             buckets=SECONDS,
         )
-        self.version_state = named(Gauge, "version_available", "1 if the version answers requests, else 0.", version)
-        self.load_seconds = named(Gauge, "version_load_seconds", "Time to load and warm up a version.", version)
+        self.version_state = named(
+            Gauge,
+            "version_available",
+            "1 if the version answers requests, else 0.",
+            version,
+            multiprocess_mode="livemin",
+        )
+        self.load_seconds = named(
+            Gauge, "version_load_seconds", "Time to load and warm up a version.", version, multiprocess_mode="livemax"
+        )
         self.load_failures = named(Counter, "version_load_failures", "Versions that could not be loaded.", ("model",))
-        self.connections = named(Gauge, "rest_connections", "Open REST connections.")
-        self._in_progress = named(Gauge, "requests_under_way", "Requests in progress.")
+        self.connections = named(Gauge, "rest_connections", "Open REST connections.", multiprocess_mode="livesum")
+        self.in_progress = named(Gauge, "requests_under_way", "Requests in progress.", multiprocess_mode="livesum")
 
     def count_request(self, protocol: str, model: str, method: str, code: str, seconds: float) -> None:
         count, latency = self._request_children(protocol, model, method, code)
@@ -67,18 +80,22 @@ class Metrics:
         for child, value in zip(children, (requests, rows, waited, seconds)):
             child.observe(value)
 
-    def set_in_progress_function(self, count: Callable[[], float]) -> None:
-        """Call `count` for the number of requests in progress whenever the metrics are read."""
-        self._in_progress.set_function(count)
-
     def exposition(self) -> tuple[bytes, str]:
-        """Return the metrics in Prometheus's text format, and its content type."""
-        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+        """Return the metrics in Prometheus's text format, of all worker processes, and its content type."""
+        from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+        from prometheus_client.multiprocess import MultiProcessCollector
 
-        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+        registry = self.registry
+        if METRICS_VARIABLE in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)
+        return generate_latest(registry), CONTENT_TYPE_LATEST
 
     def forget(self, model: str, version: int) -> None:
         """Remove the metrics of an unloaded version, so that they do not grow with each new version."""
+        if METRICS_VARIABLE in os.environ:  # prometheus_client cannot remove those of several processes
+            self.version_state.labels(model, str(version)).set(0)
+            return
         for metric in (
             self._batch_requests,
             self._batch_rows,

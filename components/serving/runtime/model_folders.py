@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from kerasline.components.core.errors import ArtifactError
-from kerasline.components.models.versions import DIGEST, LATEST, version_number
+from kerasline.components.models.versions import LATEST, version_number
 from kerasline.components.pusher.disk import DiskDestination
 from kerasline.components.serving.runtime.settings import ModelSource
 
@@ -18,8 +19,8 @@ ONLY_VERSION = 1
 SMALL_BYTES = 4 << 20
 # Value for a `latest` that names no version.
 INVALID_LATEST = -1
-# Name, size and modification time of each file.
-Fingerprint = tuple[tuple[str, int, int], ...]
+# Name, size, modification time and inode of each file.
+Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 
 def find_versions(source: ModelSource) -> dict[int, Path]:
@@ -94,17 +95,21 @@ def are_fast_models(folders: Iterable[Path]) -> bool:
 
 
 def fingerprint(folder: Path) -> Fingerprint:
-    """Return name, size and modification time of each file in a folder, to detect changes."""
+    """Return name, size, modification time and inode of each file in a folder, to detect changes."""
     try:
         files = [(str(p.relative_to(folder)), p.stat()) for p in sorted(folder.rglob("*")) if p.is_file()]
     except OSError:
         return ()
-    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
+    return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in files)
 
 
-def is_complete(folder: Path) -> bool:
-    """Return whether Pusher wrote the folder. Pusher renames a complete folder into place."""
-    return (folder / DIGEST).exists()
+def changed_before(folder: Path, seconds: float) -> bool:
+    """Return whether all files were last changed more than `seconds` ago, by the clock of this machine."""
+    try:
+        newest = max(p.stat().st_ctime for p in (folder, *folder.rglob("*")))
+    except OSError:  # removed meanwhile
+        return False
+    return time.time() - newest > seconds
 
 
 def _is_saved_model(folder: Path) -> bool:

@@ -22,6 +22,7 @@ import numpy as np
 
 from kerasline.components.models.session import SavedModelSession
 from kerasline.components.models.signatures import Signature
+from kerasline.components.models.versions import has_digests
 from kerasline.components.serving.runtime.batching import Batcher, Inputs
 from kerasline.components.serving.runtime.errors import RequestError, from_exception, invalid, not_found, unavailable
 from kerasline.components.serving.runtime.loading import LoadedModel, load_model
@@ -29,9 +30,9 @@ from kerasline.components.serving.runtime.metrics import Metrics
 from kerasline.components.serving.runtime.model_folders import (
     INVALID_LATEST,
     Fingerprint,
+    changed_before,
     find_versions,
     fingerprint,
-    is_complete,
     read_latest,
 )
 from kerasline.components.serving.runtime.settings import ModelSource, ServerSettings
@@ -41,6 +42,8 @@ log = logging.getLogger(__name__)
 MAX_ENDED = 10
 # Try again after this time to load a version that failed and did not change.
 RETRY_SECONDS = 60.0
+# Files without digests are complete if they have not changed for this time.
+REST_SECONDS = 2.0
 DEFAULT_MODEL = "default"  # TensorFlow Serving's name for an unnamed model
 Found = dict[int, tuple[Path, Fingerprint]]
 
@@ -49,6 +52,7 @@ class Version:
     """A version of a model.
 
     Attributes:
+        files: fingerprint of the folder before it was loaded.
         state: START, LOADING, AVAILABLE, UNLOADING or END, as in TensorFlow Serving.
         error: why it failed to load, or None.
         session: the loaded model while AVAILABLE, else None.
@@ -56,8 +60,8 @@ class Version:
         users: number of requests in progress.
     """
 
-    def __init__(self, model: str, number: int, path: Path):
-        self.model, self.number, self.path = model, number, path
+    def __init__(self, model: str, number: int, path: Path, files: Fingerprint = ()):
+        self.model, self.number, self.path, self.files = model, number, path, files
         self.state = "START"
         self.error: RequestError | None = None
         self.session: SavedModelSession | None = None
@@ -83,7 +87,7 @@ class Version:
             if batcher is None:
                 assert self._new_batcher is not None, "an available version creates batchers"
                 batcher = self._batchers[signature.name] = self._new_batcher(signature)
-            return await batcher.submit(inputs, deadline)
+            return await batcher.run(inputs, deadline)
         finally:
             self.users -= 1
             if not self.users and self.state == "UNLOADING":
@@ -108,7 +112,7 @@ class Model:
         versions: by number, including versions that were unloaded or failed to load.
         served: the version that answers requests for no specific version.
         warning: the last warning about `latest` that was logged.
-        seen: fingerprints of the version folders at the last check.
+        seen: fingerprint of each version folder, and since when it is unchanged.
         failed: fingerprint and time of each failed load, by version.
     """
 
@@ -117,7 +121,7 @@ class Model:
         self.versions: dict[int, Version] = {}
         self.served: Version | None = None
         self.warning = ""
-        self.seen: dict[int, Fingerprint] = {}
+        self.seen: dict[int, tuple[Fingerprint, float]] = {}
         self.failed: dict[int, tuple[Fingerprint, float]] = {}
 
     def available(self) -> list[Version]:
@@ -132,7 +136,6 @@ class Models:
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._models = {source.name: Model(source) for source in settings.models}
         self._closing: set[asyncio.Task[None]] = set()
-        metrics.set_in_progress_function(self._count_in_progress)
 
     def names(self) -> list[str]:
         return list(self._models)
@@ -181,10 +184,23 @@ class Models:
     async def start(self) -> None:
         """Load all models. Raise UNAVAILABLE if a model has no version that can be loaded."""
         for model in self._models.values():
-            await self._refresh(model, is_first=True)
+            await self._wait_at_rest(model)
+            await self._refresh(model)
+            while model.served is None and set(model.seen) - set(model.failed):  # files that are still being written
+                await asyncio.sleep(self._settings.poll_seconds)
+                await self._refresh(model)
             if model.served is None:
                 errors = [f"version {v.number}: {v.error}" for v in model.versions.values() if v.error]
                 raise unavailable(f"{model.source.path}: cannot be loaded: {'; '.join(errors) or 'no version'}")
+
+    async def _wait_at_rest(self, model: Model) -> None:
+        """Wait until versions that were just written are at rest, but not for a copy that goes on."""
+        end = time.monotonic() + 2 * REST_SECONDS
+        while time.monotonic() < end:
+            found, _ = await asyncio.get_running_loop().run_in_executor(None, _scan, model.source)
+            if all(has_digests(path) or changed_before(path, REST_SECONDS) for path, _files in found.values()):
+                return
+            await asyncio.sleep(min(REST_SECONDS / 4, self._settings.poll_seconds))
 
     async def watch(self) -> None:
         """Check the folders for new versions, until cancelled."""
@@ -200,7 +216,8 @@ class Models:
         versions = [version for model in self._models.values() for version in model.available()]
         await asyncio.gather(*(version.close(self._loading) for version in versions), *self._closing)
 
-    def _count_in_progress(self) -> int:
+    def count_in_progress(self) -> int:
+        """Return the number of requests in progress."""
         return sum(version.users for model in self._models.values() for version in model.versions.values())
 
     def _model(self, name: str) -> Model | None:
@@ -209,13 +226,19 @@ class Models:
             (model,) = self._models.values()
         return model
 
-    async def _refresh(self, model: Model, *, is_first: bool = False) -> None:
+    async def _refresh(self, model: Model) -> None:
         """Serve the right version, load the others to keep, then unload the rest."""
         loop = asyncio.get_running_loop()
         found, latest = await loop.run_in_executor(None, _scan, model.source)
+        now = time.monotonic()
+        before = model.seen
+        model.seen = {
+            number: before[number] if number in before and before[number][0] == files else (files, now)
+            for number, (_path, files) in found.items()
+        }
         loaded: set[int] = set()
         for number in self._candidates(model, found, latest):
-            if await self._ensure_loaded(model, number, found, is_first):
+            if await self._ensure_loaded(model, number, found):
                 model.served = model.versions[number]
                 loaded.add(number)
                 break
@@ -223,9 +246,8 @@ class Models:
         for number in sorted(found, reverse=True):
             if len(loaded) >= self._settings.keep_versions and number not in model.source.labels.values():
                 continue
-            if await self._ensure_loaded(model, number, found, is_first):
+            if await self._ensure_loaded(model, number, found):
                 loaded.add(number)
-        model.seen = {number: files for number, (_path, files) in found.items()}
         if loaded:
             self._unload(model, [v for v in model.available() if v.number not in loaded])
 
@@ -246,29 +268,40 @@ class Models:
             log.error("%s: %s", model.source.path, warning)
         model.warning = warning
 
-    async def _ensure_loaded(self, model: Model, number: int, found: Found, is_first: bool) -> bool:
-        """Load a version unless it is loaded. Return whether it is available."""
+    async def _ensure_loaded(self, model: Model, number: int, found: Found) -> bool:
+        """Load a version unless it is loaded from the same files. Return whether it is available."""
         version = model.versions.get(number)
-        if version is not None and version.state == "AVAILABLE":
-            return True
+        is_available = version is not None and version.state == "AVAILABLE"
         if number not in found:
-            return False
+            return is_available
         path, files = found[number]
-        return self._may_load(model, number, path, files, is_first) and await self._load(model, number, path)
+        if version is not None and is_available and version.files == files:
+            return True
+        if self._may_load(model, number, path, files):
+            return await self._load(model, number, path, files) or is_available
+        return is_available
 
-    def _may_load(self, model: Model, number: int, path: Path, files: Fingerprint, is_first: bool) -> bool:
-        """Return False for a folder that is still being written, and for a recent failure."""
+    def _may_load(self, model: Model, number: int, path: Path, files: Fingerprint) -> bool:
+        """Return False for a folder that may still be written to, and for a recent failure."""
         version = model.versions.get(number)
         if version is not None and version.state in ("LOADING", "UNLOADING"):
             return False
         if number in model.failed:
             before, when = model.failed[number]
-            return files != before or time.monotonic() - when > RETRY_SECONDS
-        return is_first or is_complete(path) or model.seen.get(number) == files
+            if files == before and time.monotonic() - when <= RETRY_SECONDS:
+                return False
+        if has_digests(path):  # which loading checks
+            return True
+        at_rest_seconds = time.monotonic() - model.seen[number][1]
+        return at_rest_seconds > REST_SECONDS or changed_before(path, REST_SECONDS)
 
-    async def _load(self, model: Model, number: int, path: Path) -> bool:
+    async def _load(self, model: Model, number: int, path: Path, files: Fingerprint) -> bool:
+        """Load a version. If the version is loaded from other files, it continues to answer meanwhile."""
         name = model.source.name
-        version = model.versions[number] = Version(name, number, path)
+        version, before = Version(name, number, path, files), model.versions.get(number)
+        is_reload = before is not None and before.state == "AVAILABLE"
+        if not is_reload:
+            model.versions[number] = version
         version.state = "LOADING"
         started = time.monotonic()
         loop = asyncio.get_running_loop()
@@ -277,13 +310,22 @@ class Models:
         except Exception as raised:
             error = from_exception(raised)
             version.state, version.error = "END", error
-            model.failed[number] = (fingerprint(path), time.monotonic())
+            model.failed[number] = (files, time.monotonic())
+            if before is not None and before.error is not None and str(before.error) == str(error):
+                return False  # reported already, such as a copy that makes progress
             self._metrics.load_failures.labels(name).inc()
             fallback = f"; version {model.served.number} is served" if model.served else ""
-            log.error("%s version %d cannot be loaded: %s%s", name, number, error, fallback)
+            changed = "its files changed and " if is_reload else ""
+            log.error("%s version %d: %scannot be loaded: %s%s", name, number, changed, error, fallback)
             return False
         model.failed.pop(number, None)
         version.open(loaded, functools.partial(self._new_batcher, version, loaded))
+        model.versions[number] = version
+        if is_reload and before is not None:
+            log.info("%s version %d: its files changed; it was loaded again", name, number)
+            if model.served is before:
+                model.served = version
+            self._unload(model, [before])
         self._metrics.version_state.labels(name, str(number)).set(1)
         self._metrics.load_seconds.labels(name, str(number)).set(time.monotonic() - started)
         log.info("%s version %d loaded (%.1f s)", name, number, time.monotonic() - started)
@@ -311,6 +353,8 @@ class Models:
 
     async def _close(self, model: Model, version: Version) -> None:
         await version.close(self._loading)
+        if model.versions.get(version.number) is not version:  # loaded again
+            return
         self._metrics.forget(model.source.name, version.number)
         log.info("%s version %d unloaded", model.source.name, version.number)
         ended = sorted(v.number for v in model.versions.values() if v.state == "END")

@@ -26,6 +26,7 @@ from kerasline.components.serving.runtime.metrics import Metrics
 from kerasline.components.serving.runtime.model_folders import are_fast_models, check_sources, find_versions
 from kerasline.components.serving.runtime.models import Models
 from kerasline.components.serving.runtime.settings import ServerSettings
+from kerasline.components.serving.runtime.workers import run_workers
 
 if TYPE_CHECKING:
     from kerasline.components.serving.grpc.server import GrpcServer
@@ -56,6 +57,13 @@ def run(settings: ServerSettings, report: Callable[[str], None] = print) -> None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for name in ("tensorflow", "absl", "aiohttp"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if settings.workers == 1:
+        _serve(settings, report)
+    else:
+        run_workers(settings, _serve, report)
+
+
+def _serve(settings: ServerSettings, report: Callable[[str], None]) -> None:
     asyncio.run(_Server(settings, report).run())
 
 
@@ -65,8 +73,9 @@ class _Server:
         self._metrics = Metrics()
         self._log = AccessLog(settings.access_log) if settings.access_log else None
         self._admission = AdmissionControl(settings.limits, settings.api_key, self._metrics, self._log)
+        # A signature that occupies all its executors must not stop the other models.
         self._threads = ThreadPoolExecutor(
-            max(2, os.cpu_count() or 2, len(settings.models)), thread_name_prefix="execute"
+            (len(settings.models) + 1) * settings.batch.executors, thread_name_prefix="execute"
         )
         self._tasks: list[asyncio.Future[None]] = []
         self._ssl = _ssl_context(settings)
@@ -87,7 +96,7 @@ class _Server:
             if grpc_server is not None:
                 self._grpc_port = await grpc_server.start()
             self._start_task(models.watch())
-            self._start_task(self._flush())
+            self._start_task(self._flush(models))
             garbage_collection.tune_for_server()
             self._announce(models)
             await stopping.wait()
@@ -111,6 +120,7 @@ class _Server:
                 self._settings.host,
                 port,
                 backlog=1024,
+                reuse_port=self._settings.workers > 1,
                 ssl=self._ssl,
                 ssl_handshake_timeout=handshake_seconds,
             )
@@ -135,9 +145,10 @@ class _Server:
     def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.ensure_future(work))
 
-    async def _flush(self) -> None:
+    async def _flush(self, models: Models) -> None:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
+            self._metrics.in_progress.set(models.count_in_progress())
             if self._log is not None:
                 self._log.flush()
 

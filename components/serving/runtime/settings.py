@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -44,19 +45,22 @@ class Batching(StrEnum):
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """How requests are combined into batches.
+    """How requests are combined into batches and executed.
 
     Attributes:
         mode: which signatures are batched.
-        rows: maximum number of rows in one execution. A larger request is executed alone.
+        rows: maximum number of rows in one execution. A larger request is cut into pieces if its signature is batched,
+            and otherwise executed alone.
         delay_seconds: how long the first request of a batch may wait for others. 0 takes only what is queued.
         queue: maximum number of requests waiting for one signature. Further ones are rejected.
+        executors: maximum number of executions of one signature at once.
     """
 
     mode: Batching = Batching.AUTO
     rows: int = 128
     delay_seconds: float = 0.0
     queue: int = 1000
+    executors: int = max(2, os.cpu_count() or 2)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class ServerSettings:
         certificate, key: PEM files for TLS; both or neither.
         api_key: the key that clients must send; None requires no key.
         access_log: a file, or `-` for standard output; None writes no log.
+        workers: number of processes, each with all models.
     """
 
     models: tuple[ModelSource, ...]
@@ -107,6 +112,7 @@ class ServerSettings:
     key: Path | None = None
     api_key: str | None = None
     access_log: str | None = None
+    workers: int = 1
 
     def __post_init__(self) -> None:
         if not self.models:

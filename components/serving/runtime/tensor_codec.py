@@ -41,6 +41,8 @@ _HALF_KINDS = (14, 19)
 _COMPLEX_KINDS = (8, 18)
 # Fields whose values are the values of the tensor.
 _PLAIN_FIELDS = {kind: field for kind, field in _FIELDS.items() if kind not in _HALF_KINDS + _COMPLEX_KINDS}
+# Convert longer fields in parts, between which other requests are answered.
+PART_VALUES = 1 << 14
 # A dimension of size 1 in a serialized TensorShapeProto.
 _ONE = b"\x12\x02\x08\x01"
 
@@ -130,7 +132,8 @@ def read_examples(given: Any) -> list[Features]:
 def from_proto(proto: Any, name: str, spec: TensorSpec) -> np.ndarray:
     """Return the array of a TensorProto, which must have the dtype and shape of the input.
 
-    If there are fewer values than elements, the last value fills the rest, as in TensorFlow.
+    As in TensorFlow, the last value fills the rest if there are fewer values than elements, zeros or empty texts fill
+    a tensor without values, and values beyond the last element are ignored.
     """
     if proto.dtype != spec.data_type:
         raise invalid(f"input {name}: expected {_type_name(spec.data_type)}, received {_type_name(proto.dtype)}")
@@ -146,11 +149,12 @@ def from_proto(proto: Any, name: str, spec: TensorSpec) -> np.ndarray:
         return np.frombuffer(content, spec.dtype).reshape(shape)
     values = getattr(proto, _FIELDS.get(spec.data_type, "float_val"))
     flat = _floats(proto, values, spec) if spec.data_type in _TAGS else _flat(values, spec)
-    if len(flat) != size:
-        if not len(flat) or len(flat) > size or size > max(1024, 64 * proto.ByteSize()):
+    if len(flat) < size:
+        if size > max(1024, 64 * proto.ByteSize()):
             raise invalid(f"input {name}: {len(flat)} values for shape {list(shape)}")
-        flat = np.concatenate([flat, np.repeat(flat[-1:], size - len(flat))])
-    return flat.reshape(shape)
+        filling = flat[-1:] if len(flat) else np.array([b""], object) if spec.is_string else np.zeros(1, spec.dtype)
+        flat = np.concatenate([flat, np.repeat(filling, size - len(flat))])
+    return flat[:size].reshape(shape)
 
 
 def to_proto(array: np.ndarray, data_type: int, proto: Any) -> None:
@@ -226,7 +230,10 @@ def _flat(values: Any, spec: TensorSpec) -> np.ndarray:
         pairs = np.array(values, np.float32 if spec.data_type == 8 else np.float64)
         return pairs.view(spec.dtype) if len(pairs) % 2 == 0 else pairs[:0].astype(spec.dtype)
     try:
-        return np.array(values, spec.dtype)
+        if len(values) <= PART_VALUES:
+            return np.array(values, spec.dtype)
+        starts = range(0, len(values), PART_VALUES)
+        return np.concatenate([np.array(values[start : start + PART_VALUES], spec.dtype) for start in starts])
     except OverflowError:
         raise invalid(f"a value is out of the range of {spec.dtype}") from None
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from kerasline.components.models.session import SavedModelSession
 from kerasline.components.models.signatures import Signature
+from kerasline.components.models.versions import WARM_UP
 from kerasline.components.serving.runtime import examples, tensor_codec
 from kerasline.components.serving.runtime.errors import RequestError, invalid
 from kerasline.components.serving.runtime.signatures import find_signature
 
 log = logging.getLogger(__name__)
-REQUESTS = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_REQUESTS = 1000  # as in TensorFlow Serving
 KEPT_REQUESTS = 4
 
@@ -47,7 +47,7 @@ def warm_up(session: SavedModelSession, folder: Path, *, invent: Collection[str]
         Exception: the model rejects a recorded request.
     """
     done = WarmUp()
-    file = folder / REQUESTS
+    file = folder / WARM_UP
     for signature, arrays in _recorded(session, file) if file.is_file() else ():
         rows = max([1, *(len(array) for array in arrays if array.ndim)])
         done.seconds[signature.name] = _timed(session, signature, arrays) / rows
@@ -73,23 +73,27 @@ def _recorded(session: SavedModelSession, file: Path) -> Iterator[tuple[Signatur
         if number >= MAX_REQUESTS:
             raise invalid(f"{file}: more than {MAX_REQUESTS} warm-up requests")
         try:
-            yield _request(session, messages().PredictionLog.FromString(record))
+            yield from _requests(session, messages().PredictionLog.FromString(record))
         except DecodeError as error:
             raise invalid(f"{file}: record {number} is not a PredictionLog") from error
         except RequestError as error:
             raise RequestError(error.code, f"{file}: record {number}: {error}") from error
 
 
-def _request(session: SavedModelSession, recorded: Any) -> tuple[Signature, list[np.ndarray]]:
+def _requests(session: SavedModelSession, recorded: Any) -> Iterator[tuple[Signature, list[np.ndarray]]]:
+    """Yield signature and arrays of each execution of a PredictionLog. A MultiInference request has several."""
     kind = recorded.WhichOneof("log_type")
     if kind is None:
-        raise invalid("expected a Predict, Classify or Regress request")
+        raise invalid("expected a Predict, Classify, Regress or MultiInference request")
     request = getattr(recorded, kind).request
-    signature = find_signature(session, request.model_spec.signature_name)
     if kind == "predict_log":
-        return signature, tensor_codec.predict_arrays(request.inputs, signature)
+        signature = find_signature(session, request.model_spec.signature_name)
+        yield signature, tensor_codec.predict_arrays(request.inputs, signature)
+        return
     given = tensor_codec.read_examples(request.input)
-    return signature, examples.to_inputs(given, signature, fills_missing=session.fills_missing)
+    for task in request.tasks if kind == "multi_inference_log" else (request,):
+        signature = find_signature(session, task.model_spec.signature_name)
+        yield signature, examples.to_inputs(given, signature, fills_missing=session.fills_missing)
 
 
 def _zeros(signature: Signature) -> list[np.ndarray]:

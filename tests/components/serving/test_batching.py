@@ -1,6 +1,7 @@
 """The batcher alone in an event loop: isolation of bad requests, deadlines and batch boundaries."""
 
 import asyncio
+import contextlib
 import threading
 import time
 import weakref
@@ -35,14 +36,13 @@ class Row:
         return [np.concatenate([one.arrays()[0] for one in (self, *others)])]
 
 
-def batched(work, call):
+def batched(work, call, executors=2):
     """Return the result of a coroutine function that receives a batcher."""
 
     async def run():
         with ThreadPoolExecutor(2) as threads:
-            batcher = Batcher(
-                call, SIGNATURE, BatchSettings(), threads=threads, observe=lambda *_: None, merges=True, seconds=1
-            )
+            settings = BatchSettings(executors=executors)
+            batcher = Batcher(call, SIGNATURE, settings, threads=threads, observe=lambda *_: None, merges=True)
             return await asyncio.wait_for(work(batcher), 30)
 
     return asyncio.run(run())
@@ -83,7 +83,7 @@ def test_expired_requests_free_their_inputs_and_queue_places():
         proceed.set()
         return held(), await first
 
-    still_held, outputs = batched(work, call)
+    still_held, outputs = batched(work, call, executors=1)
     assert still_held is None and outputs[0].tolist() == [2]
 
 
@@ -133,3 +133,86 @@ def test_batch_starts_although_every_turn_brings_a_request():
 
     batched(work, call)
     assert sizes[0] < BatchSettings().rows
+
+
+@contextlib.asynccontextmanager
+async def slow_batcher(row_seconds, *, merges):
+    """A batcher of two executors whose rows take this long."""
+
+    def call(arrays):
+        time.sleep(row_seconds * len(arrays[0]))
+        return [arrays[0] * 2]
+
+    with ThreadPoolExecutor(2) as threads:
+        settings = BatchSettings(executors=2)
+        yield Batcher(call, SIGNATURE, settings, threads=threads, observe=lambda *_: None, merges=merges)
+
+
+async def goodput(rate, *, merges, seconds=2.0, deadline=0.8):
+    """Return the requests per second that are answered in time, and the longest time of an answer."""
+    latencies = []
+    async with slow_batcher(0.04, merges=merges) as batcher:
+
+        async def ask():
+            started = time.monotonic()
+            with contextlib.suppress(RequestError):
+                await batcher.run([np.ones(1, np.float32)], started + deadline)
+                latencies.append(time.monotonic() - started)
+
+        started, tasks = time.monotonic(), []
+        while (elapsed := time.monotonic() - started) < seconds:
+            tasks += [asyncio.ensure_future(ask()) for _ in range(int(elapsed * rate) - len(tasks))]
+            await asyncio.sleep(0.005)
+        await asyncio.gather(*tasks)
+    return len(latencies) / seconds, max(latencies)
+
+
+@pytest.mark.parametrize("merges", [True, False])
+def test_overload_leaves_goodput_and_latency(merges):
+    capacity = 50  # two executors, 40 ms per row
+    peak, _ = asyncio.run(goodput(2 * capacity, merges=merges))
+    at_ten_times, slowest = asyncio.run(goodput(10 * capacity, merges=merges))
+    assert at_ten_times >= 0.8 * peak
+    assert slowest < 1.0
+
+
+@pytest.mark.parametrize("merges", [True, False])
+def test_large_request_lets_small_ones_through(merges):
+    async def work():
+        async with slow_batcher(0.005, merges=merges) as batcher:
+            later = time.monotonic() + 60
+            await batcher.run([np.ones(1, np.float32)], later)
+            large = asyncio.ensure_future(batcher.run([np.arange(300, dtype=np.float32)], later))
+            await asyncio.sleep(0.05)
+            waits = []
+            for _ in range(5):
+                started = time.monotonic()
+                await batcher.run([np.ones(1, np.float32)], later)
+                waits.append(time.monotonic() - started)
+            is_early = not large.done()
+            return await large, max(waits), is_early
+
+    (outputs,), slowest, is_early = asyncio.run(work())
+    assert outputs.tolist() == [2 * number for number in range(300)]
+    assert slowest < 0.5 and is_early
+
+
+def test_requests_of_clients_that_hung_up_are_not_executed():
+    executed = []
+
+    def call(arrays):
+        executed.extend(arrays[0].tolist())
+        time.sleep(0.2)
+        return [arrays[0]]
+
+    async def work(batcher):
+        later = time.monotonic() + 60
+        first = batcher.submit([np.zeros(1, np.float32)], later)
+        await asyncio.sleep(0.1)
+        others = [asyncio.ensure_future(batcher.run([np.full(1, n, np.float32)], later)) for n in (1, 2, 3)]
+        await asyncio.sleep(0)
+        others[1].cancel()
+        await asyncio.gather(first, others[0], others[2])
+
+    batched(work, call, executors=1)
+    assert executed == [0, 1, 3]

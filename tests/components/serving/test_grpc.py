@@ -239,3 +239,36 @@ class TestBeyondTensorFlowServing:
         with grpc.insecure_channel(f"127.0.0.1:{ours.grpc_port}") as channel:
             check = channel.unary_unary("/grpc.health.v1.Health/Check")
             assert check(b"", 60) == b"\x08\x01"  # HealthCheckResponse(status=SERVING)
+
+
+def multi_inference_request(*tasks: tuple[str, str]):
+    """Tasks as pairs of a signature and a method, for two Examples of x."""
+    from tensorflow_serving.apis import inference_pb2
+
+    request = inference_pb2.MultiInferenceRequest()
+    for signature, method in tasks:
+        task = request.tasks.add(method_name=f"tensorflow/serving/{method}")
+        task.model_spec.name, task.model_spec.signature_name = "half", f"tensorflow/serving/{signature}"
+    for x in (1.0, 2.0):
+        example = request.input.example_list.examples.add()
+        example.features.feature["x"].float_list.value.append(x)
+    return request
+
+
+def test_multi_inference_classifies_and_regresses_the_same_examples(stubs):
+    response = stubs[0].MultiInference(multi_inference_request(("classify", "classify"), ("regress", "regress")), 60)
+    classified, regressed = response.results
+    assert [one.value for one in regressed.regression_result.regressions] == [3.5, 4.0]
+    rows = [[(one.label, one.score) for one in row.classes] for row in classified.classification_result.classifications]
+    assert rows == [[("low", 3.5), ("high", -3.5)], [("low", 4.0), ("high", -4.0)]]
+    assert regressed.model_spec.signature_name == "tensorflow/serving/regress"
+
+
+@pytest.mark.parametrize(
+    "tasks", [[], [("regress", "regress")] * 2, [("regress", "predict")]], ids=["none", "duplicate", "predict"]
+)
+def test_wrong_multi_inference_is_refused(stubs, tasks):
+    with pytest.raises(grpc.RpcError) as raised:
+        stubs[0].MultiInference(multi_inference_request(*tasks), 60)
+    expected = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED)
+    assert raised.value.code() in expected

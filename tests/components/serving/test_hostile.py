@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import socket
 import time
@@ -220,6 +221,31 @@ def test_strings_among_numbers_take_no_memory(ours):
     status, answer = ours.post(PREDICT, {"instances": ["x" * 20_000] + ["a"] * 40_000})
     assert status == 400 and "is not of expected type: float32" in answer["error"]
     assert ours.resident_bytes() - before < 50 << 20 and time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("value", [b"[]", b"{}", b"0", b'"a"', b"[0]", b'{"a":0}'], ids=lambda value: value.decode())
+def test_large_hostile_documents_do_not_stop_the_server(ours, value):
+    count = (2 << 20) // (len(value) + 1) - 20
+    body = b'{"instances": [' + b",".join([value] * count) + b"]}"
+    with concurrent.futures.ThreadPoolExecutor(4) as clients:
+        attacks = [clients.submit(ours.post, PREDICT, body) for _ in range(4)]
+        slowest = 0.0
+        while not all(attack.done() for attack in attacks):
+            started = time.monotonic()
+            assert ours.get("/healthz")[0] == 200
+            slowest = max(slowest, time.monotonic() - started)
+            time.sleep(0.01)
+    assert all(attack.result()[0] in (200, 400, 413) for attack in attacks)
+    assert slowest < 2.0
+
+
+def test_documents_with_too_many_lists_are_413(model_folders, tmp_path):
+    body = b'{"instances": [' + b"[]," * 2_100_000 + b"[]]}"
+    with serving(tmp_path, str(model_folders["half"])) as server:
+        status, answer = server.post(PREDICT, body)
+        assert (status, "more than 2000000 lists" in answer["error"]) == (413, True)
+        text = json.dumps({"instances": ["[" * 2_100_000]}).encode()
+        assert server.post(PREDICT, text)[0] == 400  # brackets in a text are no lists
 
 
 def test_lone_surrogate_is_400_and_logged(model_folders, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import http.client
 import json
 import os
@@ -19,7 +20,7 @@ import grpc
 import pytest
 
 from tests import forking
-from tests.components.serving.saved_models import save_half_plus, save_heavy
+from tests.components.serving.saved_models import save_functions, save_half_plus, save_heavy
 from tests.components.serving.servers import REPOSITORY, serving, start, wait_until
 from tests.marks import slowly
 from tests.ports import free_port
@@ -390,3 +391,26 @@ def _self_signed(folder, curve="SECP256R1"):
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return folder / "certificate.pem", folder / "key.pem"
+
+
+def test_execution_that_takes_long_for_its_values_does_not_stop_the_server(tmp_path):
+    """The time of a loop depends on values, not on shapes: it never runs in the event loop, however quick it was."""
+    import tensorflow as tf
+
+    def count_to(n):
+        return tf.while_loop(lambda at, _: at < n[0], lambda at, total: (at + 1, total + 1), [0, 0])[1] + n * 0
+
+    (tmp_path / "loop").mkdir()
+    save_functions(tmp_path / "loop" / "1", {"serving_default": (count_to, [None], tf.int32)})
+    with serving(tmp_path / "log", str(tmp_path / "loop")) as server:
+        for _ in range(30):
+            assert server.post("/v1/models/loop:predict", {"instances": [1]})[0] == 200
+        with concurrent.futures.ThreadPoolExecutor(1) as client:
+            answer = client.submit(server.post, "/v1/models/loop:predict", {"instances": [200_000]})
+            slowest = 0.0
+            while not answer.done():
+                started = time.monotonic()
+                assert server.get("/healthz")[0] == 200
+                slowest = max(slowest, time.monotonic() - started)
+            assert answer.result() == (200, {"predictions": [200_000]})
+    assert slowest < 2.0

@@ -13,10 +13,13 @@ import time
 
 import pytest
 
+from kerasline.components.core.artifacts import SavedModel
+from kerasline.components.models.versions import DIGEST, content_digest, file_digests
 from kerasline.components.pusher.disk import DiskDestination
+from kerasline.components.serving.runtime.models import REST_SECONDS
 from tests import forking
 from tests.components.serving.saved_models import save_half_plus, write_warm_up
-from tests.components.serving.servers import REPOSITORY, serving, wait_until
+from tests.components.serving.servers import REPOSITORY, serving, start, wait_until
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def push(model, half, version: int) -> None:
     """Publish a version as Pusher does, with one rename."""
     aside = half / ".pushing"
     shutil.copytree(model, aside)
-    (aside / "kerasline-digest.json").write_text('{"sha256": ""}')
+    (aside / DIGEST).write_text(json.dumps({"sha256": content_digest(model)}))
     os.rename(aside, half / str(version))
 
 
@@ -91,6 +94,58 @@ def test_folder_being_written_is_not_loaded(half, tmp_path):
         assert "2" not in states(server)
         shutil.copytree(tmp_path / "whole" / "variables", half / "2" / "variables")
         wait_until(lambda: states(server).get("2") == "AVAILABLE", server)
+
+
+@pytest.mark.parametrize("digests", [SavedModel.MANIFEST, DIGEST])
+def test_copy_that_stalls_is_not_loaded(half, tmp_path, digests):
+    """With digests, a file that is missing or cut off is noticed however long the copy rests."""
+    whole = save_half_plus(tmp_path / "whole", 2.0)
+    (whole / "assets" / "words.txt").write_text("a\nb\n")
+    facts = {"sha256": content_digest(whole)} if digests == DIGEST else {"files": file_digests(whole)}
+    (whole / digests).write_text(json.dumps(facts))
+    with serving(tmp_path / "log", str(half), "--poll", "0.1") as server:
+        shutil.copytree(whole, tmp_path / "copy")
+        (tmp_path / "copy" / "assets" / "words.txt").write_text("a\n")
+        os.rename(tmp_path / "copy", half / "2")
+        wait_until(lambda: "version 2: cannot be loaded" in server.log.read_text(), server)
+        time.sleep(REST_SECONDS + 0.5)
+        assert states(server) == {"1": "AVAILABLE", "2": "END"}
+        assert answer_at_zero(server) == 1.0
+        shutil.copy(whole / "assets" / "words.txt", half / "2" / "assets" / "words.txt")
+        wait_until(lambda: states(server).get("2") == "AVAILABLE", server)
+        assert answer_at_zero(server) == 2.0
+        assert server.log.read_text().count("version 2: cannot be loaded") == 1
+
+
+def test_changed_files_of_a_loaded_version_are_loaded_again(half, tmp_path):
+    """A copy without digests that stalled, and was therefore loaded, is corrected once it goes on."""
+    other = save_half_plus(tmp_path / "other", 5.0)
+    with serving(tmp_path / "log", str(half), "--poll", "0.1") as server:
+        with continuous_requests(server, clients=2) as answers:
+            for file in (other / "variables").iterdir():
+                shutil.copy(file, half / "1" / "variables" / file.name)
+            wait_until(lambda: answer_at_zero(server) == 5.0, server)
+        assert states(server) == {"1": "AVAILABLE"}
+        assert "version 1: its files changed; it was loaded again" in server.log.read_text()
+        assert server.metric("kerasline_version_available", model="half", version="1") == 1
+    for mine in answers:
+        assert mine == sorted(mine) and set(mine) <= {1.0, 5.0}
+
+
+def test_start_waits_for_an_only_version_that_is_being_written(tmp_path):
+    folder = tmp_path / "half"
+    folder.mkdir()
+    whole = save_half_plus(tmp_path / "whole", 2.0)
+    (folder / "1").mkdir()
+    shutil.copy(whole / "saved_model.pb", folder / "1")
+    server = start(tmp_path / "log", str(folder), "--poll", "0.1")
+    try:
+        time.sleep(REST_SECONDS)
+        shutil.copytree(whole / "variables", folder / "1" / "variables")
+        wait_until(lambda: "ready" in server.log.read_text(), server)
+        assert answer_at_zero(server) == 2.0
+    finally:
+        server.stop()
 
 
 def test_keep_and_labels_keep_several_versions(half, tmp_path):
@@ -212,7 +267,7 @@ def test_invalid_latest_keeps_the_served_version(pushed, tmp_path):
         assert answer_at_zero(server) == 2.0
         shutil.rmtree(destination.path / str(older) / "variables")
         point_anywhere(str(older))
-        wait_until(lambda: f"version {older} cannot be loaded" in server.log.read_text(), server)
+        wait_until(lambda: f"version {older}: cannot be loaded" in server.log.read_text(), server)
         assert states(server) == {str(older): "END", str(newer): "AVAILABLE"}
         latest.unlink()
         latest.write_text(f"{newer}\n")  # as on a file system without links

@@ -1,0 +1,154 @@
+"""Several server processes on the same ports: the kernel distributes the connections among them (SO_REUSEPORT)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from kerasline.components.core.errors import KeraslineError
+from kerasline.components.serving.runtime.settings import ServerSettings
+
+log = logging.getLogger(__name__)
+# A worker that lived this long is replaced at once, others after this time.
+RESTART_SECONDS = 5.0
+# prometheus_client adds up the metrics of all processes that share this folder.
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+Serve = Callable[[ServerSettings, Callable[[str], None]], None]
+
+
+def run_workers(settings: ServerSettings, serve: Serve, report: Callable[[str], None]) -> None:
+    """Run `settings.workers` processes until SIGTERM or SIGINT. A worker that ends by itself is replaced.
+
+    Args:
+        serve: serves in a worker process until SIGTERM.
+        report: receives the lines for the user, once all workers are ready.
+
+    Raises:
+        KeraslineError: a port is in use, or a worker ends before all are ready. The worker has printed the reason.
+    """
+    with tempfile.TemporaryDirectory(prefix="kerasline-metrics-") as folder, _reserved_ports(settings) as reserved:
+        os.environ[METRICS_VARIABLE] = folder
+        _Supervisor(reserved, serve, report).run()
+
+
+@contextlib.contextmanager
+def _reserved_ports(settings: ServerSettings) -> Iterator[ServerSettings]:
+    """Bind the ports, so that all workers get the same, and yield the settings with their numbers."""
+    with contextlib.ExitStack() as sockets:
+        ports = {}
+        for name in ("rest_port", "grpc_port"):
+            port = getattr(settings, name)
+            if port is None:
+                continue
+            try:
+                (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
+                    settings.host, port, type=socket.SOCK_STREAM
+                )
+                bound = sockets.enter_context(socket.socket(family, kind, protocol))
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                bound.bind(address)
+            except OSError as error:
+                option = "--" + name.replace("_", "-")
+                message = f"serve: cannot listen on {settings.host}:{port}: {error.strerror}; try {option}"
+                raise KeraslineError(message) from error
+            ports[name] = bound.getsockname()[1]
+        yield replace(settings, **ports)
+
+
+class _Supervisor:
+    def __init__(self, settings: ServerSettings, serve: Serve, report: Callable[[str], None]):
+        self._settings, self._serve, self._report = settings, serve, report
+        self._started: dict[int, float] = {}
+        self._pipes: list[int] = []
+        self._is_stopping = False
+
+    def run(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        for _ in range(self._settings.workers):
+            self._start()
+        lines = [self._wait_until_ready(pipe) for pipe in self._pipes]
+        if not self._is_stopping and all(lines):
+            for line in lines[0].splitlines():
+                self._report(line)
+        is_ready = bool(lines) and all(lines)
+        while self._started:
+            process, status = os.wait()
+            lived = time.monotonic() - self._started.pop(process, 0.0)
+            if self._is_stopping:
+                continue
+            if not is_ready:
+                self._stop()
+                continue
+            log.error("worker %d ended (%s); it is replaced", process, _ending(status))
+            _forget_metrics(process)
+            time.sleep(0 if lived > RESTART_SECONDS else RESTART_SECONDS)
+            self._start()
+        if not is_ready and not lines[0]:
+            raise SystemExit(1)
+
+    def _start(self) -> None:
+        reader, writer = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        process = os.fork()
+        if process == 0:
+            os.close(reader)
+            _exit_after(lambda: self._serve(self._settings, lambda line: _write(writer, line)))
+        os.close(writer)
+        self._started[process] = time.monotonic()
+        self._pipes.append(reader)
+
+    def _wait_until_ready(self, pipe: int) -> str:
+        """Return the lines that a worker reports, of which the last begins with `ready`; "" if it ends before."""
+        text = b""
+        while block := os.read(pipe, 1 << 12):
+            text += block
+            if text.splitlines()[-1].startswith(b"ready") and text.endswith(b"\n"):
+                return text.decode()
+        return ""
+
+    def _stop(self, *_signal: object) -> None:
+        self._is_stopping = True
+        for process in list(self._started):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGTERM)
+
+
+def _exit_after(work: Callable[[], None]) -> None:
+    """Run the work of a worker process, and end the process."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    status = 1
+    try:
+        work()
+        status = 0
+    except KeraslineError as error:
+        print(f"error: {error}", file=sys.stderr)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _write(pipe: int, line: str) -> None:
+    os.write(pipe, line.encode() + b"\n")
+
+
+def _ending(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    return f"signal {-code}" if code < 0 else f"status {code}"
+
+
+def _forget_metrics(process: int) -> None:
+    from prometheus_client import multiprocess
+
+    multiprocess.mark_process_dead(process)
