@@ -29,8 +29,8 @@ CHOICES = {
     "inputs": [1, 16, 17, 200],
     "way": ["whole", "second_run", "workers", "nodes"],
 }
-# A FeatureSpace has no lookup without an out-of-vocabulary value, so it cannot number the classes of a label. Keras
-# does not accept a weight for each row if the loss has a value for each token.
+# A FeatureSpace has no lookup without an out-of-vocabulary value, so it cannot number the classes of a label. Weights
+# of rows with tokens are tested in tests/components/trainer/test_sample_weights.py.
 IMPOSSIBLE = [
     {("task", "text_classes"), ("preprocessing", "feature_space")},
     {("task", "tokens"), ("evaluator", "weights")},
