@@ -15,6 +15,9 @@ from kerasline.pipeline.dag import Pipeline
 
 LOG = logging.getLogger("kerasline")
 
+# Begins the message of a stage that was not started because of a mistake in another one.
+NOT_STARTED = "not started: "
+
 Outputs = Mapping[tuple[str, str], Artifact]
 """The outputs that are known, by the names of node and output."""
 
@@ -55,7 +58,7 @@ def check_waiting(pipeline: Pipeline, name: str, selected: Collection[str], know
     try:
         _check(pipeline, [one for one in nodes if not _has_run(pipeline.nodes[one], known)], known)
     except KeraslineError as error:
-        raise type(error)(f"not started: {error}") from error
+        raise type(error)(f"{NOT_STARTED}{error}") from error
 
 
 def _check(pipeline: Pipeline, names: Collection[str], known: Outputs) -> None:

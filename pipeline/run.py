@@ -16,7 +16,7 @@ from kerasline.components.core import artifacts
 from kerasline.components.core.artifacts import Artifact
 from kerasline.components.core.errors import KeraslineError, ParameterError, at_stage, named_cause, nearest
 from kerasline.components.data.beam_runners import check_runner, runs_locally
-from kerasline.pipeline.checks import check_declarations, check_machine
+from kerasline.pipeline.checks import NOT_STARTED, check_declarations, check_machine
 from kerasline.pipeline.dag import Pipeline
 from kerasline.pipeline.executor import LOG, Executor
 from kerasline.pipeline.loading import load_pipeline
@@ -80,11 +80,19 @@ class Summary:
         kind = getattr(artifacts, outputs[name].type, Artifact)
         return kind(roots.local(outputs[name].path))
 
+    @property
+    def failures(self) -> list[str]:
+        """The messages of the failed nodes, each once. They begin with the stage that has the fault."""
+        failed = [(e.node, e.message or "") for e in self.executions if e.state == "failed"]
+        texts = (
+            at_stage(node, text) if (rest := text.removeprefix(NOT_STARTED)) == text else rest for node, text in failed
+        )
+        return list(dict.fromkeys(texts))
+
     def raise_if_failed(self) -> None:
-        """Raise a KeraslineError with the message of each failed node, if there is one."""
-        failed = [at_stage(e.node, e.message) for e in self.executions if e.state == "failed"]
-        if failed:
-            raise KeraslineError(f"run {self.run_id} failed: {'; '.join(failed)}")
+        """Raise a KeraslineError with the messages of the failed nodes, if there are any."""
+        if self.failures:
+            raise KeraslineError(f"run {self.run_id} failed: {'; '.join(self.failures)}")
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as `--json` writes it."""

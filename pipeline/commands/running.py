@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kerasline.components.core.errors import ParameterError, at_stage
+from kerasline.components.core.errors import ParameterError
 from kerasline.pipeline.commands.options import (
     DEFAULT_ROOT,
     Json,
@@ -138,9 +138,8 @@ def plan(
 
 
 def _exit_if_failed(summary: Summary) -> None:
-    for execution in summary.executions:
-        if execution.state == "failed":
-            complain(at_stage(execution.node, execution.message))
+    for message in summary.failures:
+        complain(message)
     if summary.state == "failed":
         raise typer.Exit(FAILED)
 

@@ -132,6 +132,7 @@ def test_mistakes_in_the_data_branch_stop_the_run_before_transform(stage, parame
     summary = kl.run(pipeline(stage, **parameters), root=tmp_path, report=False)
     assert summary.execution("Transform").message.startswith(f"not started: {message}")
     assert summary.execution("Trainer").state == "skipped"
+    assert len(summary.failures) == 1 and summary.failures[0].startswith(message)
 
 
 def test_data_branch_that_is_not_part_of_the_run_does_not_stop_it(tmp_path):
