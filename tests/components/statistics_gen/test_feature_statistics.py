@@ -8,7 +8,7 @@ import wave
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -30,6 +30,7 @@ def merged_by(data, summaries):
 
 
 @given(st.lists(LISTS, min_size=1, max_size=6), st.data())
+@settings(deadline=None)  # The first example imports datasketches.
 def test_numbers_merged_in_any_tree_equal_one_pass(parts, data):
     every = [v for part in parts for v in part]
     parts = data.draw(st.permutations(parts))
@@ -47,6 +48,23 @@ def test_numbers_merged_in_any_tree_equal_one_pass(parts, data):
         bounds = [-5.0, 0.0, 7.5]
         assert numbers.cumulative_shares(bounds) == pytest.approx([(known <= b).mean() for b in bounds])
         assert merged.counts.distinct == len(np.unique(known))
+
+
+LIST = st.one_of(st.none(), st.lists(st.integers(0, 9), max_size=4))
+NESTED = st.lists(st.one_of(st.none(), st.lists(LIST, max_size=4)))
+
+
+@given(st.lists(NESTED, min_size=1, max_size=5), st.data())
+@settings(deadline=None)
+def test_levels_of_lists_merged_in_any_tree_equal_one_pass(parts, data):
+    kind = pa.list_(pa.list_(pa.int64()))
+    merged = merged_by(data, [FeatureSummary.of(pa.array(part, kind)) for part in parts])
+    outer = [row for part in parts for row in part]
+    for level in merged.levels:
+        present = [len(one) for one in outer if one is not None]
+        assert (level.lists, level.missing, level.values) == (len(present), len(outer) - len(present), sum(present))
+        assert (level.fewest, level.most) == (min(present, default=0), max(present, default=0))
+        outer = [one for row in outer if row is not None for one in row]
 
 
 @given(
