@@ -70,6 +70,8 @@ class Evaluator(Component):
         split: str, split to evaluate. Defaults to `"test"`.
         batch_size: int, rows per call of the model. Defaults to None: up to 4,096 rows if the outputs of all layers for
             them fit into 64 MB, 1,024 rows if this is unknown.
+        samples: int, number of the worst rows, and of random ones, to write for people, for each answer of the
+            exported model and each output of texts or boxes. Defaults to 8; 0 writes none.
 
     Raises:
         ParameterError: a threshold, slice or task names something that does not exist.

@@ -10,6 +10,7 @@ from kerasline.components.evaluator.settings import EvaluatorSettings
 from kerasline.components.metrics.base import Metrics
 from kerasline.components.metrics.binary import BinaryScores, BinaryThresholds
 from kerasline.components.metrics.cell_counts import CellCounts
+from kerasline.components.metrics.detection import DetectionMetrics
 from kerasline.components.metrics.estimates import Estimate
 from kerasline.components.metrics.measuring import Measure, Measured, SumTally
 from kerasline.components.metrics.metric_values import cell_spread
@@ -65,6 +66,8 @@ def _tables_of_family(
         return {"per_class": _areas_per_class(output, family, tally, settings)}
     if isinstance(family, MultiLabelMetrics):
         return {"per_class": _per_label(family, tally, output.classes or (), settings.confidence)}
+    if isinstance(family, DetectionMetrics) and tally:
+        return {"per_class": _per_object_class(family, tally[0], output.classes or ())}
     if isinstance(family, ResidualQuantiles) and tally:
         return {"residuals": residual_table(family.estimates(tally[0], 0))}
     return {}
@@ -123,6 +126,23 @@ def _per_label(
                 }
             )
     return found
+
+
+def _per_object_class(family: DetectionMetrics, state: Any, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return average precision and recall of the objects of each class."""
+    counts = state.matches().true_counts()
+    return [
+        {
+            "class": names[one] if one < len(names) else str(one),
+            "metric": metric,
+            "value": figures[metric],
+            "low": None,
+            "high": None,
+            "rows": counts.get(one, 0),
+        }
+        for one, figures in list(family.per_class(state).items())[:MOST_CLASSES_SHOWN]
+        for metric in ("ap", "ap_50", "ar_100")
+    ]
 
 
 def _gaps(

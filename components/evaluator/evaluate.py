@@ -21,6 +21,7 @@ from kerasline.components.evaluator.checks import check_classes
 from kerasline.components.evaluator.details import details
 from kerasline.components.evaluator.families import keras_direction, keras_metrics, metric_families
 from kerasline.components.evaluator.results import VERSION, Result, known, name_of_slice, with_tests, write_table
+from kerasline.components.evaluator.samples import Samples, sampled_outputs
 from kerasline.components.evaluator.settings import EvaluatorSettings
 from kerasline.components.evaluator.slicing import reference_groups, slice_table, slicers
 from kerasline.components.metrics.estimates import Estimate
@@ -100,6 +101,7 @@ class Evaluating:
         results = self._results(measured, request, predicted, references)
         rulings = judging.judge(results, settings.thresholds, slices.left_out, awaits_baseline=self._awaits_baseline)
         self._write(results, measured, request, predicted, rulings)
+        self._write_samples(request, predicted)
         return self._figures(results)
 
     def plan(self, cuts: list[Any], slices: SliceTable) -> Plan:
@@ -304,6 +306,16 @@ class Evaluating:
         }
         evaluation.write_json(Evaluation.FILE, known(document))
         self._outputs.blessing.write_json(Blessing.FILE, judging.blessing(rulings))
+
+    def _write_samples(self, request: Measure, predicted: Predicted) -> None:
+        shown, answers = sampled_outputs(self._judged), served_answers(self._inputs.saved_model)
+        if not (shown or answers) or not self._settings.samples:
+            return
+        self._context.report("samples")
+        served = SavedModelPredictor(self._inputs.saved_model.path) if answers else None
+        examples, settings = self._inputs.examples, self._settings
+        samples = Samples(examples, settings, request, served, self._folder, predicted.files, self._context)
+        samples.write(shown, self._outputs.evaluation)
 
     def _unjudged(self) -> list[str]:
         """Return a note about the answers of the exported model if none of them is judged."""

@@ -163,3 +163,4 @@ class EvaluatorSettings:
     seed: int = 0
     split: SplitName = "test"
     batch_size: PositiveInt | None = None
+    samples: Annotated[int, Ge(0)] = 8

@@ -11,16 +11,18 @@ import pyarrow as pa
 from kerasline.components.core.artifacts import Examples, Explanation
 from kerasline.components.core.component import Context
 from kerasline.components.core.errors import ParameterError
+from kerasline.components.data.display import display_columns, plain
 from kerasline.components.data.row_groups import rows_at
+from kerasline.components.data.worst_rows import Worst
 from kerasline.components.explainer.dependence import Grid, dependences, grids, units_of
 from kerasline.components.explainer.gradients import Attributions, IntegratedGradients, MeanAttributions
 from kerasline.components.explainer.intervals import CONFIDENCE
 from kerasline.components.explainer.permutation import Importance, importances
-from kerasline.components.explainer.rendering import attribution_pictures, display_columns, plain
+from kerasline.components.explainer.rendering import attribution_pictures
 from kerasline.components.explainer.sample import Sample, draw, opened_sample
 from kerasline.components.explainer.settings import ExplainerSettings
 from kerasline.components.explainer.subject import Question, Subject, opened
-from kerasline.components.explainer.worst import Worst, worst_rows
+from kerasline.components.explainer.worst import worst_rows
 
 # Integrated gradients take `steps` forward and backward passes per row. A few hundred rows suffice for the mean. For a
 # large model, the number of rows is limited to about 2e12 operations, one or two minutes on two cores.
@@ -201,7 +203,7 @@ class _Explaining:
             (labels, _), scores = subject.given(part), subject.scores(subject.raw(part))
             for number, (label, score) in enumerate(zip(labels, scores)):
                 place = places[start + number]
-                columns, media = display_columns(part.slice(number, 1), place, self._explanation.path)
+                columns, media = display_columns(part.slice(number, 1), self._explanation.path, f"worst/{place}")
                 prediction, certain = subject.answers.prediction_as_text(score)
                 found.append(
                     {

@@ -20,7 +20,8 @@ import tensorflow as tf
 from kerasline.components.core.artifacts import needed_inputs
 from kerasline.components.core.errors import ParameterError, nearest
 from kerasline.components.core.keras_compat import flatten_layers
-from kerasline.components.explainer.raw_images import RawImages, is_image
+from kerasline.components.data.display import is_image
+from kerasline.components.explainer.raw_images import RawImages
 from kerasline.components.explainer.settings import Baseline
 from kerasline.components.explainer.subject import Raw, Subject
 

@@ -12,15 +12,9 @@ import tensorflow as tf
 
 from kerasline.components.core.artifacts import needed_inputs
 from kerasline.components.core.keras_names import input_names
+from kerasline.components.data.display import is_image
 
 LOG = logging.getLogger("kerasline")
-CHANNELS = (1, 3, 4)
-SMALLEST_SIDE = 4
-
-
-def is_image(shape: Sequence[int | None]) -> bool:
-    """Return whether a shape (rows, height, width, channels) is that of images."""
-    return len(shape) == 4 and shape[-1] in CHANNELS and all(size and size >= SMALLEST_SIDE for size in shape[1:3])
 
 
 class RawImages:

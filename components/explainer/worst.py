@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,35 +12,9 @@ from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.component import Context
 from kerasline.components.data.fold import fold
 from kerasline.components.data.row_groups import row_groups
+from kerasline.components.data.worst_rows import Worst
 from kerasline.components.explainer.progress import record_start, report_progress
 from kerasline.components.explainer.subject import Question, opened
-
-
-@dataclass
-class Worst:
-    """The rows with the highest loss. Among equal losses, the first ones.
-
-    Attributes:
-        most: number of rows to keep.
-        losses: float64 (kept,), the highest first. NaN is higher than any number. For a metric where higher is
-            better, its negative.
-        places: int64 (kept,), the positions of the rows in the split.
-    """
-
-    most: int
-    losses: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    places: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-
-    def add(self, losses: np.ndarray, places: np.ndarray) -> Worst:
-        """Add rows."""
-        losses, places = np.concatenate([self.losses, losses]), np.concatenate([self.places, places])
-        ranked = np.where(np.isnan(losses), np.inf, losses)
-        kept = np.lexsort((places, -ranked))[: self.most]
-        self.losses, self.places = losses[kept], places[kept]
-        return self
-
-    def merge(self, other: Worst) -> Worst:
-        return self.add(other.losses, other.places)
 
 
 def worst_rows(question: Question, examples: Examples, split: str, most: int, context: Context) -> Worst:

@@ -131,6 +131,11 @@ class Matches:
             every["true_boxes"][true_by_image],
         )
 
+    def true_counts(self) -> dict[int, int]:
+        """Return the number of true boxes that count, by class."""
+        kinds, places = np.unique(self.true_kind, return_inverse=True)
+        return dict(zip(kinds.tolist(), np.bincount(places, self.true_boxes[:, 0]).astype(int).tolist()))
+
     def by_class(self) -> Iterator[tuple[int, Matches]]:
         """Yield each class that has true boxes, with its matches."""
         for kind in np.unique(self.true_kind):

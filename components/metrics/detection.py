@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from kerasline.components.core.errors import DataError, ParameterError, nearest
 from kerasline.components.data.arrow_types import is_list
-from kerasline.components.metrics.base import Direction, Rows, StateMetrics
-from kerasline.components.metrics.coco import Matches, Objects, matched, precision_and_recall
+from kerasline.components.metrics.base import Direction, Rows, StateMetrics, divided
+from kerasline.components.metrics.coco import RIGHT, WRONG, Matches, Objects, matched, precision_and_recall
 from kerasline.components.metrics.estimates import Estimate
 
 # Default names of the columns by content. Those in `OPTIONAL` may be missing.
@@ -104,6 +104,17 @@ class DetectionMetrics(StateMetrics):
             values = precision_and_recall(of_one, of_one.weight[:, np.newaxis])
             found[int(one)] = {name: float(value[0]) for name, value in values.items()}
         return found
+
+    def row_scores(self, rows: Rows) -> np.ndarray:
+        """Return the F1 score of each image, float64 (rows,): of all its boxes, matched at an overlap of 0.5."""
+        state = self.new_state()
+        state.add(rows)
+        matches = state.matches()
+        images, outcome = len(matches.number), matches.outcome[:, 0, 0]
+        right, wrong = (np.bincount(matches.image[outcome == one], minlength=images) for one in (RIGHT, WRONG))
+        true = np.bincount(matches.true_image, matches.true_boxes[:, 0], minlength=images)
+        boxes = right + wrong + true
+        return np.where(boxes > 0, divided(2.0 * right, boxes), 1.0)
 
     def _drawn(self, matches: Matches, seed: int) -> dict[str, np.ndarray]:
         """Return the metrics of each replicate, computing as many at once as fit into memory."""

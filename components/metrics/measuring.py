@@ -178,7 +178,7 @@ def _measure_batch(batch: pa.RecordBatch, request: Measure, found: Measured) -> 
     for output, families in request.families.items():
         rows_of = {}
         for model in (one for one in request.models if f"{one}.{output}" in batch.schema.names):
-            rows_of[model] = _rows_of(batch, output, model, weight, columns)
+            rows_of[model] = rows_of_output(batch, output, model, weight, columns)
         baseline = rows_of[request.baseline].prediction if request.baseline in rows_of else None
         compared = {m: replace(rows, baseline=baseline) for m, rows in rows_of.items() if m == request.answers}
         for family in families:
@@ -186,7 +186,7 @@ def _measure_batch(batch: pa.RecordBatch, request: Measure, found: Measured) -> 
             _add(family, output, rows, cuts, resampled, request, found)
 
 
-def _rows_of(
+def rows_of_output(
     batch: pa.RecordBatch, output: str, model: str, weight: np.ndarray | None, columns: Mapping[str, pa.Array]
 ) -> Rows:
     """Return the labels and predictions of one output and one model."""

@@ -6,6 +6,7 @@ are judged by references, which are raw columns or outputs of the preprocessing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -146,6 +147,8 @@ def _judged(
         classes = classes or tuple(map(str, range(width or 2)))
     if task == "text" and names:
         classes = tuple(map(str, names))
+    if task == "detection":
+        classes = object_classes(columns, settings)
     answer: tuple[str, ...] = (name,)
     if settings.decode is not None:
         answer = tuple(answers)
@@ -153,6 +156,14 @@ def _judged(
         answer = _detections(answers, settings)
     reference = None if TASKS[task].label_in_columns else reference
     return Output(name, task, classes, answer=answer, reference=reference, prepared=prepared)
+
+
+def object_classes(columns: pa.Schema, settings: EvaluatorSettings) -> tuple[str, ...] | None:
+    """Return the names of the classes of true boxes, from the metadata of their column, or None."""
+    column = settings.detection_columns.get("classes", "classes")
+    metadata = columns.field(column).metadata if column in columns.names else None
+    names = (metadata or {}).get(b"class_names")
+    return tuple(map(str, json.loads(names))) if names else None
 
 
 def _is_prepared(

@@ -123,6 +123,11 @@ class SavedModelPredictor:
         """Whether an answering function computes the outputs, instead of the network alone."""
         return bool(SavedModel(self.path).manifest.get("answered_by"))
 
+    @property
+    def texts(self) -> list[str]:
+        """Names of the outputs that are texts, not bytes."""
+        return SavedModel(self.path).manifest.get("texts", [])
+
     def from_logits(self, output: str, default: bool) -> bool:
         """Return whether the scores of an output are logits, or `default` if the manifest does not record it."""
         return SavedModel(self.path).manifest.get("from_logits", {}).get(output, default)

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from kerasline.pipeline.metadata.store import Execution
 
 
+SAMPLES = "samples/samples.json"
+SAMPLE = ("row", "score", "reference", "answer")
+MOST_SAMPLES = 3  # of each kind
+
+
 def tables(executions: Sequence[Execution]) -> list[Table]:
     """Return a table for each evaluation, infrastructure validation and blessing. Deleted outputs are left out."""
     from kerasline.pipeline.commands.screen import plain_table
@@ -28,6 +33,7 @@ def tables(executions: Sequence[Execution]) -> list[Table]:
                     interval = f"{report['confidence']:.0%} interval"
                     columns: tuple[str, ...] = ("metric", "value", interval, "change from the baseline")
                     found.append(plain_table(columns, _figures(report)))
+                    found += [plain_table(SAMPLE, rows) for rows in _samples(artifact)]
                 elif artifact.type == InfraValidation.__name__:
                     folder = roots.local(artifact.path, InfraValidation.FILE)
                     report = InfraValidation(folder).read_json(InfraValidation.FILE)
@@ -40,6 +46,26 @@ def tables(executions: Sequence[Execution]) -> list[Table]:
             except (KeraslineError, OSError, ValueError, KeyError):
                 continue
     return found
+
+
+def _samples(artifact: Any) -> list[list[tuple[str, ...]]]:
+    """Return the worst and some random answers of an evaluation, a table of rows for each answer."""
+    folder = roots.local(artifact.path, SAMPLES)
+    if not (folder / SAMPLES).exists():
+        return []
+    groups = Evaluation(folder).read_json(SAMPLES)["groups"]
+    found: list[list[tuple[str, ...]]] = []
+    for group in groups:
+        shown = [row for row in group["rows"] if row["answer"] is not None]
+        kinds = [[row for row in shown if row["kind"] == kind][:MOST_SAMPLES] for kind in ("worst", "random")]
+        few = [row for rows in kinds for row in rows]
+        score = [f"{group['metric']} {_number(row['score'])}" if group["metric"] else "" for row in few]
+        texts: list[tuple[str, ...]] = []
+        texts += [
+            (f"{r['kind']} {r['row']}", s, str(r["reference"] or ""), str(r["answer"])) for r, s in zip(few, score)
+        ]
+        found.append(texts)
+    return [rows for rows in found if rows]
 
 
 def _verdict(rule: Mapping[str, Any]) -> str:

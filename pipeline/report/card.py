@@ -14,8 +14,10 @@ from kerasline.components.charts import number_text, value_text
 from kerasline.pipeline.report.evaluation import Evaluated, evaluations
 from kerasline.pipeline.report.gather import Gathered
 from kerasline.pipeline.report.overview import verdicts
+from kerasline.pipeline.report.samples import FILE
 
 MOST_SLICES = 20
+MOST_SAMPLES = 3  # of each kind and answer
 # The entries that a person writes, by label, with a description of the expected content.
 WRITTEN_BY_PEOPLE = {
     "Authors": "who developed the model, and whom to contact about it",
@@ -61,6 +63,7 @@ def model_card(gathered: Gathered) -> list[Part]:
         Part("Evaluation data", _evaluation_data(found)),
         Part("Training data", [*_written(paragraphs, "Data source"), *_training_data(gathered)]),
         _quantitative(found),
+        *_samples(gathered),
         Part("Ethical considerations", _written(paragraphs, "Ethical considerations")),
         Part("Caveats and recommendations", _caveats(gathered, found, paragraphs)),
     ]
@@ -198,6 +201,26 @@ def _quantitative(found: Sequence[Evaluated]) -> Part:
             rows += [_result(evaluated, entry) for entry in sliced[:MOST_SLICES]]
         notes += [_gap(gap) for gap in evaluated.facts.get("fairness") or ()]
     return Part("Quantitative analyses", notes, ("group", "metric", "value", "interval", "rows"), rows)
+
+
+def _samples(gathered: Gathered) -> list[Part]:
+    """Return the worst and some random answers, or no part if there are none."""
+    rows = []
+    for _, output in gathered.outputs("Evaluation"):
+        for group in (output.json(FILE) or {}).get("groups") or ():
+            shown = [row for row in group["rows"] if row["answer"] is not None]
+            for kind in ("worst", "random"):
+                rows += [
+                    (
+                        group["output"],
+                        f"{kind} {row['row']}",
+                        number_text(row["score"]),
+                        row["reference"] or "",
+                        row["answer"],
+                    )
+                    for row in [row for row in shown if row["kind"] == kind][:MOST_SAMPLES]
+                ]
+    return [Part("Samples", [], ("answer", "row", "score", "reference", "answered"), rows)] if rows else []
 
 
 def _gap(gap: Mapping[str, Any]) -> Line:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kerasline.components.charts import Bar, Interval, Series, bar_chart, interval_plot, line_chart
 from kerasline.pipeline.report.gather import Gathered
+from kerasline.pipeline.report.media import MOST_MEDIA_BYTES, embedded
 
 MOST_FEATURES, MOST_PANELS, MOST_WORST = 30, 24, 40
-MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".wav": "audio/wav"}
-MOST_MEDIA_BYTES = 1_500_000  # In total, as data URIs.
 
 
 def section(gathered: Gathered) -> dict[str, Any] | None:
@@ -123,21 +121,10 @@ def _worst(worst: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
         media = []
         for kind in ("media", "attribution"):
             for name, file in (row.get(kind) or {}).items():
-                uri = _embedded(folder, str(file), room)
+                uri = embedded(folder, str(file), room)
                 if uri:
                     room -= len(uri)
                     media.append({"uri": uri, "sound": uri.startswith("data:audio"), "name": name, "kind": kind})
         shown.append({**row, "media": media})
     columns = list(dict.fromkeys(name for row in rows for name in row.get("columns") or ()))
     return {"by": worst.get("by"), "rows": shown, "columns": columns, "pictured": any(r["media"] for r in shown)}
-
-
-def _embedded(folder: Path, name: str, room: int) -> str | None:
-    """Return an image or sound of the folder as a data URI, or None if it is too large, outside, or of another type."""
-    path = (folder / name).resolve()
-    kind = MEDIA.get(path.suffix.lower())
-    if kind is None or not path.is_file() or not path.is_relative_to(folder.resolve()):
-        return None
-    if path.stat().st_size * 4 / 3 > room:
-        return None
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

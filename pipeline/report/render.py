@@ -25,6 +25,7 @@ from kerasline.pipeline.report import (
     metrics,
     model,
     preprocessing,
+    samples,
     validation,
 )
 from kerasline.pipeline.report.gather import Gathered, gather
@@ -109,6 +110,7 @@ def _sections(gathered: Gathered, store: Store, compared: Any, parts: list[card.
         ("preprocessing", "Preprocessing", preprocessing.section(gathered)),
         ("model", "Model", model.section(gathered)),
         ("metrics", "Metrics", metrics.section(gathered)),
+        ("samples", "Samples", samples.section(gathered)),
         ("explanations", "Explanations", explanations.section(gathered)),
         ("validation", "Serving", validation.section(gathered)),
         ("environment", "Environment", environment.section(gathered, store)),

@@ -116,13 +116,13 @@ def untrained(folder, columns, preprocessing, build_model, label):
     return SimpleNamespace(examples=examples, prepared=prepared, model=model, columns=columns)
 
 
-# A detector: bright pixels of an image of 8 x 8 are the centres of boxes. Its two channels are the classes.
+# A detector: bright pixels of an image of 8 x 8 are the centres of boxes. Its first two channels are the classes.
 
 
 def scenes(rows, seed=0):
     """Return images with one to three objects, and the boxes around these, in pixels."""
     random = np.random.default_rng(seed)
-    images, boxes, classes = np.zeros((rows, 8, 8, 2), np.float32), [], []
+    images, boxes, classes = np.zeros((rows, 8, 8, 3), np.float32), [], []
     for image in images:
         cells = [
             (int(cell), int(random.integers(2)))
@@ -137,12 +137,12 @@ def scenes(rows, seed=0):
 
 
 def scene_preprocessing():
-    image = keras.Input((8, 8, 2), name="image")
+    image = keras.Input((8, 8, 3), name="image")
     boxes = keras.Input((3, 4), name="boxes")
-    heat = keras.layers.Identity(name="heat")(image)
+    heat = image[..., :2]
     return keras.Model(
         {"image": image, "boxes": boxes},
-        {"pixels": keras.layers.Identity()(image), "noise": keras.ops.nan_to_num(boxes), "heat": heat},
+        {"pixels": image[..., :2], "noise": keras.ops.nan_to_num(boxes), "heat": heat},
     )
 
 

@@ -80,6 +80,29 @@ def test_thresholds_slices_intervals_and_baseline_apply_to_answers(judged):
     assert "wer" in refusal
 
 
+def test_samples_show_the_worst_and_random_rows(judged):
+    samples = judged.evaluation.read_json("samples/samples.json")["groups"]
+    (group,) = samples
+    assert (group["output"], group["metric"], group["direction"]) == ("translation", "chrf", "up")
+    worst = [row for row in group["rows"] if row["kind"] == "worst"]
+    scores = [sacrebleu.sentence_chrf(row["answer"], [row["reference"]]).score for row in group["rows"]]
+    assert [row["score"] for row in group["rows"]] == pytest.approx(scores)
+    table = pq.read_table(judged.evaluation.path / "predictions").to_pylist()
+    every = [sacrebleu.sentence_chrf(r["prediction.translation"], [r["label.translation"]]).score for r in table]
+    assert [row["score"] for row in worst] == pytest.approx(sorted(every)[:8])
+    assert worst[0]["columns"]["source"] and worst[0]["answers"]["translation"] == worst[0]["answer"]
+    assert pq.read_table(judged.evaluation.path / "samples/samples.parquet").num_rows == len(group["rows"])
+
+
+def test_unjudged_pictures_are_among_the_samples(tmp_path):
+    painter = answering.painter(tmp_path)
+    saved_model = exported(painter, answering.paint, tmp_path / "x").saved_model
+    done = evaluated(painter, saved_model, tmp_path / "e", samples=3)
+    (group,) = done.evaluation.read_json("samples/samples.json")["groups"]
+    files = [done.evaluation.path / row["answer_media"]["picture"] for row in group["rows"]]
+    assert len(files) == 3 and all(file.read_bytes()[:4] == b"\x89PNG" for file in files)
+
+
 def test_predictions_hold_the_answers_as_strings(judged):
     folder = judged.evaluation.path / "predictions"
     table = pq.read_table(folder)
@@ -120,6 +143,12 @@ def test_detections_are_judged_by_the_true_boxes(tmp_path):
     assert list(saved_model.inputs) == ["image"]
     done = evaluated(detector, saved_model, tmp_path / "e", task="detection", thresholds={"ap_50": {"min": 0.9}})
     assert done.values["boxes", "ap"] == 1 and done.blessing.blessed
+    classes = {row["class"]: row for row in done.document["per_class"] if row["metric"] == "ap_50"}
+    true = detector.columns["test"].column("classes").combine_chunks().flatten().to_numpy()
+    assert {kind: row["rows"] for kind, row in classes.items()} == {"0": (true == 0).sum(), "1": (true == 1).sum()}
+    (group,) = done.evaluation.read_json("samples/samples.json")["groups"]
+    assert group["metric"] == "f1" and {row["score"] for row in group["rows"]} == {1}
+    assert all((done.evaluation.path / row["picture"]).exists() for row in group["rows"])
 
     done = evaluated(detector, saved_model, tmp_path / "half", task={"boxes": "detection"}, decode=half)
     assert done.values["boxes", "ap"] == pytest.approx(0.5)  # the mean over both classes

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from kerasline.components.data import shards
-from kerasline.components.explainer.rendering import plain, write_image, write_sound
-from kerasline.components.explainer.worst import Worst
+from kerasline.components.data.display import plain, write_image, write_sound
+from kerasline.components.data.worst_rows import Worst
 from tests.components.explainer.conftest import TUMOUR, Served, matrix, split_at, trained, tumour_columns, tumour_model
 from tests.components.explainer.conftest import tumour_preprocessing as preprocessing
 from tests.conftest import SHARED_DATA

@@ -135,7 +135,28 @@ def two_outputs_artifacts(folder: Path) -> dict[str, str]:
         "residuals": {"progression": {"quantiles": shares.tolist(), "values": np.quantile(residuals, shares).tolist()}},
     }
     _write_evaluation(folder / "evaluation", rows=len(y), **facts)
+    _write_samples(folder / "evaluation")
     return {"evaluation": "Evaluation"}
+
+
+def _write_samples(folder: Path) -> None:
+    """Write samples of a captioned digit: a picture as input, texts as reference and answer."""
+    (folder / "samples").mkdir()
+    Image.fromarray((datasets.load_digits().images[0] * 15.9).astype(np.uint8)).save(folder / "samples" / "0.png")
+    row = {
+        "row": 0,
+        "kind": "worst",
+        "score": 12.5,
+        "reference": "a round zero",
+        "answer": HOSTILE,
+        "columns": {"writer": 7},
+        "media": {"image": "samples/0.png"},
+        "answers": {"certainty": 0.25},
+        "answer_media": {},
+        "picture": None,
+    }
+    group = {"output": "caption", "metric": "chrf", "direction": "up", "rows": [row, {**row, "kind": "random"}]}
+    write_json(folder / "samples" / "samples.json", {"groups": [group]})
 
 
 def explanation_artifacts(folder: Path) -> dict[str, str]:

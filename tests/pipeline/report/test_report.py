@@ -26,6 +26,7 @@ SECTIONS = [
     "preprocessing",
     "model",
     "metrics",
+    "samples",
     "explanations",
     "validation",
     "environment",
@@ -239,6 +240,15 @@ def test_explanations_show_importance_dependence_and_worst_rows(rich):
     assert f"row {losses.argmax()}" in text and f"loss {figure(losses.max())}" in text
     images = [img.get("src") for img in rich.section("explanations").iter("img")]
     assert len(images) == 6 and all(src.startswith("data:image/png;base64,") for src in images)
+
+
+def test_samples_show_input_reference_answer_and_score(rich):
+    text = rich.text("samples")
+    hostile = " ".join(HOSTILE.split())
+    for what in ("caption", "row 0", "worst, chrf 12.5", "a round zero", hostile, "writer", "answer certainty", "0.25"):
+        assert what in text, what
+    images = [img.get("src") for img in rich.section("samples").iter("img")]
+    assert len(images) == 2 and all(src.startswith("data:image/png;base64,") for src in images)
 
 
 def test_environment_has_versions_settings_parameters_and_lineage(rich):

@@ -1,0 +1,38 @@
+"""The Samples section: rows of the held-out split with their references and the model's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kerasline.pipeline.report.gather import Gathered
+from kerasline.pipeline.report.media import MOST_MEDIA_BYTES, embedded
+
+FILE = "samples/samples.json"
+
+
+def section(gathered: Gathered) -> dict[str, Any] | None:
+    found = []
+    for stage, output in gathered.outputs("Evaluation"):
+        facts = output.json(FILE)
+        if isinstance(facts, dict) and facts.get("groups"):
+            found += [{"stage": stage.name, **_shown(group, output.path)} for group in facts["groups"]]
+    return {"found": found} if found else None
+
+
+def _shown(group: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    room, shown = MOST_MEDIA_BYTES, []
+    for row in group["rows"]:
+        files = {**(row.get("media") or {}), **(row.get("answer_media") or {})}
+        if row.get("picture"):  # it shows the first image, with boxes
+            files = {"boxes": row["picture"], **(row.get("answer_media") or {})}
+        media = []
+        for name, file in files.items():
+            uri = embedded(folder, str(file), room)
+            if uri:
+                room -= len(uri)
+                media.append({"uri": uri, "sound": uri.startswith("data:audio"), "name": name})
+        values = {**(row.get("columns") or {}), **{f"answer {n}": v for n, v in (row.get("answers") or {}).items()}}
+        shown.append({**row, "media": media, "values": values})
+    return {**group, "rows": shown}
