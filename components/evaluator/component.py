@@ -98,7 +98,7 @@ class Evaluator(Component):
     True
     """
 
-    VERSION = "7"
+    VERSION = "8"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]
