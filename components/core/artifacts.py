@@ -277,6 +277,7 @@ class Preprocessing(Artifact):
     `state/` holds the same state for people: vocabularies as text files with a value, a tab and its count per line,
     numbers as JSON.
     `packed` is the packing of the stored rows (`preprocessing.packing.Packing` as a dict), or null.
+    `augmentation.keras` is optional, as `augmented` states: a model from outputs to those that training receives.
     `materialized/` is optional. It holds the preprocessed rows as an Examples artifact. Its manifest has the digest of
     the examples that they were computed from.
     """
@@ -284,6 +285,7 @@ class Preprocessing(Artifact):
     FILE = "preprocessing.keras"
     FACTS = "preprocessing.json"
     MATERIALIZED = "materialized"
+    AUGMENTATION = "augmentation.keras"
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -340,6 +342,10 @@ class Preprocessing(Artifact):
         model = self.load()
         outputs = {name: model.output[name] for name in self.features}
         return keras.Model(needed_inputs(model.input, outputs), outputs)
+
+    def load_augmentation(self) -> keras.Model | None:
+        """Load the model that changes outputs at random in training, by name, or None."""
+        return keras_files.load(self.file(self.AUGMENTATION)) if self.facts.get("augmented") else None
 
     def materialized(self, examples: Examples) -> Examples | None:
         """Return the stored preprocessed rows of these examples, or None if there are none."""

@@ -6,6 +6,7 @@ and preprocessed together, then cut. No Python runs on the way, and memory does 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import math
@@ -35,6 +36,7 @@ from kerasline.components.data.model_inputs import check_missing_integers, check
 from kerasline.components.data.row_store import RowStore, RowStoreWriter
 from kerasline.components.data.shuffling import shuffled
 from kerasline.components.preprocessing.packing import packed_shapes
+from kerasline.components.preprocessing.row_seeds import RowSeeds, row_seeds
 from kerasline.components.preprocessing.training_mode import PartPositions, call_with_seed, is_random, rows_at
 
 SUPER_BATCH_ROWS = 4096
@@ -196,7 +198,8 @@ class _Batches:
     @property
     def random(self) -> bool:
         model = self.source.model
-        return self.seed is not None and model is not None and is_random(model)
+        is_augmented = self.source.augmentation is not None
+        return self.seed is not None and (is_augmented or (model is not None and is_random(model)))
 
     @functools.cached_property
     def at_once(self) -> int:
@@ -284,6 +287,7 @@ class _Source:
         weight_ranks: see `dataset`.
         outputs: the model's outputs, symbolic tensors by name.
         positions: for rows whose encodings must be out-of-fold, or None.
+        augmentation: changes outputs at random, or None.
     """
 
     store: RowStore
@@ -294,6 +298,7 @@ class _Source:
     weight_ranks: Any
     outputs: Mapping[str, Any]
     positions: PartPositions | None
+    augmentation: keras.Model | None
 
     def prepared(self, rows: tf.Tensor, seeds: tuple[Any, ...] | None) -> Any:
         """Return features by name, the label or labels by name, and the weight if there is one.
@@ -302,17 +307,20 @@ class _Source:
 
         Args:
             rows: int64 (n,), indices in the store.
-            seeds: for random layers. None turns them off.
+            seeds: seed, epoch and step, for random layers. None turns them off.
         """
         columns = self.store.gather(rows)
         entering = self.outputs if self.model is None else self.model.input
         outputs = {name: tf.cast(columns[name], tensor.dtype) for name, tensor in entering.items()}
-        if self.model is not None:
-            with rows_at(None if self.positions is None else self.positions.of(rows)):
-                if seeds is None:
-                    outputs = dict(self.model(outputs, training=False))
-                else:
-                    outputs = dict(call_with_seed(self.model, outputs, seeds))
+        by_row = contextlib.nullcontext() if seeds is None else row_seeds(RowSeeds(seeds[0], seeds[1], rows))
+        with by_row, rows_at(None if self.positions is None else self.positions.of(rows)):
+            if self.model is not None and seeds is not None and is_random(self.model):
+                outputs = dict(call_with_seed(self.model, outputs, seeds))
+            elif self.model is not None:
+                outputs = dict(self.model(outputs, training=False))
+            if self.augmentation is not None and seeds is not None:
+                inputs = {name: outputs[name] for name in self.augmentation.input}
+                outputs |= call_with_seed(self.augmentation, inputs, seeds)
         found = columns | outputs
         features = {name: outputs[name] for name in self.features}
         if self.target is None:
@@ -366,7 +374,10 @@ def _source(
     store = _row_store(held, split, columns, list(beside), work_dir)
     positions = PartPositions(examples.shards(split)) if training and out_of_fold and not is_stored else None
     entering = None if is_stored else model
-    return _Source(store, entering, preprocessing.features, target, weight, weight_ranks, outputs, positions)
+    augmentation = preprocessing.load_augmentation() if training else None
+    return _Source(
+        store, entering, preprocessing.features, target, weight, weight_ranks, outputs, positions, augmentation
+    )
 
 
 def _by_length(

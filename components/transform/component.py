@@ -35,6 +35,7 @@ class TransformSettings:
     split: SplitName = "train"
     materialize: bool = False
     pack: Packing | None = None
+    augment: Callable | None = None
     most_counted: PositiveInt | None = None
 
 
@@ -63,6 +64,10 @@ class Transform(Component):
             rows of this length, and adds the features `segment_ids` and `positions`. Each output must have shape
             (None,), such as the tokens and, as the label, the next tokens. Other stages, and the served model, take a
             document per row. Defaults to None.
+        augment: callable, or its name as `file.py:name`. `augment(outputs)` changes the outputs of the preprocessing,
+            features and labels together, at random, in training alone: from a dict of symbolic tensors to the dict that
+            training receives. Outputs that it does not return are not features of the model, and clients do not send
+            what only they need. Defaults to None.
         most_counted: int. Maximum number of values that a vocabulary counts at once, to bound its memory. Counts are
             then too low by at most rows / most_counted. None, the default, counts all values exactly.
 
@@ -112,7 +117,8 @@ class Transform(Component):
             raise UserCodeError(f"{self._source}: {problem}")
         if any(None in model.output[name].shape[1:] for name in self._labels if name in model.output):
             model = preprocessing.load()  # some layers know their width only once they are adapted
-        facts = self._facts(model, examples)
+        augmentation = self._augmentation(model, preprocessing)
+        facts = self._facts(model, examples, augmentation)
         facts["state"] = preprocessing.write_states(adapted.states)
         if labels:
             facts["out_of_fold"] = self.settings.split
@@ -191,11 +197,26 @@ class Transform(Component):
         weight = self.settings.sample_weight
         return [*self._labels, *([weight] if weight else [])]
 
-    def _facts(self, model: keras.Model, examples: Examples) -> dict[str, Any]:
+    def _augmentation(self, model: keras.Model, preprocessing: Preprocessing) -> keras.Model | None:
+        """Save and return the model that the user's `augment` describes, or None."""
+        from kerasline.components.preprocessing.augmentation import augmentation_model
+
+        function = self.settings.augment
+        if function is None:
+            return None
+        found, path = augmentation_model(function, model.output, self._taken), preprocessing.path
+        keras_files.save(found, path / Preprocessing.AUGMENTATION)
+        if problem := keras_files.difference_after_loading(found, path / Preprocessing.AUGMENTATION):
+            raise UserCodeError(f"{name_of(function)}: {problem}")
+        return found
+
+    def _facts(self, model: keras.Model, examples: Examples, augmentation: keras.Model | None) -> dict[str, Any]:
         """Return what later stages know of the model without loading it; see `Preprocessing`."""
         from kerasline.components.models.summary import tensor_forms
 
         label, weight, features = self.settings.label, self.settings.sample_weight, self._features(model)
+        if augmentation is not None:
+            features = [name for name in features if name in augmentation.output]
         names = {name: _class_names(model, examples, name) for name in self._labels}
         return {
             "label": label,
@@ -204,6 +225,7 @@ class Transform(Component):
             "label_specs": {
                 name: _label_spec(model, examples, name) for name in [*self._labels, *([weight] if weight else [])]
             },
+            "augmented": augmentation is not None,
             "packed": self.settings.pack.model_dump() if self.settings.pack else None,
             "class_names": names[label] if isinstance(label, str) else names or None,
             "inputs": tensor_forms(model.input),

@@ -6,6 +6,13 @@ Each is registered with Keras, saves its state with the model, and works inside 
 from __future__ import annotations
 
 from kerasline.components.preprocessing.layers.audio import AudioDecoding, LogMel, PowerToDecibels, Resampling
+from kerasline.components.preprocessing.layers.augmentation import (
+    RandomNoise,
+    RandomSpeed,
+    RandomTimeShift,
+    SpecAugment,
+    TokenDropout,
+)
 from kerasline.components.preprocessing.layers.buckets import BucketIds
 from kerasline.components.preprocessing.layers.categories import ClassIndex, Cross, FrequencyLookup
 from kerasline.components.preprocessing.layers.date_time import DateTimeParts
@@ -48,14 +55,19 @@ __all__ = [
     "PrincipalComponents",
     "QuantileClipping",
     "QuantileTransform",
+    "RandomNoise",
+    "RandomSpeed",
+    "RandomTimeShift",
     "Resampling",
     "RobustScaling",
     "ScalingPerKey",
     "SegmentMask",
     "SignedLog1p",
+    "SpecAugment",
     "Subwords",
     "TargetEncoding",
     "TfIdf",
+    "TokenDropout",
     "TokensToText",
     "Whitening",
     "WordPiece",

@@ -57,13 +57,18 @@ CASES = {
     "PrincipalComponents": (layers.PrincipalComponents(2), [NUMBERS]),
     "QuantileClipping": (layers.QuantileClipping(0.1, 0.9), [NUMBERS]),
     "QuantileTransform": (layers.QuantileTransform(), [NUMBERS]),
+    "RandomNoise": (layers.RandomNoise(), [NUMBERS]),
+    "RandomSpeed": (layers.RandomSpeed(), [NUMBERS]),
+    "RandomTimeShift": (layers.RandomTimeShift(), [NUMBERS]),
     "Resampling": (layers.Resampling(8000, 4000), [NUMBERS]),
     "RobustScaling": (layers.RobustScaling(), [NUMBERS]),
     "ScalingPerKey": (layers.ScalingPerKey(), [NUMBERS[:, :1], TEXTS]),
     "SegmentMask": (layers.SegmentMask(), [np.arange(36).reshape(12, 3) // 2 % 4]),
     "SignedLog1p": (layers.SignedLog1p(), [NUMBERS]),
+    "SpecAugment": (layers.SpecAugment(), [POWER]),
     "TargetEncoding": (layers.TargetEncoding(), [TEXTS]),
     "TfIdf": (layers.TfIdf(), [TEXTS]),
+    "TokenDropout": (layers.TokenDropout(0.5), [np.arange(36).reshape(12, 3)]),
     "Whitening": (layers.Whitening(), [NUMBERS]),
 }
 
