@@ -150,7 +150,7 @@ class ExampleValidator(Component):
         serving = inputs.serving_statistics.proto().datasets if inputs.serving_statistics else []
         previous = inputs.previous_statistics.proto().datasets if inputs.previous_statistics else []
         yield from contradictions(schema)
-        yield from unchecked_parts(schema, compares_versions=bool(version))
+        yield from unchecked_parts(inputs.schema.proto(), compares_versions=bool(version))
         for data, comparator in ((serving, "skew_comparator"), (previous, "drift_comparator")):
             if data and not _has_comparator(schema, comparator):
                 yield _not_compared(f"the schema has no {comparator}, so nothing is compared", "add one to a feature")

@@ -265,8 +265,7 @@ def _valency(feature: Feature) -> Iterator[Anomaly]:
 
 def _nesting(feature: Feature) -> Iterator[Anomaly]:
     """Compare the number of values at each level of nested lists."""
-    expected = feature.expected.value_counts.value_count
-    levels = list(feature.common.presence_and_valency_stats) or [feature.common]
+    expected, levels = feature.expected.value_counts.value_count, nested_levels(feature)
     fix = "fix the data, or the schema's value_counts"
     if len(levels) != len(expected):
         seen = f"lists of {len(levels)} levels, expected {len(expected)}"
@@ -280,6 +279,11 @@ def _nesting(feature: Feature) -> Iterator[Anomaly]:
             yield Anomaly("FEATURE_TYPE_LOW_NUMBER_VALUES", f"{found}, expected at least {bounds.min}", fix)
         if bounds.HasField("max") and level.max_num_values > bounds.max:
             yield Anomaly("FEATURE_TYPE_HIGH_NUMBER_VALUES", f"{found}, expected at most {bounds.max}", fix)
+
+
+def nested_levels(feature: Feature) -> list[Any]:
+    """Return statistics of the lists of each level, the outermost first."""
+    return list(feature.common.presence_and_valency_stats) or [feature.common]
 
 
 def _unique(feature: Feature) -> Iterator[Anomaly]:

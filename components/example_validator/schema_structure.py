@@ -52,8 +52,9 @@ def _flatten(feature: Any, prefix: str, flat: Any) -> None:
         if not (inner.in_environment or inner.not_in_environment):
             copy.in_environment.extend(feature.in_environment)
             copy.not_in_environment.extend(feature.not_in_environment)
-        copy.deprecated = inner.deprecated or feature.deprecated
-        copy.lifecycle_stage = inner.lifecycle_stage or feature.lifecycle_stage
+        for part in ("deprecated", "lifecycle_stage"):
+            if feature.HasField(part) and not getattr(inner, part):
+                setattr(copy, part, getattr(feature, part))
         _flatten(copy, f"{name}.", flat)
     for sparse in feature.struct_domain.sparse_feature:
         moved = flat.sparse_feature.add()
@@ -66,9 +67,12 @@ def unchecked_parts(schema: Any, *, compares_versions: bool = False) -> Iterator
     """Yield a warning for each part of a schema that nothing checks.
 
     Args:
-        schema: a schema without structs, see `flattened`.
+        schema: a schema, also with structs.
         compares_versions: whether the statistics of a previous version are given.
     """
+    for struct in schema.feature:
+        yield from _unchecked_struct_parts(struct, struct.name)
+    schema = flattened(schema)
     domains = {domain.name for domain in schema.string_domain}
     for feature in schema.feature:
         for part in UNCHECKED_PARTS:
@@ -86,12 +90,27 @@ def unchecked_parts(schema: Any, *, compares_versions: bool = False) -> Iterator
         for part, value in parts.items():
             if value:
                 yield _unchecked(f"natural_language_domain.{part}", feature.name)
+    for sparse in schema.sparse_feature:
+        for part in ("dense_shape", "is_sorted"):
+            if sparse.HasField(part):
+                yield _unchecked(f"sparse_feature.{part}", sparse.name)
     if schema.dataset_constraints.HasField("num_examples_version_comparator") and not compares_versions:
         yield _unchecked(
             "dataset_constraints.num_examples_version_comparator",
             "*",
             "connect ExampleValidator.previous_version_statistics, or remove it from the schema",
         )
+
+
+def _unchecked_struct_parts(feature: Any, name: str) -> Iterator[Anomaly]:
+    """Yield a warning for each constraint of a struct itself: only the columns inside have statistics."""
+    if not feature.HasField("struct_domain"):
+        return
+    for part in ("presence", "value_count", "value_counts", "shape"):
+        if feature.HasField(part):
+            yield _unchecked(f"{part} of a struct", name)
+    for inner in feature.struct_domain.feature:
+        yield from _unchecked_struct_parts(inner, f"{name}.{inner.name}")
 
 
 def _unchecked(

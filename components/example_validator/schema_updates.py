@@ -11,7 +11,15 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from kerasline.components.core.artifacts import Schema, Statistics
 from kerasline.components.core.errors import DataError, check_known
-from kerasline.components.example_validator.schema_anomalies import Anomaly, Feature, find_anomalies, unexpected_values
+from kerasline.components.example_validator.schema_anomalies import (
+    Anomaly,
+    Feature,
+    find_anomalies,
+    nested_levels,
+    unexpected_values,
+)
+from kerasline.components.example_validator.schema_structure import flattened
+from kerasline.components.example_validator.semantic_domains import expected_integers, expected_texts
 from kerasline.components.schema_gen.component import infer, read_schema
 from kerasline.components.statistics_gen.statistics_proto import image_count
 
@@ -25,7 +33,8 @@ def update_schema(
     """Return a schema that allows what some statistics show.
 
     A new column is added as `SchemaGen` would infer it. A missing one is deprecated. Bounds, categories and presence
-    are widened as far as necessary, in all splits. A domain of another kind than the values is removed.
+    are widened as far as necessary, in all splits. A domain of another kind than the values is removed, and so are
+    domains of URLs, ids and times that do not fit. Features of structs become features named `struct.feature`.
 
     Args:
         schema: the schema, or its file.
@@ -57,6 +66,7 @@ def accept_anomalies(
 ) -> list[Anomaly]:
     """Change a schema in place and return the accepted anomalies; see `update_schema`."""
     datasets = list(statistics.proto().datasets)
+    schema.CopyFrom(flattened(schema))
     every = [anomaly for dataset in datasets for anomaly in find_anomalies(dataset, schema, environment)]
     names = {name for anomaly in every for name in (anomaly.feature, anomaly.kind)}
     check_known("update_schema: accept", "no anomaly of", accept, names)
@@ -152,6 +162,27 @@ def _value_count(expected: Any, feature: Feature) -> None:
         expected.value_count.max = max(high, common.max_num_values)
 
 
+def _lengths(expected: Any, feature: Feature) -> None:
+    """Widen the bounds that a feature has: of its values in a row, of nested lists, or of tokens."""
+    if expected.HasField("value_counts"):
+        for level, counts in zip(nested_levels(feature), expected.value_counts.value_count):
+            counts.min = min(counts.min, level.min_num_values)
+            if counts.HasField("max"):
+                counts.max = max(counts.max, level.max_num_values)
+    elif expected.HasField("value_count") or expected.HasField("shape"):
+        _value_count(expected, feature)
+    if expected.HasField("natural_language_domain"):
+        tokens, common = expected.natural_language_domain.sequence_length_constraints, feature.common
+        if tokens.HasField("min_sequence_length"):
+            tokens.min_sequence_length = min(tokens.min_sequence_length, common.min_num_values)
+        if tokens.HasField("max_sequence_length"):
+            tokens.max_sequence_length = max(tokens.max_sequence_length, common.max_num_values)
+
+
+def _remove_nesting(expected: Any, feature: Feature) -> None:
+    expected.ClearField("value_counts")
+
+
 def _unique(expected: Any, feature: Feature) -> None:
     bounds = expected.unique_constraints
     bounds.min = min(bounds.min, feature.unique)
@@ -160,7 +191,10 @@ def _unique(expected: Any, feature: Feature) -> None:
 
 
 def _numbers(expected: Any, feature: Feature) -> None:
-    """Widen the bounds of numbers. Bounds of the numbers in texts are removed."""
+    """Widen the bounds of numbers. Bounds of the numbers in texts, and domains of times, are removed."""
+    if expected_integers(expected):
+        expected.ClearField(expected.WhichOneof("domain_info"))
+        return
     domain = getattr(expected, expected.WhichOneof("domain_info"))
     whole = expected.HasField("int_domain")
     if feature.kind == "STRING":
@@ -180,6 +214,9 @@ def _allow_nan(expected: Any, feature: Feature) -> None:
 
 def _values(schema: Any, dataset: Any, name: str, environment: str) -> None:
     expected = _expected(schema, name)
+    if expected_texts(expected):
+        _remove_domain(schema, dataset, name, environment)
+        return
     shared = {domain.name: domain for domain in schema.string_domain}
     domain = expected.string_domain if expected.HasField("string_domain") else shared[expected.domain]
     observed = next(feature for feature in dataset.features if feature.path.step[0] == name)
@@ -208,8 +245,9 @@ _CHANGES: dict[str, _Change] = {
     ),
     **dict.fromkeys(
         ("FEATURE_TYPE_LOW_NUMBER_VALUES", "FEATURE_TYPE_HIGH_NUMBER_VALUES", "INVALID_FEATURE_SHAPE"),
-        _of_feature(_value_count),
+        _of_feature(_lengths),
     ),
+    "VALUE_NESTEDNESS_MISMATCH": _of_feature(_remove_nesting),
     **dict.fromkeys(("FEATURE_TYPE_LOW_UNIQUE", "FEATURE_TYPE_HIGH_UNIQUE"), _of_feature(_unique)),
     **dict.fromkeys(
         ("INT_TYPE_SMALL_INT", "INT_TYPE_BIG_INT", "FLOAT_TYPE_SMALL_FLOAT", "FLOAT_TYPE_BIG_FLOAT"),

@@ -160,8 +160,7 @@ def read_schema(path: Path) -> Any:
 def _warn(proto: Any) -> None:
     from kerasline.components.example_validator.schema_structure import contradictions, flattened, unchecked_parts
 
-    schema = flattened(proto)
-    for anomaly in (*contradictions(schema), *unchecked_parts(schema, compares_versions=True)):
+    for anomaly in (*contradictions(flattened(proto)), *unchecked_parts(proto, compares_versions=True)):
         LOG.warning("%s", anomaly)
 
 

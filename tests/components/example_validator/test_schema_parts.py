@@ -139,6 +139,17 @@ def test_missing_features_of_structs_are_reported_in_their_environment(validate)
     assert kinds(anomalies) == [("c.x", "SCHEMA_MISSING_COLUMN")]
 
 
+def test_constraints_of_a_struct_itself_are_named(validate):
+    schema = """feature { name: "c" type: STRUCT presence { min_count: 1 }
+      struct_domain { feature { name: "x" type: INT } } }
+      sparse_feature { name: "s" index_feature { name: "c.x" } value_feature { name: "c.x" } is_sorted: true }"""
+    _, anomalies, _ = validate({"train": {"c.x": [1]}}, schema)
+    assert [(one["feature"], one["seen"]) for one in anomalies] == [
+        ("c", "the schema's presence of a struct is not checked"),
+        ("s", "the schema's sparse_feature.is_sorted is not checked"),
+    ]
+
+
 def test_structs_outside_of_the_environment_are_not_expected(validate):
     _, anomalies, _ = validate({"train": {"z": [1]}}, STRUCT, environment="SERVING")
     assert kinds(anomalies) == []

@@ -144,3 +144,34 @@ def test_command_changes_the_file(make_examples, tmp_path, capsys):
     proto = text_format.Parse(path.read_text(), schema_pb2.Schema())
     assert next(feature for feature in proto.feature if feature.name == "legs").int_domain.max == 100
     assert run_app(app, ["update-schema", str(tmp_path / "none.pbtxt"), str(bad.path)]) != 0
+
+
+@pytest.mark.parametrize(
+    ("values", "feature", "changed"),
+    [
+        (["http://a", "b"], "type: BYTES url_domain { }", "type: BYTES"),
+        ([1, 10**13], "type: INT time_domain { integer_format: UNIX_SECONDS }", "type: INT"),
+        (
+            [["a"], ["a", "b"]],
+            "type: BYTES natural_language_domain { sequence_length_constraints { max_sequence_length: 1 } }",
+            "type: BYTES natural_language_domain { sequence_length_constraints { max_sequence_length: 2 } }",
+        ),
+        (
+            pa.array([[[1], [2, 3]]], pa.list_(pa.list_(pa.int64()))),
+            "type: INT value_counts { value_count { max: 1 } value_count { max: 1 } }",
+            "type: INT value_counts { value_count { max: 2 } value_count { max: 2 } }",
+        ),
+        ([[1], [2]], "type: INT value_counts { value_count { } value_count { } }", "type: INT"),
+    ],
+)
+def test_domains_of_meaning_and_nested_bounds_are_accepted(make_examples, tmp_path, values, feature, changed):
+    statistics = statistics_of(make_examples, tmp_path, {"c.a": values})
+    (tmp_path / "s.pbtxt").write_text(
+        f'feature {{ name: "c" type: STRUCT struct_domain {{ feature {{ name: "a" {feature} }} }} }}'
+    )
+    found = kl.update_schema(tmp_path / "s.pbtxt", statistics)
+    expected = text_format.Parse(f'feature {{ name: "c.a" {changed} }}', schema_pb2.Schema())
+    for one in (*found.feature, *expected.feature):
+        for counts in one.value_counts.value_count:
+            counts.ClearField("min")
+    assert found == expected
