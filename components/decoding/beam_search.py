@@ -43,6 +43,7 @@ def beam_search(
     def body(
         t: tf.Tensor, ids: tf.Tensor, scores: tf.Tensor, best: tf.Tensor, best_score: tf.Tensor, state: Any
     ) -> tuple:
+        before = (t, ids, scores, best, best_score, state)
         logits, next_state = take_step(step, tf.reshape(tf.gather(ids, t, axis=2), [-1]), t, state, pad, end)
         chances = tf.nn.log_softmax(logits)
         size = tf.shape(chances)[1]
@@ -72,7 +73,7 @@ def beam_search(
             return old if new is old else tf.gather(new, flat)
 
         next_state = tf.nest.map_structure(reordered, next_state, state)
-        return t + 1, ids, scores, best, best_score, with_shapes(next_state, state)
+        return with_shapes((t + 1, ids, scores, best, best_score, next_state), before)
 
     def continues(
         t: tf.Tensor, ids: tf.Tensor, scores: tf.Tensor, best: tf.Tensor, best_score: tf.Tensor, *_: Any

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from kerasline.components.decoding.beam_search import beam_search
 from kerasline.components.decoding.sampling import draw, uniforms
-from kerasline.components.decoding.steps import Step, lengths, take_step
+from kerasline.components.decoding.steps import Step, lengths, take_step, with_shapes
 from kerasline.components.preprocessing.layers.base import check
 
 
@@ -110,6 +110,7 @@ def generate(
     heat = tf.broadcast_to(tf.reshape(tf.cast(temperature, tf.float32), [-1]), [rows])
 
     def body(t: tf.Tensor, ids: tf.Tensor, done: tf.Tensor, scores: tf.Tensor, state: Any) -> tuple:
+        before = (t, ids, done, scores, state)
         logits, next_state = take_step(step, tf.gather(ids, t, axis=1), t, state, pad, end)
         chosen = tf.argmax(logits, axis=1, output_type=tf.int32)
         if chances is not None:
@@ -123,7 +124,7 @@ def generate(
         ids = tf.where(tf.range(length) == t + 1, chosen[:, None], ids)
         if end is not None:
             done |= ~is_given & (chosen == end)
-        return t + 1, ids, done, scores, next_state
+        return with_shapes((t + 1, ids, done, scores, next_state), before)
 
     first = (tf.cast(start, tf.int32), ids, tf.zeros([rows], tf.bool), tf.zeros([rows]), state)
     _, ids, _, scores, _ = tf.while_loop(lambda t, ids, done, *_: (t < length - 1) & ~tf.reduce_all(done), body, first)
