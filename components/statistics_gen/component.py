@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from kerasline.components.core.artifacts import Artifact, Examples, Statistics
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
-from kerasline.components.core.errors import DataError, ParameterError, nearest
+from kerasline.components.core.errors import DataError, ParameterError, check_known, nearest
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
     from tensorflow_metadata.proto.v0 import statistics_pb2
 
@@ -31,6 +32,7 @@ class StatisticsGenSettings:
     """The parameters of StatisticsGen, which documents them."""
 
     slices: list[str] = field(default_factory=list)
+    weight: str | None = None
 
 
 class StatisticsGen(Component):
@@ -46,8 +48,11 @@ class StatisticsGen(Component):
             several columns together, joined by `*`: `["company*trip_start_hour"]`. A row with a list, such as of tags,
             is in the slice of each of its values. Defaults to none.
 
+        weight: a column of weights of the rows, for weighted statistics beside the others: counts, mean, standard
+            deviation, median and the most frequent texts (tensorflow-metadata's `weighted_...` fields).
+
     Raises:
-        ParameterError: there is no such column, or it holds lists of lists.
+        ParameterError: there is no such column, or it holds lists of lists, or weights that are no numbers.
         DataError: a column to slice by has too many values.
 
     Example:
@@ -70,6 +75,8 @@ class StatisticsGen(Component):
     def check(self, inputs: Any) -> None:
         super().check(inputs)
         if inputs.examples is not None:
+            if self.settings.weight is not None:
+                _check_weight(self.settings.weight, inputs.examples.schema())
             for text in self.settings.slices:
                 _slice_columns(text, inputs.examples.schema())
 
@@ -81,8 +88,9 @@ class StatisticsGen(Component):
 
         examples: Examples = inputs.examples
         slices = [_slice_columns(text, examples.schema()) for text in self.settings.slices]
+        work = functools.partial(summarize_piece, slices=slices, weight=self.settings.weight)
         pieces = list(_pieces(examples))
-        summaries = fold(pieces, functools.partial(summarize_piece, slices=slices), merge_summaries, context) or {}
+        summaries = fold(pieces, work, merge_summaries, context) or {}
         for split in examples.splits:
             _check_row_count(split, examples.rows(split), summaries.get((split, ""), {}))
         _write(outputs.statistics, examples, summaries)
@@ -112,7 +120,7 @@ class PlannedStatistics(Statistics):
         return proto
 
 
-def summarize_piece(piece: Piece, slices: Sequence[Sequence[str]]) -> Summaries:
+def summarize_piece(piece: Piece, slices: Sequence[Sequence[str]], weight: str | None = None) -> Summaries:
     """Summarize the columns of a piece, batch by batch."""
     import pyarrow.parquet as pq
 
@@ -123,10 +131,10 @@ def summarize_piece(piece: Piece, slices: Sequence[Sequence[str]]) -> Summaries:
     with pq.ParquetFile(path) as file:
         rows = rows_per_batch(file.metadata)
         for batch in file.iter_batches(batch_size=rows, row_groups=list(groups), use_threads=False):
-            _summarize(summaries, (split, ""), batch)
+            _summarize(summaries, (split, ""), batch, weight)
             for columns in slices:
                 for label, part in _split_by_value(batch, columns):
-                    _summarize(summaries, (split, label), part)
+                    _summarize(summaries, (split, label), part, weight)
                 if len(summaries) > MAX_SLICES * len(slices):
                     raise DataError(
                         f"StatisticsGen.slices: {'*'.join(columns)} has more than {MAX_SLICES} values; "
@@ -152,13 +160,35 @@ def _pieces(examples: Examples) -> Iterator[Piece]:
             yield split, group.shard, range(group.number, group.number + 1)
 
 
-def _summarize(summaries: Summaries, dataset: DatasetKey, batch: pa.RecordBatch) -> None:
+def _summarize(summaries: Summaries, dataset: DatasetKey, batch: pa.RecordBatch, weight: str | None) -> None:
     from kerasline.components.statistics_gen.feature_statistics import FeatureSummary
 
     columns = summaries.setdefault(dataset, {})
+    weights = None if weight is None else _weights(batch.column(weight), f"{dataset[0]}: column {weight!r}")
     for name, column in zip(batch.schema.names, batch.columns):
-        summary = FeatureSummary.of(column)
+        summary = FeatureSummary.of(column, weights)
         columns[name] = columns[name].merge(summary) if name in columns else summary
+
+
+def _check_weight(name: str, schema: pa.Schema) -> None:
+    import pyarrow as pa
+
+    check_known("StatisticsGen.weight", "no column", [name], schema.names)
+    kind = schema.field(name).type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise ParameterError(f"StatisticsGen.weight: expected a column of numbers, received {name!r} of type {kind}")
+
+
+def _weights(column: pa.Array, where: str) -> np.ndarray:
+    """Return the weights of rows, float64 (rows,)."""
+    import numpy as np
+    import pyarrow as pa
+
+    weights = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    wrong = ~(np.isfinite(weights) & (weights >= 0))
+    if wrong.any():
+        raise DataError(f"{where}: expected finite weights from 0, received {column.filter(pa.array(wrong))[0]}")
+    return weights
 
 
 def _split_by_value(batch: pa.RecordBatch, columns: Sequence[str]) -> Iterator[tuple[str, pa.RecordBatch]]:

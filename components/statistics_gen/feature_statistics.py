@@ -18,6 +18,7 @@ from kerasline.components.data.accumulators.quantiles import Quantiles, interpol
 from kerasline.components.data.accumulators.value_counts import ValueCounts
 from kerasline.components.data.arrow_types import is_list
 from kerasline.components.data.media import may_be_media, sniff
+from kerasline.components.statistics_gen.weighted_statistics import WeightedSummary
 
 # Quantiles are exact up to this many numbers. Beyond, the error of a rank is at most log2(n / 4096) / 4096: 0.2% for
 # 1.5 million numbers (see `Quantiles`).
@@ -144,6 +145,7 @@ class FeatureSummary:
         valency: distribution of the number of values in a row, for lists and tensors.
         levels: numbers of values in the lists of each level, for lists of lists, the outermost first.
         media: the images and audio clips in a column of bytes.
+        weighted: the statistics in which rows have weights.
         shape: shape of the tensor in each row, for a column of tensors.
     """
 
@@ -160,10 +162,16 @@ class FeatureSummary:
     levels: list[ListLengths] = field(default_factory=list)
     media: MediaSummary | None = None
     shape: tuple[int, ...] | None = None
+    weighted: WeightedSummary | None = None
 
     @classmethod
-    def of(cls, column: pa.Array) -> FeatureSummary:
-        """Return the statistics of one column of one batch."""
+    def of(cls, column: pa.Array, weights: np.ndarray | None = None) -> FeatureSummary:
+        """Return the statistics of one column of one batch.
+
+        Args:
+            weights: float64 (rows,), or None for no weighted statistics.
+        """
+        weighted = None if weights is None else WeightedSummary.of(column, weights)
         shape = tuple(column.type.shape) if isinstance(column, pa.FixedShapeTensorArray) else None
         column = column.storage if isinstance(column, pa.ExtensionArray) else column
         listed = is_list(column.type)
@@ -175,7 +183,7 @@ class FeatureSummary:
         if nan:
             values = values.filter(pc.invert(pc.is_nan(values)))
         summary = cls(_kind(values.type), len(column), len(column) - len(present), len(values))
-        summary.nan, summary.shape = nan, shape
+        summary.nan, summary.shape, summary.weighted = nan, shape, weighted
         if listed:
             lengths = values_per_row(present)
             summary.valency = NumberSummary().add(lengths.cast(pa.float64()).to_numpy())
@@ -196,7 +204,7 @@ class FeatureSummary:
         )
         self.numbers.merge(other.numbers)
         self.counts.merge(other.counts)
-        for name in ("lengths", "valency", "media"):
+        for name in ("lengths", "valency", "media", "weighted"):
             ours, theirs = getattr(self, name), getattr(other, name)
             setattr(self, name, ours.merge(theirs) if ours and theirs else ours or theirs)
         return self

@@ -24,6 +24,9 @@ def as_dataset(name: str, rows: int, summaries: Mapping[str, FeatureSummary]) ->
     images and audio (`height`, `width`, `sample_rate`, `channels`, `frames`).
     """
     dataset = statistics_pb2.DatasetFeatureStatistics(name=name, num_examples=rows)
+    weighted = [summary.weighted for summary in summaries.values() if summary.weighted is not None]
+    if weighted:
+        dataset.weighted_num_examples = weighted[0].missing + weighted[0].present
     for feature, summary in summaries.items():
         _fill(dataset.features.add(), feature, summary)
     return dataset
@@ -99,6 +102,13 @@ def _fill_common(common: Any, summary: FeatureSummary) -> None:
     common.avg_num_values = summary.values / present if present else 0.0
     if summary.valency is not None:
         _fill_quantiles(common.num_values_histogram, summary.valency)
+    if (found := summary.weighted) is not None:
+        common.weighted_common_stats.num_non_missing, common.weighted_common_stats.num_missing = (
+            found.present,
+            found.missing,
+        )
+        common.weighted_common_stats.tot_num_values = found.values
+        common.weighted_common_stats.avg_num_values = found.values / found.present if found.present else 0.0
     for level in summary.levels:
         common.presence_and_valency_stats.add(
             num_non_missing=level.lists,
@@ -119,6 +129,9 @@ def _fill_text(feature: Any, stats: Any, summary: FeatureSummary) -> None:
         _fill_media(feature, summary)
         if summary.is_media:
             return
+    if summary.weighted is not None:
+        for value, weight in summary.weighted.counts.top(TOP_VALUES):
+            stats.weighted_string_stats.top_values.add(value=_label(value), frequency=weight)
     stats.unique = summary.counts.distinct
     for value, count in summary.counts.top(TOP_VALUES):
         stats.top_values.add(value=_label(value), frequency=count)
@@ -143,6 +156,9 @@ def _fill_numbers(stats: Any, summary: FeatureSummary) -> None:
         stats.mean, stats.std_dev = numbers.moments.mean, numbers.moments.std
         stats.min, stats.max = numbers.minimum, numbers.maximum
         stats.median = numbers.median
+    if (found := summary.weighted) is not None and found.weight:
+        stats.weighted_numeric_stats.mean, stats.weighted_numeric_stats.std_dev = found.mean, found.std
+        stats.weighted_numeric_stats.median = found.quantiles.median
     _fill_equal_width(stats.histograms.add(), numbers)
     _fill_quantiles(stats.histograms.add(), numbers)
     for histogram in stats.histograms:

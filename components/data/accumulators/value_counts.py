@@ -63,7 +63,7 @@ class ValueCounts:
         return self.add_counted(found.field("values"), found.field("counts"))
 
     def add_counted(self, values: pa.Array, counts: pa.Array) -> ValueCounts:
-        """Add values with their counts (int64)."""
+        """Add values with their counts (int64), or with their weights (float64), always of one type."""
         self._take([pa.table([values, counts], names=["values", "counts"])])
         return self
 
@@ -117,7 +117,7 @@ class ValueCounts:
             if self._estimates:
                 self._start_estimate()
             sizes = counts["counts"].to_numpy()
-            cut = int(np.partition(sizes, -(room + 1))[-(room + 1)])
+            cut = np.partition(sizes, -(room + 1))[-(room + 1)].item()
             counts = counts.filter(pa.array(sizes > cut)).combine_chunks()
             self._parts = [counts.set_column(1, "counts", pc.subtract(counts["counts"], cut))]
             self._error += cut
@@ -158,6 +158,6 @@ def _merge_tables(parts: list[pa.Table]) -> pa.Table:
         return pa.table({"values": pa.nulls(0), "counts": pa.array([], pa.int64())})
     all_parts = pa.concat_tables(parts).combine_chunks()
     found = all_parts["values"].combine_chunks().dictionary_encode()
-    counts = np.zeros(len(found.dictionary), np.int64)
+    counts = np.zeros(len(found.dictionary), all_parts["counts"].type.to_pandas_dtype())
     np.add.at(counts, found.indices.to_numpy(), all_parts["counts"].to_numpy())
     return pa.table({"values": found.dictionary, "counts": counts})
