@@ -19,10 +19,11 @@ from kerasline.components.data.media import sniff
 MOST_LETTERS, MOST_VALUES = 200, 10
 MOST_PIXELS = 256  # Per side.
 MOST_SECONDS = 10
+Displayed = tuple[dict[str, Any], dict[str, str]]  # JSON values, and relative paths of files, by column
 IMAGE_CHANNELS, SMALLEST_SIDE = (1, 3, 4), 4
 
 
-def display_columns(row: pa.Table, folder: Path, start: str) -> tuple[dict[str, Any], dict[str, str]]:
+def display_columns(row: pa.Table, folder: Path, start: str) -> Displayed:
     """Render the columns of a row, and write images and sounds as files.
 
     Args:

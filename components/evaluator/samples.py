@@ -29,16 +29,14 @@ from PIL import Image, ImageDraw
 from kerasline.components.core.artifacts import Evaluation, Examples
 from kerasline.components.core.component import Context
 from kerasline.components.core.file_names import file_names
-from kerasline.components.data.arrow_arrays import as_arrow, as_texts
-from kerasline.components.data.display import as_pixels, display_columns, is_image, plain, save_picture
+from kerasline.components.data.display import Displayed, as_pixels, display_columns, is_image, plain, save_picture
 from kerasline.components.data.fold import fold
-from kerasline.components.data.model_inputs import feed
 from kerasline.components.data.row_groups import rows_at
 from kerasline.components.data.worst_rows import Worst
 from kerasline.components.evaluator.results import known
 from kerasline.components.evaluator.settings import EvaluatorSettings
 from kerasline.components.metrics.base import Metrics, Rows, SumMetrics
-from kerasline.components.metrics.detection import DetectionMetrics
+from kerasline.components.metrics.detection import DetectionMetrics, corners
 from kerasline.components.metrics.measuring import Measure, rows_of_output
 from kerasline.components.models.predictors import SavedModelPredictor
 from kerasline.components.models.tasks import TASKS, Output
@@ -155,13 +153,15 @@ class Samples:
         (batch,) = held.to_batches()
         scores = np.full(len(places), np.nan) if score is None else score.of_rows(_rows(batch, output, self._request))
         raw = pa.concat_tables(rows_at(self._examples, self._settings.split, places)).combine_chunks()
-        answers, found = self._answers(raw), {}
+        answers, found = None if self._served is None else self._served.table(raw), {}
         (safe,) = file_names([output.name or "answers"]).values()
         for number, place in enumerate(places.tolist()):
             start = f"{FOLDER}/{safe}-{place}"
             one = raw.slice(number, 1)
             columns, media = display_columns(one, folder, start)
-            values, answer_media = display_columns(answers.slice(number, 1), folder, f"{start}-answer")
+            shown: Displayed = ({}, {})
+            if answers is not None:
+                shown = display_columns(answers.slice(number, 1), folder, f"{start}-answer")
             label, answer = (self._value(batch, f"{side}.{output.name}", number) for side in ("label", "prediction"))
             picture = None
             if output.task == "detection":
@@ -173,19 +173,11 @@ class Samples:
                 "answer": None if answer is None else _text(answer),
                 "columns": columns,
                 "media": media,
-                "answers": values,
-                "answer_media": answer_media,
+                "answers": shown[0],
+                "answer_media": shown[1],
                 "picture": picture,
             }
         return found
-
-    def _answers(self, raw: pa.Table) -> pa.Table:
-        """Return the answers of the exported model to some rows."""
-        if self._served is None:
-            return pa.table({"": pa.nulls(raw.num_rows)}).drop_columns([""])
-        arrays = self._served(feed(raw, self._served.inputs))
-        texts = self._served.texts
-        return pa.table({n: as_texts(as_arrow(v)) if n in texts else as_arrow(v) for n, v in arrays.items()})
 
     def _value(self, batch: pa.RecordBatch, column: str, number: int) -> Any:
         return batch.column(column)[number].as_py() if column in batch.schema.names else None
@@ -199,15 +191,19 @@ class Samples:
         true = row.column(names.get("boxes", "boxes"))[0].as_py() or []
         kinds = answer["predicted_classes"]
         detected = [box for box, kind in zip(answer["predicted_boxes"], kinds) if kind >= 0]
+        both = [corners(np.reshape(boxes, (-1, 4)), self._settings.box_format) for boxes in (true, detected)]
         scale = min(1.0, MOST_SIDE / max(image.size))
         if max(image.size) < MOST_SIDE / 4:
             scale = MOST_SIDE / 4 / max(image.size)
         image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
         drawing = ImageDraw.Draw(image)
-        for boxes, colour in ((true, TRUE), (detected, ANSWERED)):
+        for boxes, colour in zip(both, (TRUE, ANSWERED)):
             for left, top, right, bottom in boxes:
-                corners = sorted((left * scale, right * scale)), sorted((top * scale, bottom * scale))
-                drawing.rectangle([corners[0][0], corners[1][0], corners[0][1], corners[1][1]], outline=colour, width=2)
+                (left, right), (top, bottom) = (
+                    sorted((left * scale, right * scale)),
+                    sorted((top * scale, bottom * scale)),
+                )
+                drawing.rectangle([left, top, right, bottom], outline=colour, width=2)
         save_picture(image, folder / path, MOST_SIDE)
         return path
 

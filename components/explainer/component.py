@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kerasline.components.core.artifacts import Examples, Explanation, Model, Preprocessing
+from kerasline.components.core.artifacts import Examples, Explanation, Model, Preprocessing, SavedModel
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.explainer.settings import ExplainerSettings
 
@@ -21,6 +21,7 @@ class Explainer(Component):
         examples: the data.
         preprocessing: the output of Transform.
         model: the output of Trainer.
+        saved_model: the output of Exporter. The worst rows then show its answers too. Optional.
         split: name of the held-out split. Defaults to `"test"`.
         most_rows: maximum number of rows to sample from the split. The search for the worst rows reads the whole
             split. Defaults to 2000.
@@ -73,6 +74,7 @@ class Explainer(Component):
     examples: Input[Examples]
     preprocessing: Input[Preprocessing]
     model: Input[Model]
+    saved_model: Input[SavedModel] = None
     explanation: Output[Explanation]
     settings: Parameters[ExplainerSettings]
 
@@ -96,4 +98,6 @@ class Explainer(Component):
             settings.metric,
             settings.direction,
         )
-        return explain(question, settings, inputs.examples, outputs.explanation, context)
+        return explain(
+            question, settings, inputs.examples, outputs.explanation, context, saved_model=inputs.saved_model
+        )

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from kerasline.components.core.artifacts import Examples, Explanation
+from kerasline.components.core.artifacts import Examples, Explanation, SavedModel
 from kerasline.components.core.component import Context
 from kerasline.components.core.errors import ParameterError
-from kerasline.components.data.display import display_columns, plain
+from kerasline.components.data.display import Displayed, display_columns, plain
 from kerasline.components.data.row_groups import rows_at
 from kerasline.components.data.worst_rows import Worst
 from kerasline.components.explainer.dependence import Grid, dependences, grids, units_of
@@ -23,6 +23,7 @@ from kerasline.components.explainer.sample import Sample, draw, opened_sample
 from kerasline.components.explainer.settings import ExplainerSettings
 from kerasline.components.explainer.subject import Question, Subject, opened
 from kerasline.components.explainer.worst import worst_rows
+from kerasline.components.models.predictors import SavedModelPredictor
 
 # Integrated gradients take `steps` forward and backward passes per row. A few hundred rows suffice for the mean. For a
 # large model, the number of rows is limited to about 2e12 operations, one or two minutes on two cores.
@@ -31,15 +32,24 @@ MOST_FLOPS_INTEGRATED = 2e12
 
 
 def explain(
-    question: Question, settings: ExplainerSettings, examples: Examples, explanation: Explanation, context: Context
+    question: Question,
+    settings: ExplainerSettings,
+    examples: Examples,
+    explanation: Explanation,
+    context: Context,
+    *,
+    saved_model: SavedModel | None = None,
 ) -> dict[str, Any]:
     """Compute the explanation and write `explanation.json` and its media files.
+
+    Args:
+        saved_model: the exported model, whose answers to the worst rows are displayed, or None.
 
     Returns:
         The metrics to record.
     """
     try:
-        return _Explaining(question, settings, examples, explanation, context).run()
+        return _Explaining(question, settings, examples, explanation, context, saved_model).run()
     finally:
         opened.cache_clear()
         opened_sample.cache_clear()
@@ -53,7 +63,9 @@ class _Explaining:
         examples: Examples,
         explanation: Explanation,
         context: Context,
+        saved_model: SavedModel | None,
     ) -> None:
+        self._served = None if saved_model is None else SavedModelPredictor(saved_model.path)
         self._question, self._settings, self._examples = question, settings, examples
         self._explanation, self._context = explanation, context
         context.report("loading the model")
@@ -201,9 +213,14 @@ class _Explaining:
         for start in range(0, table.num_rows, subject.rows_at_once):
             part = table.slice(start, subject.rows_at_once)
             (labels, _), scores = subject.given(part), subject.scores(subject.raw(part))
+            answers = None if self._served is None else self._served.table(part)
             for number, (label, score) in enumerate(zip(labels, scores)):
                 place = places[start + number]
                 columns, media = display_columns(part.slice(number, 1), self._explanation.path, f"worst/{place}")
+                shown: Displayed = ({}, {})
+                if answers is not None:
+                    path = f"worst/{place}-answer"
+                    shown = display_columns(answers.slice(number, 1), self._explanation.path, path)
                 prediction, certain = subject.answers.prediction_as_text(score)
                 found.append(
                     {
@@ -214,6 +231,8 @@ class _Explaining:
                         "score": certain,
                         "columns": columns,
                         "media": media,
+                        "answers": shown[0],
+                        "answer_media": shown[1],
                         "attribution": {},
                     }
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,8 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
         "scores": "scores",
     }
 )
+BoxFormat = Literal["xyxy", "yxyx", "xywh", "center_xywh"]
+BOX_FORMATS = get_args(BoxFormat)
 TRUE, PREDICTED = tuple(COLUMNS)[:4], tuple(COLUMNS)[4:]
 OPTIONAL = ("crowd", "area")
 # Limit of the numbers in memory when replicates are drawn: 32 MB.
@@ -57,7 +59,8 @@ class DetectionMetrics(StateMetrics):
 
     Args:
         columns: other names of the columns, by the names above.
-        boxes: `xyxy` (left, top, right, bottom) or `xywh` (left, top, width, height).
+        boxes: order of the four numbers: `xyxy` (left, top, right, bottom), `yxyx` (top, left, bottom, right), `xywh`
+            (left, top, width, height) or `center_xywh` (those of the centre, width, height).
         replicates: number of bootstrap replicates. 0 for no intervals.
 
     Raises:
@@ -75,14 +78,14 @@ class DetectionMetrics(StateMetrics):
         self,
         columns: Mapping[str, str] = MappingProxyType({}),
         *,
-        boxes: Literal["xyxy", "xywh"] = "xyxy",
+        boxes: BoxFormat = "xyxy",
         replicates: int = 199,
     ):
         for name in columns:
             if name not in COLUMNS:
                 raise ParameterError(f"columns: detections have no {name!r}; {nearest(name, COLUMNS)}")
-        if boxes not in ("xyxy", "xywh"):
-            raise ParameterError(f"boxes={boxes!r}: expected 'xyxy' or 'xywh'")
+        if boxes not in BOX_FORMATS:
+            raise ParameterError(f"boxes={boxes!r}: expected one of {', '.join(map(repr, BOX_FORMATS))}")
         self.columns, self.boxes, self.replicates = {**COLUMNS, **columns}, boxes, replicates
 
     def new_state(self) -> DetectionState:
@@ -200,7 +203,20 @@ class DetectionState:
         if boxes.ndim != 2 or boxes.shape[1] != 4:
             raise DataError(f"detection: the column {self._columns[name]!r} does not hold lists of 4 numbers")
         boxes = boxes.astype(np.float64)
-        return boxes if self._boxes == "xywh" else np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
+        if self._boxes == "xywh":
+            return boxes
+        boxes = corners(boxes, self._boxes)
+        return np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
+
+
+def corners(boxes: np.ndarray, form: str) -> np.ndarray:
+    """Return boxes of a form of `BOX_FORMATS`, (n, 4), as left, top, right and bottom."""
+    first, last = boxes[:, :2], boxes[:, 2:]
+    if form == "yxyx":
+        return boxes[:, [1, 0, 3, 2]]
+    if form == "xywh":
+        return np.hstack([first, first + last])
+    return np.hstack([first - last / 2, first + last / 2]) if form == "center_xywh" else boxes
 
 
 def _entries(lists: pa.Array) -> tuple[np.ndarray, np.ndarray]:

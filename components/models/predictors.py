@@ -15,13 +15,16 @@ from typing import Any
 
 import keras
 import numpy as np
+import pyarrow as pa
 import tensorflow as tf
 
 from kerasline.components.core.artifacts import Model, Preprocessing, SavedModel
 from kerasline.components.core.error_places import describe_failure
 from kerasline.components.core.errors import ArtifactError, DataError, one_line
 from kerasline.components.core.keras_compat import flatten_layers, mask_of, set_mask
+from kerasline.components.data.arrow_arrays import as_arrow, as_texts
 from kerasline.components.data.label_columns import without_padding
+from kerasline.components.data.model_inputs import feed
 from kerasline.components.models.compile_config import compiled_losses, output_names, outputs_by_name
 from kerasline.components.models.outputs import label_by_output
 from kerasline.components.models.session import SavedModelSession
@@ -137,6 +140,11 @@ class SavedModelPredictor:
         signature = self._signature
         given = [raw[name] for name in signature.inputs]
         return dict(zip(signature.outputs, _session(self.path).call(signature, given)))
+
+    def table(self, raw: pa.Table) -> pa.Table:
+        """Return the outputs for some raw rows as columns, texts as strings."""
+        outputs, texts = self(feed(raw, self.inputs)), self.texts
+        return pa.table({n: as_texts(as_arrow(v)) if n in texts else as_arrow(v) for n, v in outputs.items()})
 
     @property
     def _signature(self) -> Signature:

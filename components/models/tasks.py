@@ -281,7 +281,7 @@ def _detection_metrics(output: Output, settings: EvaluatorSettings, label_mean: 
     columns = settings.detection_columns
     if output.answer:  # the answers have the names of the metrics already
         columns = {name: column for name, column in columns.items() if name not in PREDICTED}
-    return (DetectionMetrics(columns, replicates=settings.replicates),)
+    return (DetectionMetrics(columns, boxes=settings.box_format, replicates=settings.replicates),)
 
 
 def _binary_comparison(settings: EvaluatorSettings) -> tuple[Metrics, ...]:

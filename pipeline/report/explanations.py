@@ -119,12 +119,13 @@ def _worst(worst: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
     shown = []
     for row in rows:
         media = []
-        for kind in ("media", "attribution"):
+        for kind in ("media", "attribution", "answer_media"):
             for name, file in (row.get(kind) or {}).items():
                 uri = embedded(folder, str(file), room)
                 if uri:
                     room -= len(uri)
                     media.append({"uri": uri, "sound": uri.startswith("data:audio"), "name": name, "kind": kind})
-        shown.append({**row, "media": media})
-    columns = list(dict.fromkeys(name for row in rows for name in row.get("columns") or ()))
+        answers = {f"answer {name}": value for name, value in (row.get("answers") or {}).items()}
+        shown.append({**row, "media": media, "columns": {**(row.get("columns") or {}), **answers}})
+    columns = list(dict.fromkeys(name for row in shown for name in row["columns"]))
     return {"by": worst.get("by"), "rows": shown, "columns": columns, "pictured": any(r["media"] for r in shown)}

@@ -155,6 +155,21 @@ def test_detections_are_judged_by_the_true_boxes(tmp_path):
     assert ("add", "loss") in done.values
 
 
+def test_worst_rows_of_an_explanation_show_the_answers(translator, translating, tmp_path):
+    stage = kl.Explainer(
+        translator.examples,
+        translator.prepared,
+        translator.model,
+        saved_model=translating,
+        worst=2,
+        repeats=1,
+        integrated_gradients="off",
+    )
+    rows = stage.execute(tmp_path).explanation.read_json("explanation.json")["worst"]["rows"]
+    expected = answering.translate_by_numpy(translator.model.load(), [row["columns"]["source"] for row in rows])
+    assert [row["answers"]["translation"] for row in rows] == expected
+
+
 def classifier(folder):
     random = np.random.default_rng(2)
 

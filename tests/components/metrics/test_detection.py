@@ -246,6 +246,24 @@ def test_box_format_and_column_names_can_be_set():
     assert values(DetectionMetrics({"boxes": "truth"}, boxes="xywh"), rows) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    "form, convert",
+    [
+        ("yxyx", lambda left, top, right, bottom: [top, left, bottom, right]),
+        (
+            "center_xywh",
+            lambda left, top, right, bottom: [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top],
+        ),
+    ],
+)
+def test_every_box_format_gives_the_same_metrics(form, convert):
+    columns = images(count=20)
+    expected = values(DetectionMetrics(), as_rows(columns))
+    for name in ("boxes", "predicted_boxes"):
+        columns[name] = [[convert(*box) for box in boxes] for boxes in columns[name]]
+    assert values(DetectionMetrics(boxes=form), as_rows(columns)) == pytest.approx(expected, rel=1e-9)
+
+
 def test_padded_tensors_and_fixed_lists_give_the_same_boxes():
     columns = images(count=20)
     expected = values(DetectionMetrics(), as_rows(columns))
@@ -326,7 +344,7 @@ def test_invalid_detections_are_an_error_in_one_line(changed, message):
 def test_unknown_parameters_are_an_error_in_one_line():
     with pytest.raises(ParameterError, match="did you mean 'scores'"):
         DetectionMetrics({"score": "confidence"})
-    with pytest.raises(ParameterError, match="'xyxy' or 'xywh'"):
+    with pytest.raises(ParameterError, match="expected one of 'xyxy', 'yxyx', 'xywh', 'center_xywh'"):
         DetectionMetrics(boxes="cxcywh")
 
 
