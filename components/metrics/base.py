@@ -148,6 +148,9 @@ class CellMetrics(Metrics):
     Attributes:
         max_exact_cells: with more cells than this in a slice, `coarsen` merges cells, level by level.
         coarsening_levels: the last level passed to `coarsen`. Defaults to 0, which never merges cells.
+        row_groups: if a row has several cells, the number of groups of rows that are resampled together. All cells of a
+            row must have the same `cell % row_groups`, such as a hash of `Rows.number`, also after `coarsen` and
+            `resampling_cells`. Defaults to 0: each row has one cell.
 
     Example:
 
@@ -168,6 +171,7 @@ class CellMetrics(Metrics):
 
     max_exact_cells: int = 1 << 62
     coarsening_levels: int = 0
+    row_groups: int = 0
 
     def cells(self, rows: Rows) -> np.ndarray:
         """Return the cell, int64 (rows,), or the cells, int64 (rows, m), of each row."""
@@ -198,16 +202,6 @@ class CellMetrics(Metrics):
             int64, of the shape of `cells`.
         """
         return cells
-
-    def resampled_together(self, cells: np.ndarray) -> np.ndarray | None:
-        """Return the group of each cell, if rows have several cells: all cells of a group are resampled together.
-
-        A row must have all its cells in one group, such as one of 32 groups by a hash of `Rows.number`.
-
-        Returns:
-            int64 (n,), small numbers from 0, or None if each row has one cell.
-        """
-        return None
 
     def resampling_cells(self, cells: np.ndarray, counts: np.ndarray, most: int) -> np.ndarray:
         """Map cells to not many more than `most` cells, for estimating the spread by resampling.

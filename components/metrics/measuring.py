@@ -265,7 +265,7 @@ def _add(
             _add_cells(counts, cells[model].reshape(-1, 1), rows.weight, cuts)
         elif isinstance(family, StateMetrics):
             _add_states(found.tallies.setdefault(key, {}), family, rows, cuts)
-    if isinstance(family, CellMetrics) and request.baseline in cells:
+    if isinstance(family, CellMetrics) and not family.row_groups and request.baseline in cells:
         both = np.stack([cells[model].reshape(-1) for model in request.models], axis=1)
         made = CellCounts(
             groups, MOST_PAIRS, family.coarsen, family.coarsening_levels, most_values=MOST_CELLS_OF_A_MODEL

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -137,7 +137,13 @@ def _of_cells(
         for name, value in values.items():
             difference = _difference(value, spread[name], rest[name], rest_spread[name])
             found[name] = replace(found[name], difference=difference)
-    if pairs is not None:
+    if family.row_groups and len(tallies) > 1:  # the draws of both models are those of the same groups of rows
+        their_cells, their_sums = tallies[1].of(group)
+        theirs = family.values(their_cells, their_sums[1])
+        their_spread = cell_spread(family, their_cells, their_sums, request.resampling, f"{key}/{group}")
+        for name, value in values.items():
+            found[name] = _changed(found[name], value, theirs[name], spread[name] - their_spread[name])
+    elif pairs is not None:
         theirs = family.values(*_values_of(tallies[1], group))
         change = _paired_spread(family, pairs, group, request.resampling, f"{key}/pair {group}")
         for name, value in values.items():
@@ -198,9 +204,8 @@ def cell_spread(
     if len(cells) > MOST_RESAMPLED:
         exact = family.values(cells, sums[1])
         cells, sums = _grouped(family.resampling_cells(cells, sums[1], MOST_RESAMPLED), sums)
-    spread = _replicates(
-        functools.partial(family.values, cells), sums, resampling, key, family.resampled_together(cells)
-    )
+    drawn = _drawn(family, cells, sums, resampling, key)
+    spread = _replicates(functools.partial(family.values, cells), drawn)
     if exact is None:
         return spread
     rough = family.values(cells, sums[1])
@@ -221,28 +226,23 @@ def _paired_spread(
         return {name: ours[name] - theirs[name] for name in ours}
 
     counted = change(sums[1:2])
-    spread = _replicates(change, sums, resampling, key, family.resampled_together(cells[:, 0]))
+    spread = _replicates(change, resampling.of_counts(sums[1], sums[2], key))
     return {name: np.concatenate([counted[name], spread[name]]) for name in counted}
 
 
-def _replicates(
-    values: Callable[[np.ndarray], dict[str, np.ndarray]],
-    sums: np.ndarray,
-    resampling: Resampling,
-    key: str,
-    groups: np.ndarray | None = None,
-) -> dict[str, np.ndarray]:
-    """Return the metrics of each replicate by name, float64 (replicates, ...).
+def _drawn(
+    family: CellMetrics, cells: np.ndarray, sums: np.ndarray, resampling: Resampling, key: str
+) -> Iterator[np.ndarray]:
+    """Yield the counts of cells in some replicates, (some replicates, n), from the sums of `CellCounts.of`."""
+    if family.row_groups:
+        return resampling.of_groups(sums[1], cells % family.row_groups, family.row_groups, key)
+    return resampling.of_counts(sums[1], sums[2], key)
 
-    Args:
-        values: computes the metrics of counts (some replicates, n).
-        sums: the sums of `CellCounts.of`, (3, n).
-        groups: the group of each cell, whose cells are drawn together, see `CellMetrics.resampled_together`.
-    """
-    if groups is None:
-        drawn = resampling.of_counts(sums[1], sums[2], key)
-    else:
-        drawn = resampling.of_groups(sums[1], groups, key)
+
+def _replicates(
+    values: Callable[[np.ndarray], dict[str, np.ndarray]], drawn: Iterator[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return the metrics of each replicate by name, float64 (replicates,), from counts (some replicates, n)."""
     parts = [values(counts) for counts in drawn]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

@@ -37,6 +37,7 @@ class OneVsRestScores(CellMetrics):
 
     max_exact_cells = 1 << 17
     coarsening_levels = 52 - _DROPPED_BITS
+    row_groups = FOLDS
 
     def __init__(
         self, classes: int, *, weights: np.ndarray | None = None, named: Mapping[int, str] | None = None
@@ -88,9 +89,6 @@ class OneVsRestScores(CellMetrics):
             few = BinaryScores().resampling_cells(pairs, counts[start:end], most)
             found[start:end] = _joined(_classes(mine) << _SCORE_BITS | few >> 1, few & 1, _folds(mine))
         return found
-
-    def resampled_together(self, cells: np.ndarray) -> np.ndarray:
-        return _folds(cells)
 
     def _areas(self, cells: np.ndarray, counts: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Return both areas of each class by name, and the rows of each class, each (..., classes)."""

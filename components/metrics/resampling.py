@@ -73,22 +73,23 @@ class Resampling:
             some = min(step, self.replicates - start)
             yield random.poisson(counts / scale, (some, len(counts))) * scale
 
-    def of_groups(self, counts: np.ndarray, groups: np.ndarray, key: str) -> Iterator[np.ndarray]:
+    def of_groups(self, counts: np.ndarray, group: np.ndarray, groups: int, key: str) -> Iterator[np.ndarray]:
         """Yield replicates of counts that are drawn in groups: each group counts Poisson(1) times.
 
         Args:
             counts: float64 (n,), sum of weights of each kind of row.
-            groups: int64 (n,), the group of each, from 0.
+            group: int64 (n,), the group of each, from 0.
+            groups: number of groups.
             key: name of the draw; different keys give independent draws.
 
         Yields:
             float64 (some replicates, n), limited by memory; all replicates in total.
         """
-        ones = np.ones(groups.max(initial=0) + 1)
+        ones = np.ones(groups)
         step = max(1, _MOST_DRAWN // max(1, len(counts)))
         for drawn in self.of_counts(ones, ones, key):
             for start in range(0, max(1, len(drawn)), step):
-                yield drawn[start : start + step][:, groups] * counts
+                yield drawn[start : start + step][:, group] * counts
 
 
 def _poisson_table() -> np.ndarray:

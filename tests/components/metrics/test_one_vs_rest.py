@@ -3,15 +3,20 @@
 import warnings
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from kerasline.components.core.component import Context
 from kerasline.components.metrics.cell_counts import CellCounts
-from kerasline.components.metrics.metric_values import cell_spread
+from kerasline.components.metrics.measuring import Measure, measure
+from kerasline.components.metrics.metric_values import cell_spread, estimate
 from kerasline.components.metrics.one_vs_rest import OneVsRestScores
 from kerasline.components.metrics.resampling import Resampling
+from kerasline.components.metrics.slices import SliceTable
 from tests.components.metrics.of_cells import cell_values, counted
 from tests.components.metrics.of_rows import rows
 from tests.components.metrics.test_multi_class import CLASSES, LABEL, SCORES, WEIGHT
@@ -111,3 +116,21 @@ def test_parts_in_any_order_equal_the_whole(drawn, cuts, random):
     cells, sums = parts[0].of(0)
     expected = cell_values(family, label, scores)
     assert {n: float(v) for n, v in family.values(cells, sums[1]).items()} == pytest.approx(expected, nan_ok=True)
+
+
+def test_change_from_a_baseline_is_paired(tmp_path):
+    """A baseline that differs by a little noise has almost the same replicates."""
+    noisy = (SCORES32 * np.random.default_rng(0).uniform(0.8, 1.0, SCORES32.shape)).astype(np.float32)
+    sides = map(np.ascontiguousarray, (SCORES32, noisy))
+    ours, theirs = map(pa.FixedShapeTensorArray.from_numpy_ndarray, sides)
+    columns = {"row": np.arange(len(LABEL)), "label.y": LABEL, "prediction.y": ours, "baseline.y": theirs}
+    pq.write_table(pa.table(columns), tmp_path / "p.parquet")
+    request = Measure(
+        {"y": (OneVsRestScores(CLASSES),)}, SliceTable({}, {}), Resampling(0, 200), weighted=False, baseline="baseline"
+    )
+    measured = measure(tmp_path, ["p.parquet"], request, Context(tmp_path))
+    assert not measured.pairs
+    figures = estimate(measured, request, "y", 0)["macro_roc_auc"]
+    areas = [roc_auc_score(ONE_HOT, side) for side in (SCORES32, noisy)]
+    assert figures.change.value == pytest.approx(areas[0] - areas[1], rel=1e-9)
+    assert figures.change.standard_error < 0.5 * figures.estimate.standard_error
