@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from kerasline.components.models.signatures import Signature
+from kerasline.components.models.signatures import INTERNAL, Signature, for_clients
 
 # Stateful operations that change nothing: they create handles, read, call functions or check. Random operations are
 # not among them, because they advance a generator.
@@ -29,8 +29,7 @@ _READING = frozenset(
 # Stateful operations of libraries that read a resource, such as a vocabulary.
 _READING_LIBRARIES = ("Sentencepiece", "Wordpiece", "FastWordpiece", "FastBert", "Tokenizers")
 
-# Operations that read or write files, start or contact processes, or run Python. `RestoreV2` and `ReadFile` of the
-# SavedModel's own checkpoint and assets run when it is loaded, outside the signatures.
+# Operations that read or write files, start or contact processes, or run Python.
 _OUTSIDE = frozenset(
     """
     AudioSummary CloseSummaryWriter CreateSummaryDbWriter CreateSummaryFileWriter DebugIdentity DebugIdentityV2
@@ -50,7 +49,8 @@ _OUTSIDE = frozenset(
 )
 # What loading a SavedModel does in any case: read its own checkpoint and vocabularies.
 _LOADING = frozenset({"RestoreV2", "InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
-_SAVING = frozenset({"SaveV2", "MergeV2Checkpoints", "ShardedFilename"})
+# Collections of TensorFlow 1 that name operations to execute after loading.
+_INIT_COLLECTIONS = ("legacy_init_op", "saved_model_main_op", "saved_model_init_op")
 
 # Operations whose time is bounded by the shapes of their operands and results, and whose results are no larger than
 # their operands allow. Nothing here loops, decodes, splits texts or draws.
@@ -98,6 +98,7 @@ class GraphOperations:
     """
 
     def __init__(self, meta_graph: Any):
+        self._meta_graph = meta_graph
         graph = meta_graph.graph_def
         self._nodes = {node.name: node for node in graph.node}
         self._functions = {function.signature.name: function for function in graph.library.function}
@@ -118,18 +119,24 @@ class GraphOperations:
     def outside_access(self) -> list[str]:
         """Return the operations that access files or processes, in alphabetical order.
 
-        The functions that write and read the model's own checkpoint are no signatures and do not count.
+        All signatures count, and what loading executes. Reading its own checkpoint and vocabularies then does not, nor
+        does writing a checkpoint, which no server executes.
         """
-        found = set()
-        for body in (self._nodes, *(_by_name(function.node_def) for function in self._functions.values())):
-            used = {node.op for node in body.values()} & _OUTSIDE
-            # Each SavedModel has a saver: one place that joins SaveV2 and MergeV2Checkpoints, and one with RestoreV2.
-            found |= used - _LOADING - (_SAVING if {"SaveV2"} <= used else frozenset())
-        return sorted(found)
+        definitions = self._meta_graph.signature_def
+        answering = [info.name for one in for_clients(definitions).values() for info in one.outputs.values()]
+        loading = [info.name for name in INTERNAL if name in definitions for info in definitions[name].outputs.values()]
+        for name in _INIT_COLLECTIONS:
+            loading += self._meta_graph.collection_def[name].node_list.value
+        loading.append(self._meta_graph.saver_def.restore_op_name)
+        found = {node.op for node, _ in self._reached(answering)} & _OUTSIDE
+        return sorted(found | ({node.op for node, _ in self._reached(loading)} & _OUTSIDE) - _LOADING)
 
     def _executed(self, signature: Signature) -> Iterator[tuple[Any, dict[str, Any]]]:
-        """Yield the nodes that an execution may run, each with the nodes of its graph or function by name."""
-        pending = [_node_name(spec.tensor) for spec in signature.outputs.values()]
+        return self._reached(spec.tensor for spec in signature.outputs.values())
+
+    def _reached(self, tensors: Iterable[str]) -> Iterator[tuple[Any, dict[str, Any]]]:
+        """Yield the nodes that computing tensors may execute, each with the nodes of its graph or function by name."""
+        pending = [_node_name(name) for name in tensors]
         seen: set[str] = set(pending)
         called: list[str] = []
         while pending:

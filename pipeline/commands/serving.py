@@ -56,13 +56,17 @@ def serve(
     connections: Annotated[int, typer.Option(min=1, help="Maximum concurrent connections.")] = 1000,
     timeout: Annotated[float, typer.Option(min=0.001, help="Maximum seconds for a request; beyond, 504.")] = 30.0,
     idle: Annotated[float, typer.Option(min=0.1, help="Seconds until an idle or slow client is disconnected.")] = 60.0,
+    keep_alive: Annotated[float, typer.Option(min=0.1, help="Seconds between requests of a connection.")] = 75.0,
     drain: Annotated[float, typer.Option(min=0, help="Seconds for requests in progress after SIGTERM.")] = 30.0,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file; with --tls-key.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file.")] = None,
+    tls_client_ca: Annotated[Path | None, typer.Option(help="PEM file that signs clients' certificates.")] = None,
     api_key: Annotated[
         str | None,
         typer.Option(envvar=KEY_VARIABLE, show_envvar=True, help="Key that clients must send; better by variable."),
     ] = None,
+    cors: Annotated[list[str] | None, typer.Option(metavar="ORIGIN", help="Allow pages of this origin, or *.")] = None,
+    safe: Annotated[bool, typer.Option("--safe", help="Refuse models that access files or processes.")] = False,
     access_log: Annotated[str | None, typer.Option(help="File for JSON lines, or - for standard output.")] = None,
 ) -> None:
     """Serve models with TensorFlow Serving's REST and gRPC interfaces, and load new versions as they appear."""
@@ -75,12 +79,17 @@ def serve(
         poll_seconds=poll,
         drain_seconds=drain,
         batch=BatchSettings(batching, batch_rows, batch_delay / 1e3, queue, executors),
-        limits=Limits(int(request_megabytes * MEBIBYTE), int(pending_megabytes * MEBIBYTE), connections, timeout, idle),
+        limits=Limits(
+            int(request_megabytes * MEBIBYTE), int(pending_megabytes * MEBIBYTE), connections, timeout, idle, keep_alive
+        ),
         certificate=tls_certificate,
         key=tls_key,
         api_key=os.environ.get(KEY_VARIABLE) if api_key is None else api_key,  # typer drops an empty variable
         access_log=access_log,
         workers=workers,
+        safe=safe,
+        client_ca=tls_client_ca,
+        cors_origins=tuple(cors or ()),
     )
     from kerasline.components.serving.runtime.model_folders import check_sources
 

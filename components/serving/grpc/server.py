@@ -43,6 +43,8 @@ class GrpcServer:
             reuse_port=settings.workers > 1,
             certfile=settings.certificate,
             keyfile=settings.key,
+            ca_certs=settings.client_ca,
+            cert_reqs="required" if settings.client_ca else "none",
             runtime_threads=HTTP2_THREADS,
             limit_connections=limits.connections,
             max_concurrent_streams=limits.connections,

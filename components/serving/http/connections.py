@@ -17,6 +17,8 @@ TOO_MANY_RESPONSE = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 32\r\n"
     b'Retry-After: 1\r\nConnection: close\r\n\r\n{"error":"too many connections"}'
 )
+# Instead of the names and versions of aiohttp and Python.
+SERVER_NAME = "kerasline"
 CHECK_SECONDS = 1.0
 # After a rejected request, aiohttp discards the rest of its body for this long, then closes the connection.
 LINGERING_SECONDS = 2.0
@@ -31,7 +33,7 @@ class BoundedServer(web.Server):
             handler_cancellation=True,  # a client that hung up needs no execution
             access_log=None,
             lingering_time=LINGERING_SECONDS,
-            keepalive_timeout=limits.idle_seconds,
+            keepalive_timeout=limits.keep_alive_seconds,
         )
         self.limits, self._metrics = limits, metrics
 
@@ -52,9 +54,9 @@ class BoundedServer(web.Server):
 
 
 class Connection(RequestHandler):
-    """A connection. `RestEndpoints` maintains `busy_since` and `idle_since`."""
+    """A connection. `RestEndpoints` calls `begin` and `end`."""
 
-    __slots__ = ("busy_since", "idle_since", "_limits", "_unsent")
+    __slots__ = ("busy_since", "idle_since", "_limits", "_unsent", "_is_receiving", "_has_answered")
 
     def __init__(self, manager: BoundedServer, **options: Any):
         super().__init__(manager, **options)
@@ -62,6 +64,20 @@ class Connection(RequestHandler):
         self.busy_since: float | None = None
         self.idle_since = time.monotonic()
         self._unsent = 0
+        self._is_receiving = self._has_answered = False
+
+    def data_received(self, data: bytes) -> None:
+        self._is_receiving = True
+        super().data_received(data)
+
+    def begin(self, now: float) -> None:
+        """Note that a request is being answered."""
+        self.busy_since = now
+
+    def end(self, now: float) -> None:
+        """Note that it was answered."""
+        self.busy_since, self.idle_since = None, now
+        self._is_receiving, self._has_answered = False, True
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -75,7 +91,10 @@ class Connection(RequestHandler):
         """Return errors that aiohttp raises itself, such as malformed headers, in the JSON form of all errors."""
         error = message or (str(exc).splitlines() or ["the server failed"])[0]
         response = web.Response(
-            body=orjson.dumps({"error": error[:200]}), status=status, content_type="application/json"
+            body=orjson.dumps({"error": error[:200]}),
+            status=status,
+            content_type="application/json",
+            headers={"Server": SERVER_NAME},
         )
         response.force_close()
         return response
@@ -89,4 +108,5 @@ class Connection(RequestHandler):
     def is_overdue(self, now: float) -> bool:
         if self.busy_since is not None:
             return now - self.busy_since > self._limits.timeout_seconds + self._limits.idle_seconds
-        return now - self.idle_since > self._limits.idle_seconds
+        waits = self._has_answered and not self._is_receiving and not self._unsent
+        return now - self.idle_since > (self._limits.keep_alive_seconds if waits else self._limits.idle_seconds)

@@ -21,7 +21,7 @@ from kerasline.components.models.session import SavedModelSession
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE, Signature
 from kerasline.components.models.versions import HIGHEST
 from kerasline.components.serving.http import json_codec, wide_rows
-from kerasline.components.serving.http.connections import Connection
+from kerasline.components.serving.http.connections import SERVER_NAME, Connection
 from kerasline.components.serving.http.openapi import describe_api
 from kerasline.components.serving.runtime import examples
 from kerasline.components.serving.runtime.admission import AdmissionControl, RequestRecord
@@ -56,6 +56,7 @@ LARGE_BYTES = 1 << 16
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 TIMEOUT_HEADER = "X-Request-Timeout"
 REQUEST_ID_HEADER = "X-Request-Id"
+CORS_HEADERS = f"Content-Type, Authorization, X-API-Key, {TIMEOUT_HEADER}, {REQUEST_ID_HEADER}"
 _MODEL_PATH = re.compile(
     r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:]+))?"
     rf"(?P<endpoint>{'|'.join(filter(None, MODEL_ENDPOINTS))}|)"
@@ -77,7 +78,8 @@ class Target(NamedTuple):
 class RestEndpoints:
     """Answer the requests of one `aiohttp.web.Server`."""
 
-    def __init__(self, models: Models, admission: AdmissionControl, metrics: Metrics):
+    def __init__(self, models: Models, admission: AdmissionControl, metrics: Metrics, cors_origins: Sequence[str] = ()):
+        self._cors_origins = cors_origins
         self._models, self._admission, self._metrics = models, admission, metrics
         self._target = functools.lru_cache(maxsize=1024)(_parse_path)
         # One thread: parsers hold Python's global interpreter lock, so several would only stop the event loop longer.
@@ -85,10 +87,10 @@ class RestEndpoints:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path
-        record = RequestRecord(request.method, path)
+        record = RequestRecord(request.method, path.partition("?")[0])  # a query may contain secrets
         connection = request.protocol
         assert isinstance(connection, Connection), "BoundedServer creates the connections"
-        connection.busy_since = record.started
+        connection.begin(record.started)
         try:
             body, content_type = await self._answer(request, path, record)
             status = 200
@@ -104,7 +106,9 @@ class RestEndpoints:
             failure = from_exception(raised)
             record.set_error(failure)
             body, content_type, status = _error_body(failure), JSON, failure.http_status
-        headers = CIMultiDict({"Content-Type": content_type, "Server": "kerasline"})
+        headers = CIMultiDict({"Content-Type": content_type, "Server": SERVER_NAME})
+        if self._cors_origins and (origin := request.headers.get("Origin")) is not None:
+            headers.update(self._cors_headers(origin, request))
         if status in (429, 503):
             headers["Retry-After"] = "1"
         if status == 401:
@@ -117,14 +121,16 @@ class RestEndpoints:
             response.force_close()
         client = request.remote if self._admission.writes_log else None
         self._admission.finish(record, protocol="rest", client=client, status=status, size_out=len(body))
-        connection.busy_since = None
-        connection.idle_since = time.monotonic()
+        connection.end(time.monotonic())
         return response
 
     async def _answer(self, request: web.BaseRequest, path: str, record: RequestRecord) -> tuple[bytes, str]:
         path = path.partition("?")[0]
         if not path.startswith("/"):  # the absolute form, as a proxy may send it
             path = _ORIGIN.sub("", path) or "/"
+        method = "GET" if request.method == "HEAD" else request.method  # aiohttp leaves out the body
+        if method == "OPTIONS" and self._cors_origins and "Access-Control-Request-Method" in request.headers:
+            return b"", "text/plain"  # a preflight request, which has no API key
         if path in OPEN_ENDPOINTS:
             return getattr(self, OPEN_ENDPOINTS[path])()
         admission = self._admission
@@ -132,9 +138,9 @@ class RestEndpoints:
             admission.check_key(request.headers.get("x-api-key"), request.headers.get("authorization"))
         target = self._target(path)
         if target is None:
-            return self._answer_server_endpoint(request.method, path)
+            return self._answer_server_endpoint(method, path)
         record.method = target.operation
-        if request.method != target.http_method:
+        if method != target.http_method:
             raise invalid(f"Malformed request: {request.method} {path}")
         if target.operation == "status":
             return json_codec.write(status_json(self._models.status(*target[:3]))), JSON
@@ -151,6 +157,17 @@ class RestEndpoints:
         finally:
             for size in reserved:
                 admission.release(size)
+
+    def _cors_headers(self, origin: str, request: web.BaseRequest) -> dict[str, str]:
+        """Return the headers that let a page of an allowed origin read the response."""
+        if "*" not in self._cors_origins and origin not in self._cors_origins:
+            return {}
+        headers = {"Access-Control-Allow-Origin": "*" if "*" in self._cors_origins else origin, "Vary": "Origin"}
+        if request.method == "OPTIONS":
+            headers["Access-Control-Allow-Methods"] = "GET, POST"
+            headers["Access-Control-Allow-Headers"] = CORS_HEADERS
+            headers["Access-Control-Max-Age"] = "3600"
+        return headers
 
     async def _infer(self, target: Target, body: bytes, record: RequestRecord, deadline: float) -> bytes:
         version = self._models.find(*target[:3])  # again: the version may have changed while the body arrived

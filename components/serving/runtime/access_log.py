@@ -57,6 +57,16 @@ class AccessLog:
             except OSError as error:
                 self._failed(error)
 
+    def reopen(self) -> None:
+        """Open the file again, after another program has moved it away."""
+        self.flush()
+        if self._closes:
+            try:
+                self._file, before = open(self._target, "ab"), self._file
+                before.close()
+            except OSError as error:
+                self._failed(error)
+
     def close(self) -> None:
         self.flush()
         try:

@@ -29,7 +29,7 @@ OVERLAP_SECONDS = 0.02
 # Large requests are cut into pieces of about this duration, so that small requests are executed between them.
 PIECE_SECONDS = 0.1
 # Estimates may be this much too low.
-MARGIN = 1.2
+MARGIN = 1.5
 # Interval between checks for expired deadlines.
 SWEEP_SECONDS = 0.02
 # Execute a batch after this many turns of the event loop without new requests: one turn reads the sockets, the next

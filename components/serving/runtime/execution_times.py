@@ -29,8 +29,13 @@ class ExecutionTimes:
     def record(self, rows: int, seconds: float) -> None:
         average = self._averages.setdefault(rows.bit_length(), _Average(rows, seconds))
         slower_weight = MUCH_SLOWER_WEIGHT if seconds > MUCH_SLOWER_SECONDS else SLOWER_WEIGHT
-        average.seconds += (FASTER_WEIGHT if seconds < average.seconds else slower_weight) * (seconds - average.seconds)
+        before = average.seconds
+        average.seconds += (FASTER_WEIGHT if seconds < before else slower_weight) * (seconds - before)
         average.rows += FASTER_WEIGHT * (rows - average.rows)
+        if seconds > MUCH_SLOWER_SECONDS:  # what slows this execution, such as others beside it, slows them all
+            for other in self._averages.values():
+                if other is not average:
+                    other.seconds *= average.seconds / max(before, 1e-6)
 
     def measured(self, rows: int) -> float | None:
         """Return the time of executions of about as many rows, or None if there were none."""

@@ -13,7 +13,7 @@ from kerasline.components.models.session import SavedModelSession
 from kerasline.components.models.signatures import read_meta_graph
 from kerasline.components.models.versions import find_difference
 from kerasline.components.serving.runtime import warmup
-from kerasline.components.serving.runtime.errors import unavailable
+from kerasline.components.serving.runtime.errors import RequestError, unavailable
 from kerasline.components.serving.runtime.settings import Batching, BatchSettings
 
 
@@ -34,18 +34,24 @@ class LoadedModel:
     unbatched: Mapping[str, str]
 
 
-def load_model(folder: Path, batch: BatchSettings) -> LoadedModel:
+def load_model(folder: Path, batch: BatchSettings, *, is_safe: bool = False) -> LoadedModel:
     """Load a SavedModel and execute its signatures.
 
+    Args:
+        is_safe: refuse a graph with operations that access files or processes, before anything is executed.
+
     Raises:
-        RequestError: the files differ from their digests, because they are being copied or are damaged; or a recorded
-            warm-up request is damaged.
+        RequestError: the graph is refused; the files differ from their digests, because they are being copied or are
+            damaged; or a recorded warm-up request is damaged.
         KeraslineError: the folder contains no SavedModel, or a library of operations is not installed.
         Exception: TensorFlow cannot load the model, or the model rejects a recorded request.
     """
     if difference := find_difference(folder):
         raise unavailable(f"{folder} is incomplete or damaged: {difference}")
     operations = GraphOperations(read_meta_graph(folder))
+    if is_safe and (found := operations.outside_access()):
+        message = f"{folder} has operations that access files or processes, which --safe refuses: {', '.join(found)}"
+        raise RequestError("PERMISSION_DENIED", message)
     session = SavedModelSession(folder)
     try:
         changes = {name: operations.state_changes(one) for name, one in session.signatures.items()}

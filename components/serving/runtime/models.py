@@ -306,7 +306,8 @@ class Models:
         started = time.monotonic()
         loop = asyncio.get_running_loop()
         try:
-            loaded = await loop.run_in_executor(self._loading, load_model, path, self._settings.batch)
+            load = functools.partial(load_model, path, self._settings.batch, is_safe=self._settings.safe)
+            loaded = await loop.run_in_executor(self._loading, load)
         except Exception as raised:
             error = from_exception(raised)
             version.state, version.error = "END", error

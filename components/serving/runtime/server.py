@@ -8,6 +8,8 @@ import logging
 import os
 import signal
 import ssl
+import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +39,7 @@ UNREADY_SECONDS = 0.5
 # After the listener closes, give clients that just connected this long to send their request.
 LAST_REQUESTS_SECONDS = 0.2
 FLUSH_SECONDS = 1.0
+EXECUTION_NICENESS = 5
 
 
 def run(settings: ServerSettings, report: Callable[[str], None] = print) -> None:
@@ -75,7 +78,9 @@ class _Server:
         self._admission = AdmissionControl(settings.limits, settings.api_key, self._metrics, self._log)
         # A signature that occupies all its executors must not stop the other models.
         self._threads = ThreadPoolExecutor(
-            (len(settings.models) + 1) * settings.batch.executors, thread_name_prefix="execute"
+            (len(settings.models) + 1) * settings.batch.executors,
+            thread_name_prefix="execute",
+            initializer=_yield_to_the_event_loop,
         )
         self._tasks: list[asyncio.Future[None]] = []
         self._ssl = _ssl_context(settings)
@@ -86,6 +91,8 @@ class _Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _on_signal, stopping)
+        if self._log is not None:
+            loop.add_signal_handler(signal.SIGHUP, self._log.reopen)
         models = Models(self._settings, self._metrics, self._threads)
         rest = grpc_server = None
         try:
@@ -109,7 +116,9 @@ class _Server:
         if port is None:
             return None
         server = BoundedServer(
-            RestEndpoints(models, self._admission, self._metrics), self._settings.limits, self._metrics
+            RestEndpoints(models, self._admission, self._metrics, self._settings.cors_origins),
+            self._settings.limits,
+            self._metrics,
         )
         runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain_seconds)
         await runner.setup()
@@ -197,6 +206,13 @@ class _Server:
             log.info("stopped (%.1f s)", time.monotonic() - started)
 
 
+def _yield_to_the_event_loop() -> None:
+    """Lower the priority of this thread, so that executions on all cores do not delay answers and rejections."""
+    if sys.platform == "linux":  # where threads have priorities of their own
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + EXECUTION_NICENESS)
+
+
 async def _completes_before(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
     """Run the work until it completes or the server stops. Return whether it completed.
 
@@ -229,6 +245,9 @@ def _ssl_context(settings: ServerSettings) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(settings.certificate, settings.key)
+        if settings.client_ca is not None:
+            context.load_verify_locations(settings.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
     except (OSError, ssl.SSLError) as error:
         raise KeraslineError(f"serve: {settings.certificate}, {settings.key}: {error}") from error
     return context

@@ -74,6 +74,8 @@ class Limits:
         timeout_seconds: maximum duration of a request. A client can set a shorter one.
         idle_seconds: maximum duration of a TLS handshake, of receiving a request's headers, and of receiving its
             body; also how long a client may stop reading a response.
+        keep_alive_seconds: how long a REST connection stays open between requests. A load balancer should close it
+            earlier, or it may send a request on a connection that is just being closed.
     """
 
     request_bytes: int = 32 * MEBIBYTE
@@ -81,6 +83,7 @@ class Limits:
     connections: int = 1000
     timeout_seconds: float = 30.0
     idle_seconds: float = 60.0
+    keep_alive_seconds: float = 75.0
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,9 @@ class ServerSettings:
         api_key: the key that clients must send; None requires no key.
         access_log: a file, or `-` for standard output; None writes no log.
         workers: number of processes, each with all models.
+        safe: refuse models with operations that access files or processes.
+        client_ca: PEM file of the authorities that sign the certificates of clients; None requires none.
+        cors_origins: origins whose pages may send requests, such as `https://example.org`, or `*`.
     """
 
     models: tuple[ModelSource, ...]
@@ -113,6 +119,9 @@ class ServerSettings:
     api_key: str | None = None
     access_log: str | None = None
     workers: int = 1
+    safe: bool = False
+    client_ca: Path | None = None
+    cors_origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -125,7 +134,9 @@ class ServerSettings:
             raise ParameterError("serve: TLS needs both --tls-certificate and --tls-key")
         if self.api_key == "":
             raise ParameterError("serve: the API key is empty; pass a key, or none to serve without one")
-        for file in filter(None, (self.certificate, self.key)):
+        if self.client_ca and not self.certificate:
+            raise ParameterError("serve: --tls-client-ca needs --tls-certificate and --tls-key")
+        for file in filter(None, (self.certificate, self.key, self.client_ca)):
             if not file.is_file():
                 raise ParameterError(f"serve: {file}: no such file")
         names = [model.name for model in self.models]

@@ -73,6 +73,7 @@ class _Supervisor:
     def run(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, lambda *_: self._send(signal.SIGHUP))
         for _ in range(self._settings.workers):
             self._start()
         lines = [self._wait_until_ready(pipe) for pipe in self._pipes]
@@ -118,15 +119,19 @@ class _Supervisor:
 
     def _stop(self, *_signal: object) -> None:
         self._is_stopping = True
+        self._send(signal.SIGTERM)
+
+    def _send(self, number: int) -> None:
         for process in list(self._started):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGTERM)
+                os.kill(process, number)
 
 
 def _exit_after(work: Callable[[], None]) -> None:
     """Run the work of a worker process, and end the process."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     status = 1
     try:
         work()

@@ -274,7 +274,7 @@ def test_rest_and_grpc_require_the_api_key(half, tmp_path):
 
 
 def test_rest_and_grpc_use_tls(half, tmp_path):
-    certificate, key = _self_signed(tmp_path)
+    certificate, key = self_signed(tmp_path)
     arguments = ("--tls-certificate", str(certificate), "--tls-key", str(key), "--idle", "3")
     with serving(tmp_path, str(half), *arguments) as server:
         trusting = ssl.create_default_context(cafile=str(certificate))
@@ -294,7 +294,7 @@ def test_rest_and_grpc_use_tls(half, tmp_path):
 
 
 def test_unsupported_tls_key_fails_in_one_line(half, tmp_path):
-    certificate, key = _self_signed(tmp_path, curve="SECP256K1")
+    certificate, key = self_signed(tmp_path, curve="SECP256K1")
     given = ("--tls-certificate", str(certificate), "--tls-key", str(key))
     error = refused(str(half), "--no-rest", "--grpc-port", "0", *given)
     assert "gRPC cannot listen" in error and "private key" in error and "--grpc-port" not in error
@@ -363,7 +363,7 @@ def test_rest_and_grpc_can_be_disabled(half, tmp_path):
     assert free_port()
 
 
-def _self_signed(folder, curve="SECP256R1"):
+def self_signed(folder, curve="SECP256R1"):
     """Create a certificate for localhost and its key."""
     x509 = pytest.importorskip("cryptography.x509", reason="cryptography makes the certificate")
     from datetime import datetime, timedelta
