@@ -56,6 +56,12 @@ class LabelReader:
         part = keras.Model(needed_inputs(model.input, computed), computed) if computed else None
         return cls(part, {name: columns[name] for name in names if name in columns})
 
+    def alone(self, name: str) -> LabelReader:
+        """Return a reader of one of the labels and weights that the preprocessing computes."""
+        assert self.model is not None
+        computed = {name: self.model.output[name]}
+        return LabelReader(keras.Model(needed_inputs(self.model.input, computed), computed), {})
+
     @property
     def inputs(self) -> dict[str, keras.KerasTensor]:
         """Symbolic tensors of the raw columns that are read, by name."""

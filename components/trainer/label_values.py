@@ -58,9 +58,10 @@ def read_labels(
             yield first, batch, reader.values(batch)
         except tf.errors.InvalidArgumentError as error:
             row = _first_failing_row(reader, batch)
+            failing = _first_failing_label(reader, batch.slice(row, 1))
             raise DataError(
                 f"the label of row {first + row} of split {split!r} cannot be computed from "
-                f"{_raw_values(reader, batch, row)}: {_cause(error)}"
+                f"{_raw_values(failing, batch, row)}: {_cause(error)}"
             ) from error
         first += batch.num_rows
 
@@ -88,7 +89,8 @@ class _Rule:
             return
         row = int(np.argmin(allowed.reshape(len(allowed), -1).all(axis=1)))
         value = values[row][~allowed[row]].flat[0]
-        source = "" if self.name in reader.columns else f" computed from {_raw_values(reader, batch, row)}"
+        is_raw = self.name in reader.columns
+        source = "" if is_raw else f" computed from {_raw_values(reader.alone(self.name), batch, row)}"
         raise DataError(
             f"{self.noun} {self.name!r} of row {first + row} of split {split!r}: expected {self.expected}, received "
             f"{value:g}{source}; {self.remedy}"
@@ -190,3 +192,15 @@ def _first_failing_row(reader: LabelReader, batch: pa.RecordBatch) -> int:
         except tf.errors.InvalidArgumentError:
             high = middle
     return low
+
+
+def _first_failing_label(reader: LabelReader, row: pa.RecordBatch) -> LabelReader:
+    """Return a reader of the first label that cannot be computed in a row, or the same reader if each can alone."""
+    assert reader.model is not None
+    for name in reader.model.output:
+        alone = reader.alone(name)
+        try:
+            alone.values(row)
+        except tf.errors.InvalidArgumentError:
+            return alone
+    return reader

@@ -131,6 +131,20 @@ def test_a_class_that_the_lookup_lacks_is_refused_with_its_text(train):
         train(dense(3, "softmax", SPARSE), y=SPECIES, features={"a": Number()}, evaluation=unseen)
 
 
+def test_the_message_names_only_the_columns_of_the_label_that_fails(make_examples, tmp_path):
+    from kerasline.components.data.label_columns import LabelReader
+    from kerasline.components.trainer.label_values import read_labels
+
+    texts = {name: keras.Input((), name=name, dtype="string") for name in ("p", "q")}
+    lookups = {name: keras.layers.StringLookup(vocabulary=["x"], num_oov_indices=0) for name in texts}
+    model = keras.Model(texts, {f"{name} index": lookups[name](text) for name, text in texts.items()})
+    examples = make_examples({"train": {"p": ["x", "x"], "q": ["x", "strange"]}})
+    with pytest.raises(
+        DataError, match="the label of row 1 of split 'train' .* from column 'q': 'strange': the lookup"
+    ):
+        list(read_labels(LabelReader(model, {}), examples, "train"))
+
+
 def test_an_ignored_class_is_accepted(train):
     loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=-1)
     done = train(dense(3, "softmax", loss), y=replaced(CLASS.tolist(), 7, -1))
