@@ -31,6 +31,8 @@ class Category(_CategoryFeature):
         unknown: int. Number of indices that all other values share. Defaults to 1.
         encode: `"index"` (0 for a missing value), `"one_hot"`, or for lists `"multi_hot"` or `"count"`. Defaults to
             `"index"`.
+        may_be_missing: bool. Whether -1 in integers means a missing value. If `False`, it is an ordinary integer.
+            Defaults to `True`.
         column: str. The column, if it has another name than the feature.
 
     Example:
@@ -46,6 +48,7 @@ class Category(_CategoryFeature):
     least: int = 1
     unknown: int = 1
     encode: Literal["index", "one_hot", "multi_hot", "count"] = "index"
+    may_be_missing: bool = True
 
     def output(self, name: str, *inputs: keras.KerasTensor) -> keras.KerasTensor:
         from kerasline.components.preprocessing.layers.categories import FrequencyLookup
@@ -55,6 +58,7 @@ class Category(_CategoryFeature):
             min_count=self.least,
             hash_bins=self.unknown,
             output_mode="int" if self.encode == "index" else self.encode,
+            may_be_missing=self.may_be_missing,
             name=f"{name}_index",
         )
         return lookup(*inputs)

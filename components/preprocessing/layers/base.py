@@ -130,13 +130,17 @@ def check_category_dtype(layer: str, dtype: str) -> None:
     check(layer, "float" not in dtype and "complex" not in dtype, "inputs", dtype, "texts or integers")
 
 
-def as_texts(values: tf.Tensor, layer: str) -> tf.Tensor:
-    """Return categories as texts: integers as their decimal text, a missing one as ""."""
+def as_texts(values: tf.Tensor, layer: str, may_be_missing: bool = True) -> tf.Tensor:
+    """Return categories as texts: integers as their decimal text, a missing one as "".
+
+    Args:
+        may_be_missing: whether -1 is a missing integer.
+    """
     if values.dtype == tf.string:
         return values
     check_category_dtype(layer, values.dtype.name)
     texts = tf.strings.as_string(tf.cast(values, tf.int64))
-    return tf.where(is_missing(values), "", texts)
+    return tf.where(is_missing(values), "", texts) if may_be_missing else texts
 
 
 def vocabulary_table(values: Sequence[str] | np.ndarray) -> tf.lookup.StaticHashTable:

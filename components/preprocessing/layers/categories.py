@@ -40,6 +40,8 @@ class FrequencyLookup(AdaptableLayer):
         vocabulary: list of str or int. The layer then needs no data.
         reserved: list of str or int. Values that begin the vocabulary, whether the data have them or not. They count
             towards `max_tokens`. Defaults to none.
+        may_be_missing: bool. Whether -1 in integers means a missing value. If `False`, it is an ordinary integer.
+            Defaults to `True`.
 
     Inputs:
         Texts or integers of any shape. Columns with a joint vocabulary, such as the two towns of a trip, are a list of
@@ -80,13 +82,14 @@ class FrequencyLookup(AdaptableLayer):
         output_mode: Literal["int", "one_hot", "multi_hot", "count"] = "int",
         vocabulary: Sequence[str | int] | None = None,
         reserved: Sequence[str | int] = (),
+        may_be_missing: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.supports_jit = False  # XLA has no texts
         distinct = len({*map(str, reserved), ""}) == len(reserved) + 1
         self._check(distinct, "reserved", reserved, "distinct values, none of them empty")
-        self.reserved = tuple(reserved)
+        self.reserved, self.may_be_missing = tuple(reserved), bool(may_be_missing)
         fits = max_tokens is None or not is_whole(max_tokens, 1) or max_tokens > len(reserved)
         self._check(fits, "max_tokens", max_tokens, f"more than the {len(reserved)} reserved values")
         whole = max_tokens is None or is_whole(max_tokens, 1)
@@ -153,7 +156,8 @@ class FrequencyLookup(AdaptableLayer):
         if self._values is not None:
             return None
         most = None if self.max_tokens is None else self.max_tokens - len(self.reserved)
-        return Vocabulary(most, self.min_count, excluded=("", -1, *self.reserved))
+        missing = ("", -1) if self.may_be_missing else ("",)
+        return Vocabulary(most, self.min_count, excluded=(*missing, *self.reserved))
 
     def set_state(self, state: Vocabulary) -> None:
         self._set_vocabulary([*self.reserved, *state.values()])
@@ -167,13 +171,14 @@ class FrequencyLookup(AdaptableLayer):
             "output_mode": self.output_mode,
             "vocabulary": self.vocabulary,
             "reserved": list(self.reserved),
+            "may_be_missing": self.may_be_missing,
         }
 
     def _places(self, values: tf.Tensor) -> tf.Tensor:
         """Return the indices less one: -1 for a missing value."""
         if self._values is None:
             raise ValueError(f"FrequencyLookup {self.name!r} has no vocabulary yet; adapt it, or pass it one")
-        texts, bins = as_texts(values, "FrequencyLookup"), max(self.hash_bins, 1)
+        texts, bins = as_texts(values, "FrequencyLookup", self.may_be_missing), max(self.hash_bins, 1)
         places = self._table.lookup(texts)
         unknown = tf.strings.to_hash_bucket_fast(texts, bins) if bins > 1 else tf.zeros_like(places)
         places = tf.where(places < 0, unknown, places + bins)
@@ -199,6 +204,8 @@ class ClassIndex(FrequencyLookup):
     Args:
         output_mode: `"int"`, `"one_hot"` or `"multi_hot"`, see below. Defaults to `"int"`.
         vocabulary: list of str or int, the classes in the order of their indices. The layer then needs no data.
+        may_be_missing: bool. Whether -1 in integers means a missing value. If `False`, it is a class, such as of labels
+            -1 and 1. Defaults to `True`.
 
     Inputs:
         Texts or integers of any shape.
@@ -228,9 +235,10 @@ class ClassIndex(FrequencyLookup):
         self,
         output_mode: Literal["int", "one_hot", "multi_hot"] = "int",
         vocabulary: Sequence[str | int] | None = None,
+        may_be_missing: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(output_mode=output_mode, vocabulary=vocabulary, **options)
+        super().__init__(output_mode=output_mode, vocabulary=vocabulary, may_be_missing=may_be_missing, **options)
 
     def call(self, values: Any) -> tf.Tensor:
         return self._places(tf.convert_to_tensor(values)) if self.output_mode == "int" else super().call(values)
@@ -240,14 +248,14 @@ class ClassIndex(FrequencyLookup):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        for name in ("max_tokens", "min_count", "hash_bins"):
+        for name in ("max_tokens", "min_count", "hash_bins", "reserved"):
             del config[name]
         return config
 
     def _places(self, values: tf.Tensor) -> tf.Tensor:
         if self._values is None:
             raise ValueError(f"ClassIndex {self.name!r} has no classes yet; adapt it, or pass it a vocabulary")
-        return self._table.lookup(as_texts(values, "ClassIndex"))
+        return self._table.lookup(as_texts(values, "ClassIndex", self.may_be_missing))
 
     def _columns(self) -> int:
         return 0 if self._values is None else len(self._values)

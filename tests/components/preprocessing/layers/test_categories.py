@@ -11,7 +11,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerasline.components.preprocessing.layers.categories import Cross, FrequencyLookup
+from kerasline.components.preprocessing.layers.categories import ClassIndex, Cross, FrequencyLookup
 from tests.components.preprocessing.layers.round_trip import adapted, round_trips
 
 WORDS = np.array(["b", "a", "c", "b", "", "z", "é", "c", "b", "é", "", "a b\nc"], dtype=object)
@@ -267,3 +267,20 @@ def test_columns_share_a_joint_vocabulary(tmp_path):
     assert found["home"].numpy().ravel().tolist() == [3, 2, 3, 0]
     assert found["away"].numpy().ravel().tolist() == [2, 4, 2, 2]
     round_trips(model, {"home": home, "away": away}, tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["int", "one_hot"])
+def test_minus_one_may_be_an_ordinary_integer(mode):
+    ratings = np.array([-1, 0, 1, -1, 1, -1])
+    layer = adapted(FrequencyLookup(output_mode=mode, may_be_missing=False), ratings)
+    assert layer.vocabulary == ["-1", "1", "0"]
+    places = np.array([2, 4, 3, 2, 3, 2])  # 0 is missing, 1 unknown
+    np.testing.assert_array_equal(layer(ratings), places if mode == "int" else np.eye(4)[places - 1])
+    assert FrequencyLookup.from_config(layer.get_config()).vocabulary == ["-1", "1", "0"]
+
+
+def test_labels_minus_one_and_one_are_classes():
+    layer = adapted(ClassIndex(may_be_missing=False), np.array([1, -1, -1]))
+    assert layer.vocabulary == ["-1", "1"]
+    clone = ClassIndex.from_config(layer.get_config())
+    assert clone(np.array([1, -1, 7])).numpy().tolist() == [1, 0, -1]
