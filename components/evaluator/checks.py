@@ -176,7 +176,7 @@ def check_thresholds(
     """
     known: dict[str, str | None] = dict.fromkeys(size_and_latency.NAMES, "down")
     known |= metric_directions(settings, outputs, losses, has_baseline=has_baseline)
-    check_classes(settings, outputs)
+    check_output_settings(settings, outputs)
     if not set(settings.thresholds) <= set(known):
         for output in outputs:
             names: dict[str, str | None] = {
@@ -189,8 +189,13 @@ def check_thresholds(
             check_direction(name, bounds, known[name])
 
 
-def check_classes(settings: EvaluatorSettings, outputs: Sequence[Output]) -> None:
-    """Raise a ParameterError if no output has a class that the settings name."""
+def check_output_settings(settings: EvaluatorSettings, outputs: Sequence[Output]) -> None:
+    """Raise a ParameterError if no output has a class that the settings name, or operating points."""
+    tasks = sorted({output.task for output in outputs})
+    if settings.operating_points and "binary" not in tasks:
+        raise ParameterError(
+            f"Evaluator.operating_points: only binary outputs have them; the task of this model is {', '.join(tasks)}"
+        )
     classes = {name for output in outputs if TASKS[output.task].has_classes for name in output.classes or ()}
     for parameter in ("class_metrics", "class_weights"):
         check_known(f"Evaluator.{parameter}", "no output has a class", getattr(settings, parameter), classes)

@@ -17,7 +17,7 @@ from kerasline.components.core.errors import ParameterError, nearest
 from kerasline.components.data.label_columns import raw_label_columns
 from kerasline.components.data.model_inputs import feed
 from kerasline.components.evaluator import judging
-from kerasline.components.evaluator.checks import check_classes
+from kerasline.components.evaluator.checks import check_output_settings
 from kerasline.components.evaluator.details import details
 from kerasline.components.evaluator.families import keras_direction, keras_metrics, metric_families
 from kerasline.components.evaluator.results import VERSION, Result, known, name_of_slice, with_tests, write_table
@@ -79,7 +79,7 @@ class Evaluating:
         )
         self._served = SavedModelPredictor(inputs.saved_model.path) if judged else None
         self._judged = joined(outputs, judged)
-        check_classes(settings, self._judged)
+        check_output_settings(settings, self._judged)
         self._resampling = Resampling(settings.seed, settings.replicates)
 
     def run(self) -> Mapping[str, Any]:

@@ -41,7 +41,9 @@ class BaselineComparison(SumMetrics):
             flips = (ours.argmax(axis=1) != theirs.argmax(axis=1))[:, np.newaxis]
             up = down = np.zeros_like(flips)
         else:
-            above, before = (side > (self._threshold or 0.0) for side in (ours, theirs))
+            # In the dtype of the predictions, as the metrics of decisions: float32(0.3) is not above 0.3.
+            threshold, sides = self._threshold or 0.0, (rows.prediction, rows.baseline)
+            above, before = (side.reshape(len(rows), -1) > threshold for side in sides)
             up, down, flips = above & ~before, before & ~above, above != before
         means = [part.mean(axis=1) for part in (flips, up, down, difference)]
         return np.column_stack([np.ones(len(rows)), *means])

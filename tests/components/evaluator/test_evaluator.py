@@ -609,6 +609,11 @@ def test_operating_points_are_measured_and_bounded(cancer, tmp_path):
     assert 0 < done.entries["site", "north", "threshold_for_precision_at_recall_0.9"]["value"] < 1
 
 
+def test_operating_points_of_other_tasks_are_refused(digits, tmp_path):
+    with pytest.raises(ParameterError, match="only binary outputs have them; the task of this model is multi_class"):
+        evaluated(digits, tmp_path, operating_points={"precision_at_recall": [0.9]})
+
+
 def test_single_classes_are_measured_and_bounded(digits, tmp_path):
     names = [f"digit {k}" for k in range(10)]
     given = problem(tmp_path / "p", digits.columns, digits.keras_model, "label", class_names=names)

@@ -42,3 +42,8 @@ def test_flips_of_classes_and_labels():
 def test_without_a_baseline_nothing_is_known():
     family = BaselineComparison(threshold=0.5)
     assert np.isnan(list(family.values(total(family, rows([0, 1], [0.2, 0.7]))).values())).all()
+
+
+def test_prediction_at_the_threshold_is_negative():
+    at = np.float32([0.3])
+    assert compared(BaselineComparison(threshold=0.3), at, np.float32([0.2]))["flip_rate"] == 0.0
