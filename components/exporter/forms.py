@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from kerasline.components.exporter.served_model import PREPROCESSED, ServedModel
 LITERT_FILE, ONNX_FILE = "model.tflite", "model.onnx"
 # The size limit of protobuf and FlatBuffers.
 MAX_FILE_BYTES = 2**31 - 1
+# How LiteRT's converter lists operations that it cannot convert, after a line for each of their uses.
+UNSUPPORTED = re.compile(r"(?:TF Select|Custom|Flex) ops: ([^\n]*)")
 POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")
 
 
@@ -105,7 +108,13 @@ def _litert(serving: ServedModel, folder: Path) -> None:
     archive.write_out(str(saved), verbose=False)
     restore_names(saved, {PREPROCESSED: specs})
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=[PREPROCESSED])
-    (folder / LITERT_FILE).write_bytes(converter.convert())
+    try:
+        content = converter.convert()
+    except Exception as error:  # its type is not public
+        if found := UNSUPPORTED.search(str(error)):
+            raise Refused(f"LiteRT does not have the operations that it uses: {found[1]}") from error
+        raise
+    (folder / LITERT_FILE).write_bytes(content)
     _remove(saved)
 
 

@@ -267,7 +267,9 @@ def test_wrong_command_is_reported_before_the_server_starts(validate, command, m
 
 def test_missing_server_libraries_are_reported(validate, monkeypatch):
     monkeypatch.setitem(sys.modules, "aiohttp", None)
-    with pytest.raises(KeraslineError, match=r"needs aiohttp: pip install 'kerasline\[serve\]'"):
+    with pytest.raises(
+        KeraslineError, match=r"needs aiohttp, which is not installed; pip install 'kerasline\[serve\]'"
+    ):
         validate()
 
 
