@@ -144,7 +144,7 @@ def _single_rows(requests: Sequence[Arrays]) -> list[Arrays]:
     for arrays in requests:
         for at in range(min(len(array) for array in arrays)):
             row = [array[at : at + 1] for array in arrays]
-            rows.setdefault(tuple(repr(array.tolist()) for array in row), row)
+            rows.setdefault(tuple(repr(a.tolist()) if a.dtype == object else a.tobytes() for a in row), row)
             if len(rows) == MAX_REAL_ROWS:
                 return list(rows.values())
     return list(rows.values())

@@ -134,7 +134,7 @@ def test_message_in_single_bytes_is_read(ours, request_bytes):
 
 def test_other_methods_are_unimplemented(ours):
     with grpc.insecure_channel(f"127.0.0.1:{ours.grpc_port}") as channel:
-        for path in ("/tensorflow.serving.PredictionService/MultiInference", "/a/b", "/" + "a" * 5000):
+        for path in ("/tensorflow.serving.SessionService/SessionRun", "/a/b", "/" + "a" * 5000):
             code, details = refusal(channel.unary_unary(path), b"")
             assert code == "UNIMPLEMENTED" and path[:50] in details
 
