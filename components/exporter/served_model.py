@@ -183,10 +183,10 @@ def preprocess(features: keras.Model, raw: Tensors) -> dict[str, tf.Tensor]:
     """Return preprocessed features of the dtypes that the model's inputs have.
 
     A lookup of Keras that encodes one-hot returns int64, although its symbolic output is float32. Keras casts what it
-    feeds to a model. Signatures, LiteRT and ONNX do not.
+    feeds to a model. Signatures, LiteRT and ONNX do not. Masks are dropped, as tf.data drops them in training.
     """
     received = features(dict(raw), training=False)
-    return {name: tf.cast(received[name], tensor.dtype) for name, tensor in features.output.items()}
+    return {name: tf.identity(tf.cast(received[name], tensor.dtype)) for name, tensor in features.output.items()}
 
 
 def describe_specs(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -189,7 +189,8 @@ def _keras_function(
 
     @tf.function(input_signature=[raw_specs, beside_specs], autograph=False)
     def predict(raw: Mapping[str, tf.Tensor], beside: Mapping[str, tf.Tensor]) -> dict[str, Any]:
-        prepared = dict(preprocessing(dict(raw), training=False))
+        # tf.data drops the masks of the preprocessing in training, and so does this.
+        prepared = {name: tf.identity(one) for name, one in preprocessing(dict(raw), training=False).items()}
         found = {**beside, **prepared}
         labels = {output: found[label] for output, label in label_of.items()}
         weight = found[weight_name] if weight_name else None

@@ -27,6 +27,7 @@ class RandomRows(keras.layers.Layer):
 
     def __init__(self, seed: int | None = None, **options: Any) -> None:
         super().__init__(**options)
+        self.supports_masking = True
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
@@ -175,6 +176,7 @@ class RandomSpeed(RandomSound):
         allowed = increase_within(factors, np.nextafter(0, 1), math.inf)
         check("RandomSpeed", allowed, "factors", factors, "two numbers above 0, the lower first")
         self.factors = tuple(factors)
+        self.supports_masking = False  # rows change their length
 
     def call(self, samples: Any, training: bool = False) -> Any:
         if not training:
@@ -218,7 +220,7 @@ class SpecAugment(RandomRows):
 
     Example:
 
-    >>> kl.layers.SpecAugment(seed=0)(np.ones((1, 50, 20), "float32"), training=True).numpy().min()
+    >>> float(kl.layers.SpecAugment(seed=0)(np.ones((1, 50, 20), "float32"), training=True).numpy().min())
     0.0
     """
 
