@@ -1,5 +1,5 @@
 """Losses of sequences that Keras lacks: `kl.losses`."""
 
-from kerasline.components.models.losses import CTC, Masked
+from kerasline.components.models.losses import CTC, Masked, SmoothedCrossentropy
 
-__all__ = ["CTC", "Masked"]
+__all__ = ["CTC", "Masked", "SmoothedCrossentropy"]

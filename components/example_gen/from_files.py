@@ -135,7 +135,8 @@ class CsvExampleGen(FileExampleGen):
         delimiter = settings.delimiter.replace("\\t", "\t")
         for name, value, lengths in (("delimiter", delimiter, (1,)), ("quote", settings.quote, (0, 1))):
             if len(value) not in lengths or not value.isascii():
-                raise ParameterError(f"ExampleGen.{name}: expected one ASCII character, received {value!r}")
+                expected = "one ASCII character" + (" or none" if 0 in lengths else "")
+                raise ParameterError(f"ExampleGen.{name}: expected {expected}, received {value!r}")
         names = settings.column_names
         form = CsvFormat(settings.encoding, delimiter, settings.quote, names, settings.null_values)
         if quarantine.enabled:

@@ -9,6 +9,9 @@ import tensorflow as tf
 
 from kerasline.components.core.keras_compat import mask_of, set_mask
 
+# Keeps logarithms of probabilities finite.
+EPSILON = 1e-7
+
 
 @keras.saving.register_keras_serializable("kerasline")
 class Masked(keras.losses.Loss):
@@ -104,6 +107,59 @@ class CTC(keras.losses.Loss):
             blank_index=0,
             logits_time_major=False,
         )
+
+
+@keras.saving.register_keras_serializable("kerasline")
+class SmoothedCrossentropy(keras.losses.SparseCategoricalCrossentropy):
+    """Sparse categorical crossentropy with label smoothing, which Keras has for one-hot labels only.
+
+    The target is the label with the probability 1 - smoothing, plus smoothing spread evenly over all classes (Szegedy
+    et al., CVPR 2016).
+
+    Args:
+        smoothing: float in [0, 1). Defaults to 0.1.
+        from_logits, ignore_class, reduction, name, dtype: see `keras.losses.SparseCategoricalCrossentropy`.
+            `from_logits` defaults to `True`.
+
+    Raises:
+        ValueError: the smoothing is invalid.
+
+    Example:
+
+    >>> loss = kl.losses.SmoothedCrossentropy(0.2)
+    >>> round(float(loss(np.array([1]), np.array([[0.0, 2.0]]))), 4)
+    0.3269
+    """
+
+    def __init__(
+        self,
+        smoothing: float = 0.1,
+        from_logits: bool = True,
+        ignore_class: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "smoothed_crossentropy",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(from_logits, ignore_class, reduction, name=name, dtype=dtype)
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"SmoothedCrossentropy: smoothing: expected a number in [0, 1), received {smoothing}")
+        self.smoothing = smoothing
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        values = super().call(y_true, y_pred)
+        mask = mask_of(values)
+        y_pred = tf.convert_to_tensor(y_pred)
+        logarithms = tf.nn.log_softmax(y_pred) if self.get_config()["from_logits"] else tf.math.log(y_pred + EPSILON)
+        even = -tf.reduce_mean(logarithms, axis=-1)
+        smoothed = (1 - self.smoothing) * values + self.smoothing * even
+        if mask is None:
+            return smoothed
+        smoothed = tf.where(mask, smoothed, tf.zeros_like(smoothed))
+        set_mask(smoothed, mask)
+        return smoothed
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "smoothing": self.smoothing}
 
 
 def _blank_where_masked(logits: Any) -> Any:

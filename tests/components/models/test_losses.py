@@ -91,3 +91,17 @@ def test_weights_of_tokens_multiply_the_masked_loss():
 def test_unknown_loss_is_named():
     with pytest.raises(ValueError, match="mean_sqared"):
         kl.losses.Masked("mean_sqared")
+
+
+@pytest.mark.parametrize("ignore_class", [None, 0])
+def test_smoothed_crossentropy_is_that_of_smoothed_one_hot_labels(ignore_class):
+    random = np.random.default_rng(0)
+    labels, logits = random.integers(0, 5, (4, 6)), random.normal(size=(4, 6, 5)).astype("float32")
+    loss = kl.losses.SmoothedCrossentropy(0.3, ignore_class=ignore_class)
+    values = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.3, reduction=None)(
+        np.eye(5)[labels], logits
+    ).numpy()
+    kept = np.ones_like(labels, bool) if ignore_class is None else labels != ignore_class
+    np.testing.assert_allclose(loss(labels, logits), values[kept].mean(), rtol=1e-5)
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    np.testing.assert_allclose(again(labels, logits), loss(labels, logits))
