@@ -7,6 +7,7 @@ Portuguese to English, from TensorFlow Datasets. Another pair or direction by se
 
 from __future__ import annotations
 
+import importlib.resources
 from typing import TYPE_CHECKING, Any
 
 import kerasline as kl
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-WORDS, LENGTH, BEAMS = 4000, 48, 4
+SCHEMA = importlib.resources.files("kerasline.schemas") / "translation.pbtxt"
+LENGTH, BEAMS = 48, 4
 PAD, BEGIN, END = 0, 2, 3  # ids of Subwords
 HYPERPARAMETERS = {
     "layers": 2,
@@ -34,19 +36,20 @@ def preprocessing() -> keras.Model:
     import keras
 
     source, target = (keras.Input((1,), name=name, dtype="string") for name in ("source", "target"))
-    words = kl.layers.Subwords(top=WORDS, length=LENGTH, end=True, name="words")
+    words = kl.layers.Subwords(top=4000, length=LENGTH, end=True, name="words")
     ids = words(target, begin=True, length=LENGTH + 1)
     outputs = {"source": words(source), "target_before": ids[:, :-1], "target": ids[:, 1:]}
     return keras.Model({"source": source, "target": target}, outputs)
 
 
-def build_model(inputs: dict[str, keras.KerasTensor], hp: dict) -> keras.Model:
+def build_model(inputs: dict[str, keras.KerasTensor], hp: dict, prepared: Any) -> keras.Model:
     """A transformer (Vaswani et al., 2017) with normalization first and the embedding as output layer."""
     import keras
     from keras_hub.layers import PositionEmbedding, ReversibleEmbedding, TransformerDecoder, TransformerEncoder
 
     units, options = hp["units"], {"num_heads": hp["heads"], "dropout": hp["dropout"], "normalize_first": True}
-    words, places = ReversibleEmbedding(WORDS, units, name="words"), PositionEmbedding(LENGTH, name="places")
+    words = ReversibleEmbedding(prepared.vocabulary_size("source"), units, name="words")
+    places = PositionEmbedding(LENGTH, name="places")
     is_word = keras.ops.not_equal(inputs["source"], PAD)
     x = words(inputs["source"])
     x = x + places(x)
@@ -106,7 +109,7 @@ def answer(model: keras.Model, features: dict[str, tf.Tensor], prepared: Any) ->
 def pipeline(settings) -> kl.Pipeline:
     examples = kl.AnyExampleGen("ted_hrlr_translate/pt_to_en", columns={"source": "pt", "target": "en"})
     statistics = kl.StatisticsGen(examples)
-    schema = kl.SchemaGen(statistics)
+    schema = kl.ImportSchemaGen(str(SCHEMA))
     validator = kl.ExampleValidator(statistics, schema)
     transform = kl.Transform(examples, schema, function=preprocessing, label="target")
     model = kl.ModelBuilder(transform, function=build_model, hyperparameters=HYPERPARAMETERS)

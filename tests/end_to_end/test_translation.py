@@ -1,0 +1,61 @@
+"""The recipe `translation`, in a small size: from pairs of texts to a served translator."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kerasline.components.core.artifacts import Examples
+
+pytestmark = pytest.mark.slow
+for library in ("keras_hub", "tensorflow_text", "sentencepiece"):
+    pytest.importorskip(
+        library, reason="the libraries of language are not installed: pip install 'kerasline[language]'"
+    )
+
+ENGLISH = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+FRENCH = ["zéro", "un", "deux", "trois", "quatre", "cinq", "six", "sept", "huit", "neuf"]
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """A file of spoken numbers in two languages, without a header."""
+    rows = (
+        ["\t".join(" ".join(words[int(digit)] for digit in f"{n:03}") for words in (ENGLISH, FRENCH))]
+        for n in range(400)
+    )
+    file = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
+    file.write_text("\n".join(row for (row,) in rows))
+    return file
+
+
+def test_translation_is_judged_and_served_by_its_answers(cli, pairs, tmp_path):
+    import tensorflow as tf
+    import tensorflow_text  # noqa: F401
+
+    settings = {
+        "ExampleGen.input": pairs,
+        "ExampleGen.column_names": '["source","target"]',
+        "ExampleGen.columns": "null",
+        "ModelBuilder.hyperparameters.units": 32,
+        "ModelBuilder.hyperparameters.layers": 1,
+        "ModelBuilder.hyperparameters.warm_up_steps": 20,
+        "ModelBuilder.hyperparameters.learning_rate": 0.01,
+        "Trainer.epochs": 8,
+    }
+    arguments = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    result = cli("run", "translation", "--root", tmp_path / "root", "--json", tmp_path / "summary.json", *arguments)
+    assert result.returncode == 0, result.stderr
+    nodes = {node["name"]: node for node in result.summary["nodes"]}
+    assert {node["state"] for node in nodes.values()} == {"ran"}
+    metrics = nodes["Evaluator"]["metrics"]
+    assert metrics["translation/chrf"] > 30  # a translator that knows nothing reaches some 15
+    model = tf.saved_model.load(nodes["Pusher"]["metrics"]["path"])
+    serve = model.signatures["serving_default"]
+    assert list(serve.structured_input_signature[1]) == ["source"]
+    rows = Examples(nodes["ExampleGen"]["outputs"]["examples"]).read("test").to_pydict()
+    together = serve(source=tf.constant(rows["source"])[:, tf.newaxis])["translation"].numpy()
+    alone = [serve(source=tf.constant([[text]]))["translation"].numpy()[0] for text in rows["source"][:4]]
+    np.testing.assert_array_equal(together[:4], alone)
+    judged = json.loads((tmp_path / "summary.json").read_text())
+    assert judged["state"] == "succeeded"
