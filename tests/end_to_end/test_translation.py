@@ -41,7 +41,7 @@ def test_translation_is_judged_and_served_by_its_answers(cli, pairs, tmp_path):
         "ModelBuilder.hyperparameters.layers": 1,
         "ModelBuilder.hyperparameters.warm_up_steps": 20,
         "ModelBuilder.hyperparameters.learning_rate": 0.01,
-        "Trainer.epochs": 8,
+        "Trainer.epochs": 60,
     }
     arguments = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     result = cli("run", "translation", "--root", tmp_path / "root", "--json", tmp_path / "summary.json", *arguments)
