@@ -83,22 +83,30 @@ def answer(model: keras.Model, features: dict[str, tf.Tensor], prepared: Any) ->
     rows, heads = tf.shape(source)[0], decoders[0].num_heads
     empty = tf.zeros([rows, 2, LENGTH, heads, memory.shape[-1] // heads], memory.dtype)
 
-    def decode(decoder: Any, y: tf.Tensor, memory: tf.Tensor, is_word: tf.Tensor, *caches: Any) -> Any:
-        names = ("self_attention_cache", "self_attention_cache_update_index")
-        names += ("cross_attention_cache", "cross_attention_cache_update_index")
-        return decoder(y, memory, encoder_padding_mask=is_word, **dict(zip(names, caches)))
+    def decode(
+        decoder: Any, y: tf.Tensor, state: tuple[tf.Tensor, tf.Tensor], earlier: tf.Tensor, position: Any, **cross: Any
+    ) -> Any:
+        memory, is_word = state
+        return decoder(
+            y,
+            memory,
+            encoder_padding_mask=is_word,
+            self_attention_cache=earlier,
+            self_attention_cache_update_index=position,
+            **cross,
+        )
 
     def step(tokens: tf.Tensor, position: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
         memory, is_word, caches = state
         y, new = words(tokens[:, tf.newaxis]), []
         y += places(y, start_index=position)
         for decoder, (earlier, crossed) in zip(decoders, caches):
-            y, earlier, _ = decode(decoder, y, memory, is_word, earlier, position, crossed, None)
+            y, earlier, _ = decode(decoder, y, (memory, is_word), earlier, position, cross_attention_cache=crossed)
             new.append((earlier, crossed))
         return words(decoded(y), reverse=True)[:, 0], (memory, is_word, new)
 
-    first = memory[:, :1]  # the keys and values of the source do not depend on it
-    caches = [(empty, decode(decoder, first, memory, is_word, empty, 0, empty, 0)[2]) for decoder in decoders]
+    first = {"cross_attention_cache": empty, "cross_attention_cache_update_index": 0}  # keys and values of the source
+    caches = [(empty, decode(one, memory[:, :1], (memory, is_word), empty, 0, **first)[2]) for one in decoders]
     begin = tf.fill([rows], BEGIN)
     found = kl.generate(
         step, begin, (memory, is_word, caches), length=LENGTH + 1, end=END, beams=BEAMS, length_penalty=1.0
