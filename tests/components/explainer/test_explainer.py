@@ -37,7 +37,8 @@ def test_explanation_has_all_documented_entries(penguins, explain):
     for curve in found.partial_dependence:
         assert len(curve["x"]) == len(curve["y"]) == len(curve["low"]) == len(curve["high"]) >= 2
     first = found.worst["rows"][0]
-    assert set(first) == {"place", "loss", "label", "prediction", "score", "columns", "media", "attribution"}
+    shown = {"columns", "media", "answers", "answer_media"}
+    assert set(first) == {"place", "loss", "label", "prediction", "score", "attribution", *shown}
     assert found.rows == len(penguins.splits["test"]["island"]) and len(found.worst["rows"]) == 20
     text = (found.folder / "explanation.json").read_text()
     json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
