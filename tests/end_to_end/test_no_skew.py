@@ -84,7 +84,7 @@ def test_training_keras_and_saved_model_get_the_same_tensors(recipe, label, requ
 
 HOLES = {
     "size": [1.0, None, 3.0, float("nan"), float("inf"), 1e30],
-    "count": [1, None, 3, 4, -1, 5],
+    "count": [1, None, 3, 4, -2, 5],
     "word": ["a", None, "", "unseen", "é", "b"],
     "bytes": [b"a", b"\xff\xfe", None, b"", b"a\x00b", b"b"],
     "words": [["a", "b"], None, [], ["unseen"], ["a", None, "a", "b"], ["b"]],

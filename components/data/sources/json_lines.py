@@ -237,11 +237,21 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _parse(block: bytes, types: pa.Schema) -> pa.Table:
+    table = _parse_as(block, types)
+    try:
+        table.validate(full=True)  # above all that the text is UTF-8
+    except pa.ArrowInvalid:
+        # Arrow loses the nulls at the beginning of a column's first list, unless it knows the type of the items.
+        known = _map_types(table.schema, lambda kind: pa.float64() if pa.types.is_null(kind) else kind)
+        table = _parse_as(block, known)
+        table.validate(full=True)
+    return table
+
+
+def _parse_as(block: bytes, types: pa.Schema) -> pa.Table:
     read_options = pj.ReadOptions(block_size=len(block) + 1, use_threads=False)
     parse_options = pj.ParseOptions(newlines_in_values=False, explicit_schema=types)
-    table = pj.read_json(io.BytesIO(block), read_options, parse_options)
-    table.validate(full=True)  # above all that the text is UTF-8
-    return table
+    return pj.read_json(io.BytesIO(block), read_options, parse_options)
 
 
 def _describe(error: Exception) -> str:
