@@ -1,4 +1,4 @@
-"""The commands and programs of the documents, run as they stand."""
+"""The commands of the documents, run as they stand."""
 
 import re
 import subprocess
@@ -7,35 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from kerasline.pipeline.recipes.sample_trips import write_trips
 from tests.conftest import FASHION, HOUSE
-from tests.end_to_end.documents import PROGRAM, as_words, blocks, calls_kerasline, commands
+from tests.end_to_end.documents import as_words, blocks, calls_kerasline, commands
 
 README = HOUSE / "README.md"
 DOCS = HOUSE / "docs"
-GUIDES = [
-    "ANSWERS.md",
-    "COMPONENTS.md",
-    "DATA.md",
-    "DECODING.md",
-    "EVALUATION.md",
-    "EXPLAINING.md",
-    "EXPORT.md",
-    "MODELS.md",
-    "MONITORING.md",
-    "PIPELINES.md",
-    "PREPROCESSING.md",
-    "REPORT.md",
-    "TRAINING.md",
-    "TUNING.md",
-    "VALIDATING.md",
-]
-
-
-@pytest.fixture
-def trips(tmp_path):
-    """Return the file that the `sample_trips` command of the guides writes."""
-    write_trips(tmp_path / "trips.csv")
 
 
 @pytest.mark.parametrize("path", [README, *sorted(DOCS.glob("*.md")), HOUSE / "CONTRIBUTING.md"])
@@ -91,19 +67,6 @@ def test_commands_of_the_guide_to_remote_roots_work(tmp_path, s3, monkeypatch):
     for command in found:
         result = subprocess.run(as_words(command), cwd=tmp_path, capture_output=True, text=True)
         assert result.returncode == 0, (command, result.stderr)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("path", [README, *(DOCS / name for name in GUIDES)], ids=lambda path: path.name)
-def test_programs_of_the_guides_run(tmp_path, trips, path):
-    if path.name == "DECODING.md":
-        pytest.importorskip("tensorflow_text", reason="tensorflow-text is not installed")
-    for number, program in enumerate(blocks(path, "python")):
-        file = tmp_path / f"program{number}.py"
-        file.write_text(program)
-        command = [*PROGRAM, "run", str(file)] if "def pipeline" in program else [sys.executable, str(file)]
-        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.slow
