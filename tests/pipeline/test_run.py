@@ -485,7 +485,7 @@ assert not heavy, heavy
 
 def test_recipes_are_listed_with_their_descriptions(cli, tmp_path):
     listing = cli("recipes", "--json", tmp_path / "recipes.json").summary
-    assert {item["name"] for item in listing} == {"fashion_mnist", "penguins", "taxi"}
+    assert {item["name"] for item in listing} == {"fashion_mnist", "penguins", "taxi", "translation"}
     assert all(item["about"] for item in listing)
 
 
