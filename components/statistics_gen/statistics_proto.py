@@ -156,9 +156,10 @@ def _fill_numbers(stats: Any, summary: FeatureSummary) -> None:
         stats.mean, stats.std_dev = numbers.moments.mean, numbers.moments.std
         stats.min, stats.max = numbers.minimum, numbers.maximum
         stats.median = numbers.median
-    if (found := summary.weighted) is not None and found.weight:
-        stats.weighted_numeric_stats.mean, stats.weighted_numeric_stats.std_dev = found.mean, found.std
-        stats.weighted_numeric_stats.median = found.quantiles.median
+    if (found := summary.weighted) is not None and found.moments.count:
+        weighted = stats.weighted_numeric_stats
+        weighted.mean, weighted.std_dev = float(found.moments.mean), float(found.moments.std)
+        weighted.median = found.quantiles.median
     _fill_equal_width(stats.histograms.add(), numbers)
     _fill_quantiles(stats.histograms.add(), numbers)
     for histogram in stats.histograms:

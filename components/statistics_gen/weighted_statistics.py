@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kerasline.components.data.accumulators.moments import Moments
 from kerasline.components.data.accumulators.value_counts import ValueCounts
 from kerasline.components.data.arrow_types import is_list
 
@@ -71,7 +72,7 @@ class WeightedSummary:
     Attributes:
         missing, present: sums of the weights of the rows without and with a value.
         values: sum of the weights of all values.
-        weight, mean, deviations: sum of the weights, mean, and weighted sum of squared deviations of finite numbers.
+        moments: those of the finite numbers.
         quantiles: the finite numbers.
         counts: sums of the weights of each distinct text or integer.
     """
@@ -79,16 +80,9 @@ class WeightedSummary:
     missing: float = 0.0
     present: float = 0.0
     values: float = 0.0
-    weight: float = 0.0
-    mean: float = 0.0
-    deviations: float = 0.0
+    moments: Moments = field(default_factory=Moments)
     quantiles: WeightedQuantiles = field(default_factory=WeightedQuantiles)
     counts: ValueCounts = field(default_factory=lambda: ValueCounts(estimate_distinct=False))
-
-    @property
-    def std(self) -> float:
-        """Population standard deviation."""
-        return float(np.sqrt(self.deviations / self.weight)) if self.weight else 0.0
 
     @classmethod
     def of(cls, column: pa.Array, weights: np.ndarray) -> WeightedSummary:
@@ -108,7 +102,10 @@ class WeightedSummary:
         summary.values = float(weights.sum())
         kind = values.type
         if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-            summary._add_numbers(values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), weights)
+            numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+            counted = np.isfinite(numbers) & (weights > 0)
+            summary.moments.add(numbers[counted], weights[counted])
+            summary.quantiles.add(numbers[counted], weights[counted])
         if not pa.types.is_floating(kind) and not pa.types.is_binary(kind) and len(values):
             found = values.dictionary_encode()
             sums = np.bincount(found.indices.to_numpy(), weights, len(found.dictionary))
@@ -118,25 +115,7 @@ class WeightedSummary:
     def merge(self, other: WeightedSummary) -> WeightedSummary:
         for name in ("missing", "present", "values"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self._combine(other.weight, other.mean, other.deviations)
+        self.moments.merge(other.moments)
         self.quantiles.merge(other.quantiles)
         self.counts.merge(other.counts)
         return self
-
-    def _add_numbers(self, numbers: np.ndarray, weights: np.ndarray) -> None:
-        finite = np.isfinite(numbers) & (weights > 0)
-        numbers, weights = numbers[finite], weights[finite]
-        if len(numbers):
-            total = float(weights.sum())
-            mean = float((numbers * (weights / total)).sum())
-            self._combine(total, mean, float((weights * np.square(numbers - mean)).sum()))
-            self.quantiles.add(numbers, weights)
-
-    def _combine(self, weight: float, mean: float, deviations: float) -> None:
-        """Merge as Chan, Golub and LeVeque (1979)."""
-        total = self.weight + weight
-        if weight:
-            delta, share = mean - self.mean, weight / total
-            self.mean += delta * share
-            self.deviations += deviations + delta * delta * self.weight * share
-            self.weight = total

@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Moments:
-    """Count, mean and variance of the finite numbers, reduced over some axes.
+    """Count, mean and variance of the finite numbers, reduced over some axes. With weights, the count is their sum.
 
     The variance of numbers beyond 1e154 may be infinite, because its float64 is.
 
@@ -25,35 +25,40 @@ class Moments:
     @property
     def variance(self) -> np.ndarray:
         """Population variance. 0 if there are no numbers."""
-        return self._m2 / np.maximum(self.count, 1)
+        return self._m2 / _divisor(self.count)
 
     @property
     def std(self) -> np.ndarray:
         """Population standard deviation."""
         return np.sqrt(self.variance)
 
-    def add(self, values: np.ndarray) -> None:
+    def add(self, values: np.ndarray, weights: np.ndarray | None = None) -> None:
+        """Add numbers, each counted once or by its weight, from 0, in an array of the same shape."""
         values = np.asarray(values, np.float64)
         known = np.isfinite(values)
         if not known.all():
             values = np.where(known, values, 0)
-        count = known.sum(self._axes).astype(np.float64)
-        divisor = np.maximum(count, 1)
+        count = (known if weights is None else known * weights).sum(self._axes).astype(np.float64)
+        divisor = _divisor(count)
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = values.sum(self._axes) / divisor
+            mean = (values if weights is None else values * weights).sum(self._axes) / divisor
             if not np.isfinite(mean).all():  # the sum exceeds the largest float, which the mean cannot
-                mean = (values / np.expand_dims(divisor, self._axes)).sum(self._axes)
+                shares = values / np.expand_dims(divisor, self._axes)
+                mean = (shares if weights is None else shares * weights).sum(self._axes)
             deviation = values - np.expand_dims(mean, self._axes)
             if not known.all():
                 deviation[~known] = 0
-            self._combine(count, mean, np.square(deviation, out=deviation).sum(self._axes))
+            squares = np.square(deviation, out=deviation)
+            if weights is not None:
+                squares *= weights
+            self._combine(count, mean, squares.sum(self._axes))
 
     def merge(self, other: Moments) -> None:
         self._combine(other.count, other.mean, other._m2)
 
     def _combine(self, count: Any, mean: Any, m2: Any) -> None:
         total = self.count + count
-        share = count / np.maximum(total, 1)
+        share = count / _divisor(total)
         with np.errstate(over="ignore", invalid="ignore"):
             delta = mean - self.mean
             merged = self.mean + delta * share
@@ -67,6 +72,11 @@ class Moments:
         return {name: np.asarray(value).tolist() for name, value in figures.items()}
 
 
+def _divisor(count: Any) -> Any:
+    """Return a count, or 1 for 0."""
+    return np.where(count > 0, count, 1.0)
+
+
 class FeatureMoments(Moments):
     """Moments of each feature on the last axis.
 
@@ -78,8 +88,9 @@ class FeatureMoments(Moments):
         super().__init__()
         self._features = features
 
-    def add(self, values: np.ndarray) -> None:
-        super().add(np.asarray(values).reshape(-1, self._features))
+    def add(self, values: np.ndarray, weights: np.ndarray | None = None) -> None:
+        values = np.asarray(values).reshape(-1, self._features)
+        super().add(values, None if weights is None else np.asarray(weights).reshape(values.shape))
 
 
 class Covariance:
