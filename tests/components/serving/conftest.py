@@ -6,6 +6,15 @@ from tests.components.serving import servers
 from tests.components.serving.saved_models import save_half_plus, save_mixed
 
 
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """Return a folder of one version, which computes x / 2 + 1."""
+    folder = tmp_path_factory.mktemp("models") / "half"
+    folder.mkdir()
+    save_half_plus(folder / "1", 1.0)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def model_folders(tmp_path_factory):
     """Return folders of versions: half (1: x / 2 + 2, 3: x / 2 + 3) and mixed (1)."""

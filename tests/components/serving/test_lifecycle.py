@@ -14,25 +14,15 @@ import sys
 import threading
 import time
 import urllib.request
-from datetime import UTC
 
 import grpc
 import pytest
 
 from tests import forking
-from tests.components.serving.saved_models import save_functions, save_half_plus, save_heavy
-from tests.components.serving.servers import REPOSITORY, serving, start, wait_until
+from tests.components.serving.saved_models import save_functions, save_heavy
+from tests.components.serving.servers import REPOSITORY, self_signed, serving, start, wait_until
 from tests.marks import slowly
 from tests.ports import free_port
-
-
-@pytest.fixture(scope="module")
-def half(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "half"
-    folder.mkdir()
-    save_half_plus(folder / "1", 1.0)
-    return folder
-
 
 # Root ignores file permissions; this wrapper drops the capabilities for that.
 WITHOUT_ROOT_ACCESS = (
@@ -361,36 +351,6 @@ def test_rest_and_grpc_can_be_disabled(half, tmp_path):
     assert "both disabled" in refused(str(half), "--no-grpc", "--no-rest")
     assert "cannot share port" in refused(str(half), "--rest-port", "9", "--grpc-port", "9")
     assert free_port()
-
-
-def self_signed(folder, curve="SECP256R1"):
-    """Create a certificate for localhost and its key."""
-    x509 = pytest.importorskip("cryptography.x509", reason="cryptography makes the certificate")
-    from datetime import datetime, timedelta
-
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(getattr(ec, curve)())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return folder / "certificate.pem", folder / "key.pem"
 
 
 def test_execution_that_takes_long_for_its_values_does_not_stop_the_server(tmp_path):

@@ -12,19 +12,10 @@ import urllib.request
 
 import pytest
 
-from tests.components.serving.saved_models import save_functions, save_half_plus
-from tests.components.serving.servers import serving, start, wait_until
-from tests.components.serving.test_lifecycle import self_signed
+from tests.components.serving.saved_models import save_functions
+from tests.components.serving.servers import self_signed, serving, start, wait_until
 
 PREDICT = "/v1/models/half:predict"
-
-
-@pytest.fixture(scope="module")
-def half(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "half"
-    folder.mkdir()
-    save_half_plus(folder / "1", 1.0)
-    return folder
 
 
 def exchange(server, method: str, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:

@@ -9,20 +9,9 @@ import signal
 import subprocess
 import time
 
-import pytest
-
-from tests.components.serving.saved_models import save_half_plus
 from tests.components.serving.servers import serving, start, wait_until
 
 PREDICT = "/v1/models/half:predict"
-
-
-@pytest.fixture(scope="module")
-def half(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "half"
-    folder.mkdir()
-    save_half_plus(folder / "1", 1.0)
-    return folder
 
 
 def workers(server) -> list[int]:
