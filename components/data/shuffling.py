@@ -7,6 +7,7 @@ denote a row are permuted again until they do (Black and Rogaway, "Ciphers with 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import tensorflow as tf
 
@@ -73,8 +74,12 @@ def _moved(half: tf.Tensor, other: tf.Tensor, key: tf.Tensor, side: int | tf.Ten
 
 def _keys(seed: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
     """Return a key for each round, uint64 (ROUNDS,)."""
-    start = mix(mix(tf.cast(seed, tf.uint64)) + tf.cast(epoch, tf.uint64))
-    return mix(start + tf.cast(tf.range(1, ROUNDS + 1), tf.uint64))
+    return mix(of_epoch(seed, epoch) + tf.cast(tf.range(1, ROUNDS + 1), tf.uint64))
+
+
+def of_epoch(seed: Any, epoch: Any) -> tf.Tensor:
+    """Hash a seed and an epoch, integers or int64 scalars, to a uint64 scalar."""
+    return mix(mix(tf.cast(seed, tf.uint64)) + tf.cast(epoch, tf.uint64))
 
 
 def mix(values: tf.Tensor) -> tf.Tensor:

@@ -149,7 +149,7 @@ class SmoothedCrossentropy(keras.losses.SparseCategoricalCrossentropy):
         values = super().call(y_true, y_pred)
         mask = mask_of(values)
         y_pred = tf.convert_to_tensor(y_pred)
-        logarithms = tf.nn.log_softmax(y_pred) if self.get_config()["from_logits"] else tf.math.log(y_pred + EPSILON)
+        logarithms = tf.nn.log_softmax(y_pred) if self.from_logits else tf.math.log(y_pred + EPSILON)
         even = -tf.reduce_mean(logarithms, axis=-1)
         smoothed = (1 - self.smoothing) * values + self.smoothing * even
         if mask is None:

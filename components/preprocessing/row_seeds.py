@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerasline.components.data.shuffling import mix
+from kerasline.components.data.shuffling import mix, of_epoch
 
 _SEEDS: contextvars.ContextVar[RowSeeds | None] = contextvars.ContextVar("row seeds", default=None)
 
@@ -23,8 +23,7 @@ class RowSeeds:
     """
 
     def __init__(self, seed: Any, epoch: Any, rows: Any) -> None:
-        start = mix(mix(tf.cast(seed, tf.uint64)) + tf.cast(epoch, tf.uint64))
-        self._seeds = mix(start + tf.cast(rows, tf.uint64))
+        self._seeds = mix(of_epoch(seed, epoch) + tf.cast(rows, tf.uint64))
         self._draws = 0
 
     def next(self) -> tf.Tensor:

@@ -18,7 +18,7 @@ from kerasline.components.data.training_input import dataset
 from kerasline.components.models.targets import training_target, weight_ranks
 from kerasline.components.trainer.history import History
 from kerasline.components.trainer.job import Job
-from kerasline.components.trainer.preparation import Prepared, prepare
+from kerasline.components.trainer.preparation import PreparedTraining, prepare
 from kerasline.components.trainer.results import Outcome, write_results
 from kerasline.components.trainer.settings import TrainerSettings
 
@@ -88,7 +88,9 @@ def train_by_function(job: Job, report: Callable[[str], None]) -> dict[str, Any]
     return write_results(job, prepared, Outcome(history, steps), time.perf_counter() - start)
 
 
-def _context(job: Job, prepared: Prepared, report: Callable[[str], None], stop: Callable[[], bool]) -> TrainContext:
+def _context(
+    job: Job, prepared: PreparedTraining, report: Callable[[str], None], stop: Callable[[], bool]
+) -> TrainContext:
     settings = job.settings
     state_dir = job.state_dir or job.work_dir / "state"
     for folder in (state_dir, job.log_dir):

@@ -26,7 +26,7 @@ from kerasline.components.trainer.training_data import TrainingData
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedTraining:
     """A model that is ready to be trained, and everything that training needs."""
 
     model: keras.Model
@@ -42,7 +42,7 @@ class Prepared:
             yield
 
 
-def prepare(job: Job) -> Prepared:
+def prepare(job: Job) -> PreparedTraining:
     """Load the model and apply the settings of a job.
 
     Raises:
@@ -69,7 +69,7 @@ def prepare(job: Job) -> Prepared:
     data = TrainingData(job, replicas, target, weight_ranks(model, job.preprocessing))
     with _scope(replicas, placement):
         _build(model, data)
-    return Prepared(model, placement, precision, replicas, data)
+    return PreparedTraining(model, placement, precision, replicas, data)
 
 
 @contextlib.contextmanager

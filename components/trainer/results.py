@@ -15,7 +15,7 @@ from kerasline.components.models.summary import summarize
 from kerasline.components.trainer.history import History
 from kerasline.components.trainer.job import Job
 from kerasline.components.trainer.optimizers import plain_optimizer
-from kerasline.components.trainer.preparation import Prepared
+from kerasline.components.trainer.preparation import PreparedTraining
 
 FACTS = "training.json"
 # Measuring the peak of a CPU takes half a second. Shorter trainings do without `share_of_peak`.
@@ -45,7 +45,7 @@ class Outcome:
     resumed_at: int | None = None
 
 
-def write_results(job: Job, prepared: Prepared, outcome: Outcome, seconds: float) -> dict[str, Any]:
+def write_results(job: Job, prepared: PreparedTraining, outcome: Outcome, seconds: float) -> dict[str, Any]:
     """Write the outputs of a job, if this process is the chief.
 
     Args:
@@ -79,7 +79,7 @@ def _write_model(model: keras.Model, job: Job) -> None:
     job.trained.write_json("summary.json", {**summary, "optimizer": type(model.optimizer).__name__})
 
 
-def _facts(job: Job, prepared: Prepared, outcome: Outcome, seconds: float) -> dict[str, Any]:
+def _facts(job: Job, prepared: PreparedTraining, outcome: Outcome, seconds: float) -> dict[str, Any]:
     rows = sum(epoch["rows"] for epoch in outcome.history.epochs)
     step_rows = job.settings.batch_size if prepared.data.padding is None else rows / outcome.steps
     rate = step_rows / outcome.step_seconds if outcome.step_seconds else rows / seconds
@@ -108,7 +108,7 @@ def _facts(job: Job, prepared: Prepared, outcome: Outcome, seconds: float) -> di
     return facts | _throughput(job, prepared, rate, seconds)
 
 
-def _throughput(job: Job, prepared: Prepared, rate: float, seconds: float) -> dict[str, Any]:
+def _throughput(job: Job, prepared: PreparedTraining, rate: float, seconds: float) -> dict[str, Any]:
     """Return the floating-point operations per second and their share of the device's peak, if known."""
     flops = (job.model.summary.get("flops") or {}).get("training")
     if not flops:

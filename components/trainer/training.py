@@ -25,7 +25,7 @@ from kerasline.components.trainer.early_stopping import EarlyStopping
 from kerasline.components.trainer.history import History
 from kerasline.components.trainer.job import Job
 from kerasline.components.trainer.optimizers import LearningRate, averaged_weights
-from kerasline.components.trainer.preparation import Prepared, prepare
+from kerasline.components.trainer.preparation import PreparedTraining, prepare
 from kerasline.components.trainer.progress import Progress
 from kerasline.components.trainer.replica_gradients import ReplicaGradients
 from kerasline.components.trainer.results import Outcome, write_results
@@ -72,7 +72,7 @@ def train(
     return write_results(job, prepared, outcome, time.perf_counter() - start)
 
 
-def _run(training: Training, job: Job, prepared: Prepared) -> Outcome:
+def _run(training: Training, job: Job, prepared: PreparedTraining) -> Outcome:
     try:
         return training.run()
     except tf.errors.InvalidArgumentError as error:
@@ -108,7 +108,7 @@ class Training:
     def __init__(
         self,
         job: Job,
-        prepared: Prepared,
+        prepared: PreparedTraining,
         report: Callable[[str], None],
         on_epoch: OnEpoch,
         stop_requested: Callable[[], bool],
@@ -426,7 +426,7 @@ class Training:
         return max(self._settings.batch_size, MIN_EVALUATION_BATCH)
 
 
-def _jit_compile(job: Job, prepared: Prepared) -> bool | Literal["auto"]:
+def _jit_compile(job: Job, prepared: PreparedTraining) -> bool | Literal["auto"]:
     """Return whether to compile with XLA, or "auto" if the first steps decide."""
     settings, data = job.settings, prepared.data
     if settings.jit_compile != "auto":

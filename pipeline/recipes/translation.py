@@ -83,30 +83,27 @@ def answer(model: keras.Model, features: dict[str, tf.Tensor], prepared: Any) ->
     rows, heads = tf.shape(source)[0], decoders[0].num_heads
     empty = tf.zeros([rows, 2, LENGTH, heads, memory.shape[-1] // heads], memory.dtype)
 
-    def decode(
-        decoder: Any, y: tf.Tensor, state: tuple[tf.Tensor, tf.Tensor], earlier: tf.Tensor, position: Any, **cross: Any
-    ) -> Any:
-        memory, is_word = state
-        return decoder(
-            y,
-            memory,
-            encoder_padding_mask=is_word,
-            self_attention_cache=earlier,
-            self_attention_cache_update_index=position,
-            **cross,
-        )
-
     def step(tokens: tf.Tensor, position: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
         memory, is_word, caches = state
         y, new = words(tokens[:, tf.newaxis]), []
         y += places(y, start_index=position)
         for decoder, (earlier, crossed) in zip(decoders, caches):
-            y, earlier, _ = decode(decoder, y, (memory, is_word), earlier, position, cross_attention_cache=crossed)
+            y, earlier, _ = decoder(
+                y,
+                memory,
+                encoder_padding_mask=is_word,
+                self_attention_cache=earlier,
+                self_attention_cache_update_index=position,
+                cross_attention_cache=crossed,
+            )
             new.append((earlier, crossed))
         return words(decoded(y), reverse=True)[:, 0], (memory, is_word, new)
 
-    first = {"cross_attention_cache": empty, "cross_attention_cache_update_index": 0}  # keys and values of the source
-    caches = [(empty, decode(one, memory[:, :1], (memory, is_word), empty, 0, **first)[2]) for one in decoders]
+    filling = {"self_attention_cache": empty, "self_attention_cache_update_index": 0}
+    filling |= {"cross_attention_cache": empty, "cross_attention_cache_update_index": 0}
+    caches = []
+    for decoder in decoders:  # the keys and values of the source do not depend on the first argument
+        caches.append((empty, decoder(memory[:, :1], memory, encoder_padding_mask=is_word, **filling)[2]))
     begin = tf.fill([rows], BEGIN)
     found = kl.generate(
         step, begin, (memory, is_word, caches), length=LENGTH + 1, end=END, beams=BEAMS, length_penalty=1.0

@@ -13,7 +13,7 @@ from kerasline.components.trainer.job import Job
 from kerasline.components.trainer.planning.calibration import Calibration, calibrate
 from kerasline.components.trainer.planning.hardware import PRECISIONS, Device
 from kerasline.components.trainer.planning.memory import MemoryNeed, memory_need
-from kerasline.components.trainer.preparation import Prepared, prepare
+from kerasline.components.trainer.preparation import PreparedTraining, prepare
 
 # The share of a device's peak that training reaches is unknown for a device of another machine. This is a guess between
 # the 0.01 of small models and the 0.46 of large transformers (Chowdhery et al., "PaLM", 2022, section 4.1).
@@ -173,10 +173,10 @@ class _Planner:
         memory = self.device.memory_bytes
         return Choice(name, need.total_bytes, need.total_bytes <= memory, need.largest_batch(memory), seconds, need)
 
-    def _prepare(self, **changes: Any) -> Prepared:
+    def _prepare(self, **changes: Any) -> PreparedTraining:
         return prepare(dataclasses.replace(self.job, settings=dataclasses.replace(self.job.settings, **changes)))
 
-    def _calibrate(self, prepared: Prepared, rows: int) -> Calibration:
+    def _calibrate(self, prepared: PreparedTraining, rows: int) -> Calibration:
         setting = self.job.settings.jit_compile
         jit_compile = setting is True or (setting == "auto" and self.device.kind == "gpu")
         with prepared.scope():
