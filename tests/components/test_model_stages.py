@@ -85,6 +85,7 @@ def weights_of(artifact):
     return artifact.load().get_weights()
 
 
+@pytest.mark.slow
 def test_seed_determines_the_initial_weights(stages, tmp_path):
     def build(seed):
         return weights_of(

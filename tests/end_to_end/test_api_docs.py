@@ -19,6 +19,7 @@ def test_every_public_class_and_function_has_a_docstring():
         assert bare == [], module.__name__
 
 
+@pytest.mark.slow
 def test_reference_builds_with_an_entry_for_each_public_name(tmp_path):
     pytest.importorskip("pdoc", reason="pdoc, which builds the reference, is not installed")
     command = [sys.executable, "-m", "pdoc", "--docformat", "google", "-o", str(tmp_path), *PAGES]

@@ -50,6 +50,8 @@ def test_all_commands_of_the_guides_work(tmp_path, name):
         if str(FASHION) in command and not FASHION.exists():
             continue
         words = as_words(command.replace("RUN", run_id or ""))
+        if str(FASHION) in command:  # the recipe's whole training is a test of test_recipes.py
+            words += ["--set", "Trainer.epochs=1"]
         result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
         assert result.returncode == 0, (command, result.stderr)
         found = re.search(r": run (\S+) in ", result.stdout)

@@ -12,6 +12,7 @@ from kerasline import CsvExampleGen, Exporter, InMemoryExampleGen, ModelBuilder,
 from kerasline.components.data.model_inputs import feed
 from kerasline.components.data.training_input import dataset
 from kerasline.components.preprocessing.layers import BucketIds, FrequencyLookup, Imputation, MissingIndicator
+from tests.marks import slowly
 
 ROWS = 1000
 
@@ -61,7 +62,7 @@ def check(examples, split, preprocessing, model, exported, work_dir, rows):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "label"), [("penguins", "species"), ("taxi", "big_tipper"), ("fashion_mnist", "label")]
+    ("recipe", "label"), [("penguins", "species"), slowly("taxi", "big_tipper"), ("fashion_mnist", "label")]
 )
 def test_training_keras_and_saved_model_get_the_same_tensors(recipe, label, request, tmp_path):
     examples = request.getfixturevalue(recipe)

@@ -123,6 +123,7 @@ def test_pipeline_next_to_folders_of_the_same_names_runs(environment, project, o
     assert {node["name"]: node["state"] for node in summary["nodes"]} == dict.fromkeys(STAGES, "ran")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["-m", "kerasline"], [HOUSE / "run_pipeline.py"]], ids=["module", "script"])
 def test_other_ways_to_call_the_program_find_the_users_modules(environment, project, command):
     done = call(environment / "python", *command, "run", "pipeline.py", "--to", "StatisticsGen", cwd=project)

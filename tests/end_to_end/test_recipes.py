@@ -97,6 +97,7 @@ def test_refused_model_is_not_pushed_and_reported(cli, tmp_path):
     assert states(again.summary) == {**dict.fromkeys(STAGES[:-1], "cached"), "Pusher": "skipped"}
 
 
+@pytest.mark.slow
 def test_taxi_runs_on_the_real_sample(run, taxi_csv):
     summary = run("taxi", "--set", f"ExampleGen.input={taxi_csv}")
     assert states(summary) == dict.fromkeys(STAGES, "ran")
@@ -118,24 +119,6 @@ def test_missing_label_column_stops_at_example_validator(cli, tmp_path, taxi_csv
     result = cli("run", "taxi", "--root", tmp_path / "root", "--set", "ExampleGen.input=trips.csv")
     assert result.returncode == 1
     assert "ExampleValidator: train: feature 'tips': the column is missing" in result.stderr
-
-
-@pytest.mark.slow
-def test_beam_options_reach_the_stages(cli, tmp_path):
-    """Two worker processes of Beam's do the stages' own pipelines."""
-    result = cli(
-        "run",
-        "--root",
-        tmp_path / "root",
-        "--set",
-        "Trainer.epochs=1",
-        "--set",
-        "Evaluator.thresholds={}",
-        "--",
-        "--direct_num_workers=2",
-        "--direct_running_mode=multi_processing",
-    )
-    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.slow

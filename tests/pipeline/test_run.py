@@ -18,6 +18,7 @@ from kerasline.components.core.errors import StoreError
 from kerasline.pipeline.metadata.database import Database
 from kerasline.pipeline.metadata.store import Store
 from tests.conftest import HOUSE
+from tests.marks import slowly
 
 QUICK = HOUSE / "tests" / "pipeline" / "quick.py"
 OTHER = '"other", [Join(Left(start), Right(start), name="Last")]'
@@ -104,7 +105,7 @@ def test_no_cache_runs_everything(run):
     assert set(states(run("--no-cache")).values()) == {"ran"}
 
 
-@pytest.mark.parametrize("fault", ["changed", "deleted", "emptied"])
+@pytest.mark.parametrize("fault", ["changed", slowly("deleted"), slowly("emptied")])
 def test_damaged_artifact_is_produced_again_and_reported(run, fault):
     path = output(run(), "Left", "left")
     if fault == "changed":
@@ -406,7 +407,7 @@ def test_gc_removes_artifacts_that_no_kept_run_uses(cli, run, tmp_path, metadata
     assert states(run())["Join"] == "ran"
 
 
-@pytest.mark.parametrize("later", [("--set", "Left.fail=true"), ("--to", "Left"), ("--node", "Start")])
+@pytest.mark.parametrize("later", [("--set", "Left.fail=true"), slowly(("--to", "Left")), slowly(("--node", "Start"))])
 def test_gc_keeps_the_last_whole_run_when_later_runs_are_not_whole(cli, run, tmp_path, metadata, later):
     good = run()
     for number in (7, 8):

@@ -8,6 +8,7 @@ import pytest
 from kerasline import Transform
 from kerasline.components.core.errors import DataError, ParameterError
 from kerasline.components.data.training_input import Chunks, dataset
+from tests.marks import slowly
 
 PIXELS = np.random.default_rng(4).integers(0, 256, (300, 4, 4, 1), dtype="uint8")
 CLASSES = np.arange(300)
@@ -109,8 +110,9 @@ def test_late_bad_value_is_an_error_before_training(prepare, make_examples, tmp_
         dataset(empty, "eval", prepared, batch_size=8, work_dir=tmp_path)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
-@pytest.mark.parametrize("batch_size", [8, 128])
+@pytest.mark.parametrize(
+    ("workers", "batch_size"), [(1, 8), (2, 128), slowly(1, 128), slowly(2, 8), (4, 8), slowly(4, 128)]
+)
 def test_workers_share_each_batch(prepare, tmp_path, workers, batch_size):
     examples, prepared = prepare(images(), rescaled, "label")
     settings = {"batch_size": batch_size, "work_dir": tmp_path, "seed": 3}

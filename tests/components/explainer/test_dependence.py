@@ -57,6 +57,7 @@ def test_dependence_of_a_number_agrees_with_scikit_learn(diabetes, explain, name
     assert (found["feature"], found["kind"], found["class"]) == (name, "number", None)
 
 
+@pytest.mark.slow
 def test_logits_are_converted_to_probabilities(tumours, explain):
     (found,) = explain(tumours, features=[TUMOUR[0]], **QUICK).partial_dependence
     average, _ = by_scikit_learn(

@@ -52,6 +52,7 @@ def test_attributions_sum_to_the_difference_of_the_scores(tumours):
     np.testing.assert_allclose(found.missing, 0, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_more_steps_improve_completeness(penguins):
     """Where a network has kinks."""
     errors = [np.abs(attributed(penguins, steps=steps)[3].missing).max() for steps in (2, 16, 256)]
@@ -236,6 +237,7 @@ def convolutions(inputs, hp):
     return model
 
 
+@pytest.mark.slow
 def test_encoded_images_are_attributed_to_their_decoded_pixels(tmp_path, explain):
     pixels, labels = digits()
     columns = {"picture": [png(image) for image in pixels[:80]], "label": labels[:80]}

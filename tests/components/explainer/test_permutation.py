@@ -75,6 +75,7 @@ def test_rows_are_weighted(weighted_tumours, explain):
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_other_permutations_agree_within_their_error(tumours, explain):
     ours, theirs = compared(tumours, minus_log_loss, explain(tumours, seed=1, repeats=60, **QUICK), seed=2, repeats=60)
     error = np.sqrt((ours.var(axis=1) + theirs.var(axis=1)) / 60)

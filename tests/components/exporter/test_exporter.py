@@ -55,6 +55,7 @@ def as_example(row):
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
+@pytest.mark.slow
 def test_every_signature_agrees_with_keras_on_missing_values(exported, expected, tmp_path):
     serialised = np.array([as_example(row) for row in BATCHES["test"].to_pylist()], object)
     raw, examples, made, features, one = call_signatures(

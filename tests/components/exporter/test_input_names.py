@@ -131,6 +131,7 @@ def test_every_signature_takes_names_of_any_text(tmp_path_factory, columns):
     check_signatures(done.saved_model, rows)
 
 
+@pytest.mark.slow
 def test_plain_tensorflow_calls_a_signature_with_the_names_as_keywords(tmp_path):
     columns = ["sepal length", "größe", "a(cm)", "class", "_a", "input_1"]
     done, _, rows = exported(columns, tmp_path)
@@ -151,6 +152,7 @@ def test_rest_and_grpc_take_columns_of_any_name(tmp_path):
     assert validated.validation.read_json("validation.json")["problems"] == []
 
 
+@pytest.mark.slow
 def test_litert_and_onnx_take_columns_of_any_name(tmp_path):
     from kerasline.components.exporter.form_predictors import PreprocessedPredictor
 

@@ -70,6 +70,7 @@ def test_new_process_imports_the_library_before_it_loads_the_model(saved_model):
     np.testing.assert_allclose(json.loads(predicted(saved_model)), [[3.0], [1.0]])
 
 
+@pytest.mark.slow
 def test_missing_library_is_named(saved_model):
     imports = "import importlib.abc, sys"
     hide = (

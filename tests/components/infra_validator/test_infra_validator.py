@@ -120,6 +120,7 @@ def test_model_that_crashes_the_server_is_refused_with_its_last_line(validate):
     assert "the kernel gave up" in (done.validation.path / "server.log").read_text()
 
 
+@pytest.mark.slow
 def test_model_that_hangs_is_refused(validate):
     done = validate(candidates.hangs_on_huge, request_seconds=3)
     (why,) = done.blessing.refusals()

@@ -191,6 +191,7 @@ def test_frozen_layers_do_not_change_in_training(build, problem, tmp_path):  # n
     assert np.any(after["logits/kernel"] != before["logits/kernel"])
 
 
+@pytest.mark.slow
 def test_low_rank_updates_train_while_kernels_are_frozen(build, problem, tmp_path):  # noqa: F811
     first = build(description=DESCRIPTION, lora_rank=2)
     low_rank = 2 * (4 + 8) + 2 * (8 + 2)

@@ -21,7 +21,6 @@ import pytest
 from tests import forking
 from tests.components.serving.saved_models import save_functions, save_heavy
 from tests.components.serving.servers import REPOSITORY, self_signed, serving, start, wait_until
-from tests.marks import slowly
 from tests.ports import free_port
 
 # Root ignores file permissions; this wrapper drops the capabilities for that.
@@ -60,7 +59,8 @@ def test_folder_without_model_fails_in_one_line(tmp_path, half):
     assert "two models are named 'half'" in refused(str(half), "--model", f"half={half}")
 
 
-@pytest.mark.parametrize("as_option", [False, slowly(True)], ids=["MODEL-DIR", "--model"])
+@pytest.mark.slow
+@pytest.mark.parametrize("as_option", [False, True], ids=["MODEL-DIR", "--model"])
 def test_unreadable_folder_fails_in_one_line(tmp_path, as_option):
     def refused_folder(folder) -> str:
         return refused(*(["--model", f"half={folder}"] if as_option else [str(folder)]), within=WITHOUT_ROOT_ACCESS)
@@ -201,7 +201,7 @@ def test_sigterm_under_load_loses_no_request(half, tmp_path):
 def test_requests_end_at_their_deadline(tmp_path):
     folder = tmp_path / "heavy"
     folder.mkdir()
-    save_heavy(folder / "1")
+    save_heavy(folder / "1", 1500)
     with serving(tmp_path / "log", str(folder), "--timeout", "20") as server:
         body = {"instances": [1.0] * 40}
         began = time.monotonic()
@@ -337,6 +337,7 @@ def test_empty_api_key_or_bad_certificate_fails_in_one_line(half, tmp_path):
     assert "bad.pem" in refused(str(half), "--no-rest", *bad)
 
 
+@pytest.mark.slow
 def test_missing_h2corn_names_the_extra_and_no_grpc(half, tmp_path):
     (tmp_path / "h2corn.py").write_text("raise ImportError")
     error = refused(str(half), "--rest-port", "0", within=("env", f"PYTHONPATH={tmp_path}"))

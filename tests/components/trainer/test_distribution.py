@@ -72,12 +72,11 @@ def test_impossible_distributions_are_errors_in_one_line(train, settings, messag
         train(**settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param(
-            {"clip_norm": 0.05, "accumulate_steps": 3, "optimizer": "adamw", "ema": 0.9}, marks=pytest.mark.slow
-        ),
+        {"clip_norm": 0.05, "accumulate_steps": 3, "optimizer": "adamw", "ema": 0.9},
         {"clip_value": 0.01, "class_weight": {"0": 2.0, "1": 0.5}, "weighted": True},
     ],
 )

@@ -112,6 +112,7 @@ def test_accumulated_gradients_equal_those_of_a_larger_batch(train):
         np.testing.assert_allclose(ours, theirs, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_ema_returns_the_averaged_weights(train, start):
     trained = train(HP, shuffle=False, epochs=1, ema=0.9)
     model, averages = ByHand(start), None

@@ -88,6 +88,7 @@ def test_optimizers_schedules_losses_and_metrics_by_name(train):
     )
 
 
+@pytest.mark.slow
 def test_warm_up_can_precede_any_schedule(train):
     rate = {
         "name": "ExponentialDecay",
@@ -183,6 +184,7 @@ def line(inputs, hp):
     return model
 
 
+@pytest.mark.slow
 def test_tensorboard_logs_have_scalars_graph_and_profile(train):
     logs = train(profile_steps=[3, 5]).folder / "tensorboard"
     (file,) = (logs / "train").glob("events*")
@@ -288,6 +290,7 @@ def much_too_large(inputs, hp):
     return model
 
 
+@pytest.mark.slow
 def test_out_of_memory_error_has_the_estimate_of_plan(train):
     with pytest.raises(
         DataError, match="memory ran out: a step of 16 rows needs about .* not even one row per step fits"

@@ -302,6 +302,7 @@ def test_worker_without_progress_is_restarted(train, tmp_path):
     assert len(report.restarts()) == 1 and not processes("idle.py")
 
 
+@pytest.mark.slow
 def test_port_in_use_is_reported_in_one_line(train):
     taken = cluster.Rendezvous(0)
     with pytest.raises(ParameterError, match=rf"Trainer.workers: cannot listen on port {taken.port} of \S+: "):

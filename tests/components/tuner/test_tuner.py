@@ -41,7 +41,8 @@ def without_times(table):
     return [{key: value for key, value in row.items() if key != "seconds"} for row in table]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", pytest.param("random", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_best_trial_is_reproduced_by_model_builder_and_trainer(tune, problem, tmp_path, sampler):  # noqa: F811
     done = tune(sampler=sampler, pruner=None)
     best_json = done.best.read_json(Hyperparameters.FILE)

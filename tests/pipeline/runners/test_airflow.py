@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kerasline.pipeline.runners.airflow import code, description, stage
 from tests.conftest import HOUSE
+from tests.marks import slowly
 
 QUICK = HOUSE / "tests" / "pipeline" / "quick.py"
 DAYS = HOUSE / "tests" / "end_to_end" / "days.py"
@@ -77,7 +78,7 @@ def test_dag_file_only_imports_airflow_sdk_and_the_standard_library(write, opera
     assert "airflow.sdk" in modules
 
 
-@pytest.mark.parametrize("recipe", ["penguins", "taxi", QUICK, DAYS])
+@pytest.mark.parametrize("recipe", ["penguins", slowly("taxi"), slowly(QUICK), DAYS])
 def test_dag_file_is_deterministic_and_formatted(write, tmp_path, recipe):
     ruff = pytest.importorskip("ruff", reason="ruff is not installed")
     for operator in description.OPERATORS:

@@ -260,6 +260,7 @@ class Flaky(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_transient_network_errors_are_retried(host, s3_url, s3_server, monkeypatch):
     Flaky.store = s3_server[0].removeprefix("http://")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Flaky) as front:
