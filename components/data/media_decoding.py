@@ -73,6 +73,9 @@ class SoundForm:
     rate: int | None = None
     channels: int | None = None
 
+    def fits(self, rate: int, channels: int) -> bool:
+        return self.rate in (None, rate) and self.channels in (None, channels)
+
 
 def decode_sound(content: bytes, form: SoundForm) -> tuple[bytes, int]:
     """Return a sound file as a 16-bit WAV file, which training decodes, and its sampling rate.
@@ -103,14 +106,24 @@ def decode_sound(content: bytes, form: SoundForm) -> tuple[bytes, int]:
                 f"samples from -1 to 1 are expected in floating-point sound, received up to {peak:.4g}",
                 "scale the samples",
             )
-    fitted = _resampled(_mixed(samples, form.channels), rate, form.rate or rate)
-    rate = form.rate or rate
-    if fitted is samples and _is_plain_wav(content):
+    if form.fits(rate, samples.shape[1]) and _is_plain_wav(content):
         return content, rate
+    return encode_sound(samples, rate, form), form.rate or rate
+
+
+def encode_sound(samples: np.ndarray, rate: int, form: SoundForm) -> bytes:
+    """Return samples, floats (frames, channels) from -1 to 1, as a 16-bit WAV file of the form.
+
+    Raises:
+        UndecodableError: they have several channels, and not those of the form.
+    """
+    import soundfile
+
+    fitted = _resampled(_mixed(samples, form.channels), rate, form.rate or rate)
     whole = np.clip(np.rint(fitted * _INT16_SCALE), -_INT16_SCALE, _INT16_SCALE - 1).astype(np.int16)
     stream = io.BytesIO()
-    soundfile.write(stream, whole, rate, format="WAV", subtype="PCM_16")
-    return stream.getvalue(), rate
+    soundfile.write(stream, whole, form.rate or rate, format="WAV", subtype="PCM_16")
+    return stream.getvalue()
 
 
 def _mixed(samples: np.ndarray, channels: int | None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""AnyExampleGen: reads what its input names, a file of rows or a TensorFlow Datasets name."""
+"""AnyExampleGen: reads what its input names: a file of rows, a folder of media, or a TensorFlow Datasets name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from kerasline.components.core.component import Context, Parameters
 from kerasline.components.core.errors import DataError
+from kerasline.components.core.parameters import PositiveInt
 from kerasline.components.example_gen.component import ExampleGen
 from kerasline.components.example_gen.from_files import (
     AvroExampleGen,
@@ -18,6 +19,7 @@ from kerasline.components.example_gen.from_files import (
     ParquetExampleGen,
     TfRecordExampleGen,
 )
+from kerasline.components.example_gen.from_media import MediaExampleGen
 from kerasline.components.example_gen.from_tfds import TfdsExampleGen
 
 KINDS: dict[str, type[ExampleGen]] = {
@@ -42,21 +44,28 @@ class AnyExampleGenSettings(FileExampleGenSettings):
     column_names: list[str] | None = None
     null_values: list[str] = field(default_factory=list)
     data_dir: str | None = None
+    labels: str | None = None
+    sample_rate: PositiveInt | None = None
+    channels: PositiveInt | None = None
 
 
 class AnyExampleGen(ExampleGen):
-    """Reads files of rows, by the ending of `input`, or else a TensorFlow Datasets builder.
+    """Reads what `input` names: files of rows, a folder of images or sound, or a TensorFlow Datasets builder.
 
-    So a pipeline can name a public dataset, and a run other data: `--set ExampleGen.input=reviews.csv`. The endings are
-    .csv, .tsv, .parquet, .json or .jsonl (JSON Lines), .tfrecord and .avro. The suffix of a compression may follow.
+    So a pipeline can name a public dataset, and a run other data: `--set ExampleGen.input=reviews.csv`. Files end with
+    .csv, .tsv, .parquet, .json or .jsonl (JSON Lines), .tfrecord or .avro. The suffix of a compression may follow.
+    Classes of TensorFlow Datasets are texts, as in files.
 
     Args:
-        input: a path or a glob as of `FileExampleGen`, or a builder as of `TfdsExampleGen`.
+        input: a path or a glob as of `FileExampleGen`, a folder as of `MediaExampleGen`, or a builder or a folder that
+            TFDS prepared, as of `TfdsExampleGen`.
         splits, split_by, split_key, stratify, rows, columns: see `ExampleGen`.
         span, bad_rows, column_types: see `FileExampleGen`. Not for TensorFlow Datasets.
         encoding, quote, column_names, null_values: see `CsvExampleGen`. Only for .csv and .tsv.
         delimiter: likewise. Defaults to None, a comma for .csv and a tab for .tsv.
         data_dir: see `TfdsExampleGen`.
+        labels: see `MediaExampleGen`. Only for a folder.
+        sample_rate, channels: of sound, see `MediaExampleGen`.
 
     Raises:
         DataError: the data cannot be used, or the ending of an existing file is unknown.
@@ -70,7 +79,8 @@ class AnyExampleGen(ExampleGen):
     [{'source': 'Hello', 'target': 'Bonjour'}]
     """
 
-    LIBRARIES = (*AvroExampleGen.LIBRARIES, *TfdsExampleGen.LIBRARIES[1:])
+    VERSION = "3"
+    LIBRARIES = (*AvroExampleGen.LIBRARIES, *TfdsExampleGen.LIBRARIES[1:], "pillow")
 
     settings: Parameters[AnyExampleGenSettings]
 
@@ -102,11 +112,18 @@ class AnyExampleGen(ExampleGen):
         if not ending and Path(self.settings.input).is_file():
             expected = f"expected a file that ends with {', '.join(KINDS)}"
             raise DataError(f"ExampleGen.input: {expected}, received {self.settings.input}")
-        kind = KINDS.get(ending, TfdsExampleGen)
+        kind = KINDS.get(ending) or (MediaExampleGen if _is_media_folder(Path(self.settings.input)) else TfdsExampleGen)
         parameters = {name: value for name, value in self.parameters.items() if name in kind.spec().parameters}
+        if kind is TfdsExampleGen:
+            parameters["class_texts"] = True
         if kind is CsvExampleGen and parameters["delimiter"] is None:
             parameters["delimiter"] = "\t" if ending == ".tsv" else ","
         return kind(**parameters, name=self.name)
+
+
+def _is_media_folder(path: Path) -> bool:
+    """Return whether a path is a folder that TFDS has not prepared."""
+    return path.is_dir() and not any(path.rglob("dataset_info.json"))
 
 
 def _ending(place: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kerasline.components.core.component import Context, Parameters
+from kerasline.components.core.parameters import PositiveInt
 from kerasline.components.example_gen.component import ExampleGen, ExampleGenSettings, Parts
 
 if TYPE_CHECKING:
@@ -24,10 +25,16 @@ class TfdsExampleGenSettings(ExampleGenSettings):
     splits: dict[str, float | str] = field(default_factory=dict)
     dataset: str | None = None
     data_dir: str | None = None
+    class_texts: bool = False
+    sample_rate: PositiveInt | None = None
+    channels: PositiveInt | None = None
 
 
 class TfdsExampleGen(ExampleGen):
     """Reads a TensorFlow Datasets builder. Prepares its data first if necessary, with Beam if the builder uses Beam.
+
+    Sound becomes 16-bit WAV files, as `MediaExampleGen` returns them. Images whose sizes vary stay encoded; those of
+    one size become tensors.
 
     Args:
         input: any TFDS name, `package.module:BuilderClass`, a folder that TFDS prepared, or a folder with the source
@@ -37,12 +44,16 @@ class TfdsExampleGen(ExampleGen):
         split_by, split_key: see `ExampleGen`.
         dataset: TFDS name of the builder that would download the files in the folder `input`.
         data_dir: folder for prepared data. By default TFDS's own.
+        class_texts: whether a column of classes has their names. By default it has their indices, and the names in its
+            metadata.
+        sample_rate, channels: of sound, see `MediaExampleGen`.
 
     Raises:
         DataError: there is no such dataset, or it cannot be prepared.
     """
 
-    LIBRARIES = ("pyarrow", "tensorflow-datasets", "palmerpenguins")
+    VERSION = "3"
+    LIBRARIES = ("pyarrow", "tensorflow-datasets", "palmerpenguins", "soundfile", "soxr")
 
     settings: Parameters[TfdsExampleGenSettings]
 
@@ -59,6 +70,7 @@ class TfdsExampleGen(ExampleGen):
         return [Path(spec.origin)] if spec and spec.origin else []
 
     def _source(self, quarantine: Quarantine, context: Context) -> Source:
+        from kerasline.components.data.media_decoding import SoundForm
         from kerasline.components.data.sources.tfds import TfdsSource
 
         settings = self.settings
@@ -66,7 +78,8 @@ class TfdsExampleGen(ExampleGen):
         data_dir = settings.data_dir
         if data_dir is None and (is_class or Path(settings.input).is_dir()):
             data_dir = str(context.work_dir / "tfds")  # temporary, because it is quick to prepare again
-        return TfdsSource(settings.input, settings.dataset, data_dir, context.beam_options)
+        sound = SoundForm(settings.sample_rate, settings.channels)
+        return TfdsSource(settings.input, settings.dataset, data_dir, context.beam_options, settings.class_texts, sound)
 
     def _parts(self, source: Any) -> Parts:
         if not self.settings.splits:

@@ -12,14 +12,19 @@ import numpy as np
 import pyarrow as pa
 
 from kerasline.components.core.errors import DataError
+from kerasline.components.data.media_decoding import SoundForm, UndecodableError, encode_sound
 from kerasline.components.data.shards import ROW_GROUP_ROWS
+
+# Rows read at a time: of numbers and texts, and of images or sound.
+BATCH_ROWS, MEDIA_BATCH_ROWS = ROW_GROUP_ROWS // 8, 64
 
 
 class TfdsSource:
     """Reads the rows of a TFDS builder, and prepares its data first if necessary.
 
     TFDS has no nulls. NaN in a float and empty bytes become null. The names of a `ClassLabel` are kept as `class_names`
-    in the metadata of the field.
+    in the metadata of the field. Sound becomes 16-bit WAV files, and images whose sizes vary are the files that TFDS
+    has.
 
     Args:
         input: a TFDS name, `package.module:BuilderClass`, or a folder that TFDS prepared. If `dataset` is given, it may
@@ -27,12 +32,22 @@ class TfdsSource:
         dataset: TFDS name of the builder whose source files `input` has.
         data_dir: folder for prepared data. By default TFDS's own.
         beam_options: for builders that prepare their data with Beam.
+        class_texts: whether classes are their names as texts, not their indices.
+        sound: the rate and channels to convert sound to. By default those of the data.
 
     Raises:
         DataError: there is no such dataset, or it cannot be prepared.
     """
 
-    def __init__(self, input: str, dataset: str | None, data_dir: str | None, beam_options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        input: str,
+        dataset: str | None,
+        data_dir: str | None,
+        beam_options: Sequence[str] = (),
+        class_texts: bool = False,
+        sound: SoundForm | None = None,
+    ) -> None:
         import tensorflow_datasets as tfds
 
         tfds.disable_progress_bar()
@@ -40,6 +55,7 @@ class TfdsSource:
         self._builder, config = _builder(tfds, input, dataset, data_dir)
         _prepare(self._builder, config, beam_options)
         self._features = self._builder.info.features
+        self._class_texts, self._sound = class_texts, sound or SoundForm()
         self.rows_read = 0
         if not isinstance(self._features, tfds.features.FeaturesDict):
             raise DataError(
@@ -56,20 +72,46 @@ class TfdsSource:
 
         config = self._tfds.ReadConfig(try_autocache=False, add_tfds_id=False)
         try:
-            data = self._builder.as_dataset(split=split, shuffle_files=False, read_config=config)
+            data = self._builder.as_dataset(
+                split=split, shuffle_files=False, read_config=config, decoders=self._undecoded
+            )
         except ValueError as error:
             raise DataError(f"split {split!r}: {error}") from error
         schema = None
-        for batch in data.ragged_batch(ROW_GROUP_ROWS // 8).prefetch(tf.data.AUTOTUNE):
-            arrays = {name: _to_arrow(name, value) for name, value in _flatten(batch)}
+        size = MEDIA_BATCH_ROWS if self._has_media else BATCH_ROWS
+        for batch in data.ragged_batch(size).prefetch(tf.data.AUTOTUNE):
+            arrays = {name: self._array(name, value) for name, value in _flatten(batch)}
             self.rows_read += len(next(iter(arrays.values())))
             schema = schema or self._schema(arrays)
             yield pa.RecordBatch.from_arrays(list(arrays.values()), schema=schema)
 
+    @property
+    def _undecoded(self) -> dict[str, Any]:
+        """What TFDS leaves as files: images whose sizes vary."""
+        images = {
+            name: feature
+            for name, feature in self._features.items()
+            if isinstance(feature, self._tfds.features.Image) and None in feature.shape
+        }
+        return dict.fromkeys(images, self._tfds.decode.SkipDecoding())
+
+    @property
+    def _has_media(self) -> bool:
+        kinds = (self._tfds.features.Image, self._tfds.features.Audio)
+        return any(isinstance(feature, kinds) for feature in self._features.values())
+
+    def _array(self, name: str, value: Any) -> pa.Array:
+        feature = _feature(self._features, name)
+        if isinstance(feature, self._tfds.features.Audio) and feature.sample_rate:
+            return _sounds(name, value, feature.sample_rate, self._sound)
+        array = _to_arrow(name, value)
+        names = getattr(feature, "names", None)
+        return _named(array, pa.array(names)) if names and self._class_texts else array
+
     def _schema(self, arrays: Mapping[str, pa.Array]) -> pa.Schema:
         fields = []
         for name, array in arrays.items():
-            names = getattr(_feature(self._features, name), "names", None)
+            names = None if self._class_texts else getattr(_feature(self._features, name), "names", None)
             metadata = {"class_names": json.dumps(names)} if names else None
             fields.append(pa.field(name, array.type, metadata=metadata))
         return pa.schema(fields)
@@ -150,10 +192,36 @@ def _flatten(batch: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _feature(features: Any, path: str) -> Any:
-    """Return the feature of a column, or None if it is inside a list of features."""
+    """Return the feature of a column, of each element if it is a list, or None if it is unknown."""
     for name in path.split("."):
         features = features[name] if hasattr(features, "keys") and name in features else None
+        features = getattr(features, "feature", features)
     return features
+
+
+def _named(indices: pa.Array, names: pa.Array) -> pa.Array:
+    """Return classes, or lists of them, as their names. -1, which TFDS has for an unknown class, becomes null."""
+    import pyarrow.compute as pc
+
+    if isinstance(indices, pa.LargeListArray):
+        return pa.LargeListArray.from_arrays(indices.offsets, _named(indices.values, names))
+    return names.take(pc.if_else(pc.less(indices, 0), None, indices))
+
+
+def _sounds(name: str, value: Any, rate: int, form: SoundForm) -> pa.Array:
+    """Return sound as WAV files. TFDS has it as integers of 16 bits, or floats, (rows, frames) or with channels."""
+    rows = value.numpy()
+    scale = 1.0 if value.dtype.is_floating else 2.0**15
+    files = []
+    for row in rows:
+        samples = (np.asarray(row, np.float32) / scale).reshape(len(row), -1)
+        if not np.abs(samples).max(initial=0.0) <= 1:
+            raise DataError(f"feature {name!r}: sound of 16 bits is expected, received samples up to {samples.max():g}")
+        try:
+            files.append(encode_sound(samples, rate, form) if len(row) else None)
+        except UndecodableError as error:
+            raise DataError(f"feature {name!r}: {error.reason}; {error.advice}") from error
+    return pa.array(files, pa.binary())
 
 
 def _to_arrow(name: str, value: Any) -> pa.Array:

@@ -1,12 +1,15 @@
 """AnyExampleGen reads each kind of file, and TensorFlow Datasets; columns may be renamed."""
 
 import gzip
+import io
 import json
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 
 from kerasline import AnyExampleGen, CsvExampleGen
 from kerasline.components.core.errors import DataError
@@ -49,6 +52,17 @@ def test_splits_may_be_files(tmp_path):
     splits = {"train": "a.csv", "test": "b.csv"}
     done = AnyExampleGen(str(tmp_path), splits=splits).execute(tmp_path / "out")
     assert done.metrics == {"train": 3, "test": 3, "columns": 2}
+
+
+def test_folder_of_sound_is_read_with_its_labels(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / "in" / f"{name}.flac", np.zeros(800), 16000)
+    (tmp_path / "labels.csv").write_text("path,text\na.flac,one\nb.flac,two\n")
+    done = AnyExampleGen(str(tmp_path / "in"), labels=str(tmp_path / "labels.csv"), splits=ALL, sample_rate=8000)
+    rows = done.execute(tmp_path / "out").examples.read("all").to_pylist()
+    assert [(row["path"], row["text"]) for row in rows] == [("a.flac", "one"), ("b.flac", "two")]
+    assert {soundfile.info(io.BytesIO(row["content"])).frames for row in rows} == {400}
 
 
 def test_name_of_tensorflow_datasets_is_read(tmp_path):

@@ -32,3 +32,37 @@ def example(number):
         "more": {"square": number**2, "words": ["word"] * (number % 3)},
         "pairs": {"left": [number, number], "right": [1, 2]},
     }
+
+
+class Clips(tfds.core.GeneratorBasedBuilder):
+    """Sound, pictures of varying size, and classes, one and several in a row."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        kinds = tfds.features.ClassLabel(names=["high", "low"])
+        features = {
+            "number": np.int64,
+            "audio": tfds.features.Audio(sample_rate=8000),
+            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+            "label": kinds,
+            "objects": tfds.features.Sequence({"kind": kinds}),
+        }
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for number in range(4):
+            yield number, clip(number)
+
+
+def clip(number):
+    return {
+        "number": number,
+        "audio": (np.arange(800 * (number + 1)) % 50 * 100).astype(np.int64),
+        "image": np.full((number + 2, 3, 3), 40 * number, np.uint8),
+        "label": ["high", "low"][number % 2],
+        "objects": {"kind": ["low"] * number},
+    }

@@ -1,4 +1,14 @@
-from kerasline import TfdsExampleGen
+import io
+import json
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+from kerasline import AnyExampleGen, TfdsExampleGen
+from tests.components.data.sources.builders import clip
+
+CLIPS = "tests.components.data.sources.builders:Clips"
 
 
 def test_beam_builder_is_prepared_and_nested_features_flattened(tmp_path):
@@ -14,3 +24,33 @@ def test_beam_builder_is_prepared_and_nested_features_flattened(tmp_path):
         }
         for n in range(100)
     ]
+
+
+def clips(kind, folder, **parameters):
+    examples = kind(CLIPS, splits={"train": "train"}, **parameters).execute(folder).examples
+    return sorted(examples.read("train").to_pylist(), key=lambda row: row["number"]), examples.schema()
+
+
+def test_sound_and_pictures_stay_files_and_classes_indices(tmp_path):
+    rows, schema = clips(TfdsExampleGen, tmp_path)
+    for row in rows:
+        expected = clip(row["number"])
+        samples, rate = soundfile.read(io.BytesIO(row["audio"]), dtype="int16")
+        assert rate == 8000
+        np.testing.assert_array_equal(samples, expected["audio"])
+        np.testing.assert_array_equal(Image.open(io.BytesIO(row["image"])), expected["image"])
+        assert row["objects.kind"] == [1] * row["number"]
+    assert [row["label"] for row in rows] == [0, 1, 0, 1]
+    assert json.loads(schema.field("label").metadata[b"class_names"]) == ["high", "low"]
+
+
+def test_classes_are_texts_and_sound_is_resampled_on_request(tmp_path):
+    rows, _ = clips(AnyExampleGen, tmp_path, sample_rate=4000, columns={"content": "audio", "label": "label", **KEPT})
+    assert [row["label"] for row in rows] == ["high", "low", "high", "low"]
+    assert [row["objects.kind"] for row in rows] == [["low"] * number for number in range(4)]
+    for row in rows:
+        info = soundfile.info(io.BytesIO(row["content"]))
+        assert (info.samplerate, info.frames) == (4000, 400 * (row["number"] + 1))
+
+
+KEPT = {"number": "number", "objects.kind": "objects.kind"}
