@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -337,11 +337,7 @@ class Preprocessing(Artifact):
 
     def load_features(self) -> keras.Model:
         """Load the part for serving: the features, and only the raw columns that they depend on."""
-        import keras
-
-        model = self.load()
-        outputs = {name: model.output[name] for name in self.features}
-        return keras.Model(needed_inputs(model.input, outputs), outputs)
+        return part_of(self.load(), self.features)
 
     def load_augmentation(self) -> keras.Model | None:
         """Load the model that changes outputs at random in training, by name, or None."""
@@ -543,6 +539,14 @@ def _one_line_text(value: Any) -> str:
     """Return a vocabulary value without line breaks or other unprintable characters."""
     text = str(value)
     return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
+def part_of(model: keras.Model, names: Iterable[str]) -> keras.Model:
+    """Return the part of a functional model that computes the named outputs from the inputs that they depend on."""
+    import keras
+
+    outputs = {name: model.output[name] for name in names}
+    return keras.Model(needed_inputs(model.input, outputs), outputs)
 
 
 def needed_inputs(inputs: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:

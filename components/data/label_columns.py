@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kerasline.components.core.artifacts import Examples, Preprocessing, needed_inputs
+from kerasline.components.core.artifacts import Examples, Preprocessing, part_of
 from kerasline.components.core.errors import DataError
 from kerasline.components.data.arrow_types import is_list
 from kerasline.components.data.model_inputs import feed
@@ -52,15 +52,14 @@ class LabelReader:
             model: the loaded model of the preprocessing.
         """
         columns = raw_label_columns(preprocessing, model)
-        computed = {name: model.output[name] for name in names if name not in columns}
-        part = keras.Model(needed_inputs(model.input, computed), computed) if computed else None
+        computed = [name for name in names if name not in columns]
+        part = part_of(model, computed) if computed else None
         return cls(part, {name: columns[name] for name in names if name in columns})
 
     def alone(self, name: str) -> LabelReader:
         """Return a reader of one of the labels and weights that the preprocessing computes."""
         assert self.model is not None
-        computed = {name: self.model.output[name]}
-        return LabelReader(keras.Model(needed_inputs(self.model.input, computed), computed), {})
+        return LabelReader(part_of(self.model, [name]), {})
 
     @property
     def inputs(self) -> dict[str, keras.KerasTensor]:

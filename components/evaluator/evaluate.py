@@ -67,7 +67,7 @@ class Evaluating:
         self._awaits_baseline = awaits_baseline
         self._has_baseline = awaits_baseline or inputs.baseline is not None
         self._predictor = KerasPredictor(inputs.model.path, inputs.preprocessing.path)
-        label_columns = raw_label_columns(inputs.preprocessing, self._predictor.load()[0])
+        label_columns = raw_label_columns(inputs.preprocessing, self._predictor.load().preprocessing)
         self._label_columns = label_columns
         answers = served_answers(inputs.saved_model)
         schema = inputs.examples.schema()
@@ -107,7 +107,7 @@ class Evaluating:
     def plan(self, cuts: list[Any], slices: SliceTable) -> Plan:
         """Return what to predict and which columns to store with the predictions."""
         settings, inputs = self._settings, self._inputs
-        preprocessing, model = self._predictor.load()
+        loaded = self._predictor.load()
         others = {
             name: SavedModelPredictor(artifact.path)
             for name, artifact in ((BASELINE, inputs.baseline), (EXPORTED, self._network_exported))
@@ -123,12 +123,12 @@ class Evaluating:
             slices=slices,
             kept=self._metric_columns,
             decode=settings.decode,
-            metrics=keras_metrics(model, settings),
+            metrics=keras_metrics(loaded.model, settings),
             baseline=BASELINE if inputs.baseline is not None else None,
             summed=stored_sums(self._judged, settings),
             query=settings.query,
             partitions=self._partitions,
-            batch_size=settings.batch_size or rows_at_once(preprocessing, model),
+            batch_size=settings.batch_size or rows_at_once(loaded.preprocessing, loaded.model),
             folder=self._folder,
         )
 
@@ -139,7 +139,7 @@ class Evaluating:
         return None if served_answers(saved_model) else saved_model
 
     def _measure(self, slices: SliceTable, predicted: Predicted) -> Measure:
-        losses = compiled_losses(self._predictor.load()[1])
+        losses = compiled_losses(self._predictor.load().model)
         families = {}
         for output in self._judged:
             moments = predicted.labels.get(output.name)
@@ -221,7 +221,7 @@ class Evaluating:
 
     def _total_losses(self, results: list[Result]) -> list[Result]:
         """Return the loss of a model with several outputs: the sum of those of the outputs by their `loss_weights`."""
-        weights = {name: loss.weight for name, loss in compiled_losses(self._predictor.load()[1]).items()}
+        weights = {name: loss.weight for name, loss in compiled_losses(self._predictor.load().model).items()}
         by_slice: dict[tuple[str, str], list[Result]] = {}
         for result in results:
             if result.several and result.metric == "loss" and result.output in weights:
@@ -256,7 +256,7 @@ class Evaluating:
         if self._inputs.saved_model is not None:
             predictor = SavedModelPredictor(self._inputs.saved_model.path)
             return predictor, feed(row, predictor.inputs)
-        preprocessing, _ = self._predictor.load()
+        preprocessing = self._predictor.load().preprocessing
         beside = feed(row, self._label_columns)
         return functools.partial(self._predictor, beside=beside), feed(row, preprocessing.input)
 

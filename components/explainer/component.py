@@ -70,6 +70,7 @@ class Explainer(Component):
     """
 
     LIBRARIES = ("tensorflow", "keras")
+    VERSION = "2"
 
     examples: Input[Examples]
     preprocessing: Input[Preprocessing]

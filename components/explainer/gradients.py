@@ -132,7 +132,7 @@ class IntegratedGradients:
         return values.mean(axis=tuple(axis for axis, size in enumerate(form.shape) if axis and size is None))
 
     def _points_of(self, raw: Raw) -> Tensors:
-        return self._points(raw, self._subject.features(raw, training=False))
+        return self._points(raw, self._subject.prepare(raw))
 
     def _points(self, raw: Raw, features: Tensors) -> Tensors:
         """Return the differentiable inputs, each float32 (rows, ...)."""
@@ -145,7 +145,7 @@ class IntegratedGradients:
 
     def _integrate(self, raw: Raw) -> tuple[Tensors, Tensors, tf.Tensor]:
         """Return attributions, the inputs they refer to, and the error of their sums."""
-        features = self._subject.features(raw, training=False)
+        features = self._subject.prepare(raw)
         points = self._points(raw, features)
         starts = {name: self._start(name, point) for name, point in points.items()}
         scores = self._scores(raw, features, points)

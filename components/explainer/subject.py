@@ -13,9 +13,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from kerasline.components.core.artifacts import Model, Preprocessing, needed_inputs
-from kerasline.components.core.error_places import describe_failure
-from kerasline.components.core.errors import DataError
+from kerasline.components.core.artifacts import Model, Preprocessing
 from kerasline.components.data.label_columns import LabelReader
 from kerasline.components.data.model_inputs import feed, rows_per_batch
 from kerasline.components.explainer.answers import Answers
@@ -23,6 +21,7 @@ from kerasline.components.explainer.checks import label_and_output
 from kerasline.components.explainer.measures import Measure, gives_rows, measure_of
 from kerasline.components.models.compile_config import compiled_losses, output_names, outputs_by_name
 from kerasline.components.models.outputs import label_class_names
+from kerasline.components.models.preprocessed_model import PreprocessedModel
 
 MOST_ROWS_AT_ONCE = 8192
 MOST_ACTIVATION_BYTES = 256 << 20
@@ -59,8 +58,7 @@ class Subject:
     """A model with its preprocessing.
 
     Attributes:
-        features: Keras model from raw columns to the inputs of the model, both by name.
-        model: the model itself.
+        served: the model behind the part of its preprocessing that computes its features.
         output: name of the output to explain.
         answers: the meaning of that output.
         metric: the metric of each row.
@@ -76,12 +74,13 @@ class Subject:
     def __init__(self, question: Question) -> None:
         prepared = Preprocessing(question.preprocessing)
         artifact = Model(question.model)
-        self.model, whole = artifact.load(), prepared.load()
+        # Loaded anew: gradients replace calls of its layers while they are traced, perhaps beside another stage.
+        whole = PreprocessedModel.load(question.model, question.preprocessing)
+        self.served = whole.only(prepared.features)
         self._label, self.output = label_and_output(output_names(self.model), prepared, question.output)
         self._weight: str | None = prepared.facts["sample_weight"]
-        given = {name: whole.output[name] for name in prepared.features}
-        self.features = keras.Model(needed_inputs(whole.input, given), given)
-        self._labels = LabelReader.of(prepared, whole, [name for name in (self._label, self._weight) if name])
+        names = [name for name in (self._label, self._weight) if name]
+        self._labels = LabelReader.of(prepared, whole.preprocessing, names)
         self.columns = list({**self.features.input, **self._labels.inputs})
         self.answers = Answers.of(
             compiled_losses(self.model).get(self.output),
@@ -95,12 +94,19 @@ class Subject:
             self.errors = measure_of("loss", None, self.answers)
         self.training_flops: int | None = (artifact.summary.get("flops") or {}).get("training")
         self.rows_at_once = _rows_at_once(self.features, artifact.summary)
-        self.signature = {
-            name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for name, tensor in self.features.input.items()
-        }
-        self._predicted = self._compiled(self.call)
-        self._scored = self._compiled(lambda raw: self.answers.by_unit(self.call(raw)))
+        self.signature = self.served.raw_specs
+        self._predicted = self.served.compiled(self.call)
+        self._scored = self.served.compiled(lambda raw: self.answers.by_unit(self.call(raw)))
         self._measuring: dict[str, Callable] = {}
+
+    @property
+    def model(self) -> keras.Model:
+        return self.served.model
+
+    @property
+    def features(self) -> keras.Model:
+        """Keras model from raw columns to the inputs of the model, both by name."""
+        return self.served.preprocessing
 
     def raw(self, batch: pa.RecordBatch | pa.Table) -> Raw:
         """Return the columns of some rows as inputs of the preprocessing."""
@@ -122,14 +128,15 @@ class Subject:
 
     def call(self, raw: Raw) -> tf.Tensor:
         """Return the predictions of the output."""
-        return self.answered(self.features(raw, training=False))
+        return self.answered(self.prepare(raw))
+
+    def prepare(self, raw: Raw) -> dict[str, tf.Tensor]:
+        """Return the preprocessed features."""
+        return self.served.prepare(raw)
 
     def answered(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Return the predictions of the output, given preprocessed features."""
-        wanted = self.model.input
-        if isinstance(wanted, dict):
-            features = {name: features[name] for name in wanted}
-        return outputs_by_name(self.model, self.model(features, training=False))[self.output]
+        return self.served.predict(features)[self.output]
 
     def scores(self, raw: Raw) -> np.ndarray:
         """Return a score for each class, or the predicted numbers; float64 (rows, units)."""
@@ -142,27 +149,12 @@ class Subject:
         if measure.name not in self._measuring:
             form = tf.TensorSpec((None, *label.shape[1:]), label.dtype)
             function = lambda raw, label: measure.function(label, self.call(raw))  # noqa: E731
-            self._measuring[measure.name] = self._compiled(function, form)
+            self._measuring[measure.name] = self.served.compiled(function, form)
         return self._measuring[measure.name](raw, label).numpy().astype(np.float64)
 
     def _has_row_losses(self) -> bool:
         loss, output = self.answers.loss, outputs_by_name(self.model, self.model.output)[self.output]
         return loss is not None and gives_rows(loss.loss, self._labels.spec(self._label), output)
-
-    def _compiled(self, function: Callable, *forms: tf.TensorSpec) -> Callable:
-        """Trace one graph for any number of rows, without AutoGraph, as Keras's own loops and exports do.
-
-        Its errors are DataErrors with the layer and the columns.
-        """
-        compiled = tf.function(function, input_signature=[self.signature, *forms], autograph=False)
-
-        def named(*arguments: Any) -> tf.Tensor:
-            try:
-                return compiled(*arguments)
-            except tf.errors.InvalidArgumentError as error:
-                raise DataError(describe_failure(error, self.features, self.model)) from error
-
-        return named
 
 
 def _rows_at_once(features: keras.Model, summary: Mapping[str, Any]) -> int:

@@ -48,7 +48,7 @@ class Export:
             importlib.import_module(package)
         answers = functions_by_signature(settings.answer)
         self._served = ServedModel.of(inputs.preprocessing, inputs.model.load(), answers)
-        self._rows = warm_up.sample_rows(self._served.features.input, inputs.examples, settings.split)
+        self._rows = warm_up.sample_rows(self._served.preprocessing.input, inputs.examples, settings.split)
 
     def run(self) -> Mapping[str, Any]:
         """Write both artifacts and return the metrics to display."""
@@ -192,7 +192,7 @@ class Export:
         }
 
     def _preprocessed_rows(self) -> dict[str, np.ndarray]:
-        features = self._served.transform({name: tf.constant(array) for name, array in self._rows.items()})
+        features = self._served.prepare({name: tf.constant(array) for name, array in self._rows.items()})
         return {name: features[name].numpy() for name in self._served.preprocessed_specs}
 
 

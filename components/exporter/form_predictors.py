@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from kerasline.components.core.artifacts import Preprocessing
 from kerasline.components.exporter.forms import LITERT_FILE, ONNX_FILE
-from kerasline.components.exporter.served_model import PREPROCESSED, preprocess
+from kerasline.components.exporter.served_model import PREPROCESSED
+from kerasline.components.models.preprocessed_model import preprocess
 
 Arrays = Mapping[str, np.ndarray]
 

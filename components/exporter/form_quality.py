@@ -101,7 +101,8 @@ def compare_quality(
         DataError: a prediction must be a probability and is not.
     """
     ours = KerasPredictor(model.path, preprocessing.path)
-    label_columns = raw_label_columns(preprocessing, ours.load()[0])
+    loaded = ours.load()
+    label_columns = raw_label_columns(preprocessing, loaded.preprocessing)
     answers = served_answers(saved_model)
     outputs = find_answers(answers, examples.schema(), preprocessing, settings)
     if not answers:
@@ -123,12 +124,12 @@ def compare_quality(
         summed=stored_sums(outputs, settings),
         query=None,
         partitions=0,
-        batch_size=rows_at_once(*ours.load()),
+        batch_size=rows_at_once(loaded.preprocessing, loaded.model),
         folder=folder,
     )
     predicted = predict(examples, settings.split, plan, context)
     label_means = {name: float(np.mean(moments.mean)) for name, moments in predicted.labels.items()}
-    loss = {} if answers else dict.fromkeys(compiled_losses(ours.load()[1]), (MeanLoss(),))
+    loss = {} if answers else dict.fromkeys(compiled_losses(loaded.model), (MeanLoss(),))
     families = {
         o.name: (*TASKS[o.task].metrics(o, settings, label_means.get(o.name, 0.0)), *loss.get(o.name, ()))
         for o in outputs

@@ -35,7 +35,7 @@ def write_assets(serving: ServedModel, folder: Path) -> list[str]:
     values: dict[str, Any] = {"labels.txt": names} if isinstance(names, list) else {}
     if isinstance(names, dict):
         values |= {f"labels.{file}.txt": names[label] for label, file in file_names(names).items() if names[label]}
-    lookups = {layer.name: layer for layer in flatten_layers(serving.features) if hasattr(layer, "get_vocabulary")}
+    lookups = {layer.name: layer for layer in flatten_layers(serving.preprocessing) if hasattr(layer, "get_vocabulary")}
     values |= {f"vocabulary.{file}.txt": lookups[name].get_vocabulary() for name, file in file_names(lookups).items()}
     (folder / "assets").mkdir(exist_ok=True)
     for file, lines in values.items():
@@ -113,7 +113,7 @@ def model_digest(serving: ServedModel, versions: Mapping[str, str], form: str | 
     answers = sorted((name, one.answering.digest) for name, one in serving.by_signature.items() if one.answering)
     facts = [FORMAT, serving.class_names, serving.from_logits, dict(versions), form, answers]
     digest = hashlib.sha256(json.dumps(facts).encode())
-    for model in (serving.features, serving.model):
+    for model in (serving.preprocessing, serving.model):
         config = {**model.get_config(), "name": ""}  # Keras numbers the names of models
         described_layers = keras.saving.serialize_keras_object(config)
         digest.update(json.dumps(described_layers, sort_keys=True, default=repr).encode())

@@ -16,8 +16,9 @@ from kerasline.components.core.errors import DataError
 from kerasline.components.exporter.input_names import restore_names, with_numbered_names
 from kerasline.components.exporter.tf_examples import check_parsable, parse_examples
 from kerasline.components.models.answering import Answering, Function, answering_with, as_float32, shape_of
-from kerasline.components.models.compile_config import compiled_losses, output_names
+from kerasline.components.models.compile_config import compiled_losses, outputs_by_name
 from kerasline.components.models.outputs import labelled_output
+from kerasline.components.models.preprocessed_model import PreprocessedModel, Tensors, specs_of
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE
 from kerasline.components.models.tasks import Output
 
@@ -25,24 +26,19 @@ RAW = DEFAULT_SIGNATURE
 EXAMPLES, PREPROCESSED, TRANSFORM = "serve_tf_examples", "predict_preprocessed", "transform_features"
 LABEL = "label"
 
-Tensors = Mapping[str, tf.Tensor]
 Specs = dict[str, tf.TensorSpec]
 
 
 @dataclass(frozen=True)
-class ServedModel:
-    """A model with its preprocessing, as it is served.
+class ServedModel(PreprocessedModel):
+    """A model behind its preprocessing, as it is served.
 
     Attributes:
-        features: preprocessing from raw features to the model's inputs, both by name.
-        model: the trained model.
         class_names: class names of the label, or by label if there are several, or None.
         answering: the user's answering function, or None for the outputs of the model.
         others: the same model with further answering functions, by signature.
     """
 
-    features: keras.Model
-    model: keras.Model
     class_names: list[str] | dict[str, list[str] | None] | None
     answering: Answering | None = None
     others: Mapping[str, ServedModel] = field(default_factory=dict)
@@ -79,9 +75,7 @@ class ServedModel:
         """Specs or symbolic tensors of the answers by name, without those that the served model adds."""
         if self.answering is not None:
             return dict(self.answering.outputs)
-        output = self.model.output
-        flat = [output[name] for name in sorted(output)] if isinstance(output, dict) else self.model.outputs
-        return dict(zip(output_names(self.model), flat))
+        return outputs_by_name(self.model, self.model.output)
 
     @property
     def answers(self) -> list[str]:
@@ -97,17 +91,13 @@ class ServedModel:
             return labelled_output(self.class_names, self.outputs, compiled_losses(self.model))
 
     @property
-    def raw_specs(self) -> Specs:
-        return _specs(self.features.input)
-
-    @property
     def preprocessed_specs(self) -> Specs:
         """The specs of the preprocessed features that the answers use."""
         used = self.model.input
-        return _specs(
+        return specs_of(
             {
                 name: tensor
-                for name, tensor in self.features.output.items()
+                for name, tensor in self.preprocessing.output.items()
                 if self.answering is not None or not isinstance(used, dict) or name in used
             }
         )
@@ -119,7 +109,7 @@ class ServedModel:
         return {name: loss.from_logits for name, loss in compiled_losses(self.model).items()}
 
     def serve(self, raw: Tensors) -> dict[str, tf.Tensor]:
-        return self.predict(self.transform(raw))
+        return self.predict(self.prepare(raw))
 
     def serve_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return self.serve(parse_examples(examples, self.raw_specs))
@@ -127,14 +117,10 @@ class ServedModel:
     def predict(self, features: Tensors) -> dict[str, tf.Tensor]:
         if self.answering is not None:
             return self.answering(features)
-        result = tf.nest.flatten(self.model(dict(features), training=False))
-        answers = {name: as_float32(tensor) for name, tensor in zip(self.outputs, result)}
+        answers = {name: as_float32(tensor) for name, tensor in super().predict(features).items()}
         if self.labelled:
             answers[LABEL] = _class_name(self.labelled, answers[self.labelled.name])
         return answers
-
-    def transform(self, raw: Tensors) -> dict[str, tf.Tensor]:
-        return preprocess(self.features, raw)
 
 
 @dataclass(frozen=True)
@@ -155,13 +141,13 @@ def write_saved_model(serving: ServedModel, folder: Path) -> Written:
     archive = keras.export.ExportArchive()
     archive.track(serving.model)
     for one in serving.by_signature.values():
-        archive.track(one.features)
+        archive.track(one.preprocessing)
         if one.answering is not None and one.answering.takes_prepared:
             archive.track(one.answering.prepared.model)
     wanted: dict[str, tuple[Callable[..., Any], Specs]] = {
         RAW: (serving.serve, serving.raw_specs),
         PREPROCESSED: (serving.predict, serving.preprocessed_specs),
-        TRANSFORM: (serving.transform, serving.raw_specs),
+        TRANSFORM: (serving.prepare, serving.raw_specs),
         **{name: (one.serve, one.raw_specs) for name, one in serving.others.items()},
     }
     left_out = {}
@@ -179,16 +165,6 @@ def write_saved_model(serving: ServedModel, folder: Path) -> Written:
     return Written(signatures, left_out)
 
 
-def preprocess(features: keras.Model, raw: Tensors) -> dict[str, tf.Tensor]:
-    """Return preprocessed features of the dtypes that the model's inputs have.
-
-    A lookup of Keras that encodes one-hot returns int64, although its symbolic output is float32. Keras casts what it
-    feeds to a model. Signatures, LiteRT and ONNX do not. Masks are dropped, as tf.data drops them in training.
-    """
-    received = features(dict(raw), training=False)
-    return {name: tf.identity(tf.cast(received[name], tensor.dtype)) for name, tensor in features.output.items()}
-
-
 def describe_specs(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return dtype and shape of specs or symbolic tensors for JSON. None stands for any size."""
     return {
@@ -202,7 +178,3 @@ def _class_name(output: Output, scores: tf.Tensor) -> tf.Tensor:
     else:
         number = tf.argmax(scores, axis=-1)
     return tf.gather(tf.constant(output.classes), number)
-
-
-def _specs(tensors: Mapping[str, keras.KerasTensor]) -> Specs:
-    return {name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name) for name, tensor in tensors.items()}

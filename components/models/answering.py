@@ -19,7 +19,7 @@ import keras
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
-from kerasline.components.core.artifacts import Model, Preprocessing, TensorForm, needed_inputs
+from kerasline.components.core.artifacts import Model, Preprocessing, TensorForm, part_of
 from kerasline.components.core.errors import UserCodeError, nearest
 from kerasline.components.core.user_code import call, name_of
 from kerasline.components.models.prepared import Prepared, takes_argument
@@ -60,9 +60,7 @@ class Answering:
 
     def served_features(self) -> keras.Model:
         """Return the part of the preprocessing that the answers depend on."""
-        whole = self.prepared.model
-        outputs = {name: whole.output[name] for name in self.used}
-        return keras.Model(needed_inputs(whole.input, outputs), outputs)
+        return part_of(self.prepared.model, self.used)
 
     @property
     def outputs(self) -> dict[str, tf.TensorSpec]:

@@ -33,10 +33,10 @@ def model_outputs(
     """
     from kerasline.components.models.compile_config import compiled_losses, outputs_by_name
 
-    prepared, model = predictor.load()
-    tensors = outputs_by_name(model, model.output)
-    labels = {**prepared.output, **label_columns}
-    losses = compiled_losses(model)
+    loaded = predictor.load()
+    tensors = outputs_by_name(loaded.model, loaded.model.output)
+    labels = {**loaded.preprocessing.output, **label_columns}
+    losses = compiled_losses(loaded.model)
     return find_outputs(tensors, losses, labels, preprocessing, settings, answers_judged=answers_judged)
 
 

@@ -130,7 +130,7 @@ class Plan:
     @functools.cached_property
     def of_any_length(self) -> frozenset[str]:
         """The columns whose rows vary in length: labels and predictions. Stored sums do not."""
-        model = self.model.load()[1]
+        model = self.model.load().model
         shapes = {name: tensor.shape[1:] for name, tensor in outputs_by_name(model, model.output).items()}
         varying = [output.name for output in self.outputs if None in shapes.get(output.name, ())]
         predicted = [name for name in varying if name not in self.summed]
@@ -189,18 +189,18 @@ def predict(examples: Examples, split: str, plan: Plan, context: Context) -> Pre
 
 def predict_group(group: RowGroup, plan: Plan) -> Predicted:
     """Write the predictions of a row group."""
-    preprocessing, model = plan.model.load()
-    inputs = dict(preprocessing.input)
+    loaded = plan.model.load()
+    inputs = dict(loaded.preprocessing.input)
     for predictor in plan.predictors:
         inputs |= predictor.inputs
-    answers = {f"answer {number}": tensor for number, tensor in enumerate(model.outputs)}
+    answers = {f"answer {number}": tensor for number, tensor in enumerate(loaded.model.outputs)}
     rows = min(GROUP_ROWS, rows_per_batch({**inputs, **plan.beside, **answers}))
     found, done = Predicted(), 0
     with pq.ParquetFile(group.shard) as file, _Files(plan, group.first) as files:
         columns = _columns(plan, inputs, file.schema_arrow)
         for batch in file.iter_batches(rows, row_groups=[group.number], columns=columns):
             check_no_nulls(batch, plan.beside)
-            files.write(_predict_batch(batch, group.first + done, plan, preprocessing.input, found))
+            files.write(_predict_batch(batch, group.first + done, plan, loaded.preprocessing.input, found))
             done += batch.num_rows
     found.files = files.written
     return found

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,21 +17,19 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from kerasline.components.core.artifacts import Model, Preprocessing, SavedModel
-from kerasline.components.core.error_places import describe_failure
-from kerasline.components.core.errors import ArtifactError, DataError, one_line
+from kerasline.components.core.artifacts import Preprocessing, SavedModel
+from kerasline.components.core.errors import ArtifactError, one_line
 from kerasline.components.core.keras_compat import flatten_layers, mask_of, set_mask
 from kerasline.components.data.arrow_arrays import as_arrow, as_texts
 from kerasline.components.data.label_columns import without_padding
 from kerasline.components.data.model_inputs import feed
-from kerasline.components.models.compile_config import compiled_losses, output_names, outputs_by_name
+from kerasline.components.models.compile_config import compiled_losses, output_names
 from kerasline.components.models.outputs import label_by_output
+from kerasline.components.models.preprocessed_model import PreprocessedModel
 from kerasline.components.models.session import SavedModelSession
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE, Signature, read_definitions, signatures
 
 MOST_ROWS, MOST_BYTES, ROWS_OF_ANY_SIZE = 4096, 64 << 20, 1024
-# TensorFlow's message for a label outside the range of classes.
-_LABEL_OUT_OF_RANGE = re.compile(r"label value of (-?\d+) which is outside the valid range of (\[[^)]*\))")
 
 
 @dataclass(frozen=True)
@@ -47,9 +44,9 @@ class KerasPredictor:
     model: Path
     preprocessing: Path
 
-    def load(self) -> tuple[keras.Model, keras.Model]:
-        """Return the preprocessing and the model, loaded once per process."""
-        return _models(self)
+    def load(self) -> PreprocessedModel:
+        """Return the model with the whole preprocessing, loaded once per process."""
+        return _loaded(self)
 
     def __call__(
         self, raw: Mapping[str, Any], beside: Mapping[str, Any], prepared: tuple[str, ...] = ()
@@ -72,15 +69,7 @@ class KerasPredictor:
         """
         forms = tuple((name, array.dtype.name, array.ndim) for name, array in beside.items())
         tensors = [{name: tf.constant(array) for name, array in given.items()} for given in (raw, beside)]
-        try:
-            return _keras_function(self, forms, prepared)(*tensors)
-        except tf.errors.InvalidArgumentError as error:
-            if wrong := _LABEL_OUT_OF_RANGE.search(str(error)):
-                raise DataError(
-                    f"a label is {wrong[1]}, where classes are those of {wrong[2]}; a label that training did not "
-                    "see may be -1: leave such rows out, or give the label's lookup all classes"
-                ) from error
-            raise DataError(describe_failure(error, *self.load())) from error
+        return _keras_function(self, forms, prepared)(*tensors)
 
     def losses(self, output: str, label: Any, prediction: Any, *, weight: Any = None, mask: Any = None) -> Any:
         """Return the compiled loss of another model's predictions of an output, a float32 array (rows,).
@@ -89,7 +78,7 @@ class KerasPredictor:
             weight: sample weights as the preprocessing gives them, or None.
             mask: bool array (rows, length), the mask of this model's prediction, or None.
         """
-        loss, tensor = compiled_losses(self.load()[1])[output], tf.constant(prediction)
+        loss, tensor = compiled_losses(self.load().model)[output], tf.constant(prediction)
         set_mask(tensor, mask)
         weight = None if weight is None else without_padding(tf.constant(weight))
         return loss.of_rows(tf.constant(label), tensor, weight).mean.numpy()
@@ -168,33 +157,29 @@ def rows_at_once(*models: keras.Model) -> int:
 
 
 @functools.lru_cache(maxsize=2)
-def _models(predictor: KerasPredictor) -> tuple[keras.Model, keras.Model]:
-    return Preprocessing(predictor.preprocessing).load(), Model(predictor.model).load()
+def _loaded(predictor: KerasPredictor) -> PreprocessedModel:
+    return PreprocessedModel.load(predictor.model, predictor.preprocessing)
 
 
 @functools.lru_cache(maxsize=2)
 def _keras_function(
     predictor: KerasPredictor, beside_forms: tuple[tuple[str, str, int], ...], also: tuple[str, ...]
 ) -> Callable[..., dict[str, Any]]:
-    preprocessing, model = predictor.load()
+    whole = predictor.load()
     artifact = Preprocessing(predictor.preprocessing)
     features, weight_name = artifact.features, artifact.facts["sample_weight"]
-    label_of, losses = label_by_output(output_names(model), artifact), compiled_losses(model)
-    # With an input signature the function is traced once for all batch sizes.
-    raw_specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in preprocessing.input.items()}
+    label_of, losses = label_by_output(output_names(whole.model), artifact), compiled_losses(whole.model)
     beside_specs = {
         name: tf.TensorSpec((None,) * rank, "string" if dtype == "object" else dtype)
         for name, dtype, rank in beside_forms
     }
 
-    @tf.function(input_signature=[raw_specs, beside_specs], autograph=False)
     def predict(raw: Mapping[str, tf.Tensor], beside: Mapping[str, tf.Tensor]) -> dict[str, Any]:
-        # tf.data drops the masks of the preprocessing in training, and so does this.
-        prepared = {name: tf.identity(one) for name, one in preprocessing(dict(raw), training=False).items()}
+        prepared = whole.prepare(raw)
         found = {**beside, **prepared}
         labels = {output: found[label] for output, label in label_of.items()}
         weight = found[weight_name] if weight_name else None
-        predictions = outputs_by_name(model, model({name: prepared[name] for name in features}, training=False))
+        predictions = whole.predict({name: prepared[name] for name in features})
         counted_weight = None if weight is None else without_padding(weight)
         rows = {n: loss.of_rows(labels[n], predictions[n], counted_weight) for n, loss in losses.items() if n in labels}
         return {
@@ -208,7 +193,7 @@ def _keras_function(
             "prepared": {name: prepared[name] for name in also},
         }
 
-    return predict
+    return whole.compiled(predict, beside_specs)
 
 
 @functools.lru_cache(maxsize=4)

@@ -76,6 +76,27 @@ def test_mean_loss_of_the_rows_agrees_with_keras(penguins, weighted_tumours, exp
         assert explain(problem, **QUICK).permutation["value"] == pytest.approx(float(known), rel=1e-5)
 
 
+def masking_preprocessing():
+    steps = keras.Input((3,), name="steps")
+    return keras.Model({"steps": steps}, {"x": keras.layers.Masking()(steps[..., None])})
+
+
+def mean_of_steps_model(inputs, hp):
+    mean = keras.layers.GlobalAveragePooling1D()(inputs["x"])
+    model = keras.Model(inputs, keras.layers.Dense(1)(mean))
+    model.compile("sgd", "mse")
+    return model
+
+
+def test_explained_model_gets_no_masks_of_the_preprocessing_as_in_training(tmp_path, explain):
+    steps = np.array([[1, 0, 0], [2, 4, 0], [1, 2, 3], [5, 0, 0]], "float32")
+    columns = {"steps": steps.tolist(), "y": np.arange(4, dtype="float32")}
+    problem = trained(tmp_path / "m", {"train": columns}, masking_preprocessing, mean_of_steps_model, label="y")
+    found = explain(problem, split="train", **QUICK)
+    predictions = problem.model.load().predict({"x": steps[..., None]}, verbose=0)[:, 0]
+    assert found.permutation["value"] == pytest.approx(np.mean((predictions - columns["y"]) ** 2), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
