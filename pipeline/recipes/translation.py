@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 SCHEMA = importlib.resources.files("kerasline.schemas") / "translation.pbtxt"
-LENGTH, BEAMS = 48, 4
+LENGTH, BEAMS = 64, 4  # subwords of a text at most; longer ones are cut
 PAD, BEGIN, END = 0, 2, 3  # ids of Subwords
 HYPERPARAMETERS = {
     "layers": 2,
@@ -36,9 +36,9 @@ def preprocessing() -> keras.Model:
     import keras
 
     source, target = (keras.Input((1,), name=name, dtype="string") for name in ("source", "target"))
-    words = kl.layers.Subwords(top=4000, length=LENGTH, end=True, name="words")
-    ids = words(target, begin=True, length=LENGTH + 1)
-    outputs = {"source": words(source), "target_before": ids[:, :-1], "target": ids[:, 1:]}
+    words = kl.layers.Subwords(top=8000, end=True, name="words")
+    ids = words(target, begin=True)[:, : LENGTH + 1]
+    outputs = {"source": words(source)[:, :LENGTH], "target_before": ids[:, :-1], "target": ids[:, 1:]}
     return keras.Model({"source": source, "target": target}, outputs)
 
 
@@ -81,7 +81,10 @@ def answer(model: keras.Model, features: dict[str, tf.Tensor], prepared: Any) ->
     source, is_word = features["source"], features["source"] != PAD
     memory = keras.Model(model.input["source"], model.get_layer("memory").output)(source)
     rows, heads = tf.shape(source)[0], decoders[0].num_heads
-    empty = tf.zeros([rows, 2, LENGTH, heads, memory.shape[-1] // heads], memory.dtype)
+    empty, crossing = (
+        tf.zeros([rows, 2, length, heads, memory.shape[-1] // heads], memory.dtype)
+        for length in (LENGTH, tf.shape(source)[1])
+    )
 
     def step(tokens: tf.Tensor, position: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
         memory, is_word, caches = state
@@ -100,7 +103,7 @@ def answer(model: keras.Model, features: dict[str, tf.Tensor], prepared: Any) ->
         return words(decoded(y), reverse=True)[:, 0], (memory, is_word, new)
 
     filling = {"self_attention_cache": empty, "self_attention_cache_update_index": 0}
-    filling |= {"cross_attention_cache": empty, "cross_attention_cache_update_index": 0}
+    filling |= {"cross_attention_cache": crossing, "cross_attention_cache_update_index": 0}
     caches = []
     for decoder in decoders:  # the keys and values of the source do not depend on the first argument
         caches.append((empty, decoder(memory[:, :1], memory, encoder_padding_mask=is_word, **filling)[2]))
@@ -118,7 +121,7 @@ def pipeline(settings) -> kl.Pipeline:
     validator = kl.ExampleValidator(statistics, schema)
     transform = kl.Transform(examples, schema, function=preprocessing, label="target")
     model = kl.ModelBuilder(transform, function=build_model, hyperparameters=HYPERPARAMETERS)
-    trained = kl.Trainer(examples, transform, model, epochs=10, batch_size=64)
+    trained = kl.Trainer(examples, transform, model, epochs=10, bucket_by=["source", "target"], tokens_a_batch=2048)
     exported = kl.Exporter(transform, trained, examples, answer=answer)
     evaluation = kl.Evaluator(
         examples,
