@@ -1,0 +1,62 @@
+"""The recipe `reviews`, in a small size: from a table of texts to a served classifier."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+for library in ("keras_hub", "tensorflow_text", "sentencepiece"):
+    pytest.importorskip(
+        library, reason="the libraries of language are not installed: pip install 'kerasline[language]'"
+    )
+
+PRAISE, COMPLAINT = ["good", "great", "lovely", "moving"], ["bad", "awful", "boring", "poor"]
+FILLERS = "the film a story of actors and music with some scenes in it".split()
+SMALL_BERT = {"class_name": "BertBackbone", "num_layers": 1, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 32}
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """A table of 600 texts: each has words of praise or of complaint among others."""
+    rng = np.random.default_rng(5)
+    file = tmp_path_factory.mktemp("texts") / "texts.csv"
+    with file.open("w", newline="") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(["text", "label"])
+        for number in range(600):
+            words = [*rng.choice(FILLERS, rng.integers(2, 70)), *rng.choice([COMPLAINT, PRAISE][number % 2], 3)]
+            writer.writerow([" ".join(rng.permutation(words)), number % 2])
+    return file
+
+
+@pytest.mark.parametrize("backbone", [None, {**SMALL_BERT, "max_sequence_length": 400}], ids=["own", "hub"])
+def test_texts_are_classified(cli, texts, tmp_path, backbone):
+    import tensorflow as tf
+    import tensorflow_text  # noqa: F401
+
+    settings = {
+        "ExampleGen.input": texts,
+        "ExampleGen.splits": '{"train": 8, "eval": 1, "test": 1}',
+        "ModelBuilder.hyperparameters.units": 16,
+        "ModelBuilder.hyperparameters.learning_rate": 0.01,
+        "ModelBuilder.hyperparameters.backbone": json.dumps(backbone),
+        "Trainer.epochs": 6,
+    }
+    arguments = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    command = ["run", "reviews", "--root", tmp_path / "root", "--json", tmp_path / "summary.json", *arguments]
+    result = cli(*command, *([] if backbone is None else ["--to", "Exporter"]))
+    assert result.returncode == 0, result.stderr
+    nodes = {node["name"]: node for node in result.summary["nodes"]}
+    serve = tf.saved_model.load(nodes["Exporter"]["outputs"]["saved_model"]).signatures["serving_default"]
+    asked = ["a good and lovely film", "the story is boring , awful", "great"]
+    together = serve(text=tf.constant(asked)[:, tf.newaxis])["positive"].numpy()[:, 0]
+    assert (together > 0.5).tolist() == [True, False, True]
+    alone = [serve(text=tf.constant([[text]]))["positive"].numpy()[0, 0] for text in asked]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    if backbone is None:
+        assert nodes["Pusher"]["state"] == "ran"
+        measured = json.loads((Path(nodes["Evaluator"]["outputs"]["evaluation"]) / "metrics.json").read_text())
+        assert {"1-49 words", "50-199 words"} <= {entry["slice"] for entry in measured["metrics"]}
