@@ -11,6 +11,7 @@ import numpy as np
 
 # Fewest replicates beyond each end of a percentile interval.
 LEAST_BEYOND = 5
+JACKKNIFE_GROUPS = 20
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,7 @@ class Estimate:
         share: (successes, trials) of independent rows: Wilson's score interval.
         bounds: the ends of exact two-sided intervals by confidence, a function of it.
         replicates: the value of each bootstrap replicate, float64 (n,): their quantiles; where the confidence
-            leaves fewer than `LEAST_BEYOND` of them outside each end,
-            not inside the normal quantile of their spread.
+            leaves fewer than `LEAST_BEYOND` of them outside each end, not inside the normal quantile of their spread.
         error: (standard error, degrees of freedom): Student's t.
     """
 
@@ -87,6 +87,26 @@ def wilson(successes: float, trials: float, confidence: float) -> tuple[float, f
     reach = z / (1 + spread) * math.sqrt(share * (1 - share) / trials + spread / (4 * trials))
     low = 0.0 if successes == 0 else middle - reach
     return low, 1.0 if successes == trials else middle + reach
+
+
+def jackknife_groups(numbers: np.ndarray) -> np.ndarray:
+    """Return the jackknife group of each row, int64 (rows,), given their unique numbers, int64 (rows,)."""
+    from kerasline.components.data.hashing import mix
+
+    return (mix(numbers.astype(np.uint64)) % np.uint64(JACKKNIFE_GROUPS)).astype(np.int64)
+
+
+def jackknifed(results: np.ndarray) -> Estimate:
+    """Return the delete-a-group jackknife estimate, given the value and those without each non-empty group of rows.
+
+    Kott, "The Delete-a-Group Jackknife", Journal of Official Statistics 17, 2001. Rows fall into groups at random.
+    """
+    value, without = float(results[0]), results[1:]
+    n = len(without)
+    if n < 2:
+        return Estimate(value)
+    error = math.sqrt((n - 1) / n * float(np.sum((without - without.mean()) ** 2)))
+    return Estimate(value, error=(error, n - 1))
 
 
 def _known(replicates: np.ndarray) -> np.ndarray:

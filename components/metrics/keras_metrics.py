@@ -2,8 +2,7 @@
 
 Every metric of Keras keeps sums (a mean's total and count, an AUC's counts at thresholds, a confusion
 matrix); they are added over batches, whichever worker had them. The interval is the delete-a-group
-jackknife (Kott, "The Delete-a-Group Jackknife", Journal of Official Statistics 17, 2001): rows fall
-into groups at random, and each group is left out once.
+jackknife of `estimates.jackknifed`.
 """
 
 from __future__ import annotations
@@ -23,10 +22,8 @@ import tensorflow as tf
 
 from kerasline.components.core.errors import UserCodeError, one_line
 from kerasline.components.core.keras_compat import set_mask
-from kerasline.components.data.hashing import mix
-from kerasline.components.metrics.estimates import Estimate
+from kerasline.components.metrics.estimates import JACKKNIFE_GROUPS, Estimate, jackknife_groups, jackknifed
 
-JACKKNIFE_GROUPS = 20
 _NONE = np.array([np.nan])
 
 
@@ -94,7 +91,7 @@ class KerasStates:
         self._example = self._example or {name: array[:1] for name, array in rows.items() if name != "sample_weight"}
         if mask is not None:
             rows["mask"] = mask
-        chance = (mix(numbers.astype(np.uint64)) % np.uint64(JACKKNIFE_GROUPS)).astype(np.int64)
+        chance = jackknife_groups(numbers)
         for group in groups:
             inside = np.flatnonzero(group >= 0)
             cells = group[inside] * JACKKNIFE_GROUPS + chance[inside]
@@ -118,12 +115,12 @@ class KerasStates:
     def estimates(self, groups: int) -> list[Estimate]:
         """Return the metric of each group from 0 to `groups` - 1, NaN for a group without rows."""
         results = self._results()
-        return [_jackknifed(results.get(group, _NONE)) for group in range(groups)]
+        return [jackknifed(results.get(group, _NONE)) for group in range(groups)]
 
     def changes(self, others: KerasStates, groups: int) -> list[Estimate]:
         """Return the metric minus that of other predictions for the same rows."""
         ours, theirs = self._results(), others._results()
-        return [_jackknifed(ours.get(group, _NONE) - theirs.get(group, _NONE)) for group in range(groups)]
+        return [jackknifed(ours.get(group, _NONE) - theirs.get(group, _NONE)) for group in range(groups)]
 
     def _results(self) -> dict[int, np.ndarray]:
         """Return, by group, the metric and its value without each non-empty jackknife group, float64 (1 + n,)."""
@@ -142,16 +139,6 @@ class KerasStates:
         functions = _functions(self._metric)
         functions.build(self._example)
         return functions
-
-
-def _jackknifed(results: np.ndarray) -> Estimate:
-    """Return the jackknife estimate, from the value and those without each group."""
-    value, without = float(results[0]), results[1:]
-    n = len(without)
-    if n < 2:
-        return Estimate(value)
-    error = math.sqrt((n - 1) / n * float(np.sum((without - without.mean()) ** 2)))
-    return Estimate(value, error=(error, n - 1))
 
 
 @functools.lru_cache(maxsize=32)

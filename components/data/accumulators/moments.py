@@ -94,7 +94,7 @@ class FeatureMoments(Moments):
 
 
 class Covariance:
-    """Mean and covariance of the features on the last axis, over all other axes.
+    """Mean and covariance of the features on the last axis, over all other axes. With weights, the count is their sum.
 
     Rows with a number that is not finite are ignored.
 
@@ -107,7 +107,7 @@ class Covariance:
     """
 
     def __init__(self, features: int) -> None:
-        self.count = 0
+        self.count: float = 0
         self.mean = np.zeros(features)
         self._co_moment = np.zeros((features, features))
 
@@ -116,19 +116,23 @@ class Covariance:
         """Sample covariance (divided by rows - 1), float64 (features, features). 0 for fewer than two rows."""
         return self._co_moment / max(self.count - 1, 1)
 
-    def add(self, values: np.ndarray) -> None:
+    def add(self, values: np.ndarray, weights: np.ndarray | None = None) -> None:
+        """Add rows, each counted once or by its weight, float64 (rows,), from 0."""
         rows = np.asarray(values, np.float64).reshape(-1, len(self.mean))
-        rows = rows[np.isfinite(rows).all(axis=1)]
-        if len(rows):
-            mean = rows.mean(axis=0)
+        known = np.isfinite(rows).all(axis=1)
+        rows, weights = rows[known], None if weights is None else weights[known]
+        count = len(rows) if weights is None else float(weights.sum())
+        if count:
+            mean = np.average(rows, axis=0, weights=weights)
             deviation = rows - mean
-            self._combine(len(rows), mean, deviation.T @ deviation)
+            weighted = deviation if weights is None else deviation * weights[:, np.newaxis]
+            self._combine(count, mean, weighted.T @ deviation)
 
     def merge(self, other: Covariance) -> None:
         if other.count:
             self._combine(other.count, other.mean, other._co_moment)
 
-    def _combine(self, count: int, mean: np.ndarray, co_moment: np.ndarray) -> None:
+    def _combine(self, count: float, mean: np.ndarray, co_moment: np.ndarray) -> None:
         total = self.count + count
         delta = mean - self.mean
         self._co_moment = self._co_moment + co_moment + np.outer(delta, delta) * (self.count * count / total)

@@ -200,9 +200,12 @@ class LogMel(keras.layers.Layer):
         lengths = tf.reduce_sum(tf.cast(~is_missing, tf.int32), axis=1)
         size = 1 << (self.window - 1).bit_length()
         silent = tf.where(is_missing, 0.0, samples)
+        count = tf.shape(samples)[1]
+        silent = tf.pad(silent, [[0, 0], [0, tf.maximum(self.window - count, 0)]])  # the FFT refuses to have no frame
         power = tf.abs(tf.signal.stft(silent, self.window, self.step, size)) ** 2
         bands = tf.signal.linear_to_mel_weight_matrix(self.mels, size // 2 + 1, self.rate, 20.0, self.rate / 2)
         frames = tf.math.log(tf.maximum(tf.matmul(power, bands), self.min_power))
+        frames = frames[:, : tf.maximum((count - self.window) // self.step + 1, 0)]
         counts = tf.maximum((lengths - self.window) // self.step + 1, 0)
         return tf.where(tf.sequence_mask(counts, tf.shape(frames)[1])[..., tf.newaxis], frames, math.nan)
 

@@ -144,3 +144,8 @@ def test_log_mel_frames_lie_within_each_row():
         expected = [np.log(np.maximum(np.abs(np.fft.rfft(one, size)) ** 2 @ bands, 1e-6)) for one in windowed]
         np.testing.assert_allclose(ours[row, : len(starts)], np.reshape(expected, (len(starts), mels)), atol=1e-4)
         assert np.isnan(ours[row, len(starts) :]).all()
+
+
+def test_log_mel_of_a_batch_shorter_than_a_frame_has_no_frames():
+    assert LogMel(8000, 10, window=64)(np.zeros((2, 63), "float32")).shape == (2, 0, 10)
+    assert LogMel(8000, 10, window=64)(np.zeros((2, 0), "float32")).shape == (2, 0, 10)
