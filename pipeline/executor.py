@@ -276,7 +276,7 @@ class Executor:
         opened = dict(work.given)
         for name, stored in work.stored_inputs.items():
             source = work.component.inputs[name]
-            kind = type(work.component).spec().inputs[name].type
+            kind = type(work.component).spec().input(name).type
             if isinstance(source, Channel):
                 kind, reason = source.type, roots.fault(stored.path)
                 if reason:  # otherwise results enter the cache under the intact input's fingerprint

@@ -61,7 +61,11 @@ T = TypeVar("T")
 _INPUT, _OUTPUT, _PARAMETER, _PARAMETERS = "input", "output", "parameter", "parameters"
 
 Input = Annotated[T | None, _INPUT]
-"""Annotate an artifact that the component reads. The default `None` makes it optional."""
+"""Annotate an artifact that the component reads. The default `None` makes it optional.
+
+With `dict[str, T]` the component reads any number of artifacts by name. The edge of `judges={"features": ...}` is named
+`judges.features`, and `run` receives the dict `inputs.judges`.
+"""
 
 Output = Annotated[T, _OUTPUT]
 """Annotate an artifact that the component writes."""
@@ -75,8 +79,16 @@ Parameters = Annotated[T, _PARAMETERS]
 
 @dataclass(frozen=True)
 class InputSpec:
+    """An input.
+
+    Attributes:
+        type: class of the artifact, or a union of classes.
+        by_name: whether it is a dict of artifacts.
+    """
+
     type: type[Artifact]
     optional: bool
+    by_name: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,10 @@ class Spec:
     outputs: dict[str, type[Artifact]]
     parameters: dict[str, ParameterSpec]
     settings: tuple[str, type] | None
+
+    def input(self, edge: str) -> InputSpec:
+        """Return the input of an edge, such as `model` or `judges.features`."""
+        return self.inputs[edge.partition(".")[0]]
 
 
 @dataclass(frozen=True)
@@ -176,7 +192,9 @@ class Component:
         self.inputs: dict[str, Channel | Artifact | LastBlessed] = {}
         for field_name, input_spec in spec.inputs.items():
             value = given.pop(field_name, None)
-            if value is not None:
+            if input_spec.by_name:
+                self.inputs |= self._connect_by_name(field_name, input_spec.type, value)
+            elif value is not None:
                 self.inputs[field_name] = self._connect(field_name, input_spec.type, value)
             elif not input_spec.optional:
                 raise WiringError(f"{self.name}.{field_name}: missing input, expected {input_spec.type.__name__}")
@@ -200,7 +218,9 @@ class Component:
         for name, kind, inner in _declarations(cls):
             default = inspect.getattr_static(cls, name, REQUIRED)
             if kind is _INPUT:
-                inputs[name] = InputSpec(inner, optional=default is None)
+                by_name = typing.get_origin(inner) is dict
+                kind_of_input = typing.get_args(inner)[1] if by_name else inner
+                inputs[name] = InputSpec(kind_of_input, optional=default is None, by_name=by_name)
             elif kind is _OUTPUT:
                 outputs[name] = inner
             elif kind is _PARAMETER:
@@ -357,9 +377,19 @@ class Component:
         return SimpleNamespace(**vars(outputs), metrics=dict(metrics or {}))
 
     def input_artifacts(self, artifacts: Mapping[str, Any]) -> SimpleNamespace:
-        """Return the namespace that `run` receives as `inputs`. Omitted inputs are None."""
-        found = {name: value for name, value in artifacts.items() if isinstance(value, Artifact)}
-        return SimpleNamespace(**{name: found.get(name) for name in type(self).spec().inputs})
+        """Return the namespace that `run` receives as `inputs`. Omitted inputs are None.
+
+        Args:
+            artifacts: by edge, such as `model` or `judges.features`.
+        """
+        found: dict[str, Any] = {name: {} if spec.by_name else None for name, spec in type(self).spec().inputs.items()}
+        for edge, value in artifacts.items():
+            name, _, key = edge.partition(".")
+            if isinstance(value, Artifact) and key:
+                found[name][key] = value
+            elif isinstance(value, Artifact):
+                found[name] = value
+        return SimpleNamespace(**found)
 
     def output_artifacts(self, folder: Path) -> SimpleNamespace:
         """Return the namespace that `run` receives as `outputs`, with a new sub-folder of `folder` for each."""
@@ -416,6 +446,16 @@ class Component:
             given[key] = value
         return given
 
+    def _connect_by_name(
+        self, name: str, expected: type[Artifact], value: Any
+    ) -> dict[str, Channel | Artifact | LastBlessed]:
+        if value is not None and not isinstance(value, Mapping):
+            raise WiringError(
+                f"{self.name}.{name}: expected a dict of {_type_name(expected)} by name, received "
+                f"{type(value).__name__}"
+            )
+        return {f"{name}.{key}": self._connect(f"{name}.{key}", expected, one) for key, one in (value or {}).items()}
+
     def _connect(self, name: str, expected: type[Artifact], value: Any) -> Channel | Artifact | LastBlessed:
         if isinstance(value, LastBlessed):
             return self._connect_earlier(name, expected, value)
@@ -426,21 +466,23 @@ class Component:
             offered = ", ".join(str(c) for c in value.outputs.values()) or "none"
             problem = "several outputs match" if matching else "no output matches"
             raise WiringError(
-                f"{self.name}.{name}: expected {expected.__name__}, {problem}: "
+                f"{self.name}.{name}: expected {_type_name(expected)}, {problem}: "
                 f"the outputs of {value.name} are {offered}"
             )
         if isinstance(value, (Channel, Artifact)):
             received = value.type if isinstance(value, Channel) else type(value)
             if issubclass(received, expected):
                 return value
-            raise WiringError(f"{self.name}.{name}: expected {expected.__name__}, received {value}")
+            raise WiringError(f"{self.name}.{name}: expected {_type_name(expected)}, received {value}")
         raise WiringError(
-            f"{self.name}.{name}: expected {expected.__name__} (a component, one of its outputs or an "
+            f"{self.name}.{name}: expected {_type_name(expected)} (a component, one of its outputs or an "
             f"artifact), received {type(value).__name__}"
         )
 
     def _connect_earlier(self, name: str, expected: type[Artifact], value: LastBlessed) -> LastBlessed:
         known = type(self).spec().inputs
+        if name not in known:
+            raise WiringError(f"{self.name}.{name}: expected {_type_name(expected)}, received {value}")
         if value.input not in known or value.input == name:
             others = [other for other in known if other != name]
             raise WiringError(
@@ -452,6 +494,11 @@ class Component:
                 f"{self.name}.{name}: expected {expected.__name__}, but {value} is {received.__name__} or None"
             )
         return value
+
+
+def _type_name(kind: type) -> str:
+    """Return the name of a class, or those of a union."""
+    return " or ".join(one.__name__ for one in typing.get_args(kind) or (kind,))
 
 
 def component(function: Callable[..., Any]) -> type[Component]:

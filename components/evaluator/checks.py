@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 
-from kerasline.components.core.artifacts import Examples, Model, Preprocessing, SavedModel
+from kerasline.components.core.artifacts import Artifact, Examples, Model, Preprocessing, SavedModel
 from kerasline.components.core.errors import DataError, ParameterError, check_known, nearest
 from kerasline.components.data.arrow_types import is_list
 from kerasline.components.data.multivalent import is_nested_list
@@ -34,6 +34,7 @@ from kerasline.components.models.judged_answers import (
     network_settings,
     served_answers,
 )
+from kerasline.components.models.judges import NO_ANSWER, find_judged, judge_names
 from kerasline.components.models.outputs import find_outputs
 from kerasline.components.models.tasks import TASKS, Output
 
@@ -41,17 +42,20 @@ CONNECT_BASELINE = 'connect Evaluator.baseline, for example to LastBlessed("save
 
 
 def check_settings(
-    settings: EvaluatorSettings, inputs: Any, *, has_baseline: bool, has_saved_model: bool = False
+    settings: EvaluatorSettings, inputs: Any, *, has_baseline: bool, has_saved_model: bool = False, judges: int = 0
 ) -> None:
     """Check the parameters against what is known of the inputs.
 
     Args:
         inputs: as for `Evaluator.check`.
         has_baseline, has_saved_model: whether these inputs are connected.
+        judges: number of edges of the input `judges`.
 
     Raises:
         KeraslineError: a parameter is wrong, or a label has no column.
     """
+    if judges and not has_saved_model:
+        raise ParameterError(NO_ANSWER)
     # Once the model is trained, bounds that compare with no baseline refuse it instead.
     check_parameters(settings, has_baseline=has_baseline or inputs.model is not None, has_saved_model=has_saved_model)
     for name in settings.thresholds if not has_baseline else ():
@@ -60,7 +64,7 @@ def check_settings(
     if inputs.examples is not None:
         check_columns(settings, inputs.examples.schema())
     is_known = None not in (inputs.examples, inputs.preprocessing, inputs.model) and inputs.model.outputs
-    if is_known and (inputs.saved_model is not None or not has_saved_model):
+    if is_known and (inputs.saved_model is not None or not has_saved_model) and len(inputs.judges) == judges:
         _check_model(settings, inputs, has_baseline)
 
 
@@ -70,6 +74,7 @@ def planned_outputs(
     preprocessing: Preprocessing,
     model: Model,
     saved_model: SavedModel | None = None,
+    judges: Mapping[str, Artifact] = MappingProxyType({}),
 ) -> tuple[tuple[Output, ...], dict[str, Any]]:
     """Return the outputs and answers to evaluate and the compiled losses by output, without loading the model.
 
@@ -86,15 +91,19 @@ def planned_outputs(
             labels[name] = form
     losses = {name: SimpleNamespace(**loss) for name, loss in model.summary["losses"].items()}
     answers = served_answers(saved_model)
-    check_references(settings, schema, preprocessing, answers)
+    judged_by = judge_names(judges)
+    check_references(settings, schema, preprocessing, [*answers, *judged_by])
     judged = find_answers(answers, schema, preprocessing, settings)
-    of_network = network_settings(settings, answers)
+    judged = (*judged, *find_judged(judges, answers, schema, preprocessing, settings))
+    of_network = network_settings(settings, [*answers, *judged_by])
     outputs = find_outputs(model.outputs, losses, labels, preprocessing, of_network, answers_judged=bool(judged))
     return joined(outputs, judged), losses
 
 
 def _check_model(settings: EvaluatorSettings, inputs: Any, has_baseline: bool) -> None:
-    outputs, losses = planned_outputs(settings, inputs.examples, inputs.preprocessing, inputs.model, inputs.saved_model)
+    outputs, losses = planned_outputs(
+        settings, inputs.examples, inputs.preprocessing, inputs.model, inputs.saved_model, inputs.judges
+    )
 
     def keras_names() -> dict[str, list[str]]:
         found = keras_metrics(inputs.model.load(), settings)

@@ -18,6 +18,11 @@ class Evaluator(Component):
     `saved_model` is the exported model. The differences of its predictions and metrics are reported. If Exporter has an
     answering function, its answers are judged instead, beside the losses of the trained model (docs/ANSWERS.md).
 
+    The optional input `judges` is a dict of models that are given an answer, such as a picture or a sound. Their own
+    answers to it are compared with a `reference`, by the name of the judge. A judge is an Exporter, a SavedModel or the
+    path of one, which takes the answer as its only input; or a Trainer, or a pair of a Model and its Preprocessing, of
+    which any layer can be compared (docs/EVALUATION.md).
+
     Args:
         thresholds: dict, bounds by metric, such as `{"accuracy": {"min": 0.9, "max_drop": 0.01}}`, see
             `kerasline.components.evaluator.settings.Bounds`. A model within all bounds is blessed. Besides the metrics,
@@ -30,8 +35,9 @@ class Evaluator(Component):
         small_slice_rows: int, slices with fewer rows are marked as small and are neither tested nor compared. Defaults
             to 100.
         task: str, or dict of str by output: `"binary"`, `"multi_class"`, `"multi_label"`, `"regression"`,
-            `"ranking"`, `"tokens"`, `"text"` or `"detection"`. Answers of the exported model are named like outputs; a
-            single str is the task of the only answer that it fits. Defaults to None: inferred from loss and label.
+            `"ranking"`, `"tokens"`, `"text"`, `"detection"`, `"sound"` or, for judges, `"distribution"`. Answers of the
+            exported model are named like outputs; a single str is the task of the only answer that it fits. Defaults to
+            None: inferred from loss and label.
         metrics: list of further metrics: Keras's, by name or as `{"name": "AUC", "curve": "PR"}`; functions of
             `(label, prediction)`, arrays (rows, ...), that return one number per row, which is averaged; or
             instances of `kerasline.components.metrics.base.Metrics`. Defaults to `[]`.
@@ -53,8 +59,13 @@ class Evaluator(Component):
             expect: texts, or for detection a dict of `predicted_boxes`, `predicted_classes`, `scores`. Of a model that
             answers otherwise it receives the answers, a dict by name. Defaults to None.
         reference: str, raw column to use as the label instead of the label of the training. For an answer of the
-            exported model, a raw column or an output of the preprocessing; or a dict of these by answer. Defaults to
-            None.
+            exported model, a raw column or an output of the preprocessing; or a dict of these by answer and judge. The
+            features that a judge has for answers are compared with those for a column of pictures or sounds, its
+            answers with a column of texts, classes or numbers. Defaults to None.
+        judge_inputs: dict of str, by judge the answer that it is given, if there are several. Defaults to `{}`.
+        judge_outputs: dict of str, by judge the output that is compared, or the name of a layer of a Keras model.
+            Defaults to `{}`: the only output that fits; for features of a Keras model what its last layer with weights
+            receives.
         text_metrics: list of str, metrics of the text task. Defaults to
             `["bleu", "chrf", "rouge1", "rouge2", "rougeL", "wer", "cer", "exact_match"]`.
         text_options: dict, arguments of `kerasline.components.metrics.text.TextMetrics`: `tokenize`, `lowercase`,
@@ -100,7 +111,7 @@ class Evaluator(Component):
     True
     """
 
-    VERSION = "8"
+    VERSION = "9"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]
@@ -108,16 +119,25 @@ class Evaluator(Component):
     model: Input[Model]
     baseline: Input[SavedModel] = None
     saved_model: Input[SavedModel] = None
+    judges: Input[dict[str, SavedModel | Model | Preprocessing]] = None
     evaluation: Output[Evaluation]
     blessing: Output[Blessing]
     settings: Parameters[EvaluatorSettings]
+
+    def __init__(self, *arguments: Any, judges: Any = None, **named: Any) -> None:
+        if judges:
+            from kerasline.components.models.judges import judge_inputs
+
+            judges = judge_inputs(judges)
+        super().__init__(*arguments, judges=judges, **named)
 
     def check(self, inputs: Any) -> None:
         from kerasline.components.evaluator.checks import check_settings
 
         super().check(inputs)
         has_baseline, has_saved_model = ("baseline" in self.inputs), ("saved_model" in self.inputs)
-        check_settings(self.settings, inputs, has_baseline=has_baseline, has_saved_model=has_saved_model)
+        judges = sum(edge.startswith("judges.") for edge in self.inputs)
+        check_settings(self.settings, inputs, has_baseline=has_baseline, has_saved_model=has_saved_model, judges=judges)
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         from kerasline.components.evaluator.evaluate import Evaluating

@@ -32,6 +32,7 @@ from kerasline.components.metrics.row_means import MeanLoss
 from kerasline.components.metrics.slices import SliceTable
 from kerasline.components.models import size_and_latency
 from kerasline.components.models.compile_config import compiled_losses
+from kerasline.components.models.judge_predictors import Judge
 from kerasline.components.models.judged_answers import (
     check_references,
     find_answers,
@@ -39,6 +40,7 @@ from kerasline.components.models.judged_answers import (
     network_settings,
     served_answers,
 )
+from kerasline.components.models.judges import find_judged, judge_names
 from kerasline.components.models.outputs import model_outputs
 from kerasline.components.models.prediction_files import Plan, Predicted, predict
 from kerasline.components.models.predictors import KerasPredictor, SavedModelPredictor, rows_at_once
@@ -71,9 +73,11 @@ class Evaluating:
         self._label_columns = label_columns
         answers = served_answers(inputs.saved_model)
         schema = inputs.examples.schema()
-        of_network = network_settings(settings, answers)
-        check_references(settings, schema, inputs.preprocessing, answers)
+        judged_by = judge_names(inputs.judges)
+        of_network = network_settings(settings, [*answers, *judged_by])
+        check_references(settings, schema, inputs.preprocessing, [*answers, *judged_by])
         judged = find_answers(answers, schema, inputs.preprocessing, settings)
+        judged = (*judged, *find_judged(inputs.judges, answers, schema, inputs.preprocessing, settings))
         outputs = model_outputs(
             self._predictor, inputs.preprocessing, of_network, label_columns, answers_judged=bool(judged)
         )
@@ -116,6 +120,7 @@ class Evaluating:
         return Plan(
             model=self._predictor,
             served=self._served,
+            judges={one.name: Judge.of(one, inputs.judges) for one in self._judged if one.judged},
             beside=self._label_columns,
             others=others,
             outputs=self._judged,
@@ -291,6 +296,7 @@ class Evaluating:
                 for name, labels in request.slices.slices.items()
             ],
             "baseline": {"path": str(self._inputs.baseline.path)} if self._inputs.baseline is not None else None,
+            "judges": {name: str(self._inputs.judges[name].path) for name in judge_names(self._inputs.judges)},
             "metrics": rows,
             **details(self._judged, measured, request, settings),
             "forms": self._forms(results, request, predicted),

@@ -163,6 +163,8 @@ class Samples:
             if answers is not None:
                 shown = display_columns(answers.slice(number, 1), folder, f"{start}-answer")
             label, answer = (self._value(batch, f"{side}.{output.name}", number) for side in ("label", "prediction"))
+            if TASKS[output.task].sums is not None:
+                label = answer = None
             picture = None
             if output.task == "detection":
                 picture = self._picture(one, answer, folder, f"{start}-boxes.png")
@@ -252,9 +254,9 @@ def _text(value: Any) -> str:
 
 
 def sampled_outputs(outputs: Sequence[Output]) -> list[Output]:
-    """Return the outputs to show: answers, texts and boxes, unless only the sums of their metrics are stored."""
+    """Return the outputs to show: answers, texts and boxes, but no features, and no tokens, whose sums are stored."""
     return [
         output
         for output in outputs
-        if (output.answer or output.task in ("text", "detection")) and TASKS[output.task].sums is None
+        if (output.answer or output.task in ("text", "detection")) and output.task not in ("distribution", "tokens")
     ]

@@ -151,6 +151,8 @@ class EvaluatorSettings:
     query: ColumnName | None = None
     decode: Callable | None = None
     reference: str | dict[str, str] | None = None
+    judge_inputs: dict[str, str] = field(default_factory=dict)
+    judge_outputs: dict[str, str] = field(default_factory=dict)
     text_metrics: list[str] = field(
         default_factory=lambda: ["bleu", "chrf", "rouge1", "rouge2", "rougeL", "wer", "cer", "exact_match"]
     )

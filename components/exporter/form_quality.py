@@ -112,6 +112,7 @@ def compare_quality(
     plan = Plan(
         model=ours,
         served=SavedModelPredictor(saved_model.path) if answers else None,
+        judges={},
         beside=label_columns,
         baseline=FORM,
         others={FORM: predictor},

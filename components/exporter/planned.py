@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from kerasline.components.core.artifacts import Model, Preprocessing, SavedModel
+from kerasline.components.core.artifacts import Model, Preprocessing, SavedModel, TensorForm
 from kerasline.components.models.outputs import labelled_output
 
 if TYPE_CHECKING:
@@ -37,8 +37,12 @@ class PlannedSavedModel(SavedModel):
                 "answered_by": "answer()",
             }
         losses = {name: SimpleNamespace(**loss) for name, loss in self._model.summary["losses"].items()}
+        if labelled_output(names, outputs, losses):
+            outputs = {**outputs, "label": TensorForm("string", (None,))}
         return {
             "inputs": {name: form.as_json() for name, form in self._preprocessing.served_inputs.items()},
-            "outputs": [*outputs, *(["label"] if labelled_output(names, outputs, losses) else [])],
+            "outputs": list(outputs),
+            "output_specs": {name: form.as_json() for name, form in outputs.items()},
+            "from_logits": {name: loss.from_logits for name, loss in losses.items()},
             "class_names": names,
         }

@@ -95,7 +95,7 @@ def _tasks(settings: EvaluatorSettings, answers: Mapping[str, TensorForm]) -> di
     if isinstance(task, dict):
         found |= {name: one for name, one in task.items() if name in answers}
     if isinstance(reference, dict):
-        found |= {name: None for name in reference if name not in found}
+        found |= {name: None for name in reference if name in answers and name not in found}
     single = task if isinstance(task, str) else None
     if not found and (single or isinstance(reference, str)):
         found[_only(single, answers, settings)] = single

@@ -29,12 +29,13 @@ from typing import Any
 import keras
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow as tf
 
 from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.component import Context
-from kerasline.components.core.errors import ArtifactError, DataError, UserCodeError
+from kerasline.components.core.errors import ArtifactError, DataError, UserCodeError, some
 from kerasline.components.core.user_code import call, name_of
 from kerasline.components.data.accumulators.moments import Moments
 from kerasline.components.data.arrow_arrays import as_arrow, as_lists, as_texts
@@ -52,6 +53,8 @@ from kerasline.components.metrics.keras_metrics import KerasMetric, KerasStates
 from kerasline.components.metrics.measuring import as_array
 from kerasline.components.metrics.slices import Slicer, SliceTable
 from kerasline.components.models.compile_config import outputs_by_name
+from kerasline.components.models.judge_predictors import Judge
+from kerasline.components.models.judges import DISTRIBUTION
 from kerasline.components.models.predictors import KerasPredictor, SavedModelPredictor
 from kerasline.components.models.tasks import TASKS, Output
 
@@ -79,6 +82,7 @@ class Plan:
     Attributes:
         model: model of the columns `prediction.*`, except for those of answers.
         served: served model whose answers are judged, or None.
+        judges: models that judge its answers, by output.
         beside: symbolic tensors of labels and weight that are raw columns.
         others: further models by name.
         outputs: outputs of the model to predict.
@@ -98,6 +102,7 @@ class Plan:
 
     model: KerasPredictor
     served: SavedModelPredictor | None
+    judges: Mapping[str, Judge]
     beside: Mapping[str, keras.KerasTensor]
     others: Mapping[str, SavedModelPredictor]
     outputs: tuple[Output, ...]
@@ -112,6 +117,11 @@ class Plan:
     partitions: int
     batch_size: int
     folder: Path
+
+    @property
+    def judged(self) -> list[Output]:
+        """The outputs of judges."""
+        return [output for output in self.outputs if output.judged is not None]
 
     @property
     def references(self) -> list[str]:
@@ -329,7 +339,7 @@ def _output_columns(
     """Return the columns of one output."""
     name, columns = output.name, {}
     label = _label(output, batch, answers, plan)
-    if label is not None:
+    if label is not None and output.task != "sound":  # its sums suffice
         columns[f"label.{name}"] = label
         if isinstance(label, np.ndarray) and label.dtype.kind == "f":
             found.labels.setdefault(name, Moments()).add(label)
@@ -380,6 +390,8 @@ def _raw(output: Output, model: str, answers: Mapping[str, np.ndarray]) -> Any:
 
 def _label(output: Output, batch: pa.RecordBatch, answers: Mapping[str, np.ndarray], plan: Plan) -> Any:
     """Return the label as the metrics expect it; None if there is none, or if the metrics read it from raw columns."""
+    if output.task == DISTRIBUTION:
+        return answers[f"real.{output.name}"]
     if output.reference is not None:
         return _reference(output, batch, answers)
     raw = answers.get(f"raw label.{output.name}")
@@ -397,6 +409,11 @@ def _reference(output: Output, batch: pa.RecordBatch, answers: Mapping[str, np.n
         column = batch.column(output.reference)
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
+        if output.judged and output.task != "text" and pa.types.is_string(column.type):
+            return _class_numbers(column, output)
+        if output.task == "sound":
+            check_no_nulls(batch, [output.reference])
+            return column
         if not output.answer or output.task == "text" and not pa.types.is_integer(column.type):
             return column
         check_no_nulls(batch, [output.reference])
@@ -408,6 +425,18 @@ def _reference(output: Output, batch: pa.RecordBatch, answers: Mapping[str, np.n
     if output.classes is not None and values.dtype.kind in "iu":
         return pa.array(np.array(output.classes)[values.reshape(len(values))])
     return as_texts(as_arrow(values)) if values.dtype == object else pa.array(values.reshape(len(values)).astype(str))
+
+
+def _class_numbers(column: pa.Array, output: Output) -> np.ndarray:
+    """Return the numbers of the named classes, int64 (rows,)."""
+    numbers = pc.index_in(column, pa.array(output.classes))
+    if numbers.null_count:
+        name = column.filter(numbers.is_null())[0].as_py()
+        raise DataError(
+            f"column {output.reference!r} has {name!r}, which is none of the classes of the judge {output.name!r}: "
+            f"{some(output.classes or ())}"
+        )
+    return numbers.to_numpy().astype(np.int64)
 
 
 def _decoded(
@@ -423,7 +452,7 @@ def _decoded(
     Args:
         raw: array (rows, ...), or a dict of the answers that the prediction consists of.
     """
-    if plan.decode is not None and (output.answer or plan.served is None):
+    if plan.decode is not None and not output.judged and (output.answer or plan.served is None):
         values = _call_decode(plan.decode, raw, batch)
     elif isinstance(raw, dict):
         parts = zip(PREDICTED, (as_lists(values) for values in raw.values()))
@@ -463,9 +492,9 @@ def _call_decode(decode: Callable, raw: np.ndarray, batch: pa.RecordBatch) -> An
 def _predict_in_batches(batch: pa.RecordBatch, plan: Plan, model_inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Return the predictions of all models, by name.
 
-    The keys are, for an output `o`, another model `m` and an answer `a`, `raw.o`, `m.o`, `m.a`, `answer.a`, `weight`
-    and, as `KerasPredictor` returns them, `raw label.o`, `loss.o`, `count.o`, `mask.o`, `counted.o`, and `prepared.r`
-    for a reference `r`.
+    The keys are, for an output `o`, another model `m`, an answer `a` and a judge `j`, `raw.o`, `m.o`, `m.a`, `m.j`,
+    `answer.a`, `answer.j`, `real.j` (the judge's answer to the reference itself), `weight` and, as `KerasPredictor`
+    returns them, `raw label.o`, `loss.o`, `count.o`, `mask.o`, `counted.o`, and `prepared.r` for a reference `r`.
     """
     found: dict[str, list[np.ndarray]] = {}
     for start in range(0, batch.num_rows, plan.batch_size):
@@ -475,17 +504,34 @@ def _predict_in_batches(batch: pa.RecordBatch, plan: Plan, model_inputs: Mapping
         if results["weight"] is not None:
             answers["weight"] = results["weight"]
         if plan.served is not None:
-            answers |= {f"answer.{name}": v for name, v in plan.served(feed(part, plan.served.inputs)).items()}
+            given = plan.served(feed(part, plan.served.inputs))
+            answers |= {f"answer.{name}": values for name, values in given.items()}
+            answers |= _judgements(plan, given, "answer")
+            answers |= {
+                f"real.{output.name}": plan.judges[output.name].of_column(part, str(output.reference))
+                for output in plan.judged
+                if output.task == DISTRIBUTION
+            }
         for other, predictor in plan.others.items():
             given = predictor(feed(part, predictor.inputs))
             for output in plan.outputs:
                 if plan.served is None and not predictor.answers and output.name not in given:
                     raise ArtifactError(f"{predictor.path}: no output {output.name!r}; it gives {', '.join(given)}")
-                needed = [name for name in output.answer or (output.name,) if name in given]
+                needed = [name for name in output.answer or (output.name,) if name in given and not output.judged]
                 answers |= {f"{other}.{name}": given[name] for name in needed}
+            answers |= _judgements(plan, given, other)
         for name, values in answers.items():
             found.setdefault(name, []).append(_in_numpy(values))
     return {name: _concatenated(name, parts) for name, parts in found.items()}
+
+
+def _judgements(plan: Plan, answers: Mapping[str, np.ndarray], model: str) -> dict[str, np.ndarray]:
+    """Return what judges answer to the answers of a model, with its name before theirs."""
+    return {
+        f"{model}.{output.name}": plan.judges[output.name](answers[judged])
+        for output in plan.judged
+        if (judged := str(output.judged)) in answers
+    }
 
 
 def _concatenated(name: str, parts: list[np.ndarray]) -> np.ndarray:

@@ -74,6 +74,8 @@ class Output:
         answer: names of the answers of the served model that it consists of; none for an output of the network.
         reference: raw column with the true value, instead of the training's label.
         prepared: whether `reference` is an output of the preprocessing and no raw column.
+        judged: the answer of the served model that a judge of this output's name is given, or None.
+        judge_output: output of the judge, or a layer of a Keras model. None for the layer before its last weights.
     """
 
     name: str
@@ -84,6 +86,8 @@ class Output:
     answer: tuple[str, ...] = ()
     reference: str | None = None
     prepared: bool = False
+    judged: str | None = None
+    judge_output: str | None = None
 
     @property
     def threshold(self) -> float:
@@ -284,6 +288,24 @@ def _detection_metrics(output: Output, settings: EvaluatorSettings, label_mean: 
     return (DetectionMetrics(columns, boxes=settings.box_format, replicates=settings.replicates),)
 
 
+def _distribution_metrics(output: Output, settings: EvaluatorSettings, label_mean: Any) -> tuple[Metrics, ...]:
+    from kerasline.components.metrics.distances import FeatureDistances
+
+    return (FeatureDistances(),)
+
+
+def _sound_metrics(output: Output, settings: EvaluatorSettings, label_mean: Any) -> tuple[Metrics, ...]:
+    from kerasline.components.metrics.row_means import StoredSums
+
+    return (StoredSums(_sound_sums(settings)),)
+
+
+def _sound_sums(settings: EvaluatorSettings) -> SumMetrics:
+    from kerasline.components.metrics.sound import MelCepstralDistortion
+
+    return MelCepstralDistortion()
+
+
 def _binary_comparison(settings: EvaluatorSettings) -> tuple[Metrics, ...]:
     from kerasline.components.metrics.baseline_comparison import BaselineComparison
 
@@ -344,6 +366,8 @@ TASKS: dict[str, Task] = {
     "tokens": Task(activation="softmax", metrics=_token_metrics, sums=_token_sums),
     "text": Task(metrics=_text_metrics),
     "detection": Task(metrics=_detection_metrics, label_in_columns=True, columns=_detection_columns),
+    "distribution": Task(metrics=_distribution_metrics),
+    "sound": Task(metrics=_sound_metrics, sums=_sound_sums),
 }
 
 

@@ -235,6 +235,7 @@ def check(given, saved_model, **parameters):
         model=given.model,
         saved_model=saved_model,
         baseline=None,
+        judges={},
     )
     stage.check(inputs)
 
