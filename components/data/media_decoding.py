@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerasline.components.core.errors import one_line
-from kerasline.components.data.media import Media
+from kerasline.components.data.media import Media, sniff
 
 # What `tf.io.decode_image` decodes. MPO is a JPEG with more pictures after the first, as cameras write it.
 TRAINABLE_IMAGES = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP")
@@ -32,6 +32,34 @@ class UndecodableError(Exception):
     def __init__(self, reason: str, advice: str = "obtain the file again") -> None:
         super().__init__(reason)
         self.reason, self.advice = reason, advice
+
+
+def decode(content: bytes, form: SoundForm) -> tuple[Media, bytes, int | None]:
+    """Return the kind of a file, its content in the form that training decodes, and the sampling rate of sound.
+
+    Images are unchanged. Sound becomes a 16-bit WAV file, see `decode_sound`.
+
+    Raises:
+        UndecodableError: it is neither an image nor audio, or training could not decode it.
+    """
+    media = sniff(content)
+    if media is None:
+        raise UndecodableError("neither an image nor audio, or its header is damaged", "remove it")
+    if media.kind == "image":
+        check_image(content, media)
+        return media, content, None
+    return media, *decode_sound(content, form)
+
+
+@dataclass(frozen=True)
+class SoundForm:
+    """The sampling rate and the number of channels of sound, each None if it may vary."""
+
+    rate: int | None = None
+    channels: int | None = None
+
+    def fits(self, rate: int, channels: int) -> bool:
+        return self.rate in (None, rate) and self.channels in (None, channels)
 
 
 def check_image(content: bytes, media: Media) -> None:
@@ -64,17 +92,6 @@ def check_image(content: bytes, media: Media) -> None:
                 f"BMP images of {bits} bits per pixel, with a palette or compressed, cannot be decoded in training",
                 "convert it to PNG",
             )
-
-
-@dataclass(frozen=True)
-class SoundForm:
-    """The sampling rate and the number of channels of sound, each None if it may vary."""
-
-    rate: int | None = None
-    channels: int | None = None
-
-    def fits(self, rate: int, channels: int) -> bool:
-        return self.rate in (None, rate) and self.channels in (None, channels)
 
 
 def decode_sound(content: bytes, form: SoundForm) -> tuple[bytes, int]:

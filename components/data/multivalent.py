@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kerasline.components.core.errors import UserCodeError
+from kerasline.components.core.user_code import call, name_of
 from kerasline.components.data.arrow_types import is_list
 
 
@@ -38,6 +40,29 @@ def to_lists(rows: np.ndarray, values: pa.Array, count: int) -> pa.Array:
     """Return lists of the values of each of `count` rows. `rows` is sorted."""
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))])
     return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values)
+
+
+def labels_by_function(function: Callable, batch: pa.RecordBatch) -> pa.Array:
+    """Return the slices that a user's function assigns to each row: strings (rows,), or lists of distinct strings.
+
+    Args:
+        function: takes a `pyarrow.RecordBatch` and returns, for each row, a string, a list of strings, or None.
+
+    Raises:
+        UserCodeError: the function raised, or returned something else.
+    """
+    given = call(function, batch)
+    try:
+        labels = given if isinstance(given, (pa.Array, pa.ChunkedArray)) else pa.array(given)
+        labels = labels.combine_chunks() if isinstance(labels, pa.ChunkedArray) else labels
+        labels = labels.cast(pa.large_list(pa.string()) if is_list(labels.type) else pa.string())
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError) as error:
+        raise UserCodeError(
+            f"{name_of(function)}: expected a string, a list of strings or None per row: {error}"
+        ) from error
+    if len(labels) != batch.num_rows:
+        raise UserCodeError(f"{name_of(function)} returned {len(labels)} slices for {batch.num_rows} rows")
+    return to_lists(*_distinct_values(labels), len(labels)) if is_list(labels.type) else labels
 
 
 def is_nested_list(kind: pa.DataType) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import pickle
@@ -31,19 +32,24 @@ class Part:
 
     def digest(self, columns: tuple[str, ...]) -> str:
         """Return the SHA-256 of the columns' bytes. It depends on neither the file nor its other columns."""
-        import pyarrow.parquet as pq
+        return _digest(self, columns, Path(self.shard).stat().st_mtime_ns)
 
-        metadata, digest = pq.read_metadata(self.shard), hashlib.sha256()
-        schema = metadata.schema.to_arrow_schema()
-        digest.update(repr([(name, str(schema.field(name).type)) for name in columns]).encode())
-        with open(self.shard, "rb") as file:
-            for number in self.groups:
-                group = metadata.row_group(number)
-                for chunk in map(group.column, range(group.num_columns)):
-                    if chunk.path_in_schema.split(".")[0] in columns:
-                        file.seek(chunk.dictionary_page_offset or chunk.data_page_offset)
-                        digest.update(file.read(chunk.total_compressed_size))
-        return digest.hexdigest()
+
+@functools.lru_cache(maxsize=4096)
+def _digest(part: Part, columns: tuple[str, ...], _modified: int) -> str:
+    import pyarrow.parquet as pq
+
+    metadata, digest = pq.read_metadata(part.shard), hashlib.sha256()
+    schema = metadata.schema.to_arrow_schema()
+    digest.update(repr([(name, str(schema.field(name).type)) for name in columns]).encode())
+    with open(part.shard, "rb") as file:
+        for number in part.groups:
+            group = metadata.row_group(number)
+            for chunk in map(group.column, range(group.num_columns)):
+                if chunk.path_in_schema.split(".")[0] in columns:
+                    file.seek(chunk.dictionary_page_offset or chunk.data_page_offset)
+                    digest.update(file.read(chunk.total_compressed_size))
+    return digest.hexdigest()
 
 
 def split_into_parts(shards: Sequence[Path]) -> list[Part]:
@@ -90,13 +96,21 @@ class CachedAccumulate:
     def __call__(self, part: Part) -> CountedResult:
         if self.folder is None:
             return CountedResult(self.accumulate(part), 1, 0)
-        path = self.folder / part.digest(self.columns)
+        path = self._path(part)
         found = _read(path)
         if found is not None:
             return CountedResult(found, 0, 1)
         result = self.accumulate(part)
         _write(path, result)
         return CountedResult(result, 1, 0)
+
+    def missing(self, parts: Sequence[Part]) -> int:
+        """Return the number of parts without a cached result."""
+        return len(parts) if self.folder is None else sum(not self._path(part).exists() for part in parts)
+
+    def _path(self, part: Part) -> Path:
+        assert self.folder is not None
+        return self.folder / part.digest(self.columns)
 
 
 def _read(path: Path) -> Any | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Ge
 
 from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.component import Context, Parameters
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from kerasline.components.data.quarantine import Quarantine
     from kerasline.components.data.sources.file_patterns import MatchedFiles
+    from kerasline.components.data.sources.media_columns import MediaColumns
     from kerasline.components.data.sources.source import Source
 
 
@@ -28,6 +31,14 @@ class FileExampleGenSettings(ExampleGenSettings):
     span: str | None = None
     bad_rows: Literal["fail", "quarantine"] = "fail"
     column_types: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinaryFileExampleGenSettings(FileExampleGenSettings):
+    """The parameters of the ExampleGens whose files hold bytes. BinaryFileExampleGen documents them."""
+
+    media: list[str] = field(default_factory=list)
+    sample_rate: Annotated[int, Ge(1)] | None = None
 
 
 class FileExampleGen(ExampleGen):
@@ -144,11 +155,36 @@ class CsvExampleGen(FileExampleGen):
         return CsvSource(self._column_types(), form)
 
 
-class ParquetExampleGen(FileExampleGen):
+class BinaryFileExampleGen(FileExampleGen):
+    """Base class of the ExampleGens whose files hold bytes, such as images and sound.
+
+    Args:
+        media: columns of images or sound, or of lists of these. Every one is decoded, as by `MediaExampleGen`: damaged
+            ones, and formats that training does not decode, are bad rows, and sound becomes 16-bit WAV. Defaults to
+            none, because only training knows which bytes it decodes.
+        sample_rate: sampling rate of all sound in `media`. Other rates are resampled. By default all must be equal.
+    """
+
+    settings: Parameters[BinaryFileExampleGenSettings]
+
+    def check(self, inputs: Any) -> None:
+        super().check(inputs)
+        if self.settings.sample_rate and not self.settings.media:
+            raise ParameterError("ExampleGen.sample_rate: expected the columns of sound in ExampleGen.media as well")
+
+    def _media(self) -> MediaColumns | None:
+        from kerasline.components.data.sources.media_columns import MediaColumns
+
+        settings = self.settings
+        return MediaColumns(settings.media, settings.sample_rate) if settings.media else None
+
+
+class ParquetExampleGen(BinaryFileExampleGen):
     """Reads Parquet files. Nested columns become columns named `outer.inner`.
 
     Args:
         input, splits, split_by, split_key, stratify, span, bad_rows, column_types: see `FileExampleGen`.
+        media, sample_rate: see `BinaryFileExampleGen`.
 
     Example:
 
@@ -161,22 +197,23 @@ class ParquetExampleGen(FileExampleGen):
     def _source(self, quarantine: Quarantine, context: Context) -> Source:
         from kerasline.components.data.sources.parquet_files import ParquetSource
 
-        return ParquetSource(quarantine, self._column_types())
+        return ParquetSource(quarantine, self._column_types(), self._media())
 
 
-class TfRecordExampleGen(FileExampleGen):
+class TfRecordExampleGen(BinaryFileExampleGen):
     """Reads TFRecord files of tf.Example or tf.SequenceExample, as TFX writes them. Files may be compressed.
 
     A feature list of a tf.SequenceExample becomes a column of lists with a list of values for each step.
 
     Args:
         input, splits, split_by, split_key, stratify, span, bad_rows, column_types: see `FileExampleGen`.
+        media, sample_rate: see `BinaryFileExampleGen`.
     """
 
     def _source(self, quarantine: Quarantine, context: Context) -> Source:
         from kerasline.components.data.sources.tfrecord import TfRecordSource
 
-        return TfRecordSource(quarantine, self._column_types())
+        return TfRecordSource(quarantine, self._column_types(), self._media())
 
 
 class JsonExampleGen(FileExampleGen):
@@ -199,13 +236,14 @@ class JsonExampleGen(FileExampleGen):
         return JsonSource(quarantine, self._column_types())
 
 
-class AvroExampleGen(FileExampleGen):
+class AvroExampleGen(BinaryFileExampleGen):
     """Reads Avro files. Records within records become columns named `outer.inner`, arrays become lists.
 
     Compressions other than deflate need `pip install 'kerasline[avro]'`.
 
     Args:
         input, splits, split_by, split_key, stratify, span, bad_rows, column_types: see `FileExampleGen`.
+        media, sample_rate: see `BinaryFileExampleGen`.
 
     Example:
 
@@ -223,4 +261,4 @@ class AvroExampleGen(FileExampleGen):
     def _source(self, quarantine: Quarantine, context: Context) -> Source:
         from kerasline.components.data.sources.avro_files import AvroSource
 
-        return AvroSource(quarantine, self._column_types())
+        return AvroSource(quarantine, self._column_types(), self._media())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +18,8 @@ from kerasline.components.example_gen.component import ExampleGen, ExampleGenSet
 if TYPE_CHECKING:
     from kerasline.components.data.quarantine import Quarantine
     from kerasline.components.data.sources.source import Source
+
+LOG = logging.getLogger("kerasline")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,7 @@ class MediaExampleGen(ExampleGen):
             names, the others are labels. A folder of Pascal VOC's XML files (see `read_voc`), or COCO's JSON of object
             instances (see `read_coco`): lists of `boxes` (left, top, right, bottom, in pixels) and `class_names`. Every
             box must have an area and lie inside its image. By default the `label` of a file is the name of its folder.
+            Labels without a file are a warning that names them.
         bad_rows: `fail`, or `quarantine` to write files that are neither images nor audio, damaged files, and files
             whose labels are missing or wrong, to the artifact's `quarantine.jsonl`.
         check: `decode` decodes every file, so that a damaged one, or one that training could not decode, is found here.
@@ -96,7 +100,16 @@ class MediaExampleGen(ExampleGen):
         settings = self.settings
         labels = read_labels(Path(settings.labels), types_named(settings.column_types)) if settings.labels else None
         sound = SoundForm(settings.sample_rate, settings.channels)
-        return MediaSource(labels, quarantine, settings.check, sound)
+        self._media = MediaSource(labels, quarantine, settings.check, sound)
+        return self._media
+
+    def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
+        metrics = super().run(inputs, outputs, context)
+        if not (unused := self._media.labels_without_file):
+            return metrics
+        examples = ", ".join(map(repr, unused[:5])) + (", ..." if len(unused) > 5 else "")
+        LOG.warning("ExampleGen.labels: %s of %s name no file: %s", len(unused), self.settings.labels, examples)
+        return {**metrics, "labels_without_file": len(unused)}
 
     def _parts(self, source: Any) -> Parts:
         from kerasline.components.data.sources.media_files import media_files

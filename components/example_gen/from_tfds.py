@@ -6,8 +6,9 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.component import Context, Parameters
 from kerasline.components.core.parameters import PositiveInt
 from kerasline.components.example_gen.component import ExampleGen, ExampleGenSettings, Parts
@@ -25,6 +26,7 @@ class TfdsExampleGenSettings(ExampleGenSettings):
     splits: dict[str, float | str] = field(default_factory=dict)
     dataset: str | None = None
     data_dir: str | None = None
+    bad_rows: Literal["fail", "quarantine"] = "fail"
     class_texts: bool = False
     sample_rate: PositiveInt | None = None
     channels: PositiveInt | None = None
@@ -33,8 +35,8 @@ class TfdsExampleGenSettings(ExampleGenSettings):
 class TfdsExampleGen(ExampleGen):
     """Reads a TensorFlow Datasets builder. Prepares its data first if necessary, with Beam if the builder uses Beam.
 
-    Sound becomes 16-bit WAV files, as `MediaExampleGen` returns them. Images whose sizes vary stay encoded; those of
-    one size become tensors.
+    Sound becomes 16-bit WAV files, as `MediaExampleGen` returns them. Images whose sizes vary stay encoded, and each is
+    decoded once to find damaged ones; those of one size become tensors.
 
     Args:
         input: any TFDS name, `package.module:BuilderClass`, a folder that TFDS prepared, or a folder with the source
@@ -44,6 +46,8 @@ class TfdsExampleGen(ExampleGen):
         split_by, split_key: see `ExampleGen`.
         dataset: TFDS name of the builder that would download the files in the folder `input`.
         data_dir: folder for prepared data. By default TFDS's own.
+        bad_rows: `fail`, or `quarantine` to write rows whose images cannot be decoded to the artifact's
+            `quarantine.jsonl`.
         class_texts: whether a column of classes has their names. By default it has their indices, and the names in its
             metadata.
         sample_rate, channels: of sound, see `MediaExampleGen`.
@@ -53,7 +57,7 @@ class TfdsExampleGen(ExampleGen):
     """
 
     VERSION = "3"
-    LIBRARIES = ("pyarrow", "tensorflow-datasets", "palmerpenguins", "soundfile", "soxr")
+    LIBRARIES = ("pyarrow", "tensorflow-datasets", "palmerpenguins", "pillow", "soundfile", "soxr")
 
     settings: Parameters[TfdsExampleGenSettings]
 
@@ -79,7 +83,18 @@ class TfdsExampleGen(ExampleGen):
         if data_dir is None and (is_class or Path(settings.input).is_dir()):
             data_dir = str(context.work_dir / "tfds")  # temporary, because it is quick to prepare again
         sound = SoundForm(settings.sample_rate, settings.channels)
-        return TfdsSource(settings.input, settings.dataset, data_dir, context.beam_options, settings.class_texts, sound)
+        return TfdsSource(
+            settings.input,
+            settings.dataset,
+            data_dir,
+            context.beam_options,
+            settings.class_texts,
+            sound,
+            quarantine,
+        )
+
+    def _quarantine_file(self, examples: Examples) -> Path | None:
+        return examples.path / Examples.QUARANTINE if self.settings.bad_rows == "quarantine" else None
 
     def _parts(self, source: Any) -> Parts:
         if not self.settings.splits:

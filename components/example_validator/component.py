@@ -142,7 +142,12 @@ class ExampleValidator(Component):
 
     def _find(self, inputs: Any, schema: Any) -> Iterator[Anomaly | Distance]:
         from kerasline.components.example_validator.composite_features import composite_anomalies
-        from kerasline.components.example_validator.drift_anomalies import compare, compare_row_counts
+        from kerasline.components.example_validator.drift_anomalies import (
+            CONTROL_NAMES,
+            compare,
+            compare_row_counts,
+            controls_of,
+        )
         from kerasline.components.example_validator.schema_anomalies import find_anomalies
         from kerasline.components.example_validator.schema_structure import contradictions, unchecked_parts
 
@@ -167,11 +172,11 @@ class ExampleValidator(Component):
                     yield from compare_row_counts(dataset, control, schema, "num_examples_version_comparator", name)
             if not dataset.num_examples:
                 continue
-            for control in serving:
-                yield from compare(dataset, control, schema, "skew_comparator", f"serving data ({control.name})")
-            for control in previous:
-                if control.name == dataset.name:
-                    yield from compare(dataset, control, schema, "drift_comparator", "the previous span")
+            for comparator, controls in (("skew_comparator", serving), ("drift_comparator", previous)):
+                for control in controls_of(dataset, comparator, controls):
+                    name = CONTROL_NAMES[comparator]
+                    name = f"{name} ({control.name})" if comparator == "skew_comparator" else name
+                    yield from compare(dataset, control, schema, comparator, name)
 
     def _with_severity(self, anomaly: Anomaly) -> Anomaly:
         severity = self.settings.severity

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,14 @@ _KINDS = {
     JENSEN_SHANNON: ("COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH", "Jensen-Shannon divergence"),
     NORMALIZED_DIFFERENCE: ("COMPARATOR_NORMALIZED_ABSOLUTE_DIFFERENCE_HIGH", "normalized absolute difference"),
 }
+# The field of a comparator that has the threshold of each measure.
+THRESHOLDS = {
+    L_INFINITY: "infinity_norm",
+    JENSEN_SHANNON: "jensen_shannon_divergence",
+    NORMALIZED_DIFFERENCE: "normalized_abs_difference",
+}
+# What the data are compared with, in messages, by the comparator of the schema.
+CONTROL_NAMES = {"skew_comparator": "serving data", "drift_comparator": "the previous span"}
 DEFAULT, QUANTILES, STANDARD = (
     schema_pb2.HistogramSelection.Type.Value(n) for n in ("DEFAULT", "QUANTILES", "STANDARD")
 )
@@ -61,6 +69,11 @@ class Distance:
             split=self.split,
             feature=self.feature,
         )
+
+
+def controls_of(dataset: Any, comparator: str, controls: Iterable[Any]) -> list[Any]:
+    """Return the data sets with which to compare one: all serving data, and the split of the same name of a span."""
+    return [control for control in controls if comparator == "skew_comparator" or control.name == dataset.name]
 
 
 def compare(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,13 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from kerasline.components.core.artifacts import Schema, Statistics
 from kerasline.components.core.errors import DataError, check_known
+from kerasline.components.example_validator.drift_anomalies import (
+    CONTROL_NAMES,
+    THRESHOLDS,
+    Distance,
+    compare,
+    controls_of,
+)
 from kerasline.components.example_validator.schema_anomalies import (
     Anomaly,
     Feature,
@@ -29,6 +36,9 @@ def update_schema(
     statistics: Statistics | str | Path,
     accept: Collection[str] = (),
     environment: str = "",
+    *,
+    serving_statistics: Statistics | str | Path | None = None,
+    previous_statistics: Statistics | str | Path | None = None,
 ) -> schema_pb2.Schema:
     """Return a schema that allows what some statistics show.
 
@@ -42,6 +52,8 @@ def update_schema(
         accept: features, whose anomalies are all accepted, and kinds of anomalies, such as `SCHEMA_NEW_COLUMN`. By
             default all are accepted.
         environment: the environment of the data; see `ExampleValidator`.
+        serving_statistics, previous_statistics: data to compare with, as for `ExampleValidator`, or their folders. The
+            thresholds of skew and drift are raised to the observed distances, in the fourth decimal.
 
     Raises:
         ParameterError: a name in `accept` has no anomaly.
@@ -56,18 +68,33 @@ def update_schema(
     ['cat', 'cow']
     """
     proto = schema.proto() if isinstance(schema, Schema) else read_schema(Path(schema))
-    found = statistics if isinstance(statistics, Statistics) else Statistics(Path(statistics))
-    accept_anomalies(proto, found, accept, environment)
+    controls = {"skew_comparator": serving_statistics, "drift_comparator": previous_statistics}
+    opened = {name: _opened(given) for name, given in controls.items() if given is not None}
+    accept_anomalies(proto, _opened(statistics), accept, environment, opened)
     return proto
 
 
+def _opened(statistics: Statistics | str | Path) -> Statistics:
+    return statistics if isinstance(statistics, Statistics) else Statistics(Path(statistics))
+
+
 def accept_anomalies(
-    schema: schema_pb2.Schema, statistics: Statistics, accept: Collection[str] = (), environment: str = ""
+    schema: schema_pb2.Schema,
+    statistics: Statistics,
+    accept: Collection[str] = (),
+    environment: str = "",
+    controls: Mapping[str, Statistics] | None = None,
 ) -> list[Anomaly]:
-    """Change a schema in place and return the accepted anomalies; see `update_schema`."""
+    """Change a schema in place and return the accepted anomalies; see `update_schema`.
+
+    Args:
+        controls: statistics to compare with, by `"skew_comparator"` or `"drift_comparator"`.
+    """
     datasets = list(statistics.proto().datasets)
     schema.CopyFrom(flattened(schema))
     every = [anomaly for dataset in datasets for anomaly in find_anomalies(dataset, schema, environment)]
+    distances = list(_high_distances(datasets, schema, controls or {}))
+    every += [distance.anomaly() for _, distance in distances]
     names = {name for anomaly in every for name in (anomaly.feature, anomaly.kind)}
     check_known("update_schema: accept", "no anomaly of", accept, names)
     accepted: list[Anomaly] = []
@@ -79,7 +106,28 @@ def accept_anomalies(
                     raise DataError(f"{anomaly.kind} cannot be accepted into a schema: {anomaly}")
                 _CHANGES[anomaly.kind](schema, dataset, anomaly.feature, environment)
             accepted += chosen
+    for comparator, distance in distances:
+        for anomaly in _chosen(iter([distance.anomaly()]), accept):
+            _raise_threshold(getattr(_expected(schema, distance.feature), comparator), distance)
+            accepted.append(anomaly)
     return accepted
+
+
+def _high_distances(
+    datasets: Sequence[Any], schema: Any, controls: Mapping[str, Statistics]
+) -> Iterator[tuple[str, Distance]]:
+    """Yield the distances above their thresholds, with the comparator of the schema that has the threshold."""
+    for comparator, other in controls.items():
+        for dataset in datasets:
+            for control in controls_of(dataset, comparator, other.proto().datasets):
+                for found in compare(dataset, control, schema, comparator, CONTROL_NAMES[comparator]):
+                    if isinstance(found, Distance) and found.is_high:
+                        yield comparator, found
+
+
+def _raise_threshold(bounds: Any, distance: Distance) -> None:
+    bound = getattr(bounds, THRESHOLDS[distance.measure])
+    bound.threshold = max(bound.threshold, math.ceil(distance.value * 1e4) / 1e4)
 
 
 def _chosen(anomalies: Iterator[Anomaly], accept: Collection[str]) -> Iterator[Anomaly]:

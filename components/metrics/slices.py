@@ -9,10 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kerasline.components.core.errors import UserCodeError
-from kerasline.components.core.user_code import call, name_of
 from kerasline.components.data.arrow_types import is_list
-from kerasline.components.data.multivalent import combinations, to_lists
+from kerasline.components.data.multivalent import combinations, labels_by_function, to_lists
 
 MISSING = "(missing)"
 
@@ -37,11 +35,7 @@ class Slicer:
         return [part.column for part in self.parts]
 
     def labels(self, batch: pa.RecordBatch) -> pa.Array:
-        """Return the slice of each row, strings (rows,), null for no slice. If a column holds lists, lists of strings.
-
-        Raises:
-            UserCodeError: the function raised, or did not return one string or None per row.
-        """
+        """Return the slice of each row, strings (rows,), null for no slice; or lists of strings, for several."""
         if self.function is None:
             columns = [batch.column(name) for name in self.columns]
             if not any(is_list(column.type) for column in columns):
@@ -49,16 +43,7 @@ class Slicer:
             rows, values = combinations(columns)
             rows, (labels,) = combinations([to_lists(rows, self._joined(values), batch.num_rows)])  # buckets may repeat
             return to_lists(rows, labels, batch.num_rows)
-        given = call(self.function, batch)
-        try:
-            labels = pa.array(given) if not isinstance(given, (pa.Array, pa.ChunkedArray)) else given
-            labels = labels.combine_chunks() if isinstance(labels, pa.ChunkedArray) else labels
-            labels = labels.cast(pa.string())
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            raise UserCodeError(f"{name_of(self.function)} must return a string or None per row: {error}") from error
-        if len(labels) != batch.num_rows:
-            raise UserCodeError(f"{name_of(self.function)} returned {len(labels)} slices for {batch.num_rows} rows")
-        return labels
+        return labels_by_function(self.function, batch)
 
     def _joined(self, columns: Sequence[pa.Array]) -> pa.Array:
         labels = [part.labels(column) for part, column in zip(self.parts, columns)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,6 @@ from kerasline.components.core.component import Component, Context, Input, Outpu
 from kerasline.components.core.errors import DataError, ParameterError, check_known, nearest
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
     from tensorflow_metadata.proto.v0 import statistics_pb2
 
@@ -31,7 +30,7 @@ Summaries = dict[DatasetKey, dict[str, "FeatureSummary"]]
 class StatisticsGenSettings:
     """The parameters of StatisticsGen, which documents them."""
 
-    slices: list[str] = field(default_factory=list)
+    slices: list[str | Callable] = field(default_factory=list)
     weight: str | None = None
 
 
@@ -46,14 +45,15 @@ class StatisticsGen(Component):
         examples: the data.
         slices: columns whose values define slices of each split, for separate statistics: `["payment_type"]`, or
             several columns together, joined by `*`: `["company*trip_start_hour"]`. A row with a list, such as of tags,
-            is in the slice of each of its values. Defaults to none.
-
+            is in the slice of each of its values. Or functions of a `pyarrow.RecordBatch` that return, for each row, a
+            string, a list of strings, or None. Defaults to none.
         weight: a column of weights of the rows, for weighted statistics beside the others: counts, mean, standard
             deviation, median and the most frequent texts (tensorflow-metadata's `weighted_...` fields).
 
     Raises:
         ParameterError: there is no such column, or it holds lists of lists, or weights that are no numbers.
         DataError: a column to slice by has too many values.
+        UserCodeError: a function to slice by raised, or returned something else.
 
     Example:
 
@@ -65,7 +65,7 @@ class StatisticsGen(Component):
     1.0
     """
 
-    VERSION = "3"
+    VERSION = "4"
     LIBRARIES = ("pyarrow", "datasketches")
 
     examples: Input[Examples]
@@ -120,7 +120,7 @@ class PlannedStatistics(Statistics):
         return proto
 
 
-def summarize_piece(piece: Piece, slices: Sequence[Sequence[str]], weight: str | None = None) -> Summaries:
+def summarize_piece(piece: Piece, slices: Sequence[Sequence[str] | Callable], weight: str | None = None) -> Summaries:
     """Summarize the columns of a piece, batch by batch."""
     import pyarrow.parquet as pq
 
@@ -132,13 +132,13 @@ def summarize_piece(piece: Piece, slices: Sequence[Sequence[str]], weight: str |
         rows = rows_per_batch(file.metadata)
         for batch in file.iter_batches(batch_size=rows, row_groups=list(groups), use_threads=False):
             _summarize(summaries, (split, ""), batch, weight)
-            for columns in slices:
-                for label, part in _split_by_value(batch, columns):
+            for slicing in slices:
+                for label, part in _split_by_value(batch, slicing):
                     _summarize(summaries, (split, label), part, weight)
                 if len(summaries) > MAX_SLICES * len(slices):
                     raise DataError(
-                        f"StatisticsGen.slices: {'*'.join(columns)} has more than {MAX_SLICES} values; "
-                        "slice by a column with fewer"
+                        f"StatisticsGen.slices: {'*'.join(_names(slicing))} has more than {MAX_SLICES} values; "
+                        "slice by one with fewer"
                     )
     return summaries
 
@@ -161,10 +161,14 @@ def _pieces(examples: Examples) -> Iterator[Piece]:
 
 
 def _summarize(summaries: Summaries, dataset: DatasetKey, batch: pa.RecordBatch, weight: str | None) -> None:
+    from kerasline.components.data.row_weights import checked_weights
     from kerasline.components.statistics_gen.feature_statistics import FeatureSummary
 
     columns = summaries.setdefault(dataset, {})
-    weights = None if weight is None else _weights(batch.column(weight), f"{dataset[0]}: column {weight!r}")
+    weights = None
+    if weight is not None:
+        values = batch.column(weight).to_numpy(zero_copy_only=False)
+        weights = checked_weights(values, f"{dataset[0]}: column {weight!r}")
     for name, column in zip(batch.schema.names, batch.columns):
         summary = FeatureSummary.of(column, weights)
         columns[name] = columns[name].merge(summary) if name in columns else summary
@@ -179,36 +183,35 @@ def _check_weight(name: str, schema: pa.Schema) -> None:
         raise ParameterError(f"StatisticsGen.weight: expected a column of numbers, received {name!r} of type {kind}")
 
 
-def _weights(column: pa.Array, where: str) -> np.ndarray:
-    """Return the weights of rows, float64 (rows,)."""
-    import numpy as np
-    import pyarrow as pa
+def _split_by_value(batch: pa.RecordBatch, slicing: Sequence[str] | Callable) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """Yield the rows of each slice, named `column=value`. Rows without a value are left out.
 
-    weights = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    wrong = ~(np.isfinite(weights) & (weights >= 0))
-    if wrong.any():
-        raise DataError(f"{where}: expected finite weights from 0, received {column.filter(pa.array(wrong))[0]}")
-    return weights
-
-
-def _split_by_value(batch: pa.RecordBatch, columns: Sequence[str]) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """Yield the rows of each value of the columns, named `column=value`. Rows without a value are left out.
-
-    A row with a list belongs to the slice of each of its values.
+    A row with several values, of a list or from a function, belongs to the slice of each.
     """
     import pyarrow as pa
 
-    from kerasline.components.data.multivalent import combinations
+    from kerasline.components.data.multivalent import combinations, labels_by_function
 
-    rows, values = combinations([batch.column(name) for name in columns])
-    groups = pa.table([*values, pa.array(rows)], names=[*columns, "row"])
-    for group in groups.group_by(list(columns)).aggregate([("row", "list")]).to_pylist():
-        if all(group[name] is not None for name in columns):
-            label = ",".join(f"{name}={group[name]}" for name in columns)
+    if callable(slicing):
+        columns = [labels_by_function(slicing, batch)]
+    else:
+        columns = [batch.column(name) for name in slicing]
+    names, (rows, values) = _names(slicing), combinations(columns)
+    groups = pa.table([*values, pa.array(rows)], names=[*names, "row"])
+    for group in groups.group_by(names).aggregate([("row", "list")]).to_pylist():
+        if all(group[name] is not None for name in names):
+            label = ",".join(f"{name}={group[name]}" for name in names)
             yield label, batch.take(pa.array(group["row_list"]))
 
 
-def _slice_columns(text: str, schema: pa.Schema) -> list[str]:
+def _names(slicing: Sequence[str] | Callable) -> list[str]:
+    return [getattr(slicing, "__name__", "function")] if callable(slicing) else list(slicing)
+
+
+def _slice_columns(text: str | Callable, schema: pa.Schema) -> list[str] | Callable:
+    """Return the columns of a slicing, or its function."""
+    if callable(text):
+        return text
     from kerasline.components.data.multivalent import is_nested_list
 
     columns = text.split("*")

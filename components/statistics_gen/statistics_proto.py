@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from kerasline.components.data.media import AUDIO_FORMATS
 from kerasline.components.statistics_gen.feature_statistics import FeatureSummary, NumberSummary
+from kerasline.components.statistics_gen.weighted_statistics import WeightedSummary
 
 BUCKETS = 10
 TOP_VALUES = 20
@@ -130,8 +132,12 @@ def _fill_text(feature: Any, stats: Any, summary: FeatureSummary) -> None:
         if summary.is_media:
             return
     if summary.weighted is not None:
-        for value, weight in summary.weighted.counts.top(TOP_VALUES):
-            stats.weighted_string_stats.top_values.add(value=_label(value), frequency=weight)
+        top = [(_label(value), weight) for value, weight in summary.weighted.counts.top(RANKED_VALUES)]
+        for rank, (label, weight) in enumerate(top):
+            if rank < TOP_VALUES:
+                stats.weighted_string_stats.top_values.add(value=label, frequency=weight)
+            ranked = stats.weighted_string_stats.rank_histogram.buckets
+            ranked.add(low_rank=rank, high_rank=rank, label=label, sample_count=weight)
     stats.unique = summary.counts.distinct
     for value, count in summary.counts.top(TOP_VALUES):
         stats.top_values.add(value=_label(value), frequency=count)
@@ -160,6 +166,7 @@ def _fill_numbers(stats: Any, summary: FeatureSummary) -> None:
         weighted = stats.weighted_numeric_stats
         weighted.mean, weighted.std_dev = float(found.moments.mean), float(found.moments.std)
         weighted.median = found.quantiles.median
+        _fill_weighted_histograms(weighted, found, numbers)
     _fill_equal_width(stats.histograms.add(), numbers)
     _fill_quantiles(stats.histograms.add(), numbers)
     for histogram in stats.histograms:
@@ -179,6 +186,22 @@ def _fill_equal_width(histogram: Any, numbers: NumberSummary) -> None:
     for i in range(BUCKETS):
         share = below[i + 1] - below[i]
         histogram.buckets.add(low_value=edges[i], high_value=edges[i + 1], sample_count=share * count)
+
+
+def _fill_weighted_histograms(weighted: Any, found: WeightedSummary, numbers: NumberSummary) -> None:
+    """Fill a histogram with the buckets of the unweighted one, and one with buckets of equal weight."""
+    inner, total = np.arange(1, BUCKETS) / BUCKETS, found.quantiles.weight
+    width = (numbers.maximum - numbers.minimum) / BUCKETS
+    equal_width = [numbers.minimum + width * i for i in range(1, BUCKETS)]
+    by_type = {
+        statistics_pb2.Histogram.STANDARD: (equal_width, np.diff([0, *found.quantiles.shares_up_to(equal_width), 1])),
+        statistics_pb2.Histogram.QUANTILES: (found.quantiles.at(inner).tolist(), np.full(BUCKETS, 1 / BUCKETS)),
+    }
+    for kind, (bounds, shares) in by_type.items():
+        histogram = weighted.histograms.add(type=kind)
+        edges = [numbers.minimum, *bounds, numbers.maximum]
+        for low, high, share in zip(edges, edges[1:], shares.tolist()):
+            histogram.buckets.add(low_value=low, high_value=high, sample_count=share * total)
 
 
 def _fill_quantiles(histogram: Any, numbers: NumberSummary) -> None:

@@ -10,59 +10,8 @@ import pyarrow.compute as pc
 
 from kerasline.components.data.accumulators.moments import Moments
 from kerasline.components.data.accumulators.value_counts import ValueCounts
+from kerasline.components.data.accumulators.weighted_quantiles import WeightedQuantiles
 from kerasline.components.data.arrow_types import is_list
-
-# Number of values that represent a block of numbers. The rank error of n numbers is at most log2(n / 4096) / 8192.
-QUANTILE_LEVEL = 4096
-
-
-class WeightedQuantiles:
-    """Values with weights in bounded memory, deterministic.
-
-    A level holds a block of values. Two blocks of a level become one of the next, in which `QUANTILE_LEVEL` values of
-    equal weight represent them.
-    """
-
-    def __init__(self) -> None:
-        self._levels: list[np.ndarray] = []  # (n, 2): values and weights
-
-    def add(self, values: np.ndarray, weights: np.ndarray) -> None:
-        pairs = np.stack([values, weights], axis=1)
-        for first in range(0, len(pairs), QUANTILE_LEVEL):
-            self._put(0, pairs[first : first + QUANTILE_LEVEL])
-
-    def merge(self, other: WeightedQuantiles) -> None:
-        for level, pairs in enumerate(other._levels):
-            self._put(level, pairs)
-
-    @property
-    def median(self) -> float:
-        """The value with half of the weight below and above; the mean of two values that share this place."""
-        pairs = _sorted(np.concatenate(self._levels))
-        pairs = pairs[pairs[:, 1] > 0]
-        below = np.cumsum(pairs[:, 1])
-        half = below[-1] / 2
-        place = np.searchsorted(below, half * (1 - 1e-12))
-        following = min(place + (below[place] <= half * (1 + 1e-12)), len(pairs) - 1)
-        return float(pairs[place, 0] / 2 + pairs[following, 0] / 2)
-
-    def _put(self, level: int, pairs: np.ndarray) -> None:
-        while len(self._levels) <= level:
-            self._levels.append(np.empty((0, 2)))
-        held = np.concatenate([self._levels[level], pairs])
-        if len(held) <= QUANTILE_LEVEL:
-            self._levels[level] = held
-            return
-        self._levels[level] = np.empty((0, 2))
-        held = _sorted(held)
-        below = np.cumsum(held[:, 1])
-        targets = (np.arange(QUANTILE_LEVEL) + 0.5) / QUANTILE_LEVEL * below[-1]
-        chosen = held[np.minimum(np.searchsorted(below, targets), len(held) - 1), 0]
-        self._put(level + 1, np.stack([chosen, np.full(QUANTILE_LEVEL, below[-1] / QUANTILE_LEVEL)], axis=1))
-
-
-def _sorted(pairs: np.ndarray) -> np.ndarray:
-    return pairs[np.argsort(pairs[:, 0], kind="stable")]
 
 
 @dataclass

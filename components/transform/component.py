@@ -92,7 +92,7 @@ class Transform(Component):
     [[0.0], [2.0]]
     """
 
-    VERSION = "6"
+    VERSION = "7"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]
@@ -101,14 +101,15 @@ class Transform(Component):
     settings: Parameters[TransformSettings]
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
-        from kerasline.components.preprocessing.adaptation.passes import adapt, layer_labels
+        from kerasline.components.preprocessing.adaptation.passes import adapt, label_and_weight
 
         examples: Examples = inputs.examples
         draft = self._draft(examples)
         self._check(draft.model, examples)
-        labels = layer_labels(draft.model, self._labels, self.name)
+        beside = label_and_weight(draft.model, self._labels, examples.schema().names, self.name)
+        labels = {name: taken["label"] for name, taken in beside.items() if "label" in taken}
         shards = examples.whole_shards(self.settings.split)
-        adapted = adapt(draft.model, shards, context, self.settings.most_counted, labels)
+        adapted = adapt(draft.model, shards, context, self.settings.most_counted, beside)
         self._check_encoded_labels(draft.model, labels)
         model = draft.finished()
         preprocessing: Preprocessing = outputs.preprocessing

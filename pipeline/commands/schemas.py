@@ -19,6 +19,12 @@ def update_schema(
         typer.Option(help="A feature or a kind of anomaly, such as SCHEMA_NEW_COLUMN; all by default. Repeatable."),
     ] = None,
     environment: Annotated[str, typer.Option(help="The schema environment of the data.")] = "",
+    serving: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Serving statistics: accept skew, by raising its thresholds.")
+    ] = None,
+    previous: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Statistics of an earlier span: accept drift likewise.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", help="Where to write it; by default the schema changes.")] = None,
     json_file: Json = None,
 ) -> None:
@@ -31,7 +37,9 @@ def update_schema(
     from kerasline.components.schema_gen.component import read_schema
 
     proto = read_schema(schema)
-    accepted = accept_anomalies(proto, Statistics(statistics), accept or (), environment)
+    controls = {"skew_comparator": serving, "drift_comparator": previous}
+    opened = {name: Statistics(path) for name, path in controls.items() if path is not None}
+    accepted = accept_anomalies(proto, Statistics(statistics), accept or (), environment, opened)
     with atomic_write(output or schema) as temporary:
         temporary.write_text(text_format.MessageToString(proto, as_utf8=True), "utf-8")
     rows = [(one.split, one.feature, one.kind, one.seen) for one in accepted]

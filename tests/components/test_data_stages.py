@@ -10,7 +10,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from kerasline import CsvExampleGen, ExampleValidator, ImportSchemaGen, SchemaGen, StatisticsGen
 from kerasline.components.core.artifacts import Schema
-from kerasline.components.core.errors import ArtifactError, DataError, ParameterError
+from kerasline.components.core.errors import ArtifactError, DataError, ParameterError, UserCodeError
 from kerasline.components.data import shards
 from kerasline.components.data.accumulators.value_counts import HLL_LG_REGISTERS, MAX_VALUES
 from kerasline.components.statistics_gen.feature_statistics import QUANTILE_LEVEL
@@ -80,6 +80,31 @@ def test_row_with_a_list_is_in_the_slice_of_each_value(make_examples, tmp_path):
         inside = table[[tag in (tags or []) for tags in table["tags"]]]
         (x,) = (feature for feature in found[f"train: tags={tag}"] if feature.path.step[0] == "x")
         assert (x.num_stats.common_stats.num_non_missing, x.num_stats.mean) == (len(inside), inside["x"].mean())
+
+
+def by_tag_and_half(batch):
+    halves = ["low" if x < 7 else "high" for x in batch.column("x").to_pylist()]
+    return [[*(tags or []), half] for tags, half in zip(batch.column("tags").to_pylist(), halves)]
+
+
+def test_function_puts_rows_in_slices(make_examples, tmp_path):
+    table = pd.DataFrame({"tags": [["a"], ["a", "b", "a"], [], None, ["c", "b"]] * 3, "x": np.arange(15.0)})
+    examples = make_examples({"train": pa.Table.from_pandas(table).combine_chunks().to_batches()[0]})
+    done = StatisticsGen(examples, slices=[by_tag_and_half]).execute(tmp_path / "out").statistics
+    found = {dataset.name.removeprefix("train: by_tag_and_half="): dataset for dataset in done.slices().datasets}
+    assert {name: dataset.num_examples for name, dataset in found.items()} == {
+        "a": 6,
+        "b": 6,
+        "c": 3,
+        "low": 7,
+        "high": 8,
+    }
+
+
+def test_function_of_slices_that_fails_is_named(make_examples, tmp_path):
+    examples = make_examples({"train": {"x": [1.0, 2.0]}})
+    with pytest.raises(UserCodeError, match=r"by_tag_and_half\(\) raised KeyError: .*test_data_stages.py, line"):
+        StatisticsGen(examples, slices=[by_tag_and_half]).execute(tmp_path / "out")
 
 
 def assert_matches_pandas(dataset, table):

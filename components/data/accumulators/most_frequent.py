@@ -17,9 +17,11 @@ class MostFrequent:
 
     Args:
         features: size of the last axis, or 1 to treat all values as one feature.
+        may_be_missing: whether -1 is a missing integer, which is not counted.
     """
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, may_be_missing: bool = True) -> None:
+        self._may_be_missing = may_be_missing
         self._counts = [ValueCounts(max_values=None, estimate_distinct=False) for _ in range(features)]
 
     def limit(self, values: int) -> None:
@@ -39,8 +41,8 @@ class MostFrequent:
                 column = pa.array(column).cast(pa.large_binary())
                 counts.add(column.filter(pc.not_equal(column, b"")))
             else:
-                known = column[column != -1] if column.dtype.kind == "i" else column[np.isfinite(column)]
-                counts.add(pa.array(known))
+                is_missing = column == -1 if self._may_be_missing and column.dtype.kind == "i" else False
+                counts.add(pa.array(column[np.isfinite(column) & ~np.asarray(is_missing)]))
 
     def merge(self, other: MostFrequent) -> None:
         for ours, theirs in zip(self._counts, other._counts):

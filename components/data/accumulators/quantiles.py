@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from kerasline.components.data.accumulators.weighted_quantiles import WeightedQuantiles
+
 # Number of values that a level holds before it is halved. Up to this many values the result is exact. Halving moves a
 # rank by at most half of the new weight, so the rank error for n values is at most log2(n / LEVEL) / LEVEL: 0.04% of
 # the rows for a million, 0.1% for a thousand million.
@@ -106,24 +108,29 @@ class FeatureQuantiles:
 
     Args:
         features: size of the last axis, or 1 to treat all numbers as one feature.
+        weighted: whether rows have weights.
     """
 
-    def __init__(self, features: int = 1) -> None:
+    def __init__(self, features: int = 1, weighted: bool = False) -> None:
         level = max(MIN_LEVEL, min(LEVEL, MAX_TOTAL_LEVEL // features))
-        self._features = [Quantiles(level) for _ in range(features)]
+        kind = WeightedQuantiles if weighted else Quantiles
+        self._features: list[Quantiles | WeightedQuantiles] = [kind(level) for _ in range(features)]
 
-    def add(self, values: np.ndarray) -> None:
-        for quantiles, column in zip(self._features, np.asarray(values).reshape(-1, len(self._features)).T):
-            quantiles.add(column)
+    def add(self, values: np.ndarray, sample_weight: np.ndarray | None = None) -> None:
+        columns = np.asarray(values).reshape(-1, len(self._features))
+        each = None if sample_weight is None else weight_of_each(sample_weight, len(columns))
+        for quantiles, column in zip(self._features, columns.T):
+            quantiles.add(*((column,) if each is None else (column, each)))
 
     def merge(self, other: FeatureQuantiles) -> None:
         for ours, theirs in zip(self._features, other._features):
-            ours.merge(theirs)
+            ours.merge(theirs)  # type: ignore[arg-type]  # of the same kind
 
     def at(self, shares: np.ndarray | list[float]) -> np.ndarray:
         """Return quantiles by linear interpolation between two values, as NumPy's default method.
 
-        If one of the two is infinite, the nearer value is returned.
+        If one of the two is infinite, the nearer value is returned. Quantiles of numbers with weights are values of
+        the data, as with NumPy's method `inverted_cdf`.
 
         Args:
             shares: numbers in [0, 1] of shape (n,).
@@ -139,8 +146,16 @@ class FeatureQuantiles:
         return {name: column.tolist() for name, column in zip(names, figures.T)}
 
 
-def interpolated(quantiles: Quantiles, shares: np.ndarray) -> np.ndarray:
+def weight_of_each(sample_weight: np.ndarray, number: int) -> np.ndarray:
+    """Return the weight of each of `number` values, equally many in each row, float64 (number,)."""
+    weights = np.asarray(sample_weight, np.float64).reshape(-1)
+    return np.repeat(weights, number // max(len(weights), 1))
+
+
+def interpolated(quantiles: Quantiles | WeightedQuantiles, shares: np.ndarray) -> np.ndarray:
     """Return quantiles as `FeatureQuantiles.at` does, of one feature."""
+    if isinstance(quantiles, WeightedQuantiles):
+        return quantiles.at(shares)
     count = quantiles.count
     if not count:
         return np.full(shares.shape, np.nan)

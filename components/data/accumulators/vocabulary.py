@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,18 +17,21 @@ BYTES_PER_VALUE = 256
 
 
 class Vocabulary:
-    """Counts values, strings or integers, and optionally the rows that contain each.
+    """Counts values, strings or integers, or adds the weights of their rows; optionally also the rows with each.
 
     The order is that of Keras: by count, ties by value, both descending.
 
     Args:
         max_size: largest size of the vocabulary. By default unlimited.
-        min_count: smallest count of a value in the vocabulary.
+        min_count: smallest count, or sum of weights, of a value in the vocabulary. 1 allows all values.
         excluded: strings or integers that are never in the vocabulary. Strings that are not UTF-8 are always excluded,
             because vocabularies are stored as text.
         single_lines: exclude strings that do not survive in a file of lines, as Keras's lookup layers write: with line
             breaks, or a trailing NUL.
         count_documents: whether to count for `documents`.
+        coverage: smallest number of values of each key in the vocabulary, as far as the data have them, also beyond
+            `max_size`.
+        coverage_key: regular expression that finds the key of a value: its first group, or the whole match.
     """
 
     ACCEPTS_ARROW = True  # `add` accepts Arrow arrays too, for a column that enters the layer directly
@@ -38,11 +43,14 @@ class Vocabulary:
         excluded: Iterable[Any] = (),
         single_lines: bool = False,
         count_documents: bool = False,
+        coverage: int = 0,
+        coverage_key: str = "",
     ) -> None:
         self._max_size, self._min_count, self._single_lines = max_size, min_count, single_lines
         self._excluded = {one.encode() if isinstance(one, str) else one for one in excluded} - {None}
         self._counts = ValueCounts(max_values=None, estimate_distinct=False)
         self._documents = ValueCounts(max_values=None, estimate_distinct=False) if count_documents else None
+        self._coverage, self._coverage_key = coverage, coverage_key
         self.rows = 0
 
     def limit(self, values: int) -> None:
@@ -58,14 +66,24 @@ class Vocabulary:
         """
         return self._counts.error
 
-    def add(self, *columns: Any) -> None:
-        """Add strings or integers: NumPy arrays (rows, ...), Arrow arrays (rows,), ragged tensors (rows, None)."""
-        for values in columns:
-            self._add(values)
+    def add(self, *columns: Any, sample_weight: np.ndarray | None = None) -> None:
+        """Add strings or integers: NumPy arrays (rows, ...), Arrow arrays (rows,), ragged tensors (rows, None).
 
-    def _add(self, values: Any) -> None:
-        flat, row_of, rows = _flat(values)
-        self._counts.add(flat)
+        Args:
+            sample_weight: the weight of each row, (rows,): always, or never.
+        """
+        for values in columns:
+            self._add(values, sample_weight)
+
+    def _add(self, values: Any, sample_weight: np.ndarray | None) -> None:
+        flat, row_of, rows = flat_values(values)
+        if sample_weight is None:
+            self._counts.add(flat)
+        else:
+            weighted = flat.dictionary_encode()
+            weights = np.asarray(sample_weight, np.float64).reshape(-1)[row_of]
+            sums = np.bincount(weighted.indices.to_numpy(), weights, len(weighted.dictionary))
+            self._counts.add_counted(weighted.dictionary, pa.array(sums))
         self.rows += rows
         if self._documents is not None:
             found = flat.dictionary_encode()
@@ -96,13 +114,20 @@ class Vocabulary:
         counts = rows_with["counts"].take(index)  # null for a value that the limit dropped
         return counts.fill_null(self._documents.error).to_numpy()
 
-    def readable(self) -> list[tuple[Any, int]]:
-        top: list[tuple[Any, int]] = []
+    def readable(self) -> list[tuple[Any, float]]:
+        top: list[tuple[Any, float]] = []
+        key_of, in_key = re.compile(self._coverage_key), collections.Counter[str]()
         for value, count in self._ordered():
-            if len(top) == self._max_size:
+            is_full = self._max_size is not None and len(top) >= self._max_size
+            if is_full and not self._coverage:
                 break
-            if value not in self._excluded and self._is_storable(text := _decode(value)):
+            if value in self._excluded or not self._is_storable(text := _decode(value)):
+                continue
+            found = key_of.search(str(text)) if self._coverage else None
+            key = (found[1 if key_of.groups else 0] or "") if found else ""
+            if not is_full or in_key[key] < self._coverage:
                 top.append((text, count))
+                in_key[key] += 1
         return top
 
     def _is_storable(self, text: Any) -> bool:
@@ -110,15 +135,19 @@ class Vocabulary:
             return text is not None
         return text.splitlines() == [text] and not text.endswith("\0")
 
-    def _ordered(self) -> Iterator[tuple[Any, int]]:
+    def _ordered(self) -> Iterator[tuple[Any, float]]:
         counts = self._counts.table()
-        counts = counts.filter(pc.greater_equal(counts["counts"], self._min_count))
+        counts = counts.filter(self._are_frequent(counts["counts"]))
         counts = counts.sort_by([("counts", "descending"), ("values", "descending")])
         for batch in counts.to_batches(max_chunksize=1024):
             yield from zip(batch["values"].to_pylist(), batch["counts"].to_pylist())
 
+    def _are_frequent(self, counts: pa.Array) -> pa.Array:
+        """Return which counts or weights are large enough. Weights may be less than the smallest count, 1."""
+        return pc.greater_equal(counts, self._min_count) if self._min_count > 1 else pc.greater(counts, 0)
 
-def _flat(values: Any) -> tuple[pa.Array, np.ndarray, int]:
+
+def flat_values(values: Any) -> tuple[pa.Array, np.ndarray, int]:
     """Return all values, the row of each, and the number of rows."""
     if isinstance(values, pa.Array):
         return values, np.arange(len(values)), len(values)

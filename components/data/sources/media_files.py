@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from kerasline.components.core.errors import DataError
 from kerasline.components.data.media import Media, sniff
-from kerasline.components.data.media_decoding import SoundForm, UndecodableError, check_image, decode_sound
+from kerasline.components.data.media_decoding import SoundForm, UndecodableError, decode
 from kerasline.components.data.quarantine import Quarantine
 from kerasline.components.data.sources.box_annotations import box_problems, read_coco, read_voc
 from kerasline.components.data.sources.media_labels import MediaLabels, read_table
@@ -59,7 +59,15 @@ class MediaSource:
         self._labels, self._quarantine = labels, quarantine
         self._decodes, self._sound = check == "decode", sound or SoundForm()
         self._rate: tuple[int, Path] | None = None  # the sampling rate of the first sound, and its file
+        self._labelled_rows = set[int]()
         self.rows_read = 0
+
+    @property
+    def labels_without_file(self) -> list[str]:
+        """The keys of labels that no file of the parts read so far has."""
+        if self._labels is None:
+            return []
+        return [key for row, key in enumerate(self._labels.keys.to_pylist()) if row not in self._labelled_rows]
 
     @property
     def spellings(self) -> Mapping[str, str]:
@@ -88,17 +96,13 @@ class MediaSource:
 
     def _read(self, folder: Path, path: Path) -> _File:
         name, content = path.relative_to(folder).as_posix(), path.read_bytes()
-        media = sniff(content)
         try:
-            if media is None:
-                raise UndecodableError("neither an image nor audio, or its header is damaged", "remove the file")
-            if not self._decodes:
+            if self._decodes:
+                media, converted, rate = decode(content, self._sound)
+                return _File(name, path, converted, media, rate)
+            if (media := sniff(content)) is not None:
                 return _File(name, path, content, media)
-            if media.kind == "image":
-                check_image(content, media)
-                return _File(name, path, content, media)
-            converted, rate = decode_sound(content, self._sound)
-            return _File(name, path, converted, media, rate)
+            raise UndecodableError("neither an image nor audio, or its header is damaged", "remove the file")
         except UndecodableError as error:
             return _File(name, path, content, problem=error)
 
@@ -132,6 +136,7 @@ class MediaSource:
     def _labelled(self, files: Sequence[_File], labels: MediaLabels) -> tuple[list[_File], pa.Array]:
         """Return the files with usable labels, and their rows in the labels. Put the others into quarantine."""
         rows = labels.rows([file.name for file in files]).fill_null(-1).to_numpy()
+        self._labelled_rows.update(rows.tolist())
         problems: dict[int, str] = {}
         if labels.sizes is not None:
             sizes = np.array([_image_size(file) for file in files], np.int64).reshape(-1, 2)

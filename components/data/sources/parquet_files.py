@@ -38,7 +38,7 @@ class ParquetSource(UnifyingSource):
         done = 0
         try:
             for batch in file.iter_batches(batch_size=rows, row_groups=[group]):
-                yield f"{path}, row group {group}", batch
+                yield f"{path}, row group {group}{f', from row {done}' if done else ''}", batch
                 done += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             lost = file.metadata.row_group(group).num_rows - done

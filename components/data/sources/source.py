@@ -13,6 +13,7 @@ import pyarrow as pa
 from kerasline.components.core.errors import DataError, nearest
 from kerasline.components.data.arrow_types import UnfitValueError, conform, merge_schemas, normalize
 from kerasline.components.data.quarantine import Quarantine
+from kerasline.components.data.sources.media_columns import MediaColumns
 
 # Reading this much CSV takes about a second. Larger data are divided into pieces that workers read in parallel.
 PIECE_BYTES = 48 << 20
@@ -86,6 +87,7 @@ class UnifyingSource:
     Args:
         quarantine: receives rows that cannot be used. By default they are errors.
         column_types: declared types by column, instead of those of the data.
+        media: columns of images and sounds to decode.
 
     Attributes:
         ADVICE: what to do about a value that its column's type cannot hold.
@@ -97,9 +99,13 @@ class UnifyingSource:
     )
 
     def __init__(
-        self, quarantine: Quarantine | None = None, column_types: Mapping[str, pa.DataType] | None = None
+        self,
+        quarantine: Quarantine | None = None,
+        column_types: Mapping[str, pa.DataType] | None = None,
+        media: MediaColumns | None = None,
     ) -> None:
         self._quarantine = quarantine or Quarantine()
+        self._media = media
         self._column_types = column_types or {}
         self._schema: pa.Schema | None = None  # fits all batches read so far
         self._returned: pa.Schema | None = None  # schema of the batches returned so far
@@ -131,7 +137,7 @@ class UnifyingSource:
         for where, batch in held:
             with self._errors_at(where):
                 conformed = conform(batch, self._schema)
-            yield conformed
+            yield self._media.checked(conformed, where, self._quarantine) if self._media else conformed
 
     @contextlib.contextmanager
     def _errors_at(self, where: str) -> Iterator[None]:

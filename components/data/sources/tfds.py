@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from kerasline.components.core.errors import DataError
+from kerasline.components.core.errors import DataError, named_cause
 from kerasline.components.data.media_decoding import SoundForm, UndecodableError, encode_sound
+from kerasline.components.data.quarantine import Quarantine
 from kerasline.components.data.shards import ROW_GROUP_ROWS
+from kerasline.components.data.sources.media_columns import MediaColumns
 
 # Rows read at a time: of numbers and texts, and of images or sound.
 BATCH_ROWS, MEDIA_BATCH_ROWS = ROW_GROUP_ROWS // 8, 64
@@ -34,6 +36,7 @@ class TfdsSource:
         beam_options: for builders that prepare their data with Beam.
         class_texts: whether classes are their names as texts, not their indices.
         sound: the rate and channels to convert sound to. By default those of the data.
+        quarantine: receives rows whose images cannot be decoded. By default they are errors.
 
     Raises:
         DataError: there is no such dataset, or it cannot be prepared.
@@ -47,6 +50,7 @@ class TfdsSource:
         beam_options: Sequence[str] = (),
         class_texts: bool = False,
         sound: SoundForm | None = None,
+        quarantine: Quarantine | None = None,
     ) -> None:
         import tensorflow_datasets as tfds
 
@@ -56,6 +60,7 @@ class TfdsSource:
         _prepare(self._builder, config, beam_options)
         self._features = self._builder.info.features
         self._class_texts, self._sound = class_texts, sound or SoundForm()
+        self._quarantine = quarantine or Quarantine()
         self.rows_read = 0
         if not isinstance(self._features, tfds.features.FeaturesDict):
             raise DataError(
@@ -77,13 +82,16 @@ class TfdsSource:
             )
         except ValueError as error:
             raise DataError(f"split {split!r}: {error}") from error
-        schema = None
+        schema, images = None, MediaColumns(list(self._undecoded))
         size = MEDIA_BATCH_ROWS if self._has_media else BATCH_ROWS
-        for batch in data.ragged_batch(size).prefetch(tf.data.AUTOTUNE):
+        for batch in self._read(split, data.ragged_batch(size).prefetch(tf.data.AUTOTUNE)):
             arrays = {name: self._array(name, value) for name, value in _flatten(batch)}
+            where = f"{self._builder.name}, split {split!r}, from row {self.rows_read}"
             self.rows_read += len(next(iter(arrays.values())))
             schema = schema or self._schema(arrays)
-            yield pa.RecordBatch.from_arrays(list(arrays.values()), schema=schema)
+            yield images.checked(
+                pa.RecordBatch.from_arrays(list(arrays.values()), schema=schema), where, self._quarantine
+            )
 
     @property
     def _undecoded(self) -> dict[str, Any]:
@@ -107,6 +115,18 @@ class TfdsSource:
         array = _to_arrow(name, value)
         names = getattr(feature, "names", None)
         return _named(array, pa.array(names)) if names and self._class_texts else array
+
+    def _read(self, split: str, data: Any) -> Iterator[Mapping[str, Any]]:
+        """Yield the batches of a tf.data.Dataset, which decodes images and sound."""
+        import tensorflow as tf
+
+        try:
+            yield from data
+        except tf.errors.OpError as error:
+            raise DataError(
+                f"TFDS dataset {self._builder.name}, split {split!r}, after row {self.rows_read}: "
+                f"cannot be read or decoded ({named_cause(error)}); prepare it again"
+            ) from error
 
     def _schema(self, arrays: Mapping[str, pa.Array]) -> pa.Schema:
         fields = []

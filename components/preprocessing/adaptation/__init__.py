@@ -17,6 +17,9 @@ An accumulator with `TAKES_LABEL = True` also receives the label::
 `label` is an array (rows, ...) in which a missing label is NaN, None or "". `positions`, int64 (rows,), identify the
 rows for `kerasline.components.preprocessing.training_mode.fold_of`. If Transform learns several labels, the layer's
 attribute `label` names one. `kerasline.components.preprocessing.layers.TargetEncoding` is such a layer.
+
+If the layer's attribute `sample_weight` is the name of an output of the preprocessing, or of a raw column, `add` also
+receives `sample_weight`, the finite weights from 0 of the rows, float64 (rows,).
 """
 
 from __future__ import annotations

@@ -29,20 +29,22 @@ def flattened(model: keras.Model) -> keras.Model:
     return keras.Model(model.input, _run(model, model.input), name=model.name)
 
 
-def adaptation_passes(model: keras.Model, labels: Mapping[str, str] | None = None) -> list[list[keras.layers.Layer]]:
+def adaptation_passes(
+    model: keras.Model, beside: Mapping[str, Mapping[str, str]] | None = None
+) -> list[list[keras.layers.Layer]]:
     """Return the layers that need data, grouped by pass. Layers depend only on layers of earlier passes.
 
     Args:
         model: functional, with outputs by name.
-        labels: for each layer that takes a label, by the layer's name: the output or raw column that is its label.
+        beside: by the name of a layer that takes a label or weight, the outputs or raw columns that these are.
     """
     needy = [layer for layer in model.layers if new_state(layer) is not None]
     upstream = {}
     for layer in needy:
         upstream[layer.name] = _ancestors(layer)
-        label = (labels or {}).get(layer.name)
-        if label in model.output:
-            upstream[layer.name] |= operations_before(model.output[label])
+        for name in (beside or {}).get(layer.name, {}).values():
+            if name in model.output:
+                upstream[layer.name] |= operations_before(model.output[name])
 
     @functools.cache
     def depth(name: str) -> int:

@@ -9,7 +9,7 @@ import inspect
 import json
 import pickle
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,10 +21,12 @@ from kerasline.components.core import keras_files
 from kerasline.components.core.artifacts import needed_inputs
 from kerasline.components.core.component import Context
 from kerasline.components.core.error_places import columns_text, describe_failure
-from kerasline.components.core.errors import DataError, KeraslineError, ParameterError, named_cause
+from kerasline.components.core.errors import DataError, KeraslineError, ParameterError, named_cause, nearest
+from kerasline.components.data.beam_runners import runs_locally
 from kerasline.components.data.fold import fold
 from kerasline.components.data.model_inputs import feed_column, rows_per_batch
 from kerasline.components.data.partial_results import CachedAccumulate, CountedResult, Part, split_into_parts
+from kerasline.components.data.row_weights import checked_weights
 from kerasline.components.preprocessing.adaptation import new_state, set_state, takes_label
 from kerasline.components.preprocessing.adaptation.graph import adaptation_passes, calls, operations_before
 
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
     from kerasline.components.data.accumulators import Accumulator
 
-VERSION = "1"  # raise it whenever the same rows would give other states
+VERSION = "2"  # raise it whenever the same rows would give other states
+FEW_PARTS = 4  # computed in this process if the others are cached: starting Beam takes about as long
 
 
 @dataclass
@@ -53,42 +56,64 @@ class Adapted:
     remembered: int = 0
 
 
-def layer_labels(model: keras.Model, labels: Sequence[str], stage: str) -> dict[str, str]:
-    """Return the label of each layer that takes one, by the layer's name.
+def label_and_weight(
+    model: keras.Model, labels: Sequence[str], columns: Collection[str], stage: str
+) -> dict[str, dict[str, str]]:
+    """Return the label and the weight that layers take beside their inputs, by the layer's name.
 
     Args:
         model: functional, with outputs by name.
         labels: the outputs or raw columns that Transform learns.
+        columns: the raw columns.
         stage: the stage's name, for messages.
 
+    Returns:
+        For each layer that takes one or both, an output or raw column by `"label"` or `"sample_weight"`.
+
     Raises:
-        ParameterError: there is no label, the layer does not say which of several it takes, or the label is computed
-            from such a layer.
+        ParameterError: there is no label, the layer does not name one of several, there is no such output or column, or
+            it is computed from such a layer.
     """
-    found: dict[str, str] = {}
-    for layer in filter(takes_label, model.layers):
+    found: dict[str, dict[str, str]] = {}
+    for layer in model.layers:
         described = f"layer {layer.name!r} ({type(layer).__name__})"
-        chosen = getattr(layer, "label", None)
-        if not labels:
-            raise ParameterError(f"{stage}.label: {described} needs the label to be adapted; pass {stage}(label=...)")
-        if chosen is None and len(labels) > 1:
-            raise ParameterError(
-                f"{stage}.label: {described} takes one label, received {', '.join(labels)}; "
-                f"name one: {type(layer).__name__}(label={labels[0]!r})"
-            )
-        if chosen is not None and chosen not in labels:
-            raise ParameterError(
-                f"{stage}.label: {described} takes label {chosen!r}, which is not among {', '.join(labels)}"
-            )
-        found[layer.name] = chosen or labels[0]
-    for name, label in found.items():
-        cyclic = operations_before(model.output[label]) & set(found) if label in model.output else ()
-        for other in cyclic:
-            raise ParameterError(
-                f"{stage}.label: {label!r} is computed from layer {other!r}, which needs a label itself; "
-                f"it cannot be the label of layer {name!r}"
-            )
+        if takes_label(layer):
+            found[layer.name] = {"label": _label_of(layer, described, labels, stage)}
+        weight = getattr(layer, "sample_weight", None)
+        if isinstance(weight, str) and new_state(layer) is not None:
+            known = [*model.output, *columns]
+            if weight not in known:
+                raise ParameterError(
+                    f"{stage}: {described} has sample_weight={weight!r}, which is neither an output of the "
+                    f"preprocessing nor a column of the data; {nearest(weight, known)}"
+                )
+            found.setdefault(layer.name, {})["sample_weight"] = weight
+    for name, taken in found.items():
+        for role, output in taken.items():
+            cyclic = operations_before(model.output[output]) & set(found) if output in model.output else ()
+            for other in cyclic:
+                raise ParameterError(
+                    f"{stage}.label: {output!r} is computed from layer {other!r}, which needs a label or weight "
+                    f"itself; it cannot be the {role} of layer {name!r}"
+                )
     return found
+
+
+def _label_of(layer: keras.layers.Layer, described: str, labels: Sequence[str], stage: str) -> str:
+    """Return the one of Transform's labels that a layer takes."""
+    chosen = getattr(layer, "label", None)
+    if not labels:
+        raise ParameterError(f"{stage}.label: {described} needs the label to be adapted; pass {stage}(label=...)")
+    if chosen is None and len(labels) > 1:
+        raise ParameterError(
+            f"{stage}.label: {described} takes one label, received {', '.join(labels)}; "
+            f"name one: {type(layer).__name__}(label={labels[0]!r})"
+        )
+    if chosen is not None and chosen not in labels:
+        raise ParameterError(
+            f"{stage}.label: {described} takes label {chosen!r}, which is not among {', '.join(labels)}"
+        )
+    return chosen or labels[0]
 
 
 def adapt(
@@ -96,7 +121,7 @@ def adapt(
     shards: Sequence[Path],
     context: Context,
     most_counted: int | None = None,
-    labels: Mapping[str, str] | None = None,
+    beside: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Adapted:
     """Compute the states of all layers that need one, and set them.
 
@@ -108,20 +133,20 @@ def adapt(
         shards: Parquet files with a column for each input.
         context: its `cache_dir` keeps the states of parts of the rows for later runs.
         most_counted: maximum number of values that a vocabulary counts at once. None counts all.
-        labels: the label of each layer that takes one, see `layer_labels`.
+        beside: see `label_and_weight`.
     """
     rows, adapted = split_into_parts(shards), Adapted({})
-    for layers in adaptation_passes(model, labels):
+    for layers in adaptation_passes(model, beside):
         adapted.passes += 1
         context.report(f"pass {adapted.passes}: {', '.join(layer.name for layer in layers)}")
-        plan = _Plan.of(model, layers, context.work_dir, most_counted, labels or {})
+        plan = _Plan.of(model, layers, context.work_dir, most_counted, beside or {})
         folder = None
         if context.cache_dir is not None:
             folder = context.cache_dir / _plan_digest(plan, model, layers, adapted.states)
         accumulate = CachedAccumulate(functools.partial(_accumulate, plan=plan), plan.columns, folder)
-        done: CountedResult | None = fold(
-            rows, accumulate, functools.partial(CountedResult.merge, merge_values=_merge), context
-        )
+        few = runs_locally(context.beam_options) and accumulate.missing(rows) <= FEW_PARTS < len(rows)
+        merge = functools.partial(CountedResult.merge, merge_values=_merge)
+        done: CountedResult | None = fold(rows, accumulate, merge, context, in_process=few)
         assert done is not None, "a split with rows has parts"
         adapted.computed += done.computed
         adapted.remembered += done.cached
@@ -150,8 +175,8 @@ class _Plan:
         calls: for each call of each layer, the keys of its tensors.
         empty: an accumulator for each layer, pickled.
         names: for each layer, its name, for messages.
-        labels: for each layer, the key of its label, or None if it takes none.
-        label_columns: labels that are raw columns, by their key.
+        beside: for each layer, the keys of its label and weight, by `"label"` and `"sample_weight"`.
+        raw_beside: labels and weights that are raw columns, by their key.
     """
 
     inputs: Mapping[str, _Spec]
@@ -161,12 +186,12 @@ class _Plan:
     calls: Sequence[Sequence[Sequence[str]]]
     empty: bytes
     names: Sequence[str]
-    labels: Sequence[str | None]
-    label_columns: Mapping[str, str]
+    beside: Sequence[Mapping[str, str]]
+    raw_beside: Mapping[str, str]
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys([*self.inputs, *self.label_columns.values()]))
+        return tuple(dict.fromkeys([*self.inputs, *self.raw_beside.values()]))
 
     @classmethod
     def of(
@@ -175,7 +200,7 @@ class _Plan:
         layers: Sequence[keras.layers.Layer],
         work_dir: Path,
         most: int | None,
-        labels: Mapping[str, str],
+        beside: Mapping[str, Mapping[str, str]],
     ) -> _Plan:
         columns = {id(tensor): name for name, tensor in model.input.items()}
         direct: dict[str, str] = {}
@@ -192,15 +217,16 @@ class _Plan:
         for place, layer in enumerate(layers):
             times = enumerate(calls(model, layer))
             called.append([[take(f"{place}.{time}.{n}", tensor) for n, tensor in enumerate(ts)] for time, ts in times])
-        label_keys: list[str | None] = []
-        label_columns: dict[str, str] = {}
+        keys_beside: list[dict[str, str]] = []
+        raw_beside: dict[str, str] = {}
         for layer in layers:
-            label = labels.get(layer.name)
-            label_keys.append(None if label is None else f"label {label}")
-            if label in model.output:
-                take(f"label {label}", model.output[label])
-            elif label is not None:
-                label_columns[f"label {label}"] = label
+            keys_beside.append({})
+            for role, name in beside.get(layer.name, {}).items():
+                keys_beside[-1][role] = key = f"{role} {name}"
+                if name in model.output:
+                    take(key, model.output[name])
+                else:
+                    raw_beside[key] = name
         empty = [new_state(layer) for layer in layers]
         for state in empty:
             limit = getattr(state, "limit", None)
@@ -216,7 +242,7 @@ class _Plan:
         specs = {name: _Spec(str(t.dtype), tuple(t.shape)) for name, t in sorted(used.items())}
         rows = rows_per_batch({**specs, **computed})
         names = [layer.name for layer in layers]
-        return cls(specs, rows, file, direct, called, pickle.dumps(empty), names, label_keys, label_columns)
+        return cls(specs, rows, file, direct, called, pickle.dumps(empty), names, keys_beside, raw_beside)
 
 
 def _accumulate(part: Part, plan: _Plan) -> list[Accumulator]:
@@ -227,11 +253,11 @@ def _accumulate(part: Part, plan: _Plan) -> list[Accumulator]:
     with pq.ParquetFile(part.shard) as file:
         for batch in file.iter_batches(plan.rows, list(part.groups), list(plan.columns)):
             entering = _Entering(batch, plan)
-            for state, name, times, label in zip(states, plan.names, plan.calls, plan.labels):
-                takes_arrow, options = getattr(state, "ACCEPTS_ARROW", False), {}
-                if label is not None:
-                    positions = np.arange(position, position + batch.num_rows)
-                    options = {"label": entering.label(label), "positions": positions}
+            for state, name, times, keys_beside in zip(states, plan.names, plan.calls, plan.beside):
+                takes_arrow = getattr(state, "ACCEPTS_ARROW", False)
+                options = {role: entering.beside(role, key) for role, key in keys_beside.items()}
+                if "label" in options:
+                    options["positions"] = np.arange(position, position + batch.num_rows)
                 for keys in times:
                     with entering.named_in_errors(name, keys):
                         state.add(*(entering.value(key, takes_arrow) for key in keys), **options)
@@ -243,7 +269,7 @@ class _Entering:
     """The tensors that enter layers, for one batch. Each is computed once."""
 
     def __init__(self, batch: Any, plan: _Plan) -> None:
-        self._batch, self._direct, self._label_columns = batch, plan.direct, plan.label_columns
+        self._batch, self._direct, self._raw_beside = batch, plan.direct, plan.raw_beside
         self._model_file = plan.model_file
         self._columns = {name: feed_column(batch, name, spec) for name, spec in plan.inputs.items()}
         self._dense = functools.cache(lambda name: self._columns[name].dense())
@@ -284,18 +310,25 @@ class _Entering:
             return held.values
         return self._dense(self._direct[key])
 
-    def label(self, key: str) -> np.ndarray:
-        if key not in self._label_columns:
-            return self.value(key, takes_arrow=False)
-        return _label_values(self._batch.column(self._label_columns[key]), self._label_columns[key])
+    def beside(self, role: str, key: str) -> np.ndarray:
+        """Return a label or weight for each row."""
+        if key not in self._raw_beside:
+            values, where = self.value(key, takes_arrow=False), f"output {key.removeprefix(role + ' ')!r}"
+        else:
+            name = self._raw_beside[key]
+            values, where = _one_a_row(self._batch.column(name), name, role), f"column {name!r}"
+        return checked_weights(values, where) if role == "sample_weight" else values
 
 
-def _label_values(values: pa.Array, name: str) -> np.ndarray:
-    """Return a raw label as an array (rows,) in which a missing label is NaN or None."""
+def _one_a_row(values: pa.Array, name: str, role: str) -> np.ndarray:
+    """Return a raw label or weight as an array (rows,) in which a missing one is NaN or None."""
     import pyarrow as pa
 
     if pa.types.is_nested(values.type) or isinstance(values.type, pa.BaseExtensionType):
-        raise DataError(f"column {name!r}, the label, is {values.type}; a layer takes one number or text per row")
+        raise DataError(
+            f"column {name!r}, the {role.replace('sample_', '')}, is {values.type}; a layer takes one number or text "
+            "per row"
+        )
     return (values.cast(pa.int8()) if pa.types.is_boolean(values.type) else values).to_numpy(zero_copy_only=False)
 
 
@@ -323,8 +356,8 @@ def _plan_digest(
         text = text.replace(json.dumps(operation.name), f'"operation {place}"')
     digest = hashlib.sha256(f"{VERSION} {keras.__version__} {text}".encode())
     digest.update(repr([plan.inputs, [model.layers.index(layer) for layer in layers]]).encode())
-    if any(plan.labels):
-        digest.update(repr([plan.labels, plan.label_columns]).encode())
+    if any(plan.beside):
+        digest.update(repr([plan.beside, plan.raw_beside]).encode())
     digest.update(plan.empty)
     digest.update(pickle.dumps(list(before.values())))
     for weight in model.weights:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+# Mask of Hashing where no integer is missing; ids still begin at 1.
+NO_INTEGER = -(2**63)
+
+
 class _CategoryFeature(Feature):
     """Base of features of texts and integers."""
 
@@ -33,6 +37,10 @@ class Category(_CategoryFeature):
             `"index"`.
         may_be_missing: bool. Whether -1 in integers means a missing value. If `False`, it is an ordinary integer.
             Defaults to `True`.
+        sample_weight: str. The column with the weight of each row, which is added instead of 1. Defaults to None.
+        order: `"count"`, `"mutual_information"` or `"adjusted_mutual_information"` with the label: which values come
+            first, see `kerasline.layers.FrequencyLookup`. Defaults to `"count"`.
+        label: str. The label for `order` if Transform learns several.
         column: str. The column, if it has another name than the feature.
 
     Example:
@@ -49,6 +57,9 @@ class Category(_CategoryFeature):
     unknown: int = 1
     encode: Literal["index", "one_hot", "multi_hot", "count"] = "index"
     may_be_missing: bool = True
+    sample_weight: str | None = None
+    order: Literal["count", "mutual_information", "adjusted_mutual_information"] = "count"
+    label: str | None = None
 
     def output(self, name: str, *inputs: keras.KerasTensor) -> keras.KerasTensor:
         from kerasline.components.preprocessing.layers.categories import FrequencyLookup
@@ -59,6 +70,9 @@ class Category(_CategoryFeature):
             hash_bins=self.unknown,
             output_mode="int" if self.encode == "index" else self.encode,
             may_be_missing=self.may_be_missing,
+            sample_weight=self.sample_weight,
+            order=self.order,
+            label=self.label,
             name=f"{name}_index",
         )
         return lookup(*inputs)
@@ -77,6 +91,8 @@ class TargetEncoded(_CategoryFeature):
         folds: int, at least 2. Number of folds. Defaults to 5.
         target_type: `"numeric"`, or `"multiclass"` for a column for each class. Defaults to `"numeric"`.
         label: str. The label to encode by if Transform learns several.
+        may_be_missing: bool. Whether -1 in integers means a missing value. If `False`, it is an ordinary integer.
+            Defaults to `True`.
         column: str. The column, if it has another name than the feature.
 
     Example:
@@ -93,11 +109,20 @@ class TargetEncoded(_CategoryFeature):
     folds: Annotated[int, Ge(2)] = 5
     target_type: Literal["numeric", "multiclass"] = "numeric"
     label: str | None = None
+    may_be_missing: bool = True
 
     def output(self, name: str, *inputs: keras.KerasTensor) -> keras.KerasTensor:
         from kerasline.components.preprocessing.layers.target_encoding import TargetEncoding
 
-        return TargetEncoding(self.smooth, self.folds, self.target_type, self.label, name=f"{name}_target")(*inputs)
+        encoding = TargetEncoding(
+            self.smooth,
+            self.folds,
+            self.target_type,
+            self.label,
+            may_be_missing=self.may_be_missing,
+            name=f"{name}_target",
+        )
+        return encoding(*inputs)
 
 
 @dataclass(frozen=True)
@@ -107,6 +132,8 @@ class Hashed(_CategoryFeature):
     Args:
         buckets: int. Number of buckets, numbered from 1. 0 is a missing value.
         encode: `"index"`, `"one_hot"`, or for lists `"multi_hot"`. Defaults to `"index"`.
+        may_be_missing: bool. Whether -1 in integers means a missing value. If `False`, it is an ordinary integer.
+            Defaults to `True`.
         column: str. The column, if it has another name than the feature.
 
     Example:
@@ -120,9 +147,10 @@ class Hashed(_CategoryFeature):
 
     buckets: int
     encode: Encoding = "index"
+    may_be_missing: bool = True
 
     def output(self, name: str, *inputs: keras.KerasTensor) -> keras.KerasTensor:
-        return hashed(name, inputs[0], self.buckets, self.encode)
+        return hashed(name, inputs[0], self.buckets, self.encode, self.may_be_missing)
 
 
 @dataclass(frozen=True)
@@ -133,6 +161,8 @@ class Cross(_CategoryFeature):
         of: list of str. The columns.
         buckets: int. Number of buckets, numbered from 1. 0 is a missing value in one of the columns.
         encode: `"index"` or `"one_hot"`. Defaults to `"index"`.
+        may_be_missing: bool. Whether -1 in integers means a missing value. If `False`, it is an ordinary integer.
+            Defaults to `True`.
 
     Example:
 
@@ -147,6 +177,7 @@ class Cross(_CategoryFeature):
     of: list[str]
     buckets: int
     encode: Encoding = "index"
+    may_be_missing: bool = True
 
     def columns(self, name: str) -> list[str]:
         return list(self.of)
@@ -154,14 +185,16 @@ class Cross(_CategoryFeature):
     def output(self, name: str, *inputs: keras.KerasTensor) -> keras.KerasTensor:
         from kerasline.components.preprocessing.layers import categories
 
-        joined = categories.Cross(name=f"{name}_joined")(list(inputs))
+        joined = categories.Cross(may_be_missing=self.may_be_missing, name=f"{name}_joined")(list(inputs))
         return hashed(name, joined, self.buckets, self.encode)
 
 
-def hashed(name: str, tensor: keras.KerasTensor, buckets: int, encode: str) -> keras.KerasTensor:
+def hashed(
+    name: str, tensor: keras.KerasTensor, buckets: int, encode: str, may_be_missing: bool = True
+) -> keras.KerasTensor:
     """Return the bucket of each category, from 1; 0 for a missing one."""
     from keras import layers
 
-    mask = "" if tensor.dtype == "string" else -1
+    mask = "" if tensor.dtype == "string" else -1 if may_be_missing else NO_INTEGER
     ids = layers.Hashing(buckets + 1, mask_value=mask, name=f"{name}_hash")(tensor)
     return encoded(ids, encode, buckets + 1)

@@ -74,6 +74,8 @@ class Buckets(Feature):
     Args:
         bins: int, the number of buckets, or list of floats, the ascending boundaries between them. Defaults to 10.
         encode: `"index"`, `"one_hot"`, or for lists `"multi_hot"`. Defaults to `"index"`.
+        sample_weight: str. The column with the weight of each row: buckets then hold equal shares of the weight.
+            Defaults to None, equal weights.
         column: str. The column, if it has another name than the feature.
 
     Example:
@@ -88,6 +90,7 @@ class Buckets(Feature):
 
     bins: int | list[float] = 10
     encode: Encoding = "index"
+    sample_weight: str | None = None
 
     def input_form(self, name: str, kind: pa.DataType) -> tuple[str, tuple[int | None, ...]]:
         import pyarrow as pa
@@ -101,7 +104,7 @@ class Buckets(Feature):
         if isinstance(self.bins, list):
             layer, number = BucketIds(boundaries=self.bins, name=f"{name}_bucket"), len(self.bins) + 1
         else:
-            layer, number = BucketIds(self.bins, name=f"{name}_bucket"), self.bins
+            layer, number = BucketIds(self.bins, sample_weight=self.sample_weight, name=f"{name}_bucket"), self.bins
         return encoded(layer(*inputs), self.encode, number + 1)
 
 

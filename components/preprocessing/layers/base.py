@@ -12,24 +12,48 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
+from kerasline.components.core.errors import DataError
+
 
 class AdaptableLayer(keras.layers.Layer):
     """Base of layers that implement the protocol of `kerasline.components.preprocessing.adaptation`."""
 
-    def adapt(self, *data: Any) -> None:
+    def adapt(self, *data: Any, label: Any = None, sample_weight: Any = None) -> None:
         """Compute the layer's state from data in memory, as `adapt()` of Keras's layers does.
 
         Within a pipeline Transform does this, over all rows.
 
         Args:
             *data: array-like (rows, ...) for each input of the layer.
+            label: array-like (rows,) for a layer that learns from a label. NaN, None and "" are missing.
+            sample_weight: array-like (rows,) for a layer with `sample_weight`.
+
+        Raises:
+            ValueError: the layer needs a label or weights and received none, or takes none and received some.
         """
         arrays = [in_memory(one) for one in data]
         self.call_symbolically(*arrays)
-        state = self.new_state()
-        if state is not None:
-            state.add(*arrays)
-            self.set_state(state)
+        state = self._empty_state()
+        if state is None:
+            return
+        beside: dict[str, Any] = {}
+        takes = {
+            "label": getattr(state, "TAKES_LABEL", False),
+            "sample_weight": getattr(self, "sample_weight", None) is not None,
+        }
+        for name, values in {"label": label, "sample_weight": sample_weight}.items():
+            expected = "an array with a value for each row" if takes[name] else "None"
+            check(type(self).__name__, takes[name] == (values is not None), name, values, expected)
+            if values is not None:
+                beside[name] = in_memory(values)
+        if label is not None:
+            beside["positions"] = np.arange(len(arrays[0]))
+        state.add(*arrays, **beside)
+        self.set_state(state)
+
+    def _empty_state(self) -> Any:
+        """Return an empty accumulator for `adapt`. None if the layer needs no data or has its state."""
+        return self.new_state()
 
     def call_symbolically(self, *arrays: np.ndarray) -> None:
         """Build the layer for inputs like these arrays."""
@@ -114,13 +138,17 @@ def finite_or(values: np.ndarray, otherwise: float) -> np.ndarray:
     return np.where(np.isfinite(values), values, otherwise)
 
 
-def is_missing(values: tf.Tensor) -> tf.Tensor:
-    """Return where values are missing: NaN, -1 and "". Unsigned integers and booleans never are."""
+def is_missing(values: tf.Tensor, may_be_missing: bool = True) -> tf.Tensor:
+    """Return where values are missing: NaN, -1 and "". Unsigned integers and booleans never are.
+
+    Args:
+        may_be_missing: whether -1 is a missing integer.
+    """
     if values.dtype == tf.string:
         return values == ""
     if values.dtype.is_floating:
         return tf.math.is_nan(values)
-    if values.dtype.is_integer and values.dtype.min < 0:
+    if may_be_missing and values.dtype.is_integer and values.dtype.min < 0:
         return values == -1
     return tf.zeros_like(values, tf.bool)
 
@@ -140,7 +168,7 @@ def as_texts(values: tf.Tensor, layer: str, may_be_missing: bool = True) -> tf.T
         return values
     check_category_dtype(layer, values.dtype.name)
     texts = tf.strings.as_string(tf.cast(values, tf.int64))
-    return tf.where(is_missing(values), "", texts) if may_be_missing else texts
+    return tf.where(is_missing(values, may_be_missing), "", texts)
 
 
 def vocabulary_table(values: Sequence[str] | np.ndarray) -> tf.lookup.StaticHashTable:
@@ -152,13 +180,47 @@ def vocabulary_table(values: Sequence[str] | np.ndarray) -> tf.lookup.StaticHash
         return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, places), -1)
 
 
-def as_arrow_texts(values: np.ndarray) -> pa.Array:
+def as_arrow_texts(values: np.ndarray, may_be_missing: bool = True) -> pa.Array:
     """Return categories (n,) as `as_texts` does, as bytes: large_binary (n,)."""
     if values.dtype == object or values.dtype.kind in "SU":
         return pa.array(values).cast(pa.large_binary())
     values = values.astype(np.int8) if values.dtype.kind == "b" else values  # as `as_texts`: "0" and "1"
     texts = pa.array(values).cast(pa.large_string())
-    return pc.if_else(pa.array(values == -1), pa.scalar("", pa.large_string()), texts).cast(pa.large_binary())
+    missing = pa.array((values == -1) & may_be_missing)
+    return pc.if_else(missing, pa.scalar("", pa.large_string()), texts).cast(pa.large_binary())
+
+
+def known_numbers(values: np.ndarray, may_be_missing: bool = True) -> np.ndarray:
+    """Return numbers as float64 of the same shape, with NaN where an integer is missing."""
+    numbers = np.asarray(values)
+    if numbers.dtype.kind == "i" and may_be_missing:
+        return np.where(numbers == -1, np.nan, numbers)
+    return numbers.astype(np.float64)
+
+
+def known_labels(layer: str, label: Any, may_be_text: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels that are not missing, and where they are: bool (rows,).
+
+    Args:
+        layer: name of the layer's class, for messages.
+        label: array (rows,) or (rows, 1). NaN, None and "" are missing.
+        may_be_text: whether the label names classes.
+    """
+    label = np.asarray(label)
+    if label.ndim != 1 and label.shape[1:] != (1,):
+        raise DataError(f"{layer}: expected one label per row, received an array of shape {label.shape}")
+    label = label.reshape(-1)
+    if label.dtype == object or label.dtype.kind in "SU":
+        if not may_be_text:
+            raise DataError(
+                f"{layer}: expected a numeric label, received texts; pass target_type='multiclass', or "
+                "number the classes in the preprocessing, for instance with StringLookup(num_oov_indices=0)"
+            )
+        texts = pa.array(label).cast(pa.large_binary()).fill_null(b"").cast(pa.large_string())
+        known = pc.not_equal(texts, "").to_numpy(zero_copy_only=False)
+        return texts.to_numpy(zero_copy_only=False)[known].astype(str), known
+    known = ~np.isnan(label.astype(np.float64))
+    return label[known], known
 
 
 def is_utf8(text: bytes) -> bool:

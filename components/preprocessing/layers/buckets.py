@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasline.components.data.accumulators.quantiles import FeatureQuantiles
-from kerasline.components.preprocessing.layers.base import NumericLayer, is_missing, is_whole
+from kerasline.components.preprocessing.layers.base import NumericLayer, is_missing, is_whole, known_numbers
 
 
 @keras.saving.register_keras_serializable("kerasline")
@@ -25,13 +25,17 @@ class BucketIds(NumericLayer):
     Args:
         bins: int, at least 2. Number of buckets.
         boundaries: list of floats in ascending order, instead of `bins`. The layer then needs no data.
+        sample_weight: str. The output of the preprocessing, or else the raw column, with the weight of each row:
+            buckets then hold equal shares of the weight, and boundaries are numbers of the data. Defaults to None,
+            equal weights.
+        may_be_missing: bool. Whether -1 in integers means a missing value. If `False`, it is an ordinary integer.
+            Defaults to `True`.
 
     Inputs:
         Numbers of any shape.
 
     Outputs:
-        int64 of the same shape: 0 where the number is missing (NaN, and -1 in integers), else the bucket from 1 to
-        `bins`.
+        int64 of the same shape: 0 where the number is missing, else the bucket from 1 to `bins`.
 
     Raises:
         ValueError: an argument or the inputs are invalid.
@@ -44,12 +48,20 @@ class BucketIds(NumericLayer):
     [1, 2, 0]
     """
 
-    def __init__(self, bins: int | None = None, boundaries: Sequence[float] | None = None, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(
+        self,
+        bins: int | None = None,
+        boundaries: Sequence[float] | None = None,
+        sample_weight: str | None = None,
+        may_be_missing: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(**{"autocast": False, **options})  # in float32, near timestamps are one number
         self.check((bins is None) != (boundaries is None), "bins", bins, "either bins or boundaries")
         self.check(bins is None or is_whole(bins, 2), "bins", bins, "an integer from 2")
         self.check(boundaries is None or _ascend(boundaries), "boundaries", boundaries, "ascending numbers")
         self.bins, self.boundaries = bins, None if boundaries is None else list(map(float, boundaries))
+        self.sample_weight, self.may_be_missing = sample_weight, bool(may_be_missing)
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
@@ -67,16 +79,17 @@ class BucketIds(NumericLayer):
 
     def call(self, values: Any) -> Any:
         values = tf.convert_to_tensor(values)
-        # In float64: in float32 the timestamps of two minutes are one number.
         bounds = (
             tf.convert_to_tensor(self._bounds) if self.boundaries is None else tf.constant(self.boundaries, tf.float64)
         )
         flat = tf.reshape(tf.cast(values, tf.float64), [-1])
         ids = tf.reshape(tf.searchsorted(bounds, flat, side="right", out_type=tf.int64) + 1, tf.shape(values))
-        return tf.where(is_missing(values), tf.zeros_like(ids), ids)
+        return tf.where(is_missing(values, self.may_be_missing), tf.zeros_like(ids), ids)
 
     def new_state(self) -> KnownQuantiles | None:
-        return KnownQuantiles() if self.boundaries is None else None
+        if self.boundaries is not None:
+            return None
+        return KnownQuantiles(self.may_be_missing, self.sample_weight is not None)
 
     def set_state(self, state: KnownQuantiles) -> None:
         assert self.bins is not None, "only a layer with bins has a state"
@@ -84,15 +97,19 @@ class BucketIds(NumericLayer):
         self._bounds.assign(np.where(np.isnan(bounds), -np.inf, bounds))
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "bins": self.bins, "boundaries": self.boundaries}
+        config = {"bins": self.bins, "boundaries": self.boundaries, "sample_weight": self.sample_weight}
+        return {**super().get_config(), **config, "may_be_missing": self.may_be_missing}
 
 
 class KnownQuantiles(FeatureQuantiles):
-    """Quantiles of all numbers together, except -1 in integers, which is missing."""
+    """Quantiles of all numbers together, except missing ones."""
 
-    def add(self, values: np.ndarray) -> None:
-        values = np.asarray(values)
-        super().add(values[values != -1] if values.dtype.kind == "i" else values)
+    def __init__(self, may_be_missing: bool, weighted: bool) -> None:
+        super().__init__(weighted=weighted)
+        self._may_be_missing = may_be_missing
+
+    def add(self, values: np.ndarray, sample_weight: np.ndarray | None = None) -> None:
+        super().add(known_numbers(values, self._may_be_missing), sample_weight)
 
 
 def _ascend(boundaries: Any) -> bool:

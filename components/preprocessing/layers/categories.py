@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -18,7 +19,9 @@ from kerasline.components.preprocessing.layers.base import (
     is_whole,
     vocabulary_table,
 )
+from kerasline.components.preprocessing.layers.mutual_information import InformativeVocabulary
 
+ORDERS = ("count", "mutual_information", "adjusted_mutual_information")
 MODES = ("int", "one_hot", "multi_hot", "count")
 
 
@@ -28,9 +31,9 @@ class FrequencyLookup(AdaptableLayer):
 
     Index 0 is a missing value ("" or -1). Then come `hash_bins` indices, or one if `hash_bins` is 0, for values outside
     of the vocabulary. Then comes the vocabulary in descending order of count, then value (numbers as numbers), as in
-    Keras. The hash is FarmHash64's fingerprint of the text modulo `hash_bins`, as in `keras.layers.StringLookup`.
-    Integers count as their decimal text. Texts that are not UTF-8 are never in the vocabulary. Without data the
-    vocabulary is empty.
+    Keras, or in that of `order`. The hash is FarmHash64's fingerprint of the text modulo `hash_bins`, as in
+    `keras.layers.StringLookup`. Integers count as their decimal text. Texts that are not UTF-8 are never in the
+    vocabulary. Without data the vocabulary is empty.
 
     Args:
         max_tokens: int. Maximum size of the vocabulary. Defaults to None, unlimited.
@@ -42,6 +45,17 @@ class FrequencyLookup(AdaptableLayer):
             towards `max_tokens`. Defaults to none.
         may_be_missing: bool. Whether -1 in integers means a missing value. If `False`, it is an ordinary integer.
             Defaults to `True`.
+        sample_weight: str. The output of the preprocessing, or else the raw column, with the weight of each row, which
+            is added instead of 1. Defaults to None.
+        order: `"count"`; `"mutual_information"` of a row's having the value and the label, in bits, times the number of
+            rows; or `"adjusted_mutual_information"`, without the information that is expected by chance, which rare
+            values have most of. The latter two need Transform's `label`, whose values are classes, and are those of
+            tensorflow-transform. Defaults to `"count"`.
+        label: str. The label for `order` if Transform learns several.
+        coverage_top_k: int. Minimum number of values of each key in the vocabulary, also beyond `max_tokens`, such as
+            the commonest words of every language. Defaults to 0.
+        coverage_key: str. Regular expression that finds the key of a value: its first group, or the whole match, such
+            as `"^(..)_"` for `"en_house"`.
 
     Inputs:
         Texts or integers of any shape. Columns with a joint vocabulary, such as the two towns of a trip, are a list of
@@ -83,10 +97,22 @@ class FrequencyLookup(AdaptableLayer):
         vocabulary: Sequence[str | int] | None = None,
         reserved: Sequence[str | int] = (),
         may_be_missing: bool = True,
+        sample_weight: str | None = None,
+        order: Literal["count", "mutual_information", "adjusted_mutual_information"] = "count",
+        label: str | None = None,
+        coverage_top_k: int = 0,
+        coverage_key: str = "",
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.supports_jit = False  # XLA has no texts
+        self._check(order in ORDERS, "order", order, " or ".join(map(repr, ORDERS)))
+        self._check(is_whole(coverage_top_k, 0), "coverage_top_k", coverage_top_k, "an integer from 0")
+        self._check(_is_pattern(coverage_key), "coverage_key", coverage_key, "a regular expression")
+        both = bool(coverage_top_k) == bool(coverage_key)
+        self._check(both, "coverage_key", coverage_key, "coverage_top_k and coverage_key together")
+        self.sample_weight, self.order, self.label = sample_weight, order, label
+        self.coverage_top_k, self.coverage_key = coverage_top_k, coverage_key
         distinct = len({*map(str, reserved), ""}) == len(reserved) + 1
         self._check(distinct, "reserved", reserved, "distinct values, none of them empty")
         self.reserved, self.may_be_missing = tuple(reserved), bool(may_be_missing)
@@ -157,7 +183,16 @@ class FrequencyLookup(AdaptableLayer):
             return None
         most = None if self.max_tokens is None else self.max_tokens - len(self.reserved)
         missing = ("", -1) if self.may_be_missing else ("",)
-        return Vocabulary(most, self.min_count, excluded=(*missing, *self.reserved))
+        options: dict[str, Any] = {
+            "max_size": most,
+            "min_count": self.min_count,
+            "excluded": (*missing, *self.reserved),
+            "coverage": self.coverage_top_k,
+            "coverage_key": self.coverage_key,
+        }
+        if self.order == "count":
+            return Vocabulary(**options)
+        return InformativeVocabulary(type(self).__name__, self.order == "adjusted_mutual_information", **options)
 
     def set_state(self, state: Vocabulary) -> None:
         self._set_vocabulary([*self.reserved, *state.values()])
@@ -172,6 +207,11 @@ class FrequencyLookup(AdaptableLayer):
             "vocabulary": self.vocabulary,
             "reserved": list(self.reserved),
             "may_be_missing": self.may_be_missing,
+            "sample_weight": self.sample_weight,
+            "order": self.order,
+            "label": self.label,
+            "coverage_top_k": self.coverage_top_k,
+            "coverage_key": self.coverage_key,
         }
 
     def _places(self, values: tf.Tensor) -> tf.Tensor:
@@ -247,10 +287,8 @@ class ClassIndex(FrequencyLookup):
         self._set_vocabulary(sorted(state.values()))
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        for name in ("max_tokens", "min_count", "hash_bins", "reserved"):
-            del config[name]
-        return config
+        config = {"output_mode": self.output_mode, "vocabulary": self.vocabulary}
+        return {**keras.layers.Layer.get_config(self), **config, "may_be_missing": self.may_be_missing}
 
     def _places(self, values: tf.Tensor) -> tf.Tensor:
         if self._values is None:
@@ -269,6 +307,8 @@ class Cross(keras.layers.Layer):
 
     Args:
         separator: str between the texts. Defaults to `"_X_"`.
+        may_be_missing: bool. Whether -1 in integers means a missing value. If `False`, it is an ordinary integer.
+            Defaults to `True`.
 
     Inputs:
         A list of at least two tensors of the same shape: texts, or integers, which count as their decimal text.
@@ -286,14 +326,14 @@ class Cross(keras.layers.Layer):
     [b'a_X_3', b'']
     """
 
-    def __init__(self, separator: str = "_X_", **options: Any) -> None:
+    def __init__(self, separator: str = "_X_", may_be_missing: bool = True, **options: Any) -> None:
         super().__init__(**options)
         self.supports_jit = False  # XLA has no texts
         check("Cross", isinstance(separator, str), "separator", separator, "a str")
-        self.separator = separator
+        self.separator, self.may_be_missing = separator, bool(may_be_missing)
 
     def call(self, values: Sequence[Any]) -> tf.Tensor:
-        texts = [as_texts(tf.convert_to_tensor(one), "Cross") for one in values]
+        texts = [as_texts(tf.convert_to_tensor(one), "Cross", self.may_be_missing) for one in values]
         missing = tf.reduce_any([one == "" for one in texts], axis=0)
         return tf.where(missing, "", tf.strings.join(texts, self.separator))
 
@@ -313,4 +353,11 @@ class Cross(keras.layers.Layer):
         return keras.KerasTensor(self.compute_output_shape([one.shape for one in values]), "string")
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "separator": self.separator}
+        return {**super().get_config(), "separator": self.separator, "may_be_missing": self.may_be_missing}
+
+
+def _is_pattern(text: Any) -> bool:
+    try:
+        return isinstance(text, str) and bool(re.compile(text))
+    except re.error:
+        return False

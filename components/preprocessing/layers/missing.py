@@ -29,6 +29,8 @@ class Imputation(AdaptableLayer):
             two. Defaults to `"mean"`.
         fill_value: number or str. The replacement for `"constant"`. Defaults to 0 or "".
         indicator: bool. Also return where values were missing. Defaults to `False`.
+        may_be_missing: bool. Whether -1 in integers means a missing value. If `False`, it is an ordinary integer.
+            Defaults to `True`.
 
     Inputs:
         Numbers or texts of any shape.
@@ -54,11 +56,13 @@ class Imputation(AdaptableLayer):
         strategy: Literal["mean", "median", "most_frequent", "constant"] = "mean",
         fill_value: Any = None,
         indicator: bool = False,
+        may_be_missing: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(**{"dtype": "float32", **options})  # whatever the global policy, as `NumericLayer`
         check("Imputation", strategy in STRATEGIES, "strategy", strategy, " or ".join(map(repr, STRATEGIES)))
         self.strategy, self.fill_value, self.indicator = strategy, fill_value, indicator
+        self.may_be_missing = bool(may_be_missing)
 
     def build(self, input_shape: Any) -> None:
         self._features = feature_count(input_shape)
@@ -67,7 +71,7 @@ class Imputation(AdaptableLayer):
         values = tf.convert_to_tensor(values)
         self._check_kind(values.dtype.name)
         values = tf.cast(values, self.compute_dtype) if values.dtype.is_floating else values
-        missing = is_missing(values)
+        missing = is_missing(values, self.may_be_missing)
         filled = tf.where(missing, self._filling(values.dtype), values)
         return (filled, tf.cast(missing, tf.float32)) if self.indicator else filled
 
@@ -81,7 +85,7 @@ class Imputation(AdaptableLayer):
         if self.strategy == "constant" or self.fill_value is not None:
             return None
         if self.strategy == "most_frequent":
-            return MostFrequent(self._features if self._kind == "float" else 1)
+            return MostFrequent(self._features if self._kind == "float" else 1, self.may_be_missing)
         return FeatureMoments(self._features) if self.strategy == "mean" else FeatureQuantiles(self._features)
 
     def set_state(self, state: Any) -> None:
@@ -94,7 +98,7 @@ class Imputation(AdaptableLayer):
 
     def get_config(self) -> dict[str, Any]:
         config = {"strategy": self.strategy, "fill_value": self.fill_value, "indicator": self.indicator}
-        return {**super().get_config(), **config}
+        return {**super().get_config(), **config, "may_be_missing": self.may_be_missing}
 
     def _check_kind(self, dtype: str) -> None:
         """Raise a ValueError if inputs of this dtype cannot be filled with this strategy."""
@@ -124,6 +128,10 @@ class Imputation(AdaptableLayer):
 class MissingIndicator(keras.layers.Layer):
     """Marks missing values: NaN in floats, -1 in integers, "" in texts.
 
+    Args:
+        may_be_missing: bool. Whether -1 in integers means a missing value. If `False`, it is an ordinary integer.
+            Defaults to `True`.
+
     Inputs:
         Numbers or texts of any shape.
 
@@ -136,8 +144,15 @@ class MissingIndicator(keras.layers.Layer):
     [[0.0], [1.0]]
     """
 
+    def __init__(self, may_be_missing: bool = True, **options: Any) -> None:
+        super().__init__(**options)
+        self.may_be_missing = bool(may_be_missing)
+
     def call(self, values: Any) -> Any:
-        return tf.cast(is_missing(tf.convert_to_tensor(values)), tf.float32)
+        return tf.cast(is_missing(tf.convert_to_tensor(values), self.may_be_missing), tf.float32)
 
     def compute_output_spec(self, values: Any) -> keras.KerasTensor:
         return keras.KerasTensor(values.shape, "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "may_be_missing": self.may_be_missing}

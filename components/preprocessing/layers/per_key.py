@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from kerasline.components.data.accumulators.quantiles import MIN_LEVEL, Quantiles, interpolated
+from kerasline.components.data.accumulators.quantiles import LEVEL, MIN_LEVEL, Quantiles, interpolated, weight_of_each
+from kerasline.components.data.accumulators.weighted_quantiles import WeightedQuantiles
 from kerasline.components.preprocessing.layers.base import (
     AdaptableLayer,
     as_arrow_texts,
@@ -19,6 +20,7 @@ from kerasline.components.preprocessing.layers.base import (
     is_missing,
     is_utf8,
     is_whole,
+    known_numbers,
 )
 
 ALL = ""  # key of the figures of all rows, which a missing key takes
@@ -40,6 +42,10 @@ class ScalingPerKey(AdaptableLayer):
             Defaults to None, all keys.
         figures: dict of two numbers by key. The layer then needs no data. The numbers are mean and standard deviation
             for `"z_score"`, minimum and range for `"min_max"`. Key "" has those of all rows.
+        sample_weight: str. The output of the preprocessing, or else the raw column, with the weight of each row.
+            Defaults to None, equal weights.
+        may_be_missing: bool. Whether -1 in integers means a missing key. If `False`, it is an ordinary integer.
+            Defaults to `True`.
 
     Inputs:
         A list `[values, keys]` of the same shape, (rows,) or (rows, 1): numbers, and texts or integers. Values may also
@@ -64,6 +70,8 @@ class ScalingPerKey(AdaptableLayer):
         method: Literal["z_score", "min_max"] = "z_score",
         max_keys: int | None = None,
         figures: dict[str, Sequence[float]] | None = None,
+        sample_weight: str | None = None,
+        may_be_missing: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(**{"dtype": "float32", **options})  # whatever the global policy, as `NumericLayer`
@@ -73,6 +81,7 @@ class ScalingPerKey(AdaptableLayer):
         self._check(whole, "max_keys", max_keys, "None or an integer from 1")
         self._check(figures is None or ALL in figures, "figures", figures, "a dict with the key ''")
         self.method, self.max_keys = method, max_keys
+        self.sample_weight, self.may_be_missing = sample_weight, bool(may_be_missing)
         self._keys: np.ndarray | None = None
         if figures is not None:
             self._set_figures(figures)
@@ -85,7 +94,7 @@ class ScalingPerKey(AdaptableLayer):
         values, keys = (tf.convert_to_tensor(one) for one in inputs)
         if self._keys is None:
             raise ValueError(f"ScalingPerKey {self.name!r} has no figures yet; adapt it, or pass it figures")
-        places = self._table.lookup(as_texts(keys, "ScalingPerKey"))
+        places = self._table.lookup(as_texts(keys, "ScalingPerKey", self.may_be_missing))
         pairs = tf.gather(tf.constant(self._pairs, self.compute_dtype), places)
         return (tf.cast(values, self.compute_dtype) - pairs[..., 0]) / pairs[..., 1]
 
@@ -94,14 +103,20 @@ class ScalingPerKey(AdaptableLayer):
         return keras.KerasTensor(inputs[0].shape, self.compute_dtype)
 
     def new_state(self) -> KeyFigures | None:
-        return KeyFigures() if self._keys is None else None
+        return KeyFigures(self.may_be_missing) if self._keys is None else None
 
     def set_state(self, state: KeyFigures) -> None:
         self._set_figures(state.pairs(self.method, self.max_keys))
 
     def get_config(self) -> dict[str, Any]:
-        config = {"method": self.method, "max_keys": self.max_keys, "figures": self.figures}
-        return {**super().get_config(), **config}
+        return {
+            **super().get_config(),
+            "method": self.method,
+            "max_keys": self.max_keys,
+            "figures": self.figures,
+            "sample_weight": self.sample_weight,
+            "may_be_missing": self.may_be_missing,
+        }
 
     def _set_figures(self, figures: Mapping[str, Sequence[float]]) -> None:
         self._keys = np.array([*figures, None], object)[:-1]
@@ -127,13 +142,16 @@ class BucketsPerKey(AdaptableLayer):
             Defaults to None, all keys.
         boundaries: dict of lists of `bins` - 1 ascending numbers by key. The layer then needs no data. Key "" has those
             of all rows.
+        sample_weight: str. The output of the preprocessing, or else the raw column, with the weight of each row.
+            Defaults to None, equal weights.
+        may_be_missing: bool. Whether -1 in integers means a missing key or number. If `False`, it is an ordinary
+            integer. Defaults to `True`.
 
     Inputs:
         A list `[values, keys]`, as for `ScalingPerKey`.
 
     Outputs:
-        int64 of the values' shape: 0 where the number is missing (NaN, and -1 in integers), else the bucket from 1 to
-        `bins`.
+        int64 of the values' shape: 0 where the number is missing, else the bucket from 1 to `bins`.
 
     Raises:
         ValueError: an argument or the inputs are invalid, or the layer is called before it is adapted.
@@ -151,15 +169,18 @@ class BucketsPerKey(AdaptableLayer):
         bins: int,
         max_keys: int | None = None,
         boundaries: Mapping[str, Sequence[float]] | None = None,
+        sample_weight: str | None = None,
+        may_be_missing: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
+        super().__init__(**{"autocast": False, **options})  # in float32, near timestamps are one number
         self.supports_jit = False  # XLA has no texts
         self._check(is_whole(bins, 2), "bins", bins, "an integer from 2")
         self._check(max_keys is None or is_whole(max_keys, 1), "max_keys", max_keys, "None or an integer from 1")
         fits = boundaries is None or (ALL in boundaries and {len(one) for one in boundaries.values()} == {bins - 1})
         self._check(fits, "boundaries", boundaries, f"a dict with the key '' and lists of {bins - 1} numbers")
         self.bins, self.max_keys = bins, max_keys
+        self.sample_weight, self.may_be_missing = sample_weight, bool(may_be_missing)
         self._keys: list[str] | None = None
         if boundaries is not None:
             self._set_boundaries(boundaries)
@@ -172,25 +193,33 @@ class BucketsPerKey(AdaptableLayer):
         values, keys = (tf.convert_to_tensor(one) for one in inputs)
         if self._keys is None:
             raise ValueError(f"BucketsPerKey {self.name!r} has no boundaries yet; adapt it, or pass it boundaries")
-        places = self._table.lookup(as_texts(keys, "BucketsPerKey"))
+        places = self._table.lookup(as_texts(keys, "BucketsPerKey", self.may_be_missing))
         bounds = tf.gather(tf.constant(self._bounds), places)
         reached = tf.cast(values, tf.float64)[..., None] >= bounds
         ids = tf.reduce_sum(tf.cast(reached, tf.int64), axis=-1) + 1
-        return tf.where(is_missing(values), tf.zeros_like(ids), ids)
+        return tf.where(is_missing(values, self.may_be_missing), tf.zeros_like(ids), ids)
 
     def compute_output_spec(self, inputs: Sequence[Any]) -> keras.KerasTensor:
         check_values_and_keys("BucketsPerKey", inputs)
         return keras.KerasTensor(inputs[0].shape, "int64")
 
     def new_state(self) -> KeyQuantiles | None:
-        return KeyQuantiles() if self._keys is None else None
+        if self._keys is not None:
+            return None
+        return KeyQuantiles(self.may_be_missing, self.sample_weight is not None)
 
     def set_state(self, state: KeyQuantiles) -> None:
         self._set_boundaries(state.boundaries(self.bins, self.max_keys))
 
     def get_config(self) -> dict[str, Any]:
-        config = {"bins": self.bins, "max_keys": self.max_keys, "boundaries": self.boundaries}
-        return {**super().get_config(), **config}
+        return {
+            **super().get_config(),
+            "bins": self.bins,
+            "max_keys": self.max_keys,
+            "boundaries": self.boundaries,
+            "sample_weight": self.sample_weight,
+            "may_be_missing": self.may_be_missing,
+        }
 
     def _set_boundaries(self, boundaries: Mapping[str, Sequence[float]]) -> None:
         self._keys = list(boundaries)
@@ -218,45 +247,57 @@ def check_values_and_keys(layer: str, inputs: Sequence[Any]) -> None:
     check(layer, same, "inputs", [values.shape, keys.shape], "tensors of the same shape, or (rows, n) and (rows, 1)")
 
 
-def flat_with_keys(values: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, pa.Array]:
-    """Return all numbers, float64 (n,), and the key of each as `as_arrow_texts` does."""
-    numbers, texts = np.asarray(values, np.float64), as_arrow_texts(np.asarray(keys).reshape(-1))
+def flat_with_keys(
+    values: np.ndarray, keys: np.ndarray, may_be_missing: bool, sample_weight: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, pa.DictionaryArray]:
+    """Return all finite numbers, float64 (n,), their weights (n,), and the key of each as `as_arrow_texts` does."""
+    numbers = np.asarray(values, np.float64).reshape(-1)
+    texts = as_arrow_texts(np.asarray(keys).reshape(-1), may_be_missing)
     if numbers.size > len(texts):  # one key for each row
         texts = texts.take(pa.array(np.repeat(np.arange(len(texts)), numbers.size // len(texts))))
-    return numbers.reshape(-1), texts
+    weights = np.ones(numbers.size) if sample_weight is None else weight_of_each(sample_weight, numbers.size)
+    known = np.isfinite(numbers) & (weights > 0)
+    return numbers[known], weights[known], texts.filter(pa.array(known)).dictionary_encode()
 
 
 class KeyQuantiles:
-    """Quantiles of the numbers of each key, and of all. All keys stay in memory, with some 1,024 numbers a level."""
+    """Quantiles of the numbers of each key, and of all. All keys stay in memory, with some 1,024 numbers a level.
 
-    def __init__(self) -> None:
-        self._all = Quantiles()
-        self._of: dict[bytes, Quantiles] = {}
+    Args:
+        may_be_missing: whether -1 is a missing integer.
+        weighted: whether rows have weights.
+    """
 
-    def add(self, values: np.ndarray, keys: np.ndarray) -> None:
-        values = np.asarray(values)
-        numbers, texts = flat_with_keys(values, keys)
-        known = np.isfinite(numbers)
-        if values.dtype.kind == "i":
-            known &= values.reshape(-1) != -1
-        numbers, found = numbers[known], texts.filter(pa.array(known)).dictionary_encode()
-        self._all.add(numbers)
+    def __init__(self, may_be_missing: bool, weighted: bool) -> None:
+        self._may_be_missing, self._kind = may_be_missing, WeightedQuantiles if weighted else Quantiles
+        self._all = self._kind(LEVEL)
+        self._of: dict[bytes, Quantiles | WeightedQuantiles] = {}
+        self._weight: dict[bytes, float] = {}  # number of values of each key, or their weight
+
+    def add(self, values: np.ndarray, keys: np.ndarray, sample_weight: np.ndarray | None = None) -> None:
+        known = known_numbers(values, self._may_be_missing)
+        numbers, weights, found = flat_with_keys(known, keys, self._may_be_missing, sample_weight)
         place = found.indices.to_numpy()
         order = np.argsort(place, kind="stable")
+        columns = np.stack([numbers, weights] if self._kind is WeightedQuantiles else [numbers])[:, order]
+        self._all.add(*columns)
         ends = np.searchsorted(place[order], np.arange(len(found.dictionary)), side="right")
-        for key, part in zip(found.dictionary.to_pylist(), np.split(numbers[order], ends[:-1])):
-            self._of.setdefault(key, Quantiles(MIN_LEVEL)).add(part)
+        totals = np.bincount(place, weights, len(found.dictionary)).tolist()
+        for key, total, part in zip(found.dictionary.to_pylist(), totals, np.split(columns, ends[:-1], axis=1)):
+            self._of.setdefault(key, self._kind(MIN_LEVEL)).add(*part)
+            self._weight[key] = self._weight.get(key, 0.0) + total
 
     def merge(self, other: KeyQuantiles) -> None:
         self._all.merge(other._all)
         for key, quantiles in other._of.items():
-            self._of.setdefault(key, Quantiles(MIN_LEVEL)).merge(quantiles)
+            self._of.setdefault(key, self._kind(MIN_LEVEL)).merge(quantiles)  # type: ignore[arg-type]  # of one kind
+            self._weight[key] = self._weight.get(key, 0.0) + other._weight[key]
 
     def boundaries(self, bins: int, most: int | None) -> dict[str, list[float]]:
         """Return the boundaries between buckets of equal shares for each key, most numbers first, and for all rows."""
         shares = np.arange(1, bins) / bins
         valid = [key for key in self._of if key and is_utf8(key)]
-        valid.sort(key=lambda key: (self._of[key].count, key), reverse=True)
+        valid.sort(key=lambda key: (self._weight[key], key), reverse=True)
         chosen = {ALL: self._all, **{key.decode(): self._of[key] for key in valid[:most]}}
         # Without data, all numbers are in the last bucket, as those of BucketIds.
         return {key: np.nan_to_num(interpolated(one, shares), nan=-np.inf).tolist() for key, one in chosen.items()}
@@ -265,7 +306,7 @@ class KeyQuantiles:
         quartiles = np.array([0.25, 0.5, 0.75])
         return {
             key.decode("utf-8", "backslashreplace"): {
-                "count": one.count,
+                "count": self._weight[key],
                 **dict(zip(("quartile_1", "median", "quartile_3"), interpolated(one, quartiles).tolist())),
             }
             for key, one in self._of.items()
@@ -273,23 +314,25 @@ class KeyQuantiles:
 
 
 class KeyFigures:
-    """Count, mean, variance and extremes of the finite numbers of each key.
+    """Weight, mean, variance and extremes of the finite numbers of each key.
 
     Merged by Chan, Golub and LeVeque (1979), in float64. All keys stay in memory.
+
+    Args:
+        may_be_missing: whether -1 is a missing integer key.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, may_be_missing: bool) -> None:
+        self._may_be_missing = may_be_missing
         self._keys = pa.array([], pa.large_binary())
         self._figures = np.empty((0, 5))  # count, mean, sum of squared deviations, minimum, maximum
 
-    def add(self, values: np.ndarray, keys: np.ndarray) -> None:
-        numbers, texts = flat_with_keys(values, keys)
-        known = np.isfinite(numbers)
-        numbers, found = numbers[known], texts.filter(pa.array(known)).dictionary_encode()
+    def add(self, values: np.ndarray, keys: np.ndarray, sample_weight: np.ndarray | None = None) -> None:
+        numbers, weights, found = flat_with_keys(values, keys, self._may_be_missing, sample_weight)
         place, size = found.indices.to_numpy(), len(found.dictionary)
-        count = np.bincount(place, minlength=size)
-        mean = np.bincount(place, numbers, size) / np.maximum(count, 1)
-        deviations = np.bincount(place, np.square(numbers - mean[place]), size)
+        count = np.bincount(place, weights, size)
+        mean = np.bincount(place, weights * numbers, size) / np.where(count, count, 1)
+        deviations = np.bincount(place, weights * np.square(numbers - mean[place]), size)
         minimum, maximum = np.full(size, np.inf), np.full(size, -np.inf)
         np.minimum.at(minimum, place, numbers)
         np.maximum.at(maximum, place, numbers)
@@ -310,7 +353,7 @@ class KeyFigures:
         keys, figures = [ALL, *keys[:most]], np.concatenate([whole, figures[:most]])
         count, mean, deviations, minimum, maximum = figures.T
         if method == "z_score":
-            offset, scale = mean, np.sqrt(deviations / np.maximum(count, 1))
+            offset, scale = mean, np.sqrt(deviations / np.where(count, count, 1))
             scale = np.where(scale > LEAST_SHARE * np.abs(mean), scale, 0)
         else:
             seen = count > 0
@@ -339,7 +382,7 @@ def _merged(figures: np.ndarray, place: np.ndarray, size: int) -> np.ndarray:
     """Merge the figures that share a place: (size, 5)."""
     count, mean, deviations, minimum, maximum = figures.T
     total = np.bincount(place, count, size)
-    joint = np.bincount(place, count * mean, size) / np.maximum(total, 1)
+    joint = np.bincount(place, count * mean, size) / np.where(total, total, 1)
     spread = deviations + count * np.square(mean - joint[place])
     low, high = np.full(size, np.inf), np.full(size, -np.inf)
     np.minimum.at(low, place, minimum)

@@ -220,6 +220,8 @@ class QuantileTransform(NumericLayer):
     Args:
         quantiles: int, at least 2. Number of quantiles to keep, including the extremes. Defaults to 1000.
         output: `"uniform"`, from 0 to 1, or `"normal"`, with mean 0 and variance 1. Defaults to `"uniform"`.
+        sample_weight: str. The output of the preprocessing, or else the raw column, with the weight of each row: ranks
+            are then shares of the weight, and quantiles numbers of the data. Defaults to None, equal weights.
 
     Inputs:
         Numbers of any shape. A feature is an index of the last axis.
@@ -238,11 +240,17 @@ class QuantileTransform(NumericLayer):
     [[0.25], [0.5], [0.75]]
     """
 
-    def __init__(self, quantiles: int = 1000, output: Literal["uniform", "normal"] = "uniform", **options: Any) -> None:
+    def __init__(
+        self,
+        quantiles: int = 1000,
+        output: Literal["uniform", "normal"] = "uniform",
+        sample_weight: str | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self.check(is_whole(quantiles, 2), "quantiles", quantiles, "an integer from 2")
         self.check(output in ("uniform", "normal"), "output", output, "'uniform' or 'normal'")
-        self.quantiles, self.output_distribution = quantiles, output
+        self.quantiles, self.output_distribution, self.sample_weight = quantiles, output, sample_weight
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
@@ -281,10 +289,11 @@ class QuantileTransform(NumericLayer):
         return tf.where(tf.math.is_nan(references[:, :1]), tf.constant(0.5, ranks.dtype), ranks)
 
     def new_state(self) -> FeatureQuantiles:
-        return FeatureQuantiles(self._features)
+        return FeatureQuantiles(self._features, self.sample_weight is not None)
 
     def set_state(self, state: FeatureQuantiles) -> None:
         self.references.assign(state.at(np.linspace(0, 1, self.quantiles)))
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "quantiles": self.quantiles, "output": self.output_distribution}
+        config = {"quantiles": self.quantiles, "output": self.output_distribution}
+        return {**super().get_config(), **config, "sample_weight": self.sample_weight}

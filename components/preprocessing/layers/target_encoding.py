@@ -8,19 +8,17 @@ from typing import Any, Literal
 import keras
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import tensorflow as tf
 
-from kerasline.components.core.errors import DataError
 from kerasline.components.preprocessing.layers.base import (
     AdaptableLayer,
     as_arrow_texts,
     as_texts,
     check,
     check_category_dtype,
-    in_memory,
     is_utf8,
     is_whole,
+    known_labels,
 )
 from kerasline.components.preprocessing.training_mode import current_positions, fold_of
 
@@ -56,6 +54,8 @@ class TargetEncoding(AdaptableLayer):
         encodings: array-like (categories + 1, folds + 1, columns). The first row is for unknown categories. On the
             second axis, index 0 is the table of all rows, and index i + 1 the table without fold i.
         classes: list of str or numbers. The class of each column, if `target_type` is `"multiclass"`.
+        may_be_missing: bool. Whether -1 in integers means a missing value. If `False`, it is an ordinary integer.
+            Defaults to `True`.
 
     Inputs:
         Texts or integers of shape (rows,) or (rows, 1).
@@ -70,7 +70,7 @@ class TargetEncoding(AdaptableLayer):
 
     >>> layer = kl.layers.TargetEncoding(smooth=0.0)
     >>> company, tipped = ["a", "a", "a", "a", "b", "b"], [1, 1, 1, 0, 0, 0]
-    >>> layer.adapt(company, tipped)
+    >>> layer.adapt(company, label=tipped)
     >>> layer(np.array(["a", "b", "never seen"])).numpy().tolist()
     [[0.75], [0.0], [0.5]]
 
@@ -90,6 +90,7 @@ class TargetEncoding(AdaptableLayer):
         vocabulary: Sequence[str] | None = None,
         encodings: Any = None,
         classes: Sequence[Any] | None = None,
+        may_be_missing: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(**{"dtype": "float32", **options})  # whatever the global policy, as `NumericLayer`
@@ -100,6 +101,7 @@ class TargetEncoding(AdaptableLayer):
         types = ("numeric", "multiclass")
         self._check(target_type in types, "target_type", target_type, " or ".join(map(repr, types)))
         self.smooth, self.folds, self.target_type, self.label = smooth, folds, target_type, label
+        self.may_be_missing = bool(may_be_missing)
         self._values: np.ndarray | None = None  # of str; Keras would track each value of a list
         self._encodings: np.ndarray | None = None
         self._classes: np.ndarray | None = None
@@ -125,19 +127,6 @@ class TargetEncoding(AdaptableLayer):
         """The class of each column. None if the label is numeric, or before the layer is adapted."""
         return None if self._classes is None else self._classes.tolist()
 
-    def adapt(self, data: Any, labels: Any) -> None:
-        """Compute the encodings from data in memory.
-
-        Args:
-            data: array-like (rows,) or (rows, 1) of texts or integers.
-            labels: array-like (rows,). NaN, None and "" are missing.
-        """
-        values = in_memory(data)
-        self.call_symbolically(values)
-        state = self._empty_state()
-        state.add(values, label=in_memory(labels), positions=np.arange(len(values)))
-        self.set_state(state)
-
     def build(self, input_shape: Any) -> None:
         shape = tuple(input_shape)
         self._check(len(shape) > 0 and shape[1:] in ((), (1,)), "inputs", shape, "shape (rows,) or (rows, 1)")
@@ -152,7 +141,7 @@ class TargetEncoding(AdaptableLayer):
         """
         if self._encodings is None:
             raise ValueError(f"TargetEncoding {self.name!r} has no encodings yet; adapt it, or pass it encodings")
-        texts = as_texts(tf.convert_to_tensor(values), "TargetEncoding")
+        texts = as_texts(tf.convert_to_tensor(values), "TargetEncoding", self.may_be_missing)
         places = self._table.lookup(tf.reshape(texts, [-1]))
         positions = current_positions() if positions is None else positions
         if positions is None:
@@ -171,6 +160,9 @@ class TargetEncoding(AdaptableLayer):
     def new_state(self) -> TargetMoments | None:
         return self._empty_state() if self._encodings is None else None
 
+    def _empty_state(self) -> TargetMoments:
+        return TargetMoments(self.folds, self.target_type == "multiclass", self.may_be_missing)
+
     def set_state(self, state: TargetMoments) -> None:
         self._set(*state.encodings(self.smooth))
 
@@ -184,10 +176,8 @@ class TargetEncoding(AdaptableLayer):
             "vocabulary": self.vocabulary,
             "encodings": None if self._encodings is None else self._encodings.tolist(),
             "classes": self.classes,
+            "may_be_missing": self.may_be_missing,
         }
-
-    def _empty_state(self) -> TargetMoments:
-        return TargetMoments(self.folds, self.target_type == "multiclass")
 
     def _set(self, vocabulary: Sequence[str], encodings: np.ndarray, classes: np.ndarray | None) -> None:
         self._values = np.array([*vocabulary, None], object)[:-1]  # of objects, whatever the texts are
@@ -211,12 +201,13 @@ class TargetMoments:
     Args:
         folds: number of folds.
         per_class: whether the label is a class.
+        may_be_missing: whether -1 is a missing integer.
     """
 
     TAKES_LABEL = True
 
-    def __init__(self, folds: int, per_class: bool) -> None:
-        self._folds, self._per_class = folds, per_class
+    def __init__(self, folds: int, per_class: bool, may_be_missing: bool) -> None:
+        self._folds, self._per_class, self._may_be_missing = folds, per_class, may_be_missing
         self._categories = pa.array([], pa.large_binary())
         self._classes = np.array([], np.int64) if per_class else np.zeros(1, np.int64)
         self._counts = np.zeros((0, folds))
@@ -224,11 +215,12 @@ class TargetMoments:
         self._deviations = np.zeros((0, folds, 1))
 
     def add(self, values: np.ndarray, *, label: np.ndarray, positions: np.ndarray) -> None:
-        label, known = self._known(np.asarray(label))
+        label, known = known_labels("TargetEncoding", label, may_be_text=self._per_class)
         if not known.any():
             return
         fold = fold_of(tf.constant(positions[known], tf.int64), self._folds).numpy()
-        texts = as_arrow_texts(np.asarray(values).reshape(-1)).filter(pa.array(known)).dictionary_encode()
+        texts = as_arrow_texts(np.asarray(values).reshape(-1), self._may_be_missing)
+        texts = texts.filter(pa.array(known)).dictionary_encode()
         categories = texts.dictionary
         cell, cells = texts.indices.to_numpy() * self._folds + fold, len(categories) * self._folds
         counts, shape = np.bincount(cell, minlength=cells), (len(categories), self._folds, -1)
@@ -238,7 +230,7 @@ class TargetMoments:
             sums = np.bincount(cell * len(classes) + number.reshape(-1), minlength=cells * len(classes))
             deviations: np.ndarray = np.zeros(cells)
         else:
-            classes = self._classes
+            classes, label = self._classes, label.astype(np.float64)
             sums = np.bincount(cell, label, cells)
             means = sums / np.maximum(counts, 1)
             deviations = np.bincount(cell, np.square(label - means[cell]), cells)
@@ -278,23 +270,6 @@ class TargetMoments:
             label = dict(zip(map(str, self._classes.tolist()), means)) if self._per_class else means[0]
             found[self._categories[place].as_py().decode()] = {"count": int(counts[place]), "label": label}
         return found
-
-    def _known(self, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the labels that are not missing, and where they are: bool (rows,)."""
-        if label.ndim != 1 and label.shape[1:] != (1,):
-            raise DataError(f"TargetEncoding: expected one label per row, received an array of shape {label.shape}")
-        label = label.reshape(-1)
-        if label.dtype == object or label.dtype.kind in "SU":
-            if not self._per_class:
-                raise DataError(
-                    "TargetEncoding: expected a numeric label, received texts; pass target_type='multiclass', or "
-                    "number the classes in the preprocessing, for instance with StringLookup(num_oov_indices=0)"
-                )
-            texts = pa.array(label).cast(pa.large_binary()).fill_null(b"").cast(pa.large_string())
-            known = pc.not_equal(texts, "").to_numpy(zero_copy_only=False)
-            return texts.to_numpy(zero_copy_only=False)[known].astype(str), known
-        known = ~np.isnan(label.astype(np.float64))
-        return label[known] if self._per_class else label[known].astype(np.float64), known
 
     def _combine(
         self, categories: pa.Array, classes: np.ndarray, counts: np.ndarray, sums: np.ndarray, deviations: np.ndarray

@@ -30,8 +30,12 @@ def gives_too_few(batch):
     return ["x"]
 
 
-def gives_lists(batch):
-    return [["x"]] * batch.num_rows
+def gives_numbers(batch):
+    return [[1]] * 8 + [{}]
+
+
+def by_words_and_size(batch):
+    return [[*(words or []), size, size] if size else None for words, size in zip(COLUMNS["words"], by_size(batch))]
 
 
 def raises(batch):
@@ -143,11 +147,24 @@ def test_function_gives_slices_and_may_omit_rows(examples, tmp_path):
     np.testing.assert_array_equal(table.groups(labels, batch.num_rows)[1], [2, 2, -1, 1, -1, 2, 1, 2])
 
 
+def test_function_may_put_a_row_in_several_slices(examples, tmp_path):
+    _, table, slices, batch, labels = cut(examples, tmp_path, by_words_and_size)
+    assert [sorted(filter(None, row or [])) for row in slices["by_words_and_size"]][:5] == [
+        ["a", "small"],
+        ["a", "b", "small"],
+        [],
+        ["a", "large"],
+        [],
+    ]
+    sizes = np.sum([np.bincount(group[group > 0], minlength=len(table.names)) for group in table.groups(labels, 8)], 0)
+    assert dict(zip(table.names, sizes.tolist()))["by_words_and_size", "small"] == 4
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
         (gives_too_few, r"gives_too_few\(\) returned 1 slices for 8 rows"),
-        (gives_lists, r"gives_lists\(\) must return a string or None per row"),
+        (gives_numbers, r"gives_numbers\(\): expected a string, a list of strings or None per row"),
         (raises, r"raises\(\) raised KeyError: .*test_slicing.py, line \d+"),
     ],
 )

@@ -175,3 +175,38 @@ def test_domains_of_meaning_and_nested_bounds_are_accepted(make_examples, tmp_pa
         for counts in one.value_counts.value_count:
             counts.ClearField("min")
     assert found == expected
+
+
+DRIFTING = """
+feature {
+  name: "kind" type: BYTES
+  drift_comparator { infinity_norm { threshold: 0.01 } jensen_shannon_divergence { threshold: 0.001 } }
+  skew_comparator { infinity_norm { threshold: 0.5 } }
+}
+feature { name: "x" type: FLOAT drift_comparator { jensen_shannon_divergence { threshold: 0.001 } } }
+"""
+
+
+def test_thresholds_of_drift_are_raised_to_the_observed_distances(make_examples, tmp_path):
+    random = np.random.default_rng(0)
+
+    def columns(share, mean):
+        return {"kind": ["a"] * share + ["b"] * (1000 - share), "x": random.normal(mean, size=1000)}
+
+    now = statistics_of(make_examples, tmp_path, columns(700, 0.0))
+    before = statistics_of(make_examples, tmp_path, columns(500, 2.0), "before")
+    (tmp_path / "schema.pbtxt").write_text(DRIFTING)
+    proto = kl.update_schema(tmp_path / "schema.pbtxt", now, ["kind"], previous_statistics=before)
+    kind, x = proto.feature
+    assert kind.drift_comparator.infinity_norm.threshold == pytest.approx(0.2)
+    assert kind.drift_comparator.jensen_shannon_divergence.threshold > 0.001
+    assert kind.skew_comparator.infinity_norm.threshold == 0.5
+    assert x.drift_comparator.jensen_shannon_divergence.threshold == 0.001
+    arguments = [str(tmp_path / "schema.pbtxt"), str(now.path), "--previous", str(before.path)]
+    assert run_app(app, ["update-schema", *arguments, "--accept", "COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH"]) == 0
+    run_app(app, ["update-schema", *arguments])
+    schema = Schema(tmp_path / "curated")
+    schema.path.mkdir()
+    schema.write(text_format.Parse((tmp_path / "schema.pbtxt").read_text(), schema_pb2.Schema()))
+    done = kl.ExampleValidator(now, schema, previous_statistics=before).execute(tmp_path / "validated")
+    assert done.metrics["anomalies"] == 0 and done.metrics["distances"] == 3

@@ -67,9 +67,27 @@ def test_median_of_many_numbers_is_within_the_bound():
         ("wait", "StatisticsGen.weight: no column 'wait'; "),
         ("kind", "StatisticsGen.weight: expected a column of numbers, received 'kind' of type string"),
         ("n", "train: column 'n': expected finite weights from 0, received -"),
-        ("x", "train: column 'x': expected finite weights from 0, received None"),
+        ("x", "train: column 'x': expected finite weights from 0, received a missing one"),
     ],
 )
 def test_invalid_weights_are_an_error(make_examples, tmp_path, weight, message):
     with pytest.raises((ParameterError, DataError), match=message):
         kl.StatisticsGen(make_examples({"train": COLUMNS}), weight=weight).execute(tmp_path / "a")
+
+
+def test_histograms_of_weights_are_those_of_repeated_rows(make_examples, tmp_path):
+    repeated = {name: [v for v, n in zip(values, TIMES) for _ in range(n)] for name, values in COLUMNS.items()}
+    examples = make_examples({"train": COLUMNS}), make_examples({"train": repeated}, "repeated")
+    done = kl.StatisticsGen(examples[0], weight="weight").execute(tmp_path / "a").statistics.proto().datasets[0]
+    plain = kl.StatisticsGen(examples[1]).execute(tmp_path / "b").statistics.proto().datasets[0]
+    equal_width, quantiles = features(done)["n"].num_stats.weighted_numeric_stats.histograms
+    theirs = features(plain)["n"].num_stats.histograms[0]
+    assert [b.sample_count for b in equal_width.buckets] == pytest.approx([b.sample_count for b in theirs.buckets])
+    x = np.array([v if v is not None else np.nan for v in COLUMNS["x"]])
+    known = ~np.isnan(x)
+    expected = np.quantile(x[known], np.arange(1, 10) / 10, weights=TIMES[known], method="inverted_cdf")
+    edges = [b.low_value for b in features(done)["x"].num_stats.weighted_numeric_stats.histograms[1].buckets]
+    np.testing.assert_array_equal(edges[1:], expected)
+    ranked = features(done)["kind"].string_stats.weighted_string_stats.rank_histogram.buckets
+    plain_ranks = features(plain)["kind"].string_stats.rank_histogram.buckets
+    assert [(b.label, b.sample_count) for b in ranked] == [(b.label, b.sample_count) for b in plain_ranks]

@@ -1,10 +1,13 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import kerasline as kl
 from kerasline import Explainer, ModelBuilder, Transform
-from kerasline.components.core.errors import DataError, UserCodeError
+from kerasline.components.core.errors import DataError, KeraslineError, UserCodeError
 from kerasline.components.data.model_inputs import feed
 from kerasline.components.data.training_input import dataset
 
@@ -416,3 +419,68 @@ def test_failing_operations_are_named_with_their_layer_and_column(make_examples,
     model = ModelBuilder(prepared, function=build_model).execute(tmp_path / "m").model
     with pytest.raises(DataError, match=message):
         Explainer(examples, prepared, model, split="test").execute(tmp_path / "x")
+
+
+WEIGHTED = {
+    "word": ["a"] * 5 + ["b"] * 3 + ["c"] * 2,
+    "size": [float(number) for number in range(10)],
+    "weight": [1.0] * 5 + [1.0] * 3 + [10.0] * 2,
+    "answer": ["no"] * 2 + ["yes"] * 3 + ["no"] * 3 + ["yes"] * 2,
+}
+
+
+def test_weights_and_the_label_decide_vocabularies_and_buckets(make_examples, tmp_path):
+    features = {
+        "word": kl.features.Category(sample_weight="weight"),
+        "telling": kl.features.Category(column="word", order="mutual_information"),
+        "size": kl.features.Buckets(2, sample_weight="weight"),
+    }
+    examples = make_examples({"train": WEIGHTED})
+    done = Transform(examples, features=features, label="answer").execute(tmp_path / "out")
+    model = done.preprocessing.load()
+    by_name = {layer.name: layer for layer in model.layers}
+    assert by_name["word_index"].vocabulary == ["c", "a", "b"]
+    assert by_name["telling_index"].vocabulary == ["b", "c", "a"]
+    word, size = np.array([["a"], ["c"]]), np.array([[7.0], [8.0]])
+    out = model({"word": word, "size": size, "answer": np.array([["yes"], ["no"]])})
+    assert out["size"].numpy().tolist() == [[1], [2]]
+    assert "weight" not in done.preprocessing.facts["served_inputs"]
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        ("wieght", "has sample_weight='wieght', which is neither an output .* did you mean 'weight'"),
+        ("word", "column 'word': expected weights that are numbers"),
+    ],
+)
+def test_wrong_weight_column_is_refused(make_examples, tmp_path, weight, message):
+    features = {"size": kl.features.Buckets(2, sample_weight=weight)}
+    with pytest.raises(KeraslineError, match=message):
+        Transform(make_examples({"train": WEIGHTED}), features=features).execute(tmp_path / "out")
+
+
+def test_negative_weight_is_refused(make_examples, tmp_path):
+    columns = {**WEIGHTED, "weight": [-1.0] * 10}
+    features = {"size": kl.features.Buckets(2, sample_weight="weight")}
+    with pytest.raises(DataError, match="column 'weight': expected finite weights from 0, received -1.0"):
+        Transform(make_examples({"train": columns}), features=features).execute(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("feature", "expected"),
+    [
+        (kl.features.Hashed(10, may_be_missing=False), False),
+        (kl.features.Hashed(10), True),
+        (kl.features.Cross(["rating", "rating"], 10, may_be_missing=False), False),
+        (kl.features.TargetEncoded(may_be_missing=False, smooth=0), False),
+        (kl.features.Category(may_be_missing=False), False),
+    ],
+)
+def test_minus_one_is_missing_unless_declared_otherwise(make_examples, tmp_path, feature, expected):
+    examples = make_examples({"train": {"rating": [-1, -1, 1, 2], "y": [1.0, 1.0, 0.0, 0.0]}})
+    if not isinstance(feature, kl.features.Cross):
+        feature = dataclasses.replace(feature, column="rating")
+    done = Transform(examples, features={"out": feature}, label="y").execute(tmp_path / "out")
+    found = done.preprocessing.load()({"rating": np.array([[-1]])})["out"].numpy()[0, 0]
+    assert (found == 0) == expected

@@ -69,3 +69,37 @@ def test_timestamps_keep_their_order(unit):
     times = (1_700_000_000 + np.arange(1000)) * unit
     layer = adapted(BucketIds(10), times.reshape(-1, 1))
     np.testing.assert_array_equal(np.bincount(layer(times).numpy(), minlength=11)[1:], 100)
+
+
+def test_weighted_boundaries_are_those_of_numpy():
+    random = np.random.default_rng(4)
+    values, weights = random.normal(size=3000), random.exponential(size=3000)
+    layer = BucketIds(5, sample_weight="w")
+    layer.adapt(values, sample_weight=weights)
+    expected = np.quantile(values, [0.2, 0.4, 0.6, 0.8], weights=weights, method="inverted_cdf")
+    found = np.searchsorted(expected, values, side="right") + 1
+    np.testing.assert_array_equal(layer(values), found)
+    shares = np.bincount(found, weights)[1:] / weights.sum()
+    np.testing.assert_allclose(shares, 0.2, atol=2e-3)
+
+
+def test_minus_one_is_a_number_where_nothing_is_missing():
+    codes = np.array([-1] * 50 + list(range(100)))
+    layer = adapted(BucketIds(3, may_be_missing=False), codes)
+    assert layer(np.array([-1, 0, 49, 99])).numpy().tolist() == [1, 2, 2, 3]
+
+
+def test_weights_are_checked():
+    layer = BucketIds(2, sample_weight="w")
+    with pytest.raises(ValueError, match="invalid sample_weight: expected an array"):
+        layer.adapt([1.0, 2.0])
+    with pytest.raises(ValueError, match="invalid sample_weight: expected None"):
+        BucketIds(2).adapt([1.0, 2.0], sample_weight=[1, 2])
+
+
+def test_near_timestamps_as_floats_are_in_different_buckets():
+    seconds = np.array([[1e9], [1e9 + 1], [1e9 + 2]])
+    layer = BucketIds(boundaries=[1e9 + 1, 1e9 + 2])
+    raw = keras.Input((1,), name="x", dtype="float64")
+    model = keras.Model({"x": raw}, {"y": layer(raw)})
+    assert layer(seconds).numpy().tolist() == model({"x": seconds})["y"].numpy().tolist() == [[1], [2], [3]]

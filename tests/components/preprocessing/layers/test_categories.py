@@ -284,3 +284,44 @@ def test_labels_minus_one_and_one_are_classes():
     assert layer.vocabulary == ["-1", "1"]
     clone = ClassIndex.from_config(layer.get_config())
     assert clone(np.array([1, -1, 7])).numpy().tolist() == [1, 0, -1]
+
+
+def test_weights_decide_the_order_as_in_tensorflow_transform():
+    """As its test cases string_feature_with_weights and int64_feature_with_weights."""
+    weights = [1.0, 0.5, 1.0, 0.26, 0.25, 1.5]
+    words = FrequencyLookup(sample_weight="w")
+    words.adapt(["hello", "world", "goodbye", "aaaaa", "aaaaa", "goodbye"], sample_weight=weights)
+    assert words.vocabulary == ["goodbye", "hello", "aaaaa", "world"]
+    numbers = FrequencyLookup(sample_weight="w")
+    numbers.adapt([2, 1, 3, 4, 4, 3], sample_weight=weights)
+    assert numbers.vocabulary == ["3", "2", "4", "1"]
+
+
+def test_every_key_is_covered_beyond_the_limit():
+    words = ["en_a"] * 5 + ["en_b"] * 4 + ["en_c"] * 3 + ["fr_a"] * 2 + ["fr_b"] + ["de_a"]
+    layer = FrequencyLookup(max_tokens=2, coverage_top_k=1, coverage_key="^(..)_")
+    layer.adapt(words)
+    assert layer.vocabulary == ["en_a", "en_b", "fr_a", "de_a"]
+    rare = FrequencyLookup(max_tokens=2, min_count=2, coverage_top_k=2, coverage_key="^(..)_")
+    rare.adapt(words)
+    assert rare.vocabulary == ["en_a", "en_b", "fr_a"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"order": "tfidf"}, "invalid order: expected 'count' or 'mutual_information'"),
+        ({"coverage_top_k": 2}, "coverage_top_k and coverage_key together"),
+        ({"coverage_top_k": 2, "coverage_key": "("}, "invalid coverage_key: expected a regular expression"),
+        ({"coverage_top_k": -1, "coverage_key": "."}, "invalid coverage_top_k: expected an integer from 0"),
+    ],
+)
+def test_invalid_order_or_coverage_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        FrequencyLookup(**options)
+
+
+def test_minus_one_is_crossed_as_an_ordinary_integer():
+    cross = Cross(may_be_missing=False)
+    assert cross([np.array(["a", ""]), np.array([-1, -1])]).numpy().tolist() == [b"a_X_-1", b""]
+    assert Cross.from_config(cross.get_config()).may_be_missing is False

@@ -120,3 +120,12 @@ def test_saved_and_exported_models_agree(values, strategy, indicator, tmp_path):
 def test_invalid_arguments_raise(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_minus_one_is_kept_where_nothing_is_missing():
+    ratings = np.array([[-1], [-1], [5]])
+    layer = adapted(Imputation("most_frequent", may_be_missing=False, indicator=True), ratings)
+    assert layer.fill_value == -1
+    filled, missing = layer(ratings)
+    assert filled.numpy().tolist() == ratings.tolist() and not missing.numpy().any()
+    assert not MissingIndicator(may_be_missing=False)(ratings).numpy().any()

@@ -146,3 +146,33 @@ def test_numbers_of_a_vector_share_the_figures_of_its_key(method):
     found = adapted(ScalingPerKey(method), vectors, keys)([vectors, keys])
     flat = expected(method, np.repeat(KEYS[:100], 4), vectors.ravel())
     np.testing.assert_allclose(found, flat.reshape(100, 4), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_scale_and_bucket_each_key():
+    random = np.random.default_rng(6)
+    values, weights = random.normal(size=600), random.integers(0, 4, 600).astype(float)
+    keys = np.where(np.arange(600) % 3 == 0, "a", "b").astype(object)
+    scaling, buckets = ScalingPerKey(sample_weight="w"), BucketsPerKey(4, sample_weight="w")
+    scaling.adapt(values, keys, sample_weight=weights)
+    buckets.adapt(values, keys, sample_weight=weights)
+    for key in ("a", "b", ""):
+        mine = keys == key if key else np.full(600, True)
+        repeated = np.repeat(values[mine], weights[mine].astype(int))  # a weight of 3 is three rows
+        np.testing.assert_allclose(scaling.figures[key], [repeated.mean(), repeated.std()], rtol=1e-9)
+        expected = np.quantile(repeated, [0.25, 0.5, 0.75], method="inverted_cdf")
+        np.testing.assert_array_equal(buckets.boundaries[key], expected)
+
+
+def test_minus_one_is_a_key_and_a_number_where_nothing_is_missing():
+    values, keys = np.array([-1, 1, 2, 3]), np.array([-1, -1, 5, 5])
+    scaling = ScalingPerKey("min_max", may_be_missing=False)
+    scaling.adapt(values, keys)
+    assert scaling.figures["-1"] == [-1.0, 2.0]
+    buckets = BucketsPerKey(2, may_be_missing=False)
+    buckets.adapt(values, keys)
+    assert buckets([values, keys]).numpy().tolist() == [1, 2, 1, 2]
+
+
+def test_near_timestamps_as_floats_are_in_different_buckets_of_a_key():
+    layer = BucketsPerKey(2, boundaries={"": [1e9 + 1]})
+    assert layer([np.array([1e9, 1e9 + 1]), np.array(["a", "a"])]).numpy().tolist() == [1, 2]

@@ -91,7 +91,7 @@ def test_every_layer_has_a_case():
 def test_row_alone_equals_row_among_others(name):
     layer, arrays = CASES[name]
     if name == "TargetEncoding":
-        layer.adapt(*arrays, np.arange(12.0))
+        layer.adapt(*arrays, label=np.arange(12.0))
     elif hasattr(layer, "new_state"):
         layer.adapt(*arrays)
 

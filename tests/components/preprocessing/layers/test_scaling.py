@@ -156,3 +156,14 @@ def test_integers_become_floats():
 def test_invalid_arguments_raise(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_weighted_ranks_are_shares_of_the_weight():
+    random = np.random.default_rng(7)
+    values, weights = random.normal(size=(900, 1)), random.exponential(size=900)
+    layer = scaling.QuantileTransform(quantiles=12, sample_weight="w")
+    layer.adapt(values, sample_weight=weights)
+    expected = np.quantile(values[:, 0], np.linspace(0, 1, 12), weights=weights, method="inverted_cdf")
+    np.testing.assert_allclose(layer.references[0], expected, rtol=1e-6)
+    shares = [weights[values[:, 0] <= value].sum() / weights.sum() for value in (-1.0, 0.0, 1.0)]
+    np.testing.assert_allclose(layer(np.array([[-1.0], [0.0], [1.0]]))[:, 0], shares, atol=0.02)

@@ -45,7 +45,7 @@ def in_training(layer, category=CATEGORY):
 @pytest.mark.parametrize("kind", LABELS)
 def test_encodings_agree_with_scikit_learn(kind, smooth):
     layer = TargetEncoding(smooth, target_type=target_type(kind))
-    layer.adapt(CATEGORY, LABELS[kind])
+    layer.adapt(CATEGORY, label=LABELS[kind])
     rows = np.array([*CATEGORY, "unseen"])
     np.testing.assert_allclose(layer(rows), theirs(kind, smooth).transform(rows[:, None]), rtol=1e-5)
 
@@ -54,7 +54,7 @@ def test_encodings_agree_with_scikit_learn(kind, smooth):
 @pytest.mark.parametrize("kind", LABELS)
 def test_rows_in_training_are_encoded_by_the_other_folds(kind, smooth):
     layer = TargetEncoding(smooth, target_type=target_type(kind))
-    layer.adapt(CATEGORY, LABELS[kind])
+    layer.adapt(CATEGORY, label=LABELS[kind])
     ours = in_training(layer)
     for fold in range(5):
         inside = FOLDS == fold
@@ -65,11 +65,11 @@ def test_rows_in_training_are_encoded_by_the_other_folds(kind, smooth):
 def test_own_label_does_not_change_the_encoding_in_training():
     category, label = CATEGORY[:40], LABELS["continuous"][:40]
     before, after = TargetEncoding(), TargetEncoding()
-    before.adapt(category, label)
+    before.adapt(category, label=label)
     for row in range(40):
         changed = label.copy()
         changed[row] = 1e6
-        after.adapt(category, changed)
+        after.adapt(category, label=changed)
         assert in_training(before, category)[row] == in_training(after, category)[row]
         assert before(category[row : row + 1]) != after(category[row : row + 1])
 
@@ -77,7 +77,7 @@ def test_own_label_does_not_change_the_encoding_in_training():
 def test_random_categories_are_not_correlated_with_the_label_in_training():
     category, label = RANDOM.integers(0, 2000, 8000), RANDOM.integers(0, 2, 8000)
     layer = TargetEncoding()
-    layer.adapt(category, label)
+    layer.adapt(category, label=label)
     leak = np.corrcoef(layer(category)[:, 0], label)[0, 1]
     honest = np.corrcoef(in_training(layer, category)[:, 0], label)[0, 1]
     assert leak > 0.3 and abs(honest) < 0.05
@@ -95,12 +95,12 @@ def test_merging_in_any_order_equals_one_pass(data, per_class):
     )
     values, label = np.array([row[0] for row in rows], object), np.array([row[1] for row in rows])
     positions = np.arange(len(rows))
-    whole = TargetMoments(3, per_class)
+    whole = TargetMoments(3, per_class, may_be_missing=True)
     whole.add(values, label=label, positions=positions)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(rows)), max_size=4)))
-    merged = TargetMoments(3, per_class)
+    merged = TargetMoments(3, per_class, may_be_missing=True)
     for places in data.draw(st.permutations(np.split(positions, cuts))):
-        part = TargetMoments(3, per_class)
+        part = TargetMoments(3, per_class, may_be_missing=True)
         part.add(values[places], label=label[places], positions=places)
         merged.merge(part)
     for smooth in ("auto", 1.0):
@@ -112,28 +112,28 @@ def test_merging_in_any_order_equals_one_pass(data, per_class):
 
 def test_unseen_and_missing_categories_get_the_overall_mean():
     layer = TargetEncoding()
-    layer.adapt(np.array([3, 3, -1, 4]), [1.0, 0.0, 1.0, 1.0])
+    layer.adapt(np.array([3, 3, -1, 4]), label=[1.0, 0.0, 1.0, 1.0])
     np.testing.assert_allclose(layer(np.array([-1, 99]))[:, 0], [0.75, 0.75])
 
 
 def test_rows_without_a_label_are_ignored():
     known, holes = TargetEncoding(0.0), TargetEncoding(0.0)
-    known.adapt(["a", "b"], [1.0, 3.0])
-    holes.adapt(["a", "b", "a", "c"], [1.0, 3.0, np.nan, np.nan])
+    known.adapt(["a", "b"], label=[1.0, 3.0])
+    holes.adapt(["a", "b", "a", "c"], label=[1.0, 3.0, np.nan, np.nan])
     assert holes.vocabulary == known.vocabulary
     np.testing.assert_array_equal(holes(np.array(["a", "b", "c"])), known(np.array(["a", "b", "c"])))
 
 
 def test_string_classes_have_a_column_each():
     layer = TargetEncoding(0.0, target_type="multiclass")
-    layer.adapt(["a", "a", "b", "b"], ["x", "y", "z", "z"])
+    layer.adapt(["a", "a", "b", "b"], label=["x", "y", "z", "z"])
     assert layer.classes == ["x", "y", "z"]
     assert layer(np.array(["a", "b"])).numpy().tolist() == [[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]
 
 
 def test_layers_are_saved_and_exported(tmp_path):
     layer = TargetEncoding(target_type="multiclass")
-    layer.adapt(CATEGORY[:, None], LABELS["multiclass"])
+    layer.adapt(CATEGORY[:, None], label=LABELS["multiclass"])
     raw = keras.Input((1,), name="category", dtype="string")
     model = keras.Model({"category": raw}, {"x": layer(raw)})
     rows = {"category": np.array([["a"], ["é"], ["new"], [""]])}
@@ -293,3 +293,9 @@ def test_label_is_chosen_from_several(make_examples, tmp_path):
     prepared = run(make_examples({"train": COLUMNS}), tmp_path / "out", features=features, label=["tip", "amount"])
     expected = theirs("continuous", "auto").transform(CATEGORY[:, None])
     np.testing.assert_allclose(prepared.load().layers[-1](CATEGORY), expected, rtol=1e-5)
+
+
+def test_minus_one_is_a_category_where_nothing_is_missing():
+    layer = TargetEncoding(smooth=0.0, may_be_missing=False)
+    layer.adapt(np.array([3, 3, -1, 4]), label=[1.0, 0.0, 1.0, 1.0])
+    assert layer(np.array([-1, 3])).numpy().tolist() == [[1.0], [0.5]]
