@@ -66,14 +66,14 @@ class Vocabulary:
         """
         return self._counts.error
 
-    def add(self, *columns: Any, sample_weight: np.ndarray | None = None) -> None:
+    def add(self, *columns: Any, **beside: Any) -> None:
         """Add strings or integers: NumPy arrays (rows, ...), Arrow arrays (rows,), ragged tensors (rows, None).
 
         Args:
-            sample_weight: the weight of each row, (rows,): always, or never.
+            **beside: the weight of each row, `sample_weight` (rows,): always, or never.
         """
         for values in columns:
-            self._add(values, sample_weight)
+            self._add(values, beside.get("sample_weight"))
 
     def _add(self, values: Any, sample_weight: np.ndarray | None) -> None:
         flat, row_of, rows = flat_values(values)
@@ -114,8 +114,8 @@ class Vocabulary:
         counts = rows_with["counts"].take(index)  # null for a value that the limit dropped
         return counts.fill_null(self._documents.error).to_numpy()
 
-    def readable(self) -> list[tuple[Any, float]]:
-        top: list[tuple[Any, float]] = []
+    def readable(self) -> list[tuple[Any, Any]]:
+        top: list[tuple[Any, Any]] = []
         key_of, in_key = re.compile(self._coverage_key), collections.Counter[str]()
         for value, count in self._ordered():
             is_full = self._max_size is not None and len(top) >= self._max_size
@@ -135,7 +135,7 @@ class Vocabulary:
             return text is not None
         return text.splitlines() == [text] and not text.endswith("\0")
 
-    def _ordered(self) -> Iterator[tuple[Any, float]]:
+    def _ordered(self) -> Iterator[tuple[Any, Any]]:
         counts = self._counts.table()
         counts = counts.filter(self._are_frequent(counts["counts"]))
         counts = counts.sort_by([("counts", "descending"), ("values", "descending")])

@@ -84,7 +84,7 @@ class InformativeVocabulary(Vocabulary):
                 self._by_class[name].limit(self._limit, self._limit * BYTES_PER_VALUE)
         return self._by_class[name]
 
-    def _ordered(self) -> Iterator[tuple[Any, float]]:
+    def _ordered(self) -> Iterator[tuple[Any, Any]]:
         tables = [counts.table() for counts in self._by_class.values()]
         if not any(map(len, tables)):
             return iter(())

@@ -270,8 +270,8 @@ class KeyQuantiles:
 
     def __init__(self, may_be_missing: bool, weighted: bool) -> None:
         self._may_be_missing, self._kind = may_be_missing, WeightedQuantiles if weighted else Quantiles
-        self._all = self._kind(LEVEL)
-        self._of: dict[bytes, Quantiles | WeightedQuantiles] = {}
+        self._all: Any = self._kind(LEVEL)
+        self._of: dict[bytes, Any] = {}  # all of this kind
         self._weight: dict[bytes, float] = {}  # number of values of each key, or their weight
 
     def add(self, values: np.ndarray, keys: np.ndarray, sample_weight: np.ndarray | None = None) -> None:
@@ -290,7 +290,7 @@ class KeyQuantiles:
     def merge(self, other: KeyQuantiles) -> None:
         self._all.merge(other._all)
         for key, quantiles in other._of.items():
-            self._of.setdefault(key, self._kind(MIN_LEVEL)).merge(quantiles)  # type: ignore[arg-type]  # of one kind
+            self._of.setdefault(key, self._kind(MIN_LEVEL)).merge(quantiles)
             self._weight[key] = self._weight.get(key, 0.0) + other._weight[key]
 
     def boundaries(self, bins: int, most: int | None) -> dict[str, list[float]]:

@@ -1,16 +1,21 @@
 """MediaExampleGen: images, sound and their labels."""
 
+import functools
 import io
 import json
 import shutil
 
+import fastavro
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import scipy.signal
 import soundfile
 import tensorflow as tf
 from PIL import Image
 
+import kerasline as kl
 from kerasline import MediaExampleGen
 from kerasline.components.core.errors import DataError, ParameterError
 
@@ -302,3 +307,87 @@ def test_labels_in_a_table_keep_their_text(images):
     found = rows(images / "in", images / "out", labels=str(images / "labels.tsv"))
     assert [(row["code"], row["day"]) for row in found] == [("NA", "2026-01-01"), ("x", "2026-01-02")]
     shutil.rmtree(images / "in" / "JPEGImages")
+
+
+def written(kind, folder, column, values):
+    """Write a column of bytes to a file of some kind, and return its ExampleGen without parameters."""
+    if kind == "parquet":
+        pq.write_table(pa.table({column: pa.array(values), "n": range(len(values))}), folder / "a.parquet")
+        return functools.partial(kl.ParquetExampleGen, str(folder / "a.parquet"), splits=ALL)
+    if kind == "avro":
+        fields = [{"name": column, "type": ["null", "bytes"]}, {"name": "n", "type": "long"}]
+        with (folder / "a.avro").open("wb") as file:
+            records = [{column: value, "n": number} for number, value in enumerate(values)]
+            fastavro.writer(file, {"type": "record", "name": "r", "fields": fields}, records)
+        return functools.partial(kl.AvroExampleGen, str(folder / "a.avro"), splits=ALL)
+    with tf.io.TFRecordWriter(str(folder / "a.tfrecord")) as writer:
+        for number, value in enumerate(values):
+            features = {
+                column: tf.train.Feature(bytes_list=tf.train.BytesList(value=[] if value is None else [value])),
+                "n": tf.train.Feature(int64_list=tf.train.Int64List(value=[number])),
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+    return functools.partial(kl.TfRecordExampleGen, str(folder / "a.tfrecord"), splits=ALL)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "avro", "tfrecord"])
+def test_damaged_image_in_a_column_is_found_by_file_and_row(tmp_path, kind):
+    values = [saved(SMOOTH, "JPEG"), None, saved(SMOOTH, "PNG")[:-200], png(3), saved(SMOOTH, "TIFF"), b"no image"]
+    stage = written(kind, tmp_path, "photo", values)
+    assert stage().execute(tmp_path / "unchecked").metrics["all"] == 6
+    with pytest.raises(DataError, match=rf"a\.{kind}.*, row 2: column 'photo': damaged PNG image"):
+        stage(media=["photo"]).execute(tmp_path / "failed")
+    done = stage(media=["photo"], bad_rows="quarantine").execute(tmp_path / "kept")
+    assert sorted(done.examples.read("all").column("n").to_pylist()) == [0, 1, 3]
+    entries = [json.loads(line) for line in (done.examples.path / "quarantine.jsonl").read_text().splitlines()]
+    assert [entry["reason"].split(" (")[0] for entry in entries] == [
+        "damaged PNG image",
+        "TIFF images cannot be decoded in training",
+        "neither an image nor audio, or its header is damaged",
+    ]
+
+
+def test_sound_in_a_column_is_converted(tmp_path):
+    samples = np.sin(np.arange(800) / 20)
+    sounds = []
+    for rate, subtype in ((8000, "PCM_24"), (16000, "FLOAT")):
+        file = io.BytesIO()
+        soundfile.write(file, samples, rate, format="WAV", subtype=subtype)
+        sounds.append(file.getvalue())
+    stage = written("parquet", tmp_path, "sound", sounds)
+    with pytest.raises(DataError, match="row 1: column 'sound': its sampling rate is 16000 .* resample all with"):
+        stage(media=["sound"]).execute(tmp_path / "failed")
+    done = stage(media=["sound"], sample_rate=8000).execute(tmp_path / "out")
+    rates = [int(tf.audio.decode_wav(sound)[1]) for sound in done.examples.read("all").column("sound").to_pylist()]
+    assert rates == [8000, 8000]
+
+
+def test_lists_of_images_are_decoded(tmp_path):
+    values = [[png(1), png(2)], None, [], [png(3), png(4)[:40]]]
+    stage = written("parquet", tmp_path, "pages", values)
+    done = stage(media=["pages"], bad_rows="quarantine").execute(tmp_path / "out")
+    rows = sorted(done.examples.read("all").to_pylist(), key=lambda row: row["n"])
+    assert [row["pages"] for row in rows] == values[:3]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"media": ["foto"]}, "ExampleGen.media: no column 'foto'; did you mean 'photo'"),
+        ({"media": ["n"]}, "ExampleGen.media: expected a column of bytes, received 'n' of type int64"),
+        ({"sample_rate": 8000}, "ExampleGen.sample_rate: expected the columns of sound in ExampleGen.media"),
+    ],
+)
+def test_wrong_columns_of_media_are_refused(tmp_path, parameters, message):
+    stage = written("parquet", tmp_path, "photo", [png(1)])
+    with pytest.raises((DataError, ParameterError), match=message):
+        stage(**parameters).execute(tmp_path / "out")
+
+
+def test_labels_without_a_file_are_named(tmp_path, caplog):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(png(1))
+    (tmp_path / "labels.csv").write_text("file,animal\na.png,cat\nb.png,dog\n")
+    stage = MediaExampleGen(str(tmp_path / "images"), labels=str(tmp_path / "labels.csv"), splits=ALL)
+    assert stage.execute(tmp_path / "out").metrics["labels_without_file"] == 1
+    assert "ExampleGen.labels: 1 of" in caplog.text and "name no file: 'b.png'" in caplog.text
