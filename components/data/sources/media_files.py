@@ -100,8 +100,8 @@ class MediaSource:
             if self._decodes:
                 media, converted, rate = decode(content, self._sound)
                 return _File(name, path, converted, media, rate)
-            if (media := sniff(content)) is not None:
-                return _File(name, path, content, media)
+            if (known := sniff(content)) is not None:
+                return _File(name, path, content, known)
             raise UndecodableError("neither an image nor audio, or its header is damaged", "remove the file")
         except UndecodableError as error:
             return _File(name, path, content, problem=error)

@@ -332,16 +332,16 @@ def written(kind, folder, column, values):
 
 @pytest.mark.parametrize("kind", ["parquet", "avro", "tfrecord"])
 def test_damaged_image_in_a_column_is_found_by_file_and_row(tmp_path, kind):
-    values = [saved(SMOOTH, "JPEG"), None, saved(SMOOTH, "PNG")[:-200], png(3), saved(SMOOTH, "TIFF"), b"no image"]
+    values = [saved(SMOOTH, "JPEG"), None, saved(SMOOTH, "JPEG")[:-100], png(3), saved(SMOOTH, "TIFF"), b"no image"]
     stage = written(kind, tmp_path, "photo", values)
     assert stage().execute(tmp_path / "unchecked").metrics["all"] == 6
-    with pytest.raises(DataError, match=rf"a\.{kind}.*, row 2: column 'photo': damaged PNG image"):
+    with pytest.raises(DataError, match=rf"a\.{kind}.*, row 2: column 'photo': damaged JPEG image"):
         stage(media=["photo"]).execute(tmp_path / "failed")
     done = stage(media=["photo"], bad_rows="quarantine").execute(tmp_path / "kept")
     assert sorted(done.examples.read("all").column("n").to_pylist()) == [0, 1, 3]
     entries = [json.loads(line) for line in (done.examples.path / "quarantine.jsonl").read_text().splitlines()]
     assert [entry["reason"].split(" (")[0] for entry in entries] == [
-        "damaged PNG image",
+        "damaged JPEG image",
         "TIFF images cannot be decoded in training",
         "neither an image nor audio, or its header is damaged",
     ]

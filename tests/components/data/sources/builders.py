@@ -66,3 +66,30 @@ def clip(number):
         "label": ["high", "low"][number % 2],
         "objects": {"kind": ["low"] * number},
     }
+
+
+class Torn(tfds.core.GeneratorBasedBuilder):
+    """Three pictures, of which the second lacks its end. With `size` all have one size, and TFDS decodes them."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    SIZE: tuple[int | None, int | None] = (None, None)
+
+    def _info(self):
+        features = {"number": np.int64, "image": tfds.features.Image(shape=(*self.SIZE, 3))}
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        import tensorflow as tf
+
+        whole = tf.io.encode_png(np.arange(1200, dtype=np.uint8).reshape(20, 20, 3)).numpy()
+        for number in range(3):
+            yield number, {"number": number, "image": whole[:-60] if number == 1 else whole}
+
+
+class TornTensors(Torn):
+    """Pictures of one size, of which the second lacks its end."""
+
+    SIZE = (20, 20)

@@ -2,10 +2,12 @@ import io
 import json
 
 import numpy as np
+import pytest
 import soundfile
 from PIL import Image
 
 from kerasline import AnyExampleGen, TfdsExampleGen
+from kerasline.components.core.errors import DataError
 from tests.components.data.sources.builders import clip
 
 CLIPS = "tests.components.data.sources.builders:Clips"
@@ -54,3 +56,20 @@ def test_classes_are_texts_and_sound_is_resampled_on_request(tmp_path):
 
 
 KEPT = {"number": "number", "objects.kind": "objects.kind"}
+
+
+def test_damaged_picture_is_refused_or_put_into_quarantine(tmp_path):
+    stage = TfdsExampleGen("tests.components.data.sources.builders:Torn")
+    with pytest.raises(DataError, match="torn, split 'train', from row 0, row 1: column 'image': "):
+        stage.execute(tmp_path / "refused")
+    stage.with_parameters({"bad_rows": "quarantine"})
+    done = stage.execute(tmp_path / "kept")
+    assert sorted(done.examples.read("train").column("number").to_pylist()) == [0, 2]
+    assert done.metrics["quarantined"] == 1
+
+
+def test_damaged_picture_that_tfds_decodes_is_a_clear_error(tmp_path):
+    stage = TfdsExampleGen("tests.components.data.sources.builders:TornTensors")
+    with pytest.raises(DataError, match="torn_tensors, split 'train', after row 0: cannot be read or decoded") as error:
+        stage.execute(tmp_path / "refused")
+    assert "\n" not in str(error.value)
