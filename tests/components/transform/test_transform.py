@@ -472,15 +472,16 @@ def test_negative_weight_is_refused(make_examples, tmp_path):
     [
         (kl.features.Hashed(10, may_be_missing=False), False),
         (kl.features.Hashed(10), True),
-        (kl.features.Cross(["rating", "rating"], 10, may_be_missing=False), False),
+        (kl.features.Cross(["rating", "code"], 10, may_be_missing=False), False),
         (kl.features.TargetEncoded(may_be_missing=False, smooth=0), False),
         (kl.features.Category(may_be_missing=False), False),
     ],
 )
 def test_minus_one_is_missing_unless_declared_otherwise(make_examples, tmp_path, feature, expected):
-    examples = make_examples({"train": {"rating": [-1, -1, 1, 2], "y": [1.0, 1.0, 0.0, 0.0]}})
+    examples = make_examples({"train": {"rating": [-1, -1, 1, 2], "code": [1, 1, 2, 2], "y": [1.0, 1.0, 0.0, 0.0]}})
     if not isinstance(feature, kl.features.Cross):
         feature = dataclasses.replace(feature, column="rating")
     done = Transform(examples, features={"out": feature}, label="y").execute(tmp_path / "out")
-    found = done.preprocessing.load()({"rating": np.array([[-1]])})["out"].numpy()[0, 0]
+    model = done.preprocessing.load()
+    found = model({name: np.array([[-1]]) for name in model.input})["out"].numpy()[0, 0]
     assert (found == 0) == expected
