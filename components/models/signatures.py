@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +59,23 @@ class Signature:
     Attributes:
         method: the method name of its SignatureDef.
         inputs, outputs: specs by name, in alphabetical order.
+        defaults: arrays by name for inputs that a request may leave out.
     """
 
     name: str
     method: str
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
+    defaults: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def is_batchable(self) -> bool:
-        """Whether rows of several requests can be joined for one call and their answers separated."""
-        return bool(self.inputs) and self.answers_by_row and all(spec.is_batched for spec in self.inputs.values())
+        """Whether rows of several requests can be joined for one call and their answers separated.
+
+        A default has as many rows as its author chose, not as many as the request.
+        """
+        has_rows = bool(self.inputs) and not self.defaults
+        return has_rows and self.answers_by_row and all(spec.is_batched for spec in self.inputs.values())
 
     @property
     def answers_by_row(self) -> bool:
@@ -128,11 +134,14 @@ def signatures(definitions: Mapping[str, Any]) -> dict[str, Signature]:
 
 
 def _signature(name: str, definition: Any) -> Signature:
+    import tensorflow as tf
+
     return Signature(
         name,
         definition.method_name,
         {key: _spec(definition.inputs[key]) for key in sorted(definition.inputs)},
         {key: _spec(definition.outputs[key]) for key in sorted(definition.outputs)},
+        {key: tf.make_ndarray(definition.defaults[key]) for key in sorted(definition.defaults)},
     )
 
 

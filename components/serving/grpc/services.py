@@ -1,4 +1,4 @@
-"""The gRPC services: PredictionService, ModelService and gRPC's health check."""
+"""The gRPC services: PredictionService, ModelService, and gRPC's health check and reflection."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from kerasline.components.models.session import SavedModelSession
-from kerasline.components.models.signatures import Signature
+from kerasline.components.models.signatures import DEFAULT_SIGNATURE, Signature
 from kerasline.components.serving.grpc import protocol
+from kerasline.components.serving.grpc.reflection import answer_reflection
 from kerasline.components.serving.runtime import examples, tensor_codec
-from kerasline.components.serving.runtime.admission import KEY_HEADERS, AdmissionControl, RequestRecord
-from kerasline.components.serving.runtime.batching import count_rows
+from kerasline.components.serving.runtime.admission import KEY_HEADERS, AdmissionControl, RequestRecord, Reservation
+from kerasline.components.serving.runtime.batching import Inputs, count_rows
 from kerasline.components.serving.runtime.errors import RequestError, from_exception, invalid
-from kerasline.components.serving.runtime.messages import HEALTH_STATES, messages
+from kerasline.components.serving.runtime.messages import HEALTH_STATES, RESPONSE_STREAMS, SERVICES, messages
 from kerasline.components.serving.runtime.metadata import metadata_message, status_message
 from kerasline.components.serving.runtime.models import Models, Version
 from kerasline.components.serving.runtime.signatures import find_signature
 
 # Tensors of requests from this size on are converted in a thread.
 LARGE_BYTES = 1 << 16
-_SERVING, _NOT_SERVING = HEALTH_STATES["SERVING"], HEALTH_STATES["NOT_SERVING"]
+# Interval between checks whether the state that a client watches has changed.
+WATCH_SECONDS = 0.2
 
 
 class Method(NamedTuple):
@@ -31,14 +33,18 @@ class Method(NamedTuple):
 
     Attributes:
         name: the name in metrics and the access log.
-        answer: computes the response from the request, its record and its deadline.
+        request_class: the message of its requests.
+        answer: computes the response from the request, its record, its deadline and its reservation. That of a stream
+            reads and answers the call itself.
         is_open: whether it needs no API key.
+        is_stream: whether it sends several responses.
     """
 
     name: str
     request_class: Any
     answer: Callable[..., Awaitable[Any]]
-    is_open: bool = False
+    is_open: bool
+    is_stream: bool
 
 
 class RanExamples(NamedTuple):
@@ -56,18 +62,34 @@ class GrpcServices:
 
     def __init__(self, models: Models, admission: AdmissionControl):
         self._models, self._admission = models, admission
-        self._messages = m = messages()
+        self._messages = messages()
         self._calls = 0
-        prediction, model = "/tensorflow.serving.PredictionService", "/tensorflow.serving.ModelService"
         self._methods = {
-            f"{prediction}/Predict": Method("predict", m.PredictRequest, self._predict),
-            f"{prediction}/Classify": Method("classify", m.ClassificationRequest, self._classify),
-            f"{prediction}/Regress": Method("regress", m.RegressionRequest, self._regress),
-            f"{prediction}/MultiInference": Method("multi_inference", m.MultiInferenceRequest, self._multi_inference),
-            f"{prediction}/GetModelMetadata": Method("metadata", m.GetModelMetadataRequest, self._metadata),
-            f"{model}/GetModelStatus": Method("status", m.GetModelStatusRequest, self._status),
-            "/grpc.health.v1.Health/Check": Method("health", m.HealthCheckRequest, self._health, is_open=True),
+            f"/{service}/{method}": self._method(method, request)
+            for service, methods in SERVICES.items()
+            for method, (request, _response) in methods.items()
         }
+
+    def _method(self, name: str, request: str) -> Method:
+        answers: dict[str, tuple[str, Callable[..., Awaitable[Any]]]] = {
+            "Predict": ("predict", self._predict),
+            "Classify": ("classify", self._classify),
+            "Regress": ("regress", self._regress),
+            "MultiInference": ("multi_inference", self._multi_inference),
+            "GetModelMetadata": ("metadata", self._metadata),
+            "GetModelStatus": ("status", self._status),
+            "Check": ("health", self._health),
+            "Watch": ("health_watch", self._watch),
+            "ServerReflectionInfo": ("reflection", self._reflect),
+        }
+        label, answer = answers[name]
+        return Method(
+            label,
+            getattr(self._messages, request),
+            answer,
+            is_open=request == "HealthCheckRequest",
+            is_stream=name in RESPONSE_STREAMS,
+        )
 
     async def __call__(self, scope: Any, receive: protocol.Receive, send: protocol.Send) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -86,58 +108,72 @@ class GrpcServices:
         self, scope: Any, headers: dict[bytes, bytes], receive: protocol.Receive, send: protocol.Send
     ) -> None:
         method = self._methods.get(scope["path"])
-        if method is None:
-            path = scope["path"][:200]
-            await protocol.send_error(send, RequestError("UNIMPLEMENTED", f"Method not found: {path}"))
-            return
-        record = RequestRecord(method.name, method.name)
-        size_out = 0
-        reserved: list[int] = []
-        try:
-            response = await self._answer(method, headers, receive, record, reserved)
-            size_out = len(response)
-            await protocol.send_message(send, response)
-        except (asyncio.CancelledError, protocol.ClientDisconnected):
-            record.code = "CANCELLED"
-            raise
-        except Exception as raised:
-            error = from_exception(raised)
-            record.set_error(error)
-            await protocol.send_error(send, error)
-        finally:
-            for size in reserved:
-                self._admission.release(size)
-            client = _peer(scope) if self._admission.writes_log else None
-            self._admission.finish(record, protocol="grpc", client=client, status=record.code, size_out=size_out)
+        name = method.name if method else "unknown"
+        record = RequestRecord(name, name)
+        record.repeat_headers(lambda name: _text(headers.get(name.encode())))
+        limits = self._admission.limits
+        with self._admission.reservation() as reserved:
+            call = protocol.Call(receive, send, headers, limits=limits, reserved=reserved, repeated=record.repeated)
+            if method is None:
+                await call.fail(RequestError("UNIMPLEMENTED", f"Method not found: {scope['path'][:200]}"))
+                return
+            size_out = 0
+            try:
+                if "http.response.trailers" not in scope["extensions"]:
+                    raise RequestError(
+                        "UNKNOWN", "missing header te: expected trailers, which carry the status of a call"
+                    )
+                size_out = await self._answer(method, headers, call, record)
+            except (asyncio.CancelledError, protocol.ClientDisconnected):
+                record.code = "CANCELLED"
+                raise
+            except Exception as raised:
+                error = from_exception(raised)
+                record.set_error(error)
+                await call.fail(error)
+            finally:
+                client = _peer(scope) if self._admission.writes_log else None
+                self._admission.finish(record, protocol="grpc", client=client, status=record.code, size_out=size_out)
 
     async def _answer(
-        self, method: Method, headers: dict[bytes, bytes], receive: Any, record: RequestRecord, reserved: list[int]
-    ) -> bytes:
-        """Return the response as bytes. Limits are checked before the message is read and parsed."""
+        self, method: Method, headers: dict[bytes, bytes], call: protocol.Call, record: RequestRecord
+    ) -> int:
+        """Answer a call and return the size of the response. Limits are checked before messages are read and parsed."""
         admission = self._admission
         if self._calls > admission.limits.connections:
             raise RequestError("RESOURCE_EXHAUSTED", "too many calls in progress; try again")
         if admission.needs_key and not method.is_open:
             admission.check_key(*(_text(headers.get(name.encode())) for name in KEY_HEADERS))
+        if method.is_stream:
+            await method.answer(call, method.request_class)
+            await call.finish()
+            return 0
         deadline = admission.deadline(protocol.timeout_seconds(headers))
-        body = await protocol.read_message(receive, headers, admission, reserved)
+        body = await call.read_only()
         record.size_in = len(body)
-        try:
-            request = method.request_class.FromString(body)
-        except DecodeError:
-            raise invalid("the message cannot be parsed") from None
-        return (await method.answer(request, record, deadline)).SerializeToString()
+        request = _parsed(method.request_class, body)
+        response = (await method.answer(request, record, deadline, call.reserved)).SerializeToString()
+        await call.finish(response)
+        return len(response)
 
-    async def _predict(self, request: Any, record: RequestRecord, deadline: float) -> Any:
+    async def _predict(self, request: Any, record: RequestRecord, deadline: float, reserved: Reservation) -> Any:
         spec = request.model_spec
         version, session = self._find(spec)
-        signature = find_signature(session, spec.signature_name)
+        signature = session.signatures.get(spec.signature_name or DEFAULT_SIGNATURE)
+        if signature is None:  # TensorFlow Serving has another code here than in Classify and Regress
+            name = spec.signature_name or DEFAULT_SIGNATURE
+            raise RequestError("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
         record.set_target(version, signature.name)
-        if request.ByteSize() < LARGE_BYTES:
-            inputs = tensor_codec.predict_inputs(request.inputs, signature)
-        else:
-            loop = asyncio.get_running_loop()
-            inputs = await loop.run_in_executor(None, tensor_codec.predict_inputs, request.inputs, signature)
+        tensor_codec.check_names(request.inputs, signature)
+        tensor_codec.check_output_filter(request.output_filter, signature)
+        inputs: Inputs | None = tensor_codec.single_row(request.inputs, signature)
+        if inputs is None:
+            reserved.add(tensor_codec.filled_bytes(request.inputs, signature))
+            if request.ByteSize() < LARGE_BYTES:
+                inputs = tensor_codec.predict_arrays(request.inputs, signature)
+            else:
+                loop = asyncio.get_running_loop()
+                inputs = await loop.run_in_executor(None, tensor_codec.predict_arrays, request.inputs, signature)
         record.rows = count_rows(inputs)
         outputs = await version.run(signature, inputs, deadline)
         response = self._messages.PredictResponse()
@@ -145,29 +181,29 @@ class GrpcServices:
         tensor_codec.fill_outputs(response.outputs, signature, outputs, request.output_filter)
         return response
 
-    async def _classify(self, request: Any, record: RequestRecord, deadline: float) -> Any:
+    async def _classify(self, request: Any, record: RequestRecord, deadline: float, _: Reservation) -> Any:
         response = self._messages.ClassificationResponse()
         ran = await self._run_examples(request.model_spec, request.input, record, deadline)
         _set_spec(response.model_spec, ran.version, ran.signature.name)
         _fill_classes(response.result, ran)
         return response
 
-    async def _regress(self, request: Any, record: RequestRecord, deadline: float) -> Any:
+    async def _regress(self, request: Any, record: RequestRecord, deadline: float, _: Reservation) -> Any:
         response = self._messages.RegressionResponse()
         ran = await self._run_examples(request.model_spec, request.input, record, deadline)
         _set_spec(response.model_spec, ran.version, ran.signature.name)
         _fill_regressions(response.result, ran)
         return response
 
-    async def _multi_inference(self, request: Any, record: RequestRecord, deadline: float) -> Any:
+    async def _multi_inference(self, request: Any, record: RequestRecord, deadline: float, _: Reservation) -> Any:
         """Classify and regress the same Examples with several signatures of one model."""
         tasks = request.tasks
         if not tasks:
             raise invalid("Inference request must specify at least one task")
+        if len({task.model_spec.name for task in tasks}) > 1:
+            raise invalid("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
         names = [task.model_spec.signature_name for task in tasks]
         for task in tasks:
-            if task.model_spec.name != tasks[0].model_spec.name:
-                raise invalid("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
             if names.count(task.model_spec.signature_name) > 1:
                 raise invalid(f"Duplicate evaluation of signature: {task.model_spec.signature_name}")
             if task.method_name not in (examples.CLASSIFY_METHOD, examples.REGRESS_METHOD):
@@ -193,22 +229,49 @@ class GrpcServices:
         outputs = await version.run(signature, arrays, deadline)
         return RanExamples(version, session, signature, outputs, len(rows))
 
-    async def _metadata(self, request: Any, record: RequestRecord, deadline: float) -> Any:
+    async def _metadata(self, request: Any, record: RequestRecord, deadline: float, _: Reservation) -> Any:
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         return metadata_message(self._find(request.model_spec)[0], request.metadata_field)
 
-    async def _status(self, request: Any, record: RequestRecord, deadline: float) -> Any:
+    async def _status(self, request: Any, record: RequestRecord, deadline: float, _: Reservation) -> Any:
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         return status_message(self._models.status(*_address(request.model_spec)))
 
-    async def _health(self, request: Any, record: RequestRecord, deadline: float) -> Any:
-        service = request.service
-        if service and not service.startswith("tensorflow.serving."):
-            raise RequestError("NOT_FOUND", f"no service {service}")
+    async def _health(self, request: Any, record: RequestRecord, deadline: float, _: Reservation) -> Any:
+        if request.service and request.service not in SERVICES:
+            raise RequestError("NOT_FOUND", f"no service {request.service[:200]}")
+        return self._messages.HealthCheckResponse(status=self._health_state(request.service))
+
+    def _health_state(self, service: str) -> int:
+        """Return the state of a service. The empty name stands for the whole server."""
+        if service and service not in SERVICES:
+            return HEALTH_STATES["SERVICE_UNKNOWN"]
         is_ready = self._models.is_ready() and not self._admission.is_draining
-        return self._messages.HealthCheckResponse(status=_SERVING if is_ready else _NOT_SERVING)
+        return HEALTH_STATES["SERVING" if is_ready else "NOT_SERVING"]
+
+    async def _watch(self, call: protocol.Call, request_class: Any) -> None:
+        """Send the state of a service at once and whenever it changes, until the client leaves or the server stops."""
+        service = _parsed(request_class, await call.read_only()).service
+        left = asyncio.ensure_future(call.wait_for_end())
+        sent = None
+        try:
+            while not left.done():
+                state = self._health_state(service)
+                if state != sent:
+                    await call.send(self._messages.HealthCheckResponse(status=state).SerializeToString())
+                    sent = state
+                if self._admission.is_draining:
+                    raise RequestError("UNAVAILABLE", "the server is shutting down")
+                await asyncio.wait((left,), timeout=WATCH_SECONDS)
+            raise protocol.ClientDisconnected
+        finally:
+            left.cancel()
+
+    async def _reflect(self, call: protocol.Call, request_class: Any) -> None:
+        while (message := await call.read()) is not None:
+            await call.send(answer_reflection(_parsed(request_class, message)).SerializeToString())
 
     def _find(self, spec: Any) -> tuple[Version, SavedModelSession]:
         if not spec.name:
@@ -231,6 +294,13 @@ def _fill_classes(result: Any, ran: RanExamples) -> None:
 def _fill_regressions(result: Any, ran: RanExamples) -> None:
     for value in examples.regressions(ran.signature, ran.outputs, ran.rows).tolist():
         result.regressions.add(value=value)
+
+
+def _parsed(message_class: Any, body: bytes) -> Any:
+    try:
+        return message_class.FromString(body)
+    except DecodeError:
+        raise invalid("the message cannot be parsed") from None
 
 
 def _text(value: bytes | None) -> str | None:

@@ -24,7 +24,12 @@ from kerasline.components.serving.http import json_codec, wide_rows
 from kerasline.components.serving.http.connections import SERVER_NAME, Connection
 from kerasline.components.serving.http.openapi import describe_api
 from kerasline.components.serving.runtime import examples
-from kerasline.components.serving.runtime.admission import AdmissionControl, RequestRecord
+from kerasline.components.serving.runtime.admission import (
+    REPEATED_HEADERS,
+    AdmissionControl,
+    RequestRecord,
+    Reservation,
+)
 from kerasline.components.serving.runtime.batching import Inputs, count_rows
 from kerasline.components.serving.runtime.errors import RequestError, from_exception, invalid, not_found
 from kerasline.components.serving.runtime.metadata import metadata_json, status_json
@@ -55,14 +60,12 @@ JSON = "application/json"
 LARGE_BYTES = 1 << 16
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 TIMEOUT_HEADER = "X-Request-Timeout"
-REQUEST_ID_HEADER = "X-Request-Id"
-CORS_HEADERS = f"Content-Type, Authorization, X-API-Key, {TIMEOUT_HEADER}, {REQUEST_ID_HEADER}"
+CORS_HEADERS = f"Content-Type, Authorization, X-API-Key, {TIMEOUT_HEADER}, {', '.join(REPEATED_HEADERS)}"
 _MODEL_PATH = re.compile(
-    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:]+))?"
+    r"(?i:/v1/models/)(?P<name>[^/:]+)(?:(?i:/versions/)(?P<version>[0-9]+)|(?i:/labels/)(?P<label>[^/:]+))?"
     rf"(?P<endpoint>{'|'.join(filter(None, MODEL_ENDPOINTS))}|)"
 )
 _ORIGIN = re.compile(r"\Ahttps?://[^/]*", re.IGNORECASE)
-_PRINTABLE = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Target(NamedTuple):
@@ -88,6 +91,7 @@ class RestEndpoints:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path
         record = RequestRecord(request.method, path.partition("?")[0])  # a query may contain secrets
+        record.repeat_headers(request.headers.get)
         connection = request.protocol
         assert isinstance(connection, Connection), "BoundedServer creates the connections"
         connection.begin(record.started)
@@ -113,9 +117,7 @@ class RestEndpoints:
             headers["Retry-After"] = "1"
         if status == 401:
             headers["WWW-Authenticate"] = "Bearer"
-        request_id = request.headers.get(REQUEST_ID_HEADER)
-        if request_id is not None and _PRINTABLE.fullmatch(request_id):
-            record.request_id = headers[REQUEST_ID_HEADER] = request_id
+        headers.update(record.repeated)
         response = web.Response(body=body, status=status, headers=headers)
         if self._admission.is_draining or status == 408:
             response.force_close()
@@ -149,14 +151,10 @@ class RestEndpoints:
         if target.operation == "metadata":
             return json_codec.write(metadata_json(version)), JSON
         deadline = admission.deadline(_requested_seconds(request))
-        reserved: list[int] = []
-        try:
+        with admission.reservation() as reserved:
             body = await self._read(request, deadline, reserved)
             record.size_in = len(body)
             return await self._infer(target, body, record, deadline), JSON
-        finally:
-            for size in reserved:
-                admission.release(size)
 
     def _cors_headers(self, origin: str, request: web.BaseRequest) -> dict[str, str]:
         """Return the headers that let a page of an allowed origin read the response."""
@@ -191,13 +189,10 @@ class RestEndpoints:
             return write()
         return await asyncio.get_running_loop().run_in_executor(self._reader, write)
 
-    async def _read(self, request: web.BaseRequest, deadline: float, reserved: list[int]) -> bytes:
-        """Read the body. Append to `reserved` the bytes that were admitted and must be released."""
-        admission, content = self._admission, request.content
-        length = request.content_length
-        if length is not None:
-            admission.admit(length)
-            reserved.append(length)
+    async def _read(self, request: web.BaseRequest, deadline: float, reserved: Reservation) -> bytes:
+        """Read the body, after its bytes were reserved."""
+        content = request.content
+        reserved.add(request.content_length or 0)
         if content.is_eof():
             body = content.read_nowait()
             self._reserve(len(body), reserved)
@@ -205,7 +200,7 @@ class RestEndpoints:
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(CONTINUE)
             request.writer.output_size = 0  # not part of the response
-        seconds = min(deadline - time.monotonic(), admission.limits.idle_seconds)
+        seconds = min(deadline - time.monotonic(), self._admission.limits.idle_seconds)
         try:
             return await asyncio.wait_for(self._read_blocks(content, reserved), seconds)
         except web.RequestPayloadError as error:
@@ -214,7 +209,7 @@ class RestEndpoints:
             message = "the request body did not arrive in time"
             raise RequestError("DEADLINE_EXCEEDED", message, http_status=408) from None
 
-    async def _read_blocks(self, content: Any, reserved: list[int]) -> bytes:
+    async def _read_blocks(self, content: Any, reserved: Reservation) -> bytes:
         blocks, size = [], 0
         async for block in content.iter_any():
             size += len(block)
@@ -222,13 +217,11 @@ class RestEndpoints:
             blocks.append(block)
         return b"".join(blocks)
 
-    def _reserve(self, size: int, reserved: list[int]) -> None:
+    def _reserve(self, size: int, reserved: Reservation) -> None:
         """Reserve bytes for a body longer than announced: chunked, or compressed."""
-        if size > self._admission.limits.request_bytes:
-            self._admission.admit(size)
-        if size > (before := sum(reserved)):
-            self._admission.admit(size - before)
-            reserved.append(size - before)
+        self._admission.check_size(size)
+        if size > reserved.size:
+            reserved.add(size - reserved.size)
 
     def _answer_server_endpoint(self, method: str, path: str) -> tuple[bytes, str]:
         if method == "GET" and path in SERVER_ENDPOINTS:
@@ -309,8 +302,8 @@ def _parse_path(path: str) -> Target | None:
     if match is None:
         return None
     version = match["version"]
-    if version is not None and int(version) > HIGHEST:
-        raise invalid(f"Failed to convert version: {version} to numeric.")
+    if version is not None and (len(version) > len(str(HIGHEST)) or int(version) > HIGHEST):
+        raise invalid(f"Failed to convert version: {version[:40]} to numeric.")
     label = unquote(match["label"]) if match["label"] else None
     http_method, operation = MODEL_ENDPOINTS[match["endpoint"]]
     return Target(unquote(match["name"]), int(version) if version else None, label, operation, http_method)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ MAX_STRUCTURES = 2_000_000
 _STRUCTURES = (b"[", b"{", b":")
 # Convert longer lists in parts, between which other requests are answered.
 PART_VALUES = 1 << 14
+# The floats of a tf.Example are float32.
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 # Longest excerpt of a value in an error message.
 EXCERPT_CHARACTERS = 120
 _JSON_KINDS = {dict: "Object", list: "Array", str: "String", bool: "Bool", type(None): "Null"}
@@ -41,6 +44,7 @@ _TOKENS = {"nan": b"NaN", "inf": b"Infinity", "-inf": b"-Infinity"}
 
 def parse(body: bytes | bytearray) -> dict[str, Any]:
     """Parse the document, which must be an object. Raise INVALID_ARGUMENT otherwise."""
+    body = body.removeprefix(codecs.BOM_UTF8)
     if len(body) > MAX_STRUCTURES and _count_structures(body) > MAX_STRUCTURES:
         raise RequestError(
             "INVALID_ARGUMENT",
@@ -172,17 +176,20 @@ def _parse_with_tokens(body: bytes | bytearray, error: orjson.JSONDecodeError) -
 
 
 def _from_rows(rows: list[Any], signature: Signature) -> list[np.ndarray]:
-    inputs = signature.inputs
+    inputs, defaults = signature.inputs, signature.defaults
     if type(rows[0]) is dict and not is_base64(rows[0]):
+        given = [name for name in inputs if name in rows[0] or name not in defaults] if defaults else inputs
         try:
-            columns = [[row[name] for row in rows] for name in inputs]
-            count = len(inputs)
+            columns = {name: [row[name] for row in rows] for name in given}
+            count = len(given)
             exact = all([len(row) == count for row in rows])
         except (KeyError, TypeError, IndexError):
             exact = False
         if not exact:
             raise _key_mismatch(rows, signature)
-        return [to_array(column, name, spec) for column, (name, spec) in zip(columns, inputs.items())]
+        return [
+            to_array(columns[name], name, spec) if name in columns else defaults[name] for name, spec in inputs.items()
+        ]
     if len(inputs) != 1:
         raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors required "
@@ -223,9 +230,12 @@ def _from_columns(value: Any, signature: Signature) -> list[np.ndarray]:
         ((name, spec),) = inputs.items()
         return [to_array(value, name, spec)]
     for name in inputs:
-        if name not in value:
+        if name not in value and name not in signature.defaults:
             raise invalid(f"Missing named input: {name} in 'inputs' object.")
-    return [to_array(value[name], name, spec) for name, spec in inputs.items()]
+    return [
+        to_array(value[name], name, spec) if name in value else signature.defaults[name]
+        for name, spec in inputs.items()
+    ]
 
 
 def to_array(value: Any, name: str, spec: TensorSpec) -> np.ndarray:
@@ -238,7 +248,7 @@ def to_array(value: Any, name: str, spec: TensorSpec) -> np.ndarray:
     except (ValueError, OverflowError) as error:  # raised by NumPy for lists of unequal length
         raise invalid(f"input {name}: lists of unequal length or depth, or numbers too large") from error
     except RequestError as error:
-        raise invalid(f"input {name}: {error}") from None
+        raise RequestError(error.code, f"input {name}: {error}") from None
     if converted.ndim == 1 and spec.shape == (None, 1):
         converted = converted[:, None]  # a value for each row, as Exporter feeds a column of values
     check_shape(converted.shape, name, spec)
@@ -252,9 +262,10 @@ def _numbers(value: Any, dtype: np.dtype) -> np.ndarray:
     # Given one string among numbers, NumPy would convert all to strings as long as the longest.
     given = _as_array(value) if _has_only_numbers(value) else None
     if given is None or (given.dtype.kind not in kinds and given.size):
-        mismatch = _first_mismatch(value, kinds)
-        kind = _JSON_KINDS.get(type(mismatch), "Number")
-        raise invalid(f"JSON Value: {excerpt(mismatch)} Type: {kind} is not of expected type: {dtype}")
+        for mismatch in _mismatches(value, kinds):
+            kind = _JSON_KINDS.get(type(mismatch), "Number")
+            raise invalid(f"JSON Value: {excerpt(mismatch)} Type: {kind} is not of expected type: {dtype}")
+        given = np.array(value, dtype)  # for numbers beyond and below 2**63, NumPy's own choice is float64
     return _as_integers(given, dtype) if dtype.kind in "iu" else given.astype(dtype)
 
 
@@ -290,8 +301,8 @@ def _as_integers(given: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return given.astype(dtype)
 
 
-def _first_mismatch(value: Any, kinds: str) -> Any:
-    """Return the first value that is not of the expected kinds, for the error message."""
+def _mismatches(value: Any, kinds: str) -> Iterator[Any]:
+    """Yield the values in nested lists that are not of the expected kinds, in order."""
     types = [kind for kind, code in ((bool, "b"), (int, "i"), (float, "f")) if code in kinds]
     pending = [value]
     while pending:
@@ -299,8 +310,7 @@ def _first_mismatch(value: Any, kinds: str) -> Any:
         if type(one) is list:
             pending.extend(reversed(one))
         elif type(one) not in types:
-            return one
-    return value
+            yield one
 
 
 def _texts(value: Any) -> np.ndarray:
@@ -332,7 +342,7 @@ def is_base64(value: Any) -> bool:
 
 
 def decode_base64(value: Mapping[str, str]) -> bytes:
-    text = value["b64"]
+    text = "".join(value["b64"].split())
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
@@ -361,6 +371,8 @@ def _feature_value(name: str, value: Any) -> Any:
             raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
         return value
     if type(value) is float:
+        if MAX_FLOAT32 < abs(value) < float("inf"):
+            raise invalid(f"Cannot convert JSON value: {value} to float without loss of precision.")
         return value
     if type(value) is str:
         return value.encode("utf-8", "surrogatepass")
@@ -375,7 +387,7 @@ def _as_serializable(array: np.ndarray, *, binary: bool) -> Any:
         return _text_lists(array.tolist(), binary)
     if kind not in "fiub":
         if array.dtype.name != "bfloat16":
-            raise RequestError("UNIMPLEMENTED", f"JSON cannot represent {array.dtype}; use gRPC")
+            raise invalid(f"Failed to write JSON value for tensor type: {array.dtype}; use gRPC")
         array = array.astype(np.float32)
     return np.ascontiguousarray(array) if array.ndim else array[()]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
+import re
 import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from kerasline.components.serving.runtime.access_log import AccessLog
@@ -15,6 +18,12 @@ if TYPE_CHECKING:
     from kerasline.components.serving.runtime.models import Version
 
 KEY_HEADERS = ("x-api-key", "authorization")
+# Request headers that the response and the access log repeat, by the form that they must have: an identifier, and the
+# context of a trace (https://www.w3.org/TR/trace-context/#traceparent-header).
+REPEATED_HEADERS = {
+    "x-request-id": re.compile(r"[\x21-\x7e]{1,128}"),
+    "traceparent": re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"),
+}
 _BEARER = "bearer "
 
 
@@ -52,20 +61,30 @@ class AdmissionControl:
         if not hmac.compare_digest(given.encode("utf-8", "replace"), self._key):
             raise RequestError("UNAUTHENTICATED", "invalid API key")
 
+    def check_size(self, size: int) -> None:
+        """Raise RESOURCE_EXHAUSTED for a request that is too large."""
+        if size > self.limits.request_bytes:
+            message = f"the request is larger than {self.limits.request_bytes} bytes"
+            raise RequestError("RESOURCE_EXHAUSTED", message, http_status=413)
+
     def admit(self, size: int) -> None:
         """Reserve `size` bytes for a request until `release`. Raise RESOURCE_EXHAUSTED beyond a limit."""
-        if size > self.limits.request_bytes:
-            raise RequestError(
-                "RESOURCE_EXHAUSTED",
-                f"the request is larger than {self.limits.request_bytes} bytes",
-                http_status=413,
-            )
+        self.check_size(size)
         if self._pending_bytes + size > self.limits.pending_bytes:
             raise RequestError("RESOURCE_EXHAUSTED", "too many bytes of requests in progress; try again")
         self._pending_bytes += size
 
     def release(self, size: int) -> None:
         self._pending_bytes -= size
+
+    @contextlib.contextmanager
+    def reservation(self) -> Iterator[Reservation]:
+        """Yield a reservation whose bytes are released at the end."""
+        reserved = Reservation(self)
+        try:
+            yield reserved
+        finally:
+            self.release(reserved.size)
 
     def deadline(self, requested_seconds: float | None = None) -> float:
         """Return the deadline of a request that starts now, in seconds of `time.monotonic`."""
@@ -99,13 +118,33 @@ class AdmissionControl:
                 "bytes_in": record.size_in,
                 "bytes_out": size_out,
                 "milliseconds": round(seconds * 1e3, 3),
-                "request_id": record.request_id,
+                "request_id": record.repeated.get("x-request-id"),
+                "traceparent": record.repeated.get("traceparent"),
             }
         )
 
 
+class Reservation:
+    """The bytes in memory for one request, counted before they arrive or are allocated."""
+
+    __slots__ = ("size", "_admission")
+
+    def __init__(self, admission: AdmissionControl):
+        self.size, self._admission = 0, admission
+
+    def add(self, size: int) -> None:
+        """Reserve further bytes. Raise RESOURCE_EXHAUSTED beyond a limit."""
+        self._admission.admit(size)
+        self.size += size
+
+
 class RequestRecord:
-    """What is known about a request so far. `model` is empty until the model has been found."""
+    """What is known about a request so far.
+
+    Attributes:
+        model: the name of the model; empty until the model has been found.
+        repeated: valid headers of `REPEATED_HEADERS`, by name.
+    """
 
     __slots__ = (
         "started",
@@ -118,7 +157,7 @@ class RequestRecord:
         "error",
         "rows",
         "size_in",
-        "request_id",
+        "repeated",
     )
 
     def __init__(self, method: str, path: str):
@@ -129,7 +168,14 @@ class RequestRecord:
         self.signature: str | None = None
         self.error: str | None = None
         self.rows: int | None = None
-        self.request_id: str | None = None
+        self.repeated: dict[str, str] = {}
+
+    def repeat_headers(self, header: Callable[[str], str | None]) -> None:
+        """Keep the headers that the response repeats. `header` returns the value of a header by name."""
+        for name, form in REPEATED_HEADERS.items():
+            value = header(name)
+            if value is not None and form.fullmatch(value):
+                self.repeated[name] = value
 
     def set_error(self, error: RequestError) -> None:
         self.code, self.error = error.code, str(error)

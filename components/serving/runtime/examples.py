@@ -28,7 +28,12 @@ def to_inputs(examples: Sequence[Features], signature: Signature, *, fills_missi
         array = np.empty(len(examples), object)
         array[:] = [_serialized(example) for example in examples]
         return [array]
-    return [_column(examples, name, spec, fills_missing) for name, spec in signature.inputs.items()]
+    return [
+        signature.defaults[name]
+        if name in signature.defaults and not any(name in example for example in examples)
+        else _column(examples, name, spec, fills_missing)
+        for name, spec in signature.inputs.items()
+    ]
 
 
 def _takes_serialized(signature: Signature) -> bool:
@@ -41,7 +46,10 @@ def _takes_serialized(signature: Signature) -> bool:
 def classes(
     session: SavedModelSession, signature: Signature, outputs: Sequence[np.ndarray], count: int
 ) -> tuple[list[list[str]] | None, np.ndarray | None]:
-    """Return labels and scores, each of shape (examples, classes), or None if the model has none."""
+    """Return labels and scores, each of shape (examples, classes), or None if the model has none.
+
+    A single score is that of the second of two classes.
+    """
     if signature.method == REGRESS_METHOD:
         raise invalid(f"Expected classification signature method_name to be {CLASSIFY_METHOD}. Was: {signature.method}")
     named = dict(zip(signature.outputs, outputs))
@@ -52,11 +60,17 @@ def classes(
         if found is not None and (found.ndim != 2 or len(found) != count):
             raise invalid(f"Expected {kind} Tensor shape: [batch_size num_classes] but got {list(found.shape)}")
     if labels is not None:
+        if labels.dtype != object:
+            raise invalid(f"Expected classes Tensor of DT_STRING. Got: {labels.dtype}")
+        if scores is not None and scores.shape != labels.shape:
+            raise invalid(
+                f"Tensors class and score should match in dim_size(1). Got {labels.shape[1]} vs. {scores.shape[1]}"
+            )
         return [[_text(one) for one in row] for row in labels.tolist()], scores
-    names = session.class_names
-    if names and scores is not None and len(names) == scores.shape[1]:
-        return [names] * count, scores
-    return None, scores
+    names, width = session.class_names, scores.shape[1] if scores is not None else 0
+    if names and len(names) == 2 and width == 1:
+        names = names[1:]
+    return ([names] * count if names and len(names) == width else None), scores
 
 
 def regressions(signature: Signature, outputs: Sequence[np.ndarray], count: int) -> np.ndarray:

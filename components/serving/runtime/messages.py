@@ -1,22 +1,26 @@
-"""The messages of TensorFlow Serving's gRPC interface.
+"""The messages and services of TensorFlow Serving's gRPC interface, of gRPC's health check and of its reflection.
 
-The package that contains them, tensorflow-serving-api, depends on `tensorflow` and would install a second TensorFlow
-next to tensorflow-cpu. The few messages are therefore declared here, with the names, numbers and types of TensorFlow
-Serving. They use their own descriptor pool, so that the original classes can be loaded in the same process.
+The package that contains TensorFlow Serving's, tensorflow-serving-api, depends on `tensorflow` and would install a
+second TensorFlow next to tensorflow-cpu. The few messages are therefore declared here, with the names, numbers and
+types of TensorFlow Serving. They use their own descriptor pool, so that the original classes can be loaded in the
+same process.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from google.protobuf.descriptor_pool import DescriptorPool
     from google.protobuf.message import Message
 
 TENSOR, EXAMPLE, SIGNATURE = "tensorflow.TensorProto", "tensorflow.Example", "tensorflow.SignatureDef"
 ANY, INT64, CODE = "google.protobuf.Any", "google.protobuf.Int64Value", "tensorflow.error.Code"
+# Numbers of FieldDescriptorProto.Type.
+_SCALARS = {"float": 2, "int64": 3, "int32": 5, "string": 9, "bytes": 12}
 # Fields of each message as (name, number, type). `*T` is repeated, `{T` a map from strings, `N|T` a member of oneof N.
 _MESSAGES = {
     "ModelSpec": (
@@ -69,10 +73,12 @@ _MESSAGES = {
     "RegressLog": (("request", 1, "RegressionRequest"), ("response", 2, "RegressionResponse")),
     "PredictLog": (("request", 1, "PredictRequest"), ("response", 2, "PredictResponse")),
     "MultiInferenceLog": (("request", 1, "MultiInferenceRequest"), ("response", 2, "MultiInferenceResponse")),
+    "SessionRunLog": (),
     "PredictionLog": (
         ("classify_log", 2, "log_type|ClassifyLog"),
         ("regress_log", 3, "log_type|RegressLog"),
         ("multi_inference_log", 4, "log_type|MultiInferenceLog"),
+        ("session_run_log", 5, "log_type|SessionRunLog"),
         ("predict_log", 6, "log_type|PredictLog"),
     ),
 }
@@ -82,14 +88,67 @@ _HEALTH = {
     "HealthCheckResponse": (("status", 1, "enum grpc.health.v1.HealthCheckResponse.ServingStatus"),),
 }
 HEALTH_STATES = {"UNKNOWN": 0, "SERVING": 1, "NOT_SERVING": 2, "SERVICE_UNKNOWN": 3}
-_PACKAGE = "tensorflow.serving"
+_REFLECTION = {
+    "ServerReflectionRequest": (
+        ("host", 1, "string"),
+        ("file_by_filename", 3, "message_request|string"),
+        ("file_containing_symbol", 4, "message_request|string"),
+        ("file_containing_extension", 5, "message_request|ExtensionRequest"),
+        ("all_extension_numbers_of_type", 6, "message_request|string"),
+        ("list_services", 7, "message_request|string"),
+    ),
+    "ExtensionRequest": (("containing_type", 1, "string"), ("extension_number", 2, "int32")),
+    "ServerReflectionResponse": (
+        ("valid_host", 1, "string"),
+        ("original_request", 2, "ServerReflectionRequest"),
+        ("file_descriptor_response", 4, "message_response|FileDescriptorResponse"),
+        ("all_extension_numbers_response", 5, "message_response|ExtensionNumberResponse"),
+        ("list_services_response", 6, "message_response|ListServiceResponse"),
+        ("error_response", 7, "message_response|ErrorResponse"),
+    ),
+    "FileDescriptorResponse": (("file_descriptor_proto", 1, "*bytes"),),
+    "ExtensionNumberResponse": (("base_type_name", 1, "string"), ("extension_number", 2, "*int32")),
+    "ListServiceResponse": (("service", 1, "*ServiceResponse"),),
+    "ServiceResponse": (("name", 1, "string"),),
+    "ErrorResponse": (("error_code", 1, "int32"), ("error_message", 2, "string")),
+}
+_SERVING_PACKAGE, _HEALTH_PACKAGE, _REFLECTION_PACKAGE = "tensorflow.serving", "grpc.health.v1", "grpc.reflection.v1"
+# The older package, which many clients use. Its messages have the same form.
+_REFLECTION_ALPHA = "grpc.reflection.v1alpha"
+_REFLECT = ("ServerReflectionRequest", "ServerReflectionResponse")
+# Services by full name: methods with the names of request and response.
+SERVICES = {
+    f"{_SERVING_PACKAGE}.PredictionService": {
+        "Predict": ("PredictRequest", "PredictResponse"),
+        "Classify": ("ClassificationRequest", "ClassificationResponse"),
+        "Regress": ("RegressionRequest", "RegressionResponse"),
+        "MultiInference": ("MultiInferenceRequest", "MultiInferenceResponse"),
+        "GetModelMetadata": ("GetModelMetadataRequest", "GetModelMetadataResponse"),
+    },
+    f"{_SERVING_PACKAGE}.ModelService": {"GetModelStatus": ("GetModelStatusRequest", "GetModelStatusResponse")},
+    f"{_HEALTH_PACKAGE}.Health": {
+        "Check": ("HealthCheckRequest", "HealthCheckResponse"),
+        "Watch": ("HealthCheckRequest", "HealthCheckResponse"),
+    },
+    f"{_REFLECTION_PACKAGE}.ServerReflection": {"ServerReflectionInfo": _REFLECT},
+    f"{_REFLECTION_ALPHA}.ServerReflection": {"ServerReflectionInfo": _REFLECT},
+}
+# Methods whose requests, and whose responses, are streams.
+_REQUEST_STREAMS = {"ServerReflectionInfo"}
+RESPONSE_STREAMS = {"Watch", "ServerReflectionInfo"}
 
 
 @dataclass(frozen=True)
 class Messages:
-    """The message classes by name. They are built at run time, so their fields have no static types."""
+    """The message classes. They are built at run time, so their fields have no static types.
+
+    Attributes:
+        by_name: the classes by name without package.
+        pool: the descriptors of all messages and services.
+    """
 
     by_name: dict[str, type[Message]]
+    pool: DescriptorPool
 
     def __getattr__(self, name: str) -> Any:
         """Return a message class, such as `messages().PredictRequest`."""
@@ -101,34 +160,27 @@ class Messages:
 
 @functools.cache
 def messages() -> Messages:
-    """Return the message classes, including those of gRPC's health check. This imports TensorFlow."""
+    """Return the message classes and their descriptors. This imports TensorFlow."""
     from google.protobuf import any_pb2, descriptor_pool, message_factory, wrappers_pb2
     from tensorflow.core.example import example_pb2
     from tensorflow.core.protobuf import error_codes_pb2, meta_graph_pb2
 
     pool = descriptor_pool.DescriptorPool()
-    imports = (wrappers_pb2, any_pb2, example_pb2, meta_graph_pb2, error_codes_pb2)
     added: set[str] = set()
-    for module in imports:
+    for module in (wrappers_pb2, any_pb2, example_pb2, meta_graph_pb2, error_codes_pb2):
         _add_with_imports(pool, module.DESCRIPTOR, added)
     dependencies = [file for file in added if not file.startswith("google/protobuf/desc")]
-    pool.Add(_file("kerasline/serving.proto", _PACKAGE, _MESSAGES, "ModelVersionStatus", "State", STATES, dependencies))
-    pool.Add(
-        _file(
-            "kerasline/health.proto",
-            "grpc.health.v1",
-            _HEALTH,
-            "HealthCheckResponse",
-            "ServingStatus",
-            HEALTH_STATES,
-            [],
-        )
-    )
-    names = {name: f"{_PACKAGE}.{name}" for name in _MESSAGES}
-    names |= {name: f"grpc.health.v1.{name}" for name in _HEALTH}
-    return Messages(
-        {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(full)) for name, full in names.items()}
-    )
+    states = ("ModelVersionStatus", "State", STATES)
+    pool.Add(_file("kerasline/serving.proto", _SERVING_PACKAGE, _MESSAGES, states, dependencies))
+    health = ("HealthCheckResponse", "ServingStatus", HEALTH_STATES)
+    pool.Add(_file("grpc/health/v1/health.proto", _HEALTH_PACKAGE, _HEALTH, health))
+    for package in (_REFLECTION_PACKAGE, _REFLECTION_ALPHA):
+        pool.Add(_file(f"{package.replace('.', '/')}/reflection.proto", package, _REFLECTION))
+    names = {name: f"{_SERVING_PACKAGE}.{name}" for name in _MESSAGES}
+    names |= {name: f"{_HEALTH_PACKAGE}.{name}" for name in _HEALTH}
+    names |= {name: f"{_REFLECTION_PACKAGE}.{name}" for name in _REFLECTION}
+    by_name = {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(full)) for name, full in names.items()}
+    return Messages(by_name, pool)
 
 
 def _add_with_imports(pool: Any, descriptor: Any, added: set[str]) -> None:
@@ -148,11 +200,14 @@ def _file(
     name: str,
     package: str,
     messages: Mapping[str, tuple[tuple[str, int, str], ...]],
-    enum_of: str,
-    enum: str,
-    values: dict[str, int],
-    imports: list[str],
+    enum: tuple[str, str, Mapping[str, int]] | None = None,
+    imports: Iterable[str] = (),
 ) -> Any:
+    """Return the FileDescriptorProto of a package.
+
+    Args:
+        enum: the message that contains an enum, the name of the enum, and its numbers by name.
+    """
     from google.protobuf import descriptor_pb2
 
     file = descriptor_pb2.FileDescriptorProto(name=name, package=package, syntax="proto3", dependency=sorted(imports))
@@ -160,10 +215,23 @@ def _file(
         message = file.message_type.add(name=message_name)
         for field_name, number, kind in fields:
             _add_field(message, f".{package}", field_name, number, kind)
-        if message_name == enum_of:
-            kinds = message.enum_type.add(name=enum)
-            for value, number in values.items():
+        if enum is not None and message_name == enum[0]:
+            kinds = message.enum_type.add(name=enum[1])
+            for value, number in enum[2].items():
                 kinds.value.add(name=value, number=number)
+    for full_name, methods in SERVICES.items():
+        of_package, _, service_name = full_name.rpartition(".")
+        if of_package != package:
+            continue
+        service = file.service.add(name=service_name)
+        for method, (request, response) in methods.items():
+            service.method.add(
+                name=method,
+                input_type=f".{package}.{request}",
+                output_type=f".{package}.{response}",
+                client_streaming=method in _REQUEST_STREAMS,
+                server_streaming=method in RESPONSE_STREAMS,
+            )
     return file
 
 
@@ -186,7 +254,7 @@ def _add_field(message: Any, package: str, name: str, number: int, kind: str) ->
         field.label, field.type, field.type_name = 3, 11, f"{package}.{message.name}.{entry.name}"
     elif kind.startswith("enum "):
         field.type, field.type_name = 14, "." + kind[5:]
-    elif kind in ("string", "float", "int64"):
-        field.type = {"string": 9, "float": 2, "int64": 3}[kind]
+    elif kind in _SCALARS:
+        field.type = _SCALARS[kind]
     else:
         field.type, field.type_name = 11, "." + kind if "." in kind else f"{package}.{kind}"

@@ -69,42 +69,24 @@ class OneRow:
         ]
 
 
-def predict_inputs(inputs: Mapping[str, Any], signature: Signature) -> OneRow | list[np.ndarray]:
-    """Return the inputs of a PredictRequest: a OneRow if each holds a single value, otherwise arrays.
-
-    Raises:
-        RequestError: INVALID_ARGUMENT. A OneRow raises it on conversion for a value out of range.
-    """
-    _check_names(inputs, signature)
-    values = _single_values(inputs, signature)
-    return _arrays(inputs, signature) if values is None else OneRow(values, signature)
-
-
-def predict_arrays(inputs: Mapping[str, Any], signature: Signature) -> list[np.ndarray]:
-    """Return the arrays of a PredictRequest in the order of `signature.inputs`. Raise INVALID_ARGUMENT otherwise."""
-    _check_names(inputs, signature)
-    return _arrays(inputs, signature)
-
-
-def _arrays(inputs: Mapping[str, Any], signature: Signature) -> list[np.ndarray]:
-    return [from_proto(inputs[name], name, spec) for name, spec in signature.inputs.items()]
-
-
-def _check_names(inputs: Mapping[str, Any], signature: Signature) -> None:
-    if len(inputs) != len(signature.inputs) or any(name not in inputs for name in signature.inputs):
-        missing = sorted(set(signature.inputs) - set(inputs))
-        sent = sorted(set(inputs) - set(signature.inputs))
+def check_names(inputs: Mapping[str, Any], signature: Signature) -> None:
+    """Raise INVALID_ARGUMENT for missing inputs without a default, and for unknown inputs."""
+    missing = [name for name in signature.inputs if name not in inputs and name not in signature.defaults]
+    extra = [] if len(inputs) <= len(signature.inputs) and not missing else sorted(set(inputs) - set(signature.inputs))
+    if missing or extra:
         raise invalid(
             f"input size does not match signature: {len(inputs)}!={len(signature.inputs)} "
             f"len({{{','.join(sorted(inputs))}}}) != len({{{','.join(signature.inputs)}}}). "
-            f"Sent extra: {{{','.join(sent)}}}. Missing but required: {{{','.join(missing)}}}."
+            f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
         )
 
 
-def _single_values(inputs: Mapping[str, Any], signature: Signature) -> list[Any] | None:
-    """Return the only value of each input, or None unless each is a tensor of one value of the right type and shape."""
+def single_row(inputs: Mapping[str, Any], signature: Signature) -> OneRow | None:
+    """Return the inputs of a PredictRequest if each is a tensor of one value of the right type and shape, or None."""
     values = []
     for name, spec in signature.inputs.items():
+        if name not in inputs:  # it has a default
+            return None
         proto, shape, field = inputs[name], spec.shape, _PLAIN_FIELDS.get(spec.data_type)
         if not shape or shape.count(None) + shape.count(1) < len(shape) or field is None:
             return None
@@ -114,7 +96,31 @@ def _single_values(inputs: Mapping[str, Any], signature: Signature) -> list[Any]
         if len(found) != 1 or proto.tensor_shape.SerializeToString() != _ONE * len(shape):
             return None
         values.append(found[0])
-    return values
+    return OneRow(values, signature)
+
+
+def filled_bytes(inputs: Mapping[str, Any], signature: Signature) -> int:
+    """Return the size of the elements that the request does not contain, and that the last value or zeros fill."""
+    total = 0
+    for name, proto in inputs.items():
+        spec = signature.inputs[name]
+        if not proto.tensor_content:
+            size = math.prod(max(0, dim.size) for dim in proto.tensor_shape.dim)
+            total += max(0, size - len(getattr(proto, _field(spec)))) * spec.dtype.itemsize
+    return total
+
+
+def predict_arrays(inputs: Mapping[str, Any], signature: Signature) -> list[np.ndarray]:
+    """Return the arrays of a PredictRequest in the order of `signature.inputs`.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT for missing or unknown inputs, or another dtype or shape.
+    """
+    check_names(inputs, signature)
+    return [
+        from_proto(inputs[name], name, spec) if name in inputs else signature.defaults[name]
+        for name, spec in signature.inputs.items()
+    ]
 
 
 def read_examples(given: Any) -> list[Features]:
@@ -133,7 +139,7 @@ def from_proto(proto: Any, name: str, spec: TensorSpec) -> np.ndarray:
     """Return the array of a TensorProto, which must have the dtype and shape of the input.
 
     As in TensorFlow, the last value fills the rest if there are fewer values than elements, zeros or empty texts fill
-    a tensor without values, and values beyond the last element are ignored.
+    a tensor without values, and values beyond the last element are ignored. `filled_bytes` limits how much is filled.
     """
     if proto.dtype != spec.data_type:
         raise invalid(f"input {name}: expected {_type_name(spec.data_type)}, received {_type_name(proto.dtype)}")
@@ -147,14 +153,16 @@ def from_proto(proto: Any, name: str, spec: TensorSpec) -> np.ndarray:
         if spec.is_string or len(content) != size * spec.dtype.itemsize:
             raise invalid(f"input {name}: tensor_content of {len(content)} bytes for shape {list(shape)}")
         return np.frombuffer(content, spec.dtype).reshape(shape)
-    values = getattr(proto, _FIELDS.get(spec.data_type, "float_val"))
+    values = getattr(proto, _field(spec))
     flat = _floats(proto, values, spec) if spec.data_type in _TAGS else _flat(values, spec)
     if len(flat) < size:
-        if size > max(1024, 64 * proto.ByteSize()):
-            raise invalid(f"input {name}: {len(flat)} values for shape {list(shape)}")
         filling = flat[-1:] if len(flat) else np.array([b""], object) if spec.is_string else np.zeros(1, spec.dtype)
         flat = np.concatenate([flat, np.repeat(filling, size - len(flat))])
     return flat[:size].reshape(shape)
+
+
+def _field(spec: TensorSpec) -> str:
+    return _FIELDS.get(spec.data_type, "float_val")
 
 
 def to_proto(array: np.ndarray, data_type: int, proto: Any) -> None:
@@ -170,16 +178,22 @@ def to_proto(array: np.ndarray, data_type: int, proto: Any) -> None:
         getattr(proto, _FIELDS[data_type]).extend(array.ravel().tolist())
 
 
-def fill_outputs(
-    outputs: Mapping[str, Any], signature: Signature, arrays: Sequence[np.ndarray], output_filter: Sequence[str]
-) -> None:
-    """Fill the outputs of a PredictResponse: all, or those in the request's output_filter."""
-    for name in output_filter:
+def check_output_filter(output_filter: Sequence[str], signature: Signature) -> None:
+    """Raise INVALID_ARGUMENT for unknown outputs, and for one that is named twice."""
+    for number, name in enumerate(output_filter):
         if name not in signature.outputs:
             raise invalid(
                 f"output tensor alias not found in signature: {name} Outputs expected to be in the set "
                 f"{{{','.join(signature.outputs)}}}."
             )
+        if name in output_filter[:number]:
+            raise invalid(f"duplicate output tensor alias: {name}")
+
+
+def fill_outputs(
+    outputs: Mapping[str, Any], signature: Signature, arrays: Sequence[np.ndarray], output_filter: Sequence[str]
+) -> None:
+    """Fill the outputs of a PredictResponse: all, or those in the request's output_filter."""
     for (name, spec), array in zip(signature.outputs.items(), arrays):
         if not output_filter or name in output_filter:
             to_proto(array, spec.data_type, outputs[name])

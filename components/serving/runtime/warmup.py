@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Collection, Iterator
@@ -69,7 +70,14 @@ def _recorded(session: SavedModelSession, file: Path) -> Iterator[tuple[Signatur
 
     from kerasline.components.serving.runtime.messages import messages
 
-    for number, record in enumerate(tf.data.TFRecordDataset(str(file)).as_numpy_iterator()):
+    records = tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
+    for number in itertools.count():
+        try:
+            record = next(records, None)
+        except tf.errors.DataLossError as error:
+            raise RequestError("DATA_LOSS", f"{file}: expected a TFRecord file: {error.message}") from error
+        if record is None:
+            return
         if number >= MAX_REQUESTS:
             raise invalid(f"{file}: more than {MAX_REQUESTS} warm-up requests")
         try:
@@ -83,8 +91,10 @@ def _recorded(session: SavedModelSession, file: Path) -> Iterator[tuple[Signatur
 def _requests(session: SavedModelSession, recorded: Any) -> Iterator[tuple[Signature, list[np.ndarray]]]:
     """Yield signature and arrays of each execution of a PredictionLog. A MultiInference request has several."""
     kind = recorded.WhichOneof("log_type")
-    if kind is None:
-        raise invalid("expected a Predict, Classify, Regress or MultiInference request")
+    if kind is None:  # TensorFlow Serving ignores such a record too
+        return
+    if kind == "session_run_log":
+        raise RequestError("UNIMPLEMENTED", "Unsupported log_type for warmup: SessionRun")
     request = getattr(recorded, kind).request
     if kind == "predict_log":
         signature = find_signature(session, request.model_spec.signature_name)

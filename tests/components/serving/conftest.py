@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tests.components.serving import servers
+from tests.components.serving.case_model import save_cases, save_half_plus_two
 from tests.components.serving.saved_models import save_half_plus, save_mixed
 
 
@@ -41,6 +42,18 @@ def ours(model_folders, tmp_path_factory):
         "--request-megabytes",
         "4",
     ) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cases(tmp_path_factory):
+    """A server with the models of TensorFlow Serving's own tests: half_plus_two (123) and cases (1)."""
+    root = tmp_path_factory.mktemp("cases")
+    for name, version, save in (("half_plus_two", "123", save_half_plus_two), ("cases", "1", save_cases)):
+        (root / name).mkdir()
+        save(root / name / version)
+    models = [word for name in ("half_plus_two", "cases") for word in ("--model", f"{name}={root / name}")]
+    with servers.serving(tmp_path_factory.mktemp("cases_log"), *models, "--batching", "off") as server:
         yield server
 
 

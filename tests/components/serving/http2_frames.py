@@ -22,9 +22,9 @@ def field(name: str, value: str) -> bytes:
     return b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
 
 
-def call(stream: int, path: str = PREDICT, **more: str) -> bytes:
-    """Return the HEADERS frame of a gRPC call. In the names of `more`, `_` stands for `-`."""
-    fields = {
+def call(stream: int, path: str = PREDICT, **more: str | None) -> bytes:
+    """Return the HEADERS frame of a gRPC call. In the names of `more`, `_` stands for `-`; None omits a field."""
+    fields: dict[str, str | None] = {
         ":method": "POST",
         ":scheme": "http",
         ":path": path,
@@ -33,7 +33,7 @@ def call(stream: int, path: str = PREDICT, **more: str) -> bytes:
         "content-type": "application/grpc",
     }
     fields |= {name.replace("_", "-"): value for name, value in more.items()}
-    block = b"".join(field(name, value) for name, value in fields.items())
+    block = b"".join(field(name, value) for name, value in fields.items() if value is not None)
     return frame(HEADERS, END_HEADERS, stream, block)
 
 

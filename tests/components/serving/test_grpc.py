@@ -168,7 +168,7 @@ def test_status(stubs):
             "NOT_FOUND",
             "Servable not found for request: Latest(nobody)",
         ),
-        (lambda: predict_request("half", "no", x=floats(1)), "INVALID_ARGUMENT", "not found"),
+        (lambda: predict_request("half", "no", x=floats(1)), "FAILED_PRECONDITION", "not found"),
         (lambda: predict_request("half"), "INVALID_ARGUMENT", "Missing but required: {x}"),
         (lambda: predict_request("half", x=np.array([1], np.int32)), "INVALID_ARGUMENT", ""),
     ],
@@ -220,7 +220,7 @@ class TestBeyondTensorFlowServing:
         request.inputs["x"].float_val.append(1.0)
         with pytest.raises(grpc.RpcError) as refused:
             prediction.Predict(request, 60)
-        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert ours.resident_bytes() - before < 100 << 20
 
     def test_malformed_message_is_rejected(self, ours):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kerasline.components.models.signatures import TensorSpec
+from kerasline.components.models.signatures import Signature, TensorSpec
 from kerasline.components.serving.runtime import tensor_codec
-from kerasline.components.serving.runtime.errors import RequestError
 
 FIELDS = {np.float32: (1, "float_val"), np.float64: (2, "double_val")}
 
@@ -55,6 +54,10 @@ def test_numbers_of_values_differ_from_the_shape_as_in_tensorflow(dtype):
     np.testing.assert_array_equal(tensor_codec.from_proto(proto, "x", spec), np.arange(39.0))
     proto, spec = tensor(dtype, np.arange(0.0), (3,))
     np.testing.assert_array_equal(tensor_codec.from_proto(proto, "x", spec), np.zeros(3))
-    proto, spec = tensor(dtype, np.arange(1.0), (1 << 30,))
-    with pytest.raises(RequestError, match="1 values for shape"):
-        tensor_codec.from_proto(proto, "x", spec)
+
+
+@pytest.mark.parametrize("dtype", FIELDS)
+def test_bytes_of_filled_elements_are_counted(dtype):
+    proto, spec = tensor(dtype, np.arange(3.0), (1 << 30, 2))
+    signature = Signature("serving_default", "", {"x": spec}, {})
+    assert tensor_codec.filled_bytes({"x": proto}, signature) == (2**31 - 3) * np.dtype(dtype).itemsize

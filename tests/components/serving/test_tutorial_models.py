@@ -6,46 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.components.serving.case_model import save_half_plus_two
 from tests.components.serving.servers import serving
 
 PREDICT = "/v1/models/{}:predict"
-
-
-def save_half_plus_two(folder: Path) -> None:
-    """Like saved_model_half_plus_two.py of TensorFlow Serving: TensorFlow 1, and no shape in any TensorInfo."""
-    import tensorflow as tf
-    from tensorflow.core.protobuf import meta_graph_pb2
-
-    v1 = tf.compat.v1
-
-    def signature(inputs, outputs, method):
-        def infos(tensors):
-            return {
-                name: meta_graph_pb2.TensorInfo(name=tensor.name, dtype=tensor.dtype.as_datatype_enum)
-                for name, tensor in tensors.items()
-            }
-
-        return meta_graph_pb2.SignatureDef(inputs=infos(inputs), outputs=infos(outputs), method_name=method)
-
-    with v1.Graph().as_default(), v1.Session() as session:
-        a, b = v1.get_variable("a", initializer=0.5, use_resource=False), v1.get_variable("b", initializer=2.0)
-        serialized = v1.placeholder(tf.string, name="tf_example")
-        features = {"x": tf.io.FixedLenFeature([1], tf.float32, default_value=[0.0])}
-        x = tf.identity(tf.io.parse_example(serialized, features)["x"], name="x")
-        y = tf.add(a * x, b, name="y")
-        session.run(v1.global_variables_initializer())
-        method = "tensorflow/serving/{}".format
-        builder = v1.saved_model.Builder(str(folder))
-        builder.add_meta_graph_and_variables(
-            session,
-            ["serve"],
-            {
-                "serving_default": signature({"x": x}, {"y": y}, method("predict")),
-                "regress_x_to_y": signature({"inputs": serialized}, {"outputs": y}, method("regress")),
-                "classify_x_to_y": signature({"inputs": serialized}, {"scores": y}, method("classify")),
-            },
-        )
-        builder.save()
 
 
 def save_unusual(folder: Path) -> None:
