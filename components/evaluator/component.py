@@ -74,7 +74,8 @@ class Evaluator(Component):
         padding: int, label of padding tokens, which are ignored. Defaults to -1.
         detection_columns: dict of str, names of the raw columns with objects, by the names in
             `kerasline.components.metrics.detection`; and the names of the answers with detected ones, by default
-            `boxes`, `classes` and `scores`. A class below 0 is padding. Defaults to `{}`.
+            `boxes`, `classes` and `scores`. Classes are numbers or names; one below 0, or an empty name, is padding.
+            Defaults to `{}`.
         box_format: str, the order of the four numbers of a box, true or predicted: `"xyxy"` (left, top, right, bottom),
             `"yxyx"`, `"xywh"` (left, top, width, height) or `"center_xywh"`. Defaults to `"xyxy"`.
         confidence: float in (0, 1), confidence level of the intervals. Defaults to 0.95.

@@ -130,17 +130,18 @@ def _per_label(
 
 def _per_object_class(family: DetectionMetrics, state: Any, names: Sequence[str]) -> list[dict[str, Any]]:
     """Return average precision and recall of the objects of each class."""
-    counts = state.matches().true_counts()
+    counts, named = state.matches().true_counts(), dict(enumerate(names)) | state.names
+    figures_of = sorted(family.per_class(state).items(), key=lambda item: (state.names.get(item[0], ""), item[0]))
     return [
         {
-            "class": names[one] if one < len(names) else str(one),
+            "class": named.get(one, str(one)),
             "metric": metric,
             "value": figures[metric],
             "low": None,
             "high": None,
             "rows": counts.get(one, 0),
         }
-        for one, figures in list(family.per_class(state).items())[:MOST_CLASSES_SHOWN]
+        for one, figures in figures_of[:MOST_CLASSES_SHOWN]
         for metric in ("ap", "ap_50", "ar_100")
     ]
 

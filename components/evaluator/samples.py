@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ from kerasline.components.data.worst_rows import Worst
 from kerasline.components.evaluator.results import known
 from kerasline.components.evaluator.settings import EvaluatorSettings
 from kerasline.components.metrics.base import Metrics, Rows, SumMetrics
-from kerasline.components.metrics.detection import DetectionMetrics, corners
+from kerasline.components.metrics.detection import DetectionMetrics, corners, is_object
 from kerasline.components.metrics.measuring import Measure, rows_of_output
 from kerasline.components.models.predictors import SavedModelPredictor
 from kerasline.components.models.tasks import TASKS, Output
@@ -192,7 +193,7 @@ class Samples:
         names = self._settings.detection_columns
         true = row.column(names.get("boxes", "boxes"))[0].as_py() or []
         kinds = answer["predicted_classes"]
-        detected = [box for box, kind in zip(answer["predicted_boxes"], kinds) if kind >= 0]
+        detected = [box for box, kind in zip(answer["predicted_boxes"], kinds) if is_object(kind)]
         both = [corners(np.reshape(boxes, (-1, 4)), self._settings.box_format) for boxes in (true, detected)]
         scale = min(1.0, MOST_SIDE / max(image.size))
         if max(image.size) < MOST_SIDE / 4:
@@ -240,11 +241,11 @@ def _image(row: pa.Table) -> Image.Image | None:
     return None
 
 
-def _objects(classes: Sequence[int], output: Output) -> str:
+def _objects(classes: Sequence[int | str | bytes], output: Output) -> str:
     """Return the number of detected objects of each class, as text."""
-    kinds, counts = np.unique([kind for kind in classes if kind >= 0], return_counts=True)
-    names = {kind: output.classes[kind] for kind in kinds if output.classes and kind < len(output.classes)}
-    return ", ".join(f"{count} × {names.get(kind, kind)}" for kind, count in zip(kinds.astype(int), counts)) or "none"
+    names: dict[int | str, str] = dict(enumerate(output.classes or ()))
+    counts = Counter(kind.decode() if isinstance(kind, bytes) else kind for kind in classes if is_object(kind))
+    return ", ".join(f"{count} × {names.get(kind, str(kind))}" for kind, count in sorted(counts.items())) or "none"
 
 
 def _text(value: Any) -> str:

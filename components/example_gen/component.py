@@ -30,6 +30,7 @@ class ExampleGenSettings:
     stratify: str | None = None
     rows: str | None = None
     columns: list[str] | dict[str, str] | None = None
+    row_hash: str | None = None
 
     @property
     def splits_are_locations(self) -> bool:
@@ -73,6 +74,8 @@ class ExampleGen(Component):
         columns: names of the columns to keep, by default all; or a dict that renames them, from the new name to the
             name in the source (`{"source": "pt", "target": "en"}`). `rows` and `split_key` use the names in the source,
             also of other columns.
+        row_hash: name of a further column, a hash of the row's other columns: an integer from 0 to 2^31 - 1, such as a
+            seed that a model takes, or an id. Equal rows have equal ones, whatever the other data.
     """
 
     NAME = "ExampleGen"
@@ -138,7 +141,9 @@ class ExampleGen(Component):
         settings = self.settings
         originals = settings.original_names
         kept = list((originals or {}).values())
-        selected = SelectedSource(source, settings.rows, kept)
+        selected = SelectedSource(source, settings.rows, kept, settings.row_hash)
+        if originals is not None and settings.row_hash:
+            originals[settings.row_hash] = settings.row_hash
         names = list(dict.fromkeys(name for name, _ in parts if name)) or list(settings.splits)
         key = settings.split_key or kept or None
         rule = SplitRule(settings.split_by, settings.split_sizes, key, settings.stratify, self._data_name())

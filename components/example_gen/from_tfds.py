@@ -30,13 +30,15 @@ class TfdsExampleGenSettings(ExampleGenSettings):
     class_texts: bool = False
     sample_rate: PositiveInt | None = None
     channels: PositiveInt | None = None
+    images: Literal["pixels", "files"] = "pixels"
 
 
 class TfdsExampleGen(ExampleGen):
     """Reads a TensorFlow Datasets builder. Prepares its data first if necessary, with Beam if the builder uses Beam.
 
     Sound becomes 16-bit WAV files, as `MediaExampleGen` returns them. Images whose sizes vary stay encoded, and each is
-    decoded once to find damaged ones; those of one size become tensors.
+    decoded once to find damaged ones; those of one size become tensors. Boxes become left, top, right and bottom in
+    pixels of the image. Nested features become columns such as `objects.bbox`.
 
     Args:
         input: any TFDS name, `package.module:BuilderClass`, a folder that TFDS prepared, or a folder with the source
@@ -51,6 +53,7 @@ class TfdsExampleGen(ExampleGen):
         class_texts: whether a column of classes has their names. By default it has their indices, and the names in its
             metadata.
         sample_rate, channels: of sound, see `MediaExampleGen`.
+        images: `pixels` for tensors, or `files` to leave images of one size encoded too.
 
     Raises:
         DataError: there is no such dataset, or it cannot be prepared.
@@ -91,6 +94,7 @@ class TfdsExampleGen(ExampleGen):
             settings.class_texts,
             sound,
             quarantine,
+            settings.images,
         )
 
     def _quarantine_file(self, examples: Examples) -> Path | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from kerasline.components.core.errors import DataError, nearest
+from kerasline.components.data.hashing import row_hashes
 from kerasline.components.data.row_expressions import RowExpression
 
 
@@ -19,15 +21,16 @@ class SelectedSource:
         rows: the condition on rows, see `RowExpression`, or None to keep all.
         columns: names of the columns that will be written. The others are still returned, because a split key may be
             among them. Empty for all.
+        row_hash: name of a further column, see `ExampleGen`, or None.
 
     Attributes:
         left_out: number of rows left out so far.
     """
 
-    def __init__(self, source: Any, rows: str | None, columns: Sequence[str]) -> None:
+    def __init__(self, source: Any, rows: str | None, columns: Sequence[str], row_hash: str | None = None) -> None:
         self.source = source
         self._condition = RowExpression(rows, "ExampleGen.rows") if rows else None
-        self._columns = columns
+        self._columns, self._row_hash = columns, row_hash
         self.left_out = 0
 
     def batches(self, part: Any) -> Iterator[pa.RecordBatch]:
@@ -38,4 +41,10 @@ class SelectedSource:
                     raise DataError(f"ExampleGen.columns: no column {name!r}; {nearest(name, batch.schema.names)}")
             kept = self._condition.filter(batch) if self._condition else batch
             self.left_out += batch.num_rows - kept.num_rows
-            yield kept
+            yield kept if self._row_hash is None else self._with_hash(kept, self._row_hash)
+
+    def _with_hash(self, batch: pa.RecordBatch, name: str) -> pa.RecordBatch:
+        if name in batch.schema.names:
+            raise DataError(f"ExampleGen.row_hash: the data has a column {name!r} already; choose another name")
+        hashes = row_hashes(batch, self._columns or None) >> np.uint64(33)
+        return batch.append_column(name, pa.array(hashes.astype(np.int64)))

@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kerasline.components.core.errors import DataError, ParameterError, nearest
+from kerasline.components.data.arrow_arrays import as_texts
 from kerasline.components.data.arrow_types import is_list
+from kerasline.components.data.hashing import row_hashes
 from kerasline.components.metrics.base import Direction, Rows, StateMetrics, divided
 from kerasline.components.metrics.coco import RIGHT, WRONG, Matches, Objects, matched, precision_and_recall
 from kerasline.components.metrics.estimates import Estimate
@@ -54,8 +56,9 @@ class DetectionMetrics(StateMetrics):
     detection, for the 100 best of each class.
 
     The columns (`rows.columns`) are lists with an entry per object: `boxes`, lists of 4 numbers in absolute pixels;
-    `classes`, integers; optionally `crowd`, whether a box is a crowd, which may be missed, and `area`, that of the
-    object instead of the box; `predicted_boxes`, `predicted_classes`, `scores`. A class below 0 is padding.
+    `classes`, integers or names; optionally `crowd`, whether a box is a crowd, which may be missed, and `area`, that of
+    the object instead of the box; `predicted_boxes`, `predicted_classes`, `scores`. A class below 0, or an empty name,
+    is padding.
 
     Args:
         columns: other names of the columns, by the names above.
@@ -133,10 +136,15 @@ class DetectionMetrics(StateMetrics):
 
 
 class DetectionState:
-    """Matched images. Each image is matched separately, so states merge in any order."""
+    """Matched images. Each image is matched separately, so states merge in any order.
+
+    Attributes:
+        names: the names of the classes by number, if classes are names.
+    """
 
     def __init__(self, columns: Mapping[str, str], boxes: str):
         self._columns, self._boxes = columns, boxes
+        self.names: dict[int, str] = {}
         self._parts: list[Matches] = []
 
     def add(self, rows: Rows) -> None:
@@ -146,6 +154,7 @@ class DetectionState:
 
     def merge(self, other: DetectionState) -> None:
         self._parts += other._parts
+        self.names |= other.names
 
     def matches(self) -> Matches:
         """Return the matches of all images."""
@@ -162,13 +171,23 @@ class DetectionState:
         values = {name: entries for name, (_, entries) in held.items()}
         objects = Objects(
             image,
-            values[names[1]].astype(np.int64),
+            self._class_numbers(values[names[1]]),
             boxes,
             values.get("area", boxes[:, 2] * boxes[:, 3]).astype(np.float64),
             values.get("crowd", np.zeros(len(boxes))).astype(bool),
             values.get("scores", np.zeros(len(boxes))).astype(np.float64),
         )
         return objects.take(objects.kind >= 0)
+
+    def _class_numbers(self, classes: np.ndarray) -> np.ndarray:
+        """Return classes as numbers, int64 (n,). That of a name is a hash, so that states merge."""
+        if classes.dtype != object:
+            return classes.astype(np.int64)
+        names, places = np.unique(classes.astype(str), return_inverse=True)
+        hashes = row_hashes(pa.record_batch({"name": pa.array(names, pa.string())}))
+        numbers = np.where(names == "", -1, (hashes >> np.uint64(1)).astype(np.int64))
+        self.names |= dict(zip(numbers.tolist(), names.tolist()))
+        return numbers[places]
 
     def _column(self, rows: Rows, name: str) -> pa.Array | None:
         column = self._columns[name]
@@ -234,7 +253,15 @@ def _entries(lists: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     return row, numbers.reshape(-1, inner[0]) if is_square else numbers
 
 
+def is_object(kind: int | str | bytes) -> bool:
+    """Return whether an entry of the classes is that of an object, and not padding."""
+    return kind >= 0 if isinstance(kind, int) else len(kind) > 0
+
+
 def _numbers(entries: pa.Array) -> np.ndarray:
+    """Return numbers, or texts as an array of objects."""
     if entries.null_count:
         raise DataError(f"detection: {entries.null_count} entries in lists of objects are null")
+    if not pa.types.is_primitive(entries.type):
+        return as_texts(entries).to_numpy(zero_copy_only=False)
     return entries.to_numpy(zero_copy_only=False)

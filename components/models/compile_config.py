@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasline.components.core.keras_compat import mask_of, set_mask, with_rank
-from kerasline.components.models.losses import Masked, unreduced_loss
+from kerasline.components.models.losses import unreduced_loss
 
 # Names for which Keras chooses a metric by the shapes. Evaluator computes these metrics itself.
 SHAPE_DEPENDENT_METRICS = ("accuracy", "acc", "crossentropy", "ce")
@@ -49,9 +49,9 @@ class CompiledLoss:
         return getattr(self.loss, "inner", self.loss)
 
     def ignores(self, label: np.ndarray) -> np.ndarray:
-        """Return which values of a label the loss leaves out: booleans of the same shape."""
+        """Return which values of a label the loss leaves out, by `ignore_class` or `is_padding`: booleans."""
         ignored = label == self._inner.get_config().get("ignore_class")
-        return ignored | self.loss.is_padding(label) if isinstance(self.loss, Masked) else ignored
+        return ignored | self.loss.is_padding(label) if hasattr(self.loss, "is_padding") else ignored
 
     def of_rows(self, label: tf.Tensor, prediction: tf.Tensor, sample_weight: tf.Tensor | None = None) -> RowLosses:
         """Return the losses of the rows, which add up to the loss that Keras computes for them as one batch.

@@ -6,6 +6,7 @@ task, add it to the `metrics` function of the entry. The metric modules are impo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,7 +28,8 @@ class Task:
 
     Attributes:
         read_labels: converts labels of an output to what the metrics expect.
-        shape: "scalar": one value per row; "row": any number of values per row; a single one is flattened.
+        shape: "scalar": one value per row; "row": any number of values per row; a single one is flattened. "none": the
+            metrics need neither labels nor predictions, only the loss.
         activation: converts logits to probabilities; None if predictions are not probabilities.
         metrics: `metrics(output, settings, label_mean)` returns the metric families.
         comparison: `comparison(settings)` returns the families that compare predictions with those of a baseline.
@@ -40,7 +42,7 @@ class Task:
     """
 
     read_labels: Callable[[Output, np.ndarray], np.ndarray] = lambda output, values: values
-    shape: Literal["scalar", "row", "any"] = "any"
+    shape: Literal["scalar", "row", "any", "none"] = "any"
     activation: Literal["sigmoid", "softmax"] | None = None
     metrics: MetricsFactory
     comparison: Callable[[EvaluatorSettings], tuple[Metrics, ...]] = lambda settings: ()
@@ -118,6 +120,8 @@ class Output:
             values = _sigmoid(values) if task.activation == "sigmoid" else _softmax(values)
         if task.shape == "scalar":
             return self.one_per_row(values, "prediction")
+        if task.shape == "none":
+            return np.zeros(len(values))
         return _flatten_single(values) if task.shape == "row" else values
 
     def one_per_row(self, values: np.ndarray, what: str) -> np.ndarray:
@@ -146,7 +150,7 @@ def infer_task(loss: str, label: Any, output: Any, class_names: Any) -> str:
         return "binary" if names == 2 and len(output.shape) <= 2 else "regression"
     if "categorical" in loss or names == width or _holds_class_numbers(label, output):
         return "tokens" if len(output.shape) > 2 else "multi_class"
-    return "regression"
+    return "regression" if not loss or label is None or _same_size(label, output) else "loss"
 
 
 def classes_of_units(names: Sequence[str] | None, units: int | None) -> tuple[str, ...] | None:
@@ -166,6 +170,14 @@ def _holds_class_numbers(label: Any, output: Any) -> bool:
     if label is None or "int" not in str(label.dtype):
         return False
     return len(label.shape) < len(output.shape) or label.shape[-1] == 1
+
+
+def _same_size(label: Any, output: Any) -> bool:
+    """Return whether the rows of a label may have as many numbers as those of an output, or one for all of them."""
+    shapes = [tuple(one.shape[1:]) for one in (label, output)]
+    if any(None in shape for shape in shapes):
+        return len(shapes[0]) == len(shapes[1]) and all(a == b or None in (a, b) for a, b in zip(*shapes))
+    return math.prod(shapes[0]) in (1, math.prod(shapes[1]))
 
 
 def _binary_labels(output: Output, values: np.ndarray) -> np.ndarray:
@@ -198,6 +210,10 @@ def _class_labels(output: Output, values: np.ndarray) -> np.ndarray:
 
 def _multi_labels(output: Output, values: np.ndarray) -> np.ndarray:
     return np.where(values == -1, 0, values) if output.margins and not (values == 0).any() else values
+
+
+def _no_labels(output: Output, values: np.ndarray) -> np.ndarray:
+    return np.zeros(len(values))
 
 
 def _number_labels(output: Output, values: np.ndarray) -> np.ndarray:
@@ -365,6 +381,7 @@ TASKS: dict[str, Task] = {
     "ranking": Task(read_labels=_number_labels, shape="row", metrics=_ranking_metrics),
     "tokens": Task(activation="softmax", metrics=_token_metrics, sums=_token_sums),
     "text": Task(metrics=_text_metrics),
+    "loss": Task(read_labels=_no_labels, shape="none", metrics=lambda *_: ()),
     "detection": Task(metrics=_detection_metrics, label_in_columns=True, columns=_detection_columns),
     "distribution": Task(metrics=_distribution_metrics),
     "sound": Task(metrics=_sound_metrics, sums=_sound_sums),

@@ -6,12 +6,14 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from kerasline.components.core.errors import DataError, named_cause
+from kerasline.components.data.arrow_types import is_list
+from kerasline.components.data.media import sniff
 from kerasline.components.data.media_decoding import SoundForm, UndecodableError, encode_sound
 from kerasline.components.data.quarantine import Quarantine
 from kerasline.components.data.shards import ROW_GROUP_ROWS
@@ -26,7 +28,7 @@ class TfdsSource:
 
     TFDS has no nulls. NaN in a float and empty bytes become null. The names of a `ClassLabel` are kept as `class_names`
     in the metadata of the field. Sound becomes 16-bit WAV files, and images whose sizes vary are the files that TFDS
-    has.
+    has. Boxes become left, top, right and bottom in pixels of the only image, as MediaExampleGen has them.
 
     Args:
         input: a TFDS name, `package.module:BuilderClass`, or a folder that TFDS prepared. If `dataset` is given, it may
@@ -37,6 +39,7 @@ class TfdsSource:
         class_texts: whether classes are their names as texts, not their indices.
         sound: the rate and channels to convert sound to. By default those of the data.
         quarantine: receives rows whose images cannot be decoded. By default they are errors.
+        images: `pixels` for tensors, or `files` to leave images of one size encoded too.
 
     Raises:
         DataError: there is no such dataset, or it cannot be prepared.
@@ -51,6 +54,7 @@ class TfdsSource:
         class_texts: bool = False,
         sound: SoundForm | None = None,
         quarantine: Quarantine | None = None,
+        images: Literal["pixels", "files"] = "pixels",
     ) -> None:
         import tensorflow_datasets as tfds
 
@@ -59,7 +63,7 @@ class TfdsSource:
         self._builder, config = _builder(tfds, input, dataset, data_dir)
         _prepare(self._builder, config, beam_options)
         self._features = self._builder.info.features
-        self._class_texts, self._sound = class_texts, sound or SoundForm()
+        self._class_texts, self._sound, self._images = class_texts, sound or SoundForm(), images
         self._quarantine = quarantine or Quarantine()
         self.rows_read = 0
         if not isinstance(self._features, tfds.features.FeaturesDict):
@@ -85,7 +89,7 @@ class TfdsSource:
         schema, images = None, MediaColumns(list(self._undecoded))
         size = MEDIA_BATCH_ROWS if self._has_media else BATCH_ROWS
         for batch in self._read(split, data.ragged_batch(size).prefetch(tf.data.AUTOTUNE)):
-            arrays = {name: self._array(name, value) for name, value in _flatten(batch)}
+            arrays = self._boxes_in_pixels({name: self._array(name, value) for name, value in _flatten(batch)})
             where = f"{self._builder.name}, split {split!r}, from row {self.rows_read}"
             self.rows_read += len(next(iter(arrays.values())))
             schema = schema or self._schema(arrays)
@@ -95,13 +99,22 @@ class TfdsSource:
 
     @property
     def _undecoded(self) -> dict[str, Any]:
-        """What TFDS leaves as files: images whose sizes vary."""
+        """What TFDS leaves as files: images whose sizes vary, or all."""
         images = {
             name: feature
             for name, feature in self._features.items()
-            if isinstance(feature, self._tfds.features.Image) and None in feature.shape
+            if isinstance(feature, self._tfds.features.Image) and (self._images == "files" or None in feature.shape)
         }
         return dict.fromkeys(images, self._tfds.decode.SkipDecoding())
+
+    def _boxes_in_pixels(self, arrays: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
+        kinds, features = {name: _feature(self._features, name) for name in arrays}, self._tfds.features
+        images = [name for name, kind in kinds.items() if isinstance(kind, features.Image)]
+        boxes = [name for name, kind in kinds.items() if isinstance(kind, features.BBoxFeature)]
+        if not boxes or len(images) != 1:
+            return dict(arrays)
+        sizes = _image_sizes(arrays[images[0]])
+        return {**arrays, **{name: _in_pixels(arrays[name], sizes) for name in boxes if is_list(arrays[name].type)}}
 
     @property
     def _has_media(self) -> bool:
@@ -219,6 +232,25 @@ def _feature(features: Any, path: str) -> Any:
     return features
 
 
+def _image_sizes(images: pa.Array) -> np.ndarray:
+    """Return height and width of each image, float64 (rows, 2). NaN if a file's header is damaged."""
+    if isinstance(images, pa.FixedShapeTensorArray):
+        return np.tile(np.array(images.type.shape[:2], np.float64), (len(images), 1))
+    found = [sniff(file) for file in images.to_pylist()]
+    return np.array([one.size if one and one.size else (np.nan, np.nan) for one in found], np.float64).reshape(-1, 2)
+
+
+def _in_pixels(boxes: pa.Array, sizes: np.ndarray) -> pa.Array:
+    """Convert TFDS's boxes, lists of top, left, bottom and right from 0 to 1. `sizes` is that of `_image_sizes`."""
+    import pyarrow.compute as pc
+
+    relative = boxes.values.flatten().to_numpy(zero_copy_only=False).reshape(-1, 4)
+    scale = np.tile(sizes[pc.list_parent_indices(boxes).to_numpy()][:, ::-1], 2)
+    corners = pa.array((relative[:, [1, 0, 3, 2]] * scale).ravel())
+    lists = pa.LargeListArray.from_arrays(pa.array(np.arange(0, len(corners) + 1, 4), pa.int64()), corners)
+    return pa.LargeListArray.from_arrays(boxes.offsets, lists)
+
+
 def _named(indices: pa.Array, names: pa.Array) -> pa.Array:
     """Return classes, or lists of them, as their names. -1, which TFDS has for an unknown class, becomes null."""
     import pyarrow.compute as pc
@@ -249,6 +281,10 @@ def _to_arrow(name: str, value: Any) -> pa.Array:
 
     if isinstance(value, tf.RaggedTensor):
         values = _to_arrow(name, value.values)
+        if isinstance(values, pa.FixedShapeTensorArray) and len(values.type.shape) == 1:
+            length = values.type.shape[0]
+            offsets = np.arange(len(values) + 1, dtype=np.int64) * length
+            values = pa.LargeListArray.from_arrays(pa.array(offsets), values.storage.flatten())
         if isinstance(values, pa.ExtensionArray):
             raise DataError(f"feature {name!r}: lists of tensors are not supported; flatten the feature")
         return pa.LargeListArray.from_arrays(pa.array(value.row_splits.numpy(), pa.int64()), values)

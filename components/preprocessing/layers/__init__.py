@@ -20,6 +20,7 @@ from kerasline.components.preprocessing.layers.image import ImageDecoding
 from kerasline.components.preprocessing.layers.missing import Imputation, MissingIndicator
 from kerasline.components.preprocessing.layers.per_key import BucketsPerKey, ScalingPerKey
 from kerasline.components.preprocessing.layers.projection import PrincipalComponents, Whitening
+from kerasline.components.preprocessing.layers.random_window import RandomWindow
 from kerasline.components.preprocessing.layers.scaling import (
     MinMaxScaling,
     QuantileClipping,
@@ -58,6 +59,7 @@ __all__ = [
     "RandomNoise",
     "RandomSpeed",
     "RandomTimeShift",
+    "RandomWindow",
     "Resampling",
     "RobustScaling",
     "ScalingPerKey",

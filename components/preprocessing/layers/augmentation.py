@@ -1,4 +1,4 @@
-"""Random changes of sound and tokens in training. Keras has those of images, also with boxes, mixing and cutting."""
+"""Random changes of sound and tokens in training. Keras has most of those of images; see `random_window`."""
 
 from __future__ import annotations
 

@@ -179,3 +179,34 @@ def test_exported_graph_draws_and_speaks(tmp_path):
 def test_invalid_argument_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("target", ["noise", "signal", "velocity"])
+def test_sampling_inverts_what_a_diffusion_model_learns(target):
+    """A model that knows the target removes the noise at once."""
+    images = GENERATOR.uniform(-1, 1, (4, 3, 3, 2)).astype("float32")
+    layer, seeds = kl.layers.DiffusionNoise(target), np.arange(4)[:, None]
+    for training in (False, True):
+        noisy, time, learned = (one.numpy() for one in layer(images, seeds, training=training))
+        signal_rate, noise_rate = (one.numpy()[:, :, None, None] for one in decoding.cosine_rates(time))
+        noise = (noisy - signal_rate * images) / noise_rate
+        velocity = signal_rate * noise - noise_rate * images
+        np.testing.assert_allclose(learned, {"noise": noise, "signal": images, "velocity": velocity}[target], atol=2e-3)
+        assert len(np.unique(time)) == 4
+    again = layer(images[::-1], seeds[::-1])
+    np.testing.assert_array_equal(again[1][::-1], layer(images, seeds)[1])
+
+    def denoise(x, t):
+        signal_rate, noise_rate = decoding.cosine_rates(t[0, 0])
+        noise = (x - signal_rate * images) / noise_rate
+        return {"noise": noise, "signal": images, "velocity": signal_rate * noise - noise_rate * images}[target]
+
+    found = decoding.ddim(denoise, decoding.row_noise(seeds, images.shape[1:]), steps=3, predicts=target)
+    np.testing.assert_allclose(found, images, atol=1e-3)
+
+
+def test_noise_of_training_is_standard_normal():
+    zeros = np.zeros((200, 50), "float32")
+    _, time, noise = kl.layers.DiffusionNoise("noise", seed=1)(zeros, np.zeros((200, 1)), training=True)
+    assert abs(np.mean(noise)) < 0.05 and abs(np.std(noise) - 1) < 0.05
+    assert abs(np.mean(time) - 0.5) < 0.06 and abs(np.std(time) - 12**-0.5) < 0.03

@@ -92,3 +92,16 @@ def test_renamed_column_keeps_how_its_numbers_were_written(tmp_path):
     for columns, name in ((None, "zip"), ({"code": "zip"}, "code")):
         done = CsvExampleGen(str(tmp_path / "a.csv"), splits=ALL, columns=columns).execute(tmp_path / name)
         assert list(done.examples.read_json("examples.json")["spellings"]) == [name]
+
+
+def test_hash_of_a_row_is_a_further_column(tmp_path):
+    write_csv(tmp_path / "a.csv")
+    found = {}
+    for columns, name in ((None, "whole"), ({"text": "en"}, "renamed")):
+        stage = CsvExampleGen(str(tmp_path / "a.csv"), splits=ALL, columns=columns, row_hash="seed")
+        seeds = stage.execute(tmp_path / name).examples.read("all")["seed"].to_pylist()
+        assert len(set(seeds)) == 3 and all(0 <= seed < 2**31 for seed in seeds)
+        found[name] = seeds
+    assert found["whole"] != found["renamed"]
+    with pytest.raises(DataError, match="ExampleGen.row_hash: the data has a column 'en' already"):
+        CsvExampleGen(str(tmp_path / "a.csv"), splits=ALL, row_hash="en").execute(tmp_path / "refused")

@@ -352,3 +352,27 @@ def test_missing_library_is_reported_with_the_command_to_install_it(monkeypatch)
     monkeypatch.setitem(sys.modules, "pycocotools.cocoeval", None)
     with pytest.raises(ParameterError, match=r"pip install 'kerasline\[detection\]'"):
         DetectionMetrics().new_state().add(as_rows(images(count=2)))
+
+
+def test_classes_may_be_names():
+    columns = images(20)
+    named = dict(columns)
+    for column in ("classes", "predicted_classes"):
+        named[column] = [[KINDS[kind] for kind in row] + [""] * 2 for row in columns[column]]
+    for column in ("boxes", "predicted_boxes"):
+        named[column] = [row + [[0.0] * 4] * 2 for row in columns[column]]
+    named["crowd"], named["scores"] = [
+        [[*row, False, False] for row in columns["crowd"]],
+        [[*row, 0.0, 0.0] for row in columns["scores"]],
+    ]
+    family, texts = DetectionMetrics(replicates=0), pa.array(named["predicted_classes"], pa.list_(pa.binary()))
+    found = values(family, as_rows(named | {"predicted_classes": texts}))
+    assert found == pytest.approx(values(family, as_rows(columns)), nan_ok=True)
+    state = family.new_state()
+    state.add(as_rows(named))
+    by_name = {state.names[kind]: metrics for kind, metrics in family.per_class(state).items()}
+    numbered = family.new_state()
+    numbered.add(as_rows(columns))
+    by_number = {KINDS[kind]: metrics for kind, metrics in family.per_class(numbered).items()}
+    assert by_name.keys() == by_number.keys()
+    assert all(by_name[kind] == pytest.approx(by_number[kind], nan_ok=True) for kind in by_name)

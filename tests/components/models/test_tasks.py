@@ -92,5 +92,13 @@ def test_headline_metrics_exist_in_the_families_of_the_task(task):
     output = Output("o", task, ("a", "b", "c") if TASKS[task].has_classes else None)
     families = TASKS[task].metrics(output, EvaluatorSettings(query="q"), 0.0)
     directions = {name: d for family in families for name, d in family.directions.items()}
-    assert directions and set(TASKS[task].headline) - {"loss", "auc"} <= set(directions)
+    assert (directions or task == "loss") and set(TASKS[task].headline) - {"loss", "auc"} <= set(directions)
     assert set(directions.values()) <= {"up", "down", None}
+
+
+def test_label_of_another_shape_has_only_its_loss():
+    boxes, cells = (keras.KerasTensor(shape) for shape in ((None, None, 5), (None, 6, 8, 7)))
+    assert infer_task("center_detection", boxes, cells, None) == "loss"
+    assert infer_task("", boxes, cells, None) == "regression"  # the task of an answer
+    output = Output("cells", "loss")
+    assert output.label(np.ones((3, 4, 5))).shape == output.prediction(np.ones((3, 6, 8, 7))).shape == (3,)

@@ -93,3 +93,23 @@ class TornTensors(Torn):
     """Pictures of one size, of which the second lacks its end."""
 
     SIZE = (20, 20)
+
+
+class Objects(tfds.core.GeneratorBasedBuilder):
+    """Images of varying size with boxes of objects, as those of Pascal VOC."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        objects = {"bbox": tfds.features.BBoxFeature(), "label": tfds.features.ClassLabel(names=["cat", "dog"])}
+        features = {"image": tfds.features.Image(), "objects": tfds.features.Sequence(objects)}
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        boxes = [tfds.features.BBox(ymin=0.5, xmin=0.25, ymax=1.0, xmax=0.75), tfds.features.BBox(0.0, 0.0, 0.5, 1.0)]
+        for number, size in enumerate([(20, 40), (10, 80)]):
+            objects = [{"bbox": box, "label": kind} for box, kind in zip(boxes, ["dog", "cat"])][: 2 - number]
+            yield number, {"image": np.full((*size, 3), 7, np.uint8), "objects": objects}

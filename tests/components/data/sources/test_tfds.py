@@ -73,3 +73,13 @@ def test_damaged_picture_that_tfds_decodes_is_a_clear_error(tmp_path):
     with pytest.raises(DataError, match="torn_tensors, split 'train', after row 0: cannot be read or decoded") as error:
         stage.execute(tmp_path / "refused")
     assert "\n" not in str(error.value)
+
+
+def test_boxes_become_pixels_of_images_of_any_size(tmp_path):
+    stage = AnyExampleGen("tests.components.data.sources.builders:Objects", splits={"train": "train"})
+    rows = stage.execute(tmp_path).examples.read("train").to_pylist()
+    rows.sort(key=lambda row: -len(row["objects.label"]))
+    assert [Image.open(io.BytesIO(row["image"])).size for row in rows] == [(40, 20), (80, 10)]
+    assert [row["objects.label"] for row in rows] == [["dog", "cat"], ["dog"]]
+    expected = [[[10, 10, 30, 20], [0, 0, 40, 10]], [[20, 5, 60, 10]]]  # left, top, right, bottom
+    assert [row["objects.bbox"] for row in rows] == expected

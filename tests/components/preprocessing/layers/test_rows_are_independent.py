@@ -44,6 +44,7 @@ CASES = {
     "ClassIndex": (layers.ClassIndex(), [TEXTS]),
     "Cross": (layers.Cross(), [TEXTS, TEXTS[::-1]]),
     "DateTimeParts": (layers.DateTimeParts(["hour", "weekday"], source="s"), [TIMES]),
+    "DiffusionNoise": (layers.DiffusionNoise(), [POWER[:, :, :1], TIMES]),
     "DocumentSteps": (layers.DocumentSteps(), [np.arange(36).reshape(12, 3) % 5]),
     "FrequencyLookup": (layers.FrequencyLookup(), [TEXTS]),
     "ImageDecoding": (layers.ImageDecoding((4, 4)), [IMAGES]),
@@ -60,6 +61,7 @@ CASES = {
     "RandomNoise": (layers.RandomNoise(), [NUMBERS]),
     "RandomSpeed": (layers.RandomSpeed(), [NUMBERS]),
     "RandomTimeShift": (layers.RandomTimeShift(), [NUMBERS]),
+    "RandomWindow": (layers.RandomWindow(), [POWER[..., None], GENERATOR.uniform(size=(12, 2, 4)).astype("float32")]),
     "Resampling": (layers.Resampling(8000, 4000), [NUMBERS]),
     "RobustScaling": (layers.RobustScaling(), [NUMBERS]),
     "ScalingPerKey": (layers.ScalingPerKey(), [NUMBERS[:, :1], TEXTS]),
@@ -97,7 +99,8 @@ def test_row_alone_equals_row_among_others(name):
 
     def results(rows) -> list[np.ndarray]:
         taken = [keras.ops.convert_to_tensor(array[rows]) for array in arrays]
-        found = layer(*taken) if name == "CachedAttention" else layer(taken if len(taken) > 1 else taken[0])
+        is_several = name in ("CachedAttention", "DiffusionNoise", "RandomWindow")
+        found = layer(*taken) if is_several else layer(taken if len(taken) > 1 else taken[0])
         return [np.asarray(one) for one in (found if isinstance(found, (list, tuple)) else [found])]
 
     together, backwards = results(np.arange(12)), results(np.arange(12)[::-1])
