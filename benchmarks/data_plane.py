@@ -4,6 +4,12 @@ The CSV is repeated to the number of rows. Each size runs in its own process, wh
 without imports, and its peak memory. For comparison, a plain pyarrow program does the minimum in the same run: read the
 CSV, write Parquet, read it, and compute counts, nulls, extremes, mean, deviation, approximate median and distinct
 values of every column.
+
+`--against CHECKOUT` compares this version with another one, such as a `git worktree` of an earlier commit, instead of
+with pyarrow: both by turns in memory, `--rounds` times, with the least seconds and CPU seconds of each stage:
+
+    git worktree add /tmp/earlier 1382074
+    python benchmarks/data_plane.py CSV --against /tmp/earlier --rows 1500000
 """
 
 from __future__ import annotations
@@ -26,8 +32,7 @@ RUNNERS = {
 
 
 def stages(csv: str, folder: str, beam_options: list[str]) -> dict[str, float]:
-    """Return the seconds of each stage on a CSV file."""
-    sys.path.insert(0, str(HOUSE))
+    """Return the seconds of each stage on a CSV file, and of the CPU as `STAGE, CPU`."""
     import apache_beam  # noqa: F401
 
     import kerasline.components.statistics_gen.statistics_proto  # noqa: F401
@@ -36,9 +41,10 @@ def stages(csv: str, folder: str, beam_options: list[str]) -> dict[str, float]:
     found = {}
 
     def run(stage, **options):
-        clock = time.perf_counter()
+        clock, cpu = time.perf_counter(), time.process_time()
         done = stage.execute(Path(folder, stage.name), **options)
         found[stage.name] = time.perf_counter() - clock
+        found[f"{stage.name}, CPU"] = time.process_time() - cpu
         return done
 
     examples = run(CsvExampleGen(csv)).examples
@@ -76,11 +82,27 @@ def plain(csv: str, folder: str, _options: list[str]) -> dict[str, float]:
     return {"ExampleGen": written - clock, "StatisticsGen": time.perf_counter() - written}
 
 
-def in_a_process(function: str, csv: Path, options: list[str]) -> tuple[dict[str, float], float]:
-    """Run a function of this file in a new process. Return its result and the peak memory in MB."""
+def in_a_process(
+    function: str, csv: Path, options: list[str], checkout: Path = HOUSE
+) -> tuple[dict[str, float], float]:
+    """Run a function of this file in a new process. Return its result and the peak memory in MB.
+
+    Args:
+        checkout: the version of the package to import.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--child", function, str(csv), folder, json.dumps(options)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        command = [
+            sys.executable,
+            str(Path(__file__).resolve()),
+            "--child",
+            function,
+            str(csv.resolve()),
+            folder,
+            json.dumps(options),
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(checkout)}
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, cwd=checkout)
         output = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         if status:
@@ -101,12 +123,33 @@ def repeated(sample: Path, rows: int, folder: str) -> Path:
     return path
 
 
+def compare(csv: Path, rows: int, other: Path, rounds: int) -> None:
+    """Print the least seconds of each stage in this version and in another one, measured by turns."""
+    best: dict[Path, dict[str, float]] = {HOUSE: {}, other: {}}
+    for _ in range(rounds):
+        for checkout, least in best.items():
+            found, peak = in_a_process("stages", csv, [], checkout)
+            for name, value in {**found, "peak MB": peak}.items():
+                least[name] = min(value, least.get(name, value))
+    for name in best[HOUSE]:
+        ours, theirs = best[HOUSE][name], best[other][name]
+        print(f"| {rows:,} | {name} | {theirs:.2f} | {ours:.2f} | {ours / max(theirs, 1e-9):.2f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("csv", type=Path)
     parser.add_argument("--rows", type=int, nargs="*", default=[15_000, 150_000, 1_500_000, 15_000_000])
     parser.add_argument("--runners", nargs="*", default=list(RUNNERS), choices=list(RUNNERS))
+    parser.add_argument("--against", type=Path, help="a checkout of another version to compare with")
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    if options.against:
+        print("| rows | | other version | this version | ratio |\n|---:|---|---:|---:|---:|")
+        for rows in options.rows:
+            with tempfile.TemporaryDirectory() as folder:
+                compare(repeated(options.csv, rows, folder), rows, options.against.resolve(), options.rounds)
+        return
     print("| rows | runner | ExampleGen | StatisticsGen | SchemaGen and ExampleValidator | total | rows/s | peak MB |")
     print("|---:|---|---:|---:|---:|---:|---:|---:|")
     for rows in options.rows:
@@ -115,7 +158,7 @@ def main() -> None:
             for name in ["plain pyarrow", *options.runners]:
                 function = "plain" if name == "plain pyarrow" else "stages"
                 found, peak = in_a_process(function, csv, RUNNERS.get(name, []))
-                total = sum(found.values())
+                total = sum(seconds for stage, seconds in found.items() if not stage.endswith("CPU"))
                 rest = total - found["ExampleGen"] - found["StatisticsGen"]
                 print(
                     f"| {rows:,} | {name} | {found['ExampleGen']:.2f} | {found['StatisticsGen']:.2f} | "

@@ -30,7 +30,7 @@ class Vocabulary:
             breaks, or a trailing NUL.
         count_documents: whether to count for `documents`.
         coverage: smallest number of values of each key in the vocabulary, as far as the data have them, also beyond
-            `max_size`.
+            `max_size`, and of values below `min_count`.
         coverage_key: regular expression that finds the key of a value: its first group, or the whole match.
     """
 
@@ -117,15 +117,15 @@ class Vocabulary:
     def readable(self) -> list[tuple[Any, Any]]:
         top: list[tuple[Any, Any]] = []
         key_of, in_key = re.compile(self._coverage_key), collections.Counter[str]()
-        for value, count in self._ordered():
-            is_full = self._max_size is not None and len(top) >= self._max_size
-            if is_full and not self._coverage:
+        for value, count, is_frequent in self._ordered():
+            enters = is_frequent and (self._max_size is None or len(top) < self._max_size)
+            if not enters and not self._coverage:
                 break
             if value in self._excluded or not self._is_storable(text := _decode(value)):
                 continue
             found = key_of.search(str(text)) if self._coverage else None
             key = (found[1 if key_of.groups else 0] or "") if found else ""
-            if not is_full or in_key[key] < self._coverage:
+            if enters or in_key[key] < self._coverage:
                 top.append((text, count))
                 in_key[key] += 1
         return top
@@ -135,16 +135,20 @@ class Vocabulary:
             return text is not None
         return text.splitlines() == [text] and not text.endswith("\0")
 
-    def _ordered(self) -> Iterator[tuple[Any, Any]]:
+    def _ordered(self) -> Iterator[tuple[Any, Any, bool]]:
+        """Yield each value with its count or weight, in the order of the vocabulary, and whether it is frequent."""
         counts = self._counts.table()
-        counts = counts.filter(self._are_frequent(counts["counts"]))
+        counts = counts.filter(pc.greater(counts["counts"], 0))
+        counts = counts.append_column("frequent", self._are_frequent(counts["counts"]))
+        if not self._coverage:
+            counts = counts.filter(counts["frequent"])
         counts = counts.sort_by([("counts", "descending"), ("values", "descending")])
         for batch in counts.to_batches(max_chunksize=1024):
-            yield from zip(batch["values"].to_pylist(), batch["counts"].to_pylist())
+            yield from zip(*(column.to_pylist() for column in batch.columns))
 
     def _are_frequent(self, counts: pa.Array) -> pa.Array:
         """Return which counts or weights are large enough. Weights may be less than the smallest count, 1."""
-        return pc.greater_equal(counts, self._min_count) if self._min_count > 1 else pc.greater(counts, 0)
+        return pc.greater_equal(counts, self._min_count if self._min_count > 1 else 0)
 
 
 def flat_values(values: Any) -> tuple[pa.Array, np.ndarray, int]:

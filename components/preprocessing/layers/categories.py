@@ -52,8 +52,8 @@ class FrequencyLookup(AdaptableLayer):
             values have most of. The latter two need Transform's `label`, whose values are classes, and are those of
             tensorflow-transform. Defaults to `"count"`.
         label: str. The label for `order` if Transform learns several.
-        coverage_top_k: int. Minimum number of values of each key in the vocabulary, also beyond `max_tokens`, such as
-            the commonest words of every language. Defaults to 0.
+        coverage_top_k: int. Minimum number of values of each key in the vocabulary, also beyond `max_tokens` and below
+            `min_count`, such as the commonest words of every language. Defaults to 0.
         coverage_key: str. Regular expression that finds the key of a value: its first group, or the whole match, such
             as `"^(..)_"` for `"en_house"`.
 

@@ -84,7 +84,7 @@ class InformativeVocabulary(Vocabulary):
                 self._by_class[name].limit(self._limit, self._limit * BYTES_PER_VALUE)
         return self._by_class[name]
 
-    def _ordered(self) -> Iterator[tuple[Any, Any]]:
+    def _ordered(self) -> Iterator[tuple[Any, Any, bool]]:
         tables = [counts.table() for counts in self._by_class.values()]
         if not any(map(len, tables)):
             return iter(())
@@ -93,11 +93,12 @@ class InformativeVocabulary(Vocabulary):
         joint = np.zeros((len(found.dictionary), len(tables)))
         column = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
         np.add.at(joint, (found.indices.to_numpy(), column), np.concatenate([table["counts"] for table in tables]))
-        frequent = self._are_frequent(pa.array(joint.sum(axis=1)))
         scores = mutual_information(joint, np.array(list(self._weights.values())), self._adjusted)
-        table = pa.table([found.dictionary, pa.array(scores)], names=["values", "scores"]).filter(frequent)
+        columns = [found.dictionary, pa.array(scores), self._are_frequent(pa.array(joint.sum(axis=1)))]
+        table = pa.table(columns, names=["values", "scores", "frequent"])
+        table = table if self._coverage else table.filter(table["frequent"])
         table = table.sort_by([("scores", "descending"), ("values", "descending")])
-        return zip(table["values"].to_pylist(), table["scores"].to_pylist())
+        return zip(*(column.to_pylist() for column in table.columns))
 
 
 def mutual_information(joint: np.ndarray, classes: np.ndarray, adjusted: bool) -> np.ndarray:
