@@ -53,13 +53,18 @@ def decode(content: bytes, form: SoundForm) -> tuple[Media, bytes, int | None]:
 
 @dataclass(frozen=True)
 class SoundForm:
-    """The sampling rate and the number of channels of sound, each None if it may vary."""
+    """The sampling rate and the number of channels of sound, each None if it may vary.
+
+    Attributes:
+        as_floats: whether sound becomes the bytes of its float32 samples, of one channel, instead of a 16-bit WAV file.
+    """
 
     rate: int | None = None
     channels: int | None = None
+    as_floats: bool = False
 
     def fits(self, rate: int, channels: int) -> bool:
-        return self.rate in (None, rate) and self.channels in (None, channels)
+        return self.rate in (None, rate) and self.channels in (None, channels) and not self.as_floats
 
 
 def check_image(content: bytes, media: Media) -> None:
@@ -97,7 +102,8 @@ def check_image(content: bytes, media: Media) -> None:
 def decode_sound(content: bytes, form: SoundForm) -> tuple[bytes, int]:
     """Return a sound file as a 16-bit WAV file, which training decodes, and its sampling rate.
 
-    A file that is one already, and has the form, is returned unchanged.
+    A file that is one already, and has the form, is returned unchanged. If the form is of floats, their bytes are
+    returned, of any size.
 
     Raises:
         UndecodableError: it is damaged, or does not fit 16-bit WAV or the form.
@@ -118,9 +124,10 @@ def decode_sound(content: bytes, form: SoundForm) -> tuple[bytes, int]:
         raise UndecodableError(f"damaged sound (the file ends after {len(samples)} of {frames} samples)")
     if subtype in ("FLOAT", "DOUBLE"):
         peak = float(np.abs(samples).max())
-        if not peak <= 1:  # also NaN
+        if not peak <= (np.finfo(np.float32).max if form.as_floats else 1):  # also NaN
             raise UndecodableError(
-                f"samples from -1 to 1 are expected in floating-point sound, received up to {peak:.4g}",
+                f"{'finite samples' if form.as_floats else 'samples from -1 to 1'} are expected in floating-point "
+                f"sound, received up to {peak:.4g}",
                 "scale the samples",
             )
     if form.fits(rate, samples.shape[1]) and _is_plain_wav(content):
@@ -129,14 +136,16 @@ def decode_sound(content: bytes, form: SoundForm) -> tuple[bytes, int]:
 
 
 def encode_sound(samples: np.ndarray, rate: int, form: SoundForm) -> bytes:
-    """Return samples, floats (frames, channels) from -1 to 1, as a 16-bit WAV file of the form.
+    """Return samples, floats (frames, channels) from -1 to 1, as a 16-bit WAV file of the form, or as its floats.
 
     Raises:
         UndecodableError: they have several channels, and not those of the form.
     """
     import soundfile
 
-    fitted = _resampled(_mixed(samples, form.channels), rate, form.rate or rate)
+    fitted = _resampled(_mixed(samples, 1 if form.as_floats else form.channels), rate, form.rate or rate)
+    if form.as_floats:
+        return fitted.astype(np.float32).tobytes()
     whole = np.clip(np.rint(fitted * _INT16_SCALE), -_INT16_SCALE, _INT16_SCALE - 1).astype(np.int16)
     stream = io.BytesIO()
     soundfile.write(stream, whole, form.rate or rate, format="WAV", subtype="PCM_16")

@@ -30,6 +30,7 @@ class MediaExampleGenSettings(ExampleGenSettings):
     labels: str | None = None
     bad_rows: Literal["fail", "quarantine"] = "fail"
     check: Literal["decode", "header"] = "decode"
+    sound: Literal["wav", "float"] = "wav"
     sample_rate: Annotated[int, Ge(1)] | None = None
     channels: Annotated[int, Ge(1)] | None = None
     column_types: dict[str, str] = field(default_factory=dict)
@@ -54,6 +55,8 @@ class MediaExampleGen(ExampleGen):
             whose labels are missing or wrong, to the artifact's `quarantine.jsonl`.
         check: `decode` decodes every file, so that a damaged one, or one that training could not decode, is found here.
             `header` looks only at its beginning, and leaves sound unchanged.
+        sound: `wav` for 16-bit WAV files, or `float` for lists of float32 samples of one channel, the mean of several.
+            They keep the precision and range of 24-bit, 32-bit and float files, and need no `AudioDecoding`.
         sample_rate: sampling rate of all sound, in samples per second. Other rates are resampled by soxr. By default
             all files must have the same.
         channels: number of channels of all sound. 1 takes the mean of the channels; a single channel is repeated. By
@@ -81,10 +84,14 @@ class MediaExampleGen(ExampleGen):
 
     def check(self, inputs: Any) -> None:
         super().check(inputs)
-        if self.settings.check == "header" and (self.settings.sample_rate or self.settings.channels):
+        settings = self.settings
+        if settings.check == "header" and (settings.sample_rate or settings.channels or settings.sound == "float"):
             raise ParameterError(
-                "ExampleGen.check: sample_rate and channels need check=decode, received header; remove one of them"
+                "ExampleGen.check: sample_rate, channels and sound=float need check=decode, received header; remove one "
+                "of them"
             )
+        if settings.sound == "float" and (settings.channels or 1) > 1:
+            raise ParameterError(f"ExampleGen.channels: expected 1 with sound=float, received {settings.channels}")
 
     def external_inputs(self) -> Sequence[Path | str]:
         labels = [Path(self.settings.labels)] if self.settings.labels else []
@@ -99,7 +106,7 @@ class MediaExampleGen(ExampleGen):
 
         settings = self.settings
         labels = read_labels(Path(settings.labels), types_named(settings.column_types)) if settings.labels else None
-        sound = SoundForm(settings.sample_rate, settings.channels)
+        sound = SoundForm(settings.sample_rate, settings.channels, settings.sound == "float")
         self._media = MediaSource(labels, quarantine, settings.check, sound)
         return self._media
 

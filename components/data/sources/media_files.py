@@ -130,8 +130,20 @@ class MediaSource:
             taken = self._labels.columns.take(rows)
             labels = {name: column.combine_chunks() for name, column in zip(taken.column_names, taken.columns)}
         if files:
-            content = pa.array([file.content for file in files], pa.binary())
+            content = self._contents(files)
             yield pa.record_batch({"path": pa.array([file.name for file in files]), "content": content, **labels})
+
+    def _contents(self, files: Sequence[_File]) -> pa.Array:
+        """Return the contents as bytes, or as lists of samples."""
+        contents = [file.content for file in files]
+        if not self._sound.as_floats:
+            return pa.array(contents, pa.binary())
+        for file in files:
+            if file.rate is None:
+                raise DataError(f"{file.path}: expected sound, because ExampleGen.sound is 'float'; remove the file")
+        offsets = np.cumsum([0, *(len(content) // 4 for content in contents)])
+        samples = np.frombuffer(b"".join(contents), np.float32)
+        return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(samples))
 
     def _labelled(self, files: Sequence[_File], labels: MediaLabels) -> tuple[list[_File], pa.Array]:
         """Return the files with usable labels, and their rows in the labels. Put the others into quarantine."""

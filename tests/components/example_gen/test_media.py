@@ -391,3 +391,21 @@ def test_labels_without_a_file_are_named(tmp_path, caplog):
     stage = MediaExampleGen(str(tmp_path / "images"), labels=str(tmp_path / "labels.csv"), splits=ALL)
     assert stage.execute(tmp_path / "out").metrics["labels_without_file"] == 1
     assert "ExampleGen.labels: 1 of" in caplog.text and "name no file: 'b.png'" in caplog.text
+
+
+def test_sound_as_floats_keeps_precision_and_range(tmp_path):
+    (tmp_path / "sounds").mkdir()
+    samples = (3 * np.sin(np.arange(400) / 7)).astype(np.float32)
+    soundfile.write(tmp_path / "sounds" / "a.wav", samples, 8000, subtype="FLOAT")
+    soundfile.write(
+        tmp_path / "sounds" / "b.wav", np.stack([samples, -samples / 2], axis=1) / 4, 8000, subtype="PCM_24"
+    )
+    stage = MediaExampleGen(str(tmp_path / "sounds"), splits=ALL, sound="float")
+    mono, stereo = sorted(stage.execute(tmp_path / "out").examples.read("all").to_pylist(), key=lambda row: row["path"])
+    np.testing.assert_array_equal(np.float32(mono["content"]), samples)
+    np.testing.assert_allclose(stereo["content"], samples / 16, atol=2**-23)
+    (tmp_path / "sounds" / "c.png").write_bytes(png(1))
+    with pytest.raises(DataError, match="c.png: expected sound, because ExampleGen.sound is 'float'"):
+        stage.execute(tmp_path / "mixed")
+    with pytest.raises(ParameterError, match="expected 1 with sound=float, received 2"):
+        MediaExampleGen(str(tmp_path / "sounds"), splits=ALL, sound="float", channels=2).execute(tmp_path / "two")
