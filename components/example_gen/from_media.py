@@ -87,8 +87,8 @@ class MediaExampleGen(ExampleGen):
         settings = self.settings
         if settings.check == "header" and (settings.sample_rate or settings.channels or settings.sound == "float"):
             raise ParameterError(
-                "ExampleGen.check: sample_rate, channels and sound=float need check=decode, received header; remove one "
-                "of them"
+                "ExampleGen.check: sample_rate, channels and sound=float need check=decode, received header; "
+                "remove one of them"
             )
         if settings.sound == "float" and (settings.channels or 1) > 1:
             raise ParameterError(f"ExampleGen.channels: expected 1 with sound=float, received {settings.channels}")

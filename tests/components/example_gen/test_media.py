@@ -199,7 +199,7 @@ def test_damaged_sound_is_refused_by_name(tmp_path, name, content, message):
 
 
 def test_resampling_without_decoding_is_refused(tmp_path):
-    with pytest.raises(ParameterError, match="sample_rate and channels need check=decode"):
+    with pytest.raises(ParameterError, match="sample_rate, channels and sound=float need check=decode"):
         rows(tmp_path, tmp_path / "out", check="header", sample_rate=RATE)
 
 
@@ -401,7 +401,8 @@ def test_sound_as_floats_keeps_precision_and_range(tmp_path):
         tmp_path / "sounds" / "b.wav", np.stack([samples, -samples / 2], axis=1) / 4, 8000, subtype="PCM_24"
     )
     stage = MediaExampleGen(str(tmp_path / "sounds"), splits=ALL, sound="float")
-    mono, stereo = sorted(stage.execute(tmp_path / "out").examples.read("all").to_pylist(), key=lambda row: row["path"])
+    rows = stage.execute(tmp_path / "out").examples.read("all").to_pylist()
+    mono, stereo = sorted(rows, key=lambda row: row["path"])
     np.testing.assert_array_equal(np.float32(mono["content"]), samples)
     np.testing.assert_allclose(stereo["content"], samples / 16, atol=2**-23)
     (tmp_path / "sounds" / "c.png").write_bytes(png(1))
