@@ -34,9 +34,11 @@ def serve(
         list[str] | None,
         typer.Option("--label", metavar="NAME:LABEL=VERSION", help="Label a version and keep it loaded."),
     ] = None,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="The address to listen on; :: is all, IPv4 and IPv6.")] = "127.0.0.1",
     rest_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 8501,
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 8500,
+    rest_socket: Annotated[Path | None, typer.Option(help="A Unix socket for REST instead of the port.")] = None,
+    grpc_socket: Annotated[Path | None, typer.Option(help="A Unix socket for gRPC instead of the port.")] = None,
     rest: Annotated[bool, typer.Option("--rest/--no-rest", help="Enable REST.")] = True,
     grpc: Annotated[bool, typer.Option("--grpc/--no-grpc", help="Enable gRPC.")] = True,
     keep: Annotated[int, typer.Option(min=1, help="Versions to keep loaded: the served and the newest others.")] = 1,
@@ -90,6 +92,8 @@ def serve(
         safe=safe,
         client_ca=tls_client_ca,
         cors_origins=tuple(cors or ()),
+        rest_socket=rest_socket,
+        grpc_socket=grpc_socket,
     )
     from kerasline.components.serving.runtime.model_folders import check_sources
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gzip
 import json
 import re
 import time
@@ -58,6 +59,9 @@ OPEN_ENDPOINTS = {"/healthz": "_report_health", "/readyz": "_report_readiness"}
 JSON = "application/json"
 # Bodies and outputs from this size on are converted in a thread.
 LARGE_BYTES = 1 << 16
+# Responses from this size on are compressed for clients that accept it.
+COMPRESSED_BYTES = 1 << 12
+COMPRESSION_LEVEL = 1
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 TIMEOUT_HEADER = "X-Request-Timeout"
 CORS_HEADERS = f"Content-Type, Authorization, X-API-Key, {TIMEOUT_HEADER}, {', '.join(REPEATED_HEADERS)}"
@@ -118,6 +122,10 @@ class RestEndpoints:
         if status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         headers.update(record.repeated)
+        if len(body) >= COMPRESSED_BYTES and accepts_gzip(request.headers.get("Accept-Encoding", "")):
+            body = await self._compressed(body)
+            headers["Content-Encoding"] = "gzip"
+            headers.add("Vary", "Accept-Encoding")
         response = web.Response(body=body, status=status, headers=headers)
         if self._admission.is_draining or status == 408:
             response.force_close()
@@ -125,6 +133,12 @@ class RestEndpoints:
         self._admission.finish(record, protocol="rest", client=client, status=status, size_out=len(body))
         connection.end(time.monotonic())
         return response
+
+    async def _compressed(self, body: bytes) -> bytes:
+        compress = functools.partial(gzip.compress, body, COMPRESSION_LEVEL, mtime=0)
+        if len(body) < LARGE_BYTES:
+            return compress()
+        return await asyncio.get_running_loop().run_in_executor(None, compress)
 
     async def _answer(self, request: web.BaseRequest, path: str, record: RequestRecord) -> tuple[bytes, str]:
         path = path.partition("?")[0]
@@ -307,6 +321,15 @@ def _parse_path(path: str) -> Target | None:
     label = unquote(match["label"]) if match["label"] else None
     http_method, operation = MODEL_ENDPOINTS[match["endpoint"]]
     return Target(unquote(match["name"]), int(version) if version else None, label, operation, http_method)
+
+
+def accepts_gzip(accept_encoding: str) -> bool:
+    """Return whether an Accept-Encoding header names gzip with a quality above 0."""
+    for one in accept_encoding.lower().split(","):
+        coding, _, quality = one.partition(";")
+        if coding.strip() == "gzip":
+            return quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
 
 
 def _requested_seconds(request: web.BaseRequest) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -28,6 +30,7 @@ from kerasline.components.serving.runtime.metrics import Metrics
 from kerasline.components.serving.runtime.model_folders import are_fast_models, check_sources, find_versions
 from kerasline.components.serving.runtime.models import Models
 from kerasline.components.serving.runtime.settings import ServerSettings
+from kerasline.components.serving.runtime.sockets import BACKLOG, ServerSockets
 from kerasline.components.serving.runtime.workers import run_workers
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ UNREADY_SECONDS = 0.5
 LAST_REQUESTS_SECONDS = 0.2
 FLUSH_SECONDS = 1.0
 EXECUTION_NICENESS = 5
+CERTIFICATE_SECONDS = 1.0
 
 
 def run(settings: ServerSettings, report: Callable[[str], None] = print) -> None:
@@ -60,19 +64,21 @@ def run(settings: ServerSettings, report: Callable[[str], None] = print) -> None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for name in ("tensorflow", "absl", "aiohttp"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if settings.workers == 1:
-        _serve(settings, report)
-    else:
-        run_workers(settings, _serve, report)
+    with contextlib.closing(ServerSockets(settings)) as sockets:
+        if settings.workers == 1:
+            asyncio.run(_Server(settings, sockets, report).run())
+        else:
+            run_workers(settings.workers, functools.partial(_serve_in_worker, settings, sockets), report)
 
 
-def _serve(settings: ServerSettings, report: Callable[[str], None]) -> None:
-    asyncio.run(_Server(settings, report).run())
+def _serve_in_worker(settings: ServerSettings, sockets: ServerSockets, report: Callable[[str], None]) -> None:
+    sockets.open_in_worker()
+    asyncio.run(_Server(settings, sockets, report).run())
 
 
 class _Server:
-    def __init__(self, settings: ServerSettings, report: Callable[[str], None]):
-        self._settings, self._report = settings, report
+    def __init__(self, settings: ServerSettings, sockets: ServerSockets, report: Callable[[str], None]):
+        self._settings, self._sockets, self._report = settings, sockets, report
         self._metrics = Metrics()
         self._log = AccessLog(settings.access_log) if settings.access_log else None
         self._admission = AdmissionControl(settings.limits, settings.api_key, self._metrics, self._log)
@@ -83,73 +89,110 @@ class _Server:
             initializer=_yield_to_the_event_loop,
         )
         self._tasks: list[asyncio.Future[None]] = []
-        self._ssl = _ssl_context(settings)
-        self._listener: asyncio.Server | None = None
+        _ssl_context(settings)  # an unusable certificate is reported before models load
+        self._certificates = _change_times(settings)
+        self._rest_server: BoundedServer | None = None
+        self._grpc_server: GrpcServer | None = None
+        self._listeners: list[asyncio.Server] = []
 
     async def run(self) -> None:
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _on_signal, stopping)
-        if self._log is not None:
-            loop.add_signal_handler(signal.SIGHUP, self._log.reopen)
+        loop.add_signal_handler(signal.SIGHUP, self._reopen)
         models = Models(self._settings, self._metrics, self._threads)
-        rest = grpc_server = None
+        rest = None
         try:
             rest = await self._start_rest(models)
-            grpc_server = self._new_grpc(models)
+            self._grpc_server = self._new_grpc(models)
             if not await _completes_before(stopping, models.start()):
                 return
-            if grpc_server is not None:
-                self._grpc_port = await grpc_server.start()
+            if self._grpc_server is not None:
+                await self._grpc_server.start()
             self._start_task(models.watch())
             self._start_task(self._flush(models))
+            if self._certificates:
+                self._start_task(self._watch_certificates())
             garbage_collection.tune_for_server()
             self._announce(models)
             await stopping.wait()
         finally:
-            await self._drain(rest, grpc_server, models)
+            await self._drain(rest, models)
 
     async def _start_rest(self, models: Models) -> web.ServerRunner | None:
         """Listen at once, so that clients can query health while models load."""
-        port = self._settings.rest_port
-        if port is None:
+        if not self._sockets.rest:
             return None
-        server = BoundedServer(
-            RestEndpoints(models, self._admission, self._metrics, self._settings.cors_origins),
-            self._settings.limits,
-            self._metrics,
-        )
-        runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain_seconds)
+        endpoints = RestEndpoints(models, self._admission, self._metrics, self._settings.cors_origins)
+        self._rest_server = BoundedServer(endpoints, self._settings.limits, self._metrics)
+        runner = web.ServerRunner(self._rest_server, shutdown_timeout=self._settings.drain_seconds)
         await runner.setup()
-        handshake_seconds = self._settings.limits.idle_seconds if self._ssl else None
         try:
-            self._listener = await asyncio.get_running_loop().create_server(
-                server,
-                self._settings.host,
-                port,
-                backlog=1024,
-                reuse_port=self._settings.workers > 1,
-                ssl=self._ssl,
-                ssl_handshake_timeout=handshake_seconds,
-            )
-        except OSError as error:
+            await self._listen_for_rest()
+        except BaseException:
             await runner.cleanup()
-            raise KeraslineError(
-                f"serve: REST cannot listen on {self._settings.host}:{port}: {error.strerror}; try --rest-port"
-            ) from error
-        self._rest_port = self._listener.sockets[0].getsockname()[1]
-        self._start_task(server.watch())
+            raise
+        self._start_task(self._rest_server.watch())
         return runner
+
+    async def _listen_for_rest(self) -> None:
+        """Listen with the certificate as it is now. Connections of an earlier call stay open.
+
+        Raises:
+            KeraslineError: the certificate cannot be used, or the port is in use.
+        """
+        context = None if self._settings.rest_socket else _ssl_context(self._settings)
+        before, self._listeners = self._listeners, []
+        assert self._rest_server is not None, "called only if REST is enabled"
+        try:
+            for one in self._sockets.rest:
+                listener = await asyncio.get_running_loop().create_server(
+                    self._rest_server,
+                    sock=one.dup(),
+                    backlog=BACKLOG,
+                    ssl=context,
+                    ssl_handshake_timeout=self._settings.limits.idle_seconds if context else None,
+                )
+                self._listeners.append(listener)
+        except OSError as error:
+            address = self._sockets.address("rest")
+            raise KeraslineError(f"serve: REST cannot listen on {address}: {error.strerror}") from error
+        for listener in before:
+            listener.close()
+
+    def _reopen(self) -> None:
+        """Open the access log and read the certificates again."""
+        if self._log is not None:
+            self._log.reopen()
+        self._certificates = dict.fromkeys(self._certificates, 0.0)  # as if they had changed
+
+    async def _watch_certificates(self) -> None:
+        """Use a changed certificate for new connections. One that cannot be read leaves the current one in use."""
+        while True:
+            await asyncio.sleep(CERTIFICATE_SECONDS)
+            found = _change_times(self._settings)
+            if found == self._certificates:
+                continue
+            self._certificates = found
+            try:
+                _ssl_context(self._settings)  # both interfaces change, or none
+                if self._rest_server is not None:
+                    await self._listen_for_rest()
+                if self._grpc_server is not None:
+                    await self._grpc_server.start()
+                log.info("the certificate was read again")
+            except KeraslineError as error:
+                log.error("%s; the certificate of before stays in use", error)
 
     def _new_grpc(self, models: Models) -> GrpcServer | None:
         """Create the gRPC server before models load, so that missing packages are reported at once."""
-        if self._settings.grpc_port is None:
+        if not self._sockets.grpc:
             return None
         from kerasline.components.serving.grpc.server import GrpcServer
         from kerasline.components.serving.grpc.services import GrpcServices
 
-        return GrpcServer(GrpcServices(models, self._admission), self._settings)
+        return GrpcServer(GrpcServices(models, self._admission), self._settings, self._sockets.grpc)
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.ensure_future(work))
@@ -162,23 +205,24 @@ class _Server:
                 self._log.flush()
 
     def _announce(self, models: Models) -> None:
-        settings = self._settings
+        settings, sockets = self._settings, self._sockets
         scheme = "https" if settings.certificate else "http"
         for name in models.names():
             addresses = []
-            if settings.rest_port is not None:
-                addresses.append(f"{scheme}://{settings.host}:{self._rest_port}/v1/models/{name}")
-            if settings.grpc_port is not None:
-                addresses.append(f"gRPC {settings.host}:{self._grpc_port}")
+            if sockets.rest:
+                where = sockets.address("rest")
+                addresses.append(f"REST {where}" if settings.rest_socket else f"{scheme}://{where}/v1/models/{name}")
+            if sockets.grpc:
+                addresses.append(f"gRPC {sockets.address('grpc')}")
             served = models.find(name).number
             others = [v.number for v in models.status(name) if v.state == "AVAILABLE" and v.number != served]
             versions = ", ".join(map(str, [served, *others]))
             self._report(f"serving {name} version {versions}: {', '.join(addresses)}")
-        if settings.host not in ("127.0.0.1", "::1", "localhost") and not settings.api_key:
+        if sockets.is_reachable() and not settings.api_key:
             self._report(f"warning: {settings.host} is reachable from other machines, and no API key is required")
         self._report("ready; stop with Ctrl-C or SIGTERM")
 
-    async def _drain(self, rest: web.ServerRunner | None, grpc_server: GrpcServer | None, models: Models) -> None:
+    async def _drain(self, rest: web.ServerRunner | None, models: Models) -> None:
         """Withdraw readiness, refuse new connections, answer the requests in progress, then release the models."""
         started = time.monotonic()
         self._admission.is_draining = True
@@ -186,14 +230,17 @@ class _Server:
         if is_ready:
             log.info("draining")
             await asyncio.sleep(UNREADY_SECONDS)
-        if self._listener is not None:
-            self._listener.close()
-            await asyncio.sleep(LAST_REQUESTS_SECONDS if is_ready else 0)
+        for listener in self._listeners:
+            listener.close()
+        for one in self._sockets.rest:
+            one.close()
+        if self._listeners and is_ready:
+            await asyncio.sleep(LAST_REQUESTS_SECONDS)
         shutdowns: list[Coroutine[Any, Any, None]] = []
         if rest is not None:
             shutdowns.append(rest.cleanup())
-        if grpc_server is not None:
-            shutdowns.append(grpc_server.stop())
+        if self._grpc_server is not None:
+            shutdowns.append(self._grpc_server.stop())
         await asyncio.gather(*shutdowns)
         for task in self._tasks:
             task.cancel()
@@ -237,6 +284,12 @@ def _on_signal(stopping: asyncio.Event) -> None:
     if stopping.is_set():
         os._exit(1)
     stopping.set()
+
+
+def _change_times(settings: ServerSettings) -> dict[Path, float]:
+    """Return when the files for TLS were last changed. Kubernetes and certbot replace them."""
+    files = [file for file in (settings.certificate, settings.key, settings.client_ca) if file is not None]
+    return {file: file.stat().st_mtime if file.exists() else 0.0 for file in files}
 
 
 def _ssl_context(settings: ServerSettings) -> ssl.SSLContext | None:

@@ -92,11 +92,13 @@ class ServerSettings:
 
     Attributes:
         models: the models to serve, at least one.
+        host: the address to listen on. `::` is all addresses of both families, and a name all its addresses.
         rest_port, grpc_port: 0 takes a free port; None disables the interface.
+        rest_socket, grpc_socket: path of a Unix socket to listen on instead of the port, without TLS.
         keep_versions: number of versions of a model to keep loaded: the served one and the newest others.
         poll_seconds: interval between checks of the folders for new versions.
         drain_seconds: how long requests in progress may take after SIGTERM.
-        certificate, key: PEM files for TLS; both or neither.
+        certificate, key: PEM files for TLS; both or neither. They are read again when they change.
         api_key: the key that clients must send; None requires no key.
         access_log: a file, or `-` for standard output; None writes no log.
         workers: number of processes, each with all models.
@@ -122,13 +124,18 @@ class ServerSettings:
     safe: bool = False
     client_ca: Path | None = None
     cors_origins: tuple[str, ...] = ()
+    rest_socket: Path | None = None
+    grpc_socket: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.models:
             raise ParameterError("serve: no model; pass a folder, or --model NAME=FOLDER")
         if self.rest_port is None and self.grpc_port is None:
             raise ParameterError("serve: REST and gRPC are both disabled; drop --no-rest or --no-grpc")
-        if self.rest_port is not None and self.rest_port == self.grpc_port != 0:
+        if self.rest_socket is not None and self.rest_socket == self.grpc_socket:
+            raise ParameterError(f"serve: REST and gRPC cannot share the socket {self.rest_socket}")
+        has_ports = self.rest_socket is None and self.grpc_socket is None
+        if has_ports and self.rest_port is not None and self.rest_port == self.grpc_port != 0:
             raise ParameterError(f"serve: REST and gRPC cannot share port {self.rest_port}")
         if bool(self.certificate) != bool(self.key):
             raise ParameterError("serve: TLS needs both --tls-certificate and --tls-key")

@@ -6,66 +6,40 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 
 from kerasline.components.core.errors import KeraslineError
-from kerasline.components.serving.runtime.settings import ServerSettings
 
 log = logging.getLogger(__name__)
 # A worker that lived this long is replaced at once, others after this time.
 RESTART_SECONDS = 5.0
 # prometheus_client adds up the metrics of all processes that share this folder.
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-Serve = Callable[[ServerSettings, Callable[[str], None]], None]
+# Serve until SIGTERM and report lines for the user.
+Serve = Callable[[Callable[[str], None]], None]
 
 
-def run_workers(settings: ServerSettings, serve: Serve, report: Callable[[str], None]) -> None:
-    """Run `settings.workers` processes until SIGTERM or SIGINT. A worker that ends by itself is replaced.
+def run_workers(count: int, serve: Serve, report: Callable[[str], None]) -> None:
+    """Run processes until SIGTERM or SIGINT. A worker that ends by itself is replaced.
 
     Args:
         serve: serves in a worker process until SIGTERM.
         report: receives the lines for the user, once all workers are ready.
 
     Raises:
-        KeraslineError: a port is in use, or a worker ends before all are ready. The worker has printed the reason.
+        KeraslineError: a worker ends before all are ready. The worker has printed the reason.
     """
-    with tempfile.TemporaryDirectory(prefix="kerasline-metrics-") as folder, _reserved_ports(settings) as reserved:
+    with tempfile.TemporaryDirectory(prefix="kerasline-metrics-") as folder:
         os.environ[METRICS_VARIABLE] = folder
-        _Supervisor(reserved, serve, report).run()
-
-
-@contextlib.contextmanager
-def _reserved_ports(settings: ServerSettings) -> Iterator[ServerSettings]:
-    """Bind the ports, so that all workers get the same, and yield the settings with their numbers."""
-    with contextlib.ExitStack() as sockets:
-        ports = {}
-        for name in ("rest_port", "grpc_port"):
-            port = getattr(settings, name)
-            if port is None:
-                continue
-            try:
-                (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
-                    settings.host, port, type=socket.SOCK_STREAM
-                )
-                bound = sockets.enter_context(socket.socket(family, kind, protocol))
-                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                bound.bind(address)
-            except OSError as error:
-                option = "--" + name.replace("_", "-")
-                message = f"serve: cannot listen on {settings.host}:{port}: {error.strerror}; try {option}"
-                raise KeraslineError(message) from error
-            ports[name] = bound.getsockname()[1]
-        yield replace(settings, **ports)
+        _Supervisor(count, serve, report).run()
 
 
 class _Supervisor:
-    def __init__(self, settings: ServerSettings, serve: Serve, report: Callable[[str], None]):
-        self._settings, self._serve, self._report = settings, serve, report
+    def __init__(self, count: int, serve: Serve, report: Callable[[str], None]):
+        self._count, self._serve, self._report = count, serve, report
         self._started: dict[int, float] = {}
         self._pipes: list[int] = []
         self._is_stopping = False
@@ -74,7 +48,7 @@ class _Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, lambda *_: self._send(signal.SIGHUP))
-        for _ in range(self._settings.workers):
+        for _ in range(self._count):
             self._start()
         lines = [self._wait_until_ready(pipe) for pipe in self._pipes]
         if not self._is_stopping and all(lines):
@@ -103,7 +77,7 @@ class _Supervisor:
         process = os.fork()
         if process == 0:
             os.close(reader)
-            _exit_after(lambda: self._serve(self._settings, lambda line: _write(writer, line)))
+            _exit_after(lambda: self._serve(lambda line: _write(writer, line)))
         os.close(writer)
         self._started[process] = time.monotonic()
         self._pipes.append(reader)
