@@ -66,7 +66,7 @@ class ExampleValidator(Component):
     kerasline.components.core.errors.DataError: train: feature 'kind': 50.0% of the values are not in its domain: ...
     """
 
-    VERSION = "3"
+    VERSION = "4"
 
     statistics: Input[Statistics]
     schema: Input[Schema]

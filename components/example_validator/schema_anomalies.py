@@ -13,11 +13,13 @@ from typing import Any
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from kerasline.components.example_validator.semantic_domains import coverage, expected_integers, expected_texts
-from kerasline.components.statistics_gen.statistics_proto import image_count
+from kerasline.components.statistics_gen.statistics_proto import image_count, sound_count
 
 # Shares of rows are quotients, and thresholds decimal fractions: 8 of 10 rows are a share of 0.8 up to this.
 ROUNDING = 1e-9
 UNCHECKED_STAGES = ("PLANNED", "ALPHA", "DEPRECATED", "DEBUG_ONLY", "DISABLED")
+# Largest share of samples at full scale in a sound that is not clipped.
+MOST_CLIPPED = 0.01
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,12 @@ class Feature:
 
     def custom(self, name: str) -> Any:
         return next((custom for custom in self.observed.custom_stats if custom.name == name), None)
+
+    def range_of(self, name: str) -> tuple[float, float] | None:
+        """Return the lowest and the highest value of a histogram among the custom statistics."""
+        custom = self.custom(name)
+        buckets = custom.histogram.buckets if custom is not None else ()
+        return (buckets[0].low_value, buckets[-1].high_value) if buckets else None
 
 
 def find_anomalies(dataset: Any, schema: Any, environment: str = "") -> Iterator[Anomaly]:
@@ -197,6 +205,7 @@ def _of_feature(
     yield from _meaning(feature)
     yield from _language(feature, domains)
     yield from _images(feature)
+    yield from _sounds(feature)
 
 
 def _presence(feature: Feature) -> Iterator[Anomaly]:
@@ -517,3 +526,22 @@ def _images(feature: Feature) -> Iterator[Anomaly]:
             f"the largest has {largest.num:g} bytes, expected at most {domain.max_image_byte_size}",
             "reduce its size, or raise the bound in the schema",
         )
+
+
+def _sounds(feature: Feature) -> Iterator[Anomaly]:
+    if not feature.expected.HasField("audio_domain"):
+        return
+    total, sounds = feature.common.tot_num_values, sound_count(feature.observed)
+    if sounds < total:
+        fix = "fix the data, or the schema's audio_domain"
+        yield Anomaly("UNEXPECTED_DATA_TYPE", f"{total - sounds} of {total} values are not sound", fix)
+    rates = feature.range_of("sample_rate")
+    if rates is not None and rates[0] < rates[1]:
+        seen = f"sampling rates are from {rates[0]:g} to {rates[1]:g} samples per second, expected one"
+        yield Anomaly("UNEXPECTED_DATA_TYPE", seen, "resample the sound: set ExampleGen.sample_rate")
+    clipped, silent = feature.range_of("clipped"), feature.range_of("silent")
+    if clipped is not None and clipped[1] > MOST_CLIPPED:
+        seen = f"in a sound {clipped[1]:.1%} of the samples are at full scale: it is clipped"
+        yield Anomaly("CUSTOM_VALIDATION", seen, "record such sound at a lower level, or remove it", "warning")
+    if silent is not None and silent[1] == 1:
+        yield Anomaly("CUSTOM_VALIDATION", "a sound is silent", "remove such sound, or record it again", "warning")

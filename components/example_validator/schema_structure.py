@@ -13,7 +13,6 @@ from kerasline.components.example_validator.semantic_domains import time_format_
 
 # Parts of a feature that are not checked.
 UNCHECKED_PARTS = (
-    "audio_domain",
     "video_domain",
     "content_chunk_domain",
     "group_presence",
@@ -21,7 +20,7 @@ UNCHECKED_PARTS = (
     "validation_derived_source",
 )
 # Domains that need texts (BYTES), or texts or integers.
-_OF_TEXTS = ("string_domain", "url_domain", "mid_domain", "image_domain")
+_OF_TEXTS = ("string_domain", "url_domain", "mid_domain", "image_domain", "audio_domain")
 _OF_TEXTS_OR_INTEGERS = ("int_domain", "bool_domain", "natural_language_domain", "time_domain", "time_of_day_domain")
 
 

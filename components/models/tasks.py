@@ -142,6 +142,8 @@ def infer_task(loss: str, label: Any, output: Any, class_names: Any) -> str:
         output: symbolic tensor (rows, ...) of the output.
         class_names: list of the names of the classes of the label, or None.
     """
+    if loss == "ctc":  # of frames, which are not the tokens of the label
+        return "loss"
     width = output.shape[-1] if len(output.shape) > 1 else 1
     names = len(class_names) if isinstance(class_names, (list, tuple)) else 0
     if "binary" in loss or has_margins(loss):

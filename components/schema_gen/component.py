@@ -57,7 +57,7 @@ class SchemaGen(Component):
     """
 
     statistics: Input[Statistics]
-    VERSION = "2"
+    VERSION = "3"
 
     schema: Output[Schema]
     settings: Parameters[SchemaGenSettings]
@@ -209,10 +209,10 @@ def _set_shape(feature: Any, observed: Any, common: Any) -> None:
 
 
 def _set_domain(feature: Any, observed: Any, stats: Any, most_categories: int) -> None:
-    """Set the domain of images, booleans, categories, or integers in texts."""
+    """Set the domain of images, sound, booleans, categories, or integers in texts."""
     from tensorflow_metadata.proto.v0 import schema_pb2
 
-    from kerasline.components.statistics_gen.statistics_proto import image_count
+    from kerasline.components.statistics_gen.statistics_proto import image_count, sound_count
 
     if observed.HasField("num_stats"):
         if feature.type == schema_pb2.INT and (stats.min, stats.max) == (0, 1):
@@ -221,6 +221,8 @@ def _set_domain(feature: Any, observed: Any, stats: Any, most_categories: int) -
     values = [bucket.label for bucket in stats.rank_histogram.buckets]
     if 2 * image_count(observed) > stats.common_stats.tot_num_values:
         feature.image_domain.minimum_supported_image_fraction = 1.0
+    elif 2 * sound_count(observed) > stats.common_stats.tot_num_values:
+        feature.audio_domain.SetInParent()
     elif sorted(value.lower() for value in values) == ["false", "true"]:
         feature.bool_domain.false_value, feature.bool_domain.true_value = sorted(values, key=str.lower)
     elif stats.invalid_utf8_count:

@@ -18,6 +18,7 @@ from kerasline.components.data.accumulators.quantiles import Quantiles, interpol
 from kerasline.components.data.accumulators.value_counts import ValueCounts
 from kerasline.components.data.arrow_types import is_list
 from kerasline.components.data.media import may_be_media, sniff
+from kerasline.components.statistics_gen.sound_measures import sound_measures
 from kerasline.components.statistics_gen.weighted_statistics import WeightedSummary
 
 # Quantiles are exact up to this many numbers. Beyond, the error of a rank is at most log2(n / 4096) / 4096: 0.2% for
@@ -73,7 +74,12 @@ class NumberSummary:
 
 @dataclass
 class MediaSummary:
-    """The formats and sizes of the images and audio clips in a column of bytes (see `Media.size`)."""
+    """The formats and sizes of the images and audio clips in a column of bytes.
+
+    Attributes:
+        formats: number of values by format.
+        sizes: distributions by name, of `Media.size` and, for WAV files, of `sound_measures`.
+    """
 
     formats: Counter[str] = field(default_factory=Counter)
     sizes: dict[str, NumberSummary] = field(default_factory=dict)
@@ -86,18 +92,20 @@ class MediaSummary:
 
     def add(self, values: pa.Array) -> pa.Array:
         """Add the images and audio clips among the values. Return the other values."""
-        found: dict[str, list[int]] = {}
+        found: dict[str, list[float]] = {}
         is_media = may_be_media(values).to_numpy(zero_copy_only=False).copy()
         for number in np.flatnonzero(is_media):
-            media = sniff(values[number].as_py())
+            content = values[number].as_py()
+            media = sniff(content)
             is_media[number] = media is not None
             if media is None:
                 continue
             self.formats[media.format] += 1
-            for name, size in zip(self.NAMES[media.kind], media.size or ()):
+            sizes = dict(zip(self.NAMES[media.kind], media.size or ()))
+            for name, size in {**sizes, **(sound_measures(content) if media.format == "WAV" else {})}.items():
                 found.setdefault(name, []).append(size)
-        for name, sizes in found.items():
-            self.sizes.setdefault(name, NumberSummary()).add(np.array(sizes, np.float64))
+        for name, numbers in found.items():
+            self.sizes.setdefault(name, NumberSummary()).add(np.array(numbers, np.float64))
         return values.filter(pa.array(~is_media))
 
     def merge(self, other: MediaSummary) -> MediaSummary:

@@ -23,7 +23,8 @@ def as_dataset(name: str, rows: int, summaries: Mapping[str, FeatureSummary]) ->
 
     Statistics without a field are in `custom_stats`: `shape` of tensors; `unique` and `top_values` of numbers;
     `min_length` and `max_length` of strings, in bytes; `formats`, `unknown_format` and histograms of the sizes of
-    images and audio (`height`, `width`, `sample_rate`, `channels`, `frames`).
+    images and audio (`height`, `width`, `sample_rate`, `channels`, `frames`), and for WAV files of `seconds`,
+    `loudness` (in decibels of full scale), `clipped` and `silent` (shares of the sound).
     """
     dataset = statistics_pb2.DatasetFeatureStatistics(name=name, num_examples=rows)
     weighted = [summary.weighted for summary in summaries.values() if summary.weighted is not None]
@@ -75,8 +76,17 @@ def as_table(datasets: Mapping[str, Mapping[str, FeatureSummary]]) -> pa.Table:
 
 def image_count(feature: Any) -> int:
     """Return how many values of a `FeatureNameStatistics` are images."""
+    return sum(count for name, count in _formats(feature).items() if name not in AUDIO_FORMATS)
+
+
+def sound_count(feature: Any) -> int:
+    """Return how many values of a `FeatureNameStatistics` are sound."""
+    return sum(count for name, count in _formats(feature).items() if name in AUDIO_FORMATS)
+
+
+def _formats(feature: Any) -> dict[str, int]:
     formats = [custom.rank_histogram.buckets for custom in feature.custom_stats if custom.name == "formats"]
-    return sum(int(one.sample_count) for buckets in formats for one in buckets if one.label not in AUDIO_FORMATS)
+    return {one.label: int(one.sample_count) for buckets in formats for one in buckets}
 
 
 def _fill(feature: Any, name: str, summary: FeatureSummary) -> None:

@@ -4,4 +4,4 @@ A recipe imports Keras inside its functions: a cached run, a listing and a look-
 """
 
 # Modules here that are not recipes themselves.
-HELPERS = frozenset({"palmer_penguins", "sample_trips"})
+HELPERS = frozenset({"palmer_penguins", "sample_trips", "spoken_digits"})

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from kerasline.pipeline.recipes.sample_trips import write_trips
-from tests.conftest import HOUSE
+from kerasline.pipeline.recipes.spoken_digits import write_digits
+from tests.conftest import HOUSE, SHARED_DATA
 from tests.end_to_end.documents import PROGRAM, blocks
 
 README = HOUSE / "README.md"
@@ -24,6 +25,7 @@ GUIDES = [
     "PIPELINES.md",
     "PREPROCESSING.md",
     "REPORT.md",
+    "SPEECH.md",
     "TRAINING.md",
     "TUNING.md",
     "VALIDATING.md",
@@ -41,6 +43,11 @@ def trips(tmp_path):
 def test_programs_of_the_guides_run(tmp_path, trips, path):
     if path.name == "DECODING.md":
         pytest.importorskip("tensorflow_text", reason="tensorflow-text is not installed")
+    if path.name == "SPEECH.md":
+        recordings = SHARED_DATA / "fsdd" / "recordings.zip"
+        if not recordings.exists():
+            pytest.skip(f"the recordings are not at {recordings}")
+        write_digits(recordings, tmp_path / "digits")
     for number, program in enumerate(blocks(path, "python")):
         file = tmp_path / f"program{number}.py"
         file.write_text(program)

@@ -11,6 +11,9 @@ import tensorflow as tf
 
 from kerasline.components.preprocessing.layers.base import check, is_whole
 
+# Bytes at the beginning of a WAV file that name its format.
+_WAV_HEAD = 12
+
 
 @keras.saving.register_keras_serializable("kerasline")
 class AudioDecoding(keras.layers.Layer):
@@ -77,7 +80,12 @@ class AudioDecoding(keras.layers.Layer):
         return tf.cond(file == "", lambda: silence, lambda: self._decoded_file(file))
 
     def _decoded_file(self, file: tf.Tensor) -> tf.Tensor:
-        sound, rate = tf.audio.decode_wav(file, self.channels, -1 if self.samples is None else self.samples)
+        # Checked here, as TensorFlow's message quotes the bytes, which Python then fails to decode.
+        head = tf.strings.join([tf.strings.substr(file, 0, _WAV_HEAD), " " * _WAV_HEAD])
+        is_wav = (tf.strings.substr(head, 0, 4) == "RIFF") & (tf.strings.substr(head, 8, 4) == "WAVE")
+        message = f"AudioDecoding {self.name!r}: a text is not the content of a WAV file"
+        with tf.control_dependencies([tf.debugging.Assert(is_wav, [message])]):
+            sound, rate = tf.audio.decode_wav(file, self.channels, -1 if self.samples is None else self.samples)
         message = (
             f"AudioDecoding {self.name!r}: a file has another rate than the expected {self.rate} samples per second"
         )
@@ -161,6 +169,8 @@ class LogMel(keras.layers.Layer):
         step: int. Number of samples from frame to frame. Defaults to those of 10 ms.
         window: int. Number of samples of a frame. Defaults to those of 25 ms.
         min_power: float above 0. Lower power counts as this. Defaults to 1e-6.
+        normalize: bool. Whether each band of a row has the mean 0 over its frames, and the row the standard deviation
+            1, so that loudness and the microphone hardly matter. Defaults to `False`.
 
     Inputs:
         Samples, (rows, samples), with NaN beyond a row's end, as `AudioDecoding(None, rate)` returns them.
@@ -185,10 +195,11 @@ class LogMel(keras.layers.Layer):
         step: int | None = None,
         window: int | None = None,
         min_power: float = 1e-6,
+        normalize: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**{"dtype": "float32", **options})
-        self.rate, self.mels, self.min_power = rate, mels, float(min_power)
+        self.rate, self.mels, self.min_power, self.normalize = rate, mels, float(min_power), bool(normalize)
         self.step, self.window = step or max(rate // 100, 1), window or max(rate // 40, 1)
         for name in ("rate", "mels", "step", "window"):
             check("LogMel", is_whole(getattr(self, name), 1), name, getattr(self, name), "an integer from 1")
@@ -207,7 +218,10 @@ class LogMel(keras.layers.Layer):
         frames = tf.math.log(tf.maximum(tf.matmul(power, bands), self.min_power))
         frames = frames[:, : tf.maximum((count - self.window) // self.step + 1, 0)]
         counts = tf.maximum((lengths - self.window) // self.step + 1, 0)
-        return tf.where(tf.sequence_mask(counts, tf.shape(frames)[1])[..., tf.newaxis], frames, math.nan)
+        is_frame = tf.sequence_mask(counts, tf.shape(frames)[1])[..., tf.newaxis]
+        if self.normalize:
+            frames = _normalized(frames, tf.cast(is_frame, tf.float32), counts)
+        return tf.where(is_frame, frames, math.nan)
 
     def compute_output_spec(self, samples: Any) -> keras.KerasTensor:
         received = f"{samples.dtype} {tuple(samples.shape)}"
@@ -217,7 +231,7 @@ class LogMel(keras.layers.Layer):
         return keras.KerasTensor((samples.shape[0], frames, self.mels), "float32")
 
     def get_config(self) -> dict[str, Any]:
-        names = ("rate", "mels", "step", "window", "min_power")
+        names = ("rate", "mels", "step", "window", "min_power", "normalize")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
@@ -264,6 +278,14 @@ class PowerToDecibels(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "top_db": self.top_db, "min_power": self.min_power}
+
+
+def _normalized(frames: tf.Tensor, is_frame: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
+    """Return frames (rows, frames, mels) less the mean of each band, divided by the row's standard deviation."""
+    counts = tf.maximum(tf.cast(counts, tf.float32), 1.0)[:, tf.newaxis, tf.newaxis]
+    frames = (frames - tf.reduce_sum(frames * is_frame, axis=1, keepdims=True) / counts) * is_frame
+    variance = tf.reduce_mean(tf.reduce_sum(frames**2, axis=1, keepdims=True) / counts, axis=2, keepdims=True)
+    return frames * tf.math.rsqrt(variance + keras.config.epsilon())
 
 
 def _low_pass(up: int, down: int) -> np.ndarray:

@@ -88,6 +88,8 @@ def from_exception(error: BaseException) -> RequestError:
     number = getattr(error, "error_code", None)  # tf.errors.OpError
     if isinstance(number, int):
         return RequestError(_CODE_NAMES.get(number, "UNKNOWN"), _first_lines(getattr(error, "message", "")))
+    if isinstance(error, UnicodeDecodeError):  # TensorFlow's message quotes bytes of the request
+        return invalid("an operation of the model refused bytes of the request, which are not UTF-8")
     if isinstance(error, MemoryError):
         return RequestError("RESOURCE_EXHAUSTED", "not enough memory for this request")
     _log_once(error)

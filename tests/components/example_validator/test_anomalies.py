@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from google.protobuf import text_format
 from PIL import Image
 from scipy.spatial.distance import jensenshannon
@@ -153,6 +154,35 @@ OTHER_SCHEMAS = [
 @pytest.mark.parametrize(("kind", "feature", "schema"), OTHER_SCHEMAS, ids=[case[0] for case in OTHER_SCHEMAS])
 def test_anomaly_under_another_schema(found, kind, feature, schema):
     assert (kind, feature) in found({**GOOD, "low": [-1] * ROWS}, schema)
+
+
+def wav(samples, rate=8000):
+    file = io.BytesIO()
+    soundfile.write(file, np.asarray(samples, "float32"), rate, format="WAV", subtype="PCM_16")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "severity", "odd", "text"),
+    [
+        ("UNEXPECTED_DATA_TYPE", "error", b"\0\1", "1 of 4 values are not sound"),
+        ("UNEXPECTED_DATA_TYPE", "error", wav([0.1] * 99, 16000), "from 8000 to 16000 samples per second"),
+        ("CUSTOM_VALIDATION", "warning", wav([1.0, 0.0] * 50), "50.0% of the samples are at full scale: it is clipped"),
+        ("CUSTOM_VALIDATION", "warning", wav([0.0] * 800), "a sound is silent"),
+    ],
+)
+def test_odd_sound_is_an_anomaly(found, kind, severity, odd, text):
+    clips = [wav([0.1, -0.2] * 400)] * 3
+    anomalies = found({"clip": [*clips, odd]}, 'feature { name: "clip" type: BYTES audio_domain {} }', fail_on="never")
+    assert list(anomalies) == [(kind, "clip")]
+    assert text in anomalies[kind, "clip"]["seen"] and anomalies[kind, "clip"]["severity"] == severity
+
+
+def test_schema_of_sound_has_its_domain(make_examples, tmp_path):
+    examples = make_examples({"train": {"clip": [wav([0.1, -0.2] * 400)] * 3}})
+    statistics = StatisticsGen(examples).execute(tmp_path / "statistics").statistics
+    (feature,) = SchemaGen(statistics).execute(tmp_path / "schema").schema.proto().feature
+    assert feature.HasField("audio_domain")
 
 
 def test_empty_split_is_an_anomaly(make_examples, tmp_path):

@@ -276,14 +276,14 @@ def test_contradictions_in_the_schema(validate, schema, kind, seen):
 
 def test_reading_a_schema_names_what_is_wrong_or_not_checked(tmp_path, caplog):
     features = (
-        'name: "a" type: BYTES audio_domain { }',
+        'name: "a" type: BYTES video_domain { }',
         'name: "b" type: INT int_domain { min: 2 max: 1 }',
     )
     text = "".join(f"feature {{ {feature} }}" for feature in features)
     (tmp_path / "schema.pbtxt").write_text(text)
     with caplog.at_level(logging.WARNING, "kerasline"):
         ImportSchemaGen(str(tmp_path / "schema.pbtxt")).execute(tmp_path / "schema")
-    assert "feature 'a': the schema's audio_domain is not checked" in caplog.text
+    assert "feature 'a': the schema's video_domain is not checked" in caplog.text
     assert "feature 'b': int_domain has min 2 and max 1, which no value satisfies; fix the schema" in caplog.text
 
 

@@ -54,13 +54,13 @@ def test_distance_that_cannot_be_computed_is_a_warning(validate):
 
 def test_parts_of_the_schema_that_nothing_checks_are_named(validate):
     schema = """
-      feature { name: "a" type: BYTES audio_domain { } }
+      feature { name: "a" type: BYTES video_domain { } }
       feature { name: "b" type: BYTES natural_language_domain { vocabulary: "words" token_constraints { } } }
       dataset_constraints { num_examples_version_comparator { min_fraction_threshold: 1 } }
     """
     _, anomalies, _ = validate({"train": {"a": ["x"], "b": ["y"]}}, schema)
     assert {(one["feature"], one["seen"]) for one in anomalies if one["severity"] == "warning"} == {
-        ("a", "the schema's audio_domain is not checked"),
+        ("a", "the schema's video_domain is not checked"),
         ("b", "the schema's natural_language_domain.vocabulary is not checked"),
         ("b", "the schema's natural_language_domain.token_constraints is not checked"),
         ("*", "the schema's dataset_constraints.num_examples_version_comparator is not checked"),

@@ -9,7 +9,7 @@ import pytest
 from kerasline.components.core.errors import DataError
 from kerasline.components.explainer.answers import Answers
 from kerasline.components.models.compile_config import CompiledLoss
-from kerasline.components.models.losses import unreduced_loss
+from kerasline.components.models.losses import CTC, unreduced_loss
 from kerasline.components.models.tasks import TASKS, Output, has_margins, infer_task
 
 ONE, THREE = (None, 1), (None, 3)
@@ -32,6 +32,11 @@ BY_LOSS = {
     "cosine_similarity": (THREE, THREE, "regression"),
     "kl_divergence": (THREE, THREE, "regression"),
 }
+
+
+def test_frames_of_ctc_are_judged_by_their_loss_alone():
+    label, frames = keras.KerasTensor((None, None), "int64"), keras.KerasTensor((None, None, 30))
+    assert infer_task(CompiledLoss(unreduced_loss(CTC())).kind, label, frames, None) == "loss"
 
 
 @pytest.mark.parametrize("loss", BY_LOSS)

@@ -32,3 +32,13 @@ def test_client_errors_are_not_logged(caplog):
     with caplog.at_level(logging.ERROR):
         assert failed(refuse).code == "INVALID_ARGUMENT"
     assert not caplog.records
+
+
+def test_message_that_quotes_bytes_of_the_request_is_the_clients_fault(caplog):
+    import tensorflow as tf
+
+    header = tf.audio.encode_wav([[0.5]], 8000).numpy()[:12]
+    with caplog.at_level(logging.ERROR):
+        answer = failed(lambda: tf.audio.decode_wav(header + b"\xff\xfe\xfd\xfc" + b"\0" * 40))
+    assert (answer.code, answer.http_status) == ("INVALID_ARGUMENT", 400)
+    assert not caplog.records

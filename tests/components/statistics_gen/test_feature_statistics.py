@@ -150,3 +150,25 @@ def test_images_and_audio_are_detected_by_their_headers():
     assert dict(clips.formats) == {"WAV": 2}
     assert (clips.sizes["sample_rate"].minimum, clips.sizes["frames"].maximum) == (16000, 8000)
     assert clips.sizes["channels"].moments.mean == 2
+
+
+def test_loudness_clipping_and_silence_of_sound_are_measured():
+    """A sine has the power 1/2 of its squared amplitude; a square wave at full scale is clipped."""
+
+    def wav(samples):
+        file = io.BytesIO()
+        with wave.open(file, "wb") as clip:
+            clip.setparams((1, 2, 8000, 0, "NONE", "not compressed"))
+            clip.writeframes(np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes())
+        return file.getvalue()
+
+    sine = 0.5 * np.sin(2 * np.pi * 100 * np.arange(8000) / 8000)
+    half = np.concatenate([np.tile([1.0, -1.0], 2000), np.zeros(4000)])
+    sizes = FeatureSummary.of(pa.array([wav(sine), wav(half), wav(sine)[:44]], pa.binary())).media.sizes
+    found = {
+        name: sorted((sizes[name].minimum, sizes[name].maximum))
+        for name in ("seconds", "loudness", "clipped", "silent")
+    }
+    assert found["seconds"][1] == 1 and found["clipped"] == [0, 0.5] and found["silent"] == [0, 0.5]
+    expected = [10 * np.log10(0.125), 10 * np.log10(0.5)]
+    np.testing.assert_allclose(found["loudness"], expected, atol=0.01)

@@ -149,3 +149,27 @@ def test_log_mel_frames_lie_within_each_row():
 def test_log_mel_of_a_batch_shorter_than_a_frame_has_no_frames():
     assert LogMel(8000, 10, window=64)(np.zeros((2, 63), "float32")).shape == (2, 0, 10)
     assert LogMel(8000, 10, window=64)(np.zeros((2, 0), "float32")).shape == (2, 0, 10)
+
+
+def test_normalized_frames_depend_neither_on_loudness_nor_on_a_filter():
+    """Each band has mean 0, the row deviation 1; a louder row gives the same frames, and so does a padded one."""
+    sound = RANDOM.normal(size=(3, 800)).astype("float32")
+    sound[1] = 0.1 * sound[0]
+    sound[2, 600:] = np.nan
+    layer = LogMel(8000, 10, normalize=True)
+    ours = layer(sound).numpy()
+    plain = LogMel(8000, 10)(sound[:1]).numpy()[0]
+    centered = plain - plain.mean(axis=0)
+    np.testing.assert_allclose(ours[0], centered / centered.std(), atol=1e-4)
+    np.testing.assert_allclose(ours[1], ours[0], atol=1e-3)
+    alone = layer(sound[2:, :600]).numpy()
+    np.testing.assert_allclose(ours[2, : alone.shape[1]], alone[0], atol=1e-5)
+    assert np.isnan(ours[2, alone.shape[1] :]).all()
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 60, b"RIFF", b"RIFF\0\0\0\0\xff\xff\xff\xff" + b"\0" * 40])
+def test_bytes_that_are_no_wav_file_are_refused_in_words(content):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="AudioDecoding 'clip': a text is not the content of a WAV"
+    ):
+        AudioDecoding(None, 8000, name="clip")(column(content))

@@ -1,0 +1,149 @@
+"""The recipes of speech, in a small size on spoken digits: one answer from Evaluator, BulkInferrer and the server."""
+
+import base64
+import json
+import zipfile
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from kerasline.components.core.artifacts import Examples, Predictions
+from kerasline.pipeline.recipes.spoken_digits import write_digits
+from tests.components.serving.servers import serving
+from tests.conftest import SHARED_DATA
+
+pytestmark = pytest.mark.slow
+RECORDINGS = SHARED_DATA / "fsdd" / "recordings.zip"
+SERVED = 8
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """Five recordings of each digit by each speaker."""
+    if not RECORDINGS.exists():
+        pytest.skip(f"the recordings are not at {RECORDINGS}")
+    few = tmp_path_factory.mktemp("recordings") / "recordings.zip"
+    with zipfile.ZipFile(RECORDINGS) as whole, zipfile.ZipFile(few, "w") as archive:
+        for name in whole.namelist():
+            if name.endswith(("_0.wav", "_5.wav", "_10.wav", "_11.wav", "_12.wav")):
+                archive.writestr(name, whole.read(name))
+    return few
+
+
+@pytest.fixture
+def run(cli, recordings, tmp_path):
+    """Run a recipe on digits. Return the nodes of its summary by name."""
+
+    def call(recipe, columns, joined, **settings):
+        write_digits(recordings, tmp_path / "digits", joined)
+        settings = {
+            "ExampleGen.input": tmp_path / "digits" / "clips",
+            "ExampleGen.labels": tmp_path / "digits" / "clips.csv",
+            "ExampleGen.columns": columns,
+            "ExampleGen.splits": '{"train": 8, "eval": 1, "test": 1}',
+            "ExampleGen.split_by": "column",
+            "ExampleGen.split_key": '["split"]',
+            "Evaluator.slices": '["speaker"]',
+            **{name.replace("__", "."): value for name, value in settings.items()},
+        }
+        arguments = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+        result = cli("run", recipe, "--root", tmp_path / "root", "--json", tmp_path / "summary.json", *arguments)
+        assert result.returncode == 0, result.stderr
+        nodes = {node["name"]: node for node in result.summary["nodes"]}
+        assert {node["state"] for node in nodes.values()} == {"ran"}
+        return nodes
+
+    return call
+
+
+def rows_of(nodes):
+    """Return the first rows of the test split, and their predictions in bulk."""
+    examples = Examples(nodes["ExampleGen"]["outputs"]["examples"]).read("test").slice(0, SERVED).to_pylist()
+    predictions = Predictions(nodes["BulkInferrer"]["outputs"]["predictions"]).read("test").slice(0, SERVED).to_pylist()
+    return examples, predictions
+
+
+def answers(nodes, recipe, contents, folder):
+    """Return the answers of a server to all contents in one request, and to each alone."""
+    instances = [{"content": {"b64": base64.b64encode(content).decode()}} for content in contents]
+    with serving(folder, nodes["Pusher"]["metrics"]["path"].rpartition("/")[0]) as server:
+
+        def ask(rows):
+            status, body = server.post(f"/v1/models/{recipe}:predict", {"instances": rows})
+            assert status == 200, body
+            return body["predictions"]
+
+        status, body = server.post(f"/v1/models/{recipe}:predict", {"instances": [{"content": {"b64": "AAAA"}}]})
+        assert status == 400 and "not the content of a WAV file" in body["error"]
+        return ask(instances), [ask([one])[0] for one in instances]
+
+
+def slices_of(nodes, metric):
+    """Return the value of a metric by slice, "" for all rows."""
+    with open(f"{nodes['Evaluator']['outputs']['evaluation']}/metrics.json") as file:
+        entries = json.load(file)["metrics"]
+    return {entry["slice"]: entry["value"] for entry in entries if entry["metric"] == metric}
+
+
+def report_of(tmp_path):
+    (report,) = (tmp_path / "root" / "reports").glob("*.html")
+    return report.read_text()
+
+
+def test_keywords_have_one_answer_everywhere(run, tmp_path):
+    settings = {
+        "Trainer__steps": 30,
+        "ModelBuilder__hyperparameters.decay_steps": 30,
+        "ModelBuilder__hyperparameters.units": 16,
+    }
+    nodes = run("keywords", '["content","label","speaker"]', 0, **settings)
+    rows, predicted = rows_of(nodes)
+    together, alone = answers(nodes, "keywords", [row["content"] for row in rows], tmp_path / "server")
+    for one, other, bulk in zip(together, alone, predicted):
+        assert one["label"] == other["label"] == bulk["label"]
+        np.testing.assert_allclose(one["logits"], other["logits"], atol=1e-4)
+        np.testing.assert_allclose(one["logits"], bulk["logits"], atol=1e-4)
+    labels = Predictions(nodes["BulkInferrer"]["outputs"]["predictions"]).read("test")["label"].to_pylist()
+    examples = Examples(nodes["ExampleGen"]["outputs"]["examples"]).read("test").to_pydict()
+    is_right = np.array(labels) == np.array(examples["label"])
+    accuracies = slices_of(nodes, "accuracy")
+    assert nodes["Evaluator"]["metrics"]["accuracy"] == pytest.approx(is_right.mean(), abs=1e-4)
+    speakers = np.array(examples["speaker"])
+    for speaker in set(examples["speaker"]):
+        assert accuracies[f"speaker={speaker}"] == pytest.approx(is_right[speakers == speaker].mean(), abs=1e-4)
+    assert "<audio" in report_of(tmp_path)  # the worst rows of Explainer
+
+
+def test_recognised_speech_is_one_text_everywhere(run, tmp_path):
+    settings = {
+        "Trainer__steps": 30,
+        "ModelBuilder__hyperparameters.decay_steps": 30,
+        "ModelBuilder__hyperparameters.units": 32,
+        "ModelBuilder__hyperparameters.blocks": 1,
+    }
+    columns = '{"content": "content", "text": "label", "speaker": "speaker"}'
+    nodes = run("speech_recognition", columns, 200, **settings)
+    rows, predicted = rows_of(nodes)
+    together, alone = answers(nodes, "speech_recognition", [row["content"] for row in rows], tmp_path / "server")
+    assert together == alone == [row["transcript"] for row in predicted]
+    table = Predictions(nodes["BulkInferrer"]["outputs"]["predictions"]).read("test").to_pydict()
+    pairs = [(one.split(), other.split()) for one, other in zip(table["text"], table["transcript"])]
+    expected = sum(distance(*pair) for pair in pairs) / sum(len(reference) for reference, _ in pairs)
+    assert nodes["Evaluator"]["metrics"]["transcript/wer"] == pytest.approx(expected, abs=1e-3)
+    samples = pq.read_table(f"{nodes['Evaluator']['outputs']['evaluation']}/samples/samples.parquet").to_pylist()
+    judged = {row["row"]: row for row in samples if row["output"] == "transcript"}
+    assert all(row["answer"] == table["transcript"][place] for place, row in judged.items())
+    scores = [row["score"] for row in samples if row["kind"] == "worst"]
+    assert scores == sorted(scores, reverse=True) and max(scores) > 0
+    assert "<audio" in report_of(tmp_path)
+
+
+def distance(reference, answer):
+    """Return the Levenshtein distance of two lists."""
+    costs = np.arange(len(answer) + 1)
+    for number, word in enumerate(reference, 1):
+        before, costs = costs, np.full(len(answer) + 1, number)
+        for place, other in enumerate(answer, 1):
+            costs[place] = min(before[place] + 1, costs[place - 1] + 1, before[place - 1] + (word != other))
+    return int(costs[-1])
