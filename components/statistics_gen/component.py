@@ -66,7 +66,7 @@ class StatisticsGen(Component):
     """
 
     VERSION = "4"
-    LIBRARIES = ("pyarrow", "datasketches")
+    LIBRARIES = ("pyarrow", "datasketches", "soundfile")
 
     examples: Input[Examples]
     statistics: Output[Statistics]

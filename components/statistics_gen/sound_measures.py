@@ -8,7 +8,7 @@ import numpy as np
 
 # Length of the blocks whose loudness decides about silence, and the loudness of silence, in dB of full scale.
 BLOCK_SECONDS, SILENCE_DECIBELS = 0.02, -60.0
-_FULL_SCALE = 32768
+LEAST_BIT = 2.0**-15  # of 16
 
 
 def sound_measures(content: bytes) -> dict[str, float]:
@@ -31,19 +31,19 @@ def sound_measures(content: bytes) -> dict[str, float]:
     import soundfile
 
     try:
-        samples, rate = soundfile.read(io.BytesIO(content), dtype="int16", always_2d=True)
+        samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, ValueError, TypeError):
         return {}
     if not len(samples):
         return {}
-    power = (samples.astype(np.float64) / _FULL_SCALE) ** 2
+    power = samples.astype(np.float64) ** 2
     block = max(round(rate * BLOCK_SECONDS), 1)
     starts = np.arange(0, len(samples), block)
     blocks = np.add.reduceat(power.mean(axis=1), starts) / np.diff(np.append(starts, len(samples)))
-    is_clipped = (samples == _FULL_SCALE - 1) | (samples == -_FULL_SCALE)
+    is_clipped = (samples >= 1 - LEAST_BIT) | (samples <= -1)
     return {
         "seconds": len(samples) / rate,
-        "loudness": 10 * float(np.log10(max(power.mean(), _FULL_SCALE**-2.0))),
+        "loudness": 10 * float(np.log10(max(power.mean(), LEAST_BIT**2))),
         "clipped": float(is_clipped.mean()),
         "silent": float((blocks < 10 ** (SILENCE_DECIBELS / 10)).mean()),
     }

@@ -8,6 +8,7 @@ import wave
 import numpy as np
 import pyarrow as pa
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -172,3 +173,7 @@ def test_loudness_clipping_and_silence_of_sound_are_measured():
     assert found["seconds"][1] == 1 and found["clipped"] == [0, 0.5] and found["silent"] == [0, 0.5]
     expected = [10 * np.log10(0.125), 10 * np.log10(0.5)]
     np.testing.assert_allclose(found["loudness"], expected, atol=0.01)
+    floats = io.BytesIO()
+    soundfile.write(floats, half, 8000, format="WAV", subtype="FLOAT")
+    sizes = FeatureSummary.of(pa.array([floats.getvalue()], pa.binary())).media.sizes
+    assert (sizes["clipped"].maximum, sizes["silent"].maximum) == (0.5, 0.5)
