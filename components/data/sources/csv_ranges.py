@@ -76,9 +76,9 @@ def _cuts(file: Path, form: CsvFormat, targets: list[int]) -> list[int] | None:
     """Return the first start of a row at or after each target offset, or None if quotes do not delimit fields."""
     found: list[int] = []
     parity = QuoteParity(form.delimiter, form.quote)
-    for offset, block in _blocks(file):
-        quotes = parity.quotes
-        at = parity.feed(block)
+    for offset, data in _blocks(file):
+        quotes, block = parity.quotes, np.frombuffer(data, np.uint8)
+        at = parity.feed(data)
         if not parity.regular:
             return None
         while len(found) < len(targets):
@@ -93,9 +93,9 @@ def _cuts(file: Path, form: CsvFormat, targets: list[int]) -> list[int] | None:
     return sorted(set(found))
 
 
-def _blocks(file: Path) -> Iterator[tuple[int, np.ndarray]]:
+def _blocks(file: Path) -> Iterator[tuple[int, bytes]]:
     offset = 0
     with file.open("rb", buffering=0) as stream:
         while data := stream.read(BLOCK_BYTES):
-            yield offset, np.frombuffer(data, np.uint8)
+            yield offset, data
             offset += len(data)
