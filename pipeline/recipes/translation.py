@@ -28,6 +28,7 @@ HYPERPARAMETERS = {
     "learning_rate": 2e-3,
     "warm_up_steps": 400,
     "decay_steps": 6000,
+    "length": LENGTH,
 }
 
 
@@ -49,7 +50,7 @@ def build_model(inputs: dict[str, keras.KerasTensor], hp: dict, prepared: Any) -
 
     units, options = hp["units"], {"num_heads": hp["heads"], "dropout": hp["dropout"], "normalize_first": True}
     words = ReversibleEmbedding(prepared.vocabulary_size("source"), units, name="words")
-    places = PositionEmbedding(LENGTH, name="places")
+    places = PositionEmbedding(hp["length"], name="places")
     is_word = keras.ops.not_equal(inputs["source"], PAD)
     x = words(inputs["source"])
     x = x + places(x)
@@ -72,18 +73,26 @@ def build_model(inputs: dict[str, keras.KerasTensor], hp: dict, prepared: Any) -
 
 
 def answer(model: keras.Model, features: dict[str, tf.Tensor], prepared: Any) -> dict[str, tf.Tensor]:
-    """Decode by beam search. Keys and values of the source, and of earlier tokens, are computed once."""
+    ids = decode(model, features["source"], length=LENGTH, beams=BEAMS)
+    return {"translation": prepared.layer("words").decode(ids)}
+
+
+def decode(model: keras.Model, source: tf.Tensor, length: int, beams: int) -> tf.Tensor:
+    """Return the ids of texts, int32 (rows, 1 + length), by beam search.
+
+    The keys and values of the source, and those of earlier tokens, are computed once.
+    """
     import keras
     import tensorflow as tf
 
     words, places, decoded = (model.get_layer(name) for name in ("words", "places", "decoded"))
     decoders = [layer for layer in model.layers if layer.name.startswith("decoder_")]
-    source, is_word = features["source"], features["source"] != PAD
+    is_word = source != PAD
     memory = keras.Model(model.input["source"], model.get_layer("memory").output)(source)
     rows, heads = tf.shape(source)[0], decoders[0].num_heads
     empty, crossing = (
-        tf.zeros([rows, 2, length, heads, memory.shape[-1] // heads], memory.dtype)
-        for length in (LENGTH, tf.shape(source)[1])
+        tf.zeros([rows, 2, steps, heads, memory.shape[-1] // heads], memory.dtype)
+        for steps in (length, tf.shape(source)[1])
     )
 
     def step(tokens: tf.Tensor, position: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
@@ -109,9 +118,9 @@ def answer(model: keras.Model, features: dict[str, tf.Tensor], prepared: Any) ->
         caches.append((empty, decoder(memory[:, :1], memory, encoder_padding_mask=is_word, **filling)[2]))
     begin = tf.fill([rows], BEGIN)
     found = kl.generate(
-        step, begin, (memory, is_word, caches), length=LENGTH + 1, end=END, beams=BEAMS, length_penalty=1.0
+        step, begin, (memory, is_word, caches), length=length + 1, end=END, beams=beams, length_penalty=1.0
     )
-    return {"translation": prepared.layer("words").decode(found.ids)}
+    return found.ids
 
 
 def pipeline(settings) -> kl.Pipeline:
