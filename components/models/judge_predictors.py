@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from kerasline.components.core.artifacts import Artifact, Model, Preprocessing
+from kerasline.components.core.artifacts import Artifact, Preprocessing
 from kerasline.components.core.error_places import describe_failure
 from kerasline.components.core.errors import DataError, ParameterError
 from kerasline.components.core.keras_compat import source_node
@@ -24,11 +24,13 @@ from kerasline.components.metrics.measuring import as_array
 from kerasline.components.models.compile_config import outputs_by_name
 from kerasline.components.models.judges import PREPROCESSING
 from kerasline.components.models.predictors import SavedModelPredictor
+from kerasline.components.models.preprocessed_model import PreprocessedModel
 from kerasline.components.models.tasks import Output
 from kerasline.components.preprocessing.layers.image import ImageDecoding
 
 # Rows per call of a judge, whose activations may be larger than those of the judged model.
 ROWS_AT_ONCE = 256
+ANSWER = "answer"  # Name of the only output of a judge's network.
 
 
 @dataclass(frozen=True)
@@ -136,16 +138,12 @@ def _loaded(judge: Judge) -> tuple[Mapping[str, keras.KerasTensor], Callable[[Ar
     if judge.preprocessing is None:
         predictor = SavedModelPredictor(judge.path)
         return predictor.inputs, lambda raw: predictor(raw)[str(judge.output)]
-    features, model = Preprocessing(judge.preprocessing).load_features(), Model(judge.path).load()
-    network = keras.Model(model.input, _tensor(model, judge.output))
-
-    @tf.function(input_signature=[{n: tf.TensorSpec(t.shape, t.dtype) for n, t in features.input.items()}])
-    def call(raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        prepared = {name: tf.identity(one) for name, one in features(dict(raw), training=False).items()}
-        taken = {name: prepared[name] for name in model.input} if isinstance(model.input, dict) else prepared
-        return network(taken, training=False)
-
-    return features.input, lambda raw: call({name: tf.constant(array) for name, array in raw.items()}).numpy()
+    held = PreprocessedModel.load(judge.path, judge.preprocessing)
+    held = held.only(Preprocessing(judge.preprocessing).features)
+    network = keras.Model(held.model.input, {ANSWER: _tensor(held.model, judge.output)})
+    held = replace(held, model=network)
+    call = held.compiled(lambda raw: held.predict(held.prepare(raw))[ANSWER])
+    return held.preprocessing.input, lambda raw: call({name: tf.constant(one) for name, one in raw.items()}).numpy()
 
 
 def _tensor(model: keras.Model, output: str | None) -> keras.KerasTensor:
