@@ -135,7 +135,7 @@ def measure(folder: Path, files: Sequence[str], request: Measure, context: Conte
         pieces = [_Piece((part.shard,), part.groups) for part in split_into_parts(paths)]
     here = _are_few(paths)
     found = fold(pieces, functools.partial(measure_piece, request=request), Measured.merge, context, in_process=here)
-    return found or Measured(np.zeros((len(request.slices.names), 2)), {}, {})
+    return found or _no_rows(request)
 
 
 def _are_few(paths: Sequence[Path]) -> bool:
@@ -149,10 +149,21 @@ def _are_few(paths: Sequence[Path]) -> bool:
 
 
 def measure_piece(piece: _Piece, request: Measure) -> Measured:
-    found = Measured(np.zeros((len(request.slices.names), 2)), {}, {})
+    found = _no_rows(request)
     for batch in _batches(piece):
         _measure_batch(batch, request, found)
     return found
+
+
+def measure_batch(batch: pa.RecordBatch, request: Measure) -> Measured:
+    """Measure predictions in memory, with the columns of a file of predictions."""
+    found = _no_rows(request)
+    _measure_batch(batch, request, found)
+    return found
+
+
+def _no_rows(request: Measure) -> Measured:
+    return Measured(np.zeros((len(request.slices.names), 2)), {}, {})
 
 
 def _batches(piece: _Piece) -> Iterator[pa.RecordBatch]:

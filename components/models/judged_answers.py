@@ -66,6 +66,31 @@ def find_answers(
     )
 
 
+def judged_answers_of(
+    stage: str,
+    answers: Mapping[str, TensorForm],
+    columns: pa.Schema,
+    preprocessing: Preprocessing,
+    settings: EvaluatorSettings,
+) -> tuple[Output, ...]:
+    """Return the answers that a stage other than Evaluator judges by parameters of the same names, at least one.
+
+    Raises:
+        ParameterError: as `find_answers`, or there is no reference.
+    """
+    try:
+        check_references(settings, columns, preprocessing, answers)
+        found = find_answers(answers, columns, preprocessing, settings)
+    except ParameterError as error:
+        raise ParameterError(str(error).replace("Evaluator.", f"{stage}.", 1)) from error
+    if not found:
+        raise ParameterError(
+            f"{stage}.reference: name the column with the true value of the answers {', '.join(answers)}, which judges "
+            "them"
+        )
+    return found
+
+
 def joined(outputs: tuple[Output, ...], answers: tuple[Output, ...]) -> tuple[Output, ...]:
     """Return the outputs of the network and the answers to judge. An answer replaces the output of its name."""
     names = {answer.name for answer in answers}

@@ -21,7 +21,7 @@ import functools
 import itertools
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -338,14 +338,15 @@ def _output_columns(
 ) -> dict[str, Any]:
     """Return the columns of one output."""
     name, columns = output.name, {}
-    label = _label(output, batch, answers, plan)
+    label = _label(output, batch, answers)
     if label is not None and output.task != "sound":  # its sums suffice
         columns[f"label.{name}"] = label
         if isinstance(label, np.ndarray) and label.dtype.kind == "f":
             found.labels.setdefault(name, Moments()).add(label)
     token_weights = _token_weights(answers.get("weight"))
+    decode = plan.decode if not output.judged and (output.answer or plan.served is None) else None
     raw = _raw(output, "answer" if output.answer else "raw", answers)
-    columns[f"prediction.{name}"] = _decoded(output, raw, label, batch, plan, token_weights)
+    columns[f"prediction.{name}"] = _decoded(output, raw, label, batch, decode, plan.summed, token_weights)
     if f"loss.{name}" in answers:
         columns |= {f"loss.{name}": answers[f"loss.{name}"], f"loss_count.{name}": answers[f"count.{name}"]}
     for other, predictor in plan.others.items():
@@ -355,8 +356,32 @@ def _output_columns(
         raw = _raw(output, other, answers)
         if not output.answer:
             columns |= _compared_with_raw(theirs, other, raw, answers, plan, found)
-        columns[f"{other}.{name}"] = _decoded(theirs, raw, label, batch, plan, token_weights)
+        columns[f"{other}.{name}"] = _decoded(theirs, raw, label, batch, decode, plan.summed, token_weights)
     return columns
+
+
+def answer_columns(
+    outputs: Iterable[Output],
+    batch: pa.RecordBatch,
+    answers: Mapping[str, np.ndarray],
+    summed: Mapping[str, SumMetrics],
+) -> dict[str, pa.Array]:
+    """Return the columns of the answers to some rows, as a file of predictions has them.
+
+    Args:
+        batch: the raw columns.
+        answers: `answer.a` for an answer `a`, and `prepared.r` for a reference `r` that is an output of the
+            preprocessing.
+        summed: by output, metrics whose sums are stored.
+    """
+    columns: dict[str, Any] = {"row": np.arange(batch.num_rows)}
+    for output in outputs:
+        label = _label(output, batch, answers)
+        columns[f"label.{output.name}"] = label if output.task != "sound" else None
+        raw = _raw(output, "answer", answers)
+        columns[f"prediction.{output.name}"] = _decoded(output, raw, label, batch, None, summed, None)
+    arrays = {name: values for name, values in columns.items() if values is not None}
+    return {name: as_arrow(v) if isinstance(v, np.ndarray) else v for name, v in arrays.items()}
 
 
 def _compared_with_raw(
@@ -388,7 +413,7 @@ def _raw(output: Output, model: str, answers: Mapping[str, np.ndarray]) -> Any:
     return answers[f"{model}.{output.answer[0] if output.answer else output.name}"]
 
 
-def _label(output: Output, batch: pa.RecordBatch, answers: Mapping[str, np.ndarray], plan: Plan) -> Any:
+def _label(output: Output, batch: pa.RecordBatch, answers: Mapping[str, np.ndarray]) -> Any:
     """Return the label as the metrics expect it; None if there is none, or if the metrics read it from raw columns."""
     if output.task == DISTRIBUTION:
         return answers[f"real.{output.name}"]
@@ -444,16 +469,19 @@ def _decoded(
     raw: Any,
     label: Any,
     batch: pa.RecordBatch,
-    plan: Plan,
+    decode: Callable | None,
+    summed: Mapping[str, SumMetrics],
     token_weights: np.ndarray | None,
 ) -> Any:
     """Return a prediction as it is stored: as the metrics expect it, or the sums of the metrics if it is too large.
 
     Args:
         raw: array (rows, ...), or a dict of the answers that the prediction consists of.
+        decode: user's function from raw predictions to what metrics expect, or None.
+        summed: by output, metrics whose sums are stored.
     """
-    if plan.decode is not None and not output.judged and (output.answer or plan.served is None):
-        values = _call_decode(plan.decode, raw, batch)
+    if decode is not None:
+        values = _call_decode(decode, raw, batch)
     elif isinstance(raw, dict):
         parts = zip(PREDICTED, (as_lists(values) for values in raw.values()))
         values = pa.StructArray.from_arrays(*zip(*((part, name) for name, part in parts)))
@@ -461,16 +489,16 @@ def _decoded(
         values = as_texts(as_arrow(raw.reshape(len(raw), -1)[:, 0])) if raw.dtype == object else raw
     else:
         values = output.prediction(raw)
-        if TASKS[output.task].probabilities and output.name not in plan.summed:
+        if TASKS[output.task].probabilities and output.name not in summed:
             checked_probabilities(values, output.name)
-    if output.name in plan.summed:
+    if output.name in summed:
         rows = Rows(
             as_array(label) if isinstance(label, pa.Array) else label,
             as_array(values) if isinstance(values, pa.Array) else values,
             token_weights,
             np.arange(batch.num_rows),
         )
-        return plan.summed[output.name].sums(rows)
+        return summed[output.name].sums(rows)
     return values.astype(np.float32) if isinstance(values, np.ndarray) and values.dtype.kind == "f" else values
 
 
@@ -522,7 +550,7 @@ def _predict_in_batches(batch: pa.RecordBatch, plan: Plan, model_inputs: Mapping
             answers |= _judgements(plan, given, other)
         for name, values in answers.items():
             found.setdefault(name, []).append(_in_numpy(values))
-    return {name: _concatenated(name, parts) for name, parts in found.items()}
+    return {name: concatenated(name, parts) for name, parts in found.items()}
 
 
 def _judgements(plan: Plan, answers: Mapping[str, np.ndarray], model: str) -> dict[str, np.ndarray]:
@@ -534,7 +562,7 @@ def _judgements(plan: Plan, answers: Mapping[str, np.ndarray], model: str) -> di
     }
 
 
-def _concatenated(name: str, parts: list[np.ndarray]) -> np.ndarray:
+def concatenated(name: str, parts: list[np.ndarray]) -> np.ndarray:
     """Return arrays (rows, ...) as one, with padding to the longest rows."""
     shapes = {part.shape[1:] for part in parts}
     if len(shapes) == 1:

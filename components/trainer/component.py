@@ -10,6 +10,7 @@ from kerasline.components.core.artifacts import Artifact, Examples, Hyperparamet
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import ParameterError, check_known, nearest
 from kerasline.components.data.arrow_types import has_length
+from kerasline.components.metrics.text import DIRECTIONS as TEXT_METRICS
 from kerasline.components.trainer import cluster
 from kerasline.components.trainer.job import Job
 from kerasline.components.trainer.settings import TrainerSettings
@@ -57,6 +58,13 @@ class Trainer(Component):
         ema: momentum of an exponential moving average of the weights, such as 0.999. The trained model has the
             averaged weights.
         early_stopping: see `kerasline.components.trainer.settings.EarlyStoppingSettings`.
+        answer: `answer(model, features)`, the answering function of Exporter, for `evaluate_answers`.
+        evaluate_answers: number of rows of `eval_split` that the model answers after each epoch by `answer`. The
+            metrics of these answers are reported as `val_wer`, `val_bleu`, ..., or `val_translation_wer` if the name
+            occurs twice, beside those of the other held-out rows, and `early_stopping` can monitor them. The rows are
+            chosen by `seed`.
+        task, reference: how the answers are judged, as Evaluator's parameters of these names.
+        text_metrics: metrics of answers that are texts. Defaults to `["bleu", "chrf", "wer", "cer", "exact_match"]`.
         function: `train(context)`, a training loop that replaces the built-in one. See
             `kerasline.components.trainer.custom_train`.
 
@@ -118,7 +126,7 @@ class Trainer(Component):
     20
     """
 
-    VERSION = "6"
+    VERSION = "7"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]
@@ -139,6 +147,8 @@ class Trainer(Component):
             raise ParameterError(
                 f"{self.name}.eval_split: the data has no split {split!r}; {nearest(split, inputs.examples.splits)}"
             )
+
+        self._check_answers(inputs)
 
     def preview(self, inputs: Any) -> Mapping[str, Artifact]:
         return {} if inputs.model is None else {"trained_model": inputs.model}
@@ -183,6 +193,31 @@ class Trainer(Component):
         workers = self.settings.workers
         count = len(workers) if isinstance(workers, list) else workers
         return {**found, "workers": count, "distribution": self._distribution}
+
+    def _check_answers(self, inputs: Any) -> None:
+        settings, where = self.settings, f"{self.name}.evaluate_answers"
+        if settings.evaluate_answers is None:
+            return
+        for is_missing, expected in (
+            (settings.answer is None, "the parameter `answer`, the function of Exporter"),
+            (settings.eval_split is None, "an eval_split whose rows are answered"),
+            (settings.function is not None, "the built-in training loop, but `function` replaces it"),
+            (
+                inputs.examples is not None and settings.eval_split not in inputs.examples.splits,
+                f"the data to have the split {settings.eval_split!r}",
+            ),
+        ):
+            if is_missing:
+                raise ParameterError(f"{where}: expected {expected}")
+        check_known(f"{self.name}.text_metrics", "no metric of texts", settings.text_metrics, TEXT_METRICS)
+        known = None not in (inputs.examples, inputs.preprocessing, inputs.model)
+        if known and settings.answer is not None and (inputs.model.path / Model.FILE).exists():
+            from kerasline.components.models.answering import plan_answers
+            from kerasline.components.models.judged_answers import judged_answers_of
+
+            answers = plan_answers(settings.answer, inputs.preprocessing, inputs.model).outputs
+            schema = inputs.examples.schema()
+            judged_answers_of(self.name, answers, schema, inputs.preprocessing, settings.judging)
 
     def _check_bucketing(self, inputs: Any) -> None:
         settings = self.settings

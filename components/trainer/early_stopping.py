@@ -13,10 +13,18 @@ from kerasline.components.trainer.settings import EarlyStoppingSettings
 
 
 class EarlyStopping:
-    """Tracks the best epoch of a training."""
+    """Tracks the best epoch of a training.
 
-    def __init__(self, settings: EarlyStoppingSettings) -> None:
+    Args:
+        direction: whether higher (`"up"`) or lower (`"down"`) values of the metric are better, unless `settings.mode`
+            says so. By default it is inferred from the name of the metric.
+    """
+
+    def __init__(self, settings: EarlyStoppingSettings, direction: str | None = None) -> None:
         self._settings = settings
+        self._lower_is_better = settings.lower_is_better
+        if direction is not None and settings.mode is None:
+            self._lower_is_better = direction == "down"
         self._best: float | None = None
         self._best_epoch = 0
         self._weights: list[np.ndarray] = []
@@ -57,5 +65,5 @@ class EarlyStopping:
     def _is_improvement(self, value: float) -> bool:
         if self._best is None or math.isnan(self._best):
             return True
-        change = self._best - value if self._settings.lower_is_better else value - self._best
+        change = self._best - value if self._lower_is_better else value - self._best
         return change > self._settings.min_delta

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Len, Lt
@@ -13,10 +13,15 @@ from kerasline.components.core.parameters import PositiveFloat, PositiveInt, Spl
 
 if TYPE_CHECKING:
     from kerasline.components.data.bucketing import Bucketing
+    from kerasline.components.evaluator.settings import EvaluatorSettings
 
 Auto = Literal["auto"]
 ClassWeight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-HIGHER_IS_BETTER = ("accuracy", "auc", "precision", "recall", "f1_score", "fbeta_score", "r2_score", "iou", "bleu")
+HIGHER_IS_BETTER = (
+    *("accuracy", "auc", "precision", "recall", "f1_score", "fbeta_score", "r2_score", "iou"),
+    *("bleu", "chrf", "chrf++", "rouge1", "rouge2", "rougeL", "rougeLsum", "exact_match"),
+    *("_ap", "_ap_50", "_ap_75"),
+)
 
 
 def lower_is_better(metric: str) -> bool:
@@ -72,6 +77,13 @@ class TrainerSettings:
     clip_value: PositiveFloat | None = None
     ema: Annotated[float, Ge(0), Lt(1)] | None = None
     early_stopping: EarlyStoppingSettings | None = None
+    answer: Callable[..., Any] | None = None
+    evaluate_answers: PositiveInt | None = None
+    task: str | dict[str, str] | None = None
+    reference: str | dict[str, str] | None = None
+    text_metrics: Annotated[list[str], Len(1)] = field(
+        default_factory=lambda: ["bleu", "chrf", "wer", "cer", "exact_match"]
+    )
     function: Callable[..., Any] | None = None
 
     device: str = "auto"
@@ -96,6 +108,13 @@ class TrainerSettings:
     on_non_finite: Literal["stop", "roll_back"] = "stop"
     tensorboard: bool = True
     profile_steps: Annotated[list[PositiveInt], Len(2, 2)] | None = None
+
+    @property
+    def judging(self) -> EvaluatorSettings:
+        """How answers are judged, as Evaluator does."""
+        from kerasline.components.evaluator.settings import EvaluatorSettings
+
+        return EvaluatorSettings(task=self.task, reference=self.reference, text_metrics=self.text_metrics, replicates=0)
 
     @property
     def bucketing(self) -> Bucketing | None:

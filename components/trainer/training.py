@@ -18,6 +18,7 @@ from kerasline.components.core.errors import DataError, ParameterError, check_kn
 from kerasline.components.data.training_input import dataset
 from kerasline.components.models.targets import training_target, weight_ranks
 from kerasline.components.trainer import non_finite
+from kerasline.components.trainer.answer_evaluation import AnswerEvaluation
 from kerasline.components.trainer.autotune import Autotuner
 from kerasline.components.trainer.checkpoints import Checkpoints, all_variables
 from kerasline.components.trainer.class_weights import class_weights
@@ -64,8 +65,12 @@ def train(
     """
     start = time.perf_counter()
     prepared = prepare(job)
+    # Outside the scope of the strategy, because it loads the preprocessing.
+    answers = None
+    if job.settings.evaluate_answers:
+        answers = AnswerEvaluation(job, prepared.model, taken={"loss", *metric_values(prepared.model)})
     with interruption.deferred() as stop, prepared.scope():
-        training = Training(job, prepared, report, on_epoch, stop.is_set)
+        training = Training(job, prepared, answers, report, on_epoch, stop.is_set)
         training.check_watched(watched)
         outcome = _run(training, job, prepared)
     # Outside the scope, in which creating a variable is a collective operation of all workers.
@@ -100,6 +105,7 @@ class Training:
     Args:
         job: the training.
         prepared: the model and the data.
+        answers: evaluates answers after each epoch, or None.
         report: called with progress messages.
         on_epoch: see `train`.
         stop_requested: returns whether to write a checkpoint and stop.
@@ -109,6 +115,7 @@ class Training:
         self,
         job: Job,
         prepared: PreparedTraining,
+        answers: AnswerEvaluation | None,
         report: Callable[[str], None],
         on_epoch: OnEpoch,
         stop_requested: Callable[[], bool],
@@ -127,9 +134,11 @@ class Training:
         self._gradients = ReplicaGradients(self._model.optimizer) if self._replicas.count > 1 else None
         self._train_steps = self._new_train_steps()
         self._evaluation = self._new_evaluation()
-        self._early_stopping = EarlyStopping(self._settings.early_stopping) if self._settings.early_stopping else None
-        if self._settings.early_stopping:
-            self.check_watched({"Trainer.early_stopping.monitor": self._settings.early_stopping.monitor})
+        self._answers, self._early_stopping = answers, None
+        if stopping := self._settings.early_stopping:
+            self.check_watched({"Trainer.early_stopping.monitor": stopping.monitor})
+            direction = answers.directions.get(stopping.monitor.removeprefix("val_")) if answers else None
+            self._early_stopping = EarlyStopping(stopping, direction)
         writes_logs = self._settings.tensorboard and self._replicas.is_chief
         self._logs = TensorBoardLogs(job.log_dir if writes_logs else None, self._settings.profile_steps)
         folder = (job.state_dir or job.work_dir) / "checkpoints"
@@ -149,6 +158,8 @@ class Training:
         known = {"loss": 0.0, **metric_values(self._model)}
         if self._evaluation is not None:
             known |= {f"val_{name}": value for name, value in known.items()}
+        if self._answers is not None:
+            known |= dict.fromkeys((f"val_{name}" for name in self._answers.directions), 0.0)
         for where, name in metrics.items():
             check_known(where, "no metric", [name], known)
             if isinstance(known[name], list):
@@ -266,6 +277,8 @@ class Training:
             self._model.reset_metrics()
             if self._evaluation is not None:
                 metrics |= {f"val_{name}": value for name, value in self._evaluation.metrics().items()}
+            if self._answers is not None:
+                metrics |= {f"val_{name}": value for name, value in self._answers.metrics().items()}
             epoch = len(self._history.epochs) + 1
             stopping = self._early_stopping
             stops = stopping is not None and stopping.should_stop(epoch, metrics, self._model)

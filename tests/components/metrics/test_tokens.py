@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, log_loss
 
 from kerasline.components.core.errors import DataError
+from kerasline.components.metrics.token_accuracy import TokenAccuracy
 from kerasline.components.metrics.tokens import TokenMetrics
 from tests.components.metrics.of_rows import rows, total, values
 from tests.conftest import SHARED_DATA
@@ -159,3 +160,18 @@ def test_sums_of_parts_in_any_order_equal_the_whole(seed, cuts, random):
 def test_wrong_shapes_are_an_error_in_one_line(label, probability, message):
     with pytest.raises(DataError, match=message):
         TokenMetrics().sums(rows(label, probability))
+
+
+def test_token_accuracy_of_keras_leaves_padding_out():
+    random = np.random.default_rng(0)
+    label, scores = random.integers(0, 4, (6, 5)), random.random((6, 5, 4))
+    counted, right = label != 0, label == scores.argmax(-1)
+    metric = keras.metrics.deserialize(keras.metrics.serialize(TokenAccuracy(ignore_class=0)))
+    metric.update_state(label[:3], scores[:3])
+    metric.update_state(label[3:], scores[3:])
+    assert float(metric.result()) == pytest.approx(right[counted].mean())
+    for weight in (random.random(6), random.random((6, 1)), random.random((6, 5))):
+        metric.reset_state()
+        metric.update_state(label, scores, weight)
+        each = np.broadcast_to(weight.reshape(6, -1), (6, 5)) * counted
+        assert float(metric.result()) == pytest.approx((each * right).sum() / each.sum())
