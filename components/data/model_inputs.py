@@ -81,13 +81,14 @@ def check_spellings(examples: Examples, inputs: Mapping[str, Any]) -> None:
             )
 
 
-def check_missing_integers(examples: Examples, inputs: Mapping[str, Any]) -> None:
+def check_missing_integers(examples: Examples, inputs: Mapping[str, Any], complete: Collection[str] = ()) -> None:
     """Raise a DataError if an integer input reads a column with both missing values and -1, which stands for them.
 
     Only columns whose statistics in the files allow both are read.
 
     Args:
         inputs: Keras tensors by name.
+        complete: inputs in which -1 is an ordinary integer, so that no value may be missing.
     """
     schema = examples.schema()
     read = [name for name, tensor in inputs.items() if str(tensor.dtype).startswith("int") and name in schema.names]
@@ -100,6 +101,17 @@ def check_missing_integers(examples: Examples, inputs: Mapping[str, Any]) -> Non
                     missing.add(name)
                 if statistics is None or (statistics.has_min_max and statistics.min <= -1 <= statistics.max):
                     candidates.add(name)
+    for name in sorted(missing & set(complete)):
+        for split in examples.splits:
+            for batch in examples.batches(split, [name]):
+                values = batch.column(name)
+                while is_list(values.type) and not values.null_count:
+                    values = values.flatten()
+                if values.null_count:
+                    raise DataError(
+                        f"column {name!r} has missing values, which would be -1, an ordinary integer for a layer with "
+                        "may_be_missing=False; take it as a float or string input, or replace them in the data"
+                    )
     for name in sorted(missing & candidates):
         for split in examples.splits:
             for batch in examples.batches(split, [name]):

@@ -160,7 +160,7 @@ class Transform(Component):
 
     def _check(self, model: keras.Model, examples: Examples) -> None:
         from kerasline.components.data.model_inputs import check_missing_integers, check_spellings
-        from kerasline.components.preprocessing.adaptation.graph import unreachable, unsavable
+        from kerasline.components.preprocessing.adaptation.graph import complete_inputs, unreachable, unsavable
 
         for problem in (unreachable(model), unsavable(model)):
             if problem:
@@ -175,7 +175,7 @@ class Transform(Component):
                     f"the data has no column {name!r}, an input of {self._source}; {nearest(name, columns)}"
                 )
         check_spellings(examples, model.input)
-        check_missing_integers(examples, model.input)
+        check_missing_integers(examples, model.input, complete_inputs(model))
         known = [*model.output, *columns]
         named = [("label", name) for name in self._labels]
         named += [("sample_weight", self.settings.sample_weight)] if self.settings.sample_weight else []

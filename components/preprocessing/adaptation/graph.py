@@ -67,6 +67,14 @@ def calls(model: keras.Model, layer: keras.layers.Layer) -> list[Sequence[Any]]:
     return [node.input_tensors for node in graph_nodes(model) if node.operation is layer]
 
 
+def complete_inputs(model: keras.Model) -> set[str]:
+    """Return the inputs that enter layers with `may_be_missing=False`, for which -1 is an ordinary integer."""
+    names = {id(tensor): name for name, tensor in model.input.items()}
+    layers = [layer for layer in model.layers if getattr(layer, "may_be_missing", True) is False]
+    tensors = [tensor for layer in layers for called in calls(model, layer) for tensor in called]
+    return {names[id(tensor)] for tensor in tensors if id(tensor) in names}
+
+
 def unreachable(model: keras.Model) -> str | None:
     """Return a message about a layer that needs data but lies inside another layer, where it cannot be fed."""
     for outer in model.layers:

@@ -485,3 +485,11 @@ def test_minus_one_is_missing_unless_declared_otherwise(make_examples, tmp_path,
     model = done.preprocessing.load()
     found = model({name: np.array([[-1]]) for name in model.input})["out"].numpy()[0, 0]
     assert (found == 0) == expected
+
+
+def test_missing_integers_are_refused_where_nothing_may_be_missing(make_examples, tmp_path):
+    examples = make_examples({"train": {"rating": [3, None, 1, 2]}})
+    features = {"rating": kl.features.Category(may_be_missing=False)}
+    with pytest.raises(DataError, match="column 'rating' has missing values, which would be -1, an ordinary integer"):
+        Transform(examples, features=features).execute(tmp_path / "out")
+    assert Transform(examples, features={"rating": kl.features.Category()}).execute(tmp_path / "missing").metrics
