@@ -101,17 +101,9 @@ def check_missing_integers(examples: Examples, inputs: Mapping[str, Any], comple
                     missing.add(name)
                 if statistics is None or (statistics.has_min_max and statistics.min <= -1 <= statistics.max):
                     candidates.add(name)
-    for name in sorted(missing & set(complete)):
-        for split in examples.splits:
-            for batch in examples.batches(split, [name]):
-                values = batch.column(name)
-                while is_list(values.type) and not values.null_count:
-                    values = values.flatten()
-                if values.null_count:
-                    raise DataError(
-                        f"column {name!r} has missing values, which would be -1, an ordinary integer for a layer with "
-                        "may_be_missing=False; take it as a float or string input, or replace them in the data"
-                    )
+    for name in sorted(names & set(complete)):
+        if name in missing or is_list(schema.field(name).type):
+            _check_complete(examples, name)
     for name in sorted(missing & candidates):
         for split in examples.splits:
             for batch in examples.batches(split, [name]):
@@ -123,6 +115,23 @@ def check_missing_integers(examples: Examples, inputs: Mapping[str, Any], comple
                         f"column {name!r} has missing values and also -1, which stands for them in an integer input; "
                         "take it as a float or string input, or replace one of the two in the data"
                     )
+
+
+def _check_complete(examples: Examples, name: str) -> None:
+    """Raise a DataError if a column of integers has missing values, or lists that would be padded."""
+    lengths: set[tuple[int, int]] = set()  # of lists, by depth
+    for split in examples.splits:
+        for batch in examples.batches(split, [name]):
+            values, depth = batch.column(name), 0
+            while is_list(values.type) and not values.null_count:
+                lengths |= {(depth, length) for length in np.unique(_lengths(values)).tolist()}
+                values, depth = values.flatten(), depth + 1
+            if values.null_count or len({depth for depth, _ in lengths}) < len(lengths):
+                found = "missing values" if values.null_count else "lists of varying length"
+                raise DataError(
+                    f"column {name!r} has {found}, which would be filled with -1, an ordinary integer for a layer with "
+                    "may_be_missing=False; take it as a float or string input, or fill them in the data"
+                )
 
 
 def _innermost(kind: pa.DataType) -> pa.DataType:

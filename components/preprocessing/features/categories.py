@@ -196,5 +196,6 @@ def hashed(
     from keras import layers
 
     mask = "" if tensor.dtype == "string" else -1 if may_be_missing else NO_INTEGER
-    ids = layers.Hashing(buckets + 1, mask_value=mask, name=f"{name}_hash")(tensor)
-    return encoded(ids, encode, buckets + 1)
+    hashing = layers.Hashing(buckets + 1, mask_value=mask, name=f"{name}_hash")
+    hashing.may_be_missing = may_be_missing  # for `complete_inputs`
+    return encoded(hashing(tensor), encode, buckets + 1)

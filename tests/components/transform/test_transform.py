@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -487,9 +488,12 @@ def test_minus_one_is_missing_unless_declared_otherwise(make_examples, tmp_path,
     assert (found == 0) == expected
 
 
-def test_missing_integers_are_refused_where_nothing_may_be_missing(make_examples, tmp_path):
-    examples = make_examples({"train": {"rating": [3, None, 1, 2]}})
-    features = {"rating": kl.features.Category(may_be_missing=False)}
-    with pytest.raises(DataError, match="column 'rating' has missing values, which would be -1, an ordinary integer"):
-        Transform(examples, features=features).execute(tmp_path / "out")
-    assert Transform(examples, features={"rating": kl.features.Category()}).execute(tmp_path / "missing").metrics
+@pytest.mark.parametrize(
+    ("column", "found"), [([3, None, 1, 2], "missing values"), ([[1], [1, 2], [3], [4]], "lists of varying length")]
+)
+@pytest.mark.parametrize("feature", [kl.features.Category, functools.partial(kl.features.Hashed, 10)])
+def test_missing_integers_are_refused_where_nothing_may_be_missing(make_examples, tmp_path, column, found, feature):
+    examples = make_examples({"train": {"rating": column}})
+    with pytest.raises(DataError, match=f"column 'rating' has {found}, which would be filled with -1, an ordinary"):
+        Transform(examples, features={"rating": feature(may_be_missing=False)}).execute(tmp_path / "out")
+    assert Transform(examples, features={"rating": feature()}).execute(tmp_path / "missing").metrics
