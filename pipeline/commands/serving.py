@@ -70,6 +70,9 @@ def serve(
     cors: Annotated[list[str] | None, typer.Option(metavar="ORIGIN", help="Allow pages of this origin, or *.")] = None,
     safe: Annotated[bool, typer.Option("--safe", help="Refuse models that access files or processes.")] = False,
     access_log: Annotated[str | None, typer.Option(help="File for JSON lines, or - for standard output.")] = None,
+    request_log: Annotated[Path | None, typer.Option(help="Folder for Parquet files of sampled requests.")] = None,
+    request_log_share: Annotated[float, typer.Option(help="The share of requests to log.")] = 0.01,
+    request_log_megabytes: Annotated[float, typer.Option(min=0.001, help="Maximum size of the folder.")] = 256.0,
 ) -> None:
     """Serve models with TensorFlow Serving's REST and gRPC interfaces, and load new versions as they appear."""
     settings = ServerSettings(
@@ -92,6 +95,9 @@ def serve(
         safe=safe,
         client_ca=tls_client_ca,
         cors_origins=tuple(cors or ()),
+        request_log=(
+            (request_log.absolute(), request_log_share, int(request_log_megabytes * MEBIBYTE)) if request_log else None
+        ),
         rest_socket=rest_socket,
         grpc_socket=grpc_socket,
     )

@@ -25,6 +25,7 @@ GUIDES = [
     "PIPELINES.md",
     "PREPROCESSING.md",
     "REPORT.md",
+    "SERVING.md",
     "SPEECH.md",
     "TRAINING.md",
     "TUNING.md",

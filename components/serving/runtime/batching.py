@@ -197,6 +197,10 @@ class Batcher:
             self._loop.call_later(SWEEP_SECONDS, self._sweep)
         return future
 
+    def queued_requests(self) -> int:
+        """Return the number of requests that wait for an execution."""
+        return len(self._queue)
+
     def _piece_rows(self) -> int:
         """Return the number of rows of a piece. It grows with every piece that was quicker than expected."""
         seconds = self._times.seconds_per_row()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kerasline.components.serving.runtime.workers import METRICS_VARIABLE
@@ -65,6 +67,13 @@ class Metrics:
             Gauge, "version_load_seconds", "Time to load and warm up a version.", version, multiprocess_mode="livemax"
         )
         self.load_failures = named(Counter, "version_load_failures", "Versions that could not be loaded.", ("model",))
+        self.queued = named(
+            Gauge,
+            "queued_requests",
+            "Requests that wait for an execution.",
+            version,
+            multiprocess_mode="livesum",
+        )
         self.connections = named(Gauge, "rest_connections", "Open REST connections.", multiprocess_mode="livesum")
         self.in_progress = named(Gauge, "requests_under_way", "Requests in progress.", multiprocess_mode="livesum")
 
@@ -81,7 +90,10 @@ class Metrics:
             child.observe(value)
 
     def exposition(self) -> tuple[bytes, str]:
-        """Return the metrics in Prometheus's text format, of all worker processes, and its content type."""
+        """Return the metrics in Prometheus's text format, of all worker processes, and its content type.
+
+        They are followed by the most used ones of TensorFlow Serving, under its names.
+        """
         from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
         from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -89,7 +101,8 @@ class Metrics:
         if METRICS_VARIABLE in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)
-        return generate_latest(registry), CONTENT_TYPE_LATEST
+        families = list(registry.collect())
+        return generate_latest(registry) + tensorflow_serving_metrics(families).encode(), CONTENT_TYPE_LATEST
 
     def forget(self, model: str, version: int) -> None:
         """Remove the metrics of an unloaded version, so that they do not grow with each new version."""
@@ -103,6 +116,7 @@ class Metrics:
             self._execution,
             self.version_state,
             self.load_seconds,
+            self.queued,
         ):
             try:
                 metric.remove(model, str(version))
@@ -123,3 +137,52 @@ class Metrics:
         return tuple(
             metric.labels(*labels) for metric in (self._batch_requests, self._batch_rows, self._queued, self._execution)
         )
+
+
+# Names of operations in TensorFlow Serving's label `API`.
+APIS = {"predict": "Predict", "classify": "Classify", "regress": "Regress", "multi_inference": "MultiInference"}
+
+
+def tensorflow_serving_metrics(families: Iterable[Any]) -> str:
+    """Return the metrics of TensorFlow Serving that dashboards use, in Prometheus's text format.
+
+    `prometheus_client` cannot write them: it appends `_total` to the names of counters.
+
+    Args:
+        families: the metrics of this server, as `prometheus_client` collects them.
+    """
+    samples = [sample for family in families for sample in family.samples]
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    latencies: dict[str, list[str]] = {"request": [], "runtime": []}
+    for name, labels, value, *_ in samples:
+        api = APIS.get(labels.get("method", ""))
+        model = _escaped(labels.get("model", ""))
+        if name == "kerasline_requests_total" and api and model:
+            counts[model, labels["code"]] += int(value)
+        elif name.startswith("kerasline_request_seconds_") and api and model:
+            given = f'model_name="{model}",API="{api}",entrypoint="{labels["protocol"].upper()}"'
+            latencies["request"] += _microseconds(":tensorflow:serving:request_latency", name, given, labels, value)
+        elif name.startswith("kerasline_execution_seconds_"):
+            given = f'model_name="{model}",version="{labels["version"]}",runtime="TF1"'
+            latencies["runtime"] += _microseconds(":tensorflow:serving:runtime_latency", name, given, labels, value)
+    lines = ["# TYPE :tensorflow:serving:request_count counter"]
+    for (model, code), count in counts.items():
+        lines.append(f':tensorflow:serving:request_count{{model_name="{model}",status="{code}"}} {count}')
+    for name, found in latencies.items():
+        lines += [f"# TYPE :tensorflow:serving:{name}_latency histogram", *found]
+    return "\n".join(lines) + "\n"
+
+
+def _microseconds(name: str, ours: str, given: str, labels: Mapping[str, str], value: float) -> list[str]:
+    """Return the line for a sample of a histogram of seconds, which TensorFlow Serving measures in microseconds."""
+    kind = ours.rpartition("_")[2]
+    if kind == "created":
+        return []
+    if kind == "bucket":
+        bound = labels["le"]
+        given += f',le="{bound if bound == "+Inf" else format(float(bound) * 1e6, "g")}"'
+    return [f"{name}_{kind}{{{given}}} {value * 1e6 if kind == 'sum' else int(value)}"]
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

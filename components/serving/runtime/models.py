@@ -35,6 +35,7 @@ from kerasline.components.serving.runtime.model_folders import (
     fingerprint,
     read_latest,
 )
+from kerasline.components.serving.runtime.request_log import RequestLog
 from kerasline.components.serving.runtime.settings import ModelSource, ServerSettings
 
 log = logging.getLogger(__name__)
@@ -60,8 +61,11 @@ class Version:
         users: number of requests in progress.
     """
 
-    def __init__(self, model: str, number: int, path: Path, files: Fingerprint = ()):
+    def __init__(
+        self, model: str, number: int, path: Path, files: Fingerprint = (), request_log: RequestLog | None = None
+    ):
         self.model, self.number, self.path, self.files = model, number, path, files
+        self._request_log = request_log
         self.state = "START"
         self.error: RequestError | None = None
         self.session: SavedModelSession | None = None
@@ -87,11 +91,23 @@ class Version:
             if batcher is None:
                 assert self._new_batcher is not None, "an available version creates batchers"
                 batcher = self._batchers[signature.name] = self._new_batcher(signature)
-            return await batcher.run(inputs, deadline)
+            outputs = await batcher.run(inputs, deadline)
+            if self._request_log is not None and self._request_log.samples():
+                self._log_request(self._request_log, signature, inputs)
+            return outputs
         finally:
             self.users -= 1
             if not self.users and self.state == "UNLOADING":
                 self._unused.set()
+
+    def _log_request(self, request_log: RequestLog, signature: Signature, inputs: Inputs) -> None:
+        arrays = inputs if isinstance(inputs, list) else inputs.arrays()
+        fills_missing = self.session is not None and self.session.fills_missing
+        request_log.add(self.model, signature, arrays, fills_missing=fills_missing)
+
+    def queued_requests(self) -> int:
+        """Return the number of requests that wait for an execution."""
+        return sum(batcher.queued_requests() for batcher in self._batchers.values())
 
     async def close(self, threads: Executor) -> None:
         """Wait for the requests in progress, then free the memory."""
@@ -131,8 +147,10 @@ class Model:
 class Models:
     """All models of a server. Use it in the event loop only."""
 
-    def __init__(self, settings: ServerSettings, metrics: Metrics, threads: Executor):
-        self._settings, self._metrics, self._threads = settings, metrics, threads
+    def __init__(
+        self, settings: ServerSettings, metrics: Metrics, threads: Executor, request_log: RequestLog | None = None
+    ):
+        self._settings, self._metrics, self._threads, self._request_log = settings, metrics, threads, request_log
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._models = {source.name: Model(source) for source in settings.models}
         self._closing: set[asyncio.Task[None]] = set()
@@ -216,9 +234,13 @@ class Models:
         versions = [version for model in self._models.values() for version in model.available()]
         await asyncio.gather(*(version.close(self._loading) for version in versions), *self._closing)
 
-    def count_in_progress(self) -> int:
-        """Return the number of requests in progress."""
-        return sum(version.users for model in self._models.values() for version in model.versions.values())
+    def record_load(self) -> None:
+        """Record the requests in progress, and those that wait for an execution."""
+        versions = [version for model in self._models.values() for version in model.versions.values()]
+        self._metrics.in_progress.set(sum(version.users for version in versions))
+        for version in versions:
+            if version.state == "AVAILABLE":
+                self._metrics.queued.labels(version.model, str(version.number)).set(version.queued_requests())
 
     def _model(self, name: str) -> Model | None:
         model = self._models.get(name)
@@ -298,7 +320,7 @@ class Models:
     async def _load(self, model: Model, number: int, path: Path, files: Fingerprint) -> bool:
         """Load a version. If the version is loaded from other files, it continues to answer meanwhile."""
         name = model.source.name
-        version, before = Version(name, number, path, files), model.versions.get(number)
+        version, before = Version(name, number, path, files, self._request_log), model.versions.get(number)
         is_reload = before is not None and before.state == "AVAILABLE"
         if not is_reload:
             model.versions[number] = version
@@ -328,6 +350,7 @@ class Models:
                 model.served = version
             self._unload(model, [before])
         self._metrics.version_state.labels(name, str(number)).set(1)
+        self._metrics.queued.labels(name, str(number)).set(0)
         self._metrics.load_seconds.labels(name, str(number)).set(time.monotonic() - started)
         log.info("%s version %d loaded (%.1f s)", name, number, time.monotonic() - started)
         for signature, why in loaded.unbatched.items():

@@ -29,6 +29,7 @@ from kerasline.components.serving.runtime.errors import RequestError
 from kerasline.components.serving.runtime.metrics import Metrics
 from kerasline.components.serving.runtime.model_folders import are_fast_models, check_sources, find_versions
 from kerasline.components.serving.runtime.models import Models
+from kerasline.components.serving.runtime.request_log import RequestLog
 from kerasline.components.serving.runtime.settings import ServerSettings
 from kerasline.components.serving.runtime.sockets import BACKLOG, ServerSockets
 from kerasline.components.serving.runtime.workers import run_workers
@@ -81,6 +82,7 @@ class _Server:
         self._settings, self._sockets, self._report = settings, sockets, report
         self._metrics = Metrics()
         self._log = AccessLog(settings.access_log) if settings.access_log else None
+        self._request_log = RequestLog(*settings.request_log) if settings.request_log else None
         self._admission = AdmissionControl(settings.limits, settings.api_key, self._metrics, self._log)
         # A signature that occupies all its executors must not stop the other models.
         self._threads = ThreadPoolExecutor(
@@ -101,7 +103,7 @@ class _Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _on_signal, stopping)
         loop.add_signal_handler(signal.SIGHUP, self._reopen)
-        models = Models(self._settings, self._metrics, self._threads)
+        models = Models(self._settings, self._metrics, self._threads, self._request_log)
         rest = None
         try:
             rest = await self._start_rest(models)
@@ -162,9 +164,11 @@ class _Server:
             listener.close()
 
     def _reopen(self) -> None:
-        """Open the access log and read the certificates again."""
+        """Open the access log and read the certificates again, and write the request log."""
         if self._log is not None:
             self._log.reopen()
+        if self._request_log is not None:
+            self._threads.submit(self._request_log.write)
         self._certificates = dict.fromkeys(self._certificates, 0.0)  # as if they had changed
 
     async def _watch_certificates(self) -> None:
@@ -200,9 +204,11 @@ class _Server:
     async def _flush(self, models: Models) -> None:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            self._metrics.in_progress.set(models.count_in_progress())
+            models.record_load()
             if self._log is not None:
                 self._log.flush()
+            if self._request_log is not None:
+                self._request_log.write_if_due(self._threads)
 
     def _announce(self, models: Models) -> None:
         settings, sockets = self._settings, self._sockets
@@ -249,6 +255,8 @@ class _Server:
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._log is not None:
             self._log.close()
+        if self._request_log is not None:
+            self._request_log.write()
         if is_ready:
             log.info("stopped (%.1f s)", time.monotonic() - started)
 

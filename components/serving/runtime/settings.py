@@ -101,6 +101,7 @@ class ServerSettings:
         certificate, key: PEM files for TLS; both or neither. They are read again when they change.
         api_key: the key that clients must send; None requires no key.
         access_log: a file, or `-` for standard output; None writes no log.
+        request_log: folder, share of requests to log, and maximum size in bytes; None logs none.
         workers: number of processes, each with all models.
         safe: refuse models with operations that access files or processes.
         client_ca: PEM file of the authorities that sign the certificates of clients; None requires none.
@@ -124,6 +125,7 @@ class ServerSettings:
     safe: bool = False
     client_ca: Path | None = None
     cors_origins: tuple[str, ...] = ()
+    request_log: tuple[Path, float, int] | None = None
     rest_socket: Path | None = None
     grpc_socket: Path | None = None
 
@@ -139,6 +141,9 @@ class ServerSettings:
             raise ParameterError(f"serve: REST and gRPC cannot share port {self.rest_port}")
         if bool(self.certificate) != bool(self.key):
             raise ParameterError("serve: TLS needs both --tls-certificate and --tls-key")
+        if self.request_log and not 0 < self.request_log[1] <= 1:
+            message = f"serve: --request-log-share: expected above 0 and at most 1, received {self.request_log[1]:g}"
+            raise ParameterError(message)
         if self.api_key == "":
             raise ParameterError("serve: the API key is empty; pass a key, or none to serve without one")
         if self.client_ca and not self.certificate:
