@@ -213,3 +213,30 @@ def test_number_has_the_same_slice_in_every_shard(make_examples, tmp_path):
     examples = make_examples({"test": {"n": [1.0, 2.0, None, 2.5]}})
     _, table, _, _, _ = cut(examples, tmp_path, "n")
     assert list(table.slices["n"]) == ["1", "2", "2.5", MISSING]
+
+
+# Rows and slicings of TFMA's slicer_lib_test.py: the slices of each row.
+PEOPLE = {"gender": ["f", "f", "m", None], "age": [13, 13, 15, 30], "interest": [["cars", "dogs"], ["cars"], [], None]}
+
+
+@pytest.mark.parametrize(
+    ("slicing", "expected"),
+    [
+        ("gender", [["f"], ["f"], ["m"], [MISSING]]),
+        ("age", [["13"], ["13"], ["15"], ["30"]]),
+        ("interest", [["cars", "dogs"], ["cars"], [MISSING], [MISSING]]),
+        ("gender*age", [["f, 13"], ["f, 13"], ["m, 15"], [f"{MISSING}, 30"]]),
+        ("age*interest", [["13, cars", "13, dogs"], ["13, cars"], [f"15, {MISSING}"], [f"30, {MISSING}"]]),
+        (
+            "gender*age*interest",
+            [["f, 13, cars", "f, 13, dogs"], ["f, 13, cars"], [f"m, 15, {MISSING}"], [f"{MISSING}, 30, {MISSING}"]],
+        ),
+    ],
+)
+def test_slices_are_those_of_tfma_with_a_slice_for_missing_values(make_examples, tmp_path, slicing, expected):
+    """Where TFMA leaves a row without the feature out, it is in the slice of missing values."""
+    examples = make_examples({"test": PEOPLE})
+    (slicer,) = slicers([slicing], examples, "test", Context(tmp_path), where="Evaluator.slices")
+    (batch,) = examples.batches("test")
+    labels = [row if isinstance(row, list) else [row] for row in slicer.labels(batch).to_pylist()]
+    assert [sorted(row) for row in labels] == expected
