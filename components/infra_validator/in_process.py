@@ -19,8 +19,9 @@ from kerasline.components.core.errors import named_cause, one_line
 from kerasline.components.infra_validator.cases import Answer, Rows
 from kerasline.components.infra_validator.verdict import Refused
 from kerasline.components.models.graph_operations import GraphOperations
-from kerasline.components.models.op_libraries import import_op_libraries, op_libraries
+from kerasline.components.models.op_libraries import import_op_libraries
 from kerasline.components.models.row_independence import find_row_dependence
+from kerasline.components.models.session import import_tensorflow
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE, signatures
 from kerasline.components.processes.child import GuardedProcess, module_command
 from kerasline.components.processes.parent import ResultPipe
@@ -89,21 +90,10 @@ class InProcess:
             raise Refused(rule, why, maybe_the_machine="SIGKILL" in ending) from None
 
 
-def skip_keras(saved_model: Path) -> None:
-    """Make TensorFlow skip its import of Keras, which takes half of its start and which a SavedModel does not need.
-
-    Libraries with operations of their own, such as tensorflow-text, may need Keras.
-    """
-    if not op_libraries(saved_model):
-        sys.modules.setdefault("keras", None)  # type: ignore[arg-type]  # None makes an import raise ImportError
-
-
 def _main(saved_model: str, cases: str) -> None:
     pipe = ResultPipe()
-    skip_keras(Path(saved_model))
     garbage_collection.skip_at_exit()
-    import tensorflow as tf
-
+    tf = import_tensorflow()
     session = tf.compat.v1.Session(graph=tf.Graph())
     try:
         import_op_libraries(Path(saved_model))

@@ -156,10 +156,8 @@ def _supports_grpc(command: str | None) -> bool:
 def _main(folder: str, name: str, rest_port: int, grpc_port: int, request_seconds: float) -> None:
     """Serve a SavedModel until the process is ended. `grpc_port` 0 switches gRPC off."""
     from kerasline.components.core import garbage_collection, malloc
-    from kerasline.components.infra_validator.in_process import skip_keras
     from kerasline.components.serving.runtime.settings import Limits, ModelSource, ServerSettings
 
-    skip_keras(Path(folder))
     garbage_collection.skip_at_exit()
     malloc.retain_freed()
     settings = ServerSettings(

@@ -20,6 +20,8 @@ from kerasline.components.core.artifacts import SavedModel
 from kerasline.components.models.op_libraries import import_op_libraries
 from kerasline.components.models.signatures import Signature, for_clients, signatures
 
+_LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
+
 
 class SavedModelSession:
     """A loaded SavedModel. Its methods are thread-safe.
@@ -38,7 +40,7 @@ class SavedModelSession:
         Raises what TensorFlow raises if the folder has no SavedModel that can be loaded, and an ArtifactError if a
         library is not installed.
         """
-        tf = _tensorflow()
+        tf = import_tensorflow()
         import_op_libraries(folder)
         # Requests are small: run the graph in the caller's thread instead of a thread pool.
         config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
@@ -90,9 +92,16 @@ def _as_array(scalar: Any) -> np.ndarray:
     return np.array(scalar, object if isinstance(scalar, bytes) else None)
 
 
-def _tensorflow() -> Any:
-    """Import TensorFlow without the lines that it writes to stderr during import."""
+def import_tensorflow() -> Any:
+    """Import TensorFlow without Keras and without the lines that TensorFlow writes to stderr during its import.
+
+    TensorFlow ends its import with that of Keras, which a process that only executes SavedModels does not need, nor the
+    100 to 160 MB of Keras and what Keras imports. With TF_USE_LEGACY_KERAS, TensorFlow looks for tf_keras instead, and
+    goes on without it. Keras can still be imported later.
+    """
     if "tensorflow" not in sys.modules:
+        before = os.environ.get(_LEGACY_KERAS)
+        os.environ[_LEGACY_KERAS] = "1"
         with open(os.devnull, "wb") as nowhere:
             sys.stderr.flush()
             stderr = os.dup(2)
@@ -102,6 +111,10 @@ def _tensorflow() -> Any:
             finally:
                 os.dup2(stderr, 2)
                 os.close(stderr)
+                if before is None:
+                    del os.environ[_LEGACY_KERAS]
+                else:
+                    os.environ[_LEGACY_KERAS] = before
     import tensorflow as tf
 
     return tf

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from kerasline.components.core.errors import KeraslineError
+from kerasline.components.core.errors import KeraslineError, ParameterError
 from kerasline.components.serving.runtime.settings import (
     MEBIBYTE,
     Batching,
     BatchSettings,
     Limits,
+    ModelDefaults,
     ServerSettings,
     model_sources,
 )
@@ -29,6 +30,10 @@ def serve(
     models: Annotated[
         list[str] | None,
         typer.Option("--model", metavar="NAME=DIR", help="Serve this model too, under this name."),
+    ] = None,
+    models_file: Annotated[
+        Path | None,
+        typer.Option("--models", metavar="FILE", help="Serve the models of a TOML file or a ModelServerConfig."),
     ] = None,
     labels: Annotated[
         list[str] | None,
@@ -75,15 +80,26 @@ def serve(
     request_log_megabytes: Annotated[float, typer.Option(min=0.001, help="Maximum size of the folder.")] = 256.0,
 ) -> None:
     """Serve models with TensorFlow Serving's REST and gRPC interfaces, and load new versions as they appear."""
+    defaults = ModelDefaults(keep, BatchSettings(batching, batch_rows, batch_delay / 1e3, queue, executors))
+    file = None
+    if models_file is None:
+        sources = model_sources(folder, models or [], labels or [], defaults)
+    else:
+        if folder or models or labels:
+            raise ParameterError("serve: --models names all models; drop MODEL-DIR, --model and --label")
+        from kerasline.components.serving.runtime.models_file import ModelsFile
+
+        file = ModelsFile(models_file, defaults)
+        sources = file.read()
     settings = ServerSettings(
-        models=model_sources(folder, models or [], labels or []),
+        models=sources,
+        models_file=file,
+        defaults=defaults,
         host=host,
         rest_port=rest_port if rest else None,
         grpc_port=grpc_port if grpc else None,
-        keep_versions=keep,
         poll_seconds=poll,
         drain_seconds=drain,
-        batch=BatchSettings(batching, batch_rows, batch_delay / 1e3, queue, executors),
         limits=Limits(
             int(request_megabytes * MEBIBYTE), int(pending_megabytes * MEBIBYTE), connections, timeout, idle, keep_alive
         ),

@@ -78,6 +78,7 @@ class GrpcServices:
             "MultiInference": ("multi_inference", self._multi_inference),
             "GetModelMetadata": ("metadata", self._metadata),
             "GetModelStatus": ("status", self._status),
+            "HandleReloadConfigRequest": ("reload", self._reload),
             "Check": ("health", self._health),
             "Watch": ("health_watch", self._watch),
             "ServerReflectionInfo": ("reflection", self._reflect),
@@ -158,24 +159,25 @@ class GrpcServices:
 
     async def _predict(self, request: Any, record: RequestRecord, deadline: float, reserved: Reservation) -> Any:
         spec = request.model_spec
-        version, session = self._find(spec)
-        signature = session.signatures.get(spec.signature_name or DEFAULT_SIGNATURE)
-        if signature is None:  # TensorFlow Serving has another code here than in Classify and Regress
-            name = spec.signature_name or DEFAULT_SIGNATURE
-            raise RequestError("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
-        record.set_target(version, signature.name)
-        tensor_codec.check_names(request.inputs, signature)
-        tensor_codec.check_output_filter(request.output_filter, signature)
-        inputs: Inputs | None = tensor_codec.single_row(request.inputs, signature)
-        if inputs is None:
-            reserved.add(tensor_codec.filled_bytes(request.inputs, signature))
-            if request.ByteSize() < LARGE_BYTES:
-                inputs = tensor_codec.predict_arrays(request.inputs, signature)
-            else:
-                loop = asyncio.get_running_loop()
-                inputs = await loop.run_in_executor(None, tensor_codec.predict_arrays, request.inputs, signature)
-        record.rows = count_rows(inputs)
-        outputs = await version.run(signature, inputs, deadline)
+        version = self._find(spec)
+        with version.in_use() as session:
+            signature = session.signatures.get(spec.signature_name or DEFAULT_SIGNATURE)
+            if signature is None:  # TensorFlow Serving has another code here than in Classify and Regress
+                name = spec.signature_name or DEFAULT_SIGNATURE
+                raise RequestError("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
+            record.set_target(version, signature.name)
+            tensor_codec.check_names(request.inputs, signature)
+            tensor_codec.check_output_filter(request.output_filter, signature)
+            inputs: Inputs | None = tensor_codec.single_row(request.inputs, signature)
+            if inputs is None:
+                reserved.add(tensor_codec.filled_bytes(request.inputs, signature))
+                if request.ByteSize() < LARGE_BYTES:
+                    inputs = tensor_codec.predict_arrays(request.inputs, signature)
+                else:
+                    loop = asyncio.get_running_loop()
+                    inputs = await loop.run_in_executor(None, tensor_codec.predict_arrays, request.inputs, signature)
+            record.rows = count_rows(inputs)
+            outputs = await version.run(signature, inputs, deadline)
         response = self._messages.PredictResponse()
         _set_spec(response.model_spec, version, signature.name)
         tensor_codec.fill_outputs(response.outputs, signature, outputs, request.output_filter)
@@ -220,19 +222,20 @@ class GrpcServices:
         return response
 
     async def _run_examples(self, spec: Any, given: Any, record: RequestRecord, deadline: float) -> RanExamples:
-        version, session = self._find(spec)
-        signature = find_signature(session, spec.signature_name)
-        record.set_target(version, signature.name)
-        rows = tensor_codec.read_examples(given)
-        record.rows = len(rows)
-        arrays = examples.to_inputs(rows, signature, fills_missing=session.fills_missing)
-        outputs = await version.run(signature, arrays, deadline)
+        version = self._find(spec)
+        with version.in_use() as session:
+            signature = find_signature(session, spec.signature_name)
+            record.set_target(version, signature.name)
+            rows = tensor_codec.read_examples(given)
+            record.rows = len(rows)
+            arrays = examples.to_inputs(rows, signature, fills_missing=session.fills_missing)
+            outputs = await version.run(signature, arrays, deadline)
         return RanExamples(version, session, signature, outputs, len(rows))
 
     async def _metadata(self, request: Any, record: RequestRecord, deadline: float, _: Reservation) -> Any:
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
-        return metadata_message(self._find(request.model_spec)[0], request.metadata_field)
+        return metadata_message(self._find(request.model_spec), request.metadata_field)
 
     async def _status(self, request: Any, record: RequestRecord, deadline: float, _: Reservation) -> Any:
         if not request.HasField("model_spec"):
@@ -273,12 +276,15 @@ class GrpcServices:
         while (message := await call.read()) is not None:
             await call.send(answer_reflection(_parsed(request_class, message)).SerializeToString())
 
-    def _find(self, spec: Any) -> tuple[Version, SavedModelSession]:
+    async def _reload(self, request: Any, record: RequestRecord, deadline: float, _: Reservation) -> Any:
+        """Replace the configuration of models, and answer when they are loaded, however long this takes."""
+        await self._models.reload_from(request.config)
+        return self._messages.ReloadConfigResponse(status={})
+
+    def _find(self, spec: Any) -> Version:
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
-        version = self._models.find(*_address(spec))
-        assert version.session is not None, "an available version has a session"
-        return version, version.session
+        return self._models.find(*_address(spec))
 
 
 def _fill_classes(result: Any, ran: RanExamples) -> None:

@@ -183,25 +183,24 @@ class RestEndpoints:
 
     async def _infer(self, target: Target, body: bytes, record: RequestRecord, deadline: float) -> bytes:
         version = self._models.find(*target[:3])  # again: the version may have changed while the body arrived
-        session = version.session
-        assert session is not None, "an available version has a session"
-        read = functools.partial(_read_request, session, target.operation, body)
-        if len(body) < LARGE_BYTES:
-            given = read()
-        else:
-            reading = asyncio.get_running_loop().run_in_executor(self._reader, _without_collection, read)
-            try:
-                given = await asyncio.wait_for(reading, deadline - time.monotonic())
-            except TimeoutError:
-                raise RequestError("DEADLINE_EXCEEDED", "the deadline of the request was exceeded") from None
-        signature = given.signature
-        record.set_target(version, signature.name)
-        record.rows = given.rows
-        outputs = await version.run(signature, given.inputs, deadline)
-        write = functools.partial(_write_response, session, target.operation, given, outputs)
-        if sum(output.nbytes for output in outputs) < LARGE_BYTES:
-            return write()
-        return await asyncio.get_running_loop().run_in_executor(self._reader, write)
+        with version.in_use() as session:
+            read = functools.partial(_read_request, session, target.operation, body)
+            if len(body) < LARGE_BYTES:
+                given = read()
+            else:
+                reading = asyncio.get_running_loop().run_in_executor(self._reader, _without_collection, read)
+                try:
+                    given = await asyncio.wait_for(reading, deadline - time.monotonic())
+                except TimeoutError:
+                    raise RequestError("DEADLINE_EXCEEDED", "the deadline of the request was exceeded") from None
+            signature = given.signature
+            record.set_target(version, signature.name)
+            record.rows = given.rows
+            outputs = await version.run(signature, given.inputs, deadline)
+            write = functools.partial(_write_response, session, target.operation, given, outputs)
+            if sum(output.nbytes for output in outputs) < LARGE_BYTES:
+                return write()
+            return await asyncio.get_running_loop().run_in_executor(self._reader, write)
 
     async def _read(self, request: web.BaseRequest, deadline: float, reserved: Reservation) -> bytes:
         """Read the body, after its bytes were reserved."""
@@ -259,7 +258,7 @@ class RestEndpoints:
 
     def _list_models(self) -> tuple[bytes, str]:
         states = {name: _states(self._models, name) for name in self._models.names()}
-        return json_codec.write({"models": states}), JSON
+        return json_codec.write({"models": states, **self._models.configuration()}), JSON
 
     def _describe(self) -> tuple[bytes, str]:
         return json_codec.write(describe_api()), JSON

@@ -146,6 +146,7 @@ class Batcher:
             RequestError: the queue is full, the wait would exceed the deadline, the deadline passed, the inputs are
                 invalid, or the model failed.
         """
+        deadline = min(deadline, time.monotonic() + self._settings.timeout_seconds)
         rows = count_rows(inputs)
         if not self._merges or rows is None or rows <= self._piece_rows():
             return await self.submit(inputs, deadline)

@@ -19,6 +19,9 @@ class _Average:
 class ExecutionTimes:
     """Moving averages, one for the executions whose numbers of rows have the same bit length.
 
+    An execution of more rows takes at least as long as one of fewer, and at most in proportion. Each measurement
+    therefore also bounds the averages of other numbers of rows, which may date from a time when the machine was busier.
+
     Args:
         seconds: time of one row, or None if unknown.
     """
@@ -29,13 +32,12 @@ class ExecutionTimes:
     def record(self, rows: int, seconds: float) -> None:
         average = self._averages.setdefault(rows.bit_length(), _Average(rows, seconds))
         slower_weight = MUCH_SLOWER_WEIGHT if seconds > MUCH_SLOWER_SECONDS else SLOWER_WEIGHT
-        before = average.seconds
-        average.seconds += (FASTER_WEIGHT if seconds < before else slower_weight) * (seconds - before)
+        average.seconds += (FASTER_WEIGHT if seconds < average.seconds else slower_weight) * (seconds - average.seconds)
         average.rows += FASTER_WEIGHT * (rows - average.rows)
-        if seconds > MUCH_SLOWER_SECONDS:  # what slows this execution, such as others beside it, slows them all
-            for other in self._averages.values():
-                if other is not average:
-                    other.seconds *= average.seconds / max(before, 1e-6)
+        for other in self._averages.values():
+            ratio = other.rows / average.rows if average.rows else 1.0
+            least, most = average.seconds * min(1.0, ratio), average.seconds * max(1.0, ratio)
+            other.seconds = min(max(other.seconds, least), most)
 
     def measured(self, rows: int) -> float | None:
         """Return the time of executions of about as many rows, or None if there were none."""
@@ -48,7 +50,7 @@ class ExecutionTimes:
             return 0.0
         nearest = min(self._averages, key=lambda bits: abs(bits - rows.bit_length()))
         average = self._averages[nearest]
-        return average.seconds * max(1.0, rows / average.rows)
+        return average.seconds * max(1.0, rows / max(average.rows, 1.0))
 
     def seconds_per_row(self) -> float:
         """Return the time of a row in the most efficient batches, or 0 if nothing is known."""

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor_pool import DescriptorPool
     from google.protobuf.message import Message
 
+_SERVING_PACKAGE, _HEALTH_PACKAGE, _REFLECTION_PACKAGE = "tensorflow.serving", "grpc.health.v1", "grpc.reflection.v1"
 TENSOR, EXAMPLE, SIGNATURE = "tensorflow.TensorProto", "tensorflow.Example", "tensorflow.SignatureDef"
 ANY, INT64, CODE = "google.protobuf.Any", "google.protobuf.Int64Value", "tensorflow.error.Code"
 # Numbers of FieldDescriptorProto.Type.
-_SCALARS = {"float": 2, "int64": 3, "int32": 5, "string": 9, "bytes": 12}
+_SCALARS = {"float": 2, "int64": 3, "int32": 5, "string": 9, "bytes": 12, "uint32": 13}
 # Fields of each message as (name, number, type). `*T` is repeated, `{T` a map from strings, `N|T` a member of oneof N.
-_MESSAGES = {
+_MESSAGES: dict[str, tuple[tuple[str, int, str], ...]] = {
     "ModelSpec": (
         ("name", 1, "string"),
         ("version", 2, f"version_choice|{INT64}"),
@@ -69,6 +70,8 @@ _MESSAGES = {
     ),
     "GetModelStatusRequest": (("model_spec", 1, "ModelSpec"),),
     "GetModelStatusResponse": (("model_version_status", 1, "*ModelVersionStatus"),),
+    "ReloadConfigRequest": (("config", 1, "ModelServerConfig"), ("metric_names", 2, "*string")),
+    "ReloadConfigResponse": (("status", 1, "StatusProto"),),
     "ClassifyLog": (("request", 1, "ClassificationRequest"), ("response", 2, "ClassificationResponse")),
     "RegressLog": (("request", 1, "RegressionRequest"), ("response", 2, "RegressionResponse")),
     "PredictLog": (("request", 1, "PredictRequest"), ("response", 2, "PredictResponse")),
@@ -82,6 +85,32 @@ _MESSAGES = {
         ("predict_log", 6, "log_type|PredictLog"),
     ),
 }
+# The configuration of models, which needs no message of TensorFlow.
+_CONFIGURATION: dict[str, tuple[tuple[str, int, str], ...]] = {
+    "LatestVersions": (("num_versions", 1, "uint32"),),
+    "AllVersions": (),
+    "SpecificVersions": (("versions", 1, "*int64"),),
+    "ServableVersionPolicy": (
+        ("latest", 100, "policy_choice|LatestVersions"),
+        ("all", 101, "policy_choice|AllVersions"),
+        ("specific", 102, "policy_choice|SpecificVersions"),
+    ),
+    "ModelConfig": (
+        ("name", 1, "string"),
+        ("base_path", 2, "string"),
+        ("model_type", 3, f"enum {_SERVING_PACKAGE}.ModelConfig.ModelType"),
+        ("model_platform", 4, "string"),
+        ("model_version_policy", 7, "ServableVersionPolicy"),
+        ("version_labels", 8, "{int64"),
+    ),
+    "ModelConfigList": (("config", 1, "*ModelConfig"),),
+    "ModelServerConfig": (
+        ("model_config_list", 1, "config|ModelConfigList"),
+        ("custom_model_config", 2, f"config|{ANY}"),
+    ),
+}
+_CONFIGURATION_FILE = "kerasline/configuration.proto"
+_MODEL_TYPES = {"MODEL_TYPE_UNSPECIFIED": 0, "TENSORFLOW": 1, "OTHER": 2}
 STATES = {"UNKNOWN": 0, "START": 10, "LOADING": 20, "AVAILABLE": 30, "UNLOADING": 40, "END": 50}
 _HEALTH = {
     "HealthCheckRequest": (("service", 1, "string"),),
@@ -112,7 +141,6 @@ _REFLECTION = {
     "ServiceResponse": (("name", 1, "string"),),
     "ErrorResponse": (("error_code", 1, "int32"), ("error_message", 2, "string")),
 }
-_SERVING_PACKAGE, _HEALTH_PACKAGE, _REFLECTION_PACKAGE = "tensorflow.serving", "grpc.health.v1", "grpc.reflection.v1"
 # The older package, which many clients use. Its messages have the same form.
 _REFLECTION_ALPHA = "grpc.reflection.v1alpha"
 _REFLECT = ("ServerReflectionRequest", "ServerReflectionResponse")
@@ -125,7 +153,10 @@ SERVICES = {
         "MultiInference": ("MultiInferenceRequest", "MultiInferenceResponse"),
         "GetModelMetadata": ("GetModelMetadataRequest", "GetModelMetadataResponse"),
     },
-    f"{_SERVING_PACKAGE}.ModelService": {"GetModelStatus": ("GetModelStatusRequest", "GetModelStatusResponse")},
+    f"{_SERVING_PACKAGE}.ModelService": {
+        "GetModelStatus": ("GetModelStatusRequest", "GetModelStatusResponse"),
+        "HandleReloadConfigRequest": ("ReloadConfigRequest", "ReloadConfigResponse"),
+    },
     f"{_HEALTH_PACKAGE}.Health": {
         "Check": ("HealthCheckRequest", "HealthCheckResponse"),
         "Watch": ("HealthCheckRequest", "HealthCheckResponse"),
@@ -162,6 +193,10 @@ class Messages:
 def messages() -> Messages:
     """Return the message classes and their descriptors. This imports TensorFlow."""
     from google.protobuf import any_pb2, descriptor_pool, message_factory, wrappers_pb2
+
+    from kerasline.components.models.session import import_tensorflow
+
+    import_tensorflow()
     from tensorflow.core.example import example_pb2
     from tensorflow.core.protobuf import error_codes_pb2, meta_graph_pb2
 
@@ -169,8 +204,10 @@ def messages() -> Messages:
     added: set[str] = set()
     for module in (wrappers_pb2, any_pb2, example_pb2, meta_graph_pb2, error_codes_pb2):
         _add_with_imports(pool, module.DESCRIPTOR, added)
+    pool.Add(_configuration_file())
     dependencies = [file for file in added if not file.startswith("google/protobuf/desc")]
     states = ("ModelVersionStatus", "State", STATES)
+    dependencies.append(_CONFIGURATION_FILE)
     pool.Add(_file("kerasline/serving.proto", _SERVING_PACKAGE, _MESSAGES, states, dependencies))
     health = ("HealthCheckResponse", "ServingStatus", HEALTH_STATES)
     pool.Add(_file("grpc/health/v1/health.proto", _HEALTH_PACKAGE, _HEALTH, health))
@@ -181,6 +218,23 @@ def messages() -> Messages:
     names |= {name: f"{_REFLECTION_PACKAGE}.{name}" for name in _REFLECTION}
     by_name = {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(full)) for name, full in names.items()}
     return Messages(by_name, pool)
+
+
+@functools.cache
+def model_server_config() -> Any:
+    """Return the message class of a configuration of models. This does not import TensorFlow."""
+    from google.protobuf import any_pb2, descriptor_pool, message_factory
+
+    pool = descriptor_pool.DescriptorPool()
+    _add_with_imports(pool, any_pb2.DESCRIPTOR, set())
+    pool.Add(_configuration_file())
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_SERVING_PACKAGE}.ModelServerConfig"))
+
+
+def _configuration_file() -> Any:
+    imports = ["google/protobuf/any.proto"]
+    types = ("ModelConfig", "ModelType", _MODEL_TYPES)
+    return _file(_CONFIGURATION_FILE, _SERVING_PACKAGE, _CONFIGURATION, types, imports)
 
 
 def _add_with_imports(pool: Any, descriptor: Any, added: set[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from kerasline.components.core.errors import ArtifactError
@@ -24,7 +25,7 @@ Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 
 def find_versions(source: ModelSource) -> dict[int, Path]:
-    """Return the version folders that contain a SavedModel, by number.
+    """Return the version folders that contain a SavedModel and may be loaded, by number.
 
     If the source itself is a SavedModel, it is the only version. Its number is the name of its folder, or 1.
     """
@@ -37,7 +38,7 @@ def find_versions(source: ModelSource) -> dict[int, Path]:
     found = {}
     for folder in folders:
         number = version_number(folder.name)
-        if number is not None and _is_saved_model(folder):
+        if number is not None and (not source.only or number in source.only) and _is_saved_model(folder):
             found[number] = folder
     return found
 
@@ -58,7 +59,8 @@ def check_sources(sources: Iterable[ModelSource]) -> None:
     """Check that each model has something to serve.
 
     Raises:
-        ArtifactError: a folder does not exist, cannot be read, or contains no SavedModel.
+        ArtifactError: a folder does not exist, cannot be read, or contains no SavedModel, or not a version that the
+            source names.
     """
     for source in sources:
         path = source.path
@@ -71,14 +73,19 @@ def check_sources(sources: Iterable[ModelSource]) -> None:
             raise ArtifactError(f"serve: {path} cannot be read: {error.strerror}") from error
         if not path.is_dir():
             raise ArtifactError(f"serve: {path}: not a folder; expected a SavedModel or a folder of versions")
-        versions = find_versions(source)
+        versions = find_versions(replace(source, only=()))
         if not versions:
             what = "is empty" if is_empty else "holds no SavedModel and no folder VERSION/saved_model.pb"
             raise ArtifactError(f"serve: {path} {what}; push a model there first")
-        for label, number in source.labels.items():
+        named = [("", number) for number in source.only]
+        named += [(f"label {label}: ", number) for label, number in source.labels.items()]
+        for where, number in named:
             if number not in versions:
                 known = ", ".join(map(str, sorted(versions)))
-                raise ArtifactError(f"serve: label {label}: {path} has no version {number}; it has {known}")
+                raise ArtifactError(f"serve: {where}{path} has no version {number}; it has {known}")
+            if source.only and number not in source.only:
+                only = ", ".join(map(str, source.only))
+                raise ArtifactError(f"serve: {where}expected one of the versions to load, {only}, received {number}")
 
 
 def are_fast_models(folders: Iterable[Path]) -> bool:

@@ -10,16 +10,19 @@ then finishes its requests and is closed. A version that fails to load only chan
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from kerasline.components.core.errors import KeraslineError
 from kerasline.components.models.session import SavedModelSession
 from kerasline.components.models.signatures import Signature
 from kerasline.components.models.versions import has_digests
@@ -35,6 +38,7 @@ from kerasline.components.serving.runtime.model_folders import (
     fingerprint,
     read_latest,
 )
+from kerasline.components.serving.runtime.models_file import read_message
 from kerasline.components.serving.runtime.request_log import RequestLog
 from kerasline.components.serving.runtime.settings import ModelSource, ServerSettings
 
@@ -54,6 +58,7 @@ class Version:
 
     Attributes:
         files: fingerprint of the folder before it was loaded.
+        batch: the settings that it was loaded with.
         state: START, LOADING, AVAILABLE, UNLOADING or END, as in TensorFlow Serving.
         error: why it failed to load, or None.
         session: the loaded model while AVAILABLE, else None.
@@ -62,9 +67,14 @@ class Version:
     """
 
     def __init__(
-        self, model: str, number: int, path: Path, files: Fingerprint = (), request_log: RequestLog | None = None
+        self,
+        source: ModelSource,
+        number: int,
+        path: Path,
+        files: Fingerprint = (),
+        request_log: RequestLog | None = None,
     ):
-        self.model, self.number, self.path, self.files = model, number, path, files
+        self.model, self.number, self.path, self.files, self.batch = source.name, number, path, files, source.batch
         self._request_log = request_log
         self.state = "START"
         self.error: RequestError | None = None
@@ -79,26 +89,32 @@ class Version:
         self.session, self.unbatched, self._new_batcher = loaded.session, loaded.unbatched, new_batcher
         self.state = "AVAILABLE"
 
-    async def run(self, signature: Signature, inputs: Inputs, deadline: float) -> list[np.ndarray]:
-        """Return the outputs in the order of `signature.outputs`.
-
-        Raises:
-            RequestError: the inputs are invalid, the model failed, or the deadline passed.
-        """
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[SavedModelSession]:
+        """Keep the version loaded while a request uses it."""
+        assert self.session is not None, "an available version has a session"
         self.users += 1
         try:
-            batcher = self._batchers.get(signature.name)
-            if batcher is None:
-                assert self._new_batcher is not None, "an available version creates batchers"
-                batcher = self._batchers[signature.name] = self._new_batcher(signature)
-            outputs = await batcher.run(inputs, deadline)
-            if self._request_log is not None and self._request_log.samples():
-                self._log_request(self._request_log, signature, inputs)
-            return outputs
+            yield self.session
         finally:
             self.users -= 1
             if not self.users and self.state == "UNLOADING":
                 self._unused.set()
+
+    async def run(self, signature: Signature, inputs: Inputs, deadline: float) -> list[np.ndarray]:
+        """Return the outputs in the order of `signature.outputs`. Call it inside `in_use`.
+
+        Raises:
+            RequestError: the inputs are invalid, the model failed, or the deadline passed.
+        """
+        batcher = self._batchers.get(signature.name)
+        if batcher is None:
+            assert self._new_batcher is not None, "an available version creates batchers"
+            batcher = self._batchers[signature.name] = self._new_batcher(signature)
+        outputs = await batcher.run(inputs, deadline)
+        if self._request_log is not None and self._request_log.samples():
+            self._log_request(self._request_log, signature, inputs)
+        return outputs
 
     def _log_request(self, request_log: RequestLog, signature: Signature, inputs: Inputs) -> None:
         arrays = inputs if isinstance(inputs, list) else inputs.arrays()
@@ -127,6 +143,7 @@ class Model:
     Attributes:
         versions: by number, including versions that were unloaded or failed to load.
         served: the version that answers requests for no specific version.
+        labels: the loaded version of each label. A label moves when its new version is loaded.
         warning: the last warning about `latest` that was logged.
         seen: fingerprint of each version folder, and since when it is unchanged.
         failed: fingerprint and time of each failed load, by version.
@@ -136,9 +153,17 @@ class Model:
         self.source = source
         self.versions: dict[int, Version] = {}
         self.served: Version | None = None
+        self.labels: dict[str, int] = {}
         self.warning = ""
         self.seen: dict[int, tuple[Fingerprint, float]] = {}
         self.failed: dict[int, tuple[Fingerprint, float]] = {}
+
+    def number_of(self, label: str) -> int:
+        """Return the version with this label. Raise INVALID_ARGUMENT if there is none."""
+        number = self.labels.get(label, self.source.labels.get(label))
+        if number is None:
+            raise invalid(f"Unrecognized servable version label: {label}")
+        return number
 
     def available(self) -> list[Version]:
         return [version for version in self.versions.values() if version.state == "AVAILABLE"]
@@ -153,13 +178,22 @@ class Models:
         self._settings, self._metrics, self._threads, self._request_log = settings, metrics, threads, request_log
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._models = {source.name: Model(source) for source in settings.models}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changing = asyncio.Lock()
+        self._is_ready = False
+        self._configuration_error = ""
 
     def names(self) -> list[str]:
         return list(self._models)
 
+    def configuration(self) -> dict[str, Any]:
+        """Return the file of --models, if there is one, and why its last change was rejected, if it was."""
+        file = self._settings.models_file
+        return {"configuration": {"file": str(file.path), "error": self._configuration_error}} if file else {}
+
     def is_ready(self) -> bool:
-        return all(model.served is not None for model in self._models.values())
+        """Return whether all models were loaded at the start. Models that a configuration adds later do not count."""
+        return self._is_ready
 
     def find(self, name: str, number: int | None = None, label: str | None = None) -> Version:
         """Return the version that answers a request.
@@ -170,9 +204,7 @@ class Models:
         """
         model = self._model(name)
         if model is not None and label:
-            number = model.source.labels.get(label)
-            if number is None:
-                raise invalid(f"Unrecognized servable version label: {label}")
+            number = model.number_of(label)
         if model is None or number is not None:
             version = model.versions.get(number) if model and number is not None else None
             if version is None or version.state != "AVAILABLE":
@@ -187,9 +219,7 @@ class Models:
         """Return the requested versions, newest first. Raise NOT_FOUND if there are none."""
         model = self._model(name)
         if model is not None and label:
-            number = model.source.labels.get(label)
-            if number is None:
-                raise invalid(f"Unrecognized servable version label: {label}")
+            number = model.number_of(label)
         versions = model.versions if model else {}
         if number is not None:
             if number not in versions:
@@ -201,15 +231,82 @@ class Models:
 
     async def start(self) -> None:
         """Load all models. Raise UNAVAILABLE if a model has no version that can be loaded."""
-        for model in self._models.values():
-            await self._wait_at_rest(model)
-            await self._refresh(model)
-            while model.served is None and set(model.seen) - set(model.failed):  # files that are still being written
-                await asyncio.sleep(self._settings.poll_seconds)
-                await self._refresh(model)
-            if model.served is None:
-                errors = [f"version {v.number}: {v.error}" for v in model.versions.values() if v.error]
-                raise unavailable(f"{model.source.path}: cannot be loaded: {'; '.join(errors) or 'no version'}")
+        async with self._changing:
+            for model in self._models.values():
+                await self._load_first(model)
+                while model.served is None and set(model.seen) - set(
+                    model.failed
+                ):  # files that are still being written
+                    await asyncio.sleep(self._settings.poll_seconds)
+                    await self._refresh(model)
+                _check_served(model)
+        self._is_ready = True
+
+    async def reload_file(self) -> None:
+        """Read the file of --models again. If it is wrong, the configuration before stays in force."""
+        file = self._settings.models_file
+        if file is None:
+            return
+        try:
+            sources = await asyncio.get_running_loop().run_in_executor(None, file.read)
+        except KeraslineError as error:
+            self._configuration_error = str(error)
+            log.error("%s; the configuration before stays in force", error)
+            return
+        self._configuration_error = ""
+        with contextlib.suppress(RequestError):  # which is logged
+            await self.configure(sources)
+
+    async def reload_from(self, config: Any) -> None:
+        """Serve the models of a ModelServerConfig from a client, see `configure`.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT if it is wrong, and FAILED_PRECONDITION with several workers, because a call
+                reaches only one of them. The configuration before stays in force.
+        """
+        if self._settings.workers > 1:
+            message = "with --workers, the configuration can only be changed in the file of --models"
+            raise RequestError("FAILED_PRECONDITION", message)
+        try:
+            read = functools.partial(read_message, config, self._settings.defaults)
+            sources = await asyncio.get_running_loop().run_in_executor(None, read)
+        except KeraslineError as error:
+            raise invalid(str(error)) from error
+        await asyncio.shield(self._start_task(self.configure(sources)))  # loading continues if the client hangs up
+
+    def request_reload(self) -> None:
+        """Read the file of --models again soon, on SIGHUP."""
+        self._start_task(self.reload_file())
+
+    async def configure(self, sources: Sequence[ModelSource]) -> None:
+        """Serve these models from now on, and wait until they are loaded.
+
+        Models and versions that are served already continue to answer meanwhile. What is no longer served finishes its
+        requests and is unloaded.
+
+        Raises:
+            RequestError: UNAVAILABLE if a model has no version that can be loaded. The configuration is in force.
+        """
+        async with self._changing:
+            before, self._models = self._models, {one.name: self._models.get(one.name) or Model(one) for one in sources}
+            for name in before.keys() - self._models.keys():
+                self._unload(before[name], before[name].available())
+            log.info("serving %s by a new configuration", ", ".join(self._models))
+            errors = []
+            for source in sources:
+                model = self._models[source.name]
+                model.source = source
+                await self._load_first(model)
+                try:
+                    _check_served(model)
+                except RequestError as error:
+                    errors.append(str(error))
+        if errors:
+            raise unavailable("; ".join(errors))
+
+    async def _load_first(self, model: Model) -> None:
+        await self._wait_at_rest(model)
+        await self._refresh(model)
 
     async def _wait_at_rest(self, model: Model) -> None:
         """Wait until versions that were just written are at rest, but not for a copy that goes on."""
@@ -221,18 +318,24 @@ class Models:
             await asyncio.sleep(min(REST_SECONDS / 4, self._settings.poll_seconds))
 
     async def watch(self) -> None:
-        """Check the folders for new versions, until cancelled."""
+        """Check the folders for new versions, and the file of --models for changes, until cancelled."""
+        file = self._settings.models_file
         while True:
             await asyncio.sleep(self._settings.poll_seconds)
-            for model in self._models.values():
-                try:
-                    await self._refresh(model)
-                except Exception:
-                    log.exception("%s: the check for new versions failed; trying again", model.source.path)
+            try:
+                if file is not None and file.has_changed():
+                    await self.reload_file()
+                async with self._changing:
+                    for model in self._models.values():
+                        await self._refresh(model)
+            except Exception:
+                log.exception("the check for new versions failed; trying again")
 
     async def close(self) -> None:
         versions = [version for model in self._models.values() for version in model.available()]
-        await asyncio.gather(*(version.close(self._loading) for version in versions), *self._closing)
+        await asyncio.gather(*(version.close(self._loading) for version in versions))
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def record_load(self) -> None:
         """Record the requests in progress, and those that wait for an execution."""
@@ -252,6 +355,8 @@ class Models:
         """Serve the right version, load the others to keep, then unload the rest."""
         loop = asyncio.get_running_loop()
         found, latest = await loop.run_in_executor(None, _scan, model.source)
+        if model.source.only and latest not in model.source.only:
+            latest = None
         now = time.monotonic()
         before = model.seen
         model.seen = {
@@ -265,11 +370,15 @@ class Models:
                 loaded.add(number)
                 break
         self._warn_about_latest(model, found, latest)
+        labels, keep = model.source.labels, model.source.keep
         for number in sorted(found, reverse=True):
-            if len(loaded) >= self._settings.keep_versions and number not in model.source.labels.values():
+            if keep is not None and len(loaded) >= keep and number not in labels.values():
                 continue
             if await self._ensure_loaded(model, number, found):
                 loaded.add(number)
+        loaded_labels = {label: number for label, number in labels.items() if number in loaded}
+        model.labels = {label: number for label, number in model.labels.items() if label in labels} | loaded_labels
+        loaded.update(model.labels.values())
         if loaded:
             self._unload(model, [v for v in model.available() if v.number not in loaded])
 
@@ -297,8 +406,9 @@ class Models:
         if number not in found:
             return is_available
         path, files = found[number]
-        if version is not None and is_available and version.files == files:
-            return True
+        if version is not None and is_available:
+            if (version.path, version.files, version.batch) == (path, files, model.source.batch):
+                return True
         if self._may_load(model, number, path, files):
             return await self._load(model, number, path, files) or is_available
         return is_available
@@ -320,7 +430,8 @@ class Models:
     async def _load(self, model: Model, number: int, path: Path, files: Fingerprint) -> bool:
         """Load a version. If the version is loaded from other files, it continues to answer meanwhile."""
         name = model.source.name
-        version, before = Version(name, number, path, files, self._request_log), model.versions.get(number)
+        version = Version(model.source, number, path, files, self._request_log)
+        before = model.versions.get(number)
         is_reload = before is not None and before.state == "AVAILABLE"
         if not is_reload:
             model.versions[number] = version
@@ -328,7 +439,7 @@ class Models:
         started = time.monotonic()
         loop = asyncio.get_running_loop()
         try:
-            load = functools.partial(load_model, path, self._settings.batch, is_safe=self._settings.safe)
+            load = functools.partial(load_model, path, version.batch, is_safe=self._settings.safe)
             loaded = await loop.run_in_executor(self._loading, load)
         except Exception as raised:
             error = from_exception(raised)
@@ -338,14 +449,14 @@ class Models:
                 return False  # reported already, such as a copy that makes progress
             self._metrics.load_failures.labels(name).inc()
             fallback = f"; version {model.served.number} is served" if model.served else ""
-            changed = "its files changed and " if is_reload else ""
+            changed = "its files or settings changed and " if is_reload else ""
             log.error("%s version %d: %scannot be loaded: %s%s", name, number, changed, error, fallback)
             return False
         model.failed.pop(number, None)
         version.open(loaded, functools.partial(self._new_batcher, version, loaded))
         model.versions[number] = version
         if is_reload and before is not None:
-            log.info("%s version %d: its files changed; it was loaded again", name, number)
+            log.info("%s version %d: its files or settings changed; it was loaded again", name, number)
             if model.served is before:
                 model.served = version
             self._unload(model, [before])
@@ -361,7 +472,7 @@ class Models:
         return Batcher(
             functools.partial(loaded.session.call, signature),
             signature,
-            self._settings.batch,
+            version.batch,
             threads=self._threads,
             observe=functools.partial(self._metrics.count_execution, version.model, version.number),
             merges=signature.name in loaded.batched,
@@ -371,9 +482,13 @@ class Models:
     def _unload(self, model: Model, versions: Iterable[Version]) -> None:
         for version in versions:
             version.state = "UNLOADING"
-            task = asyncio.create_task(self._close(model, version))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._start_task(self._close(model, version))
+
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _close(self, model: Model, version: Version) -> None:
         await version.close(self._loading)
@@ -384,6 +499,13 @@ class Models:
         ended = sorted(v.number for v in model.versions.values() if v.state == "END")
         for number in ended[:-MAX_ENDED]:
             del model.versions[number]
+
+
+def _check_served(model: Model) -> None:
+    """Raise UNAVAILABLE if no version of the model could be loaded."""
+    if model.served is None:
+        errors = [f"version {v.number}: {v.error}" for v in model.versions.values() if v.error]
+        raise unavailable(f"{model.source.path}: cannot be loaded: {'; '.join(errors) or 'no complete version'}")
 
 
 def _free(sessions: list[SavedModelSession]) -> None:

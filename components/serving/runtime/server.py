@@ -21,6 +21,7 @@ from aiohttp import web
 
 from kerasline.components.core import garbage_collection
 from kerasline.components.core.errors import KeraslineError
+from kerasline.components.models.session import import_tensorflow
 from kerasline.components.serving.http.connections import BoundedServer
 from kerasline.components.serving.http.endpoints import RestEndpoints
 from kerasline.components.serving.runtime.access_log import AccessLog
@@ -45,6 +46,8 @@ LAST_REQUESTS_SECONDS = 0.2
 FLUSH_SECONDS = 1.0
 EXECUTION_NICENESS = 5
 CERTIFICATE_SECONDS = 1.0
+# Maximum number of executions of all models at once. Each signature has a lower limit of its own.
+MAX_EXECUTIONS = 256
 
 
 def run(settings: ServerSettings, report: Callable[[str], None] = print) -> None:
@@ -84,9 +87,8 @@ class _Server:
         self._log = AccessLog(settings.access_log) if settings.access_log else None
         self._request_log = RequestLog(*settings.request_log) if settings.request_log else None
         self._admission = AdmissionControl(settings.limits, settings.api_key, self._metrics, self._log)
-        # A signature that occupies all its executors must not stop the other models.
         self._threads = ThreadPoolExecutor(
-            (len(settings.models) + 1) * settings.batch.executors,
+            MAX_EXECUTIONS,
             thread_name_prefix="execute",
             initializer=_yield_to_the_event_loop,
         )
@@ -102,11 +104,12 @@ class _Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _on_signal, stopping)
-        loop.add_signal_handler(signal.SIGHUP, self._reopen)
         models = Models(self._settings, self._metrics, self._threads, self._request_log)
+        loop.add_signal_handler(signal.SIGHUP, self._reopen, models)
         rest = None
         try:
             rest = await self._start_rest(models)
+            await loop.run_in_executor(None, import_tensorflow)
             self._grpc_server = self._new_grpc(models)
             if not await _completes_before(stopping, models.start()):
                 return
@@ -163,13 +166,15 @@ class _Server:
         for listener in before:
             listener.close()
 
-    def _reopen(self) -> None:
-        """Open the access log and read the certificates again, and write the request log."""
+    def _reopen(self, models: Models) -> None:
+        """Open the access log, read the certificates and the file of --models again, and write the request log."""
         if self._log is not None:
             self._log.reopen()
         if self._request_log is not None:
             self._threads.submit(self._request_log.write)
         self._certificates = dict.fromkeys(self._certificates, 0.0)  # as if they had changed
+        if models.is_ready():
+            models.request_reload()
 
     async def _watch_certificates(self) -> None:
         """Use a changed certificate for new connections. One that cannot be read leaves the current one in use."""

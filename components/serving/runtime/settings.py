@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kerasline.components.core.errors import ParameterError, nearest
 
+if TYPE_CHECKING:
+    from kerasline.components.serving.runtime.models_file import ModelsFile
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
 MEBIBYTE = 1 << 20
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """A model to serve.
-
-    Attributes:
-        name: the name in URLs and requests.
-        path: a folder of versions, or one SavedModel.
-        labels: version numbers by label, such as `{"stable": 3}`. A version with a label stays loaded.
-    """
-
-    name: str
-    path: Path
-    labels: dict[str, int] = field(default_factory=dict)
 
 
 class Batching(StrEnum):
@@ -54,6 +43,7 @@ class BatchSettings:
         delay_seconds: how long the first request of a batch may wait for others. 0 takes only what is queued.
         queue: maximum number of requests waiting for one signature. Further ones are rejected.
         executors: maximum number of executions of one signature at once.
+        timeout_seconds: maximum duration of a request from when it was read.
     """
 
     mode: Batching = Batching.AUTO
@@ -61,6 +51,36 @@ class BatchSettings:
     delay_seconds: float = 0.0
     queue: int = 1000
     executors: int = max(2, os.cpu_count() or 2)
+    timeout_seconds: float = float("inf")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model to serve.
+
+    Attributes:
+        name: the name in URLs and requests.
+        path: a folder of versions, or one SavedModel.
+        labels: version numbers by label, such as `{"stable": 3}`. A version with a label stays loaded.
+        keep: number of versions to keep loaded: the served one and the newest others; None keeps all.
+        only: the only versions to load; empty for any.
+        batch: how its requests are executed.
+    """
+
+    name: str
+    path: Path
+    labels: dict[str, int] = field(default_factory=dict)
+    keep: int | None = 1
+    only: tuple[int, ...] = ()
+    batch: BatchSettings = BatchSettings()
+
+
+@dataclass(frozen=True)
+class ModelDefaults:
+    """The settings of models that have none of their own. For `keep` and `batch`, see `ModelSource`."""
+
+    keep: int | None = 1
+    batch: BatchSettings = BatchSettings()
 
 
 @dataclass(frozen=True)
@@ -95,7 +115,6 @@ class ServerSettings:
         host: the address to listen on. `::` is all addresses of both families, and a name all its addresses.
         rest_port, grpc_port: 0 takes a free port; None disables the interface.
         rest_socket, grpc_socket: path of a Unix socket to listen on instead of the port, without TLS.
-        keep_versions: number of versions of a model to keep loaded: the served one and the newest others.
         poll_seconds: interval between checks of the folders for new versions.
         drain_seconds: how long requests in progress may take after SIGTERM.
         certificate, key: PEM files for TLS; both or neither. They are read again when they change.
@@ -106,16 +125,16 @@ class ServerSettings:
         safe: refuse models with operations that access files or processes.
         client_ca: PEM file of the authorities that sign the certificates of clients; None requires none.
         cors_origins: origins whose pages may send requests, such as `https://example.org`, or `*`.
+        models_file: the file that names the models, which is read again when it changes.
+        defaults: settings of models that are added later.
     """
 
     models: tuple[ModelSource, ...]
     host: str = "127.0.0.1"
     rest_port: int | None = 8501
     grpc_port: int | None = 8500
-    keep_versions: int = 1
     poll_seconds: float = 1.0
     drain_seconds: float = 30.0
-    batch: BatchSettings = BatchSettings()
     limits: Limits = Limits()
     certificate: Path | None = None
     key: Path | None = None
@@ -128,6 +147,8 @@ class ServerSettings:
     request_log: tuple[Path, float, int] | None = None
     rest_socket: Path | None = None
     grpc_socket: Path | None = None
+    models_file: ModelsFile | None = None
+    defaults: ModelDefaults = ModelDefaults()
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -151,21 +172,29 @@ class ServerSettings:
         for file in filter(None, (self.certificate, self.key, self.client_ca)):
             if not file.is_file():
                 raise ParameterError(f"serve: {file}: no such file")
-        names = [model.name for model in self.models]
-        for name in names:
-            if not NAME.fullmatch(name):
-                raise ParameterError(f"serve: expected a model name of letters, digits and _ . + -, received {name!r}")
-            if names.count(name) > 1:
-                raise ParameterError(f"serve: two models are named {name!r}; name them with --model NAME=FOLDER")
+        check_names(self.models)
 
 
-def model_sources(folder: Path | None, models: Sequence[str], labels: Sequence[str]) -> tuple[ModelSource, ...]:
+def check_names(models: Iterable[ModelSource]) -> None:
+    """Raise a ParameterError for the name of a model that is malformed or used twice."""
+    names = [model.name for model in models]
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise ParameterError(f"serve: expected a model name of letters, digits and _ . + -, received {name!r}")
+        if names.count(name) > 1:
+            raise ParameterError(f"serve: two models are named {name!r}; each needs a name of its own")
+
+
+def model_sources(
+    folder: Path | None, models: Sequence[str], labels: Sequence[str], defaults: ModelDefaults
+) -> tuple[ModelSource, ...]:
     """Return the models that the arguments of `serve` name.
 
     Args:
         folder: the folder of one model, or None.
         models: further models, as `NAME=DIR`.
         labels: labels of versions, as `NAME:LABEL=VERSION`, or `LABEL=VERSION` for an only model.
+        defaults: the settings of all models.
 
     Raises:
         ParameterError: an argument has another form, or a label names an unknown model.
@@ -188,7 +217,7 @@ def model_sources(folder: Path | None, models: Sequence[str], labels: Sequence[s
             raise ParameterError(f"--label {text}: {nearest(name, names)}")
         index = names.index(name)
         sources[index] = replace(sources[index], labels={**sources[index].labels, label: int(version)})
-    return tuple(sources)
+    return tuple(replace(source, keep=defaults.keep, batch=defaults.batch) for source in sources)
 
 
 def model_source(folder: Path) -> ModelSource:

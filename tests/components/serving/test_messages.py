@@ -15,6 +15,7 @@ MODULES = (
     "regression",
     "get_model_metadata",
     "get_model_status",
+    "model_management",
     "inference",
     "prediction_log",
     "status",
