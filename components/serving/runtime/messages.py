@@ -257,7 +257,7 @@ def _file(
     enum: tuple[str, str, Mapping[str, int]] | None = None,
     imports: Iterable[str] = (),
 ) -> Any:
-    """Return the FileDescriptorProto of a package.
+    """Return the FileDescriptorProto of messages of a package, and of the services that use them.
 
     Args:
         enum: the message that contains an enum, the name of the enum, and its numbers by name.
@@ -275,7 +275,7 @@ def _file(
                 kinds.value.add(name=value, number=number)
     for full_name, methods in SERVICES.items():
         of_package, _, service_name = full_name.rpartition(".")
-        if of_package != package:
+        if of_package != package or any(request not in messages for request, _ in methods.values()):
             continue
         service = file.service.add(name=service_name)
         for method, (request, response) in methods.items():
