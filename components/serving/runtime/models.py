@@ -433,6 +433,7 @@ class Models:
         version = Version(model.source, number, path, files, self._request_log)
         before = model.versions.get(number)
         is_reload = before is not None and before.state == "AVAILABLE"
+        change = "its settings" if before is not None and before.files == files else "its files"
         if not is_reload:
             model.versions[number] = version
         version.state = "LOADING"
@@ -449,14 +450,14 @@ class Models:
                 return False  # reported already, such as a copy that makes progress
             self._metrics.load_failures.labels(name).inc()
             fallback = f"; version {model.served.number} is served" if model.served else ""
-            changed = "its files or settings changed and " if is_reload else ""
+            changed = f"{change} changed and " if is_reload else ""
             log.error("%s version %d: %scannot be loaded: %s%s", name, number, changed, error, fallback)
             return False
         model.failed.pop(number, None)
         version.open(loaded, functools.partial(self._new_batcher, version, loaded))
         model.versions[number] = version
         if is_reload and before is not None:
-            log.info("%s version %d: its files or settings changed; it was loaded again", name, number)
+            log.info("%s version %d: %s changed; it was loaded again", name, number, change)
             if model.served is before:
                 model.served = version
             self._unload(model, [before])
