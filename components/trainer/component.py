@@ -63,7 +63,7 @@ class Trainer(Component):
             metrics of these answers are reported as `val_wer`, `val_bleu`, ..., or `val_translation_wer` if the name
             occurs twice, beside those of the other held-out rows, and `early_stopping` can monitor them. The rows are
             chosen by `seed`.
-        task, reference: how the answers are judged, as Evaluator's parameters of these names.
+        task, reference, text_options: how the answers are judged, as Evaluator's parameters of these names.
         text_metrics: metrics of answers that are texts. Defaults to `["bleu", "chrf", "wer", "cer", "exact_match"]`.
         function: `train(context)`, a training loop that replaces the built-in one. See
             `kerasline.components.trainer.custom_train`.

@@ -84,6 +84,7 @@ class TrainerSettings:
     text_metrics: Annotated[list[str], Len(1)] = field(
         default_factory=lambda: ["bleu", "chrf", "wer", "cer", "exact_match"]
     )
+    text_options: dict[str, Any] = field(default_factory=dict)
     function: Callable[..., Any] | None = None
 
     device: str = "auto"
@@ -114,7 +115,13 @@ class TrainerSettings:
         """How answers are judged, as Evaluator does."""
         from kerasline.components.evaluator.settings import EvaluatorSettings
 
-        return EvaluatorSettings(task=self.task, reference=self.reference, text_metrics=self.text_metrics, replicates=0)
+        return EvaluatorSettings(
+            task=self.task,
+            reference=self.reference,
+            text_metrics=self.text_metrics,
+            text_options=self.text_options,
+            replicates=0,
+        )
 
     @property
     def bucketing(self) -> Bucketing | None:

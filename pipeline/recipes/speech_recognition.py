@@ -21,6 +21,7 @@ RATE = 8000  # samples per second, as of a telephone; other sound is resampled
 MELS, STRIDE = 40, 2  # the network returns half of the frames, one in 20 ms, as fast speech has 20 characters a second
 CHARACTERS = " 'abcdefghijklmnopqrstuvwxyz"
 BEAMS = 1  # 1 decodes greedily, more search for the most probable text
+JUDGED: dict[str, Any] = {"reference": "text", "text_metrics": ["wer", "cer"], "text_options": {"lowercase": True}}
 HYPERPARAMETERS = {
     "units": 128,
     "blocks": 4,
@@ -130,6 +131,9 @@ def pipeline(settings) -> kl.Pipeline:
         steps=HYPERPARAMETERS["decay_steps"],
         bucket_by="lengths",
         frames_a_batch=12_000,
+        answer=answer,
+        evaluate_answers=200,
+        **JUDGED,
     )
     exported = kl.Exporter(transform, trained, examples, answer=answer)
     evaluation = kl.Evaluator(
@@ -138,10 +142,8 @@ def pipeline(settings) -> kl.Pipeline:
         trained,
         saved_model=exported,
         baseline=kl.LastBlessed("saved_model"),
-        reference="text",
-        text_metrics=["wer", "cer"],
-        text_options={"lowercase": True},
         batch_size=32,
+        **JUDGED,
     )
     answers = kl.BulkInferrer(exported, examples, evaluation, split="test", keep=["text"], batch_size=32)
     validated = kl.InfraValidator(exported, examples, schema)

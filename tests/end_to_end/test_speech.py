@@ -124,6 +124,7 @@ def test_recognised_speech_is_one_text_everywhere(run, tmp_path):
     }
     columns = '{"content": "content", "text": "label", "speaker": "speaker"}'
     nodes = run("speech_recognition", columns, 200, **settings)
+    assert {"val_wer", "val_cer"} <= set(nodes["Trainer"]["metrics"])
     rows, predicted = rows_of(nodes)
     together, alone = answers(nodes, "speech_recognition", [row["content"] for row in rows], tmp_path / "server")
     assert together == alone == [row["transcript"] for row in predicted]
