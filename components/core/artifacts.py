@@ -377,7 +377,7 @@ class Preprocessing(Artifact):
 class Model(Artifact):
     """A Keras model, untrained or trained: `model.keras`, and `summary.json` with its outputs, size and costs.
 
-    An untrained model has `graph.svg`, a drawing of its layers, and `initial.weights.h5`. A trained model has
+    An untrained model has `graph.svg`, a drawing of its layers. A trained model has the state of its optimizer, and
     `training.json`: device, precision, speed and duration of its training.
     """
 
@@ -397,8 +397,9 @@ class Model(Artifact):
         """What the model returns, by name, without loading it. Empty if it is unknown."""
         return TensorForm.by_name(self.summary.get("outputs"))
 
-    def load(self) -> keras.Model:
-        return keras_files.load(self.file(self.FILE))
+    def load(self, *, optimizer: bool = False) -> keras.Model:
+        """Load the model, compiled. The state of its optimizer is only loaded on request."""
+        return keras_files.load(self.file(self.FILE), optimizer=optimizer)
 
 
 class Hyperparameters(Artifact):

@@ -7,8 +7,10 @@ attributes that changed. Importing this module imports neither Keras nor TensorF
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -156,6 +158,67 @@ def _accumulate(optimizer: Any, grads: Sequence[Any], variables: Sequence[Any]) 
     tf.distribute.get_replica_context().merge_call(on_all_replicas, args=tuple(grads))
     if optimizer.use_ema:
         optimizer._update_model_variables_moving_average(optimizer._trainable_variables)
+
+
+@contextlib.contextmanager
+def variables_without_values() -> Iterator[None]:
+    """Create variables without memory inside the context, for graphs that are only traced."""
+    import tensorflow as tf
+    from tensorflow.python.ops.resource_variable_ops import UninitializedVariable
+
+    def create(_next_creator: Any, initial_value: Any = None, dtype: Any = None, name: Any = None, **_: Any) -> Any:
+        with tf.Graph().as_default():  # only for the shape
+            value = initial_value() if callable(initial_value) else initial_value
+        return UninitializedVariable(trainable=False, name=name, dtype=dtype or value.dtype, shape=value.shape)
+
+    with tf.variable_creator_scope(create):
+        yield
+
+
+def limit_tracing(seconds: float) -> None:
+    """Make the graph that is being traced raise a TimeoutError at the first operation after so many seconds."""
+    import tensorflow as tf
+
+    graph: Any = tf.compat.v1.get_default_graph()
+    create, end = graph._create_op_internal, time.monotonic() + seconds
+
+    def create_in_time(*args: Any, **kwargs: Any) -> Any:
+        if time.monotonic() > end:
+            raise TimeoutError(f"tracing took longer than {seconds:g} s")
+        return create(*args, **kwargs)
+
+    graph._create_op_internal = create_in_time
+
+
+# Files
+
+
+@contextlib.contextmanager
+def weights_on_disk() -> Iterator[None]:
+    """Make Keras read and write the weights of `.keras` files through a temporary file beside them.
+
+    By default it holds all of them in memory as long as half of the free memory suffices.
+    """
+    from keras.src.saving import saving_lib
+
+    before = saving_lib.is_memory_sufficient
+    saving_lib.is_memory_sufficient = lambda model: False
+    try:
+        yield
+    finally:
+        saving_lib.is_memory_sufficient = before
+
+
+def write_archive(archive: keras.export.ExportArchive, folder: str) -> None:
+    """Write a SavedModel with each weight once.
+
+    Keras lists the variables of a layer as they are and those that its functions use as TensorFlow's variables inside
+    them, and TensorFlow saves both.
+    """
+    tracked = archive._tf_trackable
+    for name in ("variables", "trainable_variables", "non_trainable_variables"):
+        setattr(tracked, name, [variable.value for variable in getattr(tracked, name)])
+    archive.write_out(folder, verbose=False)
 
 
 # Preprocessing layers

@@ -14,10 +14,12 @@ beside it, `NAME.keras.json`, and loading applies what Keras left out:
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import re
 import sys
+import tempfile
 import types
 import warnings
 import zipfile
@@ -27,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from kerasline.components.core import user_code
 from kerasline.components.core.errors import ArtifactError, KeraslineError, one_line
-from kerasline.components.core.keras_compat import flatten_layers
+from kerasline.components.core.keras_compat import flatten_layers, weights_on_disk
 
 if TYPE_CHECKING:
     import keras
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 
 def save(model: keras.Model, path: Path) -> None:
     """Write a model to a `.keras` file, and its record beside it."""
-    model.save(path)
+    with weights_on_disk():
+        model.save(path)
     layers, variables = flatten_layers(model, include_self=True), model.variables
     record = {
         "modules": [_module_entry(module) for module in _registering_modules(_registered_names(path))],
@@ -48,11 +51,16 @@ def save(model: keras.Model, path: Path) -> None:
     _record_file(path).write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def load(path: Path) -> keras.Model:
+def load(path: Path, *, optimizer: bool = False) -> keras.Model:
     """Load a model with everything that its record holds.
 
     The modules that register its classes are imported, from where they were when it was saved if need be. A `.keras`
     file without a record is loaded as Keras does.
+
+    Args:
+        path: the file.
+        optimizer: whether to load the state of the optimizer, which may take twice the memory of the weights. Defaults
+            to False: the model is compiled, and its optimizer is not built.
 
     Raises:
         ArtifactError: the file is damaged, a class is not registered, or the loaded model differs from its record.
@@ -67,42 +75,65 @@ def load(path: Path) -> keras.Model:
         with warnings.catch_warnings():
             if record:  # Keras warns of differences that the record settles
                 warnings.filterwarnings("ignore", message=".*(Skipping variable loading|was not called as part of)")
-            model = keras.saving.load_model(path)
+            model = _load(path, compile=optimizer or not record)
     except KeraslineError:
         raise
     except Exception as error:  # any: `from_config` and `build` may be the user's
         raise ArtifactError(f"{path}: Keras cannot load it: {_why(error)}") from error
     if record:
-        _restore(model, record, path)
+        _restore(model, record, path, optimizer)
     return model
 
 
-def difference_after_loading(model: keras.Model, path: Path) -> str | None:
+def _load(path: Path, *, compile: bool) -> keras.Model:
+    import keras
+
+    with tempfile.TemporaryDirectory(prefix="kerasline-") as folder, weights_on_disk():
+        link = Path(folder, path.name)  # Keras unpacks the weights beside the file, which may be a published one
+        link.symlink_to(path.resolve())
+        return keras.saving.load_model(link, compile=compile)
+
+
+def contents(model: keras.Model) -> list[tuple[str, str, str]]:
+    """Return name and path of each variable, and a digest of its shape, type and value."""
+    return [(variable.name, variable.path, _digest(variable)) for variable in model.variables]
+
+
+def difference_after_loading(path: Path, before: list[tuple[str, str, str]]) -> str | None:
     """Load a model that was just saved, and return how it differs from the original, or None.
 
     Compares layers, weights, trainability, LoRA, optimizer, loss and metrics. A difference means that other processes
     would continue with another model than the one that the user built.
-    """
-    import numpy as np
 
-    if problem := _python_lambda(model) or next(filter(None, map(_unimportable, _custom_objects(path))), None):
+    Args:
+        path: the file.
+        before: the `contents` of the original, which need not be in memory any more.
+    """
+    if problem := _python_lambda(path) or next(filter(None, map(_unimportable, _custom_objects(path))), None):
         return problem
     try:
         loaded = load(path)
     except ArtifactError as error:
         return f"the model cannot be loaded after it was saved: {str(error).removeprefix(f'{path}: ')}"
-    before, after = model.variables, loaded.variables
+    after = loaded.variables
     if len(before) != len(after):
         return f"the saved model has {len(after)} variables after loading, expected {len(before)}; {_SAVING_GUIDE}"
-    for variable, other in zip(before, after):
-        if variable.name in _NOT_SAVED:
-            continue
-        same = variable.shape == other.shape and variable.dtype == other.dtype
-        if not same or not np.array_equal(
-            np.asarray(variable), np.asarray(other), equal_nan=variable.dtype != "string"
-        ):
-            return f"weight {variable.path!r} has another value after saving and loading; {_SAVING_GUIDE}"
+    for (name, variable_path, digest), variable in zip(before, after):
+        if name not in _NOT_SAVED and _digest(variable) != digest:
+            return f"weight {variable_path!r} has another value after saving and loading; {_SAVING_GUIDE}"
     return None
+
+
+def _digest(variable: keras.Variable) -> str:
+    import numpy as np
+
+    array = np.asarray(variable)
+    digest = hashlib.sha256(repr((array.shape, array.dtype.name)).encode())
+    if array.dtype.kind in "OSU":
+        digest.update(repr(array.tolist()).encode())
+    else:
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 # A `.keras` file holds the sum of a kernel and its low-rank update, and no state of random number generators.
@@ -131,9 +162,13 @@ def _registered_names(path: Path) -> list[str]:
 
 def _custom_objects(path: Path) -> list[dict[str, Any]]:
     """Return the configurations in a `.keras` file of objects that are not Keras's own."""
+    return [part for part in _parts(path) if part.get("registered_name") and _is_custom(str(part.get("module")))]
+
+
+def _parts(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield all configurations in a `.keras` file, at any depth."""
     with zipfile.ZipFile(path) as archive:
-        config = json.loads(archive.read("config.json"))
-    return [part for part in _dicts(config) if part.get("registered_name") and _is_custom(str(part.get("module")))]
+        return _dicts(json.loads(archive.read("config.json")))
 
 
 def _is_custom(module: str) -> bool:
@@ -222,21 +257,20 @@ def _unregistered(name: str) -> str:
     )
 
 
-def _python_lambda(model: keras.Model) -> str | None:
-    import keras
-
-    for layer in flatten_layers(model):
-        if isinstance(layer, keras.layers.Lambda) and getattr(layer.function, "__name__", "") == "<lambda>":
+def _python_lambda(path: Path) -> str | None:
+    for part in _parts(path):
+        function = part["config"]["function"] if part.get("class_name") == "Lambda" else None
+        if isinstance(function, dict) and function.get("class_name") == "__lambda__":
             return (
-                f"layer {layer.name!r} is a Lambda layer with a Python lambda, which Keras refuses to load; call "
-                "keras.ops functions in the model itself, or pass a function with "
+                f"layer {part['config']['name']!r} is a Lambda layer with a Python lambda, which Keras refuses to "
+                "load; call keras.ops functions in the model itself, or pass a function with "
                 "@keras.saving.register_keras_serializable()"
             )
     return None
 
 
-def _why(error: Exception) -> str:
-    """Return the cause of a failure to load in one line, and what the user can do about it if that is known."""
+def _why(error: Exception, guide: str = _SAVING_GUIDE) -> str:
+    """Return the cause of a failure to load in one line, and what the user can do about it, `guide` unless known."""
     text = str(error)
     if unknown := re.search(r"Could not locate (?:class|function) '([^']+)'", text):
         return _unregistered(unknown[1])
@@ -247,13 +281,13 @@ def _why(error: Exception) -> str:
         )
     if isinstance(error, (OSError, zipfile.BadZipFile)):
         return one_line(error)
-    return f"{type(error).__name__}: {one_line(error)}; {_SAVING_GUIDE}"
+    return f"{type(error).__name__}: {one_line(error)}; {guide}"
 
 
 # Trainability, LoRA and compile arguments
 
 
-def _restore(model: keras.Model, record: dict[str, Any], path: Path) -> None:
+def _restore(model: keras.Model, record: dict[str, Any], path: Path, optimizer: bool) -> None:
     """Apply to a loaded model, in place, what its record holds and Keras did not restore."""
     layers = flatten_layers(model, include_self=True)
     classes = [type(layer).__name__ for layer in layers]
@@ -278,18 +312,22 @@ def _restore(model: keras.Model, record: dict[str, Any], path: Path) -> None:
     is_changed = _trainable_places(model) != variables_before
     if record["compile"] is not None and (is_changed or not _same_arguments(model, record["compile"])):
         _compile(model, record["compile"], path)
+        if optimizer:
+            model.optimizer.build(model.trainable_variables)
 
 
 def _compile(model: keras.Model, arguments: dict[str, Any], path: Path) -> None:
     import keras
 
     try:
-        model.compile(**keras.saving.deserialize_keras_object(arguments))
+        if type(model).compile_from_config is keras.Model.compile_from_config:  # which would build the optimizer
+            model.compile(**keras.saving.deserialize_keras_object(arguments))
+        else:
+            model.compile_from_config(arguments)
     except (TypeError, ValueError) as error:
-        raise ArtifactError(f"{path}: the model cannot be compiled as it was: {one_line(error)}; {_COMPILE}") from error
+        raise ArtifactError(f"{path}: the model cannot be compiled as it was: {_why(error, _COMPILE)}") from error
     if not _same_arguments(model, arguments):
         raise ArtifactError(f"{path}: the model has other compile arguments after loading; {_COMPILE}")
-    model.optimizer.build(model.trainable_variables)
 
 
 _COMPILE = "a model with its own `compile` must implement `get_compile_config` and `compile_from_config`"

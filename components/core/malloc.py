@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import sys
 
 # Options of mallopt, from glibc's malloc.h.
@@ -25,7 +26,11 @@ def retain_freed() -> None:
 
 
 def release_free() -> None:
-    """Return free memory to the system, for other libraries and processes."""
+    """Collect garbage, and return free memory to the system, for other libraries and processes.
+
+    A Keras model refers to itself, so that its weights stay in memory until garbage is collected.
+    """
+    gc.collect()
     if "pyarrow" in sys.modules:
         sys.modules["pyarrow"].default_memory_pool().release_unused()
     with contextlib.suppress(AttributeError, TypeError):

@@ -92,7 +92,7 @@ def beam_search(
         tf.fill([rows], IMPOSSIBLE),
         state,
     )
-    t, ids, scores, best, best_score, _ = tf.while_loop(continues, body, first)
+    t, ids, scores, best, best_score, _ = tf.while_loop(continues, body, first, maximum_iterations=length - 1)
     alive = scores[:, 0] / penalty(t + 1)
     return tf.where((alive > best_score)[:, None], ids[:, 0], best), tf.maximum(alive, best_score)
 

@@ -81,7 +81,8 @@ def ddim(
         next_signal_rate, next_noise_rate = rates(t - 1.0 / steps)
         return i + 1, next_signal_rate * signal + next_noise_rate * rest, signal
 
-    return tf.while_loop(lambda i, *_: i < steps, body, (tf.constant(0), noise, noise))[2]
+    first = (tf.constant(0), noise, noise)
+    return tf.while_loop(lambda i, *_: i < steps, body, first, maximum_iterations=steps)[2]
 
 
 def row_noise(seeds: Any, shape: Sequence[int]) -> tf.Tensor:

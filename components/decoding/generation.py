@@ -127,5 +127,7 @@ def generate(
         return with_shapes((t + 1, ids, done, scores, next_state), before)
 
     first = (tf.cast(start, tf.int32), ids, tf.zeros([rows], tf.bool), tf.zeros([rows]), state)
-    _, ids, _, scores, _ = tf.while_loop(lambda t, ids, done, *_: (t < length - 1) & ~tf.reduce_all(done), body, first)
+    _, ids, _, scores, _ = tf.while_loop(
+        lambda t, ids, done, *_: (t < length - 1) & ~tf.reduce_all(done), body, first, maximum_iterations=length - 1
+    )
     return Generated(ids, lengths(ids, prompt, end, pad), scores)

@@ -78,7 +78,7 @@ def griffin_lim(
 
     start = tf.cast(magnitudes, tf.complex64)
     loop = (tf.constant(0), start, tf.zeros_like(start))
-    return sound_of(tf.while_loop(lambda i, *_: i < iterations, body, loop)[1])
+    return sound_of(tf.while_loop(lambda i, *_: i < iterations, body, loop, maximum_iterations=iterations)[1])
 
 
 def mel_to_linear(mels: Any, matrix: Any) -> tf.Tensor:

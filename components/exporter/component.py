@@ -55,6 +55,8 @@ class Exporter(Component):
         split: str, split of `examples` to use. Defaults to `"test"`.
         op_libraries: list of str, packages whose operations the model uses, such as `"tensorflow_text"`. Whatever loads
             the SavedModel imports them first. Exporter detects those that were imported when it runs. Defaults to `[]`.
+        measure_seconds: float, seconds for measuring the latency of each form. A call that takes longer is measured
+            once. Defaults to 5.
 
     Raises:
         ParameterError: a form needs a library that is not installed, or a metric is unknown.
@@ -79,7 +81,7 @@ class Exporter(Component):
     ['score']
     """
 
-    VERSION = "8"
+    VERSION = "9"
     LIBRARIES = ("tensorflow", "keras")
 
     preprocessing: Input[Preprocessing]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,11 @@ from kerasline.components.models.row_independence import find_row_dependence
 from kerasline.components.models.signatures import read_meta_graph, signatures
 from kerasline.components.models.size_and_latency import megabytes
 
-LATENCY_ROWS = (1, 64)
-WARM_UP_CALLS, CALLS = 5, 50
-# Stop timing a slow model, such as one that generates, after this many seconds.
-MOST_SECONDS = 5.0
+CALLS = 50
+# Rows per call are limited to this many floating-point operations, some seconds on two cores, and to this much memory
+# or a quarter of the weights. So large and generating models are exported in bounded time and memory.
+CALL_FLOPS, CALL_BYTES = 1e11, 1 << 27
+ROWS, ROWS_OF_UNKNOWN_COST = 64, 4
 
 
 class Export:
@@ -48,7 +51,9 @@ class Export:
             importlib.import_module(package)
         answers = functions_by_signature(settings.answer)
         self._served = ServedModel.of(inputs.preprocessing, inputs.model.load(), answers)
-        self._rows = warm_up.sample_rows(self._served.preprocessing.input, inputs.examples, settings.split)
+        self._rows = warm_up.sample_rows(
+            self._served.preprocessing.input, inputs.examples, settings.split, self._rows_per_call
+        )
 
     def run(self) -> Mapping[str, Any]:
         """Write both artifacts and return the metrics to display."""
@@ -59,6 +64,8 @@ class Export:
         metrics: dict[str, Any] = {"inputs": len(self._served.raw_specs), "megabytes": round(megabytes(saved.path), 2)}
         if dependence is not None:
             metrics["rows"] = f"depend on each other: {dependence}"
+        if self._settings.answer is not None:
+            metrics["answer"] = str(self._served.costs or "costs unknown")
         return {**metrics, **self._write_forms(written)}
 
     def _row_dependence(self, written: Written, folder: Path) -> str | None:
@@ -78,13 +85,31 @@ class Export:
             return [answers[name].numpy() for name in signature.outputs]
 
         rows = [[self._rows[name] for name in signature.inputs]]
-        return find_row_dependence(call, signature, rows, half_precision=operations.half_precision())
+        half_precision = operations.half_precision()
+        return find_row_dependence(
+            call, signature, rows, batch_rows=2 * self._rows_per_call, half_precision=half_precision
+        )
+
+    @functools.cached_property
+    def _rows_per_call(self) -> int:
+        """Largest number of rows in a call of the model."""
+        costs = self._served.costs
+        if costs is None or any(loop.iterations is None for loop in costs.loops):
+            return ROWS if self._settings.answer is None else ROWS_OF_UNKNOWN_COST
+        weights = self._inputs.model.summary.get("bytes", 0)
+        rows = min(CALL_FLOPS / max(costs.flops, 1), max(CALL_BYTES, weights // 4) / max(costs.memory_bytes, 1))
+        return max(1, min(ROWS, int(rows)))
 
     def _describe(self, written: Written, saved: Artifact, row_dependence: str | None) -> None:
         assets = manifest.write_assets(self._served, saved.path)
-        no_warm_up = warm_up.write_warm_up(saved.path, written, self._rows)
+        no_warm_up = warm_up.write_warm_up(saved.path, written, self._rows, self._rows_per_call)
         self._texts = text_answers(self._served, written, self._rows)
-        more = {"assets": assets, "warm_up": no_warm_up or "requests", "row_dependence": row_dependence}
+        more = {
+            "assets": assets,
+            "warm_up": no_warm_up or "requests",
+            "row_dependence": row_dependence,
+            "answer_costs": None if self._served.costs is None else asdict(self._served.costs),
+        }
         self._write_manifest(written, saved, more)
 
     def _write_manifest(self, written: Written, artifact: Artifact, more: Mapping[str, Any]) -> None:
@@ -132,7 +157,7 @@ class Export:
 
     def _describe_form(self, name: str, written: Written, folder: Path) -> None:
         assets = manifest.write_assets(self._served, folder)
-        no_warm_up = warm_up.write_warm_up(folder, written, self._rows)
+        no_warm_up = warm_up.write_warm_up(folder, written, self._rows, self._rows_per_call)
         more = {"form": name, "assets": assets, "warm_up": no_warm_up or "requests"}
         self._write_manifest(written, Artifact(folder), more)
 
@@ -178,8 +203,8 @@ class Export:
     def _latency(self, name: str, folder: Path) -> dict[str, float]:
         predictor = self._predictor(name, folder)
         if isinstance(predictor, SavedModelPredictor):
-            return _latency(predictor, self._rows)
-        return _latency(predictor.answer, self._preprocessed_rows())
+            return self._times(predictor, self._rows)
+        return self._times(predictor.answer, self._preprocessed_rows())
 
     def _reference(self, written: Written) -> dict[str, Any]:
         """Return the size of the float32 model, and its latency from raw and from preprocessed features."""
@@ -187,27 +212,35 @@ class Export:
         return {
             "outputs": list(self._served.outputs),
             "megabytes": megabytes(path),
-            "latency_ms": _latency(SavedModelPredictor(path), self._rows),
-            "latency_preprocessed_ms": _latency(SavedModelPredictor(path, PREPROCESSED), self._preprocessed_rows()),
+            "latency_ms": self._times(SavedModelPredictor(path), self._rows),
+            "latency_preprocessed_ms": self._times(SavedModelPredictor(path, PREPROCESSED), self._preprocessed_rows()),
         }
 
     def _preprocessed_rows(self) -> dict[str, np.ndarray]:
         features = self._served.prepare({name: tf.constant(array) for name, array in self._rows.items()})
         return {name: features[name].numpy() for name in self._served.preprocessed_specs}
 
+    def _times(
+        self, answer: Callable[[Mapping[str, np.ndarray]], Any], rows: Mapping[str, np.ndarray]
+    ) -> dict[str, float]:
+        """Return the median time of a call in milliseconds, by the number of rows."""
+        sizes = sorted({1, self._rows_per_call})
+        seconds = self._settings.measure_seconds / len(sizes)
+        return {str(size): _median_time(answer, warm_up.repeat_rows(rows, size), seconds) for size in sizes}
 
-def _latency(answer: Callable[[Mapping[str, np.ndarray]], Any], rows: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return the median time of a call in milliseconds, by the number of rows."""
-    latency = {}
-    for size in LATENCY_ROWS:
-        batch = warm_up.repeat_rows(rows, size)
-        times: list[float] = []
-        while len(times) < WARM_UP_CALLS + CALLS and (len(times) < 2 or sum(times) < MOST_SECONDS):
-            start = time.perf_counter()
-            answer(batch)
-            times.append(time.perf_counter() - start)
-        latency[str(size)] = float(np.median(times[min(WARM_UP_CALLS, len(times) - 1) :])) * 1e3
-    return latency
+
+def _median_time(
+    answer: Callable[[Mapping[str, np.ndarray]], Any], batch: Mapping[str, np.ndarray], seconds: float
+) -> float:
+    """Return the median time of the calls that fit into some seconds, in milliseconds, but of at least one."""
+    answer(batch)  # loads and traces
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or (len(times) < CALLS and time.perf_counter() + times[-1] < end):
+        start = time.perf_counter()
+        answer(batch)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)) * 1e3
 
 
 def _summary(form: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ import keras
 import tensorflow as tf
 
 from kerasline.components.core.errors import named_cause
+from kerasline.components.core.keras_compat import write_archive
 from kerasline.components.exporter.input_names import restore_names, restore_names_in_onnx, with_numbered_names
 from kerasline.components.exporter.served_model import PREPROCESSED, ServedModel, write_saved_model
 
@@ -105,7 +106,7 @@ def _litert(serving: ServedModel, folder: Path) -> None:
     specs = serving.preprocessed_specs
     archive.add_endpoint(PREPROCESSED, _network(serving), [with_numbered_names(specs)])
     saved = folder / "saved_model"
-    archive.write_out(str(saved), verbose=False)
+    write_archive(archive, str(saved))
     restore_names(saved, {PREPROCESSED: specs})
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=[PREPROCESSED])
     try:
@@ -174,7 +175,8 @@ def _copy(model: keras.Model, change: Callable[[Any], Any] = lambda config: conf
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
     copy = keras.saving.deserialize_keras_object(change(config))
-    copy.set_weights(model.get_weights())
+    for variable, source in zip(copy.weights, model.weights, strict=True):
+        variable.assign(source)
     return copy
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,10 +14,12 @@ import tensorflow as tf
 
 from kerasline.components.core.artifacts import Preprocessing, TensorForm
 from kerasline.components.core.errors import DataError
+from kerasline.components.core.keras_compat import write_archive
 from kerasline.components.exporter.input_names import restore_names, with_numbered_names
 from kerasline.components.exporter.tf_examples import check_parsable, parse_examples
 from kerasline.components.models.answering import Answering, Function, answering_with, as_float32, shape_of
 from kerasline.components.models.compile_config import compiled_losses, outputs_by_name
+from kerasline.components.models.costs import AnswerCosts, answer_costs
 from kerasline.components.models.outputs import labelled_output
 from kerasline.components.models.preprocessed_model import PreprocessedModel, Tensors, specs_of
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE
@@ -27,6 +30,7 @@ EXAMPLES, PREPROCESSED, TRANSFORM = "serve_tf_examples", "predict_preprocessed",
 LABEL = "label"
 
 Specs = dict[str, tf.TensorSpec]
+LOG = logging.getLogger("kerasline")
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,17 @@ class ServedModel(PreprocessedModel):
         if self.answering is not None:
             return dict(self.answering.outputs)
         return outputs_by_name(self.model, self.model.output)
+
+    @functools.cached_property
+    def costs(self) -> AnswerCosts | None:
+        """The costs of an answer to one row, or None if they cannot be determined."""
+        try:
+            if self.answering is not None:
+                return answer_costs(self.answering.compute, self.answering.features)
+            return answer_costs(self.predict, self.preprocessed_specs)
+        except Exception as error:  # of any kind: a function may not work for a fixed number of rows
+            LOG.info("cannot determine the costs of an answer: %s", error)
+            return None
 
     @property
     def answers(self) -> list[str]:
@@ -160,7 +175,7 @@ def write_saved_model(serving: ServedModel, folder: Path) -> Written:
     for name, (function, specs) in wanted.items():
         taken = specs["examples"] if name == EXAMPLES else with_numbered_names(specs)
         signatures[name] = (archive.add_endpoint(name, function, input_signature=[taken]), specs)
-    archive.write_out(str(folder), verbose=False)
+    write_archive(archive, str(folder))
     restore_names(folder, {name: specs for name, (_, specs) in signatures.items() if name != EXAMPLES})
     return Written(signatures, left_out)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kerasline.components.core.errors import ParameterError
-from kerasline.components.core.parameters import SplitName
+from kerasline.components.core.parameters import PositiveFloat, SplitName
 from kerasline.components.evaluator.settings import EvaluatorSettings
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE
 
@@ -26,6 +26,7 @@ class ExporterSettings:
     reference: str | dict[str, str] | None = None
     split: SplitName = "test"
     op_libraries: list[str] = field(default_factory=list)
+    measure_seconds: PositiveFloat = 5.0
 
     @property
     def judging(self) -> EvaluatorSettings:

@@ -24,13 +24,12 @@ from kerasline.components.exporter.served_model import EXAMPLES, RAW, Written
 from kerasline.components.exporter.tf_examples import tf_examples
 from kerasline.components.models.versions import WARM_UP
 
-BATCHES = (1, 64)
 MAX_REQUEST_BYTES = 4 << 20
 
 
-def sample_rows(specs: Mapping[str, Any], examples: Examples | None, split: str) -> dict[str, np.ndarray]:
-    """Return up to 64 rows of raw features: the first ones of the split, or one of missing values without examples."""
-    rows = max(1, min(max(BATCHES), MAX_REQUEST_BYTES // max(_row_bytes(specs), 1)))
+def sample_rows(specs: Mapping[str, Any], examples: Examples | None, split: str, most: int) -> dict[str, np.ndarray]:
+    """Return up to `most` rows of raw features, the first of the split. Without examples one of missing values."""
+    rows = max(1, min(most, MAX_REQUEST_BYTES // max(_row_bytes(specs), 1)))
     for batch in examples.batches(split, rows=rows) if examples is not None else ():
         if batch.num_rows:
             return feed(batch.slice(0, rows), specs)
@@ -43,15 +42,15 @@ def repeat_rows(arrays: Mapping[str, np.ndarray], rows: int) -> dict[str, np.nda
     return {name: array[np.arange(rows) % len(array)] for name, array in arrays.items()}
 
 
-def write_warm_up(folder: Path, written: Written, rows: Mapping[str, np.ndarray]) -> str | None:
-    """Write requests of one row and of several rows for the signatures that take raw features.
+def write_warm_up(folder: Path, written: Written, rows: Mapping[str, np.ndarray], most: int) -> str | None:
+    """Write requests of one row and of `most` rows for the signatures that take raw features.
 
     Returns:
         None, or why no requests were written. TensorFlow Serving does not serve a model that fails on one.
     """
     requests = []
     for signature in (RAW, EXAMPLES):
-        for size in dict.fromkeys(min(batch, _max_rows(rows)) for batch in BATCHES):
+        for size in sorted({1, min(most, _max_rows(rows))}):
             if signature not in written.signatures:
                 continue
             function, _ = written.signatures[signature]

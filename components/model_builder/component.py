@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,8 @@ from kerasline.components.core.user_code import call, name_of
 if TYPE_CHECKING:
     import keras
 
-INITIAL_WEIGHTS = "initial.weights.h5"
+# Collecting garbage takes up to half a second, which only large weights are worth.
+LARGE_BYTES = 1 << 26
 GRAPH_IMAGE = "graph.svg"
 
 
@@ -85,7 +87,7 @@ class ModelBuilder(Component):
     13
     """
 
-    VERSION = "3"
+    VERSION = "4"
     LIBRARIES = ("tensorflow", "keras")
 
     preprocessing: Input[Preprocessing]
@@ -112,12 +114,14 @@ class ModelBuilder(Component):
         check_losses(model, inputs.preprocessing, self.name)
         artifact: Model = outputs.model
         artifact.save(model)
-        if problem := keras_files.difference_after_loading(model, artifact.path / Model.FILE):
-            raise UserCodeError(f"{self._source}: {problem}")
-        model.save_weights(artifact.path / INITIAL_WEIGHTS)
-        summary = summarize(model)
+        summary, contents = summarize(model), keras_files.contents(model)
         artifact.write_json("summary.json", summary)
         (artifact.path / GRAPH_IMAGE).write_text(draw_graph(model), encoding="utf-8")
+        del model
+        if summary["bytes"] > LARGE_BYTES:
+            gc.collect()
+        if problem := keras_files.difference_after_loading(artifact.path / Model.FILE, contents):
+            raise UserCodeError(f"{self._source}: {problem}")
         return _metrics(summary, warm_started)
 
     def external_inputs(self) -> Sequence[Path | str]:
@@ -139,8 +143,8 @@ class ModelBuilder(Component):
             initial: the earlier model, if any.
 
         Returns:
-            The model, compiled and with its optimizer built, and which weights it took from the earlier model, or
-            None.
+            The model, compiled and with an optimizer without state, and which weights it took from the earlier model,
+            or None.
         """
         from kerasline.components.model_builder.warm_start import load_weights, warm_start
         from kerasline.components.models.compiling import recompile
@@ -164,7 +168,6 @@ class ModelBuilder(Component):
             enable_lora(model, settings.lora_rank, settings.lora_layers)
         if settings.freeze or settings.lora_rank is not None:
             recompile(model)
-        model.optimizer.build(model.trainable_variables)  # otherwise Keras warns when it loads the model
         return model, warm_started
 
     @property
@@ -178,7 +181,7 @@ class ModelBuilder(Component):
     def _load(self, initial: Model | None) -> keras.Model:
         if initial is None:
             raise ParameterError(f"{self.name}: expected `function`, `description` or an `initial` model")
-        return initial.load()
+        return initial.load(optimizer=True)
 
     def _new_model(self, preprocessing: Preprocessing, hyperparameters: Mapping[str, Any]) -> keras.Model:
         import keras

@@ -88,16 +88,24 @@ class Answering:
         zeros = {name: _zeros(rows, spec) for name, spec in unused.items()}
         return self._answers({**features, **zeros})
 
-    def _answers(self, features: Tensors) -> dict[str, tf.Tensor]:
+    def compute(self, features: Tensors) -> Mapping[str, Any]:
+        """Return what the function returns, for any or for a fixed number of rows.
+
+        Raises:
+            UserCodeError: the function raised.
+        """
         name = name_of(self.function)
         try:
             further = [self.prepared] if self.takes_prepared else []
-            returned = call(self.function, self.model, dict(features), *further)
+            return call(self.function, self.model, dict(features), *further)
         except UserCodeError as error:
             missing = error.__cause__.args[0] if isinstance(error.__cause__, KeyError) else None
             if isinstance(missing, str) and missing not in features:
                 raise UserCodeError(f"{name}: there is no feature {missing!r}; {nearest(missing, features)}") from error
             raise
+
+    def _answers(self, features: Tensors) -> dict[str, tf.Tensor]:
+        name, returned = name_of(self.function), self.compute(features)
         if not isinstance(returned, Mapping) or not returned or not all(isinstance(key, str) for key in returned):
             raise UserCodeError(f"{name} must return a dict of tensors by name, it returned {type(returned).__name__}")
         return {key: _checked(name, key, value) for key, value in returned.items()}

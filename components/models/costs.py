@@ -1,26 +1,29 @@
-"""The costs of a training step: floating-point operations and memory, determined from its graph.
+"""The costs of a training step and of an answer: floating-point operations and memory, determined from their graphs.
 
-The step is traced but not run: forward pass, loss, gradients and the update of the optimizer, with all shapes known.
+They are traced but not run, with all shapes known. A step has the forward pass of the model as it is trained, loss,
+gradients and the update of the optimizer. An answer has what the served model computes, such as decoding.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from kerasline.components.core.keras_compat import flatten_layers
-from kerasline.components.models.graph_flops import count_flops
+from kerasline.components.core.keras_compat import flatten_layers, limit_tracing, variables_without_values
+from kerasline.components.models.graph_flops import Loop, count_flops, outer_loops
 from kerasline.components.models.graph_memory import peak_bytes, tensor_bytes
 from kerasline.components.models.precision import Precision, set_precision
 
 # Default length of inputs whose length varies (texts, sequences).
 LENGTH = 128
+# A model with a long loop that Python unrolls could take minutes. Large ones without take a few seconds.
+TRACING_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -67,22 +70,77 @@ def model_costs(
 
     Raises:
         ValueError: the model has no known inputs, or cannot be traced with these shapes.
+        TimeoutError: tracing took longer than `TRACING_SECONDS`, such as for a long loop that Python unrolls.
     """
     with _precision(model, precision):
         traced = _trace(model, batch_size, length)
     forward = count_flops(traced.forward)
     training = forward + count_flops(traced.backward)
-    optimizer = getattr(model, "optimizer", None)
     return Costs(
         forward // batch_size,
         training // batch_size,
         count_flops(traced.update),
         _variable_bytes(model.weights),
         _variable_bytes(model.trainable_weights),
-        _variable_bytes(optimizer.variables) if optimizer else 0,
+        _variable_bytes(traced.optimizer_variables),
         peak_bytes(traced.graph),
         sum(tensor_bytes(tensor) for tensor in traced.graph.inputs if tensor.dtype != tf.resource),
     )
+
+
+@dataclass(frozen=True)
+class AnswerCosts:
+    """The costs of an answer to one row.
+
+    Attributes:
+        flops: floating-point operations. A loop counts as often as its bound, or once if it has none.
+        loops: the loops, such as over the tokens that are generated.
+        memory_bytes: largest number of bytes alive at once, beyond the weights.
+    """
+
+    flops: int
+    loops: list[Loop]
+    memory_bytes: int
+
+    def __str__(self) -> str:
+        parts = [f"{format_flops(self.flops)} a row"]
+        for loop in self.loops:
+            times = "any number of" if loop.iterations is None else f"at most {loop.iterations:,}"
+            parts.append(f"{times} steps of {format_flops(loop.flops)}")
+        return ", ".join(parts)
+
+
+def answer_costs(
+    answer: Callable[[dict[str, tf.Tensor]], Any], features: Mapping[str, Any], *, length: int = LENGTH
+) -> AnswerCosts:
+    """Trace the function that answers and return what one row costs.
+
+    Args:
+        answer: takes features by name and returns a structure of tensors.
+        features: specs or symbolic tensors of the features, (rows, ...).
+        length: size of dimensions that vary from row to row. Defaults to 128.
+
+    Raises:
+        TimeoutError: tracing took longer than `TRACING_SECONDS`.
+        Exception: any, of the function.
+    """
+
+    def limited(rows: dict[str, tf.Tensor]) -> Any:
+        limit_tracing(TRACING_SECONDS)
+        return answer(rows)
+
+    specs = {name: _spec(tensor, 1, length) for name, tensor in features.items()}
+    graph = tf.function(limited, autograph=False).get_concrete_function(specs).graph
+    operations = graph.get_operations()
+    return AnswerCosts(count_flops(operations), outer_loops(operations), peak_bytes(graph))
+
+
+def format_flops(flops: float) -> str:
+    """Return a number of floating-point operations as text: "1.5 GFLOP", "20 MFLOP"."""
+    for unit, size in (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9)):
+        if flops >= size:
+            return f"{flops / size:.3g} {unit}"
+    return f"{flops / 1e6:.3g} MFLOP"
 
 
 @dataclass(frozen=True)
@@ -91,6 +149,7 @@ class _TracedStep:
     forward: list[tf.Operation]
     backward: list[tf.Operation]
     update: list[tf.Operation]
+    optimizer_variables: list[keras.Variable]
 
 
 def _trace(model: keras.Model, batch_size: int, length: int) -> _TracedStep:
@@ -99,9 +158,10 @@ def _trace(model: keras.Model, batch_size: int, length: int) -> _TracedStep:
     def mark_boundary() -> None:
         boundaries.append(len(tf.compat.v1.get_default_graph().get_operations()))
 
-    optimizer = getattr(model, "optimizer", None)
+    optimizer = _optimizer(model)
 
     def step(features: Any) -> None:
+        limit_tracing(TRACING_SECONDS)
         with tf.GradientTape() as tape:
             loss = _loss(model, model(features, training=True))
         mark_boundary()
@@ -112,13 +172,23 @@ def _trace(model: keras.Model, batch_size: int, length: int) -> _TracedStep:
             pairs = [(g, v) for g, v in zip(gradients, variables) if g is not None]
             optimizer.apply([gradient for gradient, _ in pairs], [variable for _, variable in pairs])
 
-    if optimizer is not None and not optimizer.built:
-        optimizer.build(model.trainable_weights)
     features = keras.tree.map_structure(lambda tensor: _spec(tensor, batch_size, length), model.input)
     graph = tf.function(step, autograph=False).get_concrete_function(features).graph
     operations = graph.get_operations()
     first, second = boundaries[:2]
-    return _TracedStep(graph, operations[:first], operations[first:second], operations[second:])
+    parts = operations[:first], operations[first:second], operations[second:]
+    return _TracedStep(graph, *parts, optimizer.variables if optimizer is not None else [])
+
+
+def _optimizer(model: keras.Model) -> keras.optimizers.Optimizer | None:
+    """Return the optimizer of a model. If it has no state yet, return a copy whose state takes no memory."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None or optimizer.built:
+        return optimizer
+    with variables_without_values():
+        copy = type(optimizer).from_config(optimizer.get_config())
+        copy.build(model.trainable_weights)
+    return copy
 
 
 def _spec(tensor: Any, batch_size: int, length: int) -> tf.TensorSpec:

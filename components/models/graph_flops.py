@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -95,13 +96,43 @@ def _function_call(operation: tf.Operation) -> int:
     return count_flops(function_graph(operation, "f").get_operations())
 
 
+@dataclass(frozen=True)
+class Loop:
+    """A loop of a graph.
+
+    Attributes:
+        iterations: largest number of iterations, or None if the graph does not bound it.
+        flops: floating-point operations of an iteration.
+    """
+
+    iterations: int | None
+    flops: int
+
+
+def outer_loops(operations: Iterable[tf.Operation]) -> list[Loop]:
+    """Return the loops of a graph that are not inside others and do arithmetic."""
+    found = []
+    for operation in operations:
+        if operation.type in LOOPS:
+            flops = count_flops(function_graph(operation, "body").get_operations())
+            found += [Loop(_max_iterations(operation) or None, flops)] if flops else []
+        elif operation.type in CALLS:
+            found += outer_loops(function_graph(operation, "f").get_operations())
+    return found
+
+
 def _loop(operation: tf.Operation) -> int:
     return _iterations(operation) * count_flops(function_graph(operation, "body").get_operations())
 
 
 def _iterations(operation: tf.Operation) -> int:
-    """Return the number of iterations of a loop. A gradient's loop has as many as the loop of its forward pass."""
-    loops = [operation, *(op for op in operation.graph.get_operations() if op.type in LOOPS)]
+    """Return the number of iterations of a loop, or 1 if it has no known bound.
+
+    A gradient's loop has as many as the loop of its forward pass.
+    """
+    loops = [operation]
+    if "gradient" in operation.name:
+        loops += [op for op in operation.graph.get_operations() if op.type in LOOPS]
     return next((count for count in map(_max_iterations, loops) if count), 1)
 
 
@@ -119,6 +150,7 @@ def _branch(operation: tf.Operation) -> int:
 
 
 LOOPS = ("While", "StatelessWhile")
+CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _COUNTED: dict[str, Callable[[tf.Operation], int]] = {
     "MatMul": _matmul,
     "BatchMatMul": _batch_matmul,

@@ -76,7 +76,7 @@ class DiskDestination:
         staging = self.path / STAGING  # the lock is held, so what a killed push left can be removed
         shutil.rmtree(staging, ignore_errors=True)
         try:
-            shutil.copytree(model, staging)
+            shutil.copytree(model, staging, copy_function=_link_or_copy)
             (staging / DIGEST).write_text(json.dumps({"sha256": digest}) + "\n", encoding="utf-8")
             fsync_tree(staging)
             staging.rename(self.path / str(version))
@@ -129,3 +129,14 @@ class DiskDestination:
             raise DataError(f"{self}: {source} cannot be copied: {reason}") from error
         except OSError as error:
             raise DataError(f"{self}: {error.strerror or error}: {error.filename}") from error
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """Create a hard link, which takes no space, or a copy on another file system or one without links.
+
+    Published files are never changed, so that versions may share them.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

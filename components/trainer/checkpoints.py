@@ -1,7 +1,10 @@
 """Checkpoints: a kill at any instant loses only the steps after the newest one.
 
 A checkpoint is one file with all variables of the model, its optimizer and its metrics, and the state of the training
-loop. It is written under a temporary name, flushed to the disk and renamed.
+loop. A thread writes it while training goes on, under a temporary name, flushes it to the disk and renames it.
+
+The values at the time of a checkpoint are tensors that share the memory of their variables. TensorFlow gives a variable
+new memory when it changes while a tensor shares its old one, so only what is not written yet takes memory twice.
 """
 
 from __future__ import annotations
@@ -9,6 +12,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
+import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +21,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from kerasline.components.core.errors import DataError
 
@@ -30,30 +36,49 @@ class Checkpoints:
         folder: created if it does not exist.
         keep: number of newest checkpoints to keep.
         writes: whether this process writes checkpoints. All processes may read them. Defaults to True.
+
+    Attributes:
+        seconds: seconds that the last one took to write.
     """
 
     def __init__(self, folder: Path, keep: int, *, writes: bool = True) -> None:
         self._folder, self._keep, self._writes = folder, keep, writes
+        self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
+        self.seconds = 0.0
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, step: int, variables: Sequence[keras.Variable], state: Mapping[str, Any]) -> None:
-        """Write a checkpoint.
+        """Begin to write a checkpoint, once the one before it is written.
 
         Args:
             step: number of steps done.
             variables: the variables.
             state: NumPy arrays and JSON values by name.
         """
+        self.wait()
         # All processes read the variables, since reading a distributed variable is a collective operation.
-        arrays = {f"variable {n}": keras.ops.convert_to_numpy(v) for n, v in enumerate(variables)}
+        tensors = [_in_main_memory(tf.convert_to_tensor(variable.value)) for variable in variables]
         if not self._writes:
             return
-        arrays |= {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
+        arrays = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
         plain = {key: value for key, value in state.items() if not isinstance(value, np.ndarray)}
         arrays[STATE_KEY] = np.frombuffer(json.dumps(plain).encode(), np.uint8)
-        _write(self._file(step), arrays)
-        for old in self._files()[self._keep :]:
-            old.unlink(missing_ok=True)
+        self._thread = threading.Thread(target=self._write, args=(step, tensors, arrays), name="checkpoint")
+        self._thread.start()
+
+    @property
+    def is_writing(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is written. Raises the error that prevented it."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
 
     def restore(
         self, variables: Sequence[keras.Variable], agree: Callable[[int | None], int | None] = lambda step: step
@@ -71,32 +96,49 @@ class Checkpoints:
         Raises:
             DataError: this process cannot read the checkpoint agreed on.
         """
-        newest, arrays = self._newest()
+        self.wait()
+        newest = next((_step(file) for file in self._files() if _is_readable(file)), None)
         step = agree(newest)
         if step is None:
             return None
-        if step != newest:
-            arrays = _read(self._file(step))
-        if arrays is None:
+        file = self._file(step)
+        if step != newest and not _is_readable(file):
             raise DataError(
-                f"{self._file(step)}: this worker cannot read a checkpoint that another worker can; "
-                "check that the folder is shared"
+                f"{file}: this worker cannot read a checkpoint that another worker can; check that the folder is shared"
             )
-        for number, variable in enumerate(variables):
-            variable.assign(_from_storable(arrays.pop(f"variable {number}"), variable.dtype))
-        return {**json.loads(arrays.pop(STATE_KEY).tobytes()), **arrays}
+        with np.load(file) as arrays:
+            for number, variable in enumerate(variables):
+                variable.assign(_from_storable(arrays[_key(number)], variable.dtype))
+            state = {name: arrays[name] for name in arrays.files if not name.startswith(_key(""))}
+        return {**json.loads(state.pop(STATE_KEY).tobytes()), **state}
+
+    def _write(self, step: int, tensors: list[tf.Tensor], state: Mapping[str, np.ndarray]) -> None:
+        """Write a checkpoint, in another thread. The tensors are released one by one."""
+        start = time.monotonic()
+        try:
+            file, count = self._file(step), len(tensors)
+            unfinished = file.with_suffix(".unfinished")
+            with unfinished.open("wb") as stream:
+                with zipfile.ZipFile(stream, "w") as archive:  # the format of `numpy.savez`, array by array
+                    for number in range(count):
+                        _write_array(archive, _key(number), _as_storable(tensors.pop(0).numpy()))
+                    for name, array in state.items():
+                        _write_array(archive, name, array)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(unfinished, file)
+            for old in self._files()[self._keep :]:
+                old.unlink(missing_ok=True)
+        except Exception as failure:  # raised where the training waits for it
+            self._failure = failure
+        self.seconds = time.monotonic() - start
 
     def forget_newest(self) -> None:
         """Delete the newest checkpoint, unless it is the only one."""
+        self.wait()
         files = self._files()
         if self._writes and len(files) > 1:
             files[0].unlink()
-
-    def _newest(self) -> tuple[int | None, dict[str, np.ndarray] | None]:
-        for file in self._files():
-            if arrays := _read(file):
-                return int(file.stem.removeprefix("step-")), arrays
-        return None, None
 
     def _file(self, step: int) -> Path:
         return self._folder / f"step-{step:012d}.npz"
@@ -114,23 +156,32 @@ def all_variables(model: keras.Model) -> list[keras.Variable]:
     return list({id(variable): variable for variable in found}.values())
 
 
-def _read(file: Path) -> dict[str, np.ndarray] | None:
+def _key(number: int | str) -> str:
+    return f"variable {number}"
+
+
+def _step(file: Path) -> int:
+    return int(file.stem.removeprefix("step-"))
+
+
+def _is_readable(file: Path) -> bool:
     try:
-        with np.load(file) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        LOG.warning("%s: ignored, cannot be read: %s", file, error)
-        return None
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except (OSError, zipfile.BadZipFile) as error:
+        damaged = str(error)
+    if damaged is not None:
+        LOG.warning("%s: ignored, cannot be read: %s", file, damaged)
+    return damaged is None
 
 
-def _write(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    unfinished = file.with_suffix(".unfinished")
-    with unfinished.open("wb") as stream:
-        storable: dict[str, Any] = {name: _as_storable(value) for name, value in arrays.items()}
-        np.savez(stream, **storable)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(unfinished, file)
+def _write_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+        np.lib.format.write_array(stream, array, allow_pickle=False)
+
+
+def _in_main_memory(tensor: tf.Tensor) -> tf.Tensor:
+    return tensor if "CPU" in tensor.device else tensor.cpu()
 
 
 def _as_storable(value: np.ndarray) -> np.ndarray:

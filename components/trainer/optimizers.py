@@ -37,6 +37,11 @@ def prepare_optimizer(model: keras.Model, settings: TrainerSettings, precision: 
         compiling.recompile(model, **arguments)
 
 
+def keeps_optimizer(settings: TrainerSettings) -> bool:
+    """Return whether the settings leave the optimizer of the model as it is, so that its state is of use."""
+    return settings.optimizer is None and not _changed_arguments(settings)
+
+
 def plain_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
     """Return the optimizer inside loss scaling."""
     return getattr(model.optimizer, "inner_optimizer", model.optimizer)

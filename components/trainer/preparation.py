@@ -19,7 +19,7 @@ from kerasline.components.models.targets import Target, check_losses, training_t
 from kerasline.components.trainer.devices import Placement, choose_device, choose_precision
 from kerasline.components.trainer.job import Job
 from kerasline.components.trainer.label_values import check_values
-from kerasline.components.trainer.optimizers import prepare_optimizer
+from kerasline.components.trainer.optimizers import keeps_optimizer, prepare_optimizer
 from kerasline.components.trainer.rematerialization import rematerialize
 from kerasline.components.trainer.replicas import Replicas, create_replicas
 from kerasline.components.trainer.training_data import TrainingData
@@ -57,7 +57,7 @@ def prepare(job: Job) -> PreparedTraining:
     replicas = create_replicas(settings, placement)
     seed_everything(settings.seed)
     with _scope(replicas, placement):
-        model = job.model.load()
+        model = job.model.load(optimizer=keeps_optimizer(settings))
         restart_lora(model, settings.seed)
         set_precision(model, precision)
         rematerialize(model, settings.rematerialize)

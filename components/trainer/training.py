@@ -37,6 +37,8 @@ LOG = logging.getLogger("kerasline")
 # Give up after this many rollbacks: a lower learning rate evidently does not help.
 MAX_ROLLBACKS = 5
 MIN_EVALUATION_BATCH = 1024
+# The time between two checkpoints is at least this many times what one takes to write.
+CHECKPOINT_INTERVAL = 20
 
 OnEpoch = Callable[[int, Mapping[str, Any]], bool]
 
@@ -167,6 +169,12 @@ class Training:
 
     def run(self) -> Outcome:
         """Train to the end, from the newest checkpoint if there is one."""
+        try:
+            return self._train()
+        finally:
+            self._checkpoints.wait()
+
+    def _train(self) -> Outcome:
         if self._restore():
             self._resumed_at = self._step
             self._progress.say(f"resumed after step {self._step:,} of {self._total_steps:,}")
@@ -300,6 +308,7 @@ class Training:
         if stops or is_due:
             self._save()
         if stops:
+            self._checkpoints.wait()
             self._replicas.sum_over_processes([0.0])  # wait until the chief has written it
             self._logs.flush()
             LOG.info("stop requested; checkpoint written after step %s", self._step)
@@ -311,8 +320,10 @@ class Training:
             return True
         if epoch_ended and settings.checkpoint_epochs:
             return len(self._history.epochs) % settings.checkpoint_epochs == 0
-        seconds = settings.checkpoint_seconds
-        return seconds is not None and time.monotonic() - self._last_checkpoint >= seconds
+        if settings.checkpoint_seconds is None or self._checkpoints.is_writing:
+            return False
+        seconds = max(settings.checkpoint_seconds, CHECKPOINT_INTERVAL * self._checkpoints.seconds)
+        return time.monotonic() - self._last_checkpoint >= seconds
 
     def _save(self) -> None:
         stopping = self._early_stopping.state() if self._early_stopping else {}

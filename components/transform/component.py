@@ -114,7 +114,8 @@ class Transform(Component):
         model = draft.finished()
         preprocessing: Preprocessing = outputs.preprocessing
         preprocessing.save(model)
-        if problem := keras_files.difference_after_loading(model, preprocessing.path / Preprocessing.FILE):
+        file = preprocessing.path / Preprocessing.FILE
+        if problem := keras_files.difference_after_loading(file, keras_files.contents(model)):
             raise UserCodeError(f"{self._source}: {problem}")
         if any(None in model.output[name].shape[1:] for name in self._labels if name in model.output):
             model = preprocessing.load()  # some layers know their width only once they are adapted
@@ -205,9 +206,10 @@ class Transform(Component):
         function = self.settings.augment
         if function is None:
             return None
-        found, path = augmentation_model(function, model.output, self._taken), preprocessing.path
-        keras_files.save(found, path / Preprocessing.AUGMENTATION)
-        if problem := keras_files.difference_after_loading(found, path / Preprocessing.AUGMENTATION):
+        found = augmentation_model(function, model.output, self._taken)
+        file = preprocessing.path / Preprocessing.AUGMENTATION
+        keras_files.save(found, file)
+        if problem := keras_files.difference_after_loading(file, keras_files.contents(found)):
             raise UserCodeError(f"{name_of(function)}: {problem}")
         return found
 

@@ -13,6 +13,8 @@ from rich.console import Console
 from kerasline.components.core.artifacts import Hyperparameters
 from kerasline.components.core.component import Channel, Component
 from kerasline.components.core.errors import KeraslineError, ParameterError, at_stage
+from kerasline.components.exporter.component import Exporter
+from kerasline.components.models.signatures import DEFAULT_SIGNATURE
 from kerasline.components.trainer.component import Trainer
 from kerasline.components.tuner.component import Tuner
 from kerasline.components.tuner.settings import split_values
@@ -23,6 +25,8 @@ from kerasline.pipeline.run import Summary
 from kerasline.pipeline.storage import roots
 
 if TYPE_CHECKING:
+    from kerasline.components.models.costs import AnswerCosts
+    from kerasline.components.trainer.job import Job
     from kerasline.components.trainer.planning.hardware import Device
     from kerasline.components.trainer.planning.plan import Choice, Plan
 
@@ -133,12 +137,22 @@ def known_device(device: str) -> Device | None:
     return None if is_local else hardware.known_device(device)
 
 
-def plan_after(summary: Summary, trainer: Trainer, device: str) -> Plan:
+def answers_of(pipeline: Pipeline, trainer: Trainer) -> dict[str, Any]:
+    """Return the answering functions of the model that a Trainer trains, by signature, after `without_training`."""
+    for stage in pipeline.nodes.values():
+        if isinstance(stage, Exporter) and stage.inputs["model"] == trainer.inputs["model"]:
+            answer = stage.settings.answer
+            return answer if isinstance(answer, dict) else {DEFAULT_SIGNATURE: answer} if answer else {}
+    return {}
+
+
+def plan_after(summary: Summary, trainer: Trainer, answers: Mapping[str, Any], device: str) -> Plan:
     """Plan with the outputs of the stages before the Trainer.
 
     Args:
         summary: the run of these stages.
         trainer: the Trainer to plan.
+        answers: the answering functions of the served model, by signature.
         device: "auto", "cpu", "gpu", "gpu:1", or the name of a well-known device.
 
     Raises:
@@ -161,7 +175,15 @@ def plan_after(summary: Summary, trainer: Trainer, device: str) -> Plan:
         work = Path(folder)
         inputs = _inputs(summary, trainer)
         job = Job(settings, **inputs, trained=Model(work), history=Report(work), work_dir=work, state_dir=None)
-        return plan(job, known or local_device(device))
+        made = plan(job, known or local_device(device))
+    return dataclasses.replace(made, answers=_answer_costs(job, answers)) if answers else made
+
+
+def _answer_costs(job: Job, answers: Mapping[str, Any]) -> dict[str, AnswerCosts | None]:
+    from kerasline.components.exporter.served_model import ServedModel
+
+    served = ServedModel.of(job.preprocessing, job.model.load(), answers)
+    return {name: one.costs for name, one in served.by_signature.items()}
 
 
 def _inputs(summary: Summary, trainer: Trainer) -> dict[str, Any]:
@@ -180,6 +202,7 @@ def _inputs(summary: Summary, trainer: Trainer) -> dict[str, Any]:
 
 def print_plan(screen: Console, plan: Plan) -> None:
     """Print a plan as tables."""
+    from kerasline.components.models.costs import format_flops
     from kerasline.components.trainer.planning.memory import format_bytes
 
     device = plan.device
@@ -197,7 +220,7 @@ def print_plan(screen: Console, plan: Plan) -> None:
     )
     screen.print(
         f"training: {plan.rows:,} rows, {plan.epochs:g} epochs, {plan.steps:,} steps of {plan.batch_size} in "
-        f"{plan.precision}: {_flops(plan.flops)}, about {_time(plan.seconds)}{details}",
+        f"{plan.precision}: {format_flops(plan.flops)}, about {_time(plan.seconds)}{details}",
         highlight=False,
     )
     rows = [
@@ -205,6 +228,8 @@ def print_plan(screen: Console, plan: Plan) -> None:
         for c in plan.choices
     ]
     screen.print(plain_table(("choice", "memory", "fits", "time", "× current"), rows))
+    for name, costs in plan.answers.items():
+        screen.print(f"answer of {name}: {costs or 'unknown'}", highlight=False)
 
 
 def _memory_row(choice: Choice) -> tuple[str, ...]:
@@ -226,10 +251,3 @@ def _time(seconds: float | None) -> str:
     if seconds is None:
         return "unknown"
     return f"{seconds:.1f} s" if seconds < 10 else format_duration(seconds)
-
-
-def _flops(flops: float) -> str:
-    for unit, size in (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9)):
-        if flops >= size:
-            return f"{flops / size:.3g} {unit}"
-    return f"{flops / 1e6:.3g} MFLOP"

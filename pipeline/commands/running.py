@@ -130,7 +130,7 @@ def plan(
         with screens.progress(screen, lambda: store.executions(run_id), selected):
             summary = run_pipeline(request)
         if summary.state == "succeeded":
-            made = plans.plan_after(summary, trainer, device)
+            made = plans.plan_after(summary, trainer, plans.answers_of(pipeline, trainer), device)
             plans.print_plan(screen, made)
     _exit_if_failed(summary)
     if json_file:

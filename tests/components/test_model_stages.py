@@ -1,13 +1,16 @@
 """ModelBuilder, Trainer, Evaluator, Exporter and Pusher, on a small problem that can be learned."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from types import SimpleNamespace
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -96,6 +99,16 @@ def test_seed_determines_the_initial_weights(stages, tmp_path):
     assert (build(0)[0] != build(1)[0]).any()
 
 
+def test_untrained_model_is_stored_once_without_optimizer_state(stages):
+    files = {path.name for path in stages.built.model.path.iterdir()}
+    assert files == {"model.keras", "model.keras.json", "summary.json", "graph.svg"}
+    with zipfile.ZipFile(stages.built.model.path / "model.keras") as archive:
+        with h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as weights:
+            sizes = []
+            weights.visititems(lambda name, item: sizes.append(getattr(item, "size", 0)))
+    assert sum(sizes) <= stages.built.metrics["parameters"] + 2  # the optimizer's step and learning rate
+
+
 def test_parameter_count_agrees_with_the_formula(stages):
     features = stages.prepared.load_features().output["x"].shape[-1]
     assert stages.built.metrics["parameters"] == (features + 1) * 8 + 9 * 3
@@ -112,7 +125,7 @@ def test_untrainable_model_is_refused(stages, tmp_path, function, message):
 @pytest.mark.parametrize(("given", "steps"), [({"epochs": 2}, 32), ({"steps": 37}, 37), ({"steps": 5}, 5), ({}, 16)])
 def test_training_takes_exactly_the_requested_steps(stages, tmp_path, given, steps):
     done = Trainer(stages.examples, stages.prepared, stages.built.model, **given).execute(tmp_path)
-    assert done.trained_model.load().optimizer.iterations.numpy() == steps == done.metrics["steps"]
+    assert done.trained_model.load(optimizer=True).optimizer.iterations.numpy() == steps == done.metrics["steps"]
 
 
 @pytest.mark.slow

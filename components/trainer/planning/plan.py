@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import tensorflow as tf
 
+from kerasline.components.models.costs import AnswerCosts
 from kerasline.components.models.precision import Precision
 from kerasline.components.trainer.job import Job
 from kerasline.components.trainer.planning.calibration import Calibration, calibrate
@@ -66,6 +67,8 @@ class Plan:
         measured: whether durations were measured on the device. Otherwise they are guessed from its peak.
         precisions: what the training needs in each precision.
         choices: alternatives. The first one has the settings as they are.
+        answers: the costs of an answer by signature, where the served model answers by a function of its own; None if
+            they are unknown.
     """
 
     model: str
@@ -84,6 +87,7 @@ class Plan:
     measured: bool
     precisions: list[Choice]
     choices: list[Choice]
+    answers: dict[str, AnswerCosts | None] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of the file that `plan --json` writes."""

@@ -6,6 +6,7 @@ The last tests fail if a private name of Keras is used anywhere else in the proj
 import ast
 import functools
 import random
+import tracemalloc
 from pathlib import Path
 
 import keras
@@ -126,6 +127,51 @@ def test_symbolic_build(model):
     assert not model.optimizer.built
     keras_compat.build_for_training(model, ({"x": tf.zeros((2, 4))}, tf.zeros((2, 1))))
     assert model.optimizer.built and "mae" in model.get_metrics_result()
+
+
+@pytest.mark.parametrize("name", ["adam", "adafactor", "nadam", "muon"])
+def test_variables_without_values(model, name):
+    optimizer = keras.optimizers.get(name)
+    with keras_compat.variables_without_values():
+        copy = type(optimizer).from_config(optimizer.get_config())
+        copy.build(model.trainable_variables)
+    optimizer.build(model.trainable_variables)
+    assert [v.shape for v in copy.variables] == [v.shape for v in optimizer.variables]
+    assert copy.variables[-1].numpy().size == 0
+
+
+def test_tracing_is_limited():
+    def slow(x):
+        keras_compat.limit_tracing(0.05)
+        while True:
+            x = x + 1
+
+    with pytest.raises(TimeoutError, match="longer than 0.05 s"):
+        tf.function(slow, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int32))
+
+
+def test_weights_on_disk(tmp_path):
+    model = keras.Sequential([keras.Input((500,)), *(keras.layers.Dense(500) for _ in range(10))])
+    tracemalloc.start()
+    with keras_compat.weights_on_disk():
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5_000_000  # half of the weights; TensorFlow's own memory is not traced
+    np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
+
+
+def test_archive_has_each_weight_once(model, tmp_path):
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    spec = {"x": tf.TensorSpec((None, 4))}
+    archive.add_endpoint("serve", lambda x: model(x, training=False), input_signature=[spec])
+    keras_compat.write_archive(archive, str(tmp_path))
+    stored = tf.train.load_checkpoint(str(tmp_path / "variables" / "variables")).get_variable_to_shape_map()
+    sizes = sorted(np.prod(shape) for name, shape in stored.items() if name != "_CHECKPOINTABLE_OBJECT_GRAPH")
+    assert sizes == sorted(np.prod(variable.shape) for variable in model.variables)
+    assert len(tf.saved_model.load(str(tmp_path)).variables) == len(model.variables)
 
 
 @pytest.mark.parametrize("accumulate", [None, 2])
@@ -290,4 +336,4 @@ def test_every_private_name_in_the_compatibility_file_exists_in_keras():
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("_")}
     used |= {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and str(n.value).startswith("_")}
     tf.random.set_seed(0)  # creates the attributes of the context
-    assert used and used <= keras_private_names() | set(vars(tensorflow_context.context()))
+    assert used and used <= keras_private_names() | set(vars(tensorflow_context.context())) | set(dir(tf.Graph))

@@ -97,7 +97,7 @@ def tower_model(layer, model_class=keras.Model):
 
 def saved_and_loaded(model, folder: Path) -> keras.Model:
     keras_files.save(model, folder / "model.keras")
-    assert keras_files.difference_after_loading(model, folder / "model.keras") is None
+    assert keras_files.difference_after_loading(folder / "model.keras", keras_files.contents(model)) is None
     return keras_files.load(folder / "model.keras")
 
 
@@ -171,14 +171,15 @@ def test_optimizer_state_survives_when_nothing_was_lost(tmp_path):
     model = tower_model(keras.layers.Dense(2))
     model.compile("adam", "mse")
     model.fit(np.ones((8, 3)), np.ones((8, 1)), batch_size=2, verbose=0)
-    loaded = saved_and_loaded(model, tmp_path)
+    assert not saved_and_loaded(model, tmp_path).optimizer.built
+    loaded = keras_files.load(tmp_path / "model.keras", optimizer=True)
     for one, other in zip(model.optimizer.variables, loaded.optimizer.variables, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def difference(model, folder: Path) -> str:
     keras_files.save(model, folder / "model.keras")
-    found = keras_files.difference_after_loading(model, folder / "model.keras")
+    found = keras_files.difference_after_loading(folder / "model.keras", keras_files.contents(model))
     assert found is not None
     assert "\n" not in found
     return found

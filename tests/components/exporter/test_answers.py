@@ -52,6 +52,12 @@ def test_only_the_columns_that_the_answers_depend_on_are_inputs(translating):
     assert (facts["outputs"], facts["texts"], facts["answered_by"]) == (["translation"], ["translation"], "translate()")
 
 
+def test_costs_of_an_answer_are_recorded(translating):
+    costs = translating.manifest["answer_costs"]
+    assert costs["flops"] > 0 and costs["memory_bytes"] > 0
+    assert [loop["iterations"] for loop in costs["loops"]] == [None]  # its condition bounds it, which is not analysed
+
+
 def test_further_signature_takes_what_its_function_reads(translator, translating):
     scores = tf.saved_model.load(str(translating.path)).signatures["scores"]
     columns = {name: tf.constant(translator.columns["test"][name]) for name in ("source", "target")}

@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +39,27 @@ def a_model(folder, size=1000):
     (folder / "saved_model.pb").write_bytes(b"x" * size)
     (folder / "variables" / "data").write_bytes(os.urandom(size))
     return folder
+
+
+def test_version_on_the_same_file_system_takes_no_space(tmp_path):
+    model = a_model(tmp_path / "model")
+    version = destination(str(tmp_path / "served")).push(model)
+    for name in ("saved_model.pb", "variables/data"):
+        assert (tmp_path / "served" / str(version) / name).samefile(model / name)
+
+
+@pytest.fixture
+def other_disk():
+    if not os.path.isdir("/dev/shm"):
+        pytest.skip("there is no second file system")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+def test_version_on_another_file_system_is_a_copy(tmp_path, other_disk):
+    model = a_model(tmp_path / "model")
+    version = destination(str(other_disk)).push(model)
+    assert (other_disk / str(version) / "saved_model.pb").read_bytes() == (model / "saved_model.pb").read_bytes()
 
 
 @pytest.fixture(params=["path", "file", "memory", "s3"])
@@ -222,14 +245,14 @@ def test_failed_push_to_a_store_leaves_nothing(tmp_path, monkeypatch):
     assert {name.split("/")[0] for name in target.folder.list_files()} == {str(first), "latest"}
 
 
-def test_file_that_cannot_be_copied_is_reported_with_its_reason(tmp_path):
+def test_file_that_cannot_be_copied_is_reported_with_its_reason(tmp_path, other_disk):
     model = a_model(tmp_path / "m", 200_000)
     program = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n" + PUSH
-    command = [sys.executable, "-c", program, str(tmp_path / "served"), "0", str(model)]
+    command = [sys.executable, "-c", program, str(other_disk), "0", str(model)]
     done = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True)
     message = done.stderr.splitlines()[-1]
     assert "cannot be copied: " in message and "File too large" in message and str(model) in message
-    assert destination(str(tmp_path / "served")).versions() == []
+    assert destination(str(other_disk)).versions() == []
 
 
 def test_only_ascii_numbers_are_versions(tmp_path):

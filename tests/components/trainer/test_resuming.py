@@ -80,10 +80,44 @@ def test_checkpoint_restores_bfloat16(tmp_path):
 
     variable = keras.Variable(np.arange(5) / 3, dtype="bfloat16")
     before = keras.ops.convert_to_numpy(variable).astype("float32")
-    Checkpoints(tmp_path, 1).save(1, [variable], {"step": 1})
+    checkpoints = Checkpoints(tmp_path, 1)
+    checkpoints.save(1, [variable], {"step": 1})
     variable.assign(np.zeros(5))
-    assert Checkpoints(tmp_path, 1).restore([variable])["step"] == 1
+    assert checkpoints.restore([variable])["step"] == 1
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable).astype("float32"), before)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_checkpoint_has_the_values_of_its_step_while_training_goes_on(tmp_path, jit_compile):
+    import keras
+    import tensorflow as tf
+
+    values = np.random.default_rng(0).normal(size=(64, 50_000)).astype("float32")
+    variables = [keras.Variable(row) for row in values]
+
+    @tf.function(jit_compile=jit_compile)
+    def step():
+        for variable in variables:
+            variable.value.assign_sub(0.5 * variable.value)
+
+    step()
+    values /= 2
+    checkpoints = Checkpoints(tmp_path, 1)
+    checkpoints.save(1, variables, {"step": 1})
+    for _ in range(5):
+        step()
+    assert checkpoints.restore(variables)["step"] == 1
+    np.testing.assert_array_equal([variable.numpy() for variable in variables], values)
+
+
+def test_checkpoint_that_cannot_be_written_fails_the_training(tmp_path):
+    import keras
+
+    checkpoints = Checkpoints(tmp_path / "folder", 1)
+    (tmp_path / "folder").rmdir()
+    checkpoints.save(1, [keras.Variable(1.0)], {"step": 1})
+    with pytest.raises(FileNotFoundError):
+        checkpoints.wait()
 
 
 @pytest.mark.slow

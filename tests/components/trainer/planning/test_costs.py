@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from kerasline.components.core.errors import ParameterError
-from kerasline.components.models.costs import model_costs
+from kerasline.components.models import costs
+from kerasline.components.models.costs import answer_costs, model_costs
 from kerasline.components.trainer.planning import hardware
 from kerasline.components.trainer.planning.memory import describe_shortage, memory_need
 
@@ -62,6 +63,50 @@ def test_flops_agree_with_tensorflow_profiler():
     options = tf.compat.v1.profiler.ProfileOptionBuilder(tf.compat.v1.profiler.ProfileOptionBuilder.float_operation())
     found = tf.compat.v1.profiler.profile(function.graph, options=options.with_empty_output().build())
     assert model_costs(model, 4).forward_flops * 4 == pytest.approx(found.total_float_ops, rel=0.02)
+
+
+@pytest.mark.parametrize("bound", [7, None])
+def test_answer_counts_a_loop_by_its_bound_or_names_it_unbounded(bound):
+    weights, head = tf.Variable(tf.zeros((16, 16))), tf.Variable(tf.zeros((16, 4)))
+
+    def answer(features):
+        _, x = tf.while_loop(
+            lambda step, x: tf.reduce_sum(x) < 1.0,
+            lambda step, x: (step + 1, x @ weights),
+            (0, features["x"]),
+            maximum_iterations=bound,
+        )
+        return {"scores": x @ head}
+
+    found = answer_costs(answer, {"x": tf.TensorSpec((None, 16))})
+    (loop,) = found.loops
+    assert loop.iterations == bound and abs(loop.flops - 2 * 16 * 16) <= 32  # and some scalars
+    assert abs(found.flops - ((bound or 1) * loop.flops + 2 * 16 * 4)) <= 2
+    assert f"{'any number of' if bound is None else 'at most 7'} steps" in str(found)
+
+
+def test_tracing_of_an_unrolled_loop_ends_in_time(monkeypatch):
+    monkeypatch.setattr(costs, "TRACING_SECONDS", 0.1)
+
+    def answer(features):
+        x = features["x"]
+        while True:
+            x = x + 1
+
+    with pytest.raises(TimeoutError):
+        answer_costs(answer, {"x": tf.TensorSpec((None, 16))})
+    with pytest.raises(TimeoutError):
+        monkeypatch.setattr(costs, "TRACING_SECONDS", 0.0)
+        model_costs(dense()[0], 8)
+
+
+def test_costs_of_a_training_take_no_memory_for_the_optimizer():
+    model, _ = dense()
+    model.compile("adam", "mse")
+    found = model_costs(model, 8)
+    assert not model.optimizer.built
+    model.optimizer.build(model.trainable_variables)
+    assert model_costs(model, 8) == found
 
 
 def test_bytes_of_weights_gradients_and_optimizer_are_exact():
