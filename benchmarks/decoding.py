@@ -1,4 +1,4 @@
-"""Decoding in an exported graph against KerasHub's `generate`, and tokenizing against Python loops.
+"""Answers of an exported model against the bare function and KerasHub's `generate`, tokenizing against Python loops.
 
     python benchmarks/decoding.py [--sentences 1000000] [--length 64] [--rounds 5]
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import pathlib
 import tempfile
 import time
 from collections.abc import Callable
@@ -76,6 +77,58 @@ def exported(model: Any, length: int, beams: int, folder: str) -> Callable[[dict
     return lambda inputs: restored.serve(inputs["token_ids"], inputs["padding_mask"])
 
 
+def compare_answers(length: int, rounds: int) -> None:
+    """Compare the signature that Exporter writes for `answer` with a tf.function of the same computation."""
+    import keras
+
+    from kerasline.components.models.session import SavedModelSession
+    from kerasline.components.models.signatures import DEFAULT_SIGNATURE
+
+    def preprocessing() -> keras.Model:
+        first = keras.Input((), name="first", dtype="int64")
+        return keras.Model({"first": first}, {"first": keras.layers.Identity()(first)})
+
+    def build_model(inputs: dict[str, Any], hp: Any) -> keras.Model:
+        table = keras.layers.Embedding(1000, 256, name="table")(inputs["first"][:, None])
+        state = keras.layers.GRU(256, name="decoder")(table)
+        model = keras.Model(inputs, keras.layers.Dense(1000, name="next")(state))
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return model
+
+    def answer(model: keras.Model, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        table, decoder, following = (model.get_layer(name) for name in ("table", "decoder", "next"))
+
+        def step(tokens: tf.Tensor, position: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            output, (state,) = decoder.cell(table(tokens), [state])
+            return following(output), state
+
+        begin = tf.cast(features["first"], tf.int32)
+        return {"ids": kl.generate(step, begin, tf.zeros([tf.shape(begin)[0], 256]), length=length).ids}
+
+    columns = {"first": list(range(64)), "label": [0] * 64}
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        examples = kl.InMemoryExampleGen(columns, splits={"train": 1}).execute(folder / "e").examples
+        transform = kl.Transform(examples, function=preprocessing, label="label")
+        prepared = transform.execute(folder / "t").preprocessing
+        built = kl.ModelBuilder(prepared, function=build_model).execute(folder / "m").model
+        saved = kl.Exporter(prepared, built, answer=answer).execute(folder / "x").saved_model
+        model, session = built.load(), SavedModelSession(saved.path)
+        loaded = tf.saved_model.load(str(saved.path)).signatures[DEFAULT_SIGNATURE]
+        bare = tf.function(lambda first: answer(model, {"first": first}), autograph=False)
+        print(f"a recurrent decoder of {length} ids; milliseconds a call")
+        for rows in (1, 32):
+            array = np.arange(rows)
+            calls = {
+                "bare": functools.partial(bare, tf.constant(array)),
+                "signature": functools.partial(loaded, first=tf.constant(array)),
+                "server": functools.partial(session.call, session.signatures[DEFAULT_SIGNATURE], [array]),
+            }
+            times = best(rounds * 20, **calls)
+            text = ", ".join(f"{name} {1000 * one:.2f} ({one / times['bare']:.3f})" for name, one in times.items())
+            print(f"  batch {rows:2}: {text}")
+
+
 def compare_tokenizing(sentences: int, rounds: int) -> None:
     import sentencepiece
     import tensorflow_text
@@ -124,6 +177,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
+    compare_answers(arguments.length, arguments.rounds)
     compare_generation(arguments.length, arguments.rounds)
     compare_tokenizing(arguments.sentences, min(arguments.rounds, 2))
 

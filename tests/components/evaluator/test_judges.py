@@ -15,6 +15,7 @@ from kerasline.components.core.errors import DataError, ParameterError, WiringEr
 from tests.components import answering
 from tests.components.metrics.test_distances import frechet, kernel
 from tests.components.metrics.test_sound import speech, wav
+from tests.conftest import HOUSE
 
 NAMES = ["dark", "grey", "light"]
 ROWS = 48
@@ -320,3 +321,45 @@ def test_judges_of_a_pipeline_are_edges(painter, classifier):
     upstream = kl.Pipeline("judged", [evaluator]).upstream("Evaluator")
     assert {"Transform", "Trainer", "ClassifierExporter"} <= set(upstream)
     assert evaluator.input_artifacts({}).judges == {}
+
+
+PIPELINE = """
+import keras
+import tensorflow as tf
+import kerasline as kl
+from tests.components import answering
+from tests.conftest import HOUSE
+from tests.components.evaluator import test_judges
+
+
+def pipeline(settings):
+    examples = kl.InMemoryExampleGen(test_judges.photos, splits={"train": 1, "test": 1})
+    seen = kl.Transform(examples, function=test_judges.photo_preprocessing, label="name", name="Seen")
+    classifier = kl.ModelBuilder(seen, function=test_judges.build_classifier, name="Classifier")
+    judge = kl.Trainer(examples, seen, classifier, name="Judge", steps=5)
+    prepared = kl.Transform(examples, function=answering.kind_preprocessing, label="brightness")
+    model = kl.ModelBuilder(prepared, function=answering.build_painter)
+    exported = kl.Exporter(prepared, model, examples, answer=answering.paint)
+    evaluation = kl.Evaluator(
+        examples,
+        prepared,
+        model,
+        saved_model=exported,
+        judges={"features": judge, "classes": judge},
+        reference={"features": "photo", "classes": "name"},
+        thresholds={"features/frechet_distance": {"max": 1000}},
+    )
+    return kl.Pipeline("judged", [evaluation])
+"""
+
+
+@pytest.mark.slow
+def test_judges_are_trained_cached_and_opened_in_processes_from_scratch(tmp_path, cli, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(HOUSE), prepend=":")
+    file, report = tmp_path / "judged.py", tmp_path / "run.json"
+    file.write_text(PIPELINE)
+    for options, state in (([], "ran"), (["--node", "Evaluator", "--no-cache"], "ran"), ([], "cached")):
+        done = cli("run", file, "--root", tmp_path / "root", "--json", report, *options)
+        assert done.returncode == 0, done.stderr
+        (evaluator,) = (node for node in done.summary["nodes"] if node["name"] == "Evaluator")
+        assert evaluator["state"] == state and evaluator["metrics"]["features/frechet_distance"] > 0

@@ -102,8 +102,9 @@ def test_wrong_parameters_are_found_before_training(untrained):
 
 
 @pytest.mark.slow
-def test_answers_are_evaluated_in_a_process_of_its_own(untrained, translator, tmp_path):
-    done = trained(untrained, tmp_path, epochs=4, text_metrics=["bleu", "wer"], deterministic=True)
-    assert done.epochs[-1]["val_wer"] == pytest.approx(translator.epochs[-1]["val_wer"], abs=0.05)
-    mirrored = trained(untrained, tmp_path / "m", epochs=1, text_metrics=["wer"], distribution="mirrored", replicas=2)
-    assert mirrored.epochs[0]["val_wer"] == pytest.approx(translator.epochs[0]["val_wer"], abs=0.05)
+@pytest.mark.parametrize("where", [{"deterministic": True}, {"distribution": "mirrored", "replicas": 2}])
+def test_answers_are_evaluated_in_a_process_of_its_own(untrained, tmp_path, where):
+    done = trained(untrained, tmp_path, epochs=2, text_metrics=["wer"], **where)
+    rows = untrained.columns["eval"]
+    answers = answering.translate_by_numpy(done.trained_model.load(), rows["source"])
+    assert done.epochs[-1]["val_wer"] == pytest.approx(jiwer.wer(rows["target"], answers))
