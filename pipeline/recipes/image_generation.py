@@ -1,6 +1,8 @@
 """Image generation: a class and a seed to a picture, by class-conditional diffusion and deterministic sampling.
 
-Fashion-MNIST. TFDS downloads the data; without a network, name a folder with the four IDX files:
+Fashion-MNIST. A classifier judges the pictures: by the distance of its features from those of real images, and by the
+share of pictures to which it gives the requested class. TFDS downloads the data; without a network, name a folder with
+the four IDX files:
     run image_generation --set ExampleGen.input=/usr/share/datasets/fashion-mnist
 """
 
@@ -10,6 +12,7 @@ import importlib.resources
 from typing import TYPE_CHECKING
 
 import kerasline as kl
+from kerasline.pipeline.recipes import clothes
 
 if TYPE_CHECKING:
     import keras
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 SCHEMA = importlib.resources.files("kerasline.schemas") / "image_generation.pbtxt"
 SHAPE, CLASSES = (28, 28, 1), 10
-STEPS = 40  # calls of the network for a picture
+STEPS = 25  # calls of the network for a picture
 HYPERPARAMETERS = {"units": [32, 64, 96], "dropout": 0.1, "learning_rate": 1e-3, "decay_steps": 20000}
 
 
@@ -25,13 +28,14 @@ def preprocessing() -> keras.Model:
     """Scale pixels to -1..1 and add noise. The seed, a hash of the row, is what a client chooses."""
     import keras
 
-    image = keras.Input(SHAPE, name="image", dtype="uint8")
+    file = keras.Input((1,), name="image", dtype="string")
     label, seed = (keras.Input((1,), name=name, dtype="int64") for name in ("label", "seed"))
-    pixels = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(image)
+    pixels = kl.layers.ImageDecoding(SHAPE[:2], channels=1)(file)
+    pixels = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(pixels)
     noisy, time, velocity = kl.layers.DiffusionNoise()(pixels, seed)
     outputs = {"noisy": noisy, "time": time, "velocity": velocity}
     outputs |= {"class": keras.layers.Identity()(label), "seed": keras.layers.Identity()(seed)}
-    return keras.Model({"image": image, "label": label, "seed": seed}, outputs)
+    return keras.Model({"image": file, "label": label, "seed": seed}, outputs)
 
 
 def build_model(inputs: dict[str, keras.KerasTensor], hp: dict) -> keras.Model:
@@ -82,7 +86,10 @@ def answer(model: keras.Model, features: dict[str, tf.Tensor]) -> dict[str, tf.T
 
 
 def pipeline(settings) -> kl.Pipeline:
-    examples = kl.TfdsExampleGen("fashion_mnist", dataset="fashion_mnist", row_hash="seed")
+    splits = {"train": "train[:58000]", "eval": "train[58000:]", "test": "test[:2000]"}
+    examples = kl.TfdsExampleGen(
+        "fashion_mnist", dataset="fashion_mnist", splits=splits, images="files", row_hash="seed"
+    )
     statistics = kl.StatisticsGen(examples)
     schema = kl.ImportSchemaGen(str(SCHEMA))
     validator = kl.ExampleValidator(statistics, schema)
@@ -90,8 +97,27 @@ def pipeline(settings) -> kl.Pipeline:
     model = kl.ModelBuilder(transform, function=build_model, hyperparameters=HYPERPARAMETERS)
     trained = kl.Trainer(examples, transform, model, epochs=20, batch_size=64, ema=0.999)
     exported = kl.Exporter(transform, trained, examples, answer=answer)
-    evaluation = kl.Evaluator(examples, transform, trained, saved_model=exported)
+    evaluation = kl.Evaluator(
+        examples,
+        transform,
+        trained,
+        saved_model=exported,
+        judges={"features": (judge := _judge(examples, schema)), "classes": judge},
+        reference={"features": "image", "classes": "label"},
+    )
     validated = kl.InfraValidator(exported, examples, schema)
     destination = str(settings.root / "served" / "image_generation")
     pushed = kl.Pusher(exported, evaluation, validated, destination=destination)
     return kl.Pipeline("image_generation", [validator, pushed])
+
+
+def _judge(examples: kl.Component, schema: kl.Component) -> kl.Trainer:
+    """Return the classifier of the recipe `clothes`, trained for a shorter time."""
+    transform = kl.Transform(
+        examples, schema, function=clothes.preprocessing, label="label", augment=clothes.augment, name="JudgeTransform"
+    )
+    hyperparameters = clothes.HYPERPARAMETERS | {"decay_steps": 4500}
+    model = kl.ModelBuilder(
+        transform, function=clothes.build_model, hyperparameters=hyperparameters, name="JudgeBuilder"
+    )
+    return kl.Trainer(examples, transform, model, epochs=10, batch_size=128, ema=0.99, name="Judge")

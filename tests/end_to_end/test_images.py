@@ -1,0 +1,190 @@
+"""The recipes of images in a small size: judged, answered in bulk and served by the same answers."""
+
+import base64
+import contextlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import kerasline as kl
+from tests.components.serving.servers import serving
+from tests.conftest import SHARED_DATA
+
+pytestmark = pytest.mark.slow
+GARMENTS = {"ExampleGen.input": "tests.components.data.sources.builders:Garments", "ExampleGen.dataset": "null"}
+
+
+def run(cli, recipe, folder, settings):
+    """Return the nodes of a run by name."""
+    arguments = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    result = cli("run", recipe, "--root", folder / "root", "--json", folder / "summary.json", *arguments)
+    assert result.returncode == 0, result.stderr
+    nodes = {node["name"]: node for node in result.summary["nodes"]}
+    assert {node["state"] for node in nodes.values()} == {"ran"}
+    return nodes
+
+
+@pytest.fixture
+def blood_cells(tmp_path):
+    """A folder of some images in folders by split, and the folder of their annotations."""
+    source = SHARED_DATA / "bccd" / "BCCD"
+    if not source.exists():
+        pytest.skip(f"the blood cells of BCCD are not in {source}")
+    for split, count in {"train": 24, "val": 6, "test": 8}.items():
+        (tmp_path / "images" / split).mkdir(parents=True)
+        for name in (source / "ImageSets" / "Main" / f"{split}.txt").read_text().split()[:count]:
+            (tmp_path / "images" / split / f"{name}.jpg").symlink_to(source / "JPEGImages" / f"{name}.jpg")
+    return tmp_path / "images", source / "Annotations"
+
+
+def average_precision(true, found):
+    """Return AP and AP50 of pycocotools, of rows of boxes and class names."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    kinds = sorted({kind for row in true for kind in row["class_names"]})
+    objects, results = [], []
+    for image, (row, answer) in enumerate(zip(true, found, strict=True)):
+        for box, kind in zip(row["boxes"], row["class_names"]):
+            left, top, right, bottom = box
+            entry = {"bbox": [left, top, right - left, bottom - top], "category_id": kinds.index(kind)}
+            area = (right - left) * (bottom - top)
+            objects.append({"id": len(objects) + 1, "image_id": image, "area": area, "iscrowd": 0, **entry})
+        for box, kind, score in zip(answer["boxes"], answer["class_names"], answer["scores"]):
+            if kind:
+                left, top, right, bottom = box
+                entry = {"bbox": [left, top, right - left, bottom - top], "category_id": kinds.index(kind)}
+                results.append({"image_id": image, "score": score, **entry})
+    with contextlib.redirect_stdout(io.StringIO()):
+        data = COCO()
+        images, categories = [{"id": n} for n in range(len(true))], [{"id": n} for n in range(len(kinds))]
+        data.dataset = {"info": {}, "images": images, "annotations": objects, "categories": categories}
+        data.createIndex()
+        evaluation = COCOeval(data, data.loadRes(results), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats[:2]
+
+
+def test_detector_is_judged_and_served_by_its_boxes(cli, blood_cells, tmp_path):
+    pytest.importorskip("pycocotools")
+    images, annotations = blood_cells
+    nodes = run(
+        cli,
+        "detection",
+        tmp_path,
+        {
+            "ExampleGen.input": images,
+            "ExampleGen.labels": annotations,
+            "ExampleGen.columns": "null",
+            "ExampleGen.bad_rows": "quarantine",
+            "ExampleGen.splits": '{"train": "train", "eval": "val", "test": "test"}',
+            "ModelBuilder.hyperparameters.units": 8,
+            "ModelBuilder.hyperparameters.learning_rate": 0.005,
+            "ModelBuilder.hyperparameters.warm_up_steps": 20,
+            "Trainer.batch_size": 4,
+            "Trainer.steps": 150,
+            "Trainer.ema": 0.9,
+            "Evaluator.replicates": 20,
+        },
+    )
+    examples, metrics = kl.Examples(Path(nodes["ExampleGen"]["outputs"]["examples"])), nodes["Evaluator"]["metrics"]
+    answers = kl.Predictions(Path(nodes["BulkInferrer"]["outputs"]["predictions"]))
+    true, found = (one.read("test").to_pylist() for one in (examples, answers))
+    assert any(kind for row in found for kind in row["class_names"])
+    expected = average_precision(true, found)
+    assert [metrics["boxes/ap"], metrics["boxes/ap_50"]] == pytest.approx(expected, abs=1e-6)
+    evaluation = kl.Evaluation(Path(nodes["Evaluator"]["outputs"]["evaluation"]))
+    (group,) = evaluation.read_json("samples/samples.json")["groups"]
+    assert all((evaluation.path / row["picture"]).exists() for row in group["rows"])
+
+    served = Path(nodes["Pusher"]["metrics"]["path"]).parent
+    with serving(tmp_path / "log", "--model", f"cells={served}") as server:
+        instances = [{"content": {"b64": base64.b64encode(row["content"]).decode()}} for row in true[:3]]
+        status, together = server.post("/v1/models/cells:predict", {"instances": instances})
+        alone = [server.post("/v1/models/cells:predict", {"instances": [one]})[1] for one in instances]
+    assert status == 200
+    for row, one, expected in zip(together["predictions"], alone, found):
+        for answer in (row, one["predictions"][0]):
+            assert answer["class_names"] == expected["class_names"]
+            np.testing.assert_allclose(answer["scores"], expected["scores"], atol=1e-5)
+            np.testing.assert_allclose(answer["boxes"], expected["boxes"], atol=0.02)
+
+
+def test_image_generator_is_judged_and_draws_the_same_picture_for_a_seed(cli, tmp_path):
+    nodes = run(
+        cli,
+        "image_generation",
+        tmp_path,
+        {
+            **GARMENTS,
+            "ExampleGen.splits": '{"train": "train", "eval": "test[:20]", "test": "test[20:]"}',
+            "ModelBuilder.hyperparameters.units": "[8, 8, 8]",
+            "JudgeBuilder.hyperparameters.units": 4,
+            "Trainer.steps": 10,
+            "Judge.steps": 10,
+        },
+    )
+    metrics = nodes["Evaluator"]["metrics"]
+    assert metrics["features/frechet_distance"] > 0 and 0 <= metrics["classes/accuracy"] <= 1
+    evaluation = kl.Evaluation(Path(nodes["Evaluator"]["outputs"]["evaluation"]))
+    groups = evaluation.read_json("samples/samples.json")["groups"]
+    assert any("image_bytes" in row["answer_media"] for group in groups for row in group["rows"])
+
+    examples = kl.Examples(Path(nodes["ExampleGen"]["outputs"]["examples"]))
+    exported = kl.SavedModel(Path(nodes["Exporter"]["outputs"]["saved_model"]))
+    bulk = kl.BulkInferrer(exported, examples, split="test", keep=["label", "seed"])
+    rows = bulk.execute(tmp_path / "bulk").predictions.read("test").to_pylist()[:3]
+    served = Path(nodes["Pusher"]["metrics"]["path"]).parent
+    with serving(tmp_path / "log", "--model", f"clothes={served}") as server:
+        instances = [{name: row[name] for name in ("label", "seed")} for row in rows]
+        status, together = server.post("/v1/models/clothes:predict", {"instances": instances})
+        _, alone = server.post("/v1/models/clothes:predict", {"instances": instances[:1]})
+    assert status == 200
+    pictures = [base64.b64decode(one["b64"]) for one in together["predictions"]]
+    pixels = [
+        [np.asarray(Image.open(io.BytesIO(file)), int) for file in files] for files in (pictures, bulk_files(rows))
+    ]
+    np.testing.assert_allclose(pixels[0], pixels[1], atol=1)  # rounding
+    first = np.asarray(Image.open(io.BytesIO(base64.b64decode(alone["predictions"][0]["b64"]))), int)
+    np.testing.assert_allclose(first, pixels[0][0], atol=1)
+    assert np.abs(pixels[0][0] - pixels[0][1]).max() > 10  # another seed
+
+
+def bulk_files(rows):
+    return [row["image_bytes"] for row in rows]
+
+
+def test_classifier_of_clothes_takes_the_bytes_of_images(cli, tmp_path):
+    nodes = run(
+        cli,
+        "clothes",
+        tmp_path,
+        {
+            **GARMENTS,
+            "ExampleGen.splits": '{"train": "train", "eval": "test[:20]", "test": "test[20:]"}',
+            "ModelBuilder.hyperparameters.units": 4,
+            "ModelBuilder.hyperparameters.decay_steps": 60,
+            "Trainer.steps": 60,
+            "Trainer.batch_size": 32,
+            "Trainer.ema": 0.9,
+            "Evaluator.thresholds": "{}",
+        },
+    )
+    assert nodes["Evaluator"]["metrics"]["accuracy"] > 0.5
+    examples = kl.Examples(Path(nodes["ExampleGen"]["outputs"]["examples"]))
+    file = examples.read("test")["image"][0].as_py()
+    stream = io.BytesIO()
+    Image.open(io.BytesIO(file)).convert("RGB").resize((56, 56), Image.Resampling.NEAREST).save(stream, "PNG")
+    served = Path(nodes["Pusher"]["metrics"]["path"]).parent
+    with serving(tmp_path / "log", "--model", f"clothes={served}") as server:
+        instances = [{"image": {"b64": base64.b64encode(one).decode()}} for one in (file, stream.getvalue())]
+        status, answer = server.post("/v1/models/clothes:predict", {"instances": instances})
+    assert status == 200
+    first, resized = answer["predictions"]
+    np.testing.assert_allclose(first["logits"], resized["logits"], atol=0.05)
+    assert first["label"] == resized["label"]
