@@ -20,6 +20,7 @@ GUIDES = [
     "EVALUATION.md",
     "EXPLAINING.md",
     "EXPORT.md",
+    "IMAGES.md",
     "MODELS.md",
     "MONITORING.md",
     "PIPELINES.md",
