@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import keras
 
 SCHEMA = importlib.resources.files("kerasline.schemas") / "clothes.pbtxt"
-HYPERPARAMETERS = {"units": 24, "dropout": 0.2, "learning_rate": 0.05, "decay_steps": 14000, "weight_decay": 5e-4}
+HYPERPARAMETERS = {"units": 16, "dropout": 0.1, "learning_rate": 0.05, "decay_steps": 5600, "weight_decay": 5e-4}
 
 
 def preprocessing() -> keras.Model:
@@ -69,7 +69,7 @@ def pipeline(settings) -> kl.Pipeline:
     validator = kl.ExampleValidator(statistics, schema)
     transform = kl.Transform(examples, schema, function=preprocessing, label="label", augment=augment)
     model = kl.ModelBuilder(transform, function=build_model, hyperparameters=HYPERPARAMETERS)
-    trained = kl.Trainer(examples, transform, model, epochs=30, batch_size=128, ema=0.995)
+    trained = kl.Trainer(examples, transform, model, epochs=12, batch_size=128, ema=0.995)
     exported = kl.Exporter(transform, trained, examples)
     evaluation = kl.Evaluator(
         examples,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SCHEMA = importlib.resources.files("kerasline.schemas") / "image_generation.pbtxt"
 SHAPE, CLASSES = (28, 28, 1), 10
 STEPS = 25  # calls of the network for a picture
-HYPERPARAMETERS = {"units": [32, 64, 96], "dropout": 0.1, "learning_rate": 1e-3, "decay_steps": 20000}
+HYPERPARAMETERS = {"units": [16, 48, 96], "dropout": 0.05, "learning_rate": 2e-3, "decay_steps": 6300}
 
 
 def preprocessing() -> keras.Model:
@@ -95,7 +95,7 @@ def pipeline(settings) -> kl.Pipeline:
     validator = kl.ExampleValidator(statistics, schema)
     transform = kl.Transform(examples, schema, function=preprocessing, label="velocity")
     model = kl.ModelBuilder(transform, function=build_model, hyperparameters=HYPERPARAMETERS)
-    trained = kl.Trainer(examples, transform, model, epochs=20, batch_size=64, ema=0.999)
+    trained = kl.Trainer(examples, transform, model, epochs=7, batch_size=64, ema=0.999)
     exported = kl.Exporter(transform, trained, examples, answer=answer)
     evaluation = kl.Evaluator(
         examples,
@@ -116,8 +116,8 @@ def _judge(examples: kl.Component, schema: kl.Component) -> kl.Trainer:
     transform = kl.Transform(
         examples, schema, function=clothes.preprocessing, label="label", augment=clothes.augment, name="JudgeTransform"
     )
-    hyperparameters = clothes.HYPERPARAMETERS | {"decay_steps": 4500}
+    hyperparameters = clothes.HYPERPARAMETERS | {"decay_steps": 1800}
     model = kl.ModelBuilder(
         transform, function=clothes.build_model, hyperparameters=hyperparameters, name="JudgeBuilder"
     )
-    return kl.Trainer(examples, transform, model, epochs=10, batch_size=128, ema=0.99, name="Judge")
+    return kl.Trainer(examples, transform, model, epochs=4, batch_size=128, ema=0.99, name="Judge")

@@ -168,14 +168,14 @@ def test_classifier_of_clothes_takes_the_bytes_of_images(cli, tmp_path):
             **GARMENTS,
             "ExampleGen.splits": '{"train": "train", "eval": "test[:20]", "test": "test[20:]"}',
             "ModelBuilder.hyperparameters.units": 4,
-            "ModelBuilder.hyperparameters.decay_steps": 60,
-            "Trainer.steps": 60,
+            "ModelBuilder.hyperparameters.decay_steps": 120,
+            "Trainer.steps": 120,
             "Trainer.batch_size": 32,
             "Trainer.ema": 0.9,
             "Evaluator.thresholds": "{}",
         },
     )
-    assert nodes["Evaluator"]["metrics"]["accuracy"] > 0.5
+    assert nodes["Evaluator"]["metrics"]["accuracy"] > 0.3  # chance is 0.1
     examples = kl.Examples(Path(nodes["ExampleGen"]["outputs"]["examples"]))
     file = examples.read("test")["image"][0].as_py()
     stream = io.BytesIO()
