@@ -10,10 +10,10 @@ from annotated_types import Ge, Len, Lt
 from pydantic import BaseModel, ConfigDict, Field
 
 from kerasline.components.core.parameters import PositiveFloat, PositiveInt, SplitName
+from kerasline.components.evaluator.settings import EvaluatorSettings, TextOptions
 
 if TYPE_CHECKING:
     from kerasline.components.data.bucketing import Bucketing
-    from kerasline.components.evaluator.settings import EvaluatorSettings
 
 Auto = Literal["auto"]
 ClassWeight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -84,7 +84,7 @@ class TrainerSettings:
     text_metrics: Annotated[list[str], Len(1)] = field(
         default_factory=lambda: ["bleu", "chrf", "wer", "cer", "exact_match"]
     )
-    text_options: dict[str, Any] = field(default_factory=dict)
+    text_options: TextOptions = field(default_factory=TextOptions)
     function: Callable[..., Any] | None = None
 
     device: str = "auto"
@@ -113,8 +113,6 @@ class TrainerSettings:
     @property
     def judging(self) -> EvaluatorSettings:
         """How answers are judged, as Evaluator does."""
-        from kerasline.components.evaluator.settings import EvaluatorSettings
-
         return EvaluatorSettings(
             task=self.task,
             reference=self.reference,
