@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -26,6 +26,7 @@ from kerasline.components.serving.runtime.signatures import find_signature
 LARGE_BYTES = 1 << 16
 # Interval between checks whether the state that a client watches has changed.
 WATCH_SECONDS = 0.2
+T = TypeVar("T")
 
 
 class Method(NamedTuple):
@@ -113,7 +114,7 @@ class GrpcServices:
         record = RequestRecord(name, name)
         record.repeat_headers(lambda name: _text(headers.get(name.encode())))
         limits = self._admission.limits
-        with self._admission.reservation() as reserved:
+        with Reservation(self._admission) as reserved:
             call = protocol.Call(receive, send, headers, limits=limits, reserved=reserved, repeated=record.repeated)
             if method is None:
                 await call.fail(RequestError("UNIMPLEMENTED", f"Method not found: {scope['path'][:200]}"))
@@ -273,13 +274,25 @@ class GrpcServices:
             left.cancel()
 
     async def _reflect(self, call: protocol.Call, request_class: Any) -> None:
-        while (message := await call.read()) is not None:
+        while (message := await self._unless_draining(call.read())) is not None:
             await call.send(answer_reflection(_parsed(request_class, message)).SerializeToString())
 
     async def _reload(self, request: Any, record: RequestRecord, deadline: float, _: Reservation) -> Any:
         """Replace the configuration of models, and answer when they are loaded, however long this takes."""
         await self._models.reload_from(request.config)
         return self._messages.ReloadConfigResponse(status={})
+
+    async def _unless_draining(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return the result of the work. Raise UNAVAILABLE when the server stops before."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                await asyncio.wait((task,), timeout=WATCH_SECONDS)
+                if self._admission.is_draining:
+                    raise RequestError("UNAVAILABLE", "the server is shutting down")
+            return task.result()
+        finally:
+            task.cancel()
 
     def _find(self, spec: Any) -> Version:
         if not spec.name:

@@ -165,7 +165,7 @@ class RestEndpoints:
         if target.operation == "metadata":
             return json_codec.write(metadata_json(version)), JSON
         deadline = admission.deadline(_requested_seconds(request))
-        with admission.reservation() as reserved:
+        with Reservation(admission) as reserved:
             body = await self._read(request, deadline, reserved)
             record.size_in = len(body)
             return await self._infer(target, body, record, deadline), JSON

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hmac
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kerasline.components.serving.runtime.access_log import AccessLog
@@ -77,15 +76,6 @@ class AdmissionControl:
     def release(self, size: int) -> None:
         self._pending_bytes -= size
 
-    @contextlib.contextmanager
-    def reservation(self) -> Iterator[Reservation]:
-        """Yield a reservation whose bytes are released at the end."""
-        reserved = Reservation(self)
-        try:
-            yield reserved
-        finally:
-            self.release(reserved.size)
-
     def deadline(self, requested_seconds: float | None = None) -> float:
         """Return the deadline of a request that starts now, in seconds of `time.monotonic`."""
         seconds = self.limits.timeout_seconds
@@ -125,12 +115,18 @@ class AdmissionControl:
 
 
 class Reservation:
-    """The bytes in memory for one request, counted before they arrive or are allocated."""
+    """The bytes in memory for one request, counted before they arrive or are allocated, and released at the end."""
 
     __slots__ = ("size", "_admission")
 
     def __init__(self, admission: AdmissionControl):
         self.size, self._admission = 0, admission
+
+    def __enter__(self) -> Reservation:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._admission.release(self.size)
 
     def add(self, size: int) -> None:
         """Reserve further bytes. Raise RESOURCE_EXHAUSTED beyond a limit."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from tests.components.serving import servers
@@ -47,12 +49,17 @@ def ours(model_folders, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def cases(tmp_path_factory):
-    """A server with the models of TensorFlow Serving's own tests: half_plus_two (123) and cases (1)."""
+    """A server with the models of TensorFlow Serving's own tests: half_plus_two (123) and cases (1).
+
+    `named` is half_plus_two with the names of two classes, as Exporter writes them.
+    """
     root = tmp_path_factory.mktemp("cases")
     for name, version, save in (("half_plus_two", "123", save_half_plus_two), ("cases", "1", save_cases)):
         (root / name).mkdir()
         save(root / name / version)
-    models = [word for name in ("half_plus_two", "cases") for word in ("--model", f"{name}={root / name}")]
+    shutil.copytree(root / "half_plus_two", root / "named")
+    (root / "named" / "123" / "kerasline.json").write_text('{"class_names": ["low", "high"]}')
+    models = [word for name in ("half_plus_two", "cases", "named") for word in ("--model", f"{name}={root / name}")]
     with servers.serving(tmp_path_factory.mktemp("cases_log"), *models, "--batching", "off") as server:
         yield server
 

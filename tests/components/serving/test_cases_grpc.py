@@ -323,6 +323,15 @@ def test_half_plus_two_classifies_and_regresses(stub):
     assert (response.model_spec.name, response.model_spec.version.value) == (HALF, 123)
 
 
+def test_a_single_score_has_the_name_of_the_second_class(stub, cases):
+    """Beyond TensorFlow Serving: Exporter writes the names of the classes."""
+    response = stub.Classify(examples_request("classify", "classify_x_to_y", [{"x": 2.0}] * 2, model="named"), 60)
+    rows = [[(one.label, one.score) for one in row.classes] for row in response.result.classifications]
+    assert rows == [[("high", 3.0)]] * 2
+    body = {"signature_name": "classify_x_to_y", "examples": [{"x": 2.0}]}
+    assert cases.post("/v1/models/named:classify", body) == (200, {"results": [[["high", 3.0]]]})
+
+
 REFUSED_EXAMPLES = {
     "C InvalidNamedSignature": ("classify", "regress", [SCORED], None, "Expected classification signature method_name"),
     "C MalformedScores": ("classify", "classify_rank_3", [SCORED], None, "[batch_size num_classes]"),
