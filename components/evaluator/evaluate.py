@@ -14,13 +14,14 @@ import numpy as np
 from kerasline.components.core.artifacts import Blessing, Evaluation, Model, SavedModel
 from kerasline.components.core.component import Context
 from kerasline.components.core.errors import ParameterError, nearest
+from kerasline.components.core.json_files import finite
 from kerasline.components.data.label_columns import raw_label_columns
 from kerasline.components.data.model_inputs import feed
 from kerasline.components.evaluator import judging
 from kerasline.components.evaluator.checks import check_output_settings
 from kerasline.components.evaluator.details import details
 from kerasline.components.evaluator.families import keras_direction, keras_metrics, metric_families
-from kerasline.components.evaluator.results import VERSION, Result, known, name_of_slice, with_tests, write_table
+from kerasline.components.evaluator.results import VERSION, Result, name_of_slice, with_tests, write_table
 from kerasline.components.evaluator.samples import Samples, sampled_outputs
 from kerasline.components.evaluator.settings import EvaluatorSettings
 from kerasline.components.evaluator.slicing import reference_groups, slice_table, slicers
@@ -310,7 +311,7 @@ class Evaluating:
                 ),
             ],
         }
-        evaluation.write_json(Evaluation.FILE, known(document))
+        evaluation.write_json(Evaluation.FILE, finite(document))
         self._outputs.blessing.write_json(Blessing.FILE, judging.blessing(rulings))
 
     def _write_samples(self, request: Measure, predicted: Predicted) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
+from kerasline.components.core.json_files import finite
 from kerasline.components.metrics.metric_values import Figures
 
 VERSION = 1
@@ -94,16 +95,7 @@ class Result:
             "change_low": change_low,
             "change_high": change_high,
         }
-        return {name: known(value) for name, value in row.items()}
-
-
-def known(value: Any) -> Any:
-    """Replace numbers that are not finite by None, recursively, because JSON cannot represent them."""
-    if isinstance(value, Mapping):
-        return {name: known(inner) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [known(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return finite(row)
 
 
 def name_of_slice(slicing: str, label: str) -> str:

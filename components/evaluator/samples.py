@@ -30,11 +30,11 @@ from PIL import Image, ImageDraw
 from kerasline.components.core.artifacts import Evaluation, Examples
 from kerasline.components.core.component import Context
 from kerasline.components.core.file_names import file_names
+from kerasline.components.core.json_files import finite
 from kerasline.components.data.display import Displayed, as_pixels, display_columns, is_image, plain, save_picture
 from kerasline.components.data.fold import fold
 from kerasline.components.data.row_groups import rows_at
 from kerasline.components.data.worst_rows import Worst
-from kerasline.components.evaluator.results import known
 from kerasline.components.evaluator.settings import EvaluatorSettings
 from kerasline.components.metrics.base import Metrics, Rows, SumMetrics
 from kerasline.components.metrics.detection import DetectionMetrics, corners, is_object
@@ -113,7 +113,7 @@ class Samples:
         folder = evaluation.path / FOLDER
         folder.mkdir()
         groups = [self._group(output, evaluation.path) for output in outputs or [UNJUDGED]]
-        evaluation.write_json(f"{FOLDER}/{FILE}", known({"groups": groups}))
+        evaluation.write_json(f"{FOLDER}/{FILE}", finite({"groups": groups}))
         table = [
             {"output": group["output"], **{name: row[name] for name in ("row", "kind", "score", "reference", "answer")}}
             for group in groups

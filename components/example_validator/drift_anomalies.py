@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,9 +110,7 @@ def l_infinity(ours: Feature, theirs: Feature) -> tuple[float, str] | None:
     shares = [_shares(side) for side in (ours, theirs)]
     if not all(shares):
         return None
-    gaps = {value: abs(shares[0].get(value, 0.0) - shares[1].get(value, 0.0)) for value in shares[0] | shares[1]}
-    value = max(sorted(gaps), key=lambda value: gaps[value])
-    return gaps[value], value
+    return _largest_gap(*shares)
 
 
 def normalized_difference(ours: Feature, theirs: Feature) -> tuple[float, str] | None:
@@ -123,9 +121,14 @@ def normalized_difference(ours: Feature, theirs: Feature) -> tuple[float, str] |
     counts = [dict(side.ranked) for side in (ours, theirs)]
     if not all(counts):
         return None
-    gaps = {value: abs(counts[0].get(value, 0.0) - counts[1].get(value, 0.0)) for value in counts[0] | counts[1]}
+    gap, value = _largest_gap(*counts)
+    return gap / (ours.common.tot_num_values + theirs.common.tot_num_values), value
+
+
+def _largest_gap(ours: Mapping[str, float], theirs: Mapping[str, float]) -> tuple[float, str]:
+    gaps = {value: abs(ours.get(value, 0.0) - theirs.get(value, 0.0)) for value in {*ours, *theirs}}
     value = max(sorted(gaps), key=lambda value: gaps[value])
-    return gaps[value] / (ours.common.tot_num_values + theirs.common.tot_num_values), value
+    return gaps[value], value
 
 
 def jensen_shannon(ours: Feature, theirs: Feature, histogram_type: int = DEFAULT) -> tuple[float, int] | None:
@@ -179,15 +182,11 @@ def _of_feature(ours: Feature | None, theirs: Feature | None, bounds: Any, name:
         yield Anomaly("COMPARATOR_TREATMENT_DATA_MISSING", f"no values to compare with {name}", "add some")
         return
     sizes = ours.common.tot_num_values, theirs.common.tot_num_values
+    no_values = "the statistics list no values of it", "use jensen_shannon_divergence for fractions"
     if bounds.HasField("infinity_norm"):
         found = l_infinity(ours, theirs)
         if found is None:
-            yield Anomaly(
-                "STATS_NOT_AVAILABLE",
-                f"the L-infinity distance from {name} cannot be computed: the statistics list no values of it",
-                "use jensen_shannon_divergence for fractions",
-                "warning",
-            )
+            yield _not_computed(f"the L-infinity distance from {name}", *no_values)
         else:
             distance, value = found
             share = (_shares(ours).get(value, 0.0) * sizes[0] + _shares(theirs).get(value, 0.0) * sizes[1]) / sum(sizes)
@@ -198,12 +197,7 @@ def _of_feature(ours: Feature | None, theirs: Feature | None, bounds: Any, name:
     if bounds.HasField("normalized_abs_difference"):
         found = normalized_difference(ours, theirs)
         if found is None:
-            yield Anomaly(
-                "STATS_NOT_AVAILABLE",
-                f"the normalized absolute difference from {name} cannot be computed: no values of it are listed",
-                "use jensen_shannon_divergence for fractions",
-                "warning",
-            )
+            yield _not_computed(f"the normalized absolute difference from {name}", *no_values)
         else:
             distance, value = found
             # The difference of two counts with the same mean, which are Poisson, has twice its variance.
@@ -215,17 +209,19 @@ def _of_feature(ours: Feature | None, theirs: Feature | None, bounds: Any, name:
     if bounds.HasField("jensen_shannon_divergence"):
         measured = jensen_shannon(ours, theirs, bounds.jensen_shannon_divergence.source.type)
         if measured is None:
-            yield Anomaly(
-                "STATS_NOT_AVAILABLE",
-                f"the Jensen-Shannon divergence from {name} cannot be computed: the statistics have no distribution",
-                "compute the statistics with kerasline's StatisticsGen",
-                "warning",
+            fix = "compute the statistics with kerasline's StatisticsGen"
+            yield _not_computed(
+                f"the Jensen-Shannon divergence from {name}", "the statistics have no distribution", fix
             )
         else:
             distance, cells = measured
             chance = _divergence_by_chance(cells, *sizes)
             threshold = bounds.jensen_shannon_divergence.threshold
             yield Distance("", "", name, JENSEN_SHANNON, distance, threshold, chance, f" ({_ranges(ours, theirs)})")
+
+
+def _not_computed(distance: str, why: str, fix: str) -> Anomaly:
+    return Anomaly("STATS_NOT_AVAILABLE", f"{distance} cannot be computed: {why}", fix, "warning")
 
 
 def _divergence_by_chance(cells: int, size: int, other_size: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import pyarrow as pa
 from kerasline.components.core.artifacts import Examples, Explanation, SavedModel
 from kerasline.components.core.component import Context
 from kerasline.components.core.errors import ParameterError
-from kerasline.components.data.display import Displayed, display_columns, plain
+from kerasline.components.core.json_files import finite
+from kerasline.components.data.display import Displayed, display_columns
 from kerasline.components.data.row_groups import rows_at
 from kerasline.components.data.worst_rows import Worst
 from kerasline.components.explainer.dependence import Grid, dependences, grids, units_of
@@ -118,7 +119,7 @@ class _Explaining:
                 "rows": self._worst_entries(worst, gradients),
             },
         }
-        self._explanation.write_json(Explanation.FILE, _finite(found))
+        self._explanation.write_json(Explanation.FILE, finite(found))
         return self._metrics(ranked, worst)
 
     def _metrics(self, ranked: Sequence[Importance], worst: Worst) -> dict[str, Any]:
@@ -247,12 +248,3 @@ class _Explaining:
                 row["attribution"] = attribution_pictures(
                     row["media"], gradients, attributions, number, self._explanation.path
                 )
-
-
-def _finite(value: Any) -> Any:
-    """Replace NaN and infinities, which JSON lacks, by None."""
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    return plain(value) if isinstance(value, float) else value

@@ -25,7 +25,7 @@ from kerasline.components.exporter.text_answers import text_answers
 from kerasline.components.models.answering import functions_by_signature
 from kerasline.components.models.graph_operations import GraphOperations
 from kerasline.components.models.predictors import SavedModelPredictor
-from kerasline.components.models.row_independence import find_row_dependence
+from kerasline.components.models.row_independence import row_dependence
 from kerasline.components.models.signatures import read_meta_graph, signatures
 from kerasline.components.models.size_and_latency import megabytes
 
@@ -75,9 +75,6 @@ class Export:
         """
         graph = read_meta_graph(folder)
         signature = signatures({RAW: graph.signature_def[RAW]})[RAW]
-        operations = GraphOperations(graph)
-        if changes := operations.state_changes(signature):
-            return f"it may change a state: {', '.join(changes)}"
         function, _ = written.signatures[RAW]
 
         def call(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -85,10 +82,7 @@ class Export:
             return [answers[name].numpy() for name in signature.outputs]
 
         rows = [[self._rows[name] for name in signature.inputs]]
-        half_precision = operations.half_precision()
-        return find_row_dependence(
-            call, signature, rows, batch_rows=2 * self._rows_per_call, half_precision=half_precision
-        )
+        return row_dependence(call, signature, GraphOperations(graph), rows, batch_rows=2 * self._rows_per_call)
 
     @functools.cached_property
     def _rows_per_call(self) -> int:

@@ -20,7 +20,7 @@ from kerasline.components.infra_validator.cases import Answer, Rows
 from kerasline.components.infra_validator.verdict import Refused
 from kerasline.components.models.graph_operations import GraphOperations
 from kerasline.components.models.op_libraries import import_op_libraries
-from kerasline.components.models.row_independence import find_row_dependence
+from kerasline.components.models.row_independence import row_dependence
 from kerasline.components.models.session import import_tensorflow
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE, signatures
 from kerasline.components.processes.child import GuardedProcess, module_command
@@ -126,16 +126,13 @@ def _answer(run: Callable[[], dict[str, Any]]) -> Answer:
 
 def _row_dependence(session: Any, meta_graph: Any, real_rows: Rows) -> str | None:
     signature = signatures({DEFAULT_SIGNATURE: meta_graph.signature_def[DEFAULT_SIGNATURE]})[DEFAULT_SIGNATURE]
-    operations = GraphOperations(meta_graph)
-    if changes := operations.state_changes(signature):
-        return f"it may change a state: {', '.join(changes)}"
     tensors = [spec.tensor for spec in signature.outputs.values()]
 
     def call(arrays: Sequence[Any]) -> Any:
         return session.run(tensors, {spec.tensor: array for spec, array in zip(signature.inputs.values(), arrays)})
 
     rows = [[real_rows[name] for name in signature.inputs]]
-    return find_row_dependence(call, signature, rows, half_precision=operations.half_precision())
+    return row_dependence(call, signature, GraphOperations(meta_graph), rows)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from kerasline.components.models.graph_operations import GraphOperations
 from kerasline.components.models.signatures import Signature, TensorSpec
 
 Arrays = Sequence[np.ndarray]
@@ -27,6 +28,27 @@ MAX_REAL_ROWS = 8
 BUDGET_SECONDS = 10.0
 WORDS = (b"a", b"some words", b"0.5", b"A longer text with some more words.")
 LONG_TEXT = b"a considerably longer text of many words, which pads the others " * 8
+
+
+def row_dependence(
+    call: Call,
+    signature: Signature,
+    operations: GraphOperations,
+    real_rows: Sequence[Arrays] = (),
+    *,
+    batch_rows: int = 128,
+) -> str | None:
+    """Return how a signature keeps a server from joining the rows of several clients, or None.
+
+    It may change a state, and is not executed then, or it is as `find_row_dependence` returns.
+
+    Args:
+        operations: the graph of the model.
+    """
+    if changes := operations.state_changes(signature):
+        return f"it may change a state: {', '.join(changes)}"
+    half_precision = operations.half_precision()
+    return find_row_dependence(call, signature, real_rows, batch_rows=batch_rows, half_precision=half_precision)
 
 
 def find_row_dependence(

@@ -6,7 +6,6 @@ A session runs the graph, as in TensorFlow Serving. A call is several times fast
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from kerasline.components.core.artifacts import SavedModel
+from kerasline.components.core.json_files import read_object
 from kerasline.components.models.op_libraries import import_op_libraries
 from kerasline.components.models.signatures import Signature, for_clients, signatures
 
@@ -56,7 +56,7 @@ class SavedModelSession:
         self._calls: dict[str, Any] = {}
         self.definitions = for_clients(graph.signature_def)
         self.signatures = signatures(self.definitions)
-        manifest = _manifest(folder)
+        manifest = read_object(folder / SavedModel.MANIFEST)
         names = manifest.get("class_names")
         self.class_names = [str(name) for name in names] if isinstance(names, list) else None
         self.fills_missing = bool(manifest)
@@ -118,11 +118,3 @@ def import_tensorflow() -> Any:
     import tensorflow as tf
 
     return tf
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / SavedModel.MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 
 from kerasline.components.core.artifacts import SavedModel
 from kerasline.components.core.errors import DataError, nearest
+from kerasline.components.core.json_files import read_object
 
 LATEST = "latest"
 DIGEST = "kerasline-digest.json"
@@ -111,7 +111,7 @@ def content_digest(model: Path) -> str:
     It is the digest in Exporter's manifest, which two exports of the same model share. Without a manifest it is the
     SHA-256 of all files.
     """
-    manifest = _read_json(model / SavedModel.MANIFEST)
+    manifest = read_object(model / SavedModel.MANIFEST)
     if "digest" in manifest:
         return str(manifest["digest"])
     digest = hashlib.sha256()
@@ -130,12 +130,12 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 def has_digests(version: Path) -> bool:
     """Return whether the folder of a version states what its files contain, as those of Exporter and Pusher do."""
-    return (version / DIGEST).is_file() or bool(_read_json(version / SavedModel.MANIFEST).get("files"))
+    return (version / DIGEST).is_file() or bool(read_object(version / SavedModel.MANIFEST).get("files"))
 
 
 def find_difference(version: Path) -> str | None:
     """Return how the files of a version differ from its digests, or None. Recorded warm-up requests may be replaced."""
-    for name, expected in _read_json(version / SavedModel.MANIFEST).get("files", {}).items():
+    for name, expected in read_object(version / SavedModel.MANIFEST).get("files", {}).items():
         if name == WARM_UP:
             continue
         try:
@@ -143,7 +143,7 @@ def find_difference(version: Path) -> str | None:
                 return f"{name} differs from its digest in {SavedModel.MANIFEST}"
         except OSError as error:
             return f"{name} cannot be read: {error.strerror}"
-    pushed = _read_json(version / DIGEST).get("sha256")
+    pushed = read_object(version / DIGEST).get("sha256")
     if (version / DIGEST).exists() and content_digest(version) != pushed:
         return f"the files differ from the digest in {DIGEST}"
     return None
@@ -159,14 +159,6 @@ def _update(digest: Any, path: Path) -> None:
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _newest(versions: list[int]) -> str:

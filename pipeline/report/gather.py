@@ -41,7 +41,10 @@ class Output:
 
     def json(self, name: str) -> Any:
         """Read a JSON file of the folder, or return None if it is missing or invalid."""
-        return read_json(roots.local(self.place, name) / name)
+        try:
+            return json.loads((roots.local(self.place, name) / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,6 @@ def gather(store: Store, run: Run) -> Gathered:
     known = {e.node for e in everything}
     stages = [_stage(e, EARLIER if e in earlier else e.state, _sources(store, e, makers, known)) for e in everything]
     return Gathered(run, stages, _docstring(run.recipe))
-
-
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def _earlier_executions(store: Store, executions: Sequence[Execution]) -> Iterator[Execution]:

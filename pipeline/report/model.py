@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasline.components.charts import Series, line_chart
-from kerasline.pipeline.report.gather import Gathered, Output, read_json
+from kerasline.pipeline.report.gather import Gathered, Output
 
 POINTS = 200  # Most points of a line; more are not visible.
 HIDDEN = ("epoch", "steps", "rows")
@@ -83,7 +83,7 @@ def _model(stage: str, output: Output) -> dict[str, Any]:
         "output": output,
         "summary": summary,
         "activation": list((summary.get("activation_bytes") or {}).items()),
-        "training": read_json(output.path / "training.json"),
+        "training": output.json("training.json"),
         # An image, because the style of an inlined graph would apply to the charts of the page.
         "graph": _data_uri(graph, "image/svg+xml") if graph.exists() else None,
     }

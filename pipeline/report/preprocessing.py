@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kerasline.components.charts import Bar, bar_chart, number_text
-from kerasline.pipeline.report.gather import Gathered, Output, read_json
+from kerasline.components.core.json_files import read_object
+from kerasline.pipeline.report.gather import Gathered, Output
 
 TOP, LONGEST, MOST_CLASSES = 15, 12, 30
 
@@ -42,7 +43,7 @@ def _layer(output: Output, state: dict[str, Any]) -> dict[str, Any]:
     if file is not None and file.suffix == ".txt":
         svg = _vocabulary(file, str(state.get("layer")))
     elif file is not None:
-        known = {**(read_json(file) or {}), **known}
+        known = {**read_object(file), **known}
     figures = {name: _cut(value) for name, value in known.items() if value not in (None, [], 0) or name != "too_low_by"}
     return {"layer": state.get("layer"), "kind": state.get("kind"), "figures": figures, "svg": svg}
 

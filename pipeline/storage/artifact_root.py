@@ -28,6 +28,7 @@ from typing import Any
 from kerasline.components.core.atomic_files import fsync, fsync_tree
 from kerasline.components.core.component import Component
 from kerasline.components.core.errors import KeraslineError
+from kerasline.components.core.json_files import read_object
 from kerasline.pipeline.storage.locks import is_held
 
 MANIFEST = "execution.json"
@@ -303,11 +304,7 @@ def published_from(folder: Path, manifest: Mapping[str, Any]) -> Published:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return manifest if isinstance(manifest, dict) else None
+    return read_object(folder / MANIFEST) or None
 
 
 def manifest_text(manifest: Mapping[str, Any]) -> str:

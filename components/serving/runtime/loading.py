@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kerasline.components.models.graph_operations import GraphOperations
-from kerasline.components.models.row_independence import find_row_dependence
+from kerasline.components.models.row_independence import row_dependence
 from kerasline.components.models.session import SavedModelSession
 from kerasline.components.models.signatures import read_meta_graph
 from kerasline.components.models.versions import find_difference
@@ -54,21 +54,13 @@ def load_model(folder: Path, batch: BatchSettings, *, is_safe: bool = False) -> 
         raise RequestError("PERMISSION_DENIED", message)
     session = SavedModelSession(folder)
     try:
-        changes = {name: operations.state_changes(one) for name, one in session.signatures.items()}
-        warm = warmup.warm_up(session, folder, invent=[name for name in changes if not changes[name]])
+        stateless = [name for name, one in session.signatures.items() if not operations.state_changes(one)]
+        warm = warmup.warm_up(session, folder, invent=stateless)
         batchable = [one for one in session.signatures.values() if one.is_batchable and batch.mode is not Batching.OFF]
         unbatched: dict[str, str] = {}
         for signature in batchable if batch.mode is Batching.AUTO else ():
-            if changes[signature.name]:
-                unbatched[signature.name] = f"it may change a state: {', '.join(changes[signature.name])}"
-                continue
-            why = find_row_dependence(
-                functools.partial(session.call, signature),
-                signature,
-                warm.recorded.get(signature.name, ()),
-                batch_rows=batch.rows,
-                half_precision=operations.half_precision(),
-            )
+            call, recorded = functools.partial(session.call, signature), warm.recorded.get(signature.name, ())
+            why = row_dependence(call, signature, operations, recorded, batch_rows=batch.rows)
             if why is not None:
                 unbatched[signature.name] = why
         batched = frozenset(one.name for one in batchable if one.name not in unbatched)
