@@ -142,9 +142,9 @@ def _descriptions(kind: type[Component]) -> dict[str, str]:
     """Return the descriptions of parameters in the docstrings of a component and its bases, a line each."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
-        section = re.search(r"^Parameters:\n(.*?)(?=^\S|\Z)", inspect.cleandoc(base.__doc__ or ""), re.M | re.S)
+        section = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", inspect.cleandoc(base.__doc__ or ""), re.M | re.S)
         for names, text in re.findall(
-            r"^    (\w+(?:, \w+)*): (.*?)(?=^    \w|\Z)", section[1] if section else "", re.M | re.S
+            r"^    (\w+(?:, \w+)*): (.*?)(?=^    [\w*]|\Z)", section[1] if section else "", re.M | re.S
         ):
             found |= dict.fromkeys(names.split(", "), " ".join(text.replace("`", "").split()))
     return found

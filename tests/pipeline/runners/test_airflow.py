@@ -118,6 +118,11 @@ def test_params_have_types_and_omit_paths_of_this_machine(write):
     assert "Transform.function" not in params and "Evaluator.thresholds" not in params
 
 
+def test_params_have_the_descriptions_of_the_docstrings(write):
+    text = " ".join(write("penguins", "--param", "ExampleGen.data_dir").split())
+    assert """Param( None, "folder for prepared data. By default TFDS's own.", type=["null", "string"] )""" in text
+
+
 def test_param_patterns_select_the_params(write):
     text = write("penguins", "--param", "Trainer.e*", "--param", "Pusher.keep")
     table = text[text.index("PARAMS = {") :]
