@@ -24,6 +24,7 @@ from typing import Any
 
 from kerasline.components.core import garbage_collection, malloc
 from kerasline.components.core.artifacts import Artifact, Blessing
+from kerasline.components.core.atomic_files import file_digest
 from kerasline.components.core.component import Channel, Component, Context, LastBlessed
 from kerasline.components.core.errors import (
     ArtifactError,
@@ -42,7 +43,7 @@ from kerasline.pipeline.metadata import store as records
 from kerasline.pipeline.metadata.store import Execution, Store, StoredArtifact
 from kerasline.pipeline.observers import notify
 from kerasline.pipeline.storage import roots
-from kerasline.pipeline.storage.artifact_root import ArtifactRoot, Published, file_digest, file_state
+from kerasline.pipeline.storage.artifact_root import ArtifactRoot, Published, file_state
 from kerasline.pipeline.storage.locks import locked
 
 LOG = logging.getLogger("kerasline")

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kerasline.components.bulk_inferrer.answering import Answered, Job, answered
+from kerasline.components.bulk_inferrer.batch_predictions import BatchPredictions, Job, predict_batch
 from kerasline.components.bulk_inferrer.settings import BulkInferrerSettings, check_kept
 from kerasline.components.core.artifacts import Examples, Predictions, SavedModel
 from kerasline.components.core.component import Context
@@ -34,19 +34,19 @@ GROUP_ROWS = 65536
 
 
 @dataclass(frozen=True)
-class Done:
+class FinishedShard:
     """A finished shard.
 
     Attributes:
         path: relative to the job's folder.
-        remembered: whether an earlier run finished it.
+        resumed: whether an earlier run finished it.
     """
 
     split: str
     path: str
     rows: int
     quarantined: int
-    remembered: bool = False
+    resumed: bool = False
 
 
 def infer(
@@ -70,26 +70,26 @@ def infer(
     check_spellings(examples, job.predictor.inputs)
     for split in splits:
         (folder / split).mkdir(parents=True, exist_ok=True)
-    done: list[Done] = fold(shards, functools.partial(infer_shard, job=job), operator.add, context) or []
+    done: list[FinishedShard] = fold(shards, functools.partial(infer_shard, job=job), operator.add, context) or []
     _collect(done, splits, folder, predictions)
-    remembered = sum(shard.remembered for shard in done)
+    resumed = sum(shard.resumed for shard in done)
     figures = {"rows": sum(shard.rows for shard in done), "quarantined": sum(shard.quarantined for shard in done)}
-    return {**figures, **({"remembered_shards": remembered} if remembered else {})}
+    return {**figures, **({"resumed_shards": resumed} if resumed else {})}
 
 
-def infer_shard(element: tuple[str, str], job: Job) -> list[Done]:
+def infer_shard(element: tuple[str, str], job: Job) -> list[FinishedShard]:
     """Predict the rows of a shard, given its split and path."""
     split, shard = element
     name = f"{split}/{Path(shard).name}"
     finished = job.folder / f"{name}.json"
     if finished.exists():
-        return [Done(**{**json.loads(finished.read_text(encoding="utf-8")), "remembered": True})]
+        return [FinishedShard(**{**json.loads(finished.read_text(encoding="utf-8")), "resumed": True})]
     mark = uuid.uuid4().hex  # a runner may process an element twice at the same time
     unfinished = {end: job.folder / f"{name}{end}.{mark}" for end in ("", ".jsonl", ".json")}
     rows = quarantined = 0
     with _Table(unfinished[""]) as table, unfinished[".jsonl"].open("w", encoding="utf-8") as quarantine:
         for number, batch in _batches(shard, job):
-            part = answered(batch, job)
+            part = predict_batch(batch, job)
             if part.failed and not job.quarantine:
                 place, reason = part.failed[0]
                 raise DataError(
@@ -99,7 +99,7 @@ def infer_shard(element: tuple[str, str], job: Job) -> list[Done]:
             table.write(_with_kept(part, batch, job))
             quarantine.writelines(_quarantine_lines(batch, part.failed, first=number, source=name))
             rows, quarantined = rows + part.rows, quarantined + len(part.failed)
-    done = Done(split, name, rows, quarantined)
+    done = FinishedShard(split, name, rows, quarantined)
     unfinished[".json"].write_text(json.dumps(vars(done)), encoding="utf-8")
     for end, path in unfinished.items():  # the .json file last
         os.replace(path, job.folder / f"{name}{end}")
@@ -136,7 +136,7 @@ def _batches(shard: str, job: Job) -> Iterator[tuple[int, pa.RecordBatch]]:
             yield 0, pa.RecordBatch.from_pylist([], pa.schema([file.schema_arrow.field(name) for name in columns]))
 
 
-def _with_kept(part: Answered, batch: pa.RecordBatch, job: Job) -> pa.Table:
+def _with_kept(part: BatchPredictions, batch: pa.RecordBatch, job: Job) -> pa.Table:
     kept = {name: batch.column(name) for name in job.kept}
     if part.failed:
         kept = {name: column.take(part.places) for name, column in kept.items()}
@@ -169,7 +169,7 @@ def _json_value(value: Any) -> Any:
     return str(value)
 
 
-def _collect(done: Sequence[Done], splits: Sequence[str], folder: Path, predictions: Predictions) -> None:
+def _collect(done: Sequence[FinishedShard], splits: Sequence[str], folder: Path, predictions: Predictions) -> None:
     """Link the finished shards into the artifact. They also stay where they are, in case this is interrupted."""
     for split in splits:
         (predictions.path / split).mkdir()

@@ -459,7 +459,7 @@ class Blessing(Artifact):
 class InfraValidation(Artifact):
     """The result of testing a model behind a real server: `validation.json`, and `server.log`, the end of its log.
 
-    `{"version", "blessed", "maybe_the_machine", "server", "checks", "requests", "largest_difference", "latency",
+    `{"version", "blessed", "may_be_transient", "server", "checks", "requests", "largest_difference", "latency",
     "problems", "left_out", "notes", "ending", "log"}`; docs/VALIDATING.md describes each entry.
     """
 

@@ -1,8 +1,9 @@
-"""Write files atomically: to a temporary name, flushed to disk where that matters, then renamed."""
+"""Write files atomically: to a temporary name, flushed to disk where that matters, then renamed. Hash files."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -29,6 +30,12 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal, with constant memory."""
+    with path.open("rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fsync_tree(folder: Path) -> None:

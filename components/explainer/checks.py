@@ -68,6 +68,6 @@ def _no_label() -> DataError:
 
 
 def _keras_names() -> Collection[str]:
-    from kerasline.components.explainer.measures import keras_functions  # imports Keras
+    from kerasline.components.explainer.row_metrics import keras_functions  # imports Keras
 
     return keras_functions()

@@ -88,10 +88,10 @@ class Explainer(Component):
 
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         from kerasline.components.explainer.explanation import explain
-        from kerasline.components.explainer.subject import Question
+        from kerasline.components.explainer.subject import Target
 
         settings = self.settings
-        question = Question(
+        target = Target(
             inputs.model.path,
             inputs.preprocessing.path,
             inputs.examples.path,
@@ -99,6 +99,4 @@ class Explainer(Component):
             settings.metric,
             settings.direction,
         )
-        return explain(
-            question, settings, inputs.examples, outputs.explanation, context, saved_model=inputs.saved_model
-        )
+        return explain(target, settings, inputs.examples, outputs.explanation, context, saved_model=inputs.saved_model)

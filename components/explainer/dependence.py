@@ -19,11 +19,11 @@ import pyarrow.compute as pc
 from kerasline.components.core.component import Context
 from kerasline.components.core.errors import DataError, ParameterError, nearest
 from kerasline.components.data.fold import fold
-from kerasline.components.explainer.answers import Answers
+from kerasline.components.explainer.explained_output import ExplainedOutput
 from kerasline.components.explainer.intervals import around, weighted_mean
 from kerasline.components.explainer.progress import record_start, report_progress
-from kerasline.components.explainer.sample import Sample, opened_sample
-from kerasline.components.explainer.subject import Question, Subject, opened
+from kerasline.components.explainer.sample import Sample, load_sample
+from kerasline.components.explainer.subject import Subject, Target, load_subject
 
 # Quantiles that bound the grid of a numeric column: beyond them, there are too few rows.
 LOWEST, HIGHEST = 0.05, 0.95
@@ -66,7 +66,7 @@ def grids(
 
 
 def dependences(
-    question: Question, sample: Path, grids: Sequence[Grid], units: Sequence[int], context: Context
+    target: Target, sample: Path, grids: Sequence[Grid], units: Sequence[int], context: Context
 ) -> list[dict[str, Any]]:
     """Compute the mean score at every value of the grids, with pointwise normal intervals.
 
@@ -77,12 +77,12 @@ def dependences(
         `feature`, `kind`, `class` (null if the model has a single score), `x`, `y`, `low`, `high`.
     """
     progress = context.work_dir / "dependences"
-    accumulate = functools.partial(_dependence, question=question, sample=sample, units=units, progress=progress)
+    accumulate = functools.partial(_dependence, target=target, sample=sample, units=units, progress=progress)
     with report_progress(progress, "partial dependence", len(grids), context.report):
         return fold(grids, accumulate, operator.add, context) or []
 
 
-def units_of(answers: Answers, requested: Sequence[int | str] | None, scores: np.ndarray) -> list[int]:
+def units_of(explained: ExplainedOutput, requested: Sequence[int | str] | None, scores: np.ndarray) -> list[int]:
     """Return the indices of the requested classes (names or numbers) or, if None, of those predicted most often.
 
     Args:
@@ -92,18 +92,18 @@ def units_of(answers: Answers, requested: Sequence[int | str] | None, scores: np
         ParameterError: a requested class does not exist.
     """
     if requested is not None:
-        return [_unit(answers, name) for name in requested]
-    if answers.task == "regression":
-        return list(range(min(answers.units, MOST_CLASSES)))
-    counts = np.bincount(scores.argmax(1), minlength=answers.units)
+        return [_unit(explained, name) for name in requested]
+    if explained.task == "regression":
+        return list(range(min(explained.units, MOST_CLASSES)))
+    counts = np.bincount(scores.argmax(1), minlength=explained.units)
     return sorted(np.argsort(-counts, kind="stable")[:MOST_CLASSES].tolist())
 
 
-def _unit(answers: Answers, name: int | str) -> int:
-    names = [answers.unit_name(unit) or "0" for unit in range(answers.units)]
+def _unit(explained: ExplainedOutput, name: int | str) -> int:
+    names = [explained.unit_name(unit) or "0" for unit in range(explained.units)]
     if str(name) in names:
         return names.index(str(name))
-    if str(name).isdecimal() and int(name) < answers.units:
+    if str(name).isdecimal() and int(name) < explained.units:
         return int(name)
     raise ParameterError(f"Explainer.classes: no class {str(name)!r}; {nearest(str(name), names)}")
 
@@ -139,19 +139,17 @@ def _quantiles(values: pa.ChunkedArray, points: int) -> pa.Array:
     return ordered.take(pa.array(places)).unique()
 
 
-def _dependence(
-    grid: Grid, question: Question, sample: Path, units: Sequence[int], progress: Path
-) -> list[dict[str, Any]]:
+def _dependence(grid: Grid, target: Target, sample: Path, units: Sequence[int], progress: Path) -> list[dict[str, Any]]:
     record_start(progress, grid.feature)
-    subject, rows = opened(question), opened_sample(sample)
+    subject, drawn = load_subject(target), load_sample(sample)
     found = np.empty((len(grid.values), 3, len(units)))
     for number, value in enumerate(grid.values):
         scores = []
-        for chunk in rows.chunks(subject):
+        for chunk in drawn.chunks(subject):
             constant = pa.repeat(value, chunk[1] - chunk[0])
-            scores.append(subject.scores(rows.raw(subject, chunk, {grid.feature: constant}))[:, units])
+            scores.append(subject.scores(drawn.raw(subject, chunk, {grid.feature: constant}))[:, units])
         for place, of_unit in enumerate(np.concatenate(scores).T):
-            mean, influence = weighted_mean(of_unit, rows.given.weight)
+            mean, influence = weighted_mean(of_unit, drawn.row_values.weight)
             found[number, :, place] = mean, *around(mean, influence)
     curves = zip(("y", "low", "high"), found.transpose(1, 2, 0))
     lists = {name: curve.tolist() for name, curve in curves}
@@ -159,7 +157,7 @@ def _dependence(
         {
             "feature": grid.feature,
             "kind": grid.kind,
-            "class": subject.answers.unit_name(unit),
+            "class": subject.explained.unit_name(unit),
             "x": grid.values.to_pylist(),
             **{name: curve[place] for name, curve in lists.items()},
         }

@@ -20,9 +20,9 @@ from kerasline.components.explainer.gradients import Attributions, IntegratedGra
 from kerasline.components.explainer.intervals import CONFIDENCE
 from kerasline.components.explainer.permutation import Importance, importances
 from kerasline.components.explainer.rendering import attribution_pictures
-from kerasline.components.explainer.sample import Sample, draw, opened_sample
+from kerasline.components.explainer.sample import Sample, draw, load_sample
 from kerasline.components.explainer.settings import ExplainerSettings
-from kerasline.components.explainer.subject import Question, Subject, opened
+from kerasline.components.explainer.subject import Subject, Target, load_subject
 from kerasline.components.explainer.worst import worst_rows
 from kerasline.components.models.predictors import SavedModelPredictor
 
@@ -33,7 +33,7 @@ MOST_FLOPS_INTEGRATED = 2e12
 
 
 def explain(
-    question: Question,
+    target: Target,
     settings: ExplainerSettings,
     examples: Examples,
     explanation: Explanation,
@@ -50,16 +50,16 @@ def explain(
         The metrics to record.
     """
     try:
-        return _Explaining(question, settings, examples, explanation, context, saved_model).run()
+        return _Explaining(target, settings, examples, explanation, context, saved_model).run()
     finally:
-        opened.cache_clear()
-        opened_sample.cache_clear()
+        load_subject.cache_clear()
+        load_sample.cache_clear()
 
 
 class _Explaining:
     def __init__(
         self,
-        question: Question,
+        target: Target,
         settings: ExplainerSettings,
         examples: Examples,
         explanation: Explanation,
@@ -67,10 +67,10 @@ class _Explaining:
         saved_model: SavedModel | None,
     ) -> None:
         self._served = None if saved_model is None else SavedModelPredictor(saved_model.path)
-        self._question, self._settings, self._examples = question, settings, examples
+        self._question, self._settings, self._examples = target, settings, examples
         self._explanation, self._context = explanation, context
         context.report("loading the model")
-        self._subject: Subject = opened(question)
+        self._subject: Subject = load_subject(target)
         self._folder = context.work_dir / "sample"
         self._sample: Sample = draw(
             self._subject,
@@ -93,7 +93,7 @@ class _Explaining:
         curves = dependences(self._question, self._folder, chosen, units, self._context)
         integrated = self._integrated(gradients)
         worst = worst_rows(self._question, self._examples, settings.split, settings.worst, self._context)
-        measure = self._subject.metric
+        metric = self._subject.metric
         split_rows = self._examples.rows(settings.split)
         found = {
             "version": 1,
@@ -105,8 +105,8 @@ class _Explaining:
             "confidence": CONFIDENCE,
             "output": self._subject.output,
             "permutation": {
-                "metric": measure.name,
-                "direction": measure.direction,
+                "metric": metric.name,
+                "direction": metric.direction,
                 "value": self._value(),
                 "repeats": settings.repeats,
                 "features": [importance.as_json() for importance in ranked],
@@ -131,12 +131,12 @@ class _Explaining:
         return metrics
 
     def _error(self, loss: float) -> float:
-        """Return the value of the measure from a loss of `Worst`, which is negated if higher is better."""
-        return float(loss if self._subject.errors.less else 0 - loss)
+        """Return the value of the metric from a loss of `Worst`, which is negated if higher is better."""
+        return float(loss if self._subject.errors.lower_is_better else 0 - loss)
 
     def _value(self) -> float:
-        given = self._sample.given
-        return float((given.measured * given.weight).sum() / given.weight.sum())
+        values = self._sample.row_values
+        return float((values.metric * values.weight).sum() / values.weight.sum())
 
     def _grids(self, columns: Sequence[str]) -> list[Grid]:
         """Return the grids of the requested columns, or of the most important ones."""
@@ -147,7 +147,7 @@ class _Explaining:
         """Return the indices of the classes, or outputs, of partial dependence."""
         subject, sample = self._subject, self._sample
         scores = [subject.scores(sample.raw(subject, chunk)) for chunk in sample.chunks(subject)]
-        return units_of(subject.answers, self._settings.classes, np.concatenate(scores))
+        return units_of(subject.explained, self._settings.classes, np.concatenate(scores))
 
     def _gradients(self) -> IntegratedGradients | None:
         settings, subject = self._settings, self._subject
@@ -193,7 +193,7 @@ class _Explaining:
         places = np.unique(np.linspace(0, sample.rows - 1, min(most, sample.rows)).round().astype(np.int64))
         at_once = subject.rows_at_once
         groups = [places[start : start + at_once] for start in range(0, len(places), at_once)]
-        return [(subject.raw(sample.table.take(pa.array(rows))), sample.given.weight[rows]) for rows in groups]
+        return [(subject.raw(sample.table.take(pa.array(rows))), sample.row_values.weight[rows]) for rows in groups]
 
     def _worst_entries(self, worst: Worst, gradients: IntegratedGradients | None) -> list[dict[str, Any]]:
         (self._explanation.path / "worst").mkdir()
@@ -213,7 +213,7 @@ class _Explaining:
         subject, found = self._subject, []
         for start in range(0, table.num_rows, subject.rows_at_once):
             part = table.slice(start, subject.rows_at_once)
-            (labels, _), scores = subject.given(part), subject.scores(subject.raw(part))
+            (labels, _), scores = subject.labels_and_weights(part), subject.scores(subject.raw(part))
             answers = None if self._served is None else self._served.table(part)
             for number, (label, score) in enumerate(zip(labels, scores)):
                 place = places[start + number]
@@ -222,12 +222,12 @@ class _Explaining:
                 if answers is not None:
                     path = f"worst/{place}-answer"
                     shown = display_columns(answers.slice(number, 1), self._explanation.path, path)
-                prediction, certain = subject.answers.prediction_as_text(score)
+                prediction, certain = subject.explained.prediction_as_text(score)
                 found.append(
                     {
                         "place": place,
                         "loss": None,
-                        "label": subject.answers.label_as_text(label),
+                        "label": subject.explained.label_as_text(label),
                         "prediction": prediction,
                         "score": certain,
                         "columns": columns,

@@ -46,19 +46,19 @@ class Attributions:
 
 
 class IntegratedGradients:
-    """Attributes the score of the predicted class, or the only score, to what enters the model.
+    """Attributes the score of the predicted class, or the only score, to the differentiable inputs of the model.
 
-    What enters: its float inputs; what its Embedding layers give, by their names; and, where an input is made
-    of a raw image alone and is none itself (flattened pixels), that image.
+    These are its float inputs, the outputs of its Embedding layers under the names of the layers and, instead of an
+    input that is computed from a single raw image without being one, such as flattened pixels, that image.
 
     Args:
-        steps: points of the quadrature.
-        baseline: "zeros", "mean" (see `set_means`), or numbers by feature, as NumPy broadcasts them; a
-            feature without has zeros.
-        first: some fed rows, to see what can be differentiated.
+        steps: number of points of the quadrature.
+        baseline: "zeros", "mean" (see `set_means`), or numbers by feature, which are broadcast as in NumPy. Other
+            features have zeros.
+        first: some rows, by which is found what can be differentiated.
 
     Raises:
-        ParameterError: a baseline for what does not enter.
+        ParameterError: the baseline names a feature that is no differentiable input.
     """
 
     def __init__(self, subject: Subject, *, steps: int, baseline: Baseline, first: Raw) -> None:
@@ -140,7 +140,7 @@ class IntegratedGradients:
         found |= {name: features[name] for name in self._inputs}
         if self._embeddings.names:
             with self._embeddings.replacing(found.setdefault):
-                self._subject.answered(features)
+                self._subject.predict(features)
         return {name: tf.cast(value, tf.float32) for name, value in found.items()}
 
     def _integrate(self, raw: Raw) -> tuple[Tensors, Tensors, tf.Tensor]:
@@ -185,7 +185,7 @@ class IntegratedGradients:
         features = {**features, **self._raw_images.features({**raw, **points})}
         features |= {name: tf.cast(points[name], features[name].dtype) for name in self._inputs}
         with self._embeddings.replacing(lambda name, value: tf.cast(points[name], value.dtype)):
-            return self._subject.answers.by_unit(self._subject.answered(features))
+            return self._subject.explained.by_unit(self._subject.predict(features))
 
 
 class MeanAttributions:

@@ -18,8 +18,8 @@ from kerasline.components.core.component import Context
 from kerasline.components.data.fold import fold
 from kerasline.components.explainer.intervals import around
 from kerasline.components.explainer.progress import record_start, report_progress
-from kerasline.components.explainer.sample import opened_sample
-from kerasline.components.explainer.subject import Question, opened
+from kerasline.components.explainer.sample import load_sample
+from kerasline.components.explainer.subject import Target, load_subject
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ class Importance:
         }
 
 
-def importances(question: Question, sample: Path, *, repeats: int, seed: int, context: Context) -> list[Importance]:
+def importances(target: Target, sample: Path, *, repeats: int, seed: int, context: Context) -> list[Importance]:
     """Compute the importance of every column that the features use, the most important first.
 
     Args:
         sample: the folder of the sample.
         repeats: permutations of each column.
     """
-    features = list(opened(question).features.input)
+    features = list(load_subject(target).features.input)
     progress = context.work_dir / "permutations"
     accumulate = functools.partial(
-        _importance, question=question, sample=sample, repeats=repeats, seed=seed, progress=progress
+        _importance, target=target, sample=sample, repeats=repeats, seed=seed, progress=progress
     )
     with report_progress(progress, "permutation importance", len(features), context.report):
         found = fold(features, accumulate, operator.add, context) or []
@@ -78,9 +78,9 @@ def permutations(rows: int, repeats: int, seed: int) -> np.ndarray:
     return np.array(found)
 
 
-def worsening(measured: np.ndarray, before: np.ndarray, less: bool) -> np.ndarray:
+def worsening(after: np.ndarray, before: np.ndarray, lower_is_better: bool) -> np.ndarray:
     """Return the worsening of the metric of each row."""
-    return measured - before if less else before - measured
+    return after - before if lower_is_better else before - after
 
 
 def importance_of(feature: str, worse: np.ndarray, places: np.ndarray, weight: np.ndarray) -> Importance:
@@ -110,16 +110,16 @@ def importance_of(feature: str, worse: np.ndarray, places: np.ndarray, weight: n
 
 
 def _importance(
-    feature: str, question: Question, sample: Path, repeats: int, seed: int, progress: Path
+    feature: str, target: Target, sample: Path, repeats: int, seed: int, progress: Path
 ) -> list[Importance]:
     record_start(progress, feature)
-    subject, rows = opened(question), opened_sample(sample)
-    places, label = permutations(rows.rows, repeats, seed), rows.given.label
-    column, worse = rows.table.column(feature), np.empty((repeats, rows.rows))
-    for chunk in rows.chunks(subject):
+    subject, drawn = load_subject(target), load_sample(sample)
+    places, label = permutations(drawn.rows, repeats, seed), drawn.row_values.label
+    column, worse = drawn.table.column(feature), np.empty((repeats, drawn.rows))
+    for chunk in drawn.chunks(subject):
         part = slice(*chunk)
         for repeat in range(repeats):
-            raw = rows.raw(subject, chunk, {feature: column.take(places[repeat, part])})
-            measured = subject.measured(subject.metric, raw, label[part])
-            worse[repeat, part] = worsening(measured, rows.given.measured[part], subject.metric.less)
-    return [importance_of(feature, worse, places, rows.given.weight)]
+            raw = drawn.raw(subject, chunk, {feature: column.take(places[repeat, part])})
+            after, before = subject.metric_values(subject.metric, raw, label[part]), drawn.row_values.metric[part]
+            worse[repeat, part] = worsening(after, before, subject.metric.lower_is_better)
+    return [importance_of(feature, worse, places, drawn.row_values.weight)]

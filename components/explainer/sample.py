@@ -17,24 +17,24 @@ from kerasline.components.data.model_inputs import feed
 from kerasline.components.data.row_groups import rows_at
 from kerasline.components.explainer.subject import Raw, Subject
 
-ROWS, GIVEN = "rows.arrow", "given.npz"
+ROWS, ROW_VALUES = "rows.arrow", "row_values.npz"
 # Cache the model inputs as tensors if the sample has at most this size.
-MOST_BYTES_KEPT = 64 << 20
+MOST_BYTES_CACHED = 64 << 20
 
 
 @dataclass(frozen=True)
-class Given:
+class RowValues:
     """Labels, weights and metric of the sample's rows, each (rows, ...).
 
     Attributes:
         label: the label as in training.
         weight: float64 (rows,).
-        measured: the metric of each row, float64 (rows,).
+        metric: the metric of each row, float64 (rows,).
     """
 
     label: np.ndarray
     weight: np.ndarray
-    measured: np.ndarray
+    metric: np.ndarray
 
 
 class Sample:
@@ -43,9 +43,9 @@ class Sample:
     def __init__(self, folder: Path) -> None:
         self.table = pa.ipc.open_file(pa.memory_map(str(folder / ROWS))).read_all()
         self.rows = self.table.num_rows
-        with np.load(folder / GIVEN) as arrays:
-            self.given = Given(**arrays)
-        self._kept: dict[tuple[int, int], Raw] = {}
+        with np.load(folder / ROW_VALUES) as arrays:
+            self.row_values = RowValues(**arrays)
+        self._cached: dict[tuple[int, int], Raw] = {}
 
     def chunks(self, subject: Subject) -> list[tuple[int, int]]:
         """Return the first row and the end of each batch of predictions."""
@@ -53,26 +53,28 @@ class Sample:
 
     def raw(self, subject: Subject, chunk: tuple[int, int], replaced: Mapping[str, pa.Array] = {}) -> Raw:
         """Return the model inputs of a chunk, with some columns replaced."""
-        known = self._kept.get(chunk)
-        if known is None:
-            known = subject.raw(self.table.slice(chunk[0], chunk[1] - chunk[0]))
-            if self.table.nbytes <= MOST_BYTES_KEPT:
-                self._kept[chunk] = known
+        cached = self._cached.get(chunk)
+        if cached is None:
+            cached = subject.raw(self.table.slice(chunk[0], chunk[1] - chunk[0]))
+            if self.table.nbytes <= MOST_BYTES_CACHED:
+                self._cached[chunk] = cached
         if not replaced:
-            return known
+            return cached
         inputs = {name: subject.features.input[name] for name in replaced}
-        return {**known, **subject.tensors(feed(pa.table(dict(replaced)), inputs))}
+        return {**cached, **subject.tensors(feed(pa.table(dict(replaced)), inputs))}
 
-    def measured(self, subject: Subject) -> np.ndarray:
+    def metric(self, subject: Subject) -> np.ndarray:
         """Compute the metric of every row."""
-        label = self.given.label
-        parts = [subject.measured(subject.metric, self.raw(subject, c), label[slice(*c)]) for c in self.chunks(subject)]
+        label = self.row_values.label
+        parts = [
+            subject.metric_values(subject.metric, self.raw(subject, c), label[slice(*c)]) for c in self.chunks(subject)
+        ]
         return np.concatenate(parts)
 
 
 @functools.lru_cache(maxsize=4)
-def opened_sample(folder: Path) -> Sample:
-    """Return the sample of a folder, opened once per process."""
+def load_sample(folder: Path) -> Sample:
+    """Return the sample of a folder, loaded once per process."""
     return Sample(folder)
 
 
@@ -94,7 +96,7 @@ def draw(subject: Subject, examples: Examples, split: str, *, most: int, seed: i
         writer = writer or pa.ipc.new_file(str(folder / ROWS), table.schema)
         writer.write_table(table)
         for start in range(0, table.num_rows, subject.rows_at_once):
-            label, weight = subject.given(table.slice(start, subject.rows_at_once))
+            label, weight = subject.labels_and_weights(table.slice(start, subject.rows_at_once))
             labels.append(label)
             weights.append(weight)
     if writer is not None:
@@ -102,10 +104,10 @@ def draw(subject: Subject, examples: Examples, split: str, *, most: int, seed: i
     weight = np.concatenate(weights)
     if not weight.sum() > 0:
         raise DataError(f"{examples.path}: the weights of all rows of split {split!r} are zero")
-    given: dict[str, Any] = {"label": np.concatenate(labels), "weight": weight, "measured": np.zeros(0)}
-    np.savez(folder / GIVEN, **given)
-    np.savez(folder / GIVEN, **{**given, "measured": Sample(folder).measured(subject)})
-    return opened_sample(folder)
+    values: dict[str, Any] = {"label": np.concatenate(labels), "weight": weight, "metric": np.zeros(0)}
+    np.savez(folder / ROW_VALUES, **values)
+    np.savez(folder / ROW_VALUES, **{**values, "metric": Sample(folder).metric(subject)})
+    return load_sample(folder)
 
 
 def _chunks(rows: int, at_once: int) -> list[tuple[int, int]]:

@@ -14,27 +14,27 @@ from kerasline.components.data.fold import fold
 from kerasline.components.data.row_groups import row_groups
 from kerasline.components.data.worst_rows import Worst
 from kerasline.components.explainer.progress import record_start, report_progress
-from kerasline.components.explainer.subject import Question, opened
+from kerasline.components.explainer.subject import Target, load_subject
 
 
-def worst_rows(question: Question, examples: Examples, split: str, most: int, context: Context) -> Worst:
+def worst_rows(target: Target, examples: Examples, split: str, most: int, context: Context) -> Worst:
     """Find the worst rows of a split. Rows without weight are ignored."""
     elements = [(*group, examples.rows(split)) for group in row_groups(examples, split)]
     progress = context.work_dir / "worst"
-    accumulate = functools.partial(_of_group, question=question, most=most, progress=progress)
+    accumulate = functools.partial(_of_group, target=target, most=most, progress=progress)
     with report_progress(progress, "worst rows, part", len(elements), context.report):
         return fold(elements, accumulate, Worst.merge, context) or Worst(most)
 
 
-def _of_group(element: tuple[str, int, int, int, int], question: Question, most: int, progress: Any) -> Worst:
+def _of_group(element: tuple[str, int, int, int, int], target: Target, most: int, progress: Any) -> Worst:
     shard, group, first, rows, total = element
     record_start(progress, f"rows {first:,} to {first + rows:,} of {total:,}")
-    subject, worst = opened(question), Worst(most)
+    subject, worst = load_subject(target), Worst(most)
     with pq.ParquetFile(shard) as file:
         for batch in file.iter_batches(subject.rows_at_once, row_groups=[group], columns=subject.columns):
-            label, weight = subject.given(batch)
-            measured = subject.measured(subject.errors, subject.raw(batch), label)
-            losses = measured if subject.errors.less else -measured
+            label, weight = subject.labels_and_weights(batch)
+            values = subject.metric_values(subject.errors, subject.raw(batch), label)
+            losses = values if subject.errors.lower_is_better else -values
             counted = weight > 0
             worst.add(losses[counted], (first + np.arange(len(losses)))[counted])
             first += len(losses)

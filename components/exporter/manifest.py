@@ -17,7 +17,7 @@ from kerasline.components.core.artifacts import Artifact, Model, SavedModel
 from kerasline.components.core.file_names import file_names
 from kerasline.components.core.keras_compat import flatten_layers
 from kerasline.components.core.user_code import name_of
-from kerasline.components.data.missing import missing_value
+from kerasline.components.data.missing import has_missing_value, missing_value
 from kerasline.components.exporter.served_model import LABEL, ServedModel, Written, describe_specs
 from kerasline.components.models.op_libraries import KEY, used_op_libraries
 from kerasline.components.models.versions import file_digests
@@ -129,10 +129,9 @@ def model_digest(serving: ServedModel, versions: Mapping[str, str], form: str | 
 
 def _missing(dtype: str) -> Any:
     """Return what a client sends for a missing value. JSON has no NaN, so it is given as text."""
-    try:
-        value = missing_value(dtype)
-    except ValueError:
+    if not has_missing_value(dtype):
         return None
+    value = missing_value(dtype)
     return "" if value == b"" else "NaN" if value != value else value
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasline.components.core.errors import DataError
-from kerasline.components.data.missing import missing_value
+from kerasline.components.data.missing import has_missing_value, missing_value
 
 Specs = Mapping[str, tf.TensorSpec]
 
@@ -74,10 +74,7 @@ def _kind(dtype: tf.DType) -> tf.DType:
 
 
 def _default(dtype: tf.DType) -> Any:
-    try:
-        return missing_value(dtype.name)
-    except ValueError:
-        return None
+    return missing_value(dtype.name) if has_missing_value(dtype.name) else None
 
 
 def _to_feature(values: np.ndarray) -> tf.train.Feature:

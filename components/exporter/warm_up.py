@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.errors import one_line
-from kerasline.components.data.missing import missing_value
+from kerasline.components.data.missing import has_missing_value, missing_value
 from kerasline.components.data.model_inputs import feed
 from kerasline.components.exporter.served_model import EXAMPLES, RAW, Written
 from kerasline.components.exporter.tf_examples import tf_examples
@@ -98,10 +98,8 @@ def _varint(number: int) -> bytes:
 
 
 def _missing(spec: Any) -> Any:
-    try:
-        return missing_value(tf.as_dtype(spec.dtype).name)
-    except ValueError:
-        return 0
+    name = tf.as_dtype(spec.dtype).name
+    return missing_value(name) if has_missing_value(name) else 0
 
 
 def _dtype(spec: Any) -> Any:

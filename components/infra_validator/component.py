@@ -57,7 +57,7 @@ class InfraValidator(Component):
 
     LIBRARIES = ("tensorflow", "aiohttp", "h2corn")
 
-    VERSION = "2"
+    VERSION = "3"
 
     saved_model: Input[SavedModel]
     examples: Input[Examples]
@@ -85,4 +85,4 @@ class InfraValidator(Component):
 
     def stale(self, outputs: Any) -> str | None:
         validation = outputs.validation.read_json(InfraValidation.FILE)
-        return "refused, perhaps because the machine was busy: retrying" if validation["maybe_the_machine"] else None
+        return "refused, perhaps because the machine was busy: retrying" if validation["may_be_transient"] else None

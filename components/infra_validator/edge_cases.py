@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasline.components.data.missing import missing_value
+from kerasline.components.data.missing import has_missing_value, missing_value
 from kerasline.components.infra_validator.cases import Rows
 from kerasline.components.models.signatures import TensorSpec
 
@@ -67,10 +67,7 @@ def _edge_values(spec: TensorSpec, real: np.ndarray, feature: Any | None) -> Ite
 
 
 def _missing(spec: TensorSpec, real: np.ndarray) -> np.ndarray | None:
-    try:
-        return np.full_like(real, missing_value(spec.dtype_name))
-    except ValueError:  # this dtype has no missing value
-        return None
+    return np.full_like(real, missing_value(spec.dtype_name)) if has_missing_value(spec.dtype_name) else None
 
 
 def _scalars(spec: TensorSpec, feature: Any | None) -> Iterator[tuple[str, Any]]:

@@ -83,11 +83,11 @@ class InProcess:
         try:
             return self._process.result(seconds)
         except TimeoutError:
-            raise Refused(rule, timeout, maybe_the_machine=True) from None
+            raise Refused(rule, timeout, may_be_transient=True) from None
         except EOFError:
             ending = self._process.ending(ENDING_SECONDS) or "closed its pipe"
             why = f"the model's process {ending} while {action}{self._process.log.last_words()}"
-            raise Refused(rule, why, maybe_the_machine="SIGKILL" in ending) from None
+            raise Refused(rule, why, may_be_transient="SIGKILL" in ending) from None
 
 
 def _main(saved_model: str, cases: str) -> None:

@@ -73,7 +73,7 @@ class CandidateServer:
             if ending := self.ending():
                 if not self._port_is_taken():
                     why = f"{ending} before it was ready{self.last_words()}"
-                    raise Refused(self.ready_rule, why, maybe_the_machine="SIGKILL" in ending)
+                    raise Refused(self.ready_rule, why, may_be_transient="SIGKILL" in ending)
                 if attempts == PORT_ATTEMPTS:
                     raise KeraslineError(f"InfraValidator: no port of {ports.LOOPBACK} stays free; try again")
                 attempts += 1
@@ -84,7 +84,7 @@ class CandidateServer:
                 return
             time.sleep(POLL_SECONDS)
         why = f"the server is not ready after {seconds:g} s{self.last_words()}"
-        raise Refused(self.ready_rule, why, maybe_the_machine=True)
+        raise Refused(self.ready_rule, why, may_be_transient=True)
 
     def ending(self, wait_seconds: float = 0.0) -> str | None:
         """Return how the server ended by itself, or None if it still runs after `wait_seconds`."""

@@ -153,8 +153,8 @@ class Validation:
         except NoAnswer as error:
             if ending := server.ending(ENDING_SECONDS):
                 why = f"{ending} while it answered {request}{server.last_words()}"
-                raise Refused(rule, why, maybe_the_machine="SIGKILL" in ending) from error
-            raise Refused(rule, f"{error} to {request}", maybe_the_machine=error.is_timeout) from error
+                raise Refused(rule, why, may_be_transient="SIGKILL" in ending) from error
+            raise Refused(rule, f"{error} to {request}", may_be_transient=error.is_timeout) from error
 
     def _count(self, kind: str, format: str, name: str, expected: Answer, served: Answer) -> None:
         findings, tally = self._findings, self._findings.tally(kind, format)

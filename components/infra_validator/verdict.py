@@ -17,14 +17,14 @@ class Check:
         rule: what is required.
         kept: whether it holds.
         why: what was found, as a sentence.
-        maybe_the_machine: whether a busy or small machine may be the cause, so that a retry is worthwhile.
+        may_be_transient: whether a busy or small machine may be the cause, so that a retry is worthwhile.
         bound, value: of a metric that has a bound.
     """
 
     rule: str
     kept: bool
     why: str
-    maybe_the_machine: bool = False
+    may_be_transient: bool = False
     bound: float | None = None
     value: float | None = None
 
@@ -51,9 +51,9 @@ class Check:
 class Refused(Exception):
     """The candidate failed a check, and no further one is possible."""
 
-    def __init__(self, rule: str, why: str, *, maybe_the_machine: bool = False) -> None:
+    def __init__(self, rule: str, why: str, *, may_be_transient: bool = False) -> None:
         super().__init__(why)
-        self.check = Check(rule, False, why, maybe_the_machine)
+        self.check = Check(rule, False, why, may_be_transient)
 
 
 @dataclass
@@ -115,7 +115,7 @@ class Findings:
         return {
             "version": 1,
             "blessed": self.blessed,
-            "maybe_the_machine": bool(broken) and all(check.maybe_the_machine for check in broken),
+            "may_be_transient": bool(broken) and all(check.may_be_transient for check in broken),
             "server": self.server,
             "checks": [{"rule": c.rule, "kept": c.kept, "why": c.why} for c in self.checks],
             "requests": [vars(tally) for tally in self.tallies.values()],

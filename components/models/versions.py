@@ -6,9 +6,10 @@ import hashlib
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from kerasline.components.core.artifacts import SavedModel
+from kerasline.components.core.atomic_files import file_digest
 from kerasline.components.core.errors import DataError, nearest
 from kerasline.components.core.json_files import read_object
 
@@ -109,23 +110,18 @@ def content_digest(model: Path) -> str:
     """Return a digest that identifies a model.
 
     It is the digest in Exporter's manifest, which two exports of the same model share. Without a manifest it is the
-    SHA-256 of all files.
+    SHA-256 of the names and digests of all files.
     """
     manifest = read_object(model / SavedModel.MANIFEST)
     if "digest" in manifest:
         return str(manifest["digest"])
-    digest = hashlib.sha256()
-    for path in sorted(p for p in model.rglob("*") if p.is_file()):
-        if (name := str(path.relative_to(model))) != DIGEST:
-            digest.update(f"{name}\0{path.stat().st_size}\0".encode())
-            _update(digest, path)
-    return digest.hexdigest()
+    lines = [f"{name}\0{file_digest(model / name)}\n" for name in _file_names(model) if name != DIGEST]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def file_digests(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file in a folder except the manifest, by relative path."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return {name: _file_digest(folder / name) for name in names if name != SavedModel.MANIFEST}
+    return {name: file_digest(folder / name) for name in _file_names(folder) if name != SavedModel.MANIFEST}
 
 
 def has_digests(version: Path) -> bool:
@@ -139,7 +135,7 @@ def find_difference(version: Path) -> str | None:
         if name == WARM_UP:
             continue
         try:
-            if _file_digest(version / name) != expected:
+            if file_digest(version / name) != expected:
                 return f"{name} differs from its digest in {SavedModel.MANIFEST}"
         except OSError as error:
             return f"{name} cannot be read: {error.strerror}"
@@ -149,16 +145,8 @@ def find_difference(version: Path) -> str | None:
     return None
 
 
-def _file_digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    _update(digest, path)
-    return digest.hexdigest()
-
-
-def _update(digest: Any, path: Path) -> None:
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+def _file_names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def _newest(versions: list[int]) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from kerasline.pipeline.commands.airflow import airflow
-from kerasline.pipeline.commands.keeping import gc, rollback
-from kerasline.pipeline.commands.looking import lineage, recipes, report, runs, show
+from kerasline.pipeline.commands.housekeeping import gc, rollback
+from kerasline.pipeline.commands.inspecting import lineage, recipes, report, runs, show
 from kerasline.pipeline.commands.process import new_app, run_app
 from kerasline.pipeline.commands.running import plan, run
 from kerasline.pipeline.commands.schemas import update_schema

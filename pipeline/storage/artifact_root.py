@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kerasline.components.core.atomic_files import fsync, fsync_tree
+from kerasline.components.core.atomic_files import file_digest, fsync, fsync_tree
 from kerasline.components.core.component import Component
 from kerasline.components.core.errors import KeraslineError
 from kerasline.components.core.json_files import read_object
@@ -314,16 +314,6 @@ def manifest_text(manifest: Mapping[str, Any]) -> str:
 def _as_json(value: Any) -> Any:
     """Return a value that JSON does not have: the fields of a pydantic model that are set, or else a text."""
     return value.model_dump(by_alias=True, exclude_defaults=True) if hasattr(value, "model_dump") else str(value)
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal, with constant memory."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        buffer = memoryview(bytearray(1 << 20))
-        while count := file.readinto(buffer):
-            digest.update(buffer[:count])
-    return digest.hexdigest()
 
 
 def file_state(status: os.stat_result) -> str:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kerasline.components.core.atomic_files import atomic_write, fsync
+from kerasline.components.core.atomic_files import atomic_write, file_digest, fsync
 from kerasline.components.core.component import Component
 from kerasline.components.core.errors import ArtifactError, ParameterError, RemoteError
 from kerasline.components.core.remote_folder import RemoteFile, RemoteFolder
@@ -36,7 +36,6 @@ from kerasline.pipeline.storage.artifact_root import (
     ArtifactRoot,
     Folder,
     Published,
-    file_digest,
     manifest_text,
     move,
     new_folder_name,

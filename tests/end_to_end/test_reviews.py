@@ -51,10 +51,10 @@ def test_texts_are_classified(cli, texts, tmp_path, backbone):
     assert result.returncode == 0, result.stderr
     nodes = {node["name"]: node for node in result.summary["nodes"]}
     serve = tf.saved_model.load(nodes["Exporter"]["outputs"]["saved_model"]).signatures["serving_default"]
-    asked = ["a good and lovely film", "the story is boring , awful", "great"]
-    together = serve(text=tf.constant(asked)[:, tf.newaxis])["positive"].numpy()[:, 0]
+    reviews = ["a good and lovely film", "the story is boring , awful", "great"]
+    together = serve(text=tf.constant(reviews)[:, tf.newaxis])["positive"].numpy()[:, 0]
     assert (together > 0.5).tolist() == [True, False, True]
-    alone = [serve(text=tf.constant([[text]]))["positive"].numpy()[0, 0] for text in asked]
+    alone = [serve(text=tf.constant([[text]]))["positive"].numpy()[0, 0] for text in reviews]
     np.testing.assert_allclose(together, alone, atol=1e-5)
     if backbone is None:
         assert nodes["Pusher"]["state"] == "ran"

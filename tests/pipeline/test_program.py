@@ -9,7 +9,7 @@ import kerasline as kl
 def Count(examples: kl.Input[kl.Examples], report: kl.Output[kl.Report], times: int = 1, fails: bool = False):
     """Counts the rows of a split."""
     if fails:
-        raise kl.KeraslineError("told to fail")
+        raise kl.KeraslineError("deliberate failure")
     (report.path / "rows.txt").write_text(str(times * examples.rows("train")))
     return {"rows": times * examples.rows("train")}
 
@@ -66,7 +66,7 @@ def test_failed_stage_is_in_the_summary_and_raised_on_demand(tmp_path):
     summary = kl.run(counting(fails=True), root=tmp_path, report=True)
     assert summary.state == "failed" and summary.report.is_file()
     assert states(summary) == {"ExampleGen": "ran", "Count": "failed", "Copy": "skipped"}
-    with pytest.raises(kl.KeraslineError, match=f"run {summary.run_id} failed: Count: told to fail"):
+    with pytest.raises(kl.KeraslineError, match=f"run {summary.run_id} failed: Count: deliberate failure"):
         summary.raise_if_failed()
     with pytest.raises(
         kl.KeraslineError, match="Count has no output 'report'; it has none, because its state is 'failed'"

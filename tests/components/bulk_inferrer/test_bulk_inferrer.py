@@ -288,7 +288,7 @@ def test_killed_run_keeps_finished_shards(many_shards, tmp_path, cli):
     again = cli("run", many_shards, "--root", root, "--json", tmp_path / "again.json")
     assert again.returncode == 0, again.stderr
     metrics = again.summary["nodes"][0]["metrics"]
-    assert 6 <= metrics["remembered_shards"] <= len(done)
+    assert 6 <= metrics["resumed_shards"] <= len(done)
     assert (metrics["rows"], metrics["quarantined"]) == (99_999, 1)
     ours, theirs = predictions_of(again.summary), predictions_of(whole.summary)
     assert ours.read("a").equals(theirs.read("a"))

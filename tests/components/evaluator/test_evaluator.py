@@ -426,8 +426,8 @@ def as_text(raw, batch):
 
 def test_texts_are_decoded_and_compared_with_a_reference(digits, tmp_path):
     label = digits.columns["label"]
-    given = recompiled(digits, tmp_path / "p", digits.keras_model, columns={"said": [f"the number {k}" for k in label]})
-    done = evaluated(given, tmp_path / "e", task="text", decode=as_text, reference="said", text_metrics=["wer", "bleu"])
+    given = recompiled(digits, tmp_path / "p", digits.keras_model, columns={"text": [f"the number {k}" for k in label]})
+    done = evaluated(given, tmp_path / "e", task="text", decode=as_text, reference="text", text_metrics=["wer", "bleu"])
     wrong = np.mean(digits.answers.argmax(1) != label)
     assert done.values["wer"] in (pytest.approx(wrong / 3), pytest.approx(100 * wrong / 3))
     table = predictions(done)

@@ -40,17 +40,19 @@ def trained(folder, splits, preprocessing, build_model, epochs=3, **transform):
 
 @pytest.fixture
 def explain(tmp_path):
-    """`explain(problem, split=…, …)`: the explanation's JSON, with `metrics`, `folder` and `said` beside."""
+    """`explain(problem, split=…, …)`: the explanation's JSON, with `metrics`, `folder` and `progress` beside."""
     count = [0]
 
     def explain(problem, **given):
         count[0] += 1
-        said = []
+        progress = []
         context = {key: given.pop(key) for key in ("beam_options",) if key in given}
         stage = Explainer(problem.examples, problem.prepared, problem.model, **given)
-        done = stage.execute(tmp_path / f"explained{count[0]}", report=said.append, **context)
+        done = stage.execute(tmp_path / f"explained{count[0]}", report=progress.append, **context)
         found = done.explanation.read_json("explanation.json")
-        return SimpleNamespace(**found, json=found, metrics=done.metrics, folder=done.explanation.path, said=said)
+        return SimpleNamespace(
+            **found, json=found, metrics=done.metrics, folder=done.explanation.path, progress=progress
+        )
 
     return explain
 

@@ -10,7 +10,7 @@ import pytest
 
 from kerasline import Transform
 from kerasline.components.core.errors import DataError, ParameterError, UserCodeError
-from kerasline.components.explainer.answers import Answers
+from kerasline.components.explainer.explained_output import ExplainedOutput
 from tests.components.explainer.conftest import DIABETES, TUMOUR, Served, matrix, trained, tumour_preprocessing
 
 QUICK = {"integrated_gradients": "off", "worst": 2, "repeats": 1, "features": []}
@@ -55,7 +55,7 @@ def test_displayed_metrics_are_few_and_short(penguins, explain):
 
 
 def test_progress_names_the_current_step(penguins, explain):
-    progress = explain(penguins, repeats=1).said
+    progress = explain(penguins, repeats=1).progress
     ends = [line for line in progress if line.startswith("permutation importance")]
     assert ends[-1] == "permutation importance 6 of 6: sex"
     assert any(line.startswith("partial dependence 6 of 6: ") for line in progress)
@@ -200,7 +200,7 @@ def test_task_of_an_output_follows_from_its_loss_and_label(loss, label, output, 
     from kerasline.components.models.compile_config import CompiledLoss
     from kerasline.components.models.losses import unreduced_loss
 
-    found = Answers.of(
+    found = ExplainedOutput.of(
         CompiledLoss(unreduced_loss(loss)),
         keras.KerasTensor(label, "float32"),
         keras.KerasTensor(output, "float32"),
@@ -214,7 +214,7 @@ def test_logits_become_probabilities():
 
     label, output = keras.KerasTensor((None,), "int64"), keras.KerasTensor((None, 3), "float32")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None)
-    answers = Answers.of(CompiledLoss(loss), label, output, None)
+    answers = ExplainedOutput.of(CompiledLoss(loss), label, output, None)
     logits = np.array([[1.0, 2.0, 4.0]], "float32")
     known = [math.exp(value) / sum(math.exp(v) for v in (1, 2, 4)) for value in (1, 2, 4)]
     np.testing.assert_allclose(answers.by_unit(logits)[0], known, rtol=1e-6)

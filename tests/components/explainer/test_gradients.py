@@ -12,14 +12,14 @@ from PIL import Image
 
 from kerasline.components.core.errors import ParameterError
 from kerasline.components.explainer.gradients import IntegratedGradients, MeanAttributions
-from kerasline.components.explainer.subject import Question, Subject
+from kerasline.components.explainer.subject import Subject, Target
 from tests.components.explainer.conftest import DIABETES, trained
 
 QUICK = {"features": [], "repeats": 1}
 
 
 def subject_of(problem):
-    return Subject(Question(problem.model.path, problem.prepared.path, problem.examples.path))
+    return Subject(Target(problem.model.path, problem.prepared.path, problem.examples.path))
 
 
 def attributed(problem, *, steps=64, baseline="zeros", rows=20):

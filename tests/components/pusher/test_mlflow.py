@@ -270,7 +270,7 @@ def test_keep_removes_only_old_pushed_versions_without_alias(place, tmp_path):
 
 
 def test_rollback_moves_the_alias(place, tmp_path, cli):
-    from kerasline.pipeline.commands.keeping import rolled_back
+    from kerasline.pipeline.commands.housekeeping import rolled_back
 
     target = destination(place)
     for i in range(3):

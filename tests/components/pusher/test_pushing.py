@@ -116,7 +116,7 @@ def test_two_exports_of_one_model_are_one_version(place, tmp_path):
 
 
 def test_rollback_serves_an_earlier_version_and_lists_versions(place, tmp_path):
-    from kerasline.pipeline.commands.keeping import rolled_back
+    from kerasline.pipeline.commands.housekeeping import rolled_back
 
     target = destination(place)
     with pytest.raises(DataError, match="no version of a model"):

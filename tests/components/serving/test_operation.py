@@ -44,8 +44,8 @@ def test_head_cors_and_log_rotation(half, tmp_path):
         for path in ("/healthz", "/readyz", "/v1/models/half", "/v1/models/half/metadata", "/metrics", "/v1/models"):
             assert exchange(server, "HEAD", path)[::2] == (200, b"")
         assert exchange(server, "HEAD", PREDICT)[0] == 400
-        asked = {"Origin": "https://good.example", "Access_Control_Request_Method": "POST"}
-        status, headers, body = exchange(server, "OPTIONS", PREDICT, **asked)
+        preflight = {"Origin": "https://good.example", "Access_Control_Request_Method": "POST"}
+        status, headers, body = exchange(server, "OPTIONS", PREDICT, **preflight)
         assert (status, body, headers["Access-Control-Allow-Origin"]) == (200, b"", "https://good.example")
         assert "POST" in headers["Access-Control-Allow-Methods"]
         _, headers, _ = exchange(server, "GET", "/v1/models/half", Origin="https://good.example")

@@ -14,7 +14,7 @@ from kerasline.components.models.tasks import TASKS, classes_of_units, has_margi
 
 
 @dataclass(frozen=True)
-class Answers:
+class ExplainedOutput:
     """The output that is explained.
 
     Attributes:
@@ -32,7 +32,7 @@ class Answers:
     loss: CompiledLoss | None
 
     @classmethod
-    def of(cls, loss: CompiledLoss | None, label: Any, output: Any, names: Sequence[str] | None) -> Answers:
+    def of(cls, loss: CompiledLoss | None, label: Any, output: Any, names: Sequence[str] | None) -> ExplainedOutput:
         """Infer the task from loss, label and shapes.
 
         Args:

@@ -21,7 +21,7 @@ from kerasline.components.data.unfeedable_rows import unfeedable
 from kerasline.components.models.predictors import SavedModelPredictor
 
 Failed = list[tuple[int, str]]  # index of a row in its batch, and the reason
-Answers = Mapping[str, np.ndarray]
+Outputs = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Answered:
+class BatchPredictions:
     """The predictions of a batch.
 
     Attributes:
@@ -67,22 +67,22 @@ class Answered:
         return len(self.places)
 
 
-def answered(batch: pa.RecordBatch, job: Job) -> Answered:
+def predict_batch(batch: pa.RecordBatch, job: Job) -> BatchPredictions:
     """Predict the rows of a batch."""
     inputs = job.predictor.inputs
     failed: Failed = unfeedable(batch, inputs)
     places = np.delete(np.arange(batch.num_rows), [place for place, _ in failed])
     good = batch.take(pa.array(places)) if failed else batch
-    parts: list[tuple[np.ndarray, Answers]] = []
+    parts: list[tuple[np.ndarray, Outputs]] = []
 
     def predict(part: pa.RecordBatch, where: np.ndarray) -> None:
-        parts.append((where, _answer(part, job.predictor)))
+        parts.append((where, _predict(part, job.predictor)))
 
     for start in range(0, good.num_rows, job.batch_size):
         part, where = good.slice(start, job.batch_size), places[start : start + job.batch_size]
         failed += [(int(where[place]), reason) for place, reason in _bisect(predict, part, where)]
-    answered_places = np.concatenate([where for where, _ in parts]) if parts else np.zeros(0, np.int64)
-    return Answered(_columns([answers for _, answers in parts], job), answered_places, sorted(failed))
+    predicted_places = np.concatenate([where for where, _ in parts]) if parts else np.zeros(0, np.int64)
+    return BatchPredictions(_columns([outputs for _, outputs in parts], job), predicted_places, sorted(failed))
 
 
 def _bisect(predict: Callable[[pa.RecordBatch, np.ndarray], None], part: pa.RecordBatch, where: np.ndarray) -> Failed:
@@ -102,18 +102,18 @@ def _bisect(predict: Callable[[pa.RecordBatch, np.ndarray], None], part: pa.Reco
     return failed
 
 
-def _answer(part: pa.RecordBatch, predictor: SavedModelPredictor) -> Answers:
-    answers = predictor(feed(part, predictor.inputs))
-    for name, values in answers.items():
+def _predict(part: pa.RecordBatch, predictor: SavedModelPredictor) -> Outputs:
+    outputs = predictor(feed(part, predictor.inputs))
+    for name, values in outputs.items():
         if values.shape[:1] != (part.num_rows,):
             shape = "x".join(map(str, values.shape)) or "a single value"
             raise ArtifactError(
                 f"{predictor.path}: the output {name!r} is {shape} for {part.num_rows} rows; expected one entry per row"
             )
-    return answers
+    return outputs
 
 
-def _columns(parts: list[Answers], job: Job) -> dict[str, pa.Array]:
+def _columns(parts: list[Outputs], job: Job) -> dict[str, pa.Array]:
     """Return the outputs as columns. One number per row becomes a column of numbers."""
     if not parts:  # an empty batch has the same columns
         empty = job.predictor(
@@ -125,7 +125,7 @@ def _columns(parts: list[Answers], job: Job) -> dict[str, pa.Array]:
         parts = [empty]
     found, shapes = {}, job.predictor.output_shapes
     for name in job.outputs:
-        arrays = [answers[name] for answers in parts]
+        arrays = [outputs[name] for outputs in parts]
         shape = shapes[name]
         if shape is None or None in shape[1:]:  # the shape may vary by batch
             column = pa.concat_arrays([as_lists(values) for values in arrays])

@@ -14,30 +14,30 @@ import tensorflow as tf
 
 from kerasline.components.core.errors import ParameterError, UserCodeError
 from kerasline.components.core.user_code import call, name_of
-from kerasline.components.explainer.answers import Answers
+from kerasline.components.explainer.explained_output import ExplainedOutput
 from kerasline.components.explainer.settings import check_metric
 from kerasline.components.trainer.settings import lower_is_better
 
 
 @dataclass(frozen=True)
-class Measure:
+class RowMetric:
     """A metric with a value for each row. Its weighted mean is the value for all rows.
 
     Attributes:
         name: name of the metric.
-        less: whether lower is better.
+        lower_is_better: whether lower values are better.
         function: `function(label, prediction)` returns the values, (rows,).
         in_graph: whether the function takes and returns tensors. Otherwise it takes and returns NumPy arrays.
     """
 
     name: str
-    less: bool
+    lower_is_better: bool
     function: Callable[[Any, Any], Any]
     in_graph: bool = True
 
     @property
     def direction(self) -> str:
-        return "down" if self.less else "up"
+        return "down" if self.lower_is_better else "up"
 
     def of_arrays(self, label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
         """Call the user's function and return its values, float64 (rows,).
@@ -48,40 +48,40 @@ class Measure:
         values = np.asarray(call(self.function, label, prediction))
         if values.shape[:1] != label.shape[:1] or values.size != len(label) or values.dtype.kind not in "biuf":
             raise UserCodeError(
-                f"{name_of(self.function)} must give a number for each of {len(label)} rows; it gave "
+                f"{name_of(self.function)} must return a number for each of {len(label)} rows; it returned "
                 f"{values.dtype} of shape {values.shape}"
             )
         return values.astype(np.float64).reshape(-1)
 
 
-def measure_of(metric: str | Callable | None, direction: str | None, answers: Answers) -> Measure:
-    """Return the measure for the value of `Explainer.metric`.
+def row_metric(metric: str | Callable | None, direction: str | None, explained: ExplainedOutput) -> RowMetric:
+    """Return the metric for the value of `Explainer.metric`.
 
     Args:
         metric: None or "loss" for the compiled loss, "accuracy", the name of a Keras loss function, or a function.
         direction: "minimize" or "maximize". If None, it is inferred from the name.
-        answers: the output to explain.
+        explained: the output to explain.
 
     Raises:
         ParameterError: the metric is unknown, or does not apply to the output.
     """
     if callable(metric):
-        return _of_user(metric, direction)
-    check_metric(metric, has_loss=answers.loss is not None, task=answers.task, keras_names=keras_functions)
+        return _user_metric(metric, direction)
+    check_metric(metric, has_loss=explained.loss is not None, task=explained.task, keras_names=keras_functions)
     if metric is None or metric == "loss":
-        assert answers.loss is not None  # `check_metric` raises otherwise
-        loss = answers.loss.loss
-        return Measure("loss", True, lambda label, prediction: _row_losses(loss, label, prediction))
+        assert explained.loss is not None  # `check_metric` raises otherwise
+        loss = explained.loss.loss
+        return RowMetric("loss", True, lambda label, prediction: _row_losses(loss, label, prediction))
     if metric == "accuracy":
-        return Measure("accuracy", False, lambda label, prediction: _row_accuracy(answers, label, prediction))
+        return RowMetric("accuracy", False, lambda label, prediction: _row_accuracy(explained, label, prediction))
     known = keras_functions()
-    less = direction != "maximize"
-    return Measure(
-        metric, less, lambda label, output: _row_losses(_of_floats(known[metric]), label, answers.scores(output))
+    lower = direction != "maximize"
+    return RowMetric(
+        metric, lower, lambda label, output: _row_losses(_of_floats(known[metric]), label, explained.scores(output))
     )
 
 
-def gives_rows(loss: Callable[[Any, Any], Any], label: Any, output: Any) -> bool:
+def has_row_values(loss: Callable[[Any, Any], Any], label: Any, output: Any) -> bool:
     """Return whether an unreduced loss has a value for each row, rather than one for the batch.
 
     Args:
@@ -100,7 +100,7 @@ def _row_losses(loss: Callable[[Any, Any], Any], label: tf.Tensor, prediction: t
     losses = loss(label, prediction)
     if losses.shape.rank == 0:
         raise ParameterError(
-            "Explainer.metric: the compiled loss gives one number for a batch, not one a row; name a metric"
+            "Explainer.metric: the compiled loss has one value for a batch, not one per row; name a metric"
         )
     return _mean_of_row(tf.cast(losses, tf.float32))
 
@@ -122,12 +122,12 @@ def _of_one_rank(label: tf.Tensor, prediction: tf.Tensor) -> tuple[tf.Tensor, tf
     return label, prediction
 
 
-def _row_accuracy(answers: Answers, label: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
-    scores = answers.scores(prediction)
-    if not answers.one_class:
+def _row_accuracy(explained: ExplainedOutput, label: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
+    scores = explained.scores(prediction)
+    if not explained.one_class:
         label, scores = _of_one_rank(tf.cast(label, tf.float32), scores)
         return _mean_of_row(tf.cast((label > 0.5) == (scores > 0.5), tf.float32))
-    one_hot = label.shape.rank == scores.shape.rank and label.shape[-1] == answers.units
+    one_hot = label.shape.rank == scores.shape.rank and label.shape[-1] == explained.units
     held = tf.argmax(label, -1) if one_hot else tf.cast(label, tf.int64)
     best = tf.argmax(scores, -1)
     return _mean_of_row(tf.cast(tf.reshape(held, tf.shape(best)) == best, tf.float32))
@@ -140,14 +140,14 @@ def keras_functions() -> dict[str, Callable]:
     return {name: function for name, function in found.items() if inspect.isfunction(function) and name[0] != "_"}
 
 
-def _of_user(function: Callable, direction: str | None) -> Measure:
+def _user_metric(function: Callable, direction: str | None) -> RowMetric:
     name = getattr(function, "__name__", type(function).__name__)
     try:
         pickle.dumps(function)
     except (pickle.PicklingError, AttributeError, TypeError):
         raise ParameterError(
-            f"Explainer.metric: {name_of(function)} must stand at the top level of its file, where "
+            f"Explainer.metric: {name_of(function)} must be defined at the top level of its file, where "
             "Beam's workers find it"
         ) from None
-    less = lower_is_better(name) if direction is None else direction == "minimize"
-    return Measure(name, less, function, in_graph=False)
+    lower = lower_is_better(name) if direction is None else direction == "minimize"
+    return RowMetric(name, lower, function, in_graph=False)
