@@ -47,6 +47,24 @@ def display_columns(row: pa.Table, folder: Path, start: str) -> Displayed:
     return columns, media
 
 
+def display_row(number: int, raw: pa.Table, answers: pa.Table | None, folder: Path, start: str) -> dict[str, Any]:
+    """Render a row and the answers of the served model to it, and write images and sounds as files.
+
+    Args:
+        number: index of the row in both tables.
+        answers: None if there is no served model.
+        folder, start: see `display_columns`.
+
+    Returns:
+        `columns` and `media` of the row, `answers` and `answer_media` of the answers; see `display_columns`.
+    """
+    columns, media = display_columns(raw.slice(number, 1), folder, start)
+    shown: Displayed = ({}, {})
+    if answers is not None:
+        shown = display_columns(answers.slice(number, 1), folder, f"{start}-answer")
+    return {"columns": columns, "media": media, "answers": shown[0], "answer_media": shown[1]}
+
+
 def plain(value: Any) -> Any:
     """Convert a value for JSON. Long texts and lists are truncated."""
     if isinstance(value, float):

@@ -31,7 +31,7 @@ from kerasline.components.core.artifacts import Evaluation, Examples
 from kerasline.components.core.component import Context
 from kerasline.components.core.file_names import file_names
 from kerasline.components.core.json_files import finite
-from kerasline.components.data.display import Displayed, as_pixels, display_columns, is_image, plain, save_picture
+from kerasline.components.data.display import as_pixels, display_row, is_image, plain, save_picture
 from kerasline.components.data.fold import fold
 from kerasline.components.data.row_groups import rows_at
 from kerasline.components.data.worst_rows import Worst
@@ -158,26 +158,18 @@ class Samples:
         (safe,) = file_names([output.name or "answers"]).values()
         for number, place in enumerate(places.tolist()):
             start = f"{FOLDER}/{safe}-{place}"
-            one = raw.slice(number, 1)
-            columns, media = display_columns(one, folder, start)
-            shown: Displayed = ({}, {})
-            if answers is not None:
-                shown = display_columns(answers.slice(number, 1), folder, f"{start}-answer")
             label, answer = (self._value(batch, f"{side}.{output.name}", number) for side in ("label", "prediction"))
             if TASKS[output.task].sums is not None:
                 label = answer = None
             picture = None
             if output.task == "detection":
-                picture = self._picture(one, answer, folder, f"{start}-boxes.png")
+                picture = self._picture(raw.slice(number, 1), answer, folder, f"{start}-boxes.png")
                 answer = _objects(answer["predicted_classes"], output)
             found[place] = {
                 "score": float(scores[number]),
                 "reference": None if label is None else _text(label),
                 "answer": None if answer is None else _text(answer),
-                "columns": columns,
-                "media": media,
-                "answers": shown[0],
-                "answer_media": shown[1],
+                **display_row(number, raw, answers, folder, start),
                 "picture": picture,
             }
         return found

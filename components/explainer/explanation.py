@@ -12,7 +12,7 @@ from kerasline.components.core.artifacts import Examples, Explanation, SavedMode
 from kerasline.components.core.component import Context
 from kerasline.components.core.errors import ParameterError
 from kerasline.components.core.json_files import finite
-from kerasline.components.data.display import Displayed, display_columns
+from kerasline.components.data.display import display_row
 from kerasline.components.data.row_groups import rows_at
 from kerasline.components.data.worst_rows import Worst
 from kerasline.components.explainer.dependence import Grid, dependences, grids, units_of
@@ -217,11 +217,6 @@ class _Explaining:
             answers = None if self._served is None else self._served.table(part)
             for number, (label, score) in enumerate(zip(labels, scores)):
                 place = places[start + number]
-                columns, media = display_columns(part.slice(number, 1), self._explanation.path, f"worst/{place}")
-                shown: Displayed = ({}, {})
-                if answers is not None:
-                    path = f"worst/{place}-answer"
-                    shown = display_columns(answers.slice(number, 1), self._explanation.path, path)
                 prediction, certain = subject.explained.prediction_as_text(score)
                 found.append(
                     {
@@ -230,10 +225,7 @@ class _Explaining:
                         "label": subject.explained.label_as_text(label),
                         "prediction": prediction,
                         "score": certain,
-                        "columns": columns,
-                        "media": media,
-                        "answers": shown[0],
-                        "answer_media": shown[1],
+                        **display_row(number, part, answers, self._explanation.path, f"worst/{place}"),
                         "attribution": {},
                     }
                 )
