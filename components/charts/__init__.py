@@ -6,6 +6,7 @@ style inside. All texts are escaped. Values that are not finite numbers (None, N
 """
 
 from kerasline.components.charts.bars import Bar, bar_chart, histogram
+from kerasline.components.charts.graph import Box, graph
 from kerasline.components.charts.heat_map import heat_map
 from kerasline.components.charts.intervals import Interval, interval_plot
 from kerasline.components.charts.lines import Series, line_chart
@@ -16,10 +17,12 @@ from kerasline.components.charts.svg import STYLE, standalone
 __all__ = [
     "STYLE",
     "Bar",
+    "Box",
     "Dot",
     "Interval",
     "Series",
     "bar_chart",
+    "graph",
     "heat_map",
     "histogram",
     "interval_plot",

@@ -31,6 +31,9 @@ STYLE = """
 .chart .bar + .whisker { stroke:var(--chart-ink) }
 .chart .hollow .dot { fill:var(--chart-paper); stroke:currentColor; stroke-width:1.5 }
 .chart .cell { fill:var(--chart-1) } .chart .frame { fill:none; stroke:var(--chart-grid) }
+.chart .box { fill:var(--chart-paper); stroke:var(--chart-axis) }
+.chart .edge { fill:none; stroke:var(--chart-axis); stroke-width:1.3 } .chart .edge.faint { opacity:.4 }
+.chart .strong { font-weight:600; font-size:12.5px } .chart .plain { color:var(--chart-axis) }
 .chart text.on-heat { fill:var(--chart-on-heat) } .chart text.on-paper { fill:var(--chart-ink) }
 """
 

@@ -174,3 +174,25 @@ def test_dots_on_a_logarithmic_axis_are_spaced_by_ratio():
     xs = [float(e.get("cx")) for e in root.iter(f"{SVG}circle")]
     gaps = [b - a for a, b in zip(xs, xs[1:])]
     assert all(math.isclose(gap, gaps[0], abs_tol=0.05) for gap in gaps)
+
+
+def test_graph_has_each_box_below_its_sources_and_a_faint_implied_edge():
+    sources = {"c": ("a", "b"), "a": (), "b": ("a",), "d": ("c",), "input": (), HOSTILE: ("d", "input", "a")}
+    boxes = {name: charts.Box((name, "ran"), names, color="s1", note=name) for name, names in sources.items()}
+    root = parsed(charts.graph(boxes, title="a graph", faint=True))
+    texts = {text.text: (float(text.get("x")), float(text.get("y"))) for text in root.iter(f"{SVG}text")}
+    names = {name: charts.svg.shortened(name, 19) for name in sources}
+    assert all(texts[names[name]][1] > texts[names[one]][1] for name in sources for one in sources[name])
+    assert texts["input"][1] == texts["d"][1]  # right above the box that needs it
+    assert len(marks(root, "path", "edge")) == 5 and len(marks(root, "path", "edge faint")) == 2
+    assert len(marks(root, "rect", "box")) == len(marks(root, "rect", "bar")) == 6
+    assert charts.graph({}, title="") == ""
+
+
+def test_deep_and_wide_graphs_are_drawn_without_overlap():
+    chain = {str(n): charts.Box((str(n),), (str(n - 1),) if n else ()) for n in range(1500)}
+    assert len(marks(parsed(charts.graph(chain, title="deep", standalone=True)), "path", "edge")) == 1499
+    wide = {str(n): charts.Box((str(n),)) for n in range(200)}
+    root = parsed(charts.graph({**wide, "sum": charts.Box(("sum",), tuple(wide))}, title="wide"))
+    lefts = sorted(float(one.get("x")) for one in marks(root, "rect", "box") if one.get("y") == "6")
+    assert len(lefts) == 200 and all(b - a > 156 for a, b in zip(lefts, lefts[1:]))

@@ -102,7 +102,7 @@ def test_explained_model_gets_no_masks_of_the_preprocessing_as_in_training(tmp_p
     [
         ({"metric": "accurcy"}, "Explainer.metric: no metric 'accurcy'; did you mean 'accuracy'"),
         ({"output": "benin"}, "Explainer.output: the model has no output 'benin'; did you mean 'benign'"),
-        ({"metric": lambda label, prediction: label}, "must stand at the top level of its file"),
+        ({"metric": lambda label, prediction: label}, "must be defined at the top level of its file"),
     ],
 )
 def test_unknown_names_get_a_suggestion(tumours, explain, given, message):
@@ -138,7 +138,7 @@ def broken(label, prediction):
 
 @pytest.mark.parametrize(
     ("metric", "message"),
-    [(one_number, "must give a number for each of 269 rows"), (broken, "ZeroDivisionError: division by zero")],
+    [(one_number, "must return a number for each of 269 rows"), (broken, "ZeroDivisionError: division by zero")],
 )
 def test_errors_of_a_custom_metric_are_user_code_errors(tumours, explain, metric, message):
     with pytest.raises(UserCodeError, match=message):
@@ -167,7 +167,7 @@ def test_loss_of_the_whole_batch_needs_a_metric(diabetes, tmp_path, explain):
         label="progression",
         epochs=1,
     )
-    with pytest.raises(ParameterError, match="one number for a batch, not one a row; name a metric"):
+    with pytest.raises(ParameterError, match="one value for a batch, not one per row; name a metric"):
         explain(problem, **QUICK)
     named = explain(problem, metric="mean_squared_error", **QUICK)
     target = np.asarray(diabetes.splits["test"]["progression"], "float64")

@@ -224,4 +224,5 @@ def test_graph_image_shows_every_layer_and_edge(build):
     space = "{http://www.w3.org/2000/svg}"
     texts = [text.text for text in root.iter(f"{space}text")]
     assert {"InputLayer", "Dense", "Dropout", "hidden", "logits", "8, 40 parameters"} <= set(texts)
-    assert len(list(root.iter(f"{space}rect"))) == 4 and len(list(root.iter(f"{space}path"))) == 3
+    boxes = [rect for rect in root.iter(f"{space}rect") if rect.get("class") == "box"]
+    assert len(boxes) == 4 and len(list(root.iter(f"{space}path"))) == 3

@@ -142,7 +142,7 @@ def test_stages_are_drawn_with_their_states_and_edges(rich):
     assert len(edges) == sum(map(len, EDGES.values()))
     boxes = {}
     for box in drawing.iter(f"{SVG}rect"):
-        if box.get("class") == "stage":
+        if box.get("class") == "box":
             boxes.setdefault(float(box.get("y")), []).append(float(box.get("x")))
     for xs in boxes.values():  # boxes of a rank do not touch
         assert all(b - a > 156 for a, b in zip(sorted(xs), sorted(xs)[1:]))
