@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kerasline.components.core.errors import DataError
-from kerasline.components.explainer.answers import Answers
+from kerasline.components.explainer.explained_output import ExplainedOutput
 from kerasline.components.models.compile_config import CompiledLoss
 from kerasline.components.models.losses import CTC, unreduced_loss
 from kerasline.components.models.tasks import TASKS, Output, has_margins, infer_task
@@ -45,7 +45,7 @@ def test_evaluator_and_explainer_infer_the_same_task(loss):
     compiled = CompiledLoss(unreduced_loss(loss))
     label, output = keras.KerasTensor(label, "float32"), keras.KerasTensor(output, "float32")
     assert infer_task(compiled.kind, label, output, None) == task
-    assert Answers.of(compiled, label, output, None).task == task
+    assert ExplainedOutput.of(compiled, label, output, None).task == task
 
 
 @pytest.mark.parametrize("name", ["BinaryCrossentropy", "Hinge", "SquaredHinge", "CategoricalHinge", "Huber"])
@@ -77,7 +77,7 @@ def test_hinge_labels_become_zero_and_one(labels):
 def test_hinge_decides_at_zero():
     margins = np.array([[-3.0], [-0.01], [0.01], [5.0]], "float32")
     evaluated = Output("o", "binary", margins=True).prediction(margins)
-    explained = Answers("binary", 1, None, True, None).by_unit(margins).numpy()[:, 0]
+    explained = ExplainedOutput("binary", 1, None, True, None).by_unit(margins).numpy()[:, 0]
     np.testing.assert_array_equal(evaluated > 0.5, [False, False, True, True])
     np.testing.assert_allclose(evaluated, explained, rtol=1e-6)
     assert (np.diff(evaluated) > 0).all()
