@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import pytest
 from annotated_types import Gt
 
-from kerasline.components.core.artifacts import Examples, Report, Schema
+from kerasline.components.core.artifacts import Examples, Model, Report, Schema
 from kerasline.components.core.component import Component, Input, Output, Parameter, Parameters, component
 from kerasline.components.core.errors import ParameterError, WiringError
 from kerasline.components.core.parameters import parse_value
@@ -163,3 +163,18 @@ def test_parameters_takes_a_frozen_dataclass_only():
 
     with pytest.raises(WiringError, match="Loose.settings: expected a frozen dataclass"):
         Loose()
+
+
+def test_dict_of_inputs_has_an_edge_for_each_name(tmp_path):
+    class Judged(Component):
+        judges: Input[dict[str, Examples | Model]] = None
+
+        def run(self, inputs, outputs, context):
+            return {name: str(judge.path) for name, judge in inputs.judges.items()}
+
+    assert Judged().execute(tmp_path).metrics == {}
+    stage = Judged({"a": Examples("x"), "b": Model("y")})
+    assert list(stage.inputs) == ["judges.a", "judges.b"]
+    assert stage.execute(tmp_path).metrics == {"a": "x", "b": "y"}
+    with pytest.raises(WiringError, match="judges.a: expected Examples or Model, received Schema"):
+        Judged({"a": Schema("z")})
