@@ -14,9 +14,9 @@ from kerasline.components.core.errors import KeraslineError
 from kerasline.components.serving.runtime.settings import ServerSettings
 
 BACKLOG = 1024
-# The address of all interfaces of both families.
-ANY_HOST = "::"
 LOOPBACKS = ("127.0.0.1", "::1")
+# Hosts that are addresses of both families, whatever the resolver of this machine knows.
+BOTH_FAMILIES = {"::": ("0.0.0.0", "::"), "localhost": LOOPBACKS}
 # A free port of one family may be in use in the other.
 FREE_PORT_TRIES = 20
 _NO_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -99,7 +99,8 @@ class ServerSockets:
 
 def _bind_tcp(host: str, port: int, *, is_shared: bool) -> list[socket.socket]:
     """Bind a port on each address of a host. Port 0 takes a port that is free on all."""
-    found = socket.getaddrinfo(None if host == ANY_HOST else host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    names = BOTH_FAMILIES.get(host, (host,))
+    found = [one for name in names for one in socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM)]
     addresses = list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
     for last in reversed(range(FREE_PORT_TRIES if port == 0 else 1)):
         try:
