@@ -136,6 +136,7 @@ def test_distances_and_classes_of_pictures_by_a_trained_model(painter, classifie
     assert group["output"] == "classes" and all("picture" in row["answer_media"] for row in group["rows"])
 
 
+@pytest.mark.slow
 def test_layer_by_name_and_exported_judge(painter, classifier, tmp_path):
     judges = {"seen": (classifier.model, classifier.prepared), "scores": str(classifier.saved_model.path)}
     done = evaluated(
@@ -151,6 +152,7 @@ def test_layer_by_name_and_exported_judge(painter, classifier, tmp_path):
     assert list(done.document["judges"]) == list(judges)
 
 
+@pytest.mark.slow
 def test_foreign_saved_model_takes_pixels(painter, tmp_path):
     inputs = keras.Input((4, 4, 3))
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))

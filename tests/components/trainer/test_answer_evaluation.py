@@ -47,6 +47,7 @@ def test_metrics_of_answers_are_those_of_the_weights_of_the_epoch(untrained, tra
     assert translator.metrics["val_wer"] == last["val_wer"]
 
 
+@pytest.mark.slow
 def test_training_itself_is_unchanged(untrained, translator, tmp_path):
     parameters = {"answer": None, "evaluate_answers": None, "reference": None}
     plain = trained(untrained, tmp_path, epochs=4, **parameters)
