@@ -148,7 +148,7 @@ class _Server:
             KeraslineError: the certificate cannot be used, or the port is in use.
         """
         context = None if self._settings.rest_socket else _ssl_context(self._settings)
-        before, self._listeners = self._listeners, []
+        listeners = []
         assert self._rest_server is not None, "called only if REST is enabled"
         try:
             for one in self._sockets.rest:
@@ -159,12 +159,13 @@ class _Server:
                     ssl=context,
                     ssl_handshake_timeout=self._settings.limits.idle_seconds if context else None,
                 )
-                self._listeners.append(listener)
+                listeners.append(listener)
         except OSError as error:
             address = self._sockets.address("rest")
             raise KeraslineError(f"serve: REST cannot listen on {address}: {error.strerror}") from error
-        for listener in before:
-            listener.close()
+        for earlier in self._listeners:
+            earlier.close()
+        self._listeners = listeners
 
     def _reopen(self, models: Models) -> None:
         """Open the access log, read the certificates and the file of --models again, and write the request log."""
@@ -192,7 +193,7 @@ class _Server:
                     await self._grpc_server.start()
                 log.info("the certificate was read again")
             except KeraslineError as error:
-                log.error("%s; the certificate of before stays in use", error)
+                log.error("%s; the earlier certificate stays in use", error)
 
     def _new_grpc(self, models: Models) -> GrpcServer | None:
         """Create the gRPC server before models load, so that missing packages are reported at once."""
@@ -300,9 +301,14 @@ def _on_signal(stopping: asyncio.Event) -> None:
 
 
 def _change_times(settings: ServerSettings) -> dict[Path, float]:
-    """Return when the files for TLS were last changed. Kubernetes and certbot replace them."""
-    files = [file for file in (settings.certificate, settings.key, settings.client_ca) if file is not None]
-    return {file: file.stat().st_mtime if file.exists() else 0.0 for file in files}
+    """Return when the files for TLS were last changed, 0 for one that is missing while it is replaced."""
+    times = {}
+    for file in filter(None, (settings.certificate, settings.key, settings.client_ca)):
+        try:
+            times[file] = file.stat().st_mtime
+        except OSError:
+            times[file] = 0.0
+    return times
 
 
 def _ssl_context(settings: ServerSettings) -> ssl.SSLContext | None:
