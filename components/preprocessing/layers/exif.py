@@ -17,9 +17,40 @@ _MAY_BE_TURNED = r"\C*(Exif\x00\x00|eXIf)\C*"
 
 def decode_upright(file: tf.Tensor, channels: int) -> tf.Tensor:
     """Decode an image of any format to uint8 (height, width, channels), turned as it should be displayed."""
-    image = tf.io.decode_image(file, channels, expand_animations=False)
+    image = _decoded(file, channels)
     may_be_turned = tf.strings.regex_full_match(file, _MAY_BE_TURNED)
     return tf.cond(may_be_turned, lambda: _turned(image, orientation(file)), lambda: image)
+
+
+def _decoded(file: tf.Tensor, channels: int) -> tf.Tensor:
+    """Decode an image. TensorFlow converts all formats to 3 channels, to 1 and 4 only some."""
+    if channels == 3:
+        return tf.io.decode_image(file, channels, expand_animations=False)
+    start = tf.strings.substr(file, 0, 2)
+    converts = (start == b"\x89P") | (start == b"\xff\xd8") & (channels == 1)
+    return tf.cond(
+        converts,
+        lambda: tf.io.decode_image(file, channels, expand_animations=False),
+        lambda: _converted(tf.io.decode_image(file, expand_animations=False), channels),
+    )
+
+
+def _converted(image: tf.Tensor, channels: int) -> tf.Tensor:
+    """Convert an image of any number of channels to 1, grey, or 4, with alpha."""
+    held = tf.shape(image)[2]
+    colour = tf.cond(held < 3, lambda: tf.repeat(image[..., :1], 3, axis=2), lambda: image[..., :3])
+    if channels == 1:
+        return tf.cond(
+            held < 3,
+            lambda: image[..., :1],
+            lambda: tf.image.rgb_to_grayscale(tf.ensure_shape(colour, [None, None, 3])),
+        )
+    alpha = tf.cond(
+        held % 2 == 0,
+        lambda: image[..., -1:],
+        lambda: tf.fill([*tf.unstack(tf.shape(image)[:2]), 1], tf.constant(255, tf.uint8)),
+    )
+    return tf.concat([colour, alpha], axis=2)
 
 
 def orientation(file: tf.Tensor) -> tf.Tensor:

@@ -120,3 +120,17 @@ def test_saved_and_exported_models_agree(fit, tmp_path):
 def test_invalid_arguments_raise(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+@pytest.mark.parametrize(("kind", "error"), [("PNG", 1), ("BMP", 1), ("WEBP", 1), ("GIF", 60), ("JPEG", 8)])
+def test_any_format_is_decoded_to_one_or_four_channels(kind, error, mode):
+    ramp = np.linspace(0, 255, 12 * 16 * 3).reshape(12, 16, 3).astype("uint8")
+    image, stream = Image.fromarray(ramp).convert(mode), io.BytesIO()
+    if kind == "JPEG" and mode == "RGBA":
+        pytest.skip("JPEG has no alpha")
+    image.save(stream, kind, **({"lossless": True} if kind == "WEBP" else {"quality": 100} if kind == "JPEG" else {}))
+    for channels, form in {1: "L", 4: "RGBA"}.items():
+        found = ImageDecoding((12, 16), channels)(np.array([stream.getvalue()], object)).numpy()[0].astype(int)
+        expected = np.asarray(Image.open(stream).convert("RGBA").convert(form), int).reshape(12, 16, channels)
+        assert np.abs(found - expected).max() <= error
