@@ -91,8 +91,8 @@ def answer(model: keras.Model, features: dict[str, tf.Tensor], prepared: Any) ->
     prompt = features["tokens"]
     prompt = tf.where(prompt == END, PAD, prompt)
     empty = tf.zeros([tf.shape(prompt)[0], 2, LENGTH, heads, units // heads], decoded.compute_dtype)
-    options = {"temperature": TEMPERATURE, "top_p": TOP_P, "seed": SEED}
-    found = kl.generate(step, prompt, [empty] * len(decoders), length=LENGTH, end=END, **options)
+    caches = [empty] * len(decoders)
+    found = kl.generate(step, prompt, caches, length=LENGTH, end=END, temperature=TEMPERATURE, top_p=TOP_P, seed=SEED)
     return {"continued": prepared.layer("words").decode(found.ids)}
 
 

@@ -47,8 +47,7 @@ def pipeline(settings) -> kl.Pipeline:
     validator = kl.ExampleValidator(statistics, schema)
     transform = kl.Transform(examples, schema, function=preprocessing, label="target")
     model = kl.ModelBuilder(transform, function=translation.build_model, hyperparameters=HYPERPARAMETERS)
-    limits = {"bucket_by": ["source", "target"], "tokens_a_batch": 4096}
-    trained = kl.Trainer(examples, transform, model, epochs=10, **limits)
+    trained = kl.Trainer(examples, transform, model, epochs=10, bucket_by=["source", "target"], tokens_a_batch=4096)
     exported = kl.Exporter(transform, trained, examples, answer=answer)
     evaluation = kl.Evaluator(
         examples,
