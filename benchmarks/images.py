@@ -19,7 +19,7 @@ from pathlib import Path
 PROGRAM = [sys.executable, str(Path(__file__).resolve().parent.parent / "run_pipeline.py"), "run"]
 METRICS = {
     "detection": ["boxes/ap", "boxes/ap_50", "boxes/ap_75"],
-    "clothes": ["accuracy", "calibration_error"],
+    "clothes": ["accuracy", "loss"],
     "image_generation": ["features/frechet_distance", "features/kernel_distance", "classes/accuracy"],
 }
 
