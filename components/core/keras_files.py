@@ -14,6 +14,7 @@ beside it, `NAME.keras.json`, and loading applies what Keras left out:
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import json
@@ -321,7 +322,8 @@ def _compile(model: keras.Model, arguments: dict[str, Any], path: Path) -> None:
 
     try:
         if type(model).compile_from_config is keras.Model.compile_from_config:  # which would build the optimizer
-            model.compile(**keras.saving.deserialize_keras_object(arguments))
+            copied = copy.deepcopy(arguments)  # an optimizer replaces the configuration of its schedule in place
+            model.compile(**keras.saving.deserialize_keras_object(copied))
         else:
             model.compile_from_config(arguments)
     except (TypeError, ValueError) as error:

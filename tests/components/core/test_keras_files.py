@@ -167,6 +167,17 @@ def test_compile_arguments_of_an_own_compile_survive(tmp_path, user_module):
     assert loaded.loss.ignore_class == 3
 
 
+@pytest.mark.parametrize("optimizer", [False, True])
+def test_schedule_of_the_learning_rate_survives(tmp_path, optimizer):
+    x = keras.Input((2,))
+    model = keras.Model(x, keras.layers.Dense(1)(x))
+    schedule = keras.optimizers.schedules.CosineDecay(0.0, 600, warmup_target=0.003, warmup_steps=30)
+    model.compile(keras.optimizers.AdamW(schedule, weight_decay=0.01), "mse")
+    keras_files.save(model, tmp_path / "m.keras")
+    loaded = keras_files.load(tmp_path / "m.keras", optimizer=optimizer)
+    assert loaded.get_compile_config() == model.get_compile_config()
+
+
 def test_optimizer_state_survives_when_nothing_was_lost(tmp_path):
     model = tower_model(keras.layers.Dense(2))
     model.compile("adam", "mse")
