@@ -46,6 +46,8 @@ model = Model()
 tf.saved_model.save(model, sys.argv[1], signatures={"serving_default": getattr(model, sys.argv[2])})
 """
 BODY = json.dumps({"instances": [[1.0] * 64]}).encode()
+# As many as a client library keeps open. More would cost the load generator more than the requests.
+MAX_CONNECTIONS = 500
 # Clients that measure the capacity: enough for full batches.
 CLIENTS = {"slow": 4, "quick": 32}
 
@@ -85,14 +87,18 @@ class Load:
         ) + BODY
         self.free: list[Connection] = []
         self.answers: list[tuple[int, float]] = []
-        self.sent = 0
+        self.sent = self.unsent = self.connections = 0
 
     def send(self) -> None:
-        """Send a request on a free connection, or on a new one."""
-        self.sent += 1
+        """Send a request on a free connection, or on a new one. Count it in vain if there are too many."""
         if self.free:
+            self.sent += 1
             self.free.pop().send()
+        elif self.connections == MAX_CONNECTIONS:
+            self.unsent += 1
         else:
+            self.sent += 1
+            self.connections += 1
             loop = asyncio.get_running_loop()
             loop.create_task(loop.create_connection(lambda: Connection(self), "127.0.0.1", self.port))
 
@@ -112,9 +118,10 @@ class Load:
         print(f"capacity: {capacity:.0f} requests per second", flush=True)
         for times in (1, 2, 5, 10):
             self.answers.clear()
-            self.sent, started = 0, time.monotonic()
+            self.sent = self.unsent = 0
+            started = time.monotonic()
             while (elapsed := time.monotonic() - started) < seconds:
-                for _ in range(min(1000, int(elapsed * capacity * times) - self.sent)):
+                for _ in range(min(1000, int(elapsed * capacity * times) - self.sent - self.unsent)):
                     self.send()
                 await asyncio.sleep(0.001)
             await asyncio.sleep(self.deadline + 1)
@@ -151,6 +158,7 @@ class Connection(asyncio.Protocol):
             self.load.free.append(self)
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.load.connections -= 1
         if self in self.load.free:
             self.load.free.remove(self)
 

@@ -46,6 +46,8 @@ LAST_REQUESTS_SECONDS = 0.2
 FLUSH_SECONDS = 1.0
 EXECUTION_NICENESS = 5
 CERTIFICATE_SECONDS = 1.0
+# Connections to accept in one turn of the event loop. asyncio would accept as many as may wait.
+ACCEPTED_AT_ONCE = 16
 # Maximum number of executions of all models at once. Each signature has a lower limit of its own.
 MAX_EXECUTIONS = 256
 
@@ -155,10 +157,11 @@ class _Server:
                 listener = await asyncio.get_running_loop().create_server(
                     self._rest_server,
                     sock=one.dup(),
-                    backlog=BACKLOG,
+                    backlog=ACCEPTED_AT_ONCE,
                     ssl=context,
                     ssl_handshake_timeout=self._settings.limits.idle_seconds if context else None,
                 )
+                one.listen(BACKLOG)
                 listeners.append(listener)
         except OSError as error:
             address = self._sockets.address("rest")
