@@ -63,6 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--penguins", type=Path, help="The folder of versions that Pusher wrote.")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=("penguins", "network"), help="Measure one model, within 4 minutes.")
     parser.add_argument("--bare", nargs=3, metavar=("KIND", "PORT", "BYTES"), help=argparse.SUPPRESS)
     parser.add_argument("--layers", nargs=2, metavar=("FOLDER", "ROW"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -71,10 +72,10 @@ def main() -> None:
     elif options.layers:
         print(json.dumps(layers(Path(options.layers[0]), json.loads(options.layers[1]))))
     else:
-        measure(options.penguins, options.rounds)
+        measure(options.penguins, options.rounds, options.only)
 
 
-def measure(penguins: Path, rounds: int) -> None:
+def measure(penguins: Path, rounds: int, only: str | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         subprocess.run([sys.executable, "-c", NETWORK, folder], check=True, stderr=subprocess.DEVNULL)
@@ -82,11 +83,14 @@ def measure(penguins: Path, rounds: int) -> None:
         models = {"penguins": (penguins, PENGUIN), "network": (Path(folder) / "network", row)}
         write_protoset()
         for name, (path, one) in models.items():
+            if only not in (None, name):
+                continue
             print(f"\n## {name}")
             measure_layers(path, one)
             measure_server(name, path, one, rounds)
             measure_extras(name, path, one, rounds)
-        measure_cold_start(penguins)
+        if only is None:
+            measure_cold_start(penguins)
 
 
 NETWORK = """

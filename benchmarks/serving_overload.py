@@ -102,19 +102,24 @@ class Load:
             loop = asyncio.get_running_loop()
             loop.create_task(loop.create_connection(lambda: Connection(self), "127.0.0.1", self.port))
 
-    async def measure(self, clients: int, seconds: float) -> None:
-        for _ in range(2):  # the first round warms up
-            self.answers.clear()
-            end_at = time.monotonic() + seconds
-            for _ in range(clients):
+    async def rate(self, clients: int, seconds: float) -> float:
+        """Return the answers per second to clients that wait for each."""
+        self.answers.clear()
+        end_at = time.monotonic() + seconds
+        for _ in range(clients):
+            self.send()
+        while time.monotonic() < end_at:
+            answered = len(self.answers)
+            await asyncio.sleep(0)
+            for _ in range(len(self.answers) - answered):
                 self.send()
-            while time.monotonic() < end_at:
-                answered = len(self.answers)
-                await asyncio.sleep(0)
-                for _ in range(len(self.answers) - answered):
-                    self.send()
-            capacity = sum(status == 200 for status, _ in self.answers) / seconds
-            await asyncio.sleep(1)
+        found = sum(status == 200 for status, _ in self.answers) / seconds
+        await asyncio.sleep(1)
+        return found
+
+    async def measure(self, clients: int, seconds: float) -> None:
+        await self.rate(clients, seconds)  # warms up
+        capacity = await self.rate(clients, seconds)
         print(f"capacity: {capacity:.0f} requests per second", flush=True)
         for times in (1, 2, 5, 10):
             self.answers.clear()
