@@ -64,7 +64,7 @@ class Trained:
 
     def __init__(self, done, progress):
         self.metrics, self.progress = done.metrics, progress
-        self.model = done.trained_model.load()
+        self.model = done.trained_model.load(optimizer=True)
         self.weights = self.model.get_weights()
         self.facts = done.trained_model.read_json("training.json")
         self.folder = done.history.path
