@@ -12,6 +12,7 @@ from PIL import Image
 import kerasline as kl
 from tests.components.serving.servers import serving
 from tests.conftest import SHARED_DATA
+from tests.end_to_end.recipe_runs import run_recipe
 
 pytestmark = pytest.mark.slow
 GARMENTS = {"ExampleGen.input": "tests.components.data.sources.builders:Garments", "ExampleGen.dataset": "null"}
@@ -19,10 +20,7 @@ GARMENTS = {"ExampleGen.input": "tests.components.data.sources.builders:Garments
 
 def run(cli, recipe, folder, settings):
     """Return the nodes of a run by name."""
-    arguments = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    result = cli("run", recipe, "--root", folder / "root", "--json", folder / "summary.json", *arguments)
-    assert result.returncode == 0, result.stderr
-    nodes = {node["name"]: node for node in result.summary["nodes"]}
+    nodes = run_recipe(cli, recipe, folder, settings)
     assert {node["state"] for node in nodes.values()} == {"ran"}
     return nodes
 

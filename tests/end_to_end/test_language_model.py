@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
+from tests.end_to_end.recipe_runs import require_language_libraries, run_recipe
+
 pytestmark = pytest.mark.slow
-for library in ("keras_hub", "tensorflow_text", "sentencepiece"):
-    pytest.importorskip(
-        library, reason="the libraries of language are not installed: pip install 'kerasline[language]'"
-    )
+require_language_libraries()
 
 NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
@@ -39,11 +38,7 @@ def test_texts_are_continued(cli, texts, tmp_path):
         "Trainer.batch_size": 2,
         "Trainer.epochs": 15,
     }
-    arguments = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    command = ["run", "language_model", "--root", tmp_path / "root", "--json", tmp_path / "summary.json", *arguments]
-    result = cli(*command)
-    assert result.returncode == 0, result.stderr
-    nodes = {node["name"]: node for node in result.summary["nodes"]}
+    nodes = run_recipe(cli, "language_model", tmp_path, settings)
     assert nodes["Pusher"]["state"] == "ran"
     assert nodes["Evaluator"]["metrics"]["cross_entropy"] < 1  # log(10), 2.3, for numbers at random
     serve = tf.saved_model.load(nodes["Pusher"]["metrics"]["path"]).signatures["serving_default"]

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.end_to_end.recipe_runs import require_language_libraries, run_recipe
+
 pytestmark = pytest.mark.slow
-for library in ("keras_hub", "tensorflow_text", "sentencepiece"):
-    pytest.importorskip(
-        library, reason="the libraries of language are not installed: pip install 'kerasline[language]'"
-    )
+require_language_libraries()
 
 PRAISE, COMPLAINT = ["good", "great", "lovely", "moving"], ["bad", "awful", "boring", "poor"]
 FILLERS = "the film a story of actors and music with some scenes in it".split()
@@ -45,11 +44,7 @@ def test_texts_are_classified(cli, texts, tmp_path, backbone):
         "ModelBuilder.hyperparameters.backbone": json.dumps(backbone),
         "Trainer.epochs": 6,
     }
-    arguments = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    command = ["run", "reviews", "--root", tmp_path / "root", "--json", tmp_path / "summary.json", *arguments]
-    result = cli(*command, *([] if backbone is None else ["--to", "Exporter"]))
-    assert result.returncode == 0, result.stderr
-    nodes = {node["name"]: node for node in result.summary["nodes"]}
+    nodes = run_recipe(cli, "reviews", tmp_path, settings, *([] if backbone is None else ["--to", "Exporter"]))
     serve = tf.saved_model.load(nodes["Exporter"]["outputs"]["saved_model"]).signatures["serving_default"]
     reviews = ["a good and lovely film", "the story is boring , awful", "great"]
     together = serve(text=tf.constant(reviews)[:, tf.newaxis])["positive"].numpy()[:, 0]

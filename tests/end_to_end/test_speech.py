@@ -12,6 +12,7 @@ from kerasline.components.core.artifacts import Examples, Predictions
 from kerasline.pipeline.recipes.spoken_digits import write_digits
 from tests.components.serving.servers import serving
 from tests.conftest import SHARED_DATA
+from tests.end_to_end.recipe_runs import run_recipe
 
 pytestmark = pytest.mark.slow
 RECORDINGS = SHARED_DATA / "fsdd" / "recordings.zip"
@@ -47,10 +48,7 @@ def run(cli, recordings, tmp_path):
             "Evaluator.slices": '["speaker"]',
             **{name.replace("__", "."): value for name, value in settings.items()},
         }
-        arguments = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-        result = cli("run", recipe, "--root", tmp_path / "root", "--json", tmp_path / "summary.json", *arguments)
-        assert result.returncode == 0, result.stderr
-        nodes = {node["name"]: node for node in result.summary["nodes"]}
+        nodes = run_recipe(cli, recipe, tmp_path, settings)
         assert {node["state"] for node in nodes.values()} == {"ran"}
         return nodes
 

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.end_to_end.recipe_runs import require_language_libraries, run_recipe
+
 pytestmark = pytest.mark.slow
-for library in ("keras_hub", "tensorflow_text", "sentencepiece"):
-    pytest.importorskip(
-        library, reason="the libraries of language are not installed: pip install 'kerasline[language]'"
-    )
+require_language_libraries()
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +40,7 @@ def test_summaries_are_generated_and_judged(cli, documents, tmp_path):
         "Trainer.epochs": 40,
         "Trainer.tokens_a_batch": 1024,
     }
-    arguments = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    command = ["run", "summarization", "--root", tmp_path / "root", "--json", tmp_path / "summary.json", *arguments]
-    result = cli(*command, "--to", "Evaluator")
-    assert result.returncode == 0, result.stderr
-    nodes = {node["name"]: node for node in result.summary["nodes"]}
+    nodes = run_recipe(cli, "summarization", tmp_path, settings, "--to", "Evaluator")
     evaluation = Path(nodes["Evaluator"]["outputs"]["evaluation"])
     measured = json.loads((evaluation / "metrics.json").read_text())["metrics"]
     found = {entry["metric"]: entry["value"] for entry in measured}

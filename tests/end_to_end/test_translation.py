@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 
 from kerasline.components.core.artifacts import Examples
+from tests.end_to_end.recipe_runs import require_language_libraries, run_recipe
 
 pytestmark = pytest.mark.slow
-for library in ("keras_hub", "tensorflow_text", "sentencepiece"):
-    pytest.importorskip(
-        library, reason="the libraries of language are not installed: pip install 'kerasline[language]'"
-    )
+require_language_libraries()
 
 ENGLISH = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 FRENCH = ["zéro", "un", "deux", "trois", "quatre", "cinq", "six", "sept", "huit", "neuf"]
@@ -43,10 +41,7 @@ def test_translation_is_judged_and_served_by_its_answers(cli, pairs, tmp_path):
         "ModelBuilder.hyperparameters.learning_rate": 0.01,
         "Trainer.epochs": 60,
     }
-    arguments = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    result = cli("run", "translation", "--root", tmp_path / "root", "--json", tmp_path / "summary.json", *arguments)
-    assert result.returncode == 0, result.stderr
-    nodes = {node["name"]: node for node in result.summary["nodes"]}
+    nodes = run_recipe(cli, "translation", tmp_path, settings)
     assert {node["state"] for node in nodes.values()} == {"ran"}
     metrics = nodes["Evaluator"]["metrics"]
     assert metrics["translation/chrf"] > 30  # a translator that knows nothing reaches some 15
