@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from annotated_types import Ge
+from typing import TYPE_CHECKING, Any, Literal
 
 from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.component import Context, Parameters
 from kerasline.components.core.errors import ParameterError
+from kerasline.components.core.parameters import PositiveInt
 from kerasline.components.example_gen.component import ExampleGen, ExampleGenSettings, Parts
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ class BinaryFileExampleGenSettings(FileExampleGenSettings):
     """The parameters of the ExampleGens whose files hold bytes. BinaryFileExampleGen documents them."""
 
     media: list[str] = field(default_factory=list)
-    sample_rate: Annotated[int, Ge(1)] | None = None
+    sample_rate: PositiveInt | None = None
 
 
 class FileExampleGen(ExampleGen):

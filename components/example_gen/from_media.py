@@ -6,13 +6,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from annotated_types import Ge
+from typing import TYPE_CHECKING, Any, Literal
 
 from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.component import Context, Parameters
 from kerasline.components.core.errors import DataError, ParameterError
+from kerasline.components.core.parameters import PositiveInt
 from kerasline.components.example_gen.component import ExampleGen, ExampleGenSettings, Parts
 
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ class MediaExampleGenSettings(ExampleGenSettings):
     bad_rows: Literal["fail", "quarantine"] = "fail"
     check: Literal["decode", "header"] = "decode"
     sound: Literal["wav", "float"] = "wav"
-    sample_rate: Annotated[int, Ge(1)] | None = None
-    channels: Annotated[int, Ge(1)] | None = None
+    sample_rate: PositiveInt | None = None
+    channels: PositiveInt | None = None
     column_types: dict[str, str] = field(default_factory=dict)
 
 

@@ -83,9 +83,8 @@ class Judge:
         """Return its answers to the values of a raw column."""
         check_no_nulls(batch, [column])
         kind = batch.schema.field(column).type
-        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            return self(as_array(batch.column(column)))
-        if self.input.dtype == "string":
+        is_files = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+        if is_files or self.input.dtype == "string":
             return self(as_array(batch.column(column)))
         return self(feed_column(batch, column, self.input).dense())
 

@@ -144,7 +144,8 @@ def adapt(
         if context.cache_dir is not None:
             folder = context.cache_dir / _plan_digest(plan, model, layers, adapted.states)
         accumulate = CachedAccumulate(functools.partial(_accumulate, plan=plan), plan.columns, folder)
-        few = runs_locally(context.beam_options) and accumulate.missing(rows) <= FEW_PARTS < len(rows)
+        # The parts are read to know which are missing, so their number is compared first.
+        few = runs_locally(context.beam_options) and FEW_PARTS < len(rows) and accumulate.missing(rows) <= FEW_PARTS
         merge = functools.partial(CountedResult.merge, merge_values=_merge)
         done: CountedResult | None = fold(rows, accumulate, merge, context, in_process=few)
         assert done is not None, "a split with rows has parts"

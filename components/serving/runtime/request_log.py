@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from kerasline.components.core.atomic_files import atomic_write
 from kerasline.components.core.errors import ParameterError
 from kerasline.components.data.missing import has_missing_value, missing_value
 from kerasline.components.models.signatures import Signature, TensorSpec
@@ -103,12 +104,8 @@ class RequestLog:
         folder.mkdir(parents=True, exist_ok=True)
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
         file = folder / f"{stamp}-{os.getpid()}-{next(self._number)}.parquet"
-        unfinished = file.with_suffix(".unfinished")
-        try:
+        with atomic_write(file) as unfinished:
             pq.write_table(_table(requests), unfinished, compression="zstd")
-            unfinished.rename(file)
-        finally:
-            unfinished.unlink(missing_ok=True)
 
     def _remove_oldest(self) -> None:
         found = sorted((one.stat().st_mtime_ns, one) for one in self._folder.rglob("*.parquet"))
