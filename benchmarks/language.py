@@ -51,7 +51,7 @@ METRICS = {
     "reviews": ["accuracy"],
     "translation": ["translation/bleu", "translation/chrf"],
     "summarization": ["summary/rouge1", "summary/rougeL"],
-    "language_model": ["perplexity"],
+    "language_model": ["cross_entropy"],
 }
 ORDER = 5  # tokens of the longest n-grams
 MOST_WORDS = 30  # of a summary by its first words
@@ -205,11 +205,11 @@ def compare_ngrams(run: Run, folder: Path) -> None:
     surprise = -ngrams.log_probabilities(test)
     seconds = time.perf_counter() - clock
     size = sum(len(text) for text in layer.decode(padded(test)).numpy())
-    nats = len(surprise) * math.log(run.metrics["perplexity"])
     show("test split", {"texts": len(test), "tokens": len(surprise), "bytes": size})
-    show("network", {"perplexity": run.metrics["perplexity"], "bits a byte": nats / math.log(2) / size})
-    bits = float(surprise.sum()) / math.log(2) / size
-    show(f"{ORDER}-grams", {"perplexity": math.exp(surprise.mean()), "bits a byte": bits, "seconds": seconds})
+    for name, nats in {"network": run.metrics["cross_entropy"], f"{ORDER}-grams": float(surprise.mean())}.items():
+        bits = nats * len(surprise) / math.log(2) / size
+        show(name, {"perplexity": math.exp(nats), "bits a byte": bits})
+    show("seconds", {f"{ORDER}-grams": seconds})
 
 
 def token_ids(run: Run, split: str) -> Iterator[np.ndarray]:
