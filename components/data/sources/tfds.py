@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from kerasline.components.core import garbage_collection
 from kerasline.components.core.errors import DataError, named_cause
 from kerasline.components.data.arrow_types import is_list
 from kerasline.components.data.media import sniff
@@ -56,7 +57,9 @@ class TfdsSource:
         quarantine: Quarantine | None = None,
         images: Literal["pixels", "files"] = "pixels",
     ) -> None:
-        import tensorflow_datasets as tfds
+        with garbage_collection.paused_for_imports():
+            import tensorflow  # noqa: F401  # TFDS imports it only when it reads
+            import tensorflow_datasets as tfds
 
         tfds.disable_progress_bar()
         self._tfds = tfds
