@@ -24,7 +24,7 @@ import tempfile
 import types
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +40,11 @@ def save(model: keras.Model, path: Path) -> None:
     """Write a model to a `.keras` file, and its record beside it."""
     with weights_on_disk():
         model.save(path)
-    layers, variables = flatten_layers(model, include_self=True), model.variables
+    layers = flatten_layers(model, include_self=True)
     record = {
         "modules": [_module_entry(module) for module in _registering_modules(_registered_names(path))],
         "layers": [type(layer).__name__ for layer in layers],
-        "frozen": [place for place, layer in enumerate(layers) if not layer.trainable],
-        "constant": [place for place, variable in enumerate(variables) if not variable.trainable],
+        **trainability(model),
         "lora": _lora(layers),
         "compile": _compile_arguments(model),
     }
@@ -298,23 +297,46 @@ def _restore(model: keras.Model, record: dict[str, Any], path: Path, optimizer: 
             f"{_SAVING_GUIDE}"
         )
     variables_before = _trainable_places(model)
-    frozen = set(record["frozen"])
-    for place, layer in enumerate(layers):  # parents come first: they set their children too
-        if layer.trainable == (place in frozen):
-            layer.trainable = place not in frozen
+    _freeze_layers(layers, record["frozen"])
     lora = {int(place): arguments for place, arguments in record["lora"].items()}
     for place, arguments in lora.items():
         if not getattr(layers[place], "lora_enabled", False):
             layers[place].enable_lora(**arguments)
-    constant = set(record["constant"])
-    for place, variable in enumerate(model.variables):
-        if variable.trainable == (place in constant):
-            variable.trainable = place not in constant
+    _freeze_variables(model, record["constant"])
     is_changed = _trainable_places(model) != variables_before
     if record["compile"] is not None and (is_changed or not _same_arguments(model, record["compile"])):
         _compile(model, record["compile"], path)
         if optimizer:
             model.optimizer.build(model.trainable_variables)
+
+
+def trainability(model: keras.Model) -> dict[str, list[int]]:
+    """Return the places of the layers (`frozen`) and variables (`constant`) of a model that are not trainable."""
+    layers = flatten_layers(model, include_self=True)
+    return {
+        "frozen": [place for place, layer in enumerate(layers) if not layer.trainable],
+        "constant": [place for place, variable in enumerate(model.variables) if not variable.trainable],
+    }
+
+
+def set_trainability(model: keras.Model, trainability: Mapping[str, Collection[int]]) -> None:
+    """Make exactly the layers and variables trainable, in place, that were so when `trainability` was determined."""
+    _freeze_layers(flatten_layers(model, include_self=True), trainability["frozen"])
+    _freeze_variables(model, trainability["constant"])
+
+
+def _freeze_layers(layers: list[Any], frozen: Collection[int]) -> None:
+    frozen = set(frozen)
+    for place, layer in enumerate(layers):  # parents come first: they set their children too
+        if layer.trainable == (place in frozen):
+            layer.trainable = place not in frozen
+
+
+def _freeze_variables(model: keras.Model, constant: Collection[int]) -> None:
+    constant = set(constant)
+    for place, variable in enumerate(model.variables):
+        if variable.trainable == (place in constant):
+            variable.trainable = place not in constant
 
 
 def _compile(model: keras.Model, arguments: dict[str, Any], path: Path) -> None:

@@ -23,10 +23,10 @@ from kerasline.components.evaluator.settings import (
     slicing_parts,
 )
 from kerasline.components.metrics.baseline_comparison import NAMES as COMPARISONS
-from kerasline.components.metrics.detection import COLUMNS, OPTIONAL, TRUE
 from kerasline.components.metrics.text import DIRECTIONS as TEXT_METRICS
 from kerasline.components.models import size_and_latency
 from kerasline.components.models.judged_answers import (
+    check_detection_columns,
     check_references,
     find_answers,
     form_of,
@@ -132,7 +132,6 @@ def check_parameters(settings: EvaluatorSettings, *, has_baseline: bool, has_sav
         if task == "detection" and settings.decode is None and not has_saved_model:
             raise ParameterError("Evaluator.decode: the task 'detection' needs a function that returns boxes")
     check_known("Evaluator.text_metrics", "no metric of texts", settings.text_metrics, TEXT_METRICS)
-    check_known("Evaluator.detection_columns", "no name of a column", settings.detection_columns, COLUMNS)
     slicings = [slicing_name(slicing) for slicing in settings.slices]
     check_known("Evaluator.reference_slices", "no slicing", settings.reference_slices, slicings)
     for name, given in settings.thresholds.items():
@@ -155,11 +154,7 @@ def check_columns(settings: EvaluatorSettings, schema: pa.Schema) -> None:
         ParameterError: a column does not exist, or its type does not fit.
     """
     check_slicings(settings.slices, schema, where="Evaluator.slices")
-    tasks = settings.task.values() if isinstance(settings.task, dict) else [settings.task]
-    if "detection" in tasks:
-        needed = {name for name in TRUE if name not in OPTIONAL} | set(settings.detection_columns) & set(TRUE)
-        columns = [settings.detection_columns.get(name, name) for name in TRUE if name in needed]
-        check_known("Evaluator.detection_columns", "no column", columns, schema.names)
+    check_detection_columns(settings, schema)
 
 
 def check_thresholds(

@@ -115,6 +115,9 @@ OperatingPoint = Literal[
 ]
 
 
+BoxFormat = Literal["xyxy", "yxyx", "xywh", "center_xywh"]
+
+
 class TextOptions(BaseModel):
     """Options of the metrics of texts; see `kerasline.components.metrics.text.TextMetrics`."""
 
@@ -160,7 +163,7 @@ class EvaluatorSettings:
     ndcg_at: list[PositiveInt] = field(default_factory=lambda: [5, 10])
     padding: int = -1
     detection_columns: dict[str, str] = field(default_factory=dict)
-    box_format: Literal["xyxy", "yxyx", "xywh", "center_xywh"] = "xyxy"
+    box_format: BoxFormat = "xyxy"
     confidence: Annotated[float, Gt(0), Lt(1)] = 0.95
     replicates: Annotated[int, Ge(0)] = 200
     seed: int = 0

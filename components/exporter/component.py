@@ -50,8 +50,8 @@ class Exporter(Component):
             activations) are SavedModels. `"litert"` and `"onnx"` take preprocessed features. Defaults to `[]`.
         max_quality_loss: dict of float, how much worse a form may be by metric, such as `{"accuracy": 0.01}`. A worse
             form is refused. Defaults to `{}`, no limit.
-        task, reference: how the answers of forms are judged, as Evaluator's parameters of these names. Default to None:
-            without `answer`, the outputs of the model are judged by its label.
+        task, reference, detection_columns, box_format: how the answers of forms are judged, as Evaluator's parameters
+            of these names. Without `answer`, the outputs of the model are judged by its label.
         split: str, split of `examples` to use. Defaults to `"test"`.
         op_libraries: list of str, packages whose operations the model uses, such as `"tensorflow_text"`. Whatever loads
             the SavedModel imports them first. Exporter detects those that were imported when it runs. Defaults to `[]`.
@@ -109,7 +109,7 @@ class Exporter(Component):
             if self.settings.answer is not None:
                 served = {name: form for one in planned.values() for name, form in one.inputs.items()}
             check_feedable(inputs.examples.schema(), served)
-            self._check_quality_loss(inputs)
+            self._check_judging(inputs)
 
     def _planned_answers(self, inputs: Any) -> dict[str, PlannedAnswers]:
         """Return what the answering functions read and return, by signature, if the model exists, trained or not."""
@@ -121,22 +121,20 @@ class Exporter(Component):
         functions = functions_by_signature(self.settings.answer)
         return {name: plan_answers(one, inputs.preprocessing, model) for name, one in functions.items()}
 
-    def _check_quality_loss(self, inputs: Any) -> None:
-        if not self.settings.max_quality_loss or inputs.model is None or not inputs.model.outputs:
+    def _check_judging(self, inputs: Any) -> None:
+        settings, saved_model = self.settings.judging, self._planned_saved_model(inputs)
+        judges = self.settings.max_quality_loss or settings.task or settings.reference
+        if not judges or saved_model is None or not inputs.model.outputs:
             return
         from kerasline.components.evaluator.checks import metric_directions, planned_outputs
+        from kerasline.components.models.judged_answers import judged_answers_of, served_answers
 
-        settings, saved_model = self.settings.judging, self._planned_saved_model(inputs)
-        if saved_model is None:
-            return
-        outputs, losses = planned_outputs(settings, inputs.examples, inputs.preprocessing, inputs.model, saved_model)
         if self.settings.answer is not None:  # the forms are judged by their answers
-            outputs, losses = tuple(output for output in outputs if output.answer), {}
-            if not outputs:
-                raise ParameterError(
-                    f"{self.name}.reference: name the column with the true value of the answers, by which forms are "
-                    "judged"
-                )
+            schema, answers = inputs.examples.schema(), served_answers(saved_model)
+            outputs = judged_answers_of(self.name, answers, schema, inputs.preprocessing, settings)
+            losses: dict[str, Any] = {}
+        else:
+            outputs, losses = planned_outputs(settings, inputs.examples, inputs.preprocessing, inputs.model)
         known = metric_directions(settings, outputs, losses)
         for name in self.settings.max_quality_loss:
             where = f"{self.name}.max_quality_loss"

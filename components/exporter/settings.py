@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from kerasline.components.core.errors import ParameterError
 from kerasline.components.core.parameters import PositiveFloat, SplitName
-from kerasline.components.evaluator.settings import EvaluatorSettings
+from kerasline.components.evaluator.settings import BoxFormat, EvaluatorSettings
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE
 
 FormName = Literal["float16", "bfloat16", "int8_weights", "int8", "litert", "onnx"]
@@ -24,6 +24,8 @@ class ExporterSettings:
     max_quality_loss: dict[str, float] = field(default_factory=dict)
     task: str | dict[str, str] | None = None
     reference: str | dict[str, str] | None = None
+    detection_columns: dict[str, str] = field(default_factory=dict)
+    box_format: BoxFormat = "xyxy"
     split: SplitName = "test"
     op_libraries: list[str] = field(default_factory=list)
     measure_seconds: PositiveFloat = 5.0
@@ -31,7 +33,14 @@ class ExporterSettings:
     @property
     def judging(self) -> EvaluatorSettings:
         """How the forms are judged, as Evaluator does."""
-        return EvaluatorSettings(task=self.task, reference=self.reference, split=self.split, replicates=0)
+        return EvaluatorSettings(
+            task=self.task,
+            reference=self.reference,
+            detection_columns=self.detection_columns,
+            box_format=self.box_format,
+            split=self.split,
+            replicates=0,
+        )
 
 
 # Signatures that Exporter writes for `serving_default` too.

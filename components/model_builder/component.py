@@ -163,7 +163,7 @@ class ModelBuilder(Component):
         if settings.weights is not None:
             loaded = load_weights(model, settings.weights)
             warm_started = loaded if warm_started is None else f"{warm_started}; {loaded} from disk"
-        freeze(model, settings.freeze)
+        freeze(model, settings.freeze, "ModelBuilder.freeze")
         if settings.lora_rank is not None:
             enable_lora(model, settings.lora_rank, settings.lora_layers)
         if settings.freeze or settings.lora_rank is not None:

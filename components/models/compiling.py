@@ -120,7 +120,7 @@ def _resolve(value: Any, where: str, module: ModuleType, base: type, noun: str) 
     if _key(name) not in known:
         try:  # short names, such as mse, and what users registered
             return module.get({"class_name": name, "config": given} if given else name)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, AttributeError):
             names = {cls.__name__ for cls in known.values()}
             raise ParameterError(f"{where}: Keras has no {noun} {name!r}; {nearest(name, names)}") from None
     cls = known[_key(name)]

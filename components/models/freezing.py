@@ -12,17 +12,18 @@ from kerasline.components.core.errors import ParameterError, nearest, some
 from kerasline.components.core.keras_compat import flatten_layers
 
 
-def freeze(model: keras.Model, patterns: Sequence[str]) -> None:
+def freeze(model: keras.Model, patterns: Sequence[str], where: str) -> None:
     """Freeze, in place, the layers whose name or path matches a pattern such as `block_1*`.
 
     Args:
         model: the model.
         patterns: shell-style patterns.
+        where: the parameter that holds them, for error messages.
 
     Raises:
         ParameterError: a pattern matches no layer.
     """
-    for layer in _matching_layers(model, patterns, "ModelBuilder.freeze"):
+    for layer in _matching_layers(model, patterns, where):
         layer.trainable = False
 
 

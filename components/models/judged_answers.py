@@ -17,7 +17,7 @@ import pyarrow as pa
 from kerasline.components.core.artifacts import Preprocessing, SavedModel, TensorForm
 from kerasline.components.core.errors import ParameterError, check_known, nearest
 from kerasline.components.data.arrow_types import is_list
-from kerasline.components.metrics.detection import PREDICTED
+from kerasline.components.metrics.detection import COLUMNS, OPTIONAL, PREDICTED, TRUE
 from kerasline.components.models.outputs import label_class_names, units
 from kerasline.components.models.tasks import TASKS, Output, classes_of_units, infer_task
 
@@ -80,6 +80,7 @@ def judged_answers_of(
     """
     try:
         check_references(settings, columns, preprocessing, answers)
+        check_detection_columns(settings, columns)
         found = find_answers(answers, columns, preprocessing, settings)
     except ParameterError as error:
         raise ParameterError(str(error).replace("Evaluator.", f"{stage}.", 1)) from error
@@ -111,6 +112,20 @@ def check_references(
     references = given.values() if isinstance(given, dict) else [given] if given else []
     known = {*columns.names, *(preprocessing.outputs if answers else ())}
     check_known("Evaluator.reference", "the data has no column", references, known)
+
+
+def check_detection_columns(settings: EvaluatorSettings, columns: pa.Schema) -> None:
+    """Check that the columns with true objects exist.
+
+    Raises:
+        ParameterError: a name is unknown, or there is no such column.
+    """
+    where, names = "Evaluator.detection_columns", settings.detection_columns
+    check_known(where, "no name of a column", names, COLUMNS)
+    tasks = settings.task.values() if isinstance(settings.task, dict) else [settings.task]
+    if "detection" in tasks:
+        needed = [name for name in TRUE if name in names or name not in OPTIONAL]
+        check_known(where, "no column", [names.get(name, name) for name in needed], columns.names)
 
 
 def _tasks(settings: EvaluatorSettings, answers: Mapping[str, TensorForm]) -> dict[str, str | None]:

@@ -81,12 +81,14 @@ class Checkpoints:
             raise failure
 
     def restore(
-        self, variables: Sequence[keras.Variable], agree: Callable[[int | None], int | None] = lambda step: step
+        self,
+        variables: Callable[[Mapping[str, Any]], Sequence[keras.Variable]],
+        agree: Callable[[int | None], int | None] = lambda step: step,
     ) -> dict[str, Any] | None:
         """Set the variables to the newest readable checkpoint.
 
         Args:
-            variables: as they were passed to `save`.
+            variables: receives the state and returns the variables, as both were passed to `save`.
             agree: receives the newest step that this process can read and returns the step that all processes
                 restore. It is called before any variable is assigned, since assignment is a collective operation.
 
@@ -107,10 +109,11 @@ class Checkpoints:
                 f"{file}: this worker cannot read a checkpoint that another worker can; check that the folder is shared"
             )
         with np.load(file) as arrays:
-            for number, variable in enumerate(variables):
-                variable.assign(_from_storable(arrays[_key(number)], variable.dtype))
             state = {name: arrays[name] for name in arrays.files if not name.startswith(_key(""))}
-        return {**json.loads(state.pop(STATE_KEY).tobytes()), **state}
+            state = {**json.loads(state.pop(STATE_KEY).tobytes()), **state}
+            for number, variable in enumerate(variables(state)):
+                variable.assign(_from_storable(arrays[_key(number)], variable.dtype))
+        return state
 
     def _write(self, step: int, tensors: list[tf.Tensor], state: Mapping[str, np.ndarray]) -> None:
         """Write a checkpoint, in another thread. The tensors are released one by one."""

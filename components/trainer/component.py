@@ -44,6 +44,9 @@ class Trainer(Component):
         split: split to train on. Defaults to `"train"`.
         eval_split: split to evaluate on after each epoch, or None for no evaluation. Defaults to `"eval"`.
         shuffle: whether to shuffle the rows in every epoch. Defaults to True.
+        phases: parts of the training that train different layers at different rates, such as
+            `[{"epochs": 2, "freeze": ["backbone"]}, {"learning_rate": 1e-5}]`. Each begins with a new state of the
+            optimizer. See `kerasline.components.trainer.settings.Phase`.
 
         optimizer: replaces the optimizer of the model: `"adam"`, or
             `{"name": "SGD", "learning_rate": {"name": "CosineDecay", ...}}`.
@@ -63,7 +66,8 @@ class Trainer(Component):
             metrics of these answers are reported as `val_wer`, `val_bleu`, ..., or `val_translation_wer` if the name
             occurs twice, beside those of the other held-out rows, and `early_stopping` can monitor them. The rows are
             chosen by `seed`.
-        task, reference, text_options: how the answers are judged, as Evaluator's parameters of these names.
+        task, reference, text_options, detection_columns, box_format: how the answers are judged, as Evaluator's
+            parameters of these names.
         text_metrics: metrics of answers that are texts. Defaults to `["bleu", "chrf", "wer", "cer", "exact_match"]`.
         function: `train(context)`, a training loop that replaces the built-in one. See
             `kerasline.components.trainer.custom_train`.
@@ -126,7 +130,7 @@ class Trainer(Component):
     20
     """
 
-    VERSION = "7"
+    VERSION = "8"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]
@@ -141,6 +145,7 @@ class Trainer(Component):
         super().check(inputs)
         self._check_distribution()
         self._check_bucketing(inputs)
+        self._check_phases()
         split = self.settings.eval_split
         # The default may be missing: not all data have an eval split.
         if inputs.examples is not None and split and split not in ("eval", *inputs.examples.splits):
@@ -218,6 +223,25 @@ class Trainer(Component):
             answers = plan_answers(settings.answer, inputs.preprocessing, inputs.model).outputs
             schema = inputs.examples.schema()
             judged_answers_of(self.name, answers, schema, inputs.preprocessing, settings.judging)
+
+    def _check_phases(self) -> None:
+        phases, where = self.settings.phases or [], f"{self.name}.phases"
+        if phases and self.settings.function is not None:
+            raise ParameterError(f"{where}: expected the built-in training loop, but `function` replaces it")
+        for number, phase in enumerate(phases):
+            if phase.epochs is None and number < len(phases) - 1:
+                raise ParameterError(f"{where}.{number}.epochs: expected the number of epochs of this phase")
+        if phases and phases[-1].epochs is not None:
+            raise ParameterError(
+                f"{where}.{len(phases) - 1}.epochs: the last phase lasts to the end of the training; set "
+                f"{self.name}.epochs, the number of all epochs"
+            )
+        before, epochs = sum(phase.epochs or 0 for phase in phases), self.settings.epochs or 1
+        if self.settings.steps is None and phases and before >= epochs:
+            raise ParameterError(
+                f"{where}: the last phase begins after epoch {before}, and training ends after epoch {epochs}; set "
+                f"{self.name}.epochs to more"
+            )
 
     def _check_bucketing(self, inputs: Any) -> None:
         settings = self.settings

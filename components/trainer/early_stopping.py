@@ -29,20 +29,21 @@ class EarlyStopping:
         self._best_epoch = 0
         self._weights: list[np.ndarray] = []
 
-    def should_stop(self, epoch: int, metrics: Mapping[str, Any], model: keras.Model) -> bool:
+    def should_stop(self, epoch: int, metrics: Mapping[str, Any], model: keras.Model, first_epoch: int = 1) -> bool:
         """Record the metrics of an epoch and return whether to stop after it.
 
         Args:
             epoch: number of the epoch, from 1.
             metrics: its metrics by name.
             model: its weights are copied if this is the best epoch.
+            first_epoch: the epoch that patience counts from, at the earliest. Defaults to 1.
         """
         name = self._settings.monitor
         if self._is_improvement(float(metrics[name])):
             self._best, self._best_epoch = float(metrics[name]), epoch
             if self._settings.restore_best:
                 self._weights = [keras.ops.convert_to_numpy(variable) for variable in model.weights]
-        return epoch - self._best_epoch >= max(self._settings.patience, 1)
+        return epoch - max(self._best_epoch, first_epoch - 1) >= max(self._settings.patience, 1)
 
     def restore_weights(self, model: keras.Model) -> int | None:
         """Set the best weights and return their epoch, or None if the weights are not to be restored."""

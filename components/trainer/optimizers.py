@@ -39,7 +39,21 @@ def prepare_optimizer(model: keras.Model, settings: TrainerSettings, precision: 
 
 def keeps_optimizer(settings: TrainerSettings) -> bool:
     """Return whether the settings leave the optimizer of the model as it is, so that its state is of use."""
-    return settings.optimizer is None and not _changed_arguments(settings)
+    return settings.optimizer is None and not settings.phases and not _changed_arguments(settings)
+
+
+def renew_optimizer(model: keras.Model, template: keras.optimizers.Optimizer, learning_rate: Any = None) -> None:
+    """Compile the model, in place, with a new optimizer of the class and arguments of another.
+
+    Args:
+        model: its optimizer decides whether losses are scaled.
+        template: the other optimizer, without loss scaling.
+        learning_rate: number or schedule, or None for that of the template.
+    """
+    optimizer = _with_arguments(template, {} if learning_rate is None else {"learning_rate": learning_rate})
+    if plain_optimizer(model) is not model.optimizer:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    compiling.recompile(model, optimizer=optimizer)
 
 
 def plain_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:

@@ -68,7 +68,7 @@ def prepare(job: Job) -> PreparedTraining:
     _check_evaluation(job, model, target)
     data = TrainingData(job, replicas, target, weight_ranks(model, job.preprocessing))
     with _scope(replicas, placement):
-        _build(model, data)
+        build(model, data)
     return PreparedTraining(model, placement, precision, replicas, data)
 
 
@@ -90,7 +90,12 @@ def _check_evaluation(job: Job, model: keras.Model, target: Target) -> None:
         )
 
 
-def _build(model: keras.Model, data: TrainingData) -> None:
+def build(model: keras.Model, data: TrainingData) -> None:
+    """Create the variables of the optimizer, the loss and the metrics of a model, in place.
+
+    Raises:
+        ParameterError: the rows do not fit the model.
+    """
     if isinstance(data.element_spec, dict) and type(model).train_step is not keras.Model.train_step:
         model.optimizer.build(model.trainable_variables)  # without a label, the compiled loss cannot be built
         return

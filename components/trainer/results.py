@@ -34,6 +34,7 @@ class Outcome:
         steps_per_call: number of steps per call of TensorFlow.
         best_epoch: the epoch whose weights the model has, or None for the last one.
         resumed_at: the step after which this process resumed, or None if it started from the beginning.
+        phases: the phases, if there are several: see `Phases.facts`.
     """
 
     history: History
@@ -43,6 +44,7 @@ class Outcome:
     steps_per_call: int = 1
     best_epoch: int | None = None
     resumed_at: int | None = None
+    phases: list[dict[str, Any]] | None = None
 
 
 def write_results(job: Job, prepared: PreparedTraining, outcome: Outcome, seconds: float) -> dict[str, Any]:
@@ -93,6 +95,7 @@ def _facts(job: Job, prepared: PreparedTraining, outcome: Outcome, seconds: floa
         "steps_per_execution": outcome.steps_per_call,
         "epochs": len(outcome.history.epochs),
         "best_epoch": outcome.best_epoch,
+        **({"phases": outcome.phases} if outcome.phases else {}),
         "metrics": _final_metrics(outcome),
         "steps": outcome.steps,
         "rows": rows,

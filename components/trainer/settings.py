@@ -10,7 +10,7 @@ from annotated_types import Ge, Len, Lt
 from pydantic import BaseModel, ConfigDict, Field
 
 from kerasline.components.core.parameters import PositiveFloat, PositiveInt, SplitName
-from kerasline.components.evaluator.settings import EvaluatorSettings, TextOptions
+from kerasline.components.evaluator.settings import BoxFormat, EvaluatorSettings, TextOptions
 
 if TYPE_CHECKING:
     from kerasline.components.data.bucketing import Bucketing
@@ -53,6 +53,23 @@ class EarlyStoppingSettings(BaseModel):
         return lower_is_better(self.monitor) if self.mode is None else self.mode == "min"
 
 
+class Phase(BaseModel):
+    """A part of a training, which trains some layers at a learning rate of its own.
+
+    Args:
+        epochs: number of epochs. The last phase has none: it lasts to the end of the training.
+        freeze: patterns of the layers that the phase leaves unchanged, such as `backbone`, beside those that
+            ModelBuilder froze. Defaults to `[]`.
+        learning_rate: a number, or the name or dict of a schedule. By default that of the optimizer.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: PositiveInt | None = None
+    freeze: list[str] = Field(default_factory=list)
+    learning_rate: PositiveFloat | str | dict[str, Any] | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
     """The parameters of Trainer, which documents them."""
@@ -67,6 +84,7 @@ class TrainerSettings:
     split: SplitName = "train"
     eval_split: str | None = "eval"
     shuffle: bool = True
+    phases: Annotated[list[Phase], Len(1)] | None = None
 
     optimizer: str | dict[str, Any] | None = None
     loss: str | dict[str, Any] | None = None
@@ -85,6 +103,8 @@ class TrainerSettings:
         default_factory=lambda: ["bleu", "chrf", "wer", "cer", "exact_match"]
     )
     text_options: TextOptions = field(default_factory=TextOptions)
+    detection_columns: dict[str, str] = field(default_factory=dict)
+    box_format: BoxFormat = "xyxy"
     function: Callable[..., Any] | None = None
 
     device: str = "auto"
@@ -118,6 +138,8 @@ class TrainerSettings:
             reference=self.reference,
             text_metrics=self.text_metrics,
             text_options=self.text_options,
+            detection_columns=self.detection_columns,
+            box_format=self.box_format,
             replicates=0,
         )
 

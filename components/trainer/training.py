@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -26,6 +27,7 @@ from kerasline.components.trainer.early_stopping import EarlyStopping
 from kerasline.components.trainer.history import History
 from kerasline.components.trainer.job import Job
 from kerasline.components.trainer.optimizers import LearningRate, averaged_weights
+from kerasline.components.trainer.phases import Phases
 from kerasline.components.trainer.preparation import PreparedTraining, prepare
 from kerasline.components.trainer.progress import Progress
 from kerasline.components.trainer.replica_gradients import ReplicaGradients
@@ -123,19 +125,17 @@ class Training:
         stop_requested: Callable[[], bool],
     ) -> None:
         self._job, self._settings, self._model = job, job.settings, prepared.model
-        self._replicas, self._data = prepared.replicas, prepared.data
+        self._prepared, self._replicas, self._data = prepared, prepared.replicas, prepared.data
         self._on_epoch, self._stop_requested = on_epoch, stop_requested
         self._total_steps = self._settings.steps or self._data.steps_per_epoch * (self._settings.epochs or 1)
         epochs = -(-self._total_steps // self._data.steps_per_epoch)
         self._progress = Progress(report, epochs, self._total_steps)
         self._history = History()
-        self._autotuner = Autotuner(
-            self._settings.steps_per_execution, _jit_compile(job, prepared), prepared.placement.kind == "GPU"
-        )
         self._class_weights = class_weights(job, self._model)
-        self._gradients = ReplicaGradients(self._model.optimizer) if self._replicas.count > 1 else None
-        self._train_steps = self._new_train_steps()
-        self._evaluation = self._new_evaluation()
+        self._evaluation_data = self._new_evaluation_data()
+        self._rollbacks, self._rate_factor = 0, 1.0
+        self._phases = Phases(self._settings.phases, prepared)
+        self._begin_phase(0)
         self._answers, self._early_stopping = answers, None
         if stopping := self._settings.early_stopping:
             self.check_watched({"Trainer.early_stopping.monitor": stopping.monitor})
@@ -145,14 +145,11 @@ class Training:
         self._logs = TensorBoardLogs(job.log_dir if writes_logs else None, self._settings.profile_steps)
         folder = (job.state_dir or job.work_dir) / "checkpoints"
         self._checkpoints = Checkpoints(folder, self._settings.keep_checkpoints, writes=self._replicas.is_chief)
-        self._variables = all_variables(self._model)
-        self._learning_rate = LearningRate(self._model)
         self._last_checkpoint = time.monotonic()
         self._step = 0  # number of steps done, over all epochs
         self._running_steps = 1  # number of steps in the call that is running
         self._resumed_at: int | None = None
         self._ended_early = False
-        self._rollbacks, self._rate_factor = 0, 1.0
         self._rolled_back_to: int | None = None
 
     def check_watched(self, metrics: Mapping[str, str]) -> None:
@@ -198,6 +195,7 @@ class Training:
             self._autotuner.next_steps(self._data.batches_per_chunk),
             best,
             self._resumed_at,
+            self._phases.facts,
         )
 
     @property
@@ -216,6 +214,7 @@ class Training:
             self._run_chunk(*next(chunks))
             if self._step % self._data.steps_per_epoch == 0 or self._step == self._total_steps:
                 self._end_epoch()
+                self._maybe_begin_phase()
                 self._maybe_checkpoint(epoch_ended=True)
 
     def _run_chunk(self, full_batches: int, batches: Chunk | None, last: Chunk | None) -> None:
@@ -288,15 +287,46 @@ class Training:
             if self._answers is not None:
                 metrics |= {f"val_{name}": value for name, value in self._answers.metrics().items()}
             epoch = len(self._history.epochs) + 1
-            stopping = self._early_stopping
-            stops = stopping is not None and stopping.should_stop(epoch, metrics, self._model)
-        self._history.end_epoch(epoch, steps, {**metrics, "learning_rate": rate})
+            stopping, first_epoch = self._early_stopping, self._phases.first_epoch(self._phase)
+            stops = stopping is not None and stopping.should_stop(epoch, metrics, self._model, first_epoch)
+        stops = stops and self._phase == len(self._phases) - 1  # an earlier phase only prepares the last one
+        phase = {"phase": self._phase + 1} if len(self._phases) > 1 else {}
+        self._history.end_epoch(epoch, steps, {**phase, **metrics, "learning_rate": rate})
         self._progress.epoch_done(epoch, metrics)
         self._logs.write_epoch(epoch, {**metrics, "learning_rate": rate})
         if stops and self._step < self._total_steps and self._settings.early_stopping:
             monitor = self._settings.early_stopping.monitor
             self._progress.say(f"stopped after epoch {epoch}: {monitor} did not improve")
         self._ended_early = bool(self._replicas.from_chief([float(self._on_epoch(epoch, metrics) or stops)])[0])
+
+    # Phases
+
+    def _begin_phase(self, number: int) -> None:
+        """Begin a phase, and set up all that depends on the optimizer and on what is trained."""
+        self._phase = number
+        self._phases.begin(number)
+        self._autotuner = Autotuner(
+            self._settings.steps_per_execution,
+            _jit_compile(self._job, self._prepared),
+            self._prepared.placement.kind == "GPU",
+        )
+        self._gradients = ReplicaGradients(self._model.optimizer) if self._replicas.count > 1 else None
+        self._variables = all_variables(self._model)
+        self._learning_rate = LearningRate(self._model)
+        if self._rate_factor != 1:
+            self._learning_rate.scale(self._rate_factor)
+        self._train_steps = self._new_train_steps()
+        data = self._evaluation_data
+        self._evaluation = None if data is None else Evaluation(self._model, self._replicas, data)
+
+    def _maybe_begin_phase(self) -> None:
+        """Begin the next phase if the next epoch belongs to it."""
+        number = self._phases.of_epoch(len(self._history.epochs) + 1)
+        if number == self._phase or self._ended_early or self._step == self._total_steps:
+            return
+        self._model.optimizer.finalize_variable_values(self._model.trainable_variables)
+        self._begin_phase(number)
+        self._save()  # the cause of a non-finite loss is sought from the newest checkpoint on, within one phase
 
     # Checkpoints
 
@@ -335,13 +365,14 @@ class Training:
             "rollbacks": self._rollbacks,
             "rate_factor": self._rate_factor,
             "ended_early": self._ended_early,
+            "phase": self._phase,
         }
         self._checkpoints.save(self._step, self._variables, state)
         self._last_checkpoint = time.monotonic()
 
     def _restore(self) -> bool:
         """Return to the newest checkpoint. Returns False if there is none."""
-        state = self._checkpoints.restore(self._variables, self._chiefs_step)
+        state = self._checkpoints.restore(self._variables_of, self._chiefs_step)
         if state is None:
             return False
         self._step = state["step"]
@@ -353,6 +384,12 @@ class Training:
         self._ended_early = state["ended_early"]
         self._scale_learning_rate(min(self._rate_factor, state["rate_factor"]))
         return True
+
+    def _variables_of(self, state: Mapping[str, Any]) -> list[keras.Variable]:
+        """Return the variables of a checkpoint, in whose phase training is afterwards."""
+        if state["phase"] != self._phase:
+            self._begin_phase(state["phase"])
+        return self._variables
 
     def _chiefs_step(self, newest: int | None) -> int | None:
         """Return the step of the chief's newest checkpoint. Others may see another one in a shared folder."""
@@ -427,10 +464,10 @@ class Training:
             self._gradients,
         )
 
-    def _new_evaluation(self) -> Evaluation | None:
+    def _new_evaluation_data(self) -> tf.data.Dataset | None:
         if self._job.eval_split is None:
             return None
-        data = dataset(
+        return dataset(
             self._job.examples,
             self._job.eval_split,
             self._job.preprocessing,
@@ -440,7 +477,6 @@ class Training:
             weight_ranks=weight_ranks(self._model, self._job.preprocessing),
             bucketing=self._settings.bucketing,
         )
-        return Evaluation(self._model, self._replicas, data)
 
     @property
     def _evaluation_batch_size(self) -> int:

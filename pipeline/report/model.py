@@ -11,7 +11,7 @@ from kerasline.components.charts import Series, line_chart
 from kerasline.pipeline.report.gather import Gathered, Output
 
 POINTS = 200  # Most points of a line; more are not visible.
-HIDDEN = ("epoch", "steps", "rows")
+HIDDEN = ("epoch", "phase", "steps", "rows")
 MOST_TRIALS = 300
 
 

@@ -159,7 +159,7 @@ def detect(model, features):
     y, x = tf.meshgrid(tf.range(8.0), tf.range(8.0), indexing="ij")
     grid = tf.reshape(tf.stack([y - 1, x - 1, y + 2, x + 2], -1), (1, 64, 1, 4))
     boxes = tf.repeat(grid, tf.shape(heat)[0], axis=0)
-    scores = tf.reshape(heat, (-1, 64, 2))
+    scores = tf.cast(tf.reshape(heat, (-1, 64, 2)), tf.float32)  # forms may compute in half precision
     found = tf.image.combined_non_max_suppression(boxes, scores, 5, 10, 0.5, 0.1, clip_boxes=False)
     is_padding = tf.range(10) >= found.valid_detections[:, tf.newaxis]
     return {

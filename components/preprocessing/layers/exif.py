@@ -23,22 +23,31 @@ def decode_upright(file: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def _decoded(file: tf.Tensor, channels: int) -> tf.Tensor:
-    """Decode an image. TensorFlow converts all formats to 3 channels, to 1 and 4 only some."""
-    if channels == 3:
-        return tf.io.decode_image(file, channels, expand_animations=False)
+    """Decode an image. TensorFlow converts most formats to 3 channels, to 1 some, and to 4 hardly any."""
     start = tf.strings.substr(file, 0, 2)
-    converts = (start == b"\x89P") | (start == b"\xff\xd8") & (channels == 1)
+    if channels == 3:
+        is_converted = start != b"RI"  # it does not drop the alpha channel of WebP
+    elif channels == 1:
+        is_converted = tf.cond(
+            start == b"\xff\xd8",
+            lambda: tf.io.extract_jpeg_shape(file)[2] < 4,  # it does not convert CMYK to grey
+            lambda: start == b"\x89P",
+        )
+    else:
+        is_converted = tf.constant(False)  # the alpha channel that it adds to a PNG of 1 bit is wrong
     return tf.cond(
-        converts,
+        is_converted,
         lambda: tf.io.decode_image(file, channels, expand_animations=False),
         lambda: _converted(tf.io.decode_image(file, expand_animations=False), channels),
     )
 
 
 def _converted(image: tf.Tensor, channels: int) -> tf.Tensor:
-    """Convert an image of any number of channels to 1, grey, or 4, with alpha."""
+    """Convert an image of any number of channels to 1, grey, 3, colour, or 4, with alpha."""
     held = tf.shape(image)[2]
     colour = tf.cond(held < 3, lambda: tf.repeat(image[..., :1], 3, axis=2), lambda: image[..., :3])
+    if channels == 3:
+        return colour
     if channels == 1:
         return tf.cond(
             held < 3,

@@ -80,11 +80,12 @@ class ImageDecoding(keras.layers.Layer):
     def call(self, files: Any) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
         files = tf.reshape(tf.convert_to_tensor(files), [-1])
         files = tf.where(files == "", tf.constant(self._black), files)
-        # A PNG begins with its signature and its first chunk, which has width and height. If pixels come next, it has
-        # no orientation.
+        # A PNG begins with its signature and its first chunk, which has width and height, then the bits of a number and
+        # whether there is alpha. If pixels come next, it has no orientation.
         heads = tf.strings.substr(tf.where(tf.strings.length(files) >= 41, files, b"?" * 41), 0, 41)
-        size, following = tf.strings.substr(heads, 0, 24), tf.strings.substr(heads, 37, 4)
-        all_pngs = tf.reduce_all((size == self._black[:24]) & (following == b"IDAT"))
+        length = 26 if self.channels == 4 else 24  # TensorFlow adds a wrong alpha channel to images of 1 bit
+        start, following = tf.strings.substr(heads, 0, length), tf.strings.substr(heads, 37, 4)
+        all_pngs = tf.reduce_all((start == self._black[:length]) & (following == b"IDAT"))
         images, sizes = tf.cond(all_pngs, lambda: self._decode_pngs(files), lambda: self._decode_any(files))
         return (images, sizes) if self.return_size else images
 

@@ -116,6 +116,43 @@ def test_forms_are_judged_by_their_answers(translator, tmp_path):
     assert {metric["metric"] for metric in forms["int8_weights"]["metrics"]} >= {"bleu", "wer"}
 
 
+def test_forms_of_a_detector_are_judged_by_average_precision(tmp_path):
+    detector = answering.detector(tmp_path)
+
+    def detect(model, features):
+        found = answering.detect(model, features)
+        missed = 4.0 if model.get_layer("heat").dtype_policy.name == "float16" else 0.0
+        return {"corners": found["boxes"] + missed, "kinds": found["classes"], "scores": found["scores"]}
+
+    def stage(**more):
+        return kl.Exporter(
+            detector.prepared,
+            detector.model,
+            detector.examples,
+            answer=detect,
+            forms=["float16", "bfloat16"],
+            task="detection",
+            **{"detection_columns": {"predicted_boxes": "corners", "predicted_classes": "kinds"}, **more},
+        )
+
+    done = stage(max_quality_loss={"ap_50": 0.1}).execute(tmp_path / "forms")
+    refused, written = done.model_forms.read_json("forms.json")["forms"]
+    assert refused["state"] == "refused" and "corners/ap_50 is" in refused["why"]
+    assert written["state"] == "written"
+    values = {metric["metric"]: metric["value"] for metric in written["metrics"]}
+    assert values["ap"] == 1  # the boxes are exact
+
+    inputs = SimpleNamespace(preprocessing=detector.prepared, model=detector.model, examples=detector.examples)
+    for more, message in (
+        ({"detection_columns": {}}, "Exporter.detection_columns: the served model has no answer 'boxes'; "),
+        ({"detection_columns": {"corners": "boxes"}}, "Exporter.detection_columns: no name of a column 'corners'"),
+        ({"detection_columns": {"boxes": "box"}}, "Exporter.detection_columns: no column 'box'; did you mean 'boxes'"),
+        ({"max_quality_loss": {"map": 0.1}}, "Exporter.max_quality_loss: no metric 'map'"),
+    ):
+        with pytest.raises(ParameterError, match=message):
+            stage(**more).check(inputs)
+
+
 def test_digest_depends_on_the_answering_function(translator, translating, tmp_path):
     def exported(answer, name):
         stage = kl.Exporter(translator.prepared, translator.model, translator.examples, answer=answer)

@@ -122,6 +122,42 @@ def test_invalid_arguments_raise(make, message):
         make()
 
 
+def images_of_all_modes():
+    """Yield a name and a file for each way in which formats store colours."""
+    colour = Image.fromarray(SMOOTH)
+    clear = colour.convert("RGBA")
+    clear.putalpha(colour.convert("L"))
+    palette = colour.quantize(64)
+    for name, image, kind, options in (
+        ("CMYK", colour.convert("CMYK"), "JPEG", {"quality": 95}),
+        ("grey", colour.convert("L"), "JPEG", {"quality": 95}),
+        ("progressive", colour, "JPEG", {"quality": 95, "progressive": True, "subsampling": 0}),
+        ("palette", palette, "PNG", {}),
+        ("transparent color", palette, "PNG", {"transparency": 3}),
+        ("1 bit", colour.convert("1"), "PNG", {}),
+        ("grey and alpha", clear.convert("LA"), "PNG", {}),
+        ("alpha", clear, "PNG", {}),
+        ("palette", palette, "GIF", {}),
+        ("grey", colour.convert("L"), "BMP", {}),
+        ("alpha", clear, "WEBP", {"lossless": True}),
+    ):
+        stream = io.BytesIO()
+        image.save(stream, kind, **options)
+        yield f"{kind}, {name}", stream.getvalue()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_every_way_to_store_colours_is_decoded_as_by_pillow(channels):
+    for name, file in images_of_all_modes():
+        image = Image.open(io.BytesIO(file))
+        expected = (
+            image.convert("RGB") if channels == 3 else image.convert("RGBA").convert({1: "L", 4: "RGBA"}[channels])
+        )
+        found = ImageDecoding(SMOOTH.shape[:2], channels)(column(file)).numpy()[0].astype(int)
+        difference = np.abs(found - np.reshape(expected, found.shape).astype(int)).max()
+        assert difference <= (8 if "JPEG" in name else 1), name
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
 @pytest.mark.parametrize(("kind", "error"), [("PNG", 1), ("BMP", 1), ("WEBP", 1), ("GIF", 60), ("JPEG", 8)])
 def test_any_format_is_decoded_to_one_or_four_channels(kind, error, mode):
