@@ -132,6 +132,7 @@ def check_parameters(settings: EvaluatorSettings, *, has_baseline: bool, has_sav
         if task == "detection" and settings.decode is None and not has_saved_model:
             raise ParameterError("Evaluator.decode: the task 'detection' needs a function that returns boxes")
     check_known("Evaluator.text_metrics", "no metric of texts", settings.text_metrics, TEXT_METRICS)
+    check_detection_columns(settings, None)
     slicings = [slicing_name(slicing) for slicing in settings.slices]
     check_known("Evaluator.reference_slices", "no slicing", settings.reference_slices, slicings)
     for name, given in settings.thresholds.items():

@@ -114,8 +114,8 @@ def check_references(
     check_known("Evaluator.reference", "the data has no column", references, known)
 
 
-def check_detection_columns(settings: EvaluatorSettings, columns: pa.Schema) -> None:
-    """Check that the columns with true objects exist.
+def check_detection_columns(settings: EvaluatorSettings, columns: pa.Schema | None) -> None:
+    """Check the names of the columns with true objects, and that these exist if the columns are known.
 
     Raises:
         ParameterError: a name is unknown, or there is no such column.
@@ -123,7 +123,7 @@ def check_detection_columns(settings: EvaluatorSettings, columns: pa.Schema) -> 
     where, names = "Evaluator.detection_columns", settings.detection_columns
     check_known(where, "no name of a column", names, COLUMNS)
     tasks = settings.task.values() if isinstance(settings.task, dict) else [settings.task]
-    if "detection" in tasks:
+    if "detection" in tasks and columns is not None:
         needed = [name for name in TRUE if name in names or name not in OPTIONAL]
         check_known(where, "no column", [names.get(name, name) for name in needed], columns.names)
 
