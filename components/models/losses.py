@@ -146,16 +146,21 @@ class SmoothedCrossentropy(keras.losses.SparseCategoricalCrossentropy):
         self.smoothing = smoothing
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        values = super().call(y_true, y_pred)
-        mask = mask_of(values)
-        y_pred = tf.convert_to_tensor(y_pred)
-        logarithms = tf.nn.log_softmax(y_pred) if self.from_logits else tf.math.log(y_pred + EPSILON)
-        even = -tf.reduce_mean(logarithms, axis=-1)
-        smoothed = (1 - self.smoothing) * values + self.smoothing * even
-        if mask is None:
+        label, y_pred = tf.convert_to_tensor(y_true), tf.convert_to_tensor(y_pred)
+        counts = None if self.ignore_class is None else label != tf.cast(self.ignore_class, label.dtype)
+        if counts is not None:  # Keras would multiply all predictions by the mask
+            label = tf.where(counts, label, tf.zeros_like(label))
+        values = keras.losses.sparse_categorical_crossentropy(label, y_pred, from_logits=self.from_logits)
+        # Logits differ from logarithms of probabilities by a number per step, which the difference below does not have.
+        logarithms = y_pred if self.from_logits else tf.math.log(y_pred + EPSILON)
+        index = tf.reshape(tf.cast(label, tf.int32), tf.shape(values))
+        of_label = tf.gather(logarithms, index, axis=-1, batch_dims=values.shape.rank)
+        smoothed = values + self.smoothing * (of_label - tf.reduce_mean(logarithms, axis=-1))
+        if counts is None:
             return smoothed
-        smoothed = tf.where(mask, smoothed, tf.zeros_like(smoothed))
-        set_mask(smoothed, mask)
+        counts = tf.reshape(counts, tf.shape(values))
+        smoothed = tf.where(counts, smoothed, tf.zeros_like(smoothed))
+        set_mask(smoothed, counts)
         return smoothed
 
     def get_config(self) -> dict[str, Any]:
