@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -40,27 +40,33 @@ def _column_hashes(column: pa.Array) -> np.ndarray:
         if column.null_count:
             values = values[column.offset * kind.list_size :][: len(column) * kind.list_size]
         powers = _powers(kind.list_size)
-        hashes = (values.reshape(len(column), -1) * powers).sum(axis=1, dtype=np.uint64)
+        hashes = (values.reshape(len(column), kind.list_size) * powers).sum(axis=1, dtype=np.uint64)
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        hashes = _segment_hashes(_column_hashes(column.flatten()), _lengths(column, pc.list_value_length))
+        lengths = pc.list_value_length(column).fill_null(0).to_numpy().astype(np.int64)
+        hashes = _segment_hashes(_column_hashes(column.flatten()), lengths)
     elif _is_text(kind):
-        column = column.cast(pa.large_binary())
-        if column.null_count:
-            column = column.fill_null(b"")  # a null may lie over characters
-        lengths = _lengths(column, pc.binary_length)
-        offsets = np.frombuffer(column.buffers()[1], np.int64)[column.offset :][: len(column) + 1]
-        data = column.buffers()[2]
-        text = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]] if data else np.empty(0, np.uint8)
-        hashes = _segment_hashes(text.astype(np.uint64) + np.uint64(1), lengths)
+        if column.null_count == len(column):
+            return np.full(len(column), _NULL)
+        encoded = column.dictionary_encode()
+        hashes = _text_hashes(encoded.dictionary)[encoded.indices.fill_null(0).to_numpy()]
     else:
         if pa.types.is_boolean(kind) or pa.types.is_float16(kind):
             column = column.cast(pa.float32())
         elif not pa.types.is_integer(kind) and not pa.types.is_floating(kind):
             column = column.cast(pa.int64())  # dates, times, durations
         column = column.cast(pa.float64(), safe=False)
-        numbers = column.fill_null(0).to_numpy(zero_copy_only=False) + 0.0  # -0.0 becomes 0.0
+        numbers = column.fill_null(0).to_numpy() + 0.0  # -0.0 becomes 0.0
         hashes = mix(numbers.view(np.uint64))
     return hashes if nulls is None else np.where(nulls.to_numpy(zero_copy_only=False), _NULL, hashes)
+
+
+def _text_hashes(values: pa.Array) -> np.ndarray:
+    """Return the hashes of distinct text or bytes without nulls."""
+    values = values.cast(pa.large_binary())
+    offsets = np.frombuffer(values.buffers()[1], np.int64)[values.offset :][: len(values) + 1]
+    data = values.buffers()[2]
+    characters = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]] if data else np.empty(0, np.uint8)
+    return _segment_hashes(characters.astype(np.uint64) + np.uint64(1), np.diff(offsets))
 
 
 def _segment_hashes(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -75,10 +81,6 @@ def _segment_hashes(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return mix(hashes + lengths.astype(np.uint64))
 
 
-def _lengths(column: pa.Array, measure: Callable[[pa.Array], pa.Array]) -> np.ndarray:
-    return pc.fill_null(measure(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-
-
 def _powers(count: int) -> np.ndarray:
     powers = np.full(max(count, 1), _BASE, np.uint64)
     powers[0] = 1
@@ -88,10 +90,11 @@ def _powers(count: int) -> np.ndarray:
 def mix(values: np.ndarray) -> np.ndarray:
     """Apply the finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): each bit affects every bit."""
     values = values ^ (values >> np.uint64(30))
-    values = values * np.uint64(0xBF58476D1CE4E5B9)
-    values = values ^ (values >> np.uint64(27))
-    values = values * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    values *= np.uint64(0xBF58476D1CE4E5B9)
+    values ^= values >> np.uint64(27)
+    values *= np.uint64(0x94D049BB133111EB)
+    values ^= values >> np.uint64(31)
+    return values
 
 
 def _is_text(kind: pa.DataType) -> bool:

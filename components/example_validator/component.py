@@ -142,12 +142,7 @@ class ExampleValidator(Component):
 
     def _find(self, inputs: Any, schema: Any) -> Iterator[Anomaly | Distance]:
         from kerasline.components.example_validator.composite_features import composite_anomalies
-        from kerasline.components.example_validator.drift_anomalies import (
-            CONTROL_NAMES,
-            compare,
-            compare_row_counts,
-            controls_of,
-        )
+        from kerasline.components.example_validator.drift_anomalies import CONTROL_NAMES, compare, controls_of
         from kerasline.components.example_validator.schema_anomalies import find_anomalies
         from kerasline.components.example_validator.schema_structure import contradictions, unchecked_parts
 
@@ -166,13 +161,9 @@ class ExampleValidator(Component):
                 yield _not_compared(seen, "give both spans the same splits")
             yield from find_anomalies(dataset, schema, self.settings.environment)
             yield from composite_anomalies(dataset, schema, self.settings.environment)
-            for control in version:
-                if control.name == dataset.name:
-                    name = "the previous version"
-                    yield from compare_row_counts(dataset, control, schema, "num_examples_version_comparator", name)
             if not dataset.num_examples:
                 continue
-            for comparator, controls in (("skew_comparator", serving), ("drift_comparator", previous)):
+            for comparator, controls in zip(CONTROL_NAMES, (serving, previous, version)):
                 for control in controls_of(dataset, comparator, controls):
                     name = CONTROL_NAMES[comparator]
                     name = f"{name} ({control.name})" if comparator == "skew_comparator" else name

@@ -26,7 +26,16 @@ THRESHOLDS = {
     NORMALIZED_DIFFERENCE: "normalized_abs_difference",
 }
 # What the data are compared with, in messages, by the comparator of the schema.
-CONTROL_NAMES = {"skew_comparator": "serving data", "drift_comparator": "the previous span"}
+CONTROL_NAMES = {
+    "skew_comparator": "serving data",
+    "drift_comparator": "the previous span",
+    "num_examples_version_comparator": "the previous version",
+}
+# The field of `dataset_constraints` that bounds the ratio of the numbers of rows, by the comparator of the schema.
+ROW_COUNT_COMPARATORS = {
+    "drift_comparator": "num_examples_drift_comparator",
+    "num_examples_version_comparator": "num_examples_version_comparator",
+}
 DEFAULT, QUANTILES, STANDARD = (
     schema_pb2.HistogramSelection.Type.Value(n) for n in ("DEFAULT", "QUANTILES", "STANDARD")
 )
@@ -83,12 +92,15 @@ def compare(
 
     Args:
         dataset, control: `DatasetFeatureStatistics`. Distances are measured from `control`.
-        schema: the thresholds are in the features' `skew_comparator` or `drift_comparator`.
-        comparator: the name of that field.
+        schema: the thresholds are in the features' `skew_comparator` or `drift_comparator`, and those of the numbers of
+            rows in `dataset_constraints`.
+        comparator: a key of `CONTROL_NAMES`.
         control_name: what to call `control`, such as "the serving data".
     """
-    if comparator == "drift_comparator":
-        yield from compare_row_counts(dataset, control, schema, "num_examples_drift_comparator", control_name)
+    if comparator in ROW_COUNT_COMPARATORS:
+        yield from _compare_row_counts(dataset, control, schema, ROW_COUNT_COMPARATORS[comparator], control_name)
+    if comparator == "num_examples_version_comparator":
+        return
     features, control_features = ({f.path.step[0]: f for f in d.features} for d in (dataset, control))
     for expected in schema.feature:
         if not expected.HasField(comparator):
@@ -233,7 +245,12 @@ def _divergence_by_chance(cells: int, size: int, other_size: int) -> float:
     return (cells - 1) / (8 * math.log(2)) * (1 / size + 1 / other_size)
 
 
-def compare_row_counts(dataset: Any, control: Any, schema: Any, comparator: str, name: str) -> Iterator[Anomaly]:
+def row_ratio(dataset: Any, control: Any) -> float:
+    """Return the number of rows of a data set by that of another."""
+    return dataset.num_examples / max(control.num_examples, 1)
+
+
+def _compare_row_counts(dataset: Any, control: Any, schema: Any, comparator: str, name: str) -> Iterator[Anomaly]:
     """Yield an anomaly if the ratio of the numbers of rows is outside of the schema's bounds.
 
     Args:
@@ -244,12 +261,12 @@ def compare_row_counts(dataset: Any, control: Any, schema: Any, comparator: str,
     if not schema.dataset_constraints.HasField(comparator):
         return
     bounds = getattr(schema.dataset_constraints, comparator)
-    share = dataset.num_examples / max(control.num_examples, 1)
-    seen = f"{dataset.num_examples} rows, {share:.3g} times the number of {name}"
-    if share < bounds.min_fraction_threshold:
+    ratio = row_ratio(dataset, control)
+    seen = f"{dataset.num_examples} rows, {ratio:.3g} times the number of {name}"
+    if ratio < bounds.min_fraction_threshold:
         fix = f"expected a ratio of at least {bounds.min_fraction_threshold:g}"
         yield Anomaly("COMPARATOR_LOW_NUM_EXAMPLES", seen, fix, split=dataset.name)
-    if bounds.HasField("max_fraction_threshold") and share > bounds.max_fraction_threshold:
+    if bounds.HasField("max_fraction_threshold") and ratio > bounds.max_fraction_threshold:
         fix = f"expected a ratio of at most {bounds.max_fraction_threshold:g}"
         yield Anomaly("COMPARATOR_HIGH_NUM_EXAMPLES", seen, fix, split=dataset.name)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from kerasline.components.core.artifacts import Schema, Statistics
 from kerasline.components.core.errors import DataError, check_known
+from kerasline.components.example_validator.composite_features import composite_anomalies
 from kerasline.components.example_validator.drift_anomalies import (
     CONTROL_NAMES,
+    ROW_COUNT_COMPARATORS,
     THRESHOLDS,
     Distance,
     compare,
     controls_of,
+    row_ratio,
 )
 from kerasline.components.example_validator.schema_anomalies import (
     Anomaly,
@@ -26,7 +30,7 @@ from kerasline.components.example_validator.schema_anomalies import (
     unexpected_values,
 )
 from kerasline.components.example_validator.schema_structure import flattened
-from kerasline.components.example_validator.semantic_domains import expected_integers, expected_texts
+from kerasline.components.example_validator.semantic_domains import coverage, expected_integers, expected_texts
 from kerasline.components.schema_gen.component import infer, read_schema
 from kerasline.components.statistics_gen.statistics_proto import image_count
 
@@ -39,12 +43,14 @@ def update_schema(
     *,
     serving_statistics: Statistics | str | Path | None = None,
     previous_statistics: Statistics | str | Path | None = None,
+    previous_version_statistics: Statistics | str | Path | None = None,
 ) -> schema_pb2.Schema:
     """Return a schema that allows what some statistics show.
 
-    A new column is added as `SchemaGen` would infer it. A missing one is deprecated. Bounds, categories and presence
-    are widened as far as necessary, in all splits. A domain of another kind than the values is removed, and so are
-    domains of URLs, ids and times that do not fit. Features of structs become features named `struct.feature`.
+    A new column is added as `SchemaGen` would infer it. A missing one is deprecated, and so is a sparse or weighted
+    feature whose columns do not belong together. Bounds, categories and presence are widened as far as necessary, in
+    all splits. A domain of another kind than the values is removed, and so are domains of URLs, ids and times that do
+    not fit. Features of structs become features named `struct.feature`.
 
     Args:
         schema: the schema, or its file.
@@ -52,12 +58,13 @@ def update_schema(
         accept: features, whose anomalies are all accepted, and kinds of anomalies, such as `SCHEMA_NEW_COLUMN`. By
             default all are accepted.
         environment: the environment of the data; see `ExampleValidator`.
-        serving_statistics, previous_statistics: data to compare with, as for `ExampleValidator`, or their folders. The
-            thresholds of skew and drift are raised to the observed distances, in the fourth decimal.
+        serving_statistics, previous_statistics, previous_version_statistics: data to compare with, as for
+            `ExampleValidator`, or their folders. The thresholds of skew and drift, and the bounds of the ratio of the
+            numbers of rows, are widened to what is observed, in the fourth decimal.
 
     Raises:
         ParameterError: a name in `accept` has no anomaly.
-        DataError: the schema cannot be read, or an anomaly cannot be accepted, such as infinite values.
+        DataError: the schema cannot be read, or an anomaly cannot be accepted, such as a split without rows.
 
     Example:
 
@@ -68,7 +75,11 @@ def update_schema(
     ['cat', 'cow']
     """
     proto = schema.proto() if isinstance(schema, Schema) else read_schema(Path(schema))
-    controls = {"skew_comparator": serving_statistics, "drift_comparator": previous_statistics}
+    controls = {
+        "skew_comparator": serving_statistics,
+        "drift_comparator": previous_statistics,
+        "num_examples_version_comparator": previous_version_statistics,
+    }
     opened = {name: _opened(given) for name, given in controls.items() if given is not None}
     accept_anomalies(proto, _opened(statistics), accept, environment, opened)
     return proto
@@ -88,41 +99,64 @@ def accept_anomalies(
     """Change a schema in place and return the accepted anomalies; see `update_schema`.
 
     Args:
-        controls: statistics to compare with, by `"skew_comparator"` or `"drift_comparator"`.
+        controls: statistics to compare with, by `"skew_comparator"`, `"drift_comparator"` or
+            `"num_examples_version_comparator"`.
     """
     datasets = list(statistics.proto().datasets)
     schema.CopyFrom(flattened(schema))
-    every = [anomaly for dataset in datasets for anomaly in find_anomalies(dataset, schema, environment)]
-    distances = list(_high_distances(datasets, schema, controls or {}))
-    every += [distance.anomaly() for _, distance in distances]
+    every = [anomaly for dataset in datasets for anomaly in _violations(dataset, schema, environment)]
+    compared = list(_differences(datasets, schema, controls or {}))
+    every += [anomaly for anomaly, _ in compared]
     names = {name for anomaly in every for name in (anomaly.feature, anomaly.kind)}
     check_known("update_schema: accept", "no anomaly of", accept, names)
     accepted: list[Anomaly] = []
     for dataset in datasets:
         # To accept an anomaly, such as another type, may reveal another one.
-        while chosen := list(_chosen(find_anomalies(dataset, schema, environment), accept)):
+        while chosen := [one for one in _violations(dataset, schema, environment) if _is_chosen(one, accept)]:
             for anomaly in chosen:
                 if anomaly in accepted or anomaly.kind not in _CHANGES:
-                    raise DataError(f"{anomaly.kind} cannot be accepted into a schema: {anomaly}")
+                    raise _unacceptable(anomaly)
                 _CHANGES[anomaly.kind](schema, dataset, anomaly.feature, environment)
             accepted += chosen
-    for comparator, distance in distances:
-        for anomaly in _chosen(iter([distance.anomaly()]), accept):
-            _raise_threshold(getattr(_expected(schema, distance.feature), comparator), distance)
+    for anomaly, change in compared:
+        if _is_chosen(anomaly, accept):
+            if change is None:
+                raise _unacceptable(anomaly)
+            change()
             accepted.append(anomaly)
     return accepted
 
 
-def _high_distances(
-    datasets: Sequence[Any], schema: Any, controls: Mapping[str, Statistics]
-) -> Iterator[tuple[str, Distance]]:
-    """Yield the distances above their thresholds, with the comparator of the schema that has the threshold."""
+def _violations(dataset: Any, schema: Any, environment: str) -> Iterator[Anomaly]:
+    yield from find_anomalies(dataset, schema, environment)
+    yield from composite_anomalies(dataset, schema, environment)
+
+
+def _is_chosen(anomaly: Anomaly, accept: Collection[str]) -> bool:
+    return not accept or anomaly.feature in accept or anomaly.kind in accept
+
+
+def _unacceptable(anomaly: Anomaly) -> DataError:
+    return DataError(f"{anomaly.kind} cannot be accepted into a schema: {anomaly}")
+
+
+def _differences(
+    datasets: Iterable[Any], schema: Any, controls: Mapping[str, Statistics]
+) -> Iterator[tuple[Anomaly, Callable[[], None] | None]]:
+    """Yield the anomalies between the data and others, each with the change that accepts it, if there is one."""
     for comparator, other in controls.items():
         for dataset in datasets:
-            for control in controls_of(dataset, comparator, other.proto().datasets):
+            for control in controls_of(dataset, comparator, other.proto().datasets) if dataset.num_examples else ():
                 for found in compare(dataset, control, schema, comparator, CONTROL_NAMES[comparator]):
-                    if isinstance(found, Distance) and found.is_high:
-                        yield comparator, found
+                    if isinstance(found, Distance):
+                        if found.is_high:
+                            bounds = getattr(_expected(schema, found.feature), comparator)
+                            yield found.anomaly(), functools.partial(_raise_threshold, bounds, found)
+                    elif found.feature == "*":
+                        bounds = getattr(schema.dataset_constraints, ROW_COUNT_COMPARATORS[comparator])
+                        yield found, functools.partial(_widen_ratio, bounds, row_ratio(dataset, control))
+                    else:
+                        yield found, None
 
 
 def _raise_threshold(bounds: Any, distance: Distance) -> None:
@@ -130,8 +164,14 @@ def _raise_threshold(bounds: Any, distance: Distance) -> None:
     bound.threshold = max(bound.threshold, math.ceil(distance.value * 1e4) / 1e4)
 
 
-def _chosen(anomalies: Iterator[Anomaly], accept: Collection[str]) -> Iterator[Anomaly]:
-    return (anomaly for anomaly in anomalies if not accept or anomaly.feature in accept or anomaly.kind in accept)
+def _widen_ratio(bounds: Any, ratio: float) -> None:
+    bounds.min_fraction_threshold = min(bounds.min_fraction_threshold, _rounded_down(ratio))
+    if bounds.HasField("max_fraction_threshold"):
+        bounds.max_fraction_threshold = max(bounds.max_fraction_threshold, math.ceil(ratio * 1e4) / 1e4)
+
+
+def _rounded_down(value: float) -> float:
+    return math.floor(value * 1e4) / 1e4
 
 
 def _expected(schema: Any, name: str) -> Any:
@@ -156,6 +196,12 @@ def _new_column(schema: Any, dataset: Any, name: str, environment: str) -> None:
 
 def _missing_column(schema: Any, dataset: Any, name: str, environment: str) -> None:
     _expected(schema, name).lifecycle_stage = schema_pb2.DEPRECATED
+
+
+def _composite(schema: Any, dataset: Any, name: str, environment: str) -> None:
+    """Deprecate a sparse or weighted feature."""
+    composites = (*schema.sparse_feature, *schema.weighted_feature)
+    next(one for one in composites if one.name == name).lifecycle_stage = schema_pb2.DEPRECATED
 
 
 def _type(schema: Any, dataset: Any, name: str, environment: str) -> None:
@@ -260,6 +306,24 @@ def _allow_nan(expected: Any, feature: Feature) -> None:
     expected.float_domain.disallow_nan = False
 
 
+def _allow_infinity(expected: Any, feature: Feature) -> None:
+    expected.float_domain.disallow_inf = False
+
+
+def _coverage(schema: Any, dataset: Any, name: str, environment: str) -> None:
+    """Lower the bounds of the share and the length of known tokens."""
+    domain = _expected(schema, name).natural_language_domain
+    vocabulary = next((set(one.value) for one in schema.string_domain if one.name == domain.vocabulary), None)
+
+    def lower(expected: Any, feature: Feature) -> None:
+        share, length = map(_rounded_down, coverage(feature.ranked, domain, vocabulary))
+        bounds = domain.coverage
+        bounds.min_coverage = min(bounds.min_coverage, share)
+        bounds.min_avg_token_length = min(bounds.min_avg_token_length, length)
+
+    _of_feature(lower)(schema, dataset, name, environment)
+
+
 def _values(schema: Any, dataset: Any, name: str, environment: str) -> None:
     expected = _expected(schema, name)
     if expected_texts(expected):
@@ -287,6 +351,19 @@ _CHANGES: dict[str, _Change] = {
     "DATASET_HIGH_NUM_EXAMPLES": _dataset_bounds,
     "ENUM_TYPE_UNEXPECTED_STRING_VALUES": _values,
     "FLOAT_TYPE_HAS_NAN": _of_feature(_allow_nan),
+    "FLOAT_TYPE_HAS_INF": _of_feature(_allow_infinity),
+    **dict.fromkeys(("FEATURE_COVERAGE_TOO_LOW", "FEATURE_COVERAGE_TOO_SHORT_AVG_TOKEN_LENGTH"), _coverage),
+    **dict.fromkeys(
+        (
+            "SPARSE_FEATURE_MISSING_VALUE",
+            "SPARSE_FEATURE_MISSING_INDEX",
+            "SPARSE_FEATURE_LENGTH_MISMATCH",
+            "WEIGHTED_FEATURE_MISSING_VALUE",
+            "WEIGHTED_FEATURE_MISSING_WEIGHT",
+            "WEIGHTED_FEATURE_LENGTH_MISMATCH",
+        ),
+        _composite,
+    ),
     **dict.fromkeys(
         ("FEATURE_TYPE_NOT_PRESENT", "FEATURE_TYPE_LOW_FRACTION_PRESENT", "FEATURE_TYPE_LOW_NUMBER_PRESENT"),
         _of_feature(_presence),

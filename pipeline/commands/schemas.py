@@ -25,6 +25,10 @@ def update_schema(
     previous: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Statistics of an earlier span: accept drift likewise.")
     ] = None,
+    previous_version: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Statistics of an earlier version: accept another number of rows."),
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", help="Where to write it; by default the schema changes.")] = None,
     json_file: Json = None,
 ) -> None:
@@ -37,7 +41,11 @@ def update_schema(
     from kerasline.components.schema_gen.component import read_schema
 
     proto = read_schema(schema)
-    controls = {"skew_comparator": serving, "drift_comparator": previous}
+    controls = {
+        "skew_comparator": serving,
+        "drift_comparator": previous,
+        "num_examples_version_comparator": previous_version,
+    }
     opened = {name: Statistics(path) for name, path in controls.items() if path is not None}
     accepted = accept_anomalies(proto, Statistics(statistics), accept or (), environment, opened)
     with atomic_write(output or schema) as temporary:

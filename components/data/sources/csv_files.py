@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pcsv
@@ -134,7 +135,7 @@ class CsvSource:
                 yield self._finish(file, batch)
             if stream.irregular_quotes:
                 self._form.check_quotes(file)
-            if stream.leading_zeros or not self._ascii_based:
+            if stream.unusual_integers or not self._ascii_based:
                 self._note_spellings(place)
 
     @property
@@ -153,7 +154,7 @@ class CsvSource:
 
     def _stream(self, place: Path | Range) -> ScanningReader:
         stream = RangeReader(place) if isinstance(place, Range) else _decompressed(place)
-        return ScanningReader(stream, self._form.delimiter, self._form.quote)
+        return ScanningReader(stream, self._form.delimiter, self._form.quote, integers=bool(self._unexamined_integers))
 
     def _open(
         self,
@@ -286,8 +287,8 @@ class CsvSource:
         """Yield the columns with floats that may be rounded integers."""
         for field_, column in zip(batch.schema, batch.columns):
             if pa.types.is_float64(field_.type) and field_.name not in self._declared:
-                extremes = pc.min_max(column).as_py()
-                if max(abs(extremes["min"] or 0), abs(extremes["max"] or 0)) >= EXACT_INTEGERS:
+                numbers = np.abs(column.to_numpy(zero_copy_only=False))
+                if np.fmax.reduce(numbers, initial=0) >= EXACT_INTEGERS:
                     yield field_.name
 
     def _check_integers(self, place: Path | Range, file: Path, name: str) -> None:
@@ -300,13 +301,18 @@ class CsvSource:
                 raise rounded(where, name, batch.column(0)[index].as_py())
             row += batch.num_rows
 
-    def _note_spellings(self, place: Path | Range) -> None:
-        """Find columns of integers that are spelled otherwise than integers are written, such as 007."""
-        names = [
+    @property
+    def _unexamined_integers(self) -> list[str]:
+        """The columns of integers whose spelling is not known to differ."""
+        return [
             name
             for name, kind in self.inferred.types.items()
             if pa.types.is_int64(kind) and name not in self._declared and name not in self.inferred.spellings
         ]
+
+    def _note_spellings(self, place: Path | Range) -> None:
+        """Find columns of integers that are spelled otherwise than integers are written, such as 007."""
+        names = self._unexamined_integers
         if not names:
             return
         for batch in self._open(place, self._stream(place), texts=names):

@@ -73,7 +73,7 @@ class LenientCsvSource(CsvSource):
         with open_stream(file) as stream:
             # `_ToUtf8` has marked undecodable bytes, so that every field can be read as text.
             text = pa.TransformInputStream(stream, _ToUtf8(self._form.encoding))
-            scanned = ScanningReader(text, self._form.delimiter, self._form.quote)
+            scanned = ScanningReader(text, self._form.delimiter, self._form.quote, integers=False)
             reader = pcsv.open_csv(
                 scanned,
                 read_options=pcsv.ReadOptions(

@@ -1,18 +1,19 @@
 """Scanning the bytes of a CSV file while it is read, for what its typed columns cannot show.
 
-An integer does not show the leading zeros of its text, and a text not the quotes around it.
+An integer does not show the zeros or the space before its digits, and a text not the quotes around it.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-_LONGEST_INTEGER = 24  # characters, sign and leading zeros included
+_LONGEST_INTEGER = 24  # characters, sign, space and leading zeros included
 _CACHED_BYTES = 1 << 17  # arrays of this size stay in the processor's cache
-_NEWLINE, _RETURN, _ZERO, _MINUS = b"\n\r0-"
+_NEWLINE, _RETURN, _SPACE, _ZERO, _MINUS = b"\n\r 0-"
 
 
 class QuoteParity:
@@ -29,8 +30,7 @@ class QuoteParity:
 
     def __init__(self, delimiter: str, quote: str) -> None:
         self._quote = ord(quote) if quote else None
-        self._neighbours = np.zeros(256, bool)
-        self._neighbours[[ord(delimiter), _NEWLINE, _RETURN, *([ord(quote)] if quote else [])]] = True
+        self._neighbours = _bytes([*(delimiter + quote).encode(), _NEWLINE, _RETURN])
         self._last = _NEWLINE  # the byte before the block
         self.regular = True
         self.quotes = 0
@@ -59,22 +59,26 @@ class QuoteParity:
 class ScanningReader(io.RawIOBase):
     """Reads a stream, and notes what its bytes show.
 
+    Args:
+        integers: whether to look for unusual integers.
+
     Attributes:
-        leading_zeros: whether a field may be an integer in another spelling than an integer is written, such as 007 or
-            0x1F.
+        unusual_integers: whether a field may be an integer in another spelling than an integer is written, such as 007,
+            0x1F or a space and 7.
         irregular_quotes: whether a quote may stand elsewhere than around a field.
     """
 
-    def __init__(self, stream: Any, delimiter: str, quote: str) -> None:
+    def __init__(self, stream: Any, delimiter: str, quote: str, *, integers: bool = True) -> None:
         self._stream = stream
         self._parity = QuoteParity(delimiter, quote)
-        self._delimiter, self._quote = ord(delimiter), ord(quote) if quote else None
-        self._ends = np.zeros(256, bool)  # bytes at the ends of a field
-        self._ends[[ord(delimiter), _NEWLINE, _RETURN, *([ord(quote)] if quote else [])]] = True
-        self._integer = np.zeros(256, bool)  # bytes of an integer, decimal or hexadecimal
-        self._integer[list(b"0123456789abcdefxABCDEFX")] = True
+        ends = [*(delimiter + quote).encode(), _NEWLINE, _RETURN]
+        self._ends = _bytes(ends)
+        self._starts = _bytes([*ends, _MINUS])
+        self._above_minus = [end for end in ends if end > _MINUS]
+        self._integer = _bytes(b"0123456789abcdefxABCDEFX")  # decimal or hexadecimal
         self._tail = np.array([_NEWLINE], np.uint8)  # end of the last block
-        self.leading_zeros = False
+        self._integers = integers
+        self.unusual_integers = False
 
     @property
     def irregular_quotes(self) -> bool:
@@ -85,33 +89,46 @@ class ScanningReader(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(size)
-        block = np.frombuffer(data, np.uint8)
         self._parity.feed(data)
-        for start in range(0, len(block), _CACHED_BYTES):
-            if not self.leading_zeros:
-                self._find_zeros(block[start : start + _CACHED_BYTES])
+        if self._integers and not self.unusual_integers:
+            self._find_integers(np.concatenate([self._tail, np.frombuffer(data, np.uint8)]))
         return data
 
     def close(self) -> None:
         self._stream.close()
         super().close()
 
-    def _find_zeros(self, block: np.ndarray) -> None:
-        window = np.concatenate([self._tail, block])
-        # Comparisons of whole arrays take less time than choosing the few bytes to compare.
-        before, middle, after = window[:-2], window[1:-1], window[2:]
-        starts = (before == self._delimiter) | (before == _MINUS) | (before <= _RETURN)
-        if self._parity.quotes:
-            starts |= before == self._quote
-        zeros = np.flatnonzero(starts & (middle == _ZERO) & (after >= _ZERO) & (after != self._delimiter)) + 1
-        signed = window[zeros - 1] == _MINUS
-        zeros = zeros[~signed | self._ends[window[np.maximum(zeros - 2, 0)]]]
-        for step in range(1, _LONGEST_INTEGER):
-            zeros = zeros[zeros + step < len(window)]
-            following = window[zeros + step]
+    def _find_integers(self, window: np.ndarray) -> None:
+        at = np.concatenate([*self._candidates(window), np.empty(0, np.int64)])
+        at = at[self._starts[window[at - 1]] & self._integer[window[at + 1]]]
+        signed = window[at - 1] == _MINUS
+        at = at[~signed | self._ends[window[np.maximum(at - 2, 0)]]]
+        for step in range(2, _LONGEST_INTEGER):
+            at = at[at + step < len(window)]
+            following = window[at + step]
             if self._ends[following].any():
-                self.leading_zeros = True
+                self.unusual_integers = True
                 return
-            zeros = zeros[self._integer[following]]
+            at = at[self._integer[following]]
         # A field may continue in the next block. It is read again with it.
         self._tail = window[-_LONGEST_INTEGER - 2 :]
+
+    def _candidates(self, window: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the positions of zeros and spaces that probably begin a field and are followed by more of it.
+
+        Few comparisons of whole arrays take less time than looking up every byte.
+        """
+        for start in range(0, len(window), _CACHED_BYTES):
+            part = window[start : start + _CACHED_BYTES + 2]
+            before, middle, after = part[:-2], part[1:-1], part[2:]
+            starts = before <= _MINUS
+            for end in self._above_minus:
+                starts |= before == end
+            yield np.flatnonzero(starts & ((middle | (_SPACE ^ _ZERO)) == _ZERO) & (after >= _ZERO)) + (start + 1)
+
+
+def _bytes(values: Iterable[int]) -> np.ndarray:
+    """Return whether each of the 256 bytes is among some."""
+    members = np.zeros(256, bool)
+    members[list(values)] = True
+    return members

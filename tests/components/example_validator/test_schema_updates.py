@@ -129,10 +129,10 @@ def test_only_chosen_anomalies_are_accepted(make_examples, tmp_path):
         kl.update_schema(path, bad, accept=["leg"])
 
 
-def test_infinite_values_cannot_be_accepted(make_examples, tmp_path):
-    bad = statistics_of(make_examples, tmp_path, {"size": [np.inf, 1.0]})
+def test_lists_without_values_cannot_be_accepted(make_examples, tmp_path):
+    bad = statistics_of(make_examples, tmp_path, {"size": pa.array([[], []], pa.list_(pa.float64()))})
     path = write_schema(tmp_path / "s.pbtxt", 'feature { name: "size" type: FLOAT }')
-    with pytest.raises(DataError, match="FLOAT_TYPE_HAS_INF cannot be accepted into a schema: train: feature 'size'"):
+    with pytest.raises(DataError, match="FEATURE_TYPE_NO_VALUES cannot be accepted into a schema: train: feature"):
         kl.update_schema(path, bad)
 
 
@@ -162,6 +162,14 @@ def test_command_changes_the_file(make_examples, tmp_path, capsys):
             "type: INT value_counts { value_count { max: 2 } value_count { max: 2 } }",
         ),
         ([[1], [2]], "type: INT value_counts { value_count { } value_count { } }", "type: INT"),
+        ([np.inf, 1.0], "type: FLOAT", "type: FLOAT float_domain { disallow_inf: false }"),
+        (
+            ["a", "b", "c", "[UNK]"],
+            "type: BYTES natural_language_domain "
+            '{ coverage { min_coverage: 0.9 min_avg_token_length: 2 oov_string_tokens: "[UNK]" } }',
+            "type: BYTES natural_language_domain "
+            '{ coverage { min_coverage: 0.75 min_avg_token_length: 1 oov_string_tokens: "[UNK]" } }',
+        ),
     ],
 )
 def test_domains_of_meaning_and_nested_bounds_are_accepted(make_examples, tmp_path, values, feature, changed):
@@ -210,3 +218,40 @@ def test_thresholds_of_drift_are_raised_to_the_observed_distances(make_examples,
     schema.write(text_format.Parse((tmp_path / "schema.pbtxt").read_text(), schema_pb2.Schema()))
     done = kl.ExampleValidator(now, schema, previous_statistics=before).execute(tmp_path / "validated")
     assert done.metrics["anomalies"] == 0 and done.metrics["distances"] == 3
+
+
+def test_ratio_of_the_numbers_of_rows_is_accepted(make_examples, tmp_path):
+    now = statistics_of(make_examples, tmp_path, {"x": [1] * 7})
+    before = statistics_of(make_examples, tmp_path, {"x": [1] * 11}, "before")
+    bounds = "{ min_fraction_threshold: 0.9 max_fraction_threshold: 1.1 }"
+    names = "num_examples_drift_comparator", "num_examples_version_comparator"
+    text = f"dataset_constraints {{ {names[0]} {bounds} {names[1]} {bounds} }} feature {{ name: 'x' type: INT }}"
+    path = write_schema(tmp_path / "s.pbtxt", text)
+    for current, other, field, expected in ((now, before, 0, 0.6363), (before, now, 1, 1.5715)):  # 7/11, 11/7
+        others = {"previous_statistics": other, "previous_version_statistics": other}
+        found = kl.update_schema(path, current, ["*"], **others).dataset_constraints
+        for name in names:
+            ratios = getattr(found, name).min_fraction_threshold, getattr(found, name).max_fraction_threshold
+            assert ratios[field] == pytest.approx(expected) and ratios[1 - field] == (1.1, 0.9)[field]
+    arguments = ["update-schema", str(path), str(now.path), "--previous", str(before.path)]
+    assert run_app(app, [*arguments, "--previous-version", str(before.path)]) == 0
+    schema = Schema(tmp_path / "curated")
+    schema.path.mkdir()
+    schema.write(text_format.Parse(path.read_text(), schema_pb2.Schema()))
+    others = {"previous_statistics": before, "previous_version_statistics": before}
+    assert kl.ExampleValidator(now, schema, **others).execute(tmp_path / "out").metrics["anomalies"] == 0
+
+
+def test_composite_features_are_deprecated_and_impossible_comparisons_refused(make_examples, tmp_path):
+    now = statistics_of(make_examples, tmp_path, {"at": [1, None], "value": [0.5, 1.5]})
+    path = write_schema(
+        tmp_path / "s.pbtxt",
+        """
+        feature { name: "at" type: INT } feature { name: "value" type: FLOAT drift_comparator { infinity_norm { } } }
+        sparse_feature { name: "pair" index_feature { name: "at" } value_feature { name: "value" } }
+        """,
+    )
+    assert kl.update_schema(path, now).sparse_feature[0].lifecycle_stage == schema_pb2.DEPRECATED
+    before = statistics_of(make_examples, tmp_path, {"at": [1, 2]}, "before")
+    with pytest.raises(DataError, match="COMPARATOR_CONTROL_DATA_MISSING cannot be accepted .* feature 'value'"):
+        kl.update_schema(path, now, previous_statistics=before)

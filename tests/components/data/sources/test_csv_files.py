@@ -210,7 +210,7 @@ def model_of(name):
 
 
 @BOTH
-@pytest.mark.parametrize("text", ["01234", "True", "1.0", "0x1F", "+5", "-007"])
+@pytest.mark.parametrize("text", ["01234", "True", "1.0", "0x1F", "+5", "-007", " 7"])
 def test_string_input_of_a_retyped_column_is_an_error(tmp_path, text, bad_rows):
     plain = {"True": "False", "1.0": "2.5"}.get(text, "7")
     content = "code,y\n" + f"{plain},0\n" * 30 + f"{text},1\n"
@@ -240,17 +240,33 @@ def test_late_spelling_is_found_in_every_piece(tmp_path, monkeypatch):
     assert stage.execute(tmp_path / "packed").examples.spellings == {"code": "007"}
 
 
-SPELLED = ["00", "007", "-01", "0a", "0x1F", '"007"']
-PLAIN = ["0", "1", "10", "0.5", "-0", "a0", "0 1", "2024-01-02", "05:30", '"a""b"']
+SPELLED = ["00", "007", "-01", "0a", "0x1F", '"007"', " 7", " 007", '" 12"']
+PLAIN = [
+    "0",
+    "1",
+    "10",
+    "0.5",
+    "-0",
+    "a0",
+    "0 1",
+    "2024-01-02",
+    "05:30",
+    '"a""b"',
+    " a7g",
+    "St. 7",
+    "A - 71 B",
+    "a 007",
+]
 fields = st.tuples(st.sampled_from([*SPELLED, *PLAIN]), st.sampled_from(",\n"))
 
 
-@given(st.lists(fields, min_size=1), st.sampled_from([1, 3, 7, 4096]))
-def test_leading_zeros_are_found_across_blocks(fields, size):
-    reader = ScanningReader(io.BytesIO(("h,i\n" + "".join(map("".join, fields)) + "\n").encode()), ",", '"')
+@given(st.lists(fields, min_size=1), st.sampled_from([1, 3, 7, 4096]), st.sampled_from(",;|\t"))
+def test_unusual_integers_are_found_across_blocks(fields, size, delimiter):
+    content = "h,i\n" + "".join(map("".join, fields)) + "\n"
+    reader = ScanningReader(io.BytesIO(content.replace(",", delimiter).encode()), delimiter, '"')
     while reader.read(size):
         pass
-    assert reader.leading_zeros == any(field in SPELLED for field, _ in fields)
+    assert reader.unusual_integers == any(field in SPELLED for field, _ in fields)
     assert not reader.irregular_quotes
 
 
