@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kerasline.components.core import artifacts
+from kerasline.components.core import artifacts, garbage_collection
 from kerasline.components.core.artifacts import Artifact
 from kerasline.components.core.errors import KeraslineError, ParameterError, at_stage, named_cause, nearest
 from kerasline.components.data.beam_runners import check_runner, runs_locally
@@ -318,7 +318,8 @@ def _orchestrate(executor: Executor, pending: Sequence[str], options: Sequence[s
         alone.start()
         alone.join()
         return
-    from kerasline.pipeline.runners import beam
+    with garbage_collection.paused_for_imports():
+        from kerasline.pipeline.runners import beam
 
     try:
         beam.run(executor, pending, options)
