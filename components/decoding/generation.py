@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -25,6 +28,66 @@ class Generated(NamedTuple):
     ids: tf.Tensor
     lengths: tf.Tensor
     scores: tf.Tensor
+
+
+class Generation(NamedTuple):
+    """The arguments of a call of `generate` without beams.
+
+    Attributes:
+        ids: int32 (rows, length). The prompt, then `pad`.
+        prompt: int32 (rows, p).
+        start, end, pad, temperature, top_k, top_p, seed: as in `generate`.
+    """
+
+    step: Step
+    ids: tf.Tensor
+    prompt: tf.Tensor
+    state: Any
+    start: Any
+    end: int | None
+    pad: int
+    temperature: Any
+    top_k: int | None
+    top_p: float | None
+    seed: Any
+
+    def temperatures(self) -> tf.Tensor:
+        """Return the temperature of each row, float32 (rows,)."""
+        temperature = tf.reshape(tf.cast(self.temperature, tf.float32), [-1])
+        return tf.broadcast_to(temperature, [tf.shape(self.ids)[0]])
+
+    def chances(self) -> tf.Tensor:
+        """Return the random numbers from 0 to 1 by which ids are drawn, float32 (rows, length)."""
+        return uniforms(self.seed, tf.shape(self.ids)[0], self.ids.shape[1])
+
+    def choose(
+        self, logits: tf.Tensor, chances: tf.Tensor | None, temperatures: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the next ids, int32 (rows,), and the logarithms of their probabilities.
+
+        Args:
+            logits: float32 (rows, vocabulary).
+            chances: float32 (rows,), numbers from 0 to 1. None takes the most probable ids.
+            temperatures: float32 (rows,).
+        """
+        chosen = tf.argmax(logits, axis=1, output_type=tf.int32)
+        if chances is not None:
+            drawn = draw(logits, chances, temperatures, self.top_k, self.top_p)
+            chosen = tf.where(temperatures > 0, drawn, chosen)
+        return chosen, tf.gather(tf.nn.log_softmax(logits), chosen, batch_dims=1)
+
+
+_INTERCEPTOR: ContextVar[Callable[[Generation], Generated] | None] = ContextVar("interceptor", default=None)
+
+
+@contextlib.contextmanager
+def intercepted(interceptor: Callable[[Generation], Generated]) -> Iterator[None]:
+    """Let a function take the place of the loop of `generate`, so that a server can run the steps itself."""
+    before = _INTERCEPTOR.set(interceptor)
+    try:
+        yield
+    finally:
+        _INTERCEPTOR.reset(before)
 
 
 def generate(
@@ -105,20 +168,19 @@ def generate(
     if beams > 1:
         ids, scores = beam_search(step, ids, state, end, pad, start, beams, length_penalty)
         return Generated(ids, lengths(ids, prompt, end, pad), scores)
+    generation = Generation(step, ids, prompt, state, start, end, pad, temperature, top_k, top_p, seed)
+    if (interceptor := _INTERCEPTOR.get()) is not None:
+        return interceptor(generation)
     rows = tf.shape(ids)[0]
-    chances = None if is_greedy else uniforms(seed, rows, length)
-    heat = tf.broadcast_to(tf.reshape(tf.cast(temperature, tf.float32), [-1]), [rows])
+    chances, temperatures = None if is_greedy else generation.chances(), generation.temperatures()
 
     def body(t: tf.Tensor, ids: tf.Tensor, done: tf.Tensor, scores: tf.Tensor, state: Any) -> tuple:
         before = (t, ids, done, scores, state)
         logits, next_state = take_step(step, tf.gather(ids, t, axis=1), t, state, pad, end)
-        chosen = tf.argmax(logits, axis=1, output_type=tf.int32)
-        if chances is not None:
-            drawn = draw(logits, tf.gather(chances, t, axis=1), heat, top_k, top_p)
-            chosen = tf.where(heat > 0, drawn, chosen)
+        of_step = None if chances is None else tf.gather(chances, t, axis=1)
+        chosen, chance = generation.choose(logits, of_step, temperatures)
         given = tf.gather(ids, t + 1, axis=1)
         is_given = given != pad
-        chance = tf.gather(tf.nn.log_softmax(logits), chosen, batch_dims=1)
         scores += tf.where(is_given | done, 0.0, chance)
         chosen = tf.where(is_given, given, tf.where(done, pad, chosen))
         ids = tf.where(tf.range(length) == t + 1, chosen[:, None], ids)

@@ -45,6 +45,8 @@ class Exporter(Component):
             that turn ids back into texts. Loops are written with `kl.generate`, `tf.while_loop`,
             `keras.ops.while_loop` or `tf.function`. Or a dict of such functions by signature, of which
             `serving_default` is required. Defaults to None, the model's outputs. See docs/ANSWERS.md.
+        stream: bool, let `serve` send the text that `answer` generates with one call of `kl.generate`, without beams,
+            while it is generated. See docs/SERVING.md. Defaults to `False`.
         forms: list of str, further forms of the model, each a folder in the output `model_forms`. `"float16"`,
             `"bfloat16"`, `"int8_weights"` (int8 weights, float32 computation) and `"int8"` (int8 weights and
             activations) are SavedModels. `"litert"` and `"onnx"` take preprocessed features. Defaults to `[]`.
@@ -81,7 +83,7 @@ class Exporter(Component):
     ['score']
     """
 
-    VERSION = "9"
+    VERSION = "10"
     LIBRARIES = ("tensorflow", "keras")
 
     preprocessing: Input[Preprocessing]
@@ -97,6 +99,8 @@ class Exporter(Component):
             raise ParameterError(
                 f"{self.name}.max_quality_loss: there are no examples to measure it on; connect the input `examples`"
             )
+        if self.settings.stream and self.settings.answer is None:
+            raise ParameterError(f"{self.name}.stream: expected an `answer` that generates a text, received none")
         if isinstance(self.settings.answer, dict):
             check_signatures(self.settings.answer)
         if inputs.preprocessing is None:
@@ -119,6 +123,10 @@ class Exporter(Component):
         from kerasline.components.models.answering import functions_by_signature, plan_answers
 
         functions = functions_by_signature(self.settings.answer)
+        if self.settings.stream:
+            from kerasline.components.models.answer_stream import check_stream
+
+            check_stream(functions[DEFAULT_SIGNATURE], inputs.preprocessing, model)
         return {name: plan_answers(one, inputs.preprocessing, model) for name, one in functions.items()}
 
     def _check_judging(self, inputs: Any) -> None:

@@ -50,7 +50,7 @@ class Export:
         for package in settings.op_libraries:
             importlib.import_module(package)
         answers = functions_by_signature(settings.answer)
-        self._served = ServedModel.of(inputs.preprocessing, inputs.model.load(), answers)
+        self._served = ServedModel.of(inputs.preprocessing, inputs.model.load(), answers, settings.stream)
         self._rows = warm_up.sample_rows(
             self._served.preprocessing.input, inputs.examples, settings.split, self._rows_per_call
         )

@@ -79,6 +79,7 @@ def write_manifest(
             },
             "signatures": list(written.signatures),
             "left_out": dict(written.left_out),
+            "stream": None if serving.stream is None else serving.stream.facts,
             "class_names": names,
             "from_logits": serving.from_logits,
             "versions": versions,

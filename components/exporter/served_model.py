@@ -17,6 +17,7 @@ from kerasline.components.core.errors import DataError
 from kerasline.components.core.keras_compat import write_archive
 from kerasline.components.exporter.input_names import restore_names, with_numbered_names
 from kerasline.components.exporter.tf_examples import check_parsable, parse_examples
+from kerasline.components.models.answer_stream import AnswerStream
 from kerasline.components.models.answering import Answering, Function, answering_with, as_float32, shape_of
 from kerasline.components.models.compile_config import compiled_losses, outputs_by_name
 from kerasline.components.models.costs import AnswerCosts, answer_costs
@@ -41,18 +42,23 @@ class ServedModel(PreprocessedModel):
         class_names: class names of the label, or by label if there are several, or None.
         answering: the user's answering function, or None for the outputs of the model.
         others: the same model with further answering functions, by signature.
+        streams: whether a server can send the answers while they are generated.
     """
 
     class_names: list[str] | dict[str, list[str] | None] | None
     answering: Answering | None = None
     others: Mapping[str, ServedModel] = field(default_factory=dict)
+    streams: bool = False
 
     @classmethod
-    def of(cls, preprocessing: Preprocessing, model: keras.Model, answers: Mapping[str, Function]) -> ServedModel:
+    def of(
+        cls, preprocessing: Preprocessing, model: keras.Model, answers: Mapping[str, Function], streams: bool = False
+    ) -> ServedModel:
         """Return a model that answers by functions, each of which takes only the raw columns that it depends on.
 
         Args:
             answers: the answering functions by signature; none for the outputs of the model.
+            streams: whether the answers of `serving_default` can be streamed.
         """
         class_names = preprocessing.facts["class_names"]
         if not answers:
@@ -61,7 +67,7 @@ class ServedModel(PreprocessedModel):
         for signature, function in answers.items():
             answering = answering_with(function, model, preprocessing)
             served[signature] = cls(answering.served_features(), model, class_names, answering)
-        return replace(served.pop(RAW), others=served)
+        return replace(served.pop(RAW), others=served, streams=streams)
 
     def with_model(self, model: keras.Model) -> ServedModel:
         """Return the same with another form of the model."""
@@ -80,6 +86,13 @@ class ServedModel(PreprocessedModel):
         if self.answering is not None:
             return dict(self.answering.outputs)
         return outputs_by_name(self.model, self.model.output)
+
+    @functools.cached_property
+    def stream(self) -> AnswerStream | None:
+        """The answering function, split into steps, if its answers can be streamed."""
+        if not self.streams or self.answering is None:
+            return None
+        return AnswerStream(self.answering, self.raw_specs, self.prepare)
 
     @functools.cached_property
     def costs(self) -> AnswerCosts | None:
@@ -143,7 +156,7 @@ class Written:
     """The signatures of a written SavedModel.
 
     Attributes:
-        signatures: function and input specs by name.
+        signatures: function and input specs by name, of those that clients call.
         left_out: reasons for missing signatures, by name.
     """
 
@@ -171,13 +184,14 @@ def write_saved_model(serving: ServedModel, folder: Path) -> Written:
         wanted[EXAMPLES] = (serving.serve_examples, {"examples": tf.TensorSpec((None,), tf.string, "examples")})
     except DataError as error:
         left_out[EXAMPLES] = str(error)
+    streaming = {} if serving.stream is None else serving.stream.signatures
     signatures = {}
-    for name, (function, specs) in wanted.items():
+    for name, (function, specs) in {**wanted, **streaming}.items():
         taken = specs["examples"] if name == EXAMPLES else with_numbered_names(specs)
         signatures[name] = (archive.add_endpoint(name, function, input_signature=[taken]), specs)
     write_archive(archive, str(folder))
     restore_names(folder, {name: specs for name, (_, specs) in signatures.items() if name != EXAMPLES})
-    return Written(signatures, left_out)
+    return Written({name: signatures[name] for name in wanted}, left_out)
 
 
 def describe_specs(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -20,6 +20,7 @@ class ExporterSettings:
     """The parameters of Exporter, which documents them."""
 
     answer: Callable[..., Any] | dict[str, Callable[..., Any]] | None = None
+    stream: bool = False
     forms: list[FormName] = field(default_factory=list)
     max_quality_loss: dict[str, float] = field(default_factory=dict)
     task: str | dict[str, str] | None = None

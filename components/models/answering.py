@@ -85,7 +85,7 @@ class Answering:
         """
         unused = {name: spec for name, spec in self.features.items() if name not in features}
         rows = tf.shape(next(iter(features.values())))[0]
-        zeros = {name: _zeros(rows, spec) for name, spec in unused.items()}
+        zeros = {name: stand_in(rows, spec) for name, spec in unused.items()}
         return self._answers({**features, **zeros})
 
     def compute(self, features: Tensors) -> Mapping[str, Any]:
@@ -121,8 +121,8 @@ class Answering:
 
         specs = [tf.TensorSpec(spec.shape, spec.dtype) for spec in self.features.values()]
         graph = tf.function(trace, input_signature=[specs], autograph=False).get_concrete_function().graph
-        reached = _reached(graph.outputs)
-        used = [name for name, tensor in zip(self.features, graph.inputs) if tensor.op.name in reached]
+        reached_names = reached(graph.outputs)
+        used = [name for name, tensor in zip(self.features, graph.inputs) if tensor.op.name in reached_names]
         if not used:
             raise UserCodeError(f"{name_of(self.function)} reads no feature, so the number of rows is unknown")
         outputs = {name: tf.TensorSpec(tensor.shape, tensor.dtype) for name, tensor in zip(order, graph.outputs)}
@@ -209,21 +209,21 @@ def _checked(function: str, name: str, value: Any) -> tf.Tensor:
     return as_float32(tensor)
 
 
-def _zeros(rows: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
+def stand_in(rows: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
     """Return a stand-in for a feature on which no answer depends."""
     return tf.zeros([rows, *(size or 1 for size in spec.shape[1:])], spec.dtype)
 
 
-def _reached(outputs: list[tf.Tensor]) -> set[str]:
+def reached(outputs: list[tf.Tensor]) -> set[str]:
     """Return the names of the operations that the values of some tensors of a graph depend on."""
-    reached: set[str] = set()
+    names: set[str] = set()
     waiting = [tensor.op for tensor in outputs]
     while waiting:
         operation = waiting.pop()
-        if operation.name not in reached:
-            reached.add(operation.name)
+        if operation.name not in names:
+            names.add(operation.name)
             waiting.extend(tensor.op for tensor in operation.inputs)
-    return reached
+    return names
 
 
 def _digest(names: list[str], graph: graph_pb2.GraphDef) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from kerasline.components.models.signatures import INTERNAL, Signature, for_clients
+from kerasline.components.models.signatures import INTERNAL, Signature
 
 # Stateful operations that change nothing: they create handles, read, call functions or check. Random operations are
 # not among them, because they advance a generator.
@@ -123,7 +123,8 @@ class GraphOperations:
         does writing a checkpoint, which no server executes.
         """
         definitions = self._meta_graph.signature_def
-        answering = [info.name for one in for_clients(definitions).values() for info in one.outputs.values()]
+        called = [one for name, one in definitions.items() if name not in INTERNAL]
+        answering = [info.name for one in called for info in one.outputs.values()]
         loading = [info.name for name in INTERNAL if name in definitions for info in definitions[name].outputs.values()]
         for name in _INIT_COLLECTIONS:
             loading += self._meta_graph.collection_def[name].node_list.value

@@ -18,7 +18,7 @@ import numpy as np
 from kerasline.components.core.artifacts import SavedModel
 from kerasline.components.core.json_files import read_object
 from kerasline.components.models.op_libraries import import_op_libraries
-from kerasline.components.models.signatures import Signature, for_clients, signatures
+from kerasline.components.models.signatures import STREAM, Signature, for_clients, signatures
 
 _LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 
@@ -30,6 +30,7 @@ class SavedModelSession:
         signatures: `Signature` by name.
         definitions: SignatureDef protos by name.
         class_names: names of the classes of the scores, or None. Exporter writes them.
+        stream: how answers are streamed, as Exporter describes it, or None. `streaming` has the signatures for it.
         fills_missing: whether NaN is accepted as a missing number and "" as a missing text. True for models that
             Exporter wrote.
     """
@@ -60,6 +61,9 @@ class SavedModelSession:
         names = manifest.get("class_names")
         self.class_names = [str(name) for name in names] if isinstance(names, list) else None
         self.fills_missing = bool(manifest)
+        self.streaming = signatures({name: graph.signature_def[name] for name in STREAM if name in graph.signature_def})
+        stream = manifest.get("stream")
+        self.stream: dict[str, Any] | None = stream if self.streaming and isinstance(stream, dict) else None
 
     def call(self, signature: Signature, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the outputs, in the order of `signature.outputs`, for inputs in the order of `signature.inputs`."""

@@ -13,6 +13,10 @@ from kerasline.components.core.errors import ArtifactError
 DEFAULT_SIGNATURE = "serving_default"
 # Signatures that initialize a model. Clients do not call them.
 INTERNAL = ("__saved_model_init_op", "__saved_model_train_op")
+# Signatures of a model whose answers can be streamed, which the server calls itself. See answer_stream.py.
+STREAM_START, STREAM_STEP, STREAM_ANSWERS = STREAM = ("__stream_start", "__stream_step", "__stream_answers")
+# Prefixes of their inputs and outputs: raw columns, and the state of a slot.
+RAW_COLUMN, STATE = "raw_", "state_"
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def read_meta_graph(folder: Path) -> Any:
 
 def for_clients(definitions: Mapping[str, Any]) -> dict[str, Any]:
     """Return the SignatureDef protos that clients may call."""
-    return {name: definition for name, definition in definitions.items() if name not in INTERNAL}
+    return {name: definition for name, definition in definitions.items() if name not in INTERNAL + STREAM}
 
 
 def signatures(definitions: Mapping[str, Any]) -> dict[str, Signature]:

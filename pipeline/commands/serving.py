@@ -57,6 +57,9 @@ def serve(
     executors: Annotated[
         int, typer.Option(min=1, help="Maximum executions of a signature at once; by default as many as cores.")
     ] = BatchSettings.executors,
+    slots: Annotated[
+        int, typer.Option(min=1, help="Answers that are generated token by token at once, in the time of a step.")
+    ] = BatchSettings.slots,
     workers: Annotated[int, typer.Option(min=1, help="Processes on the same ports, each with all models.")] = 1,
     request_megabytes: Annotated[float, typer.Option(min=0.001, help="Maximum size of a request; beyond, 413.")] = 32.0,
     pending_megabytes: Annotated[float, typer.Option(min=0.001, help="Maximum for all requests in progress.")] = 256.0,
@@ -80,7 +83,8 @@ def serve(
     request_log_megabytes: Annotated[float, typer.Option(min=0.001, help="Maximum size of the folder.")] = 256.0,
 ) -> None:
     """Serve models with TensorFlow Serving's REST and gRPC interfaces, and load new versions as they appear."""
-    defaults = ModelDefaults(keep, BatchSettings(batching, batch_rows, batch_delay / 1e3, queue, executors))
+    batch = BatchSettings(batching, batch_rows, batch_delay / 1e3, queue, executors, slots=slots)
+    defaults = ModelDefaults(keep, batch)
     file = None
     if models_file is None:
         sources = model_sources(folder, models or [], labels or [], defaults)

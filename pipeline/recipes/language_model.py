@@ -105,7 +105,7 @@ def pipeline(settings) -> kl.Pipeline:
     transform = kl.Transform(examples, schema, function=preprocessing, label="next", pack=packing)
     model = kl.ModelBuilder(transform, function=build_model, hyperparameters=HYPERPARAMETERS)
     trained = kl.Trainer(examples, transform, model, epochs=10, batch_size=16)
-    exported = kl.Exporter(transform, trained, examples, answer=answer)
+    exported = kl.Exporter(transform, trained, examples, answer=answer, stream=True)
     evaluation = kl.Evaluator(
         examples, transform, trained, saved_model=exported, baseline=kl.LastBlessed("saved_model")
     )

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from kerasline.components.models.session import SavedModelSession
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE, Signature
-from kerasline.components.serving.grpc import protocol
+from kerasline.components.serving.grpc import protocol, streamed
 from kerasline.components.serving.grpc.reflection import answer_reflection
 from kerasline.components.serving.runtime import examples, tensor_codec
 from kerasline.components.serving.runtime.admission import KEY_HEADERS, AdmissionControl, RequestRecord, Reservation
@@ -36,7 +36,7 @@ class Method(NamedTuple):
         name: the name in metrics and the access log.
         request_class: the message of its requests.
         answer: computes the response from the request, its record, its deadline and its reservation. That of a stream
-            reads and answers the call itself.
+            reads and answers the call itself, given also the class of its requests, the record and the deadline.
         is_open: whether it needs no API key.
         is_stream: whether it sends several responses.
     """
@@ -74,6 +74,7 @@ class GrpcServices:
     def _method(self, name: str, request: str) -> Method:
         answers: dict[str, tuple[str, Callable[..., Awaitable[Any]]]] = {
             "Predict": ("predict", self._predict),
+            "PredictStreamed": ("predict_streamed", self._predict_streamed),
             "Classify": ("classify", self._classify),
             "Regress": ("regress", self._regress),
             "MultiInference": ("multi_inference", self._multi_inference),
@@ -146,11 +147,11 @@ class GrpcServices:
             raise RequestError("RESOURCE_EXHAUSTED", "too many calls in progress; try again")
         if admission.needs_key and not method.is_open:
             admission.check_key(*(_text(headers.get(name.encode())) for name in KEY_HEADERS))
-        if method.is_stream:
-            await method.answer(call, method.request_class)
-            await call.finish()
-            return 0
         deadline = admission.deadline(protocol.timeout_seconds(headers))
+        if method.is_stream:
+            size: int = await method.answer(call, method.request_class, record, deadline)
+            await call.finish()
+            return size
         body = await call.read_only()
         record.size_in = len(body)
         request = _parsed(method.request_class, body)
@@ -183,6 +184,38 @@ class GrpcServices:
         _set_spec(response.model_spec, version, signature.name)
         tensor_codec.fill_outputs(response.outputs, signature, outputs, request.output_filter)
         return response
+
+    async def _predict_streamed(
+        self, call: protocol.Call, request_class: Any, record: RequestRecord, deadline: float
+    ) -> int:
+        """Send the pieces of a generated answer as they come, until the client leaves."""
+        body = await call.read_only()
+        record.size_in = len(body)
+        request = _parsed(request_class, body)
+        version = self._find(request.model_spec)
+        if (name := request.model_spec.signature_name or DEFAULT_SIGNATURE) != DEFAULT_SIGNATURE:
+            raise RequestError(
+                "FAILED_PRECONDITION", f"only {DEFAULT_SIGNATURE} can be streamed, received {name[:100]}"
+            )
+        generations, size, record.rows = version.streamed(), 0, 1
+        record.set_target(version, DEFAULT_SIGNATURE)
+        left = asyncio.ensure_future(call.wait_for_end())
+        with version.in_use() as session:
+            signature = session.signatures[DEFAULT_SIGNATURE]
+            columns, sampling = streamed.read_inputs(request.inputs, signature)
+            pieces = generations.generate(columns, sampling, deadline)
+            try:
+                while (piece := await _unless(left, anext(pieces, None))) is not None:
+                    response = self._messages.PredictResponse()
+                    _set_spec(response.model_spec, version, DEFAULT_SIGNATURE)
+                    streamed.fill_response(response.outputs, piece, generations.model.text, signature)
+                    message = response.SerializeToString()
+                    size += len(message)
+                    await call.send(message)
+            finally:
+                left.cancel()
+                await pieces.aclose()
+        return size
 
     async def _classify(self, request: Any, record: RequestRecord, deadline: float, _: Reservation) -> Any:
         response = self._messages.ClassificationResponse()
@@ -255,7 +288,7 @@ class GrpcServices:
         is_ready = self._models.is_ready() and not self._admission.is_draining
         return HEALTH_STATES["SERVING" if is_ready else "NOT_SERVING"]
 
-    async def _watch(self, call: protocol.Call, request_class: Any) -> None:
+    async def _watch(self, call: protocol.Call, request_class: Any, _: RequestRecord, deadline: float) -> int:
         """Send the state of a service at once and whenever it changes, until the client leaves or the server stops."""
         service = _parsed(request_class, await call.read_only()).service
         left = asyncio.ensure_future(call.wait_for_end())
@@ -273,9 +306,10 @@ class GrpcServices:
         finally:
             left.cancel()
 
-    async def _reflect(self, call: protocol.Call, request_class: Any) -> None:
+    async def _reflect(self, call: protocol.Call, request_class: Any, _: RequestRecord, deadline: float) -> int:
         while (message := await self._unless_draining(call.read())) is not None:
             await call.send(answer_reflection(_parsed(request_class, message)).SerializeToString())
+        return 0
 
     async def _reload(self, request: Any, record: RequestRecord, deadline: float, _: Reservation) -> Any:
         """Replace the configuration of models, and answer when they are loaded, however long this takes."""
@@ -298,6 +332,20 @@ class GrpcServices:
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
         return self._models.find(*_address(spec))
+
+
+async def _unless(left: asyncio.Future[None], work: Awaitable[T]) -> T:
+    """Return the result of the work. Raise ClientDisconnected, and cancel it, when the client has left before."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait((task, left), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise protocol.ClientDisconnected
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
 
 
 def _fill_classes(result: Any, ran: RanExamples) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gzip
-import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -21,7 +21,7 @@ from kerasline.components.core import garbage_collection
 from kerasline.components.models.session import SavedModelSession
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE, Signature
 from kerasline.components.models.versions import HIGHEST
-from kerasline.components.serving.http import json_codec, wide_rows
+from kerasline.components.serving.http import generation, json_codec, wide_rows
 from kerasline.components.serving.http.connections import SERVER_NAME, Connection
 from kerasline.components.serving.http.openapi import describe_api
 from kerasline.components.serving.runtime import examples
@@ -43,6 +43,7 @@ MODEL_ENDPOINTS = {
     ":predict": ("POST", "predict"),
     ":classify": ("POST", "classify"),
     ":regress": ("POST", "regress"),
+    ":generate": ("POST", "generate"),
     "": ("GET", "status"),
     "/metadata": ("GET", "metadata"),
 }
@@ -70,6 +71,10 @@ _MODEL_PATH = re.compile(
     rf"(?P<endpoint>{'|'.join(filter(None, MODEL_ENDPOINTS))}|)"
 )
 _ORIGIN = re.compile(r"\Ahttps?://[^/]*", re.IGNORECASE)
+
+
+# The body of a response, or its parts, and its content type.
+Answer = tuple[bytes | AsyncGenerator[bytes, None], str]
 
 
 class Target(NamedTuple):
@@ -102,9 +107,11 @@ class RestEndpoints:
         try:
             body, content_type = await self._answer(request, path, record)
             status = 200
+            if not isinstance(body, bytes):
+                return await self._stream(body, content_type, request, record)
         except RequestError as error:
             record.set_error(error)
-            body, content_type, status = _error_body(error), JSON, error.http_status
+            body, content_type, status = generation.error_body(error, record.path), JSON, error.http_status
         except (ConnectionError, asyncio.CancelledError):  # the client hung up
             record.code = "CANCELLED"
             client = request.remote if self._admission.writes_log else None
@@ -113,15 +120,12 @@ class RestEndpoints:
         except Exception as raised:
             failure = from_exception(raised)
             record.set_error(failure)
-            body, content_type, status = _error_body(failure), JSON, failure.http_status
-        headers = CIMultiDict({"Content-Type": content_type, "Server": SERVER_NAME})
-        if self._cors_origins and (origin := request.headers.get("Origin")) is not None:
-            headers.update(self._cors_headers(origin, request))
+            body, content_type, status = generation.error_body(failure, record.path), JSON, failure.http_status
+        headers = self._headers(content_type, request, record)
         if status in (429, 503):
             headers["Retry-After"] = "1"
         if status == 401:
             headers["WWW-Authenticate"] = "Bearer"
-        headers.update(record.repeated)
         if len(body) >= COMPRESSED_BYTES and accepts_gzip(request.headers.get("Accept-Encoding", "")):
             body = await self._compressed(body)
             headers["Content-Encoding"] = "gzip"
@@ -134,13 +138,47 @@ class RestEndpoints:
         connection.end(time.monotonic())
         return response
 
+    async def _stream(
+        self, events: AsyncGenerator[bytes, None], content_type: str, request: web.BaseRequest, record: RequestRecord
+    ) -> web.StreamResponse:
+        """Send events as they come. A client that hung up ends the iterator."""
+        headers = self._headers(content_type, request, record)
+        headers.update({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})  # for proxies
+        response = web.StreamResponse(headers=headers)
+        size = 0
+        async with contextlib.aclosing(events):
+            await response.prepare(request)
+            try:
+                async for event in events:
+                    size += len(event)
+                    await response.write(event)
+            except RequestError as error:
+                record.set_error(error)
+                await response.write(generation.error_event(error, record.path))
+        await response.write_eof()
+        if self._admission.is_draining:
+            response.force_close()
+        client = request.remote if self._admission.writes_log else None
+        self._admission.finish(record, protocol="rest", client=client, status=200, size_out=size)
+        connection = request.protocol
+        assert isinstance(connection, Connection), "BoundedServer creates the connections"
+        connection.end(time.monotonic())
+        return response
+
+    def _headers(self, content_type: str, request: web.BaseRequest, record: RequestRecord) -> CIMultiDict[str]:
+        headers = CIMultiDict({"Content-Type": content_type, "Server": SERVER_NAME})
+        if self._cors_origins and (origin := request.headers.get("Origin")) is not None:
+            headers.update(self._cors_headers(origin, request))
+        headers.update(record.repeated)
+        return headers
+
     async def _compressed(self, body: bytes) -> bytes:
         compress = functools.partial(gzip.compress, body, COMPRESSION_LEVEL, mtime=0)
         if len(body) < LARGE_BYTES:
             return compress()
         return await asyncio.get_running_loop().run_in_executor(None, compress)
 
-    async def _answer(self, request: web.BaseRequest, path: str, record: RequestRecord) -> tuple[bytes, str]:
+    async def _answer(self, request: web.BaseRequest, path: str, record: RequestRecord) -> Answer:
         path = path.partition("?")[0]
         if not path.startswith("/"):  # the absolute form, as a proxy may send it
             path = _ORIGIN.sub("", path) or "/"
@@ -152,6 +190,9 @@ class RestEndpoints:
         admission = self._admission
         if admission.needs_key:
             admission.check_key(request.headers.get("x-api-key"), request.headers.get("authorization"))
+        if path == generation.COMPLETIONS and method == "POST":
+            record.method = "completions"
+            return await self._complete(request, record)
         target = self._target(path)
         if target is None:
             return self._answer_server_endpoint(method, path)
@@ -168,7 +209,23 @@ class RestEndpoints:
         with Reservation(admission) as reserved:
             body = await self._read(request, deadline, reserved)
             record.size_in = len(body)
+            if target.operation == "generate":
+                version = self._models.find(*target[:3])
+                record.set_target(version, DEFAULT_SIGNATURE)
+                return await _begun(generation.generate(version, body, deadline))
             return await self._infer(target, body, record, deadline), JSON
+
+    async def _complete(self, request: web.BaseRequest, record: RequestRecord) -> Answer:
+        """Answer a request of OpenAI's API, whose body names the model."""
+        deadline = self._admission.deadline(_requested_seconds(request))
+        with Reservation(self._admission) as reserved:
+            body = await self._read(request, deadline, reserved)
+            record.size_in = len(body)
+            completion = generation.read_completion(body)
+            version = self._models.find(completion.model)
+            record.set_target(version, DEFAULT_SIGNATURE)
+            record.rows = len(completion.prompts)
+            return await _begun(generation.complete(version, completion, deadline))
 
     def _cors_headers(self, origin: str, request: web.BaseRequest) -> dict[str, str]:
         """Return the headers that let a page of an allowed origin read the response."""
@@ -258,10 +315,31 @@ class RestEndpoints:
 
     def _list_models(self) -> tuple[bytes, str]:
         states = {name: _states(self._models, name) for name in self._models.names()}
-        return json_codec.write({"models": states, **self._models.configuration()}), JSON
+        cards = [{"id": name, "object": "model", "created": 0, "owned_by": "kerasline"} for name in states]
+        openai = {"object": "list", "data": cards}
+        return json_codec.write({"models": states, **openai, **self._models.configuration()}), JSON
 
     def _describe(self) -> tuple[bytes, str]:
         return json_codec.write(describe_api()), JSON
+
+
+async def _begun(parts: AsyncGenerator[bytes, None]) -> Answer:
+    """Return a response of several parts once the first one is there, so that an error before it has a status.
+
+    A response that is no stream of events is returned as a whole.
+    """
+    first = await anext(parts)
+    if first.startswith(b"{"):
+        await anext(parts, None)  # end the iterator
+        return first, JSON
+
+    async def all_parts() -> AsyncGenerator[bytes, None]:
+        async with contextlib.aclosing(parts):
+            yield first
+            async for part in parts:
+                yield part
+
+    return all_parts(), generation.EVENTS
 
 
 class Given(NamedTuple):
@@ -361,7 +439,3 @@ def _states(models: Models, name: str) -> list[dict[str, Any]]:
         {"version": str(version.number), "state": version.state, "unbatched": dict(version.unbatched)}
         for version in versions
     ]
-
-
-def _error_body(error: RequestError) -> bytes:
-    return json.dumps({"error": str(error)}, ensure_ascii=True).encode()

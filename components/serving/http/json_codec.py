@@ -152,6 +152,11 @@ def predict_response(names: Sequence[str], arrays: Sequence[np.ndarray], *, rows
     return write({"predictions": [dict(zip(names, row)) for row in zip(*columns)]})
 
 
+def only_row(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return the values of arrays of one row, in the form of a row of `predictions`."""
+    return {name: _as_serializable(array, binary=name.endswith("_bytes"))[0] for name, array in arrays.items()}
+
+
 def write(value: Any) -> bytes:
     """Serialize Python values and arrays. Write NaN and the infinities as bare tokens."""
     text = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -14,6 +14,7 @@ from kerasline.components.models.signatures import read_meta_graph
 from kerasline.components.models.versions import find_difference
 from kerasline.components.serving.runtime import warmup
 from kerasline.components.serving.runtime.errors import RequestError, unavailable
+from kerasline.components.serving.runtime.generations import StreamedModel
 from kerasline.components.serving.runtime.settings import Batching, BatchSettings
 
 
@@ -26,12 +27,14 @@ class LoadedModel:
         seconds: execution time of one row by signature, where the shapes of the inputs bound it.
         batched: the signatures that execute the requests of several clients together.
         unbatched: why other signatures do not, although their shapes allow it, by name.
+        streamed: the signatures by which it generates answers token by token, or None.
     """
 
     session: SavedModelSession
     seconds: Mapping[str, float]
     batched: frozenset[str]
     unbatched: Mapping[str, str]
+    streamed: StreamedModel | None
 
 
 def load_model(folder: Path, batch: BatchSettings, *, is_safe: bool = False) -> LoadedModel:
@@ -67,7 +70,10 @@ def load_model(folder: Path, batch: BatchSettings, *, is_safe: bool = False) -> 
         seconds = {
             name: value for name, value in warm.seconds.items() if operations.has_bounded_time(session.signatures[name])
         }
-        return LoadedModel(session, seconds, batched, unbatched)
+        streamed = None if session.stream is None else StreamedModel(session)
+        if streamed is not None:
+            streamed.warm_up(batch.slots)
+        return LoadedModel(session, seconds, batched, unbatched, streamed)
     except BaseException:
         session.close()
         raise

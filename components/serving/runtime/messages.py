@@ -148,6 +148,7 @@ _REFLECT = ("ServerReflectionRequest", "ServerReflectionResponse")
 SERVICES = {
     f"{_SERVING_PACKAGE}.PredictionService": {
         "Predict": ("PredictRequest", "PredictResponse"),
+        "PredictStreamed": ("PredictRequest", "PredictResponse"),
         "Classify": ("ClassificationRequest", "ClassificationResponse"),
         "Regress": ("RegressionRequest", "RegressionResponse"),
         "MultiInference": ("MultiInferenceRequest", "MultiInferenceResponse"),
@@ -166,7 +167,7 @@ SERVICES = {
 }
 # Methods whose requests, and whose responses, are streams.
 _REQUEST_STREAMS = {"ServerReflectionInfo"}
-RESPONSE_STREAMS = {"Watch", "ServerReflectionInfo"}
+RESPONSE_STREAMS = {"PredictStreamed", "Watch", "ServerReflectionInfo"}
 
 
 @dataclass(frozen=True)

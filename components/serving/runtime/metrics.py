@@ -74,6 +74,17 @@ class Metrics:
             version,
             multiprocess_mode="livesum",
         )
+        self._tokens = named(Counter, "generated_tokens", "Tokens generated for streamed answers.", version)
+        self._first_token = named(
+            Histogram,
+            "first_token_seconds",
+            "From a streamed request to its first token.",
+            version,
+            buckets=SECONDS,
+        )
+        self.slots_in_use = named(
+            Gauge, "slots_in_use", "Answers that are being generated.", version, multiprocess_mode="livesum"
+        )
         self.connections = named(Gauge, "rest_connections", "Open REST connections.", multiprocess_mode="livesum")
         self.in_progress = named(Gauge, "requests_under_way", "Requests in progress.", multiprocess_mode="livesum")
 
@@ -88,6 +99,14 @@ class Metrics:
         children = self._batch_children(model, version)
         for child, value in zip(children, (requests, rows, waited, seconds)):
             child.observe(value)
+
+    def count_step(self, model: str, version: int, slots: int, seconds: float) -> None:
+        """Count a step that generated a token in each of some slots."""
+        self.count_execution(model, version, slots, slots, 0.0, seconds)
+        self._tokens.labels(model, str(version)).inc(slots)
+
+    def count_first_token(self, model: str, version: int, seconds: float) -> None:
+        self._first_token.labels(model, str(version)).observe(seconds)
 
     def exposition(self) -> tuple[bytes, str]:
         """Return the metrics in Prometheus's text format, of all worker processes, and its content type.
@@ -117,6 +136,9 @@ class Metrics:
             self.version_state,
             self.load_seconds,
             self.queued,
+            self._tokens,
+            self._first_token,
+            self.slots_in_use,
         ):
             try:
                 metric.remove(model, str(version))

@@ -28,6 +28,7 @@ from kerasline.components.models.signatures import Signature
 from kerasline.components.models.versions import has_digests
 from kerasline.components.serving.runtime.batching import Batcher, Inputs
 from kerasline.components.serving.runtime.errors import RequestError, from_exception, invalid, not_found, unavailable
+from kerasline.components.serving.runtime.generations import Generations, StreamedModel
 from kerasline.components.serving.runtime.loading import LoadedModel, load_model
 from kerasline.components.serving.runtime.metrics import Metrics
 from kerasline.components.serving.runtime.model_folders import (
@@ -64,6 +65,7 @@ class Version:
         session: the loaded model while AVAILABLE, else None.
         unbatched: why signatures are not batched, by name, if batching is automatic.
         users: number of requests in progress.
+        generations: answers that are generated token by token, if the model can do so.
     """
 
     def __init__(
@@ -84,8 +86,15 @@ class Version:
         self._unused = asyncio.Event()
         self._batchers: dict[str, Batcher] = {}
         self._new_batcher: Callable[[Signature], Batcher] | None = None
+        self.generations: Generations | None = None
 
-    def open(self, loaded: LoadedModel, new_batcher: Callable[[Signature], Batcher]) -> None:
+    def open(
+        self,
+        loaded: LoadedModel,
+        new_batcher: Callable[[Signature], Batcher],
+        generations: Generations | None,
+    ) -> None:
+        self.generations = generations
         self.session, self.unbatched, self._new_batcher = loaded.session, loaded.unbatched, new_batcher
         self.state = "AVAILABLE"
 
@@ -116,6 +125,15 @@ class Version:
             self._log_request(self._request_log, signature, inputs)
         return outputs
 
+    def streamed(self) -> Generations:
+        """Return what generates the answers. Raise FAILED_PRECONDITION if the model cannot stream them."""
+        if self.generations is None:
+            raise RequestError(
+                "FAILED_PRECONDITION",
+                f"{self.model} version {self.number} cannot stream its answers: Exporter needs stream=True",
+            )
+        return self.generations
+
     def _log_request(self, request_log: RequestLog, signature: Signature, inputs: Inputs) -> None:
         arrays = inputs if isinstance(inputs, list) else inputs.arrays()
         fills_missing = self.session is not None and self.session.fills_missing
@@ -123,7 +141,8 @@ class Version:
 
     def queued_requests(self) -> int:
         """Return the number of requests that wait for an execution."""
-        return sum(batcher.queued_requests() for batcher in self._batchers.values())
+        waiting = 0 if self.generations is None else self.generations.queued_requests()
+        return waiting + sum(batcher.queued_requests() for batcher in self._batchers.values())
 
     async def close(self, threads: Executor) -> None:
         """Wait for the requests in progress, then free the memory."""
@@ -133,6 +152,7 @@ class Version:
         assert self.session is not None, "only an available version is closed"
         sessions, self.session, self._new_batcher = [self.session], None, None
         self._batchers.clear()
+        self.generations = None
         await asyncio.get_running_loop().run_in_executor(threads, _free, sessions)
         self.state = "END"
 
@@ -343,7 +363,10 @@ class Models:
         self._metrics.in_progress.set(sum(version.users for version in versions))
         for version in versions:
             if version.state == "AVAILABLE":
-                self._metrics.queued.labels(version.model, str(version.number)).set(version.queued_requests())
+                labels = (version.model, str(version.number))
+                self._metrics.queued.labels(*labels).set(version.queued_requests())
+                if version.generations is not None:
+                    self._metrics.slots_in_use.labels(*labels).set(version.generations.slots_in_use())
 
     def _model(self, name: str) -> Model | None:
         model = self._models.get(name)
@@ -454,7 +477,8 @@ class Models:
             log.error("%s version %d: %scannot be loaded: %s%s", name, number, changed, error, fallback)
             return False
         model.failed.pop(number, None)
-        version.open(loaded, functools.partial(self._new_batcher, version, loaded))
+        generations = self._new_generations(version, loaded.streamed)
+        version.open(loaded, functools.partial(self._new_batcher, version, loaded), generations)
         model.versions[number] = version
         if is_reload and before is not None:
             log.info("%s version %d: %s changed; it was loaded again", name, number, change)
@@ -478,6 +502,18 @@ class Models:
             observe=functools.partial(self._metrics.count_execution, version.model, version.number),
             merges=signature.name in loaded.batched,
             seconds=loaded.seconds.get(signature.name),
+        )
+
+    def _new_generations(self, version: Version, streamed: StreamedModel | None) -> Generations | None:
+        if streamed is None:
+            return None
+        name, number, metrics = version.model, version.number, self._metrics
+        return Generations(
+            streamed,
+            version.batch,
+            threads=self._threads,
+            observe_step=functools.partial(metrics.count_step, name, number),
+            observe_first=functools.partial(metrics.count_first_token, name, number),
         )
 
     def _unload(self, model: Model, versions: Iterable[Version]) -> None:

@@ -34,6 +34,7 @@ _KEYS: dict[str, Any] = {
     "batch_delay": Annotated[float, Ge(0)],
     "queue": Annotated[int, Ge(1)],
     "executors": Annotated[int, Ge(1)],
+    "slots": Annotated[int, Ge(1)],
     "timeout": Annotated[float, Gt(0)],
 }
 _BATCH_FIELDS = {"batching": "mode", "batch_rows": "rows", "timeout": "timeout_seconds"}

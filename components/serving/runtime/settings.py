@@ -44,6 +44,7 @@ class BatchSettings:
         queue: maximum number of requests waiting for one signature. Further ones are rejected.
         executors: maximum number of executions of one signature at once.
         timeout_seconds: maximum duration of a request from when it was read.
+        slots: number of answers that are generated token by token at once.
     """
 
     mode: Batching = Batching.AUTO
@@ -52,6 +53,7 @@ class BatchSettings:
     queue: int = 1000
     executors: int = max(2, os.cpu_count() or 2)
     timeout_seconds: float = float("inf")
+    slots: int = 8
 
 
 @dataclass(frozen=True)
