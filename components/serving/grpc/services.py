@@ -194,9 +194,8 @@ class GrpcServices:
         request = _parsed(request_class, body)
         version = self._find(request.model_spec)
         if (name := request.model_spec.signature_name or DEFAULT_SIGNATURE) != DEFAULT_SIGNATURE:
-            raise RequestError(
-                "FAILED_PRECONDITION", f"only {DEFAULT_SIGNATURE} can be streamed, received {name[:100]}"
-            )
+            message = f"signature_name: expected {DEFAULT_SIGNATURE}, which can be streamed, received {name[:99]}"
+            raise RequestError("FAILED_PRECONDITION", message)
         generations, size, record.rows = version.streamed(), 0, 1
         record.set_target(version, DEFAULT_SIGNATURE)
         left = asyncio.ensure_future(call.wait_for_end())

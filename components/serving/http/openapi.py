@@ -7,6 +7,20 @@ from typing import Any
 _VALUE: dict[str, Any] = {"description": "A value, a nested list of values, or an object of values by input name."}
 _ROWS = {"signature_name": {"type": "string"}, "instances": {"type": "array", "minItems": 1, "items": _VALUE}}
 _COLUMNS = {"signature_name": {"type": "string"}, "inputs": _VALUE}
+_SAMPLING: dict[str, Any] = {
+    "max_tokens": {"type": "integer", "minimum": 0},
+    "temperature": {"type": "number", "minimum": 0},
+    "seed": {"type": "integer"},
+    "stop": {"oneOf": [{"type": "string", "minLength": 1}, {"type": "array", "items": {"type": "string"}}]},
+    "stream": {"type": "boolean"},
+}
+_COMPLETION = {
+    "model": {"type": "string"},
+    "prompt": {"oneOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]},
+    "echo": {"type": "boolean"},
+    **_SAMPLING,
+}
+_EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
 _EXAMPLE = {"type": "object", "additionalProperties": _VALUE}
 _EXAMPLES = {
     "signature_name": {"type": "string"},
@@ -50,10 +64,17 @@ def describe_api() -> dict[str, Any]:
         for method in ("classify", "regress"):
             response = _object({"results": {"type": "array"}}, "results")
             paths[f"{base}:{method}"] = _post(parameters, _object(_EXAMPLES, "examples"), response)
+        rows = {"instances": _ROWS["instances"], **_SAMPLING}
+        columns = {"inputs": _VALUE, **_SAMPLING}
+        generated = {"oneOf": [_object(rows, "instances"), _object(columns, "inputs")]}
+        answer = _object({"outputs": {"type": "object"}, "finish_reason": {"type": "string"}}, "outputs")
+        paths[f"{base}:generate"] = _post(parameters, generated, answer, _EVENTS)
         status = _object({"model_version_status": {"type": "array"}}, "model_version_status")
         paths[base] = _get(status, parameters)
         metadata = _object({"model_spec": {"type": "object"}, "metadata": {"type": "object"}}, "metadata")
         paths[f"{base}/metadata"] = _get(metadata, parameters)
+    choices = _object({"choices": {"type": "array"}, "usage": {"type": "object"}}, "choices")
+    paths["/v1/completions"] = _post([], _object(_COMPLETION, "prompt"), choices, _EVENTS)
     paths["/v1/models"] = _get(_object({"models": {"type": "object"}}, "models"))
     paths["/healthz"] = paths["/readyz"] = _get(_object({"status": {"type": "string"}}, "status"))
     return {
@@ -72,7 +93,9 @@ def _object(properties: dict[str, Any], required: str) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": [required]}
 
 
-def _post(parameters: list[Any], body: dict[str, Any], response: dict[str, Any]) -> dict[str, Any]:
+def _post(
+    parameters: list[Any], body: dict[str, Any], response: dict[str, Any], events: dict[str, Any] | None = None
+) -> dict[str, Any]:
     content = {"application/json": {"schema": body}}
     timeout = {
         "name": "X-Request-Timeout",
@@ -83,7 +106,7 @@ def _post(parameters: list[Any], body: dict[str, Any], response: dict[str, Any])
         "post": {
             "parameters": [*parameters, timeout],
             "requestBody": {"required": True, "content": content},
-            "responses": _responses(response),
+            "responses": _responses(response, events),
         }
     }
 
@@ -92,10 +115,11 @@ def _get(response: dict[str, Any], parameters: list[Any] | None = None) -> dict[
     return {"get": {"parameters": parameters or [], "responses": _responses(response)}}
 
 
-def _responses(response: dict[str, Any]) -> dict[str, Any]:
-    error = {"application/json": {"schema": _object({"error": {"type": "string"}}, "error")}}
+def _responses(response: dict[str, Any], events: dict[str, Any] | None = None) -> dict[str, Any]:
+    error = {"application/json": {"schema": _object({"error": {"type": ["string", "object"]}}, "error")}}
+    content = {"application/json": {"schema": response}, **(events or {})}
     errors = {status: {"description": about, "content": error} for status, about in _ERRORS.items()}
     return {
-        "200": {"description": "The response.", "content": {"application/json": {"schema": response}}},
+        "200": {"description": "The response.", "content": content},
         **errors,
     }

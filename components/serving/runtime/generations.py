@@ -59,10 +59,14 @@ class Piece:
 
 
 class StreamedModel:
-    """The signatures by which a model generates, called with arrays by name. Its methods are thread-safe."""
+    """The signatures by which a model generates, called with arrays by name. Its methods are thread-safe.
 
-    def __init__(self, session: SavedModelSession):
-        self._session, facts = session, session.stream
+    Args:
+        facts: what the manifest states about them.
+    """
+
+    def __init__(self, session: SavedModelSession, facts: Mapping[str, Any]):
+        self._session = session
         self.start_signature = session.streaming[STREAM_START]
         self.step_signature = session.streaming[STREAM_STEP]
         self._answers_signature = session.streaming[STREAM_ANSWERS]
@@ -87,7 +91,8 @@ class StreamedModel:
 
     def empty_state(self, slots: int) -> Arrays:
         specs = {name: spec for name, spec in self.step_signature.inputs.items() if name.startswith(STATE)}
-        return {name: np.zeros((slots, *(spec.shape or ())[1:]), spec.dtype) for name, spec in specs.items()}
+        sizes = {name: [size or 1 for size in (spec.shape or ())[1:]] for name, spec in specs.items()}
+        return {name: np.zeros([slots, *sizes[name]], spec.dtype) for name, spec in specs.items()}
 
     def warm_up(self, slots: int) -> None:
         """Execute the signatures once, since the first execution of a graph is many times slower than later ones."""

@@ -70,7 +70,7 @@ def load_model(folder: Path, batch: BatchSettings, *, is_safe: bool = False) -> 
         seconds = {
             name: value for name, value in warm.seconds.items() if operations.has_bounded_time(session.signatures[name])
         }
-        streamed = None if session.stream is None else StreamedModel(session)
+        streamed = None if session.stream is None else StreamedModel(session, session.stream)
         if streamed is not None:
             streamed.warm_up(batch.slots)
         return LoadedModel(session, seconds, batched, unbatched, streamed)

@@ -25,7 +25,7 @@ def test_fuzzed_requests_get_documented_responses(ours):
         response_schema_conformance,
     ]
     operations = [found.ok() for found in schemathesis.openapi.from_url(ours.url("/openapi.json")).get_all_operations()]
-    assert len(operations) == 18
+    assert len(operations) == 22
     for operation in operations:
 
         @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))

@@ -17,6 +17,7 @@ from tests.components.serving.talker import prompts, save_talker
 pytest.importorskip("tensorflow_text", reason="tensorflow-text is not installed")
 
 GENERATE, COMPLETIONS = "/v1/models/talker:generate", "/v1/completions"
+NARROW = "/v1/models/narrow:generate"
 
 
 @pytest.fixture(scope="module")
@@ -26,20 +27,15 @@ def talker(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(talker, tmp_path_factory):
-    """A server with four slots, and a model that generates nothing beside it."""
+    """The model with four slots; as `narrow` with one, for which one request may wait; and one without generation."""
     folder = tmp_path_factory.mktemp("streaming")
     (folder / "half").mkdir()
     save_half_plus(folder / "half" / "1")
-    models = ("--model", f"talker={talker}", "--model", f"half={folder / 'half'}")
-    with servers.serving(folder, *models, "--slots", "4") as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def narrow(talker, tmp_path_factory):
-    """A server with one slot, where one request may wait."""
-    folder = tmp_path_factory.mktemp("narrow")
-    with servers.serving(folder, "--model", f"talker={talker}", "--slots", "1", "--queue", "1") as server:
+    (folder / "models.toml").write_text(
+        f"[models.talker]\npath = '{talker}'\n\n[models.narrow]\npath = '{talker}'\nslots = 1\nqueue = 1\n\n"
+        f"[models.half]\npath = '{folder / 'half'}'\n"
+    )
+    with servers.serving(folder, "--models", str(folder / "models.toml"), "--slots", "4") as server:
         yield server
 
 
@@ -139,19 +135,19 @@ def test_seed_and_temperature_of_a_request(server):
     assert said(server, "a cat", temperature=0) == said(server, "a cat", temperature=0, seed=9)
 
 
-def test_client_that_hung_up_frees_its_slot(narrow):
+def test_client_that_hung_up_frees_its_slot(server):
     """With one slot, the next request is answered as soon as the client before has left."""
-    with opened(narrow, GENERATE, {**row("the cat"), "temperature": 0}) as response:
+    with opened(server, NARROW, {**row("the cat"), "temperature": 0}) as response:
         assert response.fp.readline()
         response.close()
-    assert parsed(narrow, GENERATE, row("a dog"))
-    servers.wait_until(lambda: narrow.metric("kerasline_slots_in_use") == 0, seconds=10)
-    assert narrow.metric("kerasline_requests_total", code="CANCELLED", method="generate") >= 1
+    assert parsed(server, NARROW, row("a dog"))
+    servers.wait_until(lambda: server.metric("kerasline_slots_in_use", model="narrow") == 0, seconds=10)
+    assert server.metric("kerasline_requests_total", code="CANCELLED", method="generate") >= 1
 
 
-def test_waiting_requests_are_limited(narrow):
+def test_waiting_requests_are_limited(server):
     with concurrent.futures.ThreadPoolExecutor(6) as threads:
-        answers = list(threads.map(lambda _: narrow.post(GENERATE, {**row("the cat"), "stream": False}), range(6)))
+        answers = list(threads.map(lambda _: server.post(NARROW, {**row("the cat"), "stream": False}), range(6)))
     statuses = [status for status, _ in answers]
     assert 200 in statuses and 429 in statuses and set(statuses) == {200, 429}
     assert "too many requests wait" in next(body["error"] for status, body in answers if status == 429)
@@ -254,7 +250,7 @@ def test_completions_of_several_prompts(server):
 
 def test_models_are_listed_as_openai_lists_them(server):
     _, answer = server.get("/v1/models")
-    assert answer["object"] == "list" and [one["id"] for one in answer["data"]] == ["talker", "half"]
+    assert answer["object"] == "list" and [one["id"] for one in answer["data"]] == ["talker", "narrow", "half"]
 
 
 @pytest.mark.parametrize(
@@ -316,13 +312,13 @@ def test_grpc_takes_settings_as_inputs(server):
     assert found == said(server, "the cat", max_tokens=4, seed=3)
 
 
-def test_grpc_client_that_cancels_frees_its_slot(narrow):
-    with streamed(narrow, {"text": np.array([["the cat"]], object), "temperature": np.float32(0)}) as call:
+def test_grpc_client_that_cancels_frees_its_slot(server):
+    with streamed(server, {"text": np.array([["the cat"]], object), "temperature": np.float32(0)}, "narrow") as call:
         next(call)
         call.cancel()
-    assert parsed(narrow, GENERATE, row("a dog"))
-    servers.wait_until(lambda: narrow.metric("kerasline_slots_in_use") == 0, seconds=10)
-    assert narrow.metric("kerasline_requests_total", code="CANCELLED", method="predict_streamed") >= 1
+    assert parsed(server, NARROW, row("a dog"))
+    servers.wait_until(lambda: server.metric("kerasline_slots_in_use", model="narrow") == 0, seconds=10)
+    assert server.metric("kerasline_requests_total", code="CANCELLED", method="predict_streamed") >= 1
 
 
 @pytest.mark.parametrize(
@@ -349,6 +345,7 @@ def test_grpc_errors(server, inputs, model, signature, code, message):
     assert message in refused.value.details()
 
 
+@pytest.mark.slow
 def test_stream_in_progress_ends_before_the_server_does(talker, tmp_path):
     with servers.serving(tmp_path, "--model", f"talker={talker}") as server:
         with opened(server, GENERATE, {**row("the cat"), "temperature": 0}) as response:
@@ -356,4 +353,4 @@ def test_stream_in_progress_ends_before_the_server_does(talker, tmp_path):
             server.process.terminate()
             rest = response.fp.read()
         assert first and b"finish_reason" in rest
-        assert server.stop() == 0
+        assert server.process.wait(60) == 0
