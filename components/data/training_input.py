@@ -154,10 +154,18 @@ class Chunks:
 
     def starting(self, epoch: int, step: int) -> tf.data.Dataset:
         """Return the chunks from a step of an epoch on: the batches of `dataset`, several at a time."""
-        begun = self._batches.several(tf.constant(epoch, tf.int64), step)
-        rest = tf.data.Dataset.range(epoch + 1, tf.int64.max).flat_map(self._batches.several)
+        return self._from_start if epoch == step == 0 else self._starting(epoch, step)
+
+    @functools.cached_property
+    def _from_start(self) -> tf.data.Dataset:
+        return self._starting(0, 0)
+
+    def _starting(self, epoch: int, step: int) -> tf.data.Dataset:
+        later = tf.data.Dataset.range(epoch + 1, tf.int64.max).map(lambda later: (later, tf.constant(0, tf.int64)))
+        epochs = tf.data.Dataset.from_tensors((tf.constant(epoch, tf.int64), tf.constant(step, tf.int64)))
         prefetched = self._batches.prefetchable(self.share * self.at_once, most=4)
-        return begun.concatenate(rest).prefetch(prefetched).with_options(_without_rewriting())
+        chunks = epochs.concatenate(later).flat_map(self._batches.several)
+        return chunks.prefetch(prefetched).with_options(_without_rewriting())
 
     def rows_of(self, epoch: int, step: int) -> int:
         """Return the number of rows of a batch, over all workers."""
@@ -216,7 +224,7 @@ class _Batches:
         return max(1, min(most, CACHE_BYTES // max(_bytes_of(self.source.outputs.values(), rows), 1)))
 
     @_without_autograph
-    def several(self, epoch: tf.Tensor, first: int = 0) -> tf.data.Dataset:
+    def several(self, epoch: tf.Tensor, first: tf.Tensor | int = 0) -> tf.data.Dataset:
         """Return an epoch from its step `first` on, `at_once` batches at a time."""
         starts = tf.data.Dataset.range(first, self.an_epoch, self.at_once)
         return starts.map(functools.partial(self._prepared, epoch), PARALLEL_CALLS, deterministic=True)

@@ -7,7 +7,7 @@ import operator
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
@@ -19,7 +19,6 @@ from kerasline.components.core.errors import DataError, ParameterError, check_kn
 from kerasline.components.data.training_input import dataset
 from kerasline.components.models.targets import training_target, weight_ranks
 from kerasline.components.trainer import non_finite
-from kerasline.components.trainer.answer_evaluation import AnswerEvaluation
 from kerasline.components.trainer.autotune import Autotuner
 from kerasline.components.trainer.checkpoints import Checkpoints, all_variables
 from kerasline.components.trainer.class_weights import class_weights
@@ -34,6 +33,9 @@ from kerasline.components.trainer.replica_gradients import ReplicaGradients
 from kerasline.components.trainer.results import Outcome, write_results
 from kerasline.components.trainer.tensorboard import TensorBoardLogs
 from kerasline.components.trainer.train_steps import Chunk, Evaluation, TrainSteps, metric_values
+
+if TYPE_CHECKING:
+    from kerasline.components.trainer.answer_evaluation import AnswerEvaluation
 
 LOG = logging.getLogger("kerasline")
 # Give up after this many rollbacks: a lower learning rate evidently does not help.
@@ -72,6 +74,8 @@ def train(
     # Outside the scope of the strategy, because it loads the preprocessing.
     answers = None
     if job.settings.evaluate_answers:
+        from kerasline.components.trainer.answer_evaluation import AnswerEvaluation  # imports Beam
+
         answers = AnswerEvaluation(job, prepared.model, taken={"loss", *metric_values(prepared.model)})
     with interruption.deferred() as stop, prepared.scope():
         training = Training(job, prepared, answers, report, on_epoch, stop.is_set)
