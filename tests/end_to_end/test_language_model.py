@@ -1,8 +1,16 @@
 """The recipe `language_model`, in a small size: from texts to a served model that continues them."""
 
+import json
+import re
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
 
+from tests.components.serving import servers
+from tests.conftest import HOUSE
+from tests.end_to_end.documents import as_words
 from tests.end_to_end.recipe_runs import require_language_libraries, run_recipe
 
 pytestmark = pytest.mark.slow
@@ -22,7 +30,13 @@ def texts(tmp_path_factory):
     return file
 
 
-def test_texts_are_continued(cli, texts, tmp_path):
+def documented_curls():
+    """Return the commands of the guides that ask the model for a text."""
+    texts = [(HOUSE / "docs" / name).read_text(encoding="utf-8") for name in ("SERVING.md", "LANGUAGE.md")]
+    return [line for text in texts for line in re.findall(r"^curl .*$", text, re.M) if "language_model" in line]
+
+
+def test_texts_are_continued_and_streamed(cli, texts, tmp_path):
     import tensorflow as tf
     import tensorflow_text  # noqa: F401
 
@@ -48,3 +62,14 @@ def test_texts_are_continued(cli, texts, tmp_path):
     assert together[0].decode().split()[:5] == NUMBERS[:5]
     alone = [serve(text=tf.constant([[prompt]]))["continued"].numpy()[0] for prompt in prompts]
     np.testing.assert_array_equal(together, alone)
+
+    with servers.serving(tmp_path, nodes["Pusher"]["metrics"]["path"]) as server:
+        status, answer = server.post("/v1/completions", {"model": "language_model", "prompt": prompts[0]})
+        assert status == 200 and prompts[0] + answer["choices"][0]["text"] == together[0].decode()
+        curls = documented_curls()
+        assert len(curls) == 3
+        for command in curls if shutil.which("curl") else ():
+            words = as_words(command.replace("8501", str(server.rest_port)))
+            *_, last = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip().splitlines()
+            found = json.loads(last.removeprefix("data: "))
+            assert "outputs" in found or found["choices"][0]["text"]

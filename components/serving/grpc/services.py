@@ -211,6 +211,7 @@ class GrpcServices:
                     message = response.SerializeToString()
                     size += len(message)
                     await call.send(message)
+                version.log_request(signature, [columns[name] for name in signature.inputs])
             finally:
                 left.cancel()
                 await pieces.aclose()

@@ -17,16 +17,15 @@ from kerasline.components.models.signatures import Signature
 from kerasline.components.serving.runtime import tensor_codec
 from kerasline.components.serving.runtime.errors import invalid
 from kerasline.components.serving.runtime.generations import Piece, one_row
-from kerasline.components.serving.runtime.sampling import MAX_STOPS, Sampling, read_sampling
+from kerasline.components.serving.runtime.sampling import MAX_STOPS, SETTINGS, Sampling, read_sampling
 
 FINISH_REASON = "finish_reason"
-_SAMPLING = ("max_tokens", "temperature", "seed", "stop")
 _STRING = 7  # of tensorflow.DataType
 
 
 def read_inputs(inputs: Mapping[str, Any], signature: Signature) -> tuple[Mapping[str, np.ndarray], Sampling]:
     """Return the columns of the only row, and the settings of sampling. Raise INVALID_ARGUMENT for wrong ones."""
-    settings = {name: inputs[name] for name in _SAMPLING if name in inputs and name not in signature.inputs}
+    settings = {name: inputs[name] for name in SETTINGS if name in inputs and name not in signature.inputs}
     columns = {name: proto for name, proto in inputs.items() if name not in settings}
     tensor_codec.check_names(columns, signature)
     sampling = read_sampling({name: _values(name, proto) for name, proto in settings.items()})

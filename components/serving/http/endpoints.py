@@ -152,7 +152,10 @@ class RestEndpoints:
                 async for event in events:
                     size += len(event)
                     await response.write(event)
-            except RequestError as error:
+            except ConnectionError:
+                raise
+            except Exception as raised:  # the status was sent before
+                error = from_exception(raised)
                 record.set_error(error)
                 await response.write(generation.error_event(error, record.path))
         await response.write_eof()
@@ -212,6 +215,7 @@ class RestEndpoints:
             if target.operation == "generate":
                 version = self._models.find(*target[:3])
                 record.set_target(version, DEFAULT_SIGNATURE)
+                record.rows = 1
                 return await _begun(generation.generate(version, body, deadline))
             return await self._infer(target, body, record, deadline), JSON
 

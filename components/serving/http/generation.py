@@ -20,18 +20,16 @@ import numpy as np
 import orjson
 
 from kerasline.components.core.errors import nearest
-from kerasline.components.models.session import SavedModelSession
-from kerasline.components.models.signatures import DEFAULT_SIGNATURE
+from kerasline.components.models.signatures import DEFAULT_SIGNATURE, Signature
 from kerasline.components.serving.http import json_codec
 from kerasline.components.serving.runtime.errors import RequestError, invalid
 from kerasline.components.serving.runtime.generations import Piece, one_row
 from kerasline.components.serving.runtime.models import Version
-from kerasline.components.serving.runtime.sampling import Sampling, read_sampling
+from kerasline.components.serving.runtime.sampling import SETTINGS, Sampling, read_sampling
 
 EVENTS = "text/event-stream"
 COMPLETIONS = "/v1/completions"
-_SAMPLING = ("max_tokens", "temperature", "seed", "stop")
-_GENERATE_KEYS = ("inputs", "instances", "stream", *_SAMPLING)
+_GENERATE_KEYS = ("inputs", "instances", "stream", *SETTINGS)
 # Parameters of OpenAI that would change the answer, and the values that do not.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1,),
@@ -66,6 +64,7 @@ async def generate(version: Version, body: bytes, deadline: float) -> AsyncGener
                     yield _event(json_codec.write({"text": piece.prompt + piece.text, **end}))
                 elif piece.finish_reason is not None:
                     yield json_codec.write(_end(piece))
+        version.log_request(signature, arrays)
 
 
 def _end(piece: Piece) -> dict[str, Any]:
@@ -135,27 +134,29 @@ async def complete(version: Version, request: Completion, deadline: float) -> As
         "created": int(time.time()),
         "model": request.model,
     }
-    texts, ends = ["" for _ in request.prompts], dict.fromkeys(range(len(request.prompts)))
-    counts: dict[int, Piece] = {}
+    texts, latest = ["" for _ in request.prompts], {}
     with version.in_use() as session:
-        rows = [one_row({name: array}) for name, array in _prompt_arrays(session, request.prompts)]
+        signature = session.signatures[DEFAULT_SIGNATURE]
+        rows = _rows(signature, request.prompts)
         streams = [generations.generate(row, request.sampling, deadline) for row in rows]
         async with contextlib.aclosing(_merged(streams)) as pieces:
             async for number, piece in pieces:
                 text = piece.prompt * request.echo + piece.text
                 texts[number] += text
-                ends[number], counts[number] = piece.finish_reason, piece
+                latest[number] = piece
                 if request.is_stream and (text or piece.finish_reason):
                     yield _event(orjson.dumps({**head, "choices": [_choice(text, number, piece.finish_reason)]}))
-    prompt_tokens = sum(piece.prompt_tokens for piece in counts.values())
-    tokens = sum(piece.tokens for piece in counts.values())
+        for row in rows:
+            version.log_request(signature, list(row.values()))
+    prompt_tokens = sum(piece.prompt_tokens for piece in latest.values())
+    tokens = sum(piece.tokens for piece in latest.values())
     usage = {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": tokens,
         "total_tokens": prompt_tokens + tokens,
     }
     if not request.is_stream:
-        choices = [_choice(text, number, ends[number]) for number, text in enumerate(texts)]
+        choices = [_choice(text, number, latest[number].finish_reason) for number, text in enumerate(texts)]
         yield orjson.dumps({**head, "choices": choices, "usage": usage})
         return
     if request.includes_usage:
@@ -176,9 +177,9 @@ def error_body(error: RequestError, path: str) -> bytes:
     return json.dumps({"error": {"message": str(error), "type": kind, "code": error.code.lower()}}).encode()
 
 
-def _prompt_arrays(session: SavedModelSession, prompts: Sequence[str]) -> list[tuple[str, np.ndarray]]:
-    """Return the only input of the model, which must be a text, for each prompt."""
-    inputs = session.signatures[DEFAULT_SIGNATURE].inputs
+def _rows(signature: Signature, prompts: Sequence[str]) -> list[dict[str, np.ndarray]]:
+    """Return the inputs of the model for each prompt. Raise FAILED_PRECONDITION unless it takes one text."""
+    inputs = signature.inputs
     if len(inputs) != 1 or not all(spec.is_string for spec in inputs.values()):
         names = ", ".join(inputs)
         raise RequestError(
@@ -186,7 +187,7 @@ def _prompt_arrays(session: SavedModelSession, prompts: Sequence[str]) -> list[t
         )
     ((name, spec),) = inputs.items()
     shape = [1] * len(spec.shape or (1,))
-    return [(name, np.full(shape, prompt.encode("utf-8", "replace"), object)) for prompt in prompts]
+    return [{name: np.full(shape, prompt.encode("utf-8", "replace"), object)} for prompt in prompts]
 
 
 async def _merged(streams: Sequence[AsyncGenerator[Piece, None]]) -> AsyncGenerator[tuple[int, Piece], None]:

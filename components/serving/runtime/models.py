@@ -121,8 +121,7 @@ class Version:
             assert self._new_batcher is not None, "an available version creates batchers"
             batcher = self._batchers[signature.name] = self._new_batcher(signature)
         outputs = await batcher.run(inputs, deadline)
-        if self._request_log is not None and self._request_log.samples():
-            self._log_request(self._request_log, signature, inputs)
+        self.log_request(signature, inputs)
         return outputs
 
     def streamed(self) -> Generations:
@@ -134,10 +133,13 @@ class Version:
             )
         return self.generations
 
-    def _log_request(self, request_log: RequestLog, signature: Signature, inputs: Inputs) -> None:
+    def log_request(self, signature: Signature, inputs: Inputs) -> None:
+        """Add the inputs of an answered request to the request log, if it is one of the sample."""
+        if self._request_log is None or not self._request_log.samples():
+            return
         arrays = inputs if isinstance(inputs, list) else inputs.arrays()
         fills_missing = self.session is not None and self.session.fills_missing
-        request_log.add(self.model, signature, arrays, fills_missing=fills_missing)
+        self._request_log.add(self.model, signature, arrays, fills_missing=fills_missing)
 
     def queued_requests(self) -> int:
         """Return the number of requests that wait for an execution."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from kerasline.components.serving.runtime.errors import invalid
@@ -28,6 +28,10 @@ class Sampling:
     temperature: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+
+
+# The names of the settings in a request.
+SETTINGS = tuple(field.name for field in fields(Sampling))
 
 
 def read_sampling(given: Mapping[str, Any]) -> Sampling:
