@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,8 @@ class ModelBuilder(Component):
         description: the model as data, instead of a function. See
             `kerasline.components.model_builder.description`.
         hyperparameters: values of `hp`, and of `"$name"` in a description. A single one is set as
-            `hyperparameters.NAME`. Defaults to `{}`.
+            `hyperparameters.NAME`. Those that are the path of a `.weights.h5` or `.keras` file, or of a KerasHub
+            preset's folder, count by its content. Defaults to `{}`.
         seed: seed of the initial weights. Defaults to 0.
         warm_start: which weights to take from `initial`: `"all"`, those that are `"matching"` by name and shape, or
             a dict from layers to layers of the earlier model. Without function and description, the earlier model
@@ -130,6 +132,7 @@ class ModelBuilder(Component):
         for path in paths:
             if not path.exists():
                 raise ParameterError(f"{self.name}.weights: {path} does not exist")
+        paths += [Path(value) for value in self.settings.hyperparameters.values() if _names_weights(value)]
         return [file for path in paths for file in (sorted(path.rglob("*.*")) if path.is_dir() else [path])]
 
     def build(
@@ -213,6 +216,14 @@ class ModelBuilder(Component):
         model = as_functional(model, inputs, name_of(settings.function))
         check_layer_names(model, name_of(settings.function))
         return model
+
+
+def _names_weights(value: Any) -> bool:
+    """Return whether a hyperparameter is the path of a file of weights, or of the folder of a KerasHub preset."""
+    if not isinstance(value, str):
+        return False
+    is_preset = os.path.isfile(os.path.join(value, "config.json"))
+    return is_preset or (value.endswith((".h5", ".keras")) and os.path.isfile(value))
 
 
 def _metrics(summary: Mapping[str, Any], warm_started: str | None) -> dict[str, Any]:

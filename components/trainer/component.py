@@ -61,6 +61,9 @@ class Trainer(Component):
         ema: momentum of an exponential moving average of the weights, such as 0.999. The trained model has the
             averaged weights.
         early_stopping: see `kerasline.components.trainer.settings.EarlyStoppingSettings`.
+        calibrate: `"temperature"` divides the logits of a classifier, after training, by the temperature that minimizes
+            the log loss of `eval_split` (Guo et al., 2017), so that its probabilities are those of being right. By
+            default they stay as trained.
         answer: `answer(model, features)`, the answering function of Exporter, for `evaluate_answers`.
         evaluate_answers: number of rows of `eval_split` that the model answers after each epoch by `answer`. The
             metrics of these answers are reported as `val_wer`, `val_bleu`, ..., or `val_translation_wer` if the name
@@ -106,7 +109,7 @@ class Trainer(Component):
         profile_steps: first and last step of a TensorBoard profile.
 
     Outputs:
-        trained_model: the trained model.
+        trained_model: the trained model. `calibration.json` has its calibration before and after `calibrate`.
         history: loss of each step, metrics of each epoch, logs for TensorBoard.
 
     Raises:
@@ -146,6 +149,7 @@ class Trainer(Component):
         self._check_distribution()
         self._check_bucketing(inputs)
         self._check_phases()
+        self._check_calibration()
         split = self.settings.eval_split
         # The default may be missing: not all data have an eval split.
         if inputs.examples is not None and split and split not in ("eval", *inputs.examples.splits):
@@ -223,6 +227,14 @@ class Trainer(Component):
             answers = plan_answers(settings.answer, inputs.preprocessing, inputs.model).outputs
             schema = inputs.examples.schema()
             judged_answers_of(self.name, answers, schema, inputs.preprocessing, settings.judging)
+
+    def _check_calibration(self) -> None:
+        if self.settings.calibrate is not None:
+            where = f"{self.name}.calibrate"
+            if self.settings.function is not None:
+                raise ParameterError(f"{where}: expected the built-in training loop, but `function` replaces it")
+            if self.settings.eval_split is None:
+                raise ParameterError(f"{where}: expected an eval_split, whose rows determine the temperature")
 
     def _check_phases(self) -> None:
         phases, where = self.settings.phases or [], f"{self.name}.phases"

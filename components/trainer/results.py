@@ -17,7 +17,7 @@ from kerasline.components.trainer.job import Job
 from kerasline.components.trainer.optimizers import plain_optimizer
 from kerasline.components.trainer.preparation import PreparedTraining
 
-FACTS = "training.json"
+FACTS, CALIBRATION = "training.json", "calibration.json"
 # Measuring the peak of a CPU takes half a second. Shorter trainings do without `share_of_peak`.
 MIN_SECONDS_FOR_CPU_PEAK = 20.0
 
@@ -35,6 +35,7 @@ class Outcome:
         best_epoch: the epoch whose weights the model has, or None for the last one.
         resumed_at: the step after which this process resumed, or None if it started from the beginning.
         phases: the phases, if there are several: see `Phases.facts`.
+        calibration: see `TemperatureScaling.apply`, or None if the model was not calibrated.
     """
 
     history: History
@@ -45,6 +46,7 @@ class Outcome:
     best_epoch: int | None = None
     resumed_at: int | None = None
     phases: list[dict[str, Any]] | None = None
+    calibration: dict[str, Any] | None = None
 
 
 def write_results(job: Job, prepared: PreparedTraining, outcome: Outcome, seconds: float) -> dict[str, Any]:
@@ -63,6 +65,8 @@ def write_results(job: Job, prepared: PreparedTraining, outcome: Outcome, second
     if prepared.replicas.is_chief:
         _write_model(prepared.model, job)
         job.trained.write_json(FACTS, facts)
+        if outcome.calibration is not None:
+            job.trained.write_json(CALIBRATION, outcome.calibration)
         job.history.write_json("history.json", outcome.history.epochs)
         outcome.history.write(job.history.path)
         if job.log_dir.exists():
@@ -140,6 +144,10 @@ def _displayed_metrics(outcome: Outcome, facts: dict[str, Any]) -> dict[str, Any
         **({"best_epoch": facts["best_epoch"]} if facts["best_epoch"] else {}),
         **facts["metrics"],
     }
+    if (found := outcome.calibration) is not None:
+        displayed["temperature"] = found["temperature"] or 1.0
+        displayed["calibration_error_before"] = found["before"]["calibration_error"]
+        displayed["calibration_error"] = found["after"]["calibration_error"]
     if facts["samples_per_second"]:
         displayed["samples_per_second"] = round(facts["samples_per_second"])
     if facts["padding"] is not None:

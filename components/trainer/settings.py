@@ -95,6 +95,7 @@ class TrainerSettings:
     clip_value: PositiveFloat | None = None
     ema: Annotated[float, Ge(0), Lt(1)] | None = None
     early_stopping: EarlyStoppingSettings | None = None
+    calibrate: Literal["temperature"] | None = None
     answer: Callable[..., Any] | None = None
     evaluate_answers: PositiveInt | None = None
     task: str | dict[str, str] | None = None

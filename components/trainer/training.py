@@ -31,6 +31,7 @@ from kerasline.components.trainer.preparation import PreparedTraining, prepare
 from kerasline.components.trainer.progress import Progress
 from kerasline.components.trainer.replica_gradients import ReplicaGradients
 from kerasline.components.trainer.results import Outcome, write_results
+from kerasline.components.trainer.temperature import TemperatureScaling
 from kerasline.components.trainer.tensorboard import TensorBoardLogs
 from kerasline.components.trainer.train_steps import Chunk, Evaluation, TrainSteps, metric_values
 
@@ -140,6 +141,7 @@ class Training:
         self._rollbacks, self._rate_factor = 0, 1.0
         self._phases = Phases(self._settings.phases, prepared)
         self._begin_phase(0)
+        self._scaling = TemperatureScaling(job, self._model) if self._settings.calibrate else None
         self._answers, self._early_stopping = answers, None
         if stopping := self._settings.early_stopping:
             self.check_watched({"Trainer.early_stopping.monitor": stopping.monitor})
@@ -191,6 +193,9 @@ class Training:
         best = self._early_stopping.restore_weights(self._model) if self._early_stopping else None
         if best is None:
             self._model.optimizer.finalize_variable_values(self._model.trainable_variables)
+        calibration = None
+        if self._scaling is not None and self._evaluation_data is not None:
+            calibration = self._scaling.apply(self._evaluation_data)
         return Outcome(
             self._history,
             self._step,
@@ -200,6 +205,7 @@ class Training:
             best,
             self._resumed_at,
             self._phases.facts,
+            calibration,
         )
 
     @property

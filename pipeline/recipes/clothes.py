@@ -69,7 +69,7 @@ def pipeline(settings) -> kl.Pipeline:
     validator = kl.ExampleValidator(statistics, schema)
     transform = kl.Transform(examples, schema, function=preprocessing, label="label", augment=augment)
     model = kl.ModelBuilder(transform, function=build_model, hyperparameters=HYPERPARAMETERS)
-    trained = kl.Trainer(examples, transform, model, epochs=12, batch_size=128, ema=0.995)
+    trained = kl.Trainer(examples, transform, model, epochs=12, batch_size=128, ema=0.995, calibrate="temperature")
     exported = kl.Exporter(transform, trained, examples)
     evaluation = kl.Evaluator(
         examples,

@@ -10,10 +10,11 @@ from kerasline.pipeline.report.evaluation import Evaluated
 
 UNIT = (0.0, 1.0)
 MOST_THRESHOLDS = 40
+MOST_CONFUSED = 10
 
 
 def diagnostics(found: Evaluated) -> list[dict[str, Any]]:
-    """Return, for each output, `name`, `figures` and the tables `thresholds`, `classes` and `residuals`."""
+    """Return, for each output, `name`, `figures` and tables: `confused`, `classes`, `thresholds` and `residuals`."""
     parts = [_of_output(found.facts, output) for output in found.outputs]
     return [part for part in parts if any(part[key] for key in ("figures", "thresholds", "classes", "residuals"))]
 
@@ -29,6 +30,7 @@ def _of_output(facts: Mapping[str, Any], output: str) -> dict[str, Any]:
             *(_residuals(residuals) if residuals else ()),
         ],
         "thresholds": _thresholds((facts.get("thresholds") or {}).get(output) or ()),
+        "confused": _confused((facts.get("confusion") or {}).get(output)),
         "classes": _classes([row for row in facts.get("per_class") or () if row["output"] == output]),
         "residuals": _quantiles(residuals) if residuals else [],
     }
@@ -48,6 +50,19 @@ def _confusion(facts: Mapping[str, Any], output: str) -> list[dict[str, Any]]:
         column_label="predicted",
     )
     return [{"svg": svg, "caption": "Confusion matrix, shaded by the share of the true class"}]
+
+
+def _confused(confusion: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the pairs of a true and another predicted class with the most rows, and their share of the true class."""
+    if not confusion:
+        return []
+    pairs = [
+        {"true": str(true), "predicted": str(predicted), "rows": count, "share": count / sum(counts)}
+        for true, counts in zip(confusion["classes"], confusion["counts"])
+        for predicted, count in zip(confusion["classes"], counts)
+        if count and true != predicted
+    ]
+    return sorted(pairs, key=lambda pair: -pair["rows"])[:MOST_CONFUSED]
 
 
 def _curves(facts: Mapping[str, Any], output: str) -> list[dict[str, Any]]:

@@ -84,9 +84,30 @@ def _model(stage: str, output: Output) -> dict[str, Any]:
         "summary": summary,
         "activation": list((summary.get("activation_bytes") or {}).items()),
         "training": output.json("training.json"),
+        "calibration": _calibration(output.json("calibration.json")),
         # An image, because the style of an inlined graph would apply to the charts of the page.
         "graph": _data_uri(graph, "image/svg+xml") if graph.exists() else None,
     }
+
+
+def _calibration(found: dict[str, Any] | None) -> dict[str, str] | None:
+    """Draw the probabilities of held-out rows against the observed proportions, before and after calibration."""
+    if not found:
+        return None
+    sides = [(name, found[name]["curve"]) for name in ("before", "after")]
+    svg = line_chart(
+        [Series(name, curve["x"], curve["y"], dashed=name == "before") for name, curve in sides],
+        title="Calibration of the held-out rows: observed against predicted",
+        x_label="mean prediction",
+        y_label="observed proportion",
+        x_within=(0.0, 1.0),
+        y_within=(0.0, 1.0),
+        diagonal=True,
+        height=300,
+    )
+    errors = [f"{found[name]['calibration_error']:.3f}" for name, _ in sides]
+    temperature = "unchanged" if found["temperature"] is None else f"temperature {found['temperature']:.3g}"
+    return {"svg": svg, "caption": f"Calibration error before and after: {errors[0]} and {errors[1]} ({temperature})"}
 
 
 def _loss_of_steps(path: Path) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 import kerasline as kl
 from tests.components.serving.servers import serving
@@ -156,6 +156,110 @@ def test_image_generator_is_judged_and_draws_the_same_picture_for_a_seed(cli, tm
 
 def bulk_files(rows):
     return [row["image_bytes"] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A folder of small photographs of animals and vehicles, of many sizes, formats and modes."""
+    import tensorflow as tf
+
+    source, folder = SHARED_DATA / "tfx" / "cifar10_train.tfrecord", tmp_path_factory.mktemp("photographs")
+    if not source.exists():
+        pytest.skip(f"the images of CIFAR-10 are not in {source}")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    for number, record in enumerate(tf.data.TFRecordDataset(str(source))):
+        features = tf.train.Example.FromString(record.numpy()).features.feature
+        image = Image.open(io.BytesIO(features["image"].bytes_list.value[0])).convert("RGB")
+        image = image.resize((32 + number % 50, 48 - number % 16))
+        forms = [
+            (image, "jpg", {}),
+            (image.rotate(90, expand=True), "jpg", {"exif": exif}),
+            (image.convert("L"), "png", {}),
+            (image.convert("CMYK"), "jpg", {}),
+            (image.quantize(64), "gif", {}),
+            (image.convert("RGBA"), "webp", {"lossless": True}),
+        ]
+        kind = "vehicle" if features["label"].int64_list.value[0] in (0, 1, 8, 9) else "animal"
+        saved, suffix, options = forms[number % len(forms)]
+        file = folder / kind / f"{number}.{suffix}"
+        file.parent.mkdir(exist_ok=True)
+        saved.save(file, **options)
+    return folder
+
+
+def test_pretrained_network_is_fine_tuned_in_two_phases(cli, photographs, tmp_path):
+    import keras
+    import pyarrow.parquet as pq
+
+    backbone = keras.applications.MobileNetV3Small(include_top=False, weights=None, input_shape=(160, 160, 3))
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0  # the statistics of one batch: without any, all features would be nearly equal
+    files = sorted(photographs.rglob("*.*"))
+    contents = np.array([file.read_bytes() for file in files[:32]], object)
+    backbone(kl.layers.ImageDecoding((160, 160))(contents), training=True)
+    backbone.save_weights(tmp_path / "backbone.weights.h5")
+    settings = {
+        "ExampleGen.input": photographs,
+        "ExampleGen.columns": "null",
+        "ExampleGen.splits": '{"train": 8, "eval": 1, "test": 1}',
+        "ModelBuilder.hyperparameters.weights": tmp_path / "backbone.weights.h5",
+        "Trainer.epochs": 2,
+        "Trainer.phases": '[{"epochs": 1, "freeze": ["backbone"]}, {"learning_rate": 1e-5}]',
+        "Trainer.class_weight": "balanced",
+        "Evaluator.thresholds": "{}",
+        "Explainer.integrated_gradients": "off",
+        "Explainer.repeats": 1,
+    }
+    nodes = run(cli, "fine_tuning_images", tmp_path, settings)
+    history = pq.read_table(Path(nodes["Trainer"]["outputs"]["history"], "history.parquet")).to_pylist()
+    assert [epoch["phase"] for epoch in history] == [1, 2]
+    assert [epoch["learning_rate"] for epoch in history] == pytest.approx([1e-3, 1e-5])
+    facts = kl.Model(Path(nodes["Trainer"]["outputs"]["trained_model"])).read_json("training.json")
+    assert [phase["trainable_parameters"] for phase in facts["phases"]][0] == 2 * 576 + 2
+    (report,) = (tmp_path / "root" / "reports").glob("*.html")
+    assert "Most confused classes" in report.read_text()
+
+    saved = tf_signature(nodes["Exporter"]["outputs"]["saved_model"])
+    files = files[:: len(files) // 12]
+    together = saved([file.read_bytes() for file in files])
+    as_png = saved([upright_png(file) for file in files])
+    assert np.ptp(together["logits"], axis=0).min() > 0.5
+    np.testing.assert_allclose(together["logits"], as_png["logits"], atol=0.1)
+    assert set(together["label"].tolist()) <= {b"animal", b"vehicle"}
+
+    backbone.set_weights([0 * weight for weight in backbone.get_weights()])
+    backbone.save_weights(tmp_path / "backbone.weights.h5")
+    again = run_recipe(cli, "fine_tuning_images", tmp_path, settings, "--to", "ModelBuilder")
+    assert {name for name, node in again.items() if node["state"] == "ran"} == {"ModelBuilder"}
+
+
+def test_classes_of_tensorflow_datasets_are_fine_tuned_by_name(cli, tmp_path):
+    settings = {
+        "ExampleGen.input": "tests.components.data.sources.builders:Clips",
+        "ExampleGen.splits": '{"train": "train[:2]", "eval": "train[2:3]", "test": "train[3:]"}',
+        "ModelBuilder.hyperparameters.weights": "null",
+    }
+    nodes = run_recipe(cli, "fine_tuning_images", tmp_path, settings, "--to", "ModelBuilder")
+    preprocessing = kl.Preprocessing(Path(nodes["Transform"]["outputs"]["preprocessing"]))
+    assert preprocessing.facts["class_names"] == ["high", "low"]
+
+
+def upright_png(file):
+    """Return an image as its viewer displays it, in a PNG file."""
+    stream = io.BytesIO()
+    ImageOps.exif_transpose(Image.open(file)).convert("RGB").save(stream, "PNG")
+    return stream.getvalue()
+
+
+def tf_signature(folder):
+    import tensorflow as tf
+
+    serve = tf.saved_model.load(folder).signatures["serving_default"]
+    return lambda files: {
+        name: value.numpy() for name, value in serve(content=tf.constant(files)[:, tf.newaxis]).items()
+    }
 
 
 def test_classifier_of_clothes_takes_the_bytes_of_images(cli, tmp_path):

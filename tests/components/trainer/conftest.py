@@ -1,5 +1,7 @@
 """A small problem that can be learned, and a Trainer on it."""
 
+import json
+
 import keras
 import numpy as np
 import pyarrow.parquet as pq
@@ -67,6 +69,8 @@ class Trained:
         self.model = done.trained_model.load(optimizer=True)
         self.weights = self.model.get_weights()
         self.facts = done.trained_model.read_json("training.json")
+        calibration = done.trained_model.path / "calibration.json"
+        self.calibration = json.loads(calibration.read_text()) if calibration.exists() else None
         self.folder = done.history.path
         self.epochs = pq.read_table(self.folder / "history.parquet").to_pylist()
         steps = self.folder / "steps.parquet"
