@@ -31,7 +31,6 @@ from kerasline.components.trainer.preparation import PreparedTraining, prepare
 from kerasline.components.trainer.progress import Progress
 from kerasline.components.trainer.replica_gradients import ReplicaGradients
 from kerasline.components.trainer.results import Outcome, write_results
-from kerasline.components.trainer.temperature import TemperatureScaling
 from kerasline.components.trainer.tensorboard import TensorBoardLogs
 from kerasline.components.trainer.train_steps import Chunk, Evaluation, TrainSteps, metric_values
 
@@ -141,7 +140,11 @@ class Training:
         self._rollbacks, self._rate_factor = 0, 1.0
         self._phases = Phases(self._settings.phases, prepared)
         self._begin_phase(0)
-        self._scaling = TemperatureScaling(job, self._model) if self._settings.calibrate else None
+        self._scaling = None
+        if self._settings.calibrate:
+            from kerasline.components.trainer.temperature import TemperatureScaling
+
+            self._scaling = TemperatureScaling(job, self._model)
         self._answers, self._early_stopping = answers, None
         if stopping := self._settings.early_stopping:
             self.check_watched({"Trainer.early_stopping.monitor": stopping.monitor})
