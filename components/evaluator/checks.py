@@ -15,6 +15,7 @@ from kerasline.components.data.multivalent import is_nested_list
 from kerasline.components.evaluator.families import keras_direction, keras_metrics, metric_families
 from kerasline.components.evaluator.settings import (
     DROPS,
+    NEAREST_SPLIT,
     Bounds,
     Buckets,
     EvaluatorSettings,
@@ -63,9 +64,24 @@ def check_settings(
             raise ParameterError(f"Evaluator.thresholds: {name!r} needs a baseline; {CONNECT_BASELINE}")
     if inputs.examples is not None:
         check_columns(settings, inputs.examples.schema())
+        _check_nearest(settings, inputs.examples)
     is_known = None not in (inputs.examples, inputs.preprocessing, inputs.model) and inputs.model.outputs
     if is_known and (inputs.saved_model is not None or not has_saved_model) and len(inputs.judges) == judges:
         _check_model(settings, inputs, has_baseline)
+
+
+def _check_nearest(settings: EvaluatorSettings, examples: Examples) -> None:
+    name = settings.nearest
+    if name is None:
+        return
+    kind = examples.schema().field(name).type
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise ParameterError(f"Evaluator.nearest: expected a column of encoded images, and {name!r} is {kind}")
+    if NEAREST_SPLIT not in examples.splits:
+        raise ParameterError(
+            f"Evaluator.nearest: expected data with the split {NEAREST_SPLIT!r}, whose pictures are compared; "
+            f"received {', '.join(examples.splits)}"
+        )
 
 
 def planned_outputs(

@@ -86,6 +86,8 @@ class Evaluator(Component):
             them fit into 64 MB, 1,024 rows if this is unknown.
         samples: int, number of the worst rows, and of random ones, to write for people, for each answer of the
             exported model and each output of texts or boxes. Defaults to 8; 0 writes none.
+        nearest: str, column of encoded images. Each generated picture among the samples is displayed with the picture
+            of the split `train` whose pixels are nearest, to find out whether the model copies. Defaults to None.
 
     Raises:
         ParameterError: a threshold, slice or task names something that does not exist.
@@ -112,7 +114,7 @@ class Evaluator(Component):
     True
     """
 
-    VERSION = "9"
+    VERSION = "10"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]

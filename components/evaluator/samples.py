@@ -4,9 +4,11 @@
 
     {"groups": [{"output", "metric", "direction", "rows": [{"row", "kind": "worst|random", "score", "reference",
     "answer", "columns": {name: value}, "media": {name: file}, "answers": {name: value}, "answer_media": {name: file},
-    "picture": file or null}]}]}
+    "picture": file or null, "nearest": {"row", "distance", "held_out_distance", "picture": file} or null}]}]}
 
 `answers` has the answers of the exported model. `picture` shows an image with the true and the detected boxes.
+`nearest` is the training picture that is nearest to a generated one (see `nearest.py`), with the distance of the row's
+own picture from its nearest one, for comparison.
 `samples/samples.parquet` has the same rows as a table, without media.
 """
 
@@ -31,11 +33,13 @@ from kerasline.components.core.artifacts import Evaluation, Examples
 from kerasline.components.core.component import Context
 from kerasline.components.core.file_names import file_names
 from kerasline.components.core.json_files import finite
-from kerasline.components.data.display import as_pixels, display_row, is_image, plain, save_picture
+from kerasline.components.data.display import as_pixels, display_columns, display_row, is_image, plain, save_picture
 from kerasline.components.data.fold import fold
+from kerasline.components.data.media import sniff
 from kerasline.components.data.row_groups import rows_at
 from kerasline.components.data.worst_rows import Worst
-from kerasline.components.evaluator.settings import EvaluatorSettings
+from kerasline.components.evaluator.nearest import nearest_pictures
+from kerasline.components.evaluator.settings import NEAREST_SPLIT, EvaluatorSettings
 from kerasline.components.metrics.base import Metrics, Rows, SumMetrics
 from kerasline.components.metrics.detection import DetectionMetrics, corners, is_object
 from kerasline.components.metrics.measuring import Measure, rows_of_output
@@ -156,6 +160,7 @@ class Samples:
         raw = pa.concat_tables(rows_at(self._examples, self._settings.split, places)).combine_chunks()
         answers, found = None if self._served is None else self._served.table(raw), {}
         (safe,) = file_names([output.name or "answers"]).values()
+        nearest = self._nearest(raw, answers, folder, f"{FOLDER}/{safe}-nearest")
         for number, place in enumerate(places.tolist()):
             start = f"{FOLDER}/{safe}-{place}"
             label, answer = (self._value(batch, f"{side}.{output.name}", number) for side in ("label", "prediction"))
@@ -171,8 +176,30 @@ class Samples:
                 "answer": None if answer is None else _text(answer),
                 **display_row(number, raw, answers, folder, start),
                 "picture": picture,
+                "nearest": nearest[number] if nearest else None,
             }
         return found
+
+    def _nearest(self, raw: pa.Table, answers: pa.Table | None, folder: Path, start: str) -> list[dict[str, Any]]:
+        """Return the training picture nearest to that generated for each row, or none if there are no such pictures."""
+        column = self._settings.nearest
+        generated = None if answers is None or column is None else _encoded_pictures(answers)
+        if generated is None or column is None:
+            return []
+        pictures = [*generated, *raw.column(column).to_pylist()]
+        found = nearest_pictures(pictures, self._examples, column, self._context)
+        rows, places = np.unique(found.row[: len(generated)], return_inverse=True)
+        table = pa.concat_tables(rows_at(self._examples, NEAREST_SPLIT, rows, [column])).combine_chunks()
+        files = [display_columns(table.slice(n, 1), folder, f"{start}-{row}")[1] for n, row in enumerate(rows.tolist())]
+        return [
+            {
+                "row": int(found.row[number]),
+                "distance": float(found.distance[number]),
+                "held_out_distance": float(found.distance[len(generated) + number]),
+                "picture": files[place].get(column),
+            }
+            for number, place in enumerate(places.tolist())
+        ]
 
     def _value(self, batch: pa.RecordBatch, column: str, number: int) -> Any:
         return batch.column(column)[number].as_py() if column in batch.schema.names else None
@@ -230,6 +257,16 @@ def _image(row: pa.Table) -> Image.Image | None:
                 return Image.open(io.BytesIO(value.as_py())).convert("RGB")
             except (OSError, ValueError, Image.DecompressionBombError):
                 continue
+    return None
+
+
+def _encoded_pictures(answers: pa.Table) -> list[bytes] | None:
+    """Return the first answer that is encoded images, or None."""
+    for column in answers.columns:
+        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+            files = column.to_pylist()
+            if all((found := sniff(file or b"")) is not None and found.kind == "image" for file in files):
+                return files
     return None
 
 

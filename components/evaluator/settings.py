@@ -47,6 +47,8 @@ def slicing_parts(slicing: Slicing) -> list[str | Buckets]:
     return found
 
 
+NEAREST_SPLIT = "train"
+"""The split in which `nearest` seeks pictures."""
 BOUNDS = ("min", "max", "max_drop", "max_relative_drop", "max_gap")
 """The kinds of bounds."""
 DROPS = ("max_drop", "max_relative_drop")
@@ -170,3 +172,4 @@ class EvaluatorSettings:
     split: SplitName = "test"
     batch_size: PositiveInt | None = None
     samples: Annotated[int, Ge(0)] = 8
+    nearest: ColumnName | None = None

@@ -104,6 +104,7 @@ def pipeline(settings) -> kl.Pipeline:
         saved_model=exported,
         judges={"features": (judge := _judge(examples, schema)), "classes": judge},
         reference={"features": "image", "classes": "label"},
+        nearest="image",
     )
     validated = kl.InfraValidator(exported, examples, schema)
     destination = str(settings.root / "served" / "image_generation")

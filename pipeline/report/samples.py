@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ def _shown(group: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         files = {**(row.get("media") or {}), **(row.get("answer_media") or {})}
         if row.get("picture"):  # it shows the first image, with boxes
             files = {"boxes": row["picture"], **(row.get("answer_media") or {})}
+        nearest = row.get("nearest") or {}
+        if nearest.get("picture"):
+            files = {**files, "nearest training picture": nearest["picture"]}
         media = []
         for name, file in files.items():
             uri = embedded(folder, str(file), room)
@@ -34,5 +38,15 @@ def _shown(group: Mapping[str, Any], folder: Path) -> dict[str, Any]:
                 room -= len(uri)
                 media.append({"uri": uri, "sound": uri.startswith("data:audio"), "name": name})
         values = {**(row.get("columns") or {}), **{f"answer {n}": v for n, v in (row.get("answers") or {}).items()}}
+        if nearest:
+            values |= {"nearest training row": nearest["row"], "distance of its pixels": nearest["distance"]}
         shown.append({**row, "media": media, "values": values})
-    return {**group, "rows": shown}
+    return {**group, "rows": shown, "nearest": _median_distances(group["rows"])}
+
+
+def _median_distances(rows: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+    """Return the median distances of generated and of held-out pictures from their nearest training pictures."""
+    found = [row["nearest"] for row in rows if row.get("nearest")]
+    if not found:
+        return None
+    return {key: statistics.median(one[key] for one in found) for key in ("distance", "held_out_distance")}

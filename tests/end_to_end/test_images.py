@@ -133,6 +133,10 @@ def test_image_generator_is_judged_and_draws_the_same_picture_for_a_seed(cli, tm
     evaluation = kl.Evaluation(Path(nodes["Evaluator"]["outputs"]["evaluation"]))
     groups = evaluation.read_json("samples/samples.json")["groups"]
     assert any("image_bytes" in row["answer_media"] for group in groups for row in group["rows"])
+    for row in (row for group in groups for row in group["rows"]):
+        assert row["nearest"]["distance"] > 0 and (evaluation.path / row["nearest"]["picture"]).exists()
+    (report,) = (tmp_path / "root" / "reports").glob("*.html")
+    assert "the training picture nearest to the generated one" in report.read_text()
 
     examples = kl.Examples(Path(nodes["ExampleGen"]["outputs"]["examples"]))
     exported = kl.SavedModel(Path(nodes["Exporter"]["outputs"]["saved_model"]))
