@@ -179,7 +179,7 @@ class GrpcServices:
                     loop = asyncio.get_running_loop()
                     inputs = await loop.run_in_executor(None, tensor_codec.predict_arrays, request.inputs, signature)
             record.rows = count_rows(inputs)
-            outputs = await version.run(signature, inputs, deadline)
+            outputs = await version.run(signature, inputs, deadline, record.method)
         response = self._messages.PredictResponse()
         _set_spec(response.model_spec, version, signature.name)
         tensor_codec.fill_outputs(response.outputs, signature, outputs, request.output_filter)
@@ -263,7 +263,7 @@ class GrpcServices:
             rows = tensor_codec.read_examples(given)
             record.rows = len(rows)
             arrays = examples.to_inputs(rows, signature, fills_missing=session.fills_missing)
-            outputs = await version.run(signature, arrays, deadline)
+            outputs = await version.run(signature, arrays, deadline, record.method)
         return RanExamples(version, session, signature, outputs, len(rows))
 
     async def _metadata(self, request: Any, record: RequestRecord, deadline: float, _: Reservation) -> Any:

@@ -47,7 +47,7 @@ class BoundedServer(web.Server):
 
     def count_rejection(self) -> None:
         """Count a request that was rejected because the event loop is overloaded."""
-        self._metrics.count_request("rest", "", "POST", "RESOURCE_EXHAUSTED", 0.0)
+        self._metrics.count_request("rest", "", None, "POST", "RESOURCE_EXHAUSTED", 0.0)
 
     def __call__(self) -> RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)

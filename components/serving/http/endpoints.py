@@ -257,7 +257,7 @@ class RestEndpoints:
             signature = given.signature
             record.set_target(version, signature.name)
             record.rows = given.rows
-            outputs = await version.run(signature, given.inputs, deadline)
+            outputs = await version.run(signature, given.inputs, deadline, record.method)
             write = functools.partial(_write_response, session, target.operation, given, outputs)
             if sum(output.nbytes for output in outputs) < LARGE_BYTES:
                 return write()

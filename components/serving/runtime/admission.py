@@ -88,7 +88,7 @@ class AdmissionControl:
     ) -> None:
         """Count and log an answered request."""
         seconds = time.monotonic() - record.started
-        self._metrics.count_request(protocol, record.model, record.method, record.code, seconds)
+        self._metrics.count_request(protocol, record.model, record.version, record.method, record.code, seconds)
         if self._log is None:
             return
         self._log.write(

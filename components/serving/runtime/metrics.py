@@ -38,7 +38,8 @@ class Metrics:
             return kind(f"kerasline_{name}", description, labels, registry=registry, **more)
 
         version = ("model", "version")
-        self._requests = named(Counter, "requests", "Requests answered.", ("protocol", "model", "method", "code"))
+        self._requests = named(Counter, "requests", "Requests answered.", ("protocol", *version, "method", "code"))
+        self._counts_of_unloaded: dict[tuple[str, str, str], float] = defaultdict(float)
         self._latency = named(
             Histogram,
             "request_seconds",
@@ -48,7 +49,9 @@ class Metrics:
         )
         self._batch_rows = named(Histogram, "batch_rows", "Rows per execution.", version, buckets=ROWS)
         self._batch_requests = named(Histogram, "batch_requests", "Requests per execution.", version, buckets=ROWS)
-        self._execution = named(Histogram, "execution_seconds", "Duration of an execution.", version, buckets=SECONDS)
+        self._execution = named(
+            Histogram, "execution_seconds", "Duration of an execution.", (*version, "method"), buckets=SECONDS
+        )
         self._queued = named(
             Histogram,
             "queue_seconds",
@@ -88,21 +91,24 @@ class Metrics:
         self.connections = named(Gauge, "rest_connections", "Open REST connections.", multiprocess_mode="livesum")
         self.in_progress = named(Gauge, "requests_under_way", "Requests in progress.", multiprocess_mode="livesum")
 
-    def count_request(self, protocol: str, model: str, method: str, code: str, seconds: float) -> None:
-        count, latency = self._request_children(protocol, model, method, code)
+    def count_request(
+        self, protocol: str, model: str, version: int | None, method: str, code: str, seconds: float
+    ) -> None:
+        """Count a request. The version is None if the request failed before it was found."""
+        count, latency = self._request_children(protocol, model, version, method, code)
         count.inc()
         latency.observe(seconds)
 
     def count_execution(
-        self, model: str, version: int, requests: int, rows: int, waited: float, seconds: float
+        self, model: str, version: int, method: str, requests: int, rows: int, waited: float, seconds: float
     ) -> None:
-        children = self._batch_children(model, version)
+        children = self._batch_children(model, version, method)
         for child, value in zip(children, (requests, rows, waited, seconds)):
             child.observe(value)
 
     def count_step(self, model: str, version: int, slots: int, seconds: float) -> None:
         """Count a step that generated a token in each of some slots."""
-        self.count_execution(model, version, slots, slots, 0.0, seconds)
+        self.count_execution(model, version, "generate", slots, slots, 0.0, seconds)
         self._tokens.labels(model, str(version)).inc(slots)
 
     def count_first_token(self, model: str, version: int, seconds: float) -> None:
@@ -120,15 +126,21 @@ class Metrics:
         if METRICS_VARIABLE in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)
-        families = list(registry.collect())
-        return generate_latest(registry) + tensorflow_serving_metrics(families).encode(), CONTENT_TYPE_LATEST
+        theirs = tensorflow_serving_metrics(registry.collect(), self._counts_of_unloaded)
+        return generate_latest(registry) + theirs.encode(), CONTENT_TYPE_LATEST
 
     def forget(self, model: str, version: int) -> None:
         """Remove the metrics of an unloaded version, so that they do not grow with each new version."""
         if METRICS_VARIABLE in os.environ:  # prometheus_client cannot remove those of several processes
             self.version_state.labels(model, str(version)).set(0)
             return
+        of_version = {"model": model, "version": str(version)}
+        for family in self._requests.collect():
+            for name, labels, value, *_ in family.samples:
+                if name.endswith("_total") and of_version.items() <= labels.items():
+                    self._counts_of_unloaded[model, labels["method"], labels["code"]] += value
         for metric in (
+            self._requests,
             self._batch_requests,
             self._batch_rows,
             self._queued,
@@ -140,41 +152,48 @@ class Metrics:
             self._first_token,
             self.slots_in_use,
         ):
-            try:
-                metric.remove(model, str(version))
-            except KeyError:
-                pass
+            metric.remove_by_labels(of_version)
+        self._request_children.cache_clear()
         self._batch_children.cache_clear()
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019 - lives as long as the server
-    def _request_children(self, protocol: str, model: str, method: str, code: str) -> tuple[Any, Any]:
+    def _request_children(
+        self, protocol: str, model: str, version: int | None, method: str, code: str
+    ) -> tuple[Any, Any]:
+        number = "" if version is None else str(version)
         return (
-            self._requests.labels(protocol, model, method, code),
+            self._requests.labels(protocol, model, number, method, code),
             self._latency.labels(protocol, model, method),
         )
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
-    def _batch_children(self, model: str, version: int) -> tuple[Any, ...]:
+    def _batch_children(self, model: str, version: int, method: str) -> tuple[Any, ...]:
         labels = (model, str(version))
-        return tuple(
-            metric.labels(*labels) for metric in (self._batch_requests, self._batch_rows, self._queued, self._execution)
-        )
+        by_version = [metric.labels(*labels) for metric in (self._batch_requests, self._batch_rows, self._queued)]
+        return (*by_version, self._execution.labels(*labels, method))
 
 
 # Names of operations in TensorFlow Serving's label `API`.
 APIS = {"predict": "Predict", "classify": "Classify", "regress": "Regress", "multi_inference": "MultiInference"}
 
 
-def tensorflow_serving_metrics(families: Iterable[Any]) -> str:
+def tensorflow_serving_metrics(
+    families: Iterable[Any], counts_of_unloaded: Mapping[tuple[str, str, str], float]
+) -> str:
     """Return the metrics of TensorFlow Serving that dashboards use, in Prometheus's text format.
 
     `prometheus_client` cannot write them: it appends `_total` to the names of counters.
 
     Args:
         families: the metrics of this server, as `prometheus_client` collects them.
+        counts_of_unloaded: number of requests to versions that were unloaded, by model, method and code. A counter must
+            not decrease.
     """
     samples = [sample for family in families for sample in family.samples]
     counts: dict[tuple[str, str], int] = defaultdict(int)
+    for (model, method, code), count in counts_of_unloaded.items():
+        if method in APIS:
+            counts[_escaped(model), code] += int(count)
     latencies: dict[str, list[str]] = {"request": [], "runtime": []}
     for name, labels, value, *_ in samples:
         api = APIS.get(labels.get("method", ""))
@@ -184,8 +203,8 @@ def tensorflow_serving_metrics(families: Iterable[Any]) -> str:
         elif name.startswith("kerasline_request_seconds_") and api and model:
             given = f'model_name="{model}",API="{api}",entrypoint="{labels["protocol"].upper()}"'
             latencies["request"] += _microseconds(":tensorflow:serving:request_latency", name, given, labels, value)
-        elif name.startswith("kerasline_execution_seconds_"):
-            given = f'model_name="{model}",version="{labels["version"]}",runtime="TF1"'
+        elif name.startswith("kerasline_execution_seconds_") and api:
+            given = f'model_name="{model}",API="{api}",version="{labels["version"]}",runtime="TF1"'
             latencies["runtime"] += _microseconds(":tensorflow:serving:runtime_latency", name, given, labels, value)
     lines = ["# TYPE :tensorflow:serving:request_count counter"]
     for (model, code), count in counts.items():

@@ -42,6 +42,8 @@ from kerasline.components.serving.runtime.model_folders import (
 from kerasline.components.serving.runtime.models_file import read_message
 from kerasline.components.serving.runtime.request_log import RequestLog
 from kerasline.components.serving.runtime.settings import ModelSource, ServerSettings
+from kerasline.components.serving.runtime.shared_configuration import SharedConfiguration
+from kerasline.components.serving.runtime.workers import shared_folder
 
 log = logging.getLogger(__name__)
 # Number of unloaded versions of a model to keep in its status.
@@ -84,14 +86,14 @@ class Version:
         self.unbatched: Mapping[str, str] = {}
         self.users = 0
         self._unused = asyncio.Event()
-        self._batchers: dict[str, Batcher] = {}
-        self._new_batcher: Callable[[Signature], Batcher] | None = None
+        self._batchers: dict[tuple[str, str], Batcher] = {}
+        self._new_batcher: Callable[[Signature, str], Batcher] | None = None
         self.generations: Generations | None = None
 
     def open(
         self,
         loaded: LoadedModel,
-        new_batcher: Callable[[Signature], Batcher],
+        new_batcher: Callable[[Signature, str], Batcher],
         generations: Generations | None,
     ) -> None:
         self.generations = generations
@@ -110,16 +112,19 @@ class Version:
             if not self.users and self.state == "UNLOADING":
                 self._unused.set()
 
-    async def run(self, signature: Signature, inputs: Inputs, deadline: float) -> list[np.ndarray]:
+    async def run(self, signature: Signature, inputs: Inputs, deadline: float, method: str) -> list[np.ndarray]:
         """Return the outputs in the order of `signature.outputs`. Call it inside `in_use`.
+
+        Args:
+            method: the API that was called, such as `predict`. Requests of different APIs are not batched together.
 
         Raises:
             RequestError: the inputs are invalid, the model failed, or the deadline passed.
         """
-        batcher = self._batchers.get(signature.name)
+        batcher = self._batchers.get((signature.name, method))
         if batcher is None:
             assert self._new_batcher is not None, "an available version creates batchers"
-            batcher = self._batchers[signature.name] = self._new_batcher(signature)
+            batcher = self._batchers[signature.name, method] = self._new_batcher(signature, method)
         outputs = await batcher.run(inputs, deadline)
         self.log_request(signature, inputs)
         return outputs
@@ -202,6 +207,7 @@ class Models:
         self._models = {source.name: Model(source) for source in settings.models}
         self._tasks: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
+        self._shared = SharedConfiguration(shared_folder(), self.configure) if settings.workers > 1 else None
         self._is_ready = False
         self._configuration_error = ""
 
@@ -253,7 +259,11 @@ class Models:
 
     async def start(self) -> None:
         """Load all models. Raise UNAVAILABLE if a model has no version that can be loaded."""
+        if self._shared is not None:
+            await self._shared.listen()
         async with self._changing:
+            if self._shared is not None and (sources := self._shared.read()) is not None:
+                self._models = {source.name: Model(source) for source in sources}
             for model in self._models.values():
                 await self._load_first(model)
                 while model.served is None and set(model.seen) - set(
@@ -276,25 +286,25 @@ class Models:
             log.error("%s; the configuration before stays in force", error)
             return
         self._configuration_error = ""
+        if self._shared is not None:
+            self._shared.forget()
         with contextlib.suppress(RequestError):  # which is logged
             await self.configure(sources)
 
     async def reload_from(self, config: Any) -> None:
-        """Serve the models of a ModelServerConfig from a client, see `configure`.
+        """Serve the models of a ModelServerConfig from a client, in all workers, see `configure`.
 
         Raises:
-            RequestError: INVALID_ARGUMENT if it is wrong, and FAILED_PRECONDITION with several workers, because a call
-                reaches only one of them. The configuration before stays in force.
+            RequestError: INVALID_ARGUMENT if it is wrong; then the configuration before stays in force in all workers.
+                UNAVAILABLE if a model has no version that can be loaded, or a worker ends meanwhile.
         """
-        if self._settings.workers > 1:
-            message = "with --workers, the configuration can only be changed in the file of --models"
-            raise RequestError("FAILED_PRECONDITION", message)
         try:
             read = functools.partial(read_message, config, self._settings.defaults)
             sources = await asyncio.get_running_loop().run_in_executor(None, read)
         except KeraslineError as error:
             raise invalid(str(error)) from error
-        await asyncio.shield(self._start_task(self.configure(sources)))  # loading continues if the client hangs up
+        configure = self.configure if self._shared is None else self._shared.publish
+        await asyncio.shield(self._start_task(configure(sources)))  # loading continues if the client hangs up
 
     def request_reload(self) -> None:
         """Read the file of --models again soon, on SIGHUP."""
@@ -354,6 +364,8 @@ class Models:
                 log.exception("the check for new versions failed; trying again")
 
     async def close(self) -> None:
+        if self._shared is not None:
+            self._shared.close()
         versions = [version for model in self._models.values() for version in model.available()]
         await asyncio.gather(*(version.close(self._loading) for version in versions))
         if self._tasks:
@@ -495,13 +507,13 @@ class Models:
             log.info("%s version %d: signature %s is not batched: %s", name, number, signature, why)
         return True
 
-    def _new_batcher(self, version: Version, loaded: LoadedModel, signature: Signature) -> Batcher:
+    def _new_batcher(self, version: Version, loaded: LoadedModel, signature: Signature, method: str) -> Batcher:
         return Batcher(
             functools.partial(loaded.session.call, signature),
             signature,
             version.batch,
             threads=self._threads,
-            observe=functools.partial(self._metrics.count_execution, version.model, version.number),
+            observe=functools.partial(self._metrics.count_execution, version.model, version.number, method),
             merges=signature.name in loaded.batched,
             seconds=loaded.seconds.get(signature.name),
         )

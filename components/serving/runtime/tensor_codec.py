@@ -111,12 +111,11 @@ def filled_bytes(inputs: Mapping[str, Any], signature: Signature) -> int:
 
 
 def predict_arrays(inputs: Mapping[str, Any], signature: Signature) -> list[np.ndarray]:
-    """Return the arrays of a PredictRequest in the order of `signature.inputs`.
+    """Return the arrays of a PredictRequest, which `check_names` accepts, in the order of `signature.inputs`.
 
     Raises:
-        RequestError: INVALID_ARGUMENT for missing or unknown inputs, or another dtype or shape.
+        RequestError: INVALID_ARGUMENT for another dtype or shape.
     """
-    check_names(inputs, signature)
     return [
         from_proto(inputs[name], name, spec) if name in inputs else signature.defaults[name]
         for name, spec in signature.inputs.items()

@@ -98,6 +98,7 @@ def _requests(session: SavedModelSession, recorded: Any) -> Iterator[tuple[Signa
     request = getattr(recorded, kind).request
     if kind == "predict_log":
         signature = find_signature(session, request.model_spec.signature_name)
+        tensor_codec.check_names(request.inputs, signature)
         yield signature, tensor_codec.predict_arrays(request.inputs, signature)
         return
     given = tensor_codec.read_examples(request.input)

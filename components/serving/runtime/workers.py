@@ -10,13 +10,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from kerasline.components.core.errors import KeraslineError
 
 log = logging.getLogger(__name__)
 # A worker that lived this long is replaced at once, others after this time.
 RESTART_SECONDS = 5.0
-# prometheus_client adds up the metrics of all processes that share this folder.
+# prometheus_client adds up the metrics of all processes that share this folder. Workers exchange configurations there.
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 # Serve until SIGTERM and report lines for the user.
 Serve = Callable[[Callable[[str], None]], None]
@@ -32,9 +33,14 @@ def run_workers(count: int, serve: Serve, report: Callable[[str], None]) -> None
     Raises:
         KeraslineError: a worker ends before all are ready. The worker has printed the reason.
     """
-    with tempfile.TemporaryDirectory(prefix="kerasline-metrics-") as folder:
+    with tempfile.TemporaryDirectory(prefix="kerasline-workers-") as folder:
         os.environ[METRICS_VARIABLE] = folder
         _Supervisor(count, serve, report).run()
+
+
+def shared_folder() -> Path:
+    """Return a private folder of all workers of this server."""
+    return Path(os.environ[METRICS_VARIABLE])
 
 
 class _Supervisor:

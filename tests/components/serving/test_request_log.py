@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kerasline.components.core.errors import ParameterError
 from kerasline.components.models.signatures import Signature, TensorSpec
+from kerasline.components.serving.runtime.metrics import Metrics
 from kerasline.components.serving.runtime.request_log import RequestLog
 from kerasline.components.serving.runtime.settings import ModelSource, ServerSettings
 from tests.components.serving.http2_frames import PREDICT
@@ -157,5 +158,18 @@ def test_served_requests_are_logged_and_counted(half, tmp_path):
         if labels["entrypoint"] == "REST" and labels["le"] != "+Inf"
     ]
     ((labels, microseconds),) = found["runtime_latency_sum"]
-    assert labels == {"model_name": "half", "version": "1", "runtime": "TF1"} and microseconds > 10
+    assert labels == {"model_name": "half", "API": "Predict", "version": "1", "runtime": "TF1"} and microseconds > 10
     assert 'kerasline_queued_requests{model="half",version="1"}' in text
+
+
+def test_counts_of_unloaded_versions_stay_in_the_total_of_a_model():
+    metrics = Metrics()
+    for version in (1, 1, 2):
+        metrics.count_request("rest", "half", version, "predict", "OK", 0.1)
+        metrics.count_execution("half", version, "predict", 1, 1, 0.0, 0.01)
+    metrics.count_request("grpc", "half", None, "predict", "NOT_FOUND", 0.1)
+    metrics.forget("half", 1)
+    text = metrics.exposition()[0].decode()
+    assert ':tensorflow:serving:request_count{model_name="half",status="OK"} 3' in text
+    assert 'kerasline_requests_total{code="OK",method="predict",model="half",protocol="rest",version="2"} 1.0' in text
+    assert 'version="1"' not in text and 'version=""' in text

@@ -269,7 +269,7 @@ def test_model_list_and_openapi(ours):
 
 
 def test_metrics_count_requests_and_executions(ours):
-    labels = {"protocol": "rest", "model": "half", "method": "predict", "code": "OK"}
+    labels = {"protocol": "rest", "model": "half", "version": "3", "method": "predict", "code": "OK"}
     before = ours.metric("kerasline_requests_total", **labels)
     ours.post("/v1/models/half:predict", {"instances": [1]})
     assert ours.metric("kerasline_requests_total", **labels) == before + 1

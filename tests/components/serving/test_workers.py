@@ -9,6 +9,11 @@ import signal
 import subprocess
 import time
 
+import grpc
+import pytest
+from google.protobuf import text_format
+
+from kerasline.components.serving.runtime.messages import model_server_config
 from tests.components.serving.servers import serving, start, wait_until
 
 PREDICT = "/v1/models/half:predict"
@@ -19,11 +24,11 @@ def workers(server) -> list[int]:
     return [int(line) for line in found.stdout.split()]
 
 
-def ask_on_new_connections(server, count: int) -> None:
+def ask_on_new_connections(server, count: int, path: str = PREDICT) -> None:
     """Each connection goes to any of the workers."""
     for _ in range(count):
         connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
-        connection.request("POST", PREDICT, b'{"instances": [0.0]}')
+        connection.request("POST", path, b'{"instances": [0.0]}')
         answer = connection.getresponse()
         assert (answer.status, json.loads(answer.read())) == (200, {"predictions": [1.0]})
         connection.close()
@@ -42,6 +47,28 @@ def test_workers_share_ports_and_metrics_and_are_replaced(half, tmp_path):
         wait_until(lambda: len(workers(server)) == 2 and set(workers(server)) != set(first), server)
         assert server.stop() == 0
         wait_until(lambda: not any(os.path.exists(f"/proc/{process}") for process in first))
+
+
+def test_configuration_by_grpc_reaches_all_workers(half, tmp_path):
+    text = f'name: "other" base_path: "{half}"'
+    config = text_format.Parse(f"model_config_list {{ config {{ {text} }} }}", model_server_config()())
+    wrong = text_format.Parse('model_config_list { config { name: "x" base_path: "/none" } }', model_server_config()())
+    with serving(tmp_path, str(half), "--workers", "2") as server:
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            reload = channel.unary_unary("/tensorflow.serving.ModelService/HandleReloadConfigRequest")
+            with pytest.raises(grpc.RpcError, match="config: /none") as error:
+                reload(b"\x0a" + bytes([wrong.ByteSize()]) + wrong.SerializeToString(), timeout=60)
+            assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            ask_on_new_connections(server, 10)
+            encoded = config.SerializeToString()
+            length = len(encoded)  # field 1, two bytes of length
+            reload(b"\x0a" + bytes([length & 127 | 128, length >> 7]) + encoded, timeout=60)
+        ask_on_new_connections(server, 20, "/v1/models/other:predict")
+        first = workers(server)
+        os.kill(first[0], signal.SIGKILL)
+        wait_until(lambda: len(workers(server)) == 2 and set(workers(server)) != set(first), server)
+        wait_until(lambda: server.log.read_text().count("other version 1 loaded") == 3, server)
+        ask_on_new_connections(server, 20, "/v1/models/other:predict")
 
 
 def test_workers_that_cannot_start_fail_in_one_line(half, tmp_path):
