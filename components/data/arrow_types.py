@@ -65,19 +65,21 @@ def normalize(batch: pa.RecordBatch, column_types: Mapping[str, pa.DataType] | N
     """Convert a batch to the types that an Examples artifact uses.
 
     A struct becomes columns named `outer.inner`, at any depth and inside lists. A map becomes two columns of lists,
-    `.key` and `.value`. Decimals become floats. Dates and times become ISO 8601 text, as in a CSV file. Dictionary
-    encoding is removed.
+    `.key` and `.value`. Decimals become floats. Dates and times become ISO 8601 text, as in a CSV file, and durations
+    nanoseconds. Equal ones are equal in every unit. Dictionary encoding is removed.
 
     Args:
         column_types: declared types by the name of the resulting column. Those of lists are of their values.
 
     Raises:
         UnfitValueError: a value does not survive, such as an integer over 2**63 or a decimal with too many digits.
-        DataError: two columns get the same name.
+        DataError: two columns get the same name, or one has none.
     """
     columns: dict[str, pa.Array] = {}
     fields = []
-    for field, column in zip(batch.schema, batch.columns):
+    for number, (field, column) in enumerate(zip(batch.schema, batch.columns), 1):
+        if not field.name.strip():
+            raise DataError(f"column {number} has no name; name it")
         # Arrow's from_arrays takes no mask together with an offset.
         whole = pa.concat_arrays([column]) if column.offset else column
         for name, array in _flatten(field.name, whole):
@@ -185,6 +187,8 @@ def _normalize_values(name: str, column: pa.Array) -> pa.Array:
     if isinstance(kind, pa.FixedShapeTensorType):
         return column
     if isinstance(column, pa.ExtensionArray):
+        if kind.extension_name.startswith("pandas."):  # the numbers that represent periods have no meaning of their own
+            raise UnfitValueError(name, f"values of type {kind.extension_name} have no counterpart")
         return _normalize_values(name, column.storage)
     if is_list(kind):
         column = column.cast(pa.large_list(kind.value_type))
@@ -193,15 +197,31 @@ def _normalize_values(name: str, column: pa.Array) -> pa.Array:
         return _normalize_values(name, column.dictionary_decode())
     if pa.types.is_decimal(kind):
         return exact_doubles(name, column)
-    if pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
-        return column.cast(pa.string())
+    if pa.types.is_duration(kind):
+        return column.cast(pa.duration("ns")).cast(pa.int64())
+    if pa.types.is_temporal(kind):
+        return _iso_text(column)
     return column.cast(_normalized_type(kind))
+
+
+def _iso_text(column: pa.Array) -> pa.Array:
+    """Return dates and times as text. Seconds have 6 decimals, 9 if there are nanoseconds, or none if all are 0."""
+    kind = column.type
+    if pa.types.is_timestamp(kind) and kind.unit in ("s", "ms"):
+        column = column.cast(pa.timestamp("us", kind.tz))
+    elif pa.types.is_time32(kind):
+        column = column.cast(pa.time64("us"))
+    text = column.cast(pa.string())
+    if pa.types.is_date(kind):
+        return text
+    text = pc.replace_substring_regex(text, r"\.0+(\D.*)?$", r"\1")
+    return pc.replace_substring_regex(text, r"(\.\d{6})000(\D.*)?$", r"\1\2")
 
 
 def _normalized_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_boolean(kind) or pa.types.is_null(kind):
         return kind
-    if pa.types.is_integer(kind) or pa.types.is_duration(kind):
+    if pa.types.is_integer(kind):
         return pa.int64()
     if pa.types.is_floating(kind):
         return pa.float32() if kind.bit_width <= 32 else pa.float64()

@@ -79,7 +79,7 @@ class ExampleGen(Component):
     """
 
     NAME = "ExampleGen"
-    VERSION = "2"
+    VERSION = "3"
     LIBRARIES: ClassVar[tuple[str, ...]] = ("pyarrow",)
 
     settings: Parameters[ExampleGenSettings]

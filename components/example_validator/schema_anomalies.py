@@ -254,7 +254,9 @@ def _valency(feature: Feature) -> Iterator[Anomaly]:
     common, fix = feature.common, "fix the data, or the schema's value_count"
     found = f"{common.min_num_values} to {common.max_num_values} values a row"
     if not common.tot_num_values:
-        yield Anomaly("FEATURE_TYPE_NO_VALUES", "all its lists are empty", fix)
+        yield Anomaly(
+            "FEATURE_TYPE_NO_VALUES", "no row has a value: all its lists are empty, or have only nulls and NaN", fix
+        )
         return
     if feature.expected.HasField("value_count"):
         bounds = feature.expected.value_count

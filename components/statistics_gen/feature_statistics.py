@@ -270,17 +270,17 @@ def _levels(lists: pa.Array) -> list[ListLengths]:
 
 
 def values_per_row(lists: pa.Array) -> pa.Array:
-    """Return the number of values in each row of lists, over all levels of nesting."""
+    """Return the number of values in each row of lists, over all levels of nesting. A null has none, or is null."""
     kind = lists.type
     if pa.types.is_fixed_size_list(kind):
         return pa.array(np.full(len(lists), kind.list_size))
     lengths = pc.list_value_length(lists).cast(pa.int64())
     if not is_list(kind.value_type):
         return lengths
-    inner = pc.fill_null(values_per_row(lists.flatten()), 0).to_numpy()
-    ends = np.cumsum(lengths.to_numpy())
+    inner, outer = (part.fill_null(0).to_numpy() for part in (values_per_row(lists.flatten()), lengths))
+    ends = np.cumsum(outer)
     total = np.concatenate([[0], np.cumsum(inner)])
-    return pa.array(total[ends] - total[ends - lengths.to_numpy()])
+    return pa.array(total[ends] - total[ends - outer])
 
 
 def _invalid_utf8(values: pa.Array) -> int:

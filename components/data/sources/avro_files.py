@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ _LOGICAL_TYPES = {
     "local-timestamp-millis": pa.timestamp("ms"),
     "local-timestamp-micros": pa.timestamp("us"),
 }
+_CONVERSIONS: dict[pa.DataType | None, Callable[[Any], Any]] = {pa.string(): str, pa.float64(): float}
 _NUMBERS = ("int", "long", "float", "double")
 # Exceptions that damaged bytes cause in fastavro's decoders.
 _DAMAGED = (ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, ArithmeticError, OSError)
@@ -69,12 +70,32 @@ class AvroSource(UnifyingSource):
         first, rows, size_bytes = 0, list[Mapping[str, Any]](), 0
         for number, found, block_bytes in self._blocks(path, blocks):
             if size_bytes + block_bytes > BATCH_BYTES and rows:
-                yield _batch(path, first, rows, columns)
+                yield self._batch(path, first, rows, columns)
                 rows, size_bytes = [], 0
             first = first if rows else number
             rows += found
             size_bytes += block_bytes
-        yield _batch(path, first, rows, columns)
+        yield self._batch(path, first, rows, columns)
+
+    def _batch(
+        self, path: Path, first: int, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, pa.DataType]
+    ) -> tuple[str, pa.RecordBatch]:
+        where = f"{path}, from row {first}"
+        if not columns:
+            return where, pa.RecordBatch.from_struct_array(pa.array([{}] * len(rows), pa.struct([])))
+        arrays = {}
+        for name, kind in columns.items():
+            values = map(itemgetter(name), rows)
+            convert = _CONVERSIONS.get(self._column_types.get(name)) if kind == pa.float64() else None
+            if convert is not None:  # a union of integers and fractions
+                kind = self._column_types[name]
+                values = (value if value is None else convert(value) for value in values)
+            try:
+                arrays[name] = pa.array(values, kind, size=len(rows))
+            except pa.ArrowException as error:
+                advice = self.ADVICE.format(column=name)
+                raise DataError(f"{where}: column {name!r}: {one_line(error)}; {advice}") from error
+        return where, pa.record_batch(arrays)
 
     def _blocks(self, path: Path, blocks: fastavro.block_reader) -> Iterator[tuple[int, list[Any], int]]:
         """Yield for each good block the number of its first row, its rows, and its size."""
@@ -99,21 +120,6 @@ class AvroSource(UnifyingSource):
                 where, reason = f"{path}, from row {row}", f"damaged block ({one_line(error) or 'it ends early'})"
                 self._quarantine.put(where, reason, "", "obtain the file again", rows=block.num_records)
             row += block.num_records
-
-
-def _batch(
-    path: Path, first: int, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, pa.DataType]
-) -> tuple[str, pa.RecordBatch]:
-    where = f"{path}, from row {first}"
-    if not columns:
-        return where, pa.RecordBatch.from_struct_array(pa.array([{}] * len(rows), pa.struct([])))
-    arrays = {}
-    for name, kind in columns.items():
-        try:
-            arrays[name] = pa.array(map(itemgetter(name), rows), kind, size=len(rows))
-        except pa.ArrowException as error:
-            raise DataError(f"{where}: column {name!r}: {one_line(error)}") from error
-    return where, pa.record_batch(arrays)
 
 
 def _columns(path: Path, schema: Any) -> dict[str, pa.DataType]:

@@ -22,10 +22,14 @@ def open_stream(path: Path, *, by_content: bool = False) -> Iterator[pa.NativeFi
         by_content: detect the compression from the first bytes instead of the suffix.
 
     Raises:
-        DataError: the file cannot be opened, or its compressed data are damaged or truncated.
+        DataError: the file cannot be opened, its compressed data are damaged or truncated, or it is compressed without
+            the suffix that says so.
     """
-    compression = _compression_of_content(path) if by_content else compression_of(path)
     try:
+        found = _compression_of_content(path)
+        compression = found if by_content else compression_of(path)
+        if found and not compression:
+            raise DataError(f"{path}: compressed with {found}; rename the file to {path.name}{_suffix_of(found)}")
         with pa.input_stream(str(path), compression=compression) as stream:
             yield stream
     except OSError as error:
@@ -48,3 +52,7 @@ def _compression_of_content(path: Path) -> str | None:
     with open(path, "rb") as file:
         start = file.read(4)
     return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
+
+
+def _suffix_of(compression: str) -> str:
+    return next(suffix for suffix, name in _SUFFIXES.items() if name == compression)

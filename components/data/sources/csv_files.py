@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from kerasline.components.data.sources.source import SchemaChanged
 
 EXACT_INTEGERS = 2**53  # float64 holds all integers up to this size
 _CANONICAL_INTEGER = r"^(-?[1-9]\d*|0)$"
+# Largest block, which a row must fit in. Arrow counts its bytes in 32 bits.
+MAX_BLOCK_BYTES = 512 << 20
 _INFERRED = (pa.null(), pa.int64(), pa.float64(), pa.bool_(), pa.string())
 
 
@@ -61,6 +64,7 @@ class CsvSource:
         self._declared = dict(column_types)
         self.inferred = InferredColumns(dict(column_types))
         self._first: tuple[Path, list[str]] | None = None  # the first file and its columns
+        self._block_bytes = BLOCK_BYTES
         self.rows_read = 0
 
     def batches(self, files: Sequence[Path | Range]) -> Iterator[pa.RecordBatch]:
@@ -176,7 +180,7 @@ class CsvSource:
         return pcsv.open_csv(
             stream,
             read_options=pcsv.ReadOptions(
-                block_size=BLOCK_BYTES,
+                block_size=self._block_bytes,
                 encoding=self._form.encoding,
                 use_threads=threads,
                 column_names=list(names) if names else None,
@@ -324,6 +328,7 @@ class CsvSource:
         """Widen the column that an error of the reader is about, or raise an error that says how to fix the file."""
         if "codec can't decode" in message or "unknown encoding" in message:
             raise DataError(f"{file}: {message}; set ExampleGen.encoding, for example to latin-1")
+        self._enlarge_blocks(file, message)
         message = self._serial_message(file) or message
         line = re.search(r"Row #(\d+): ", message)
         if line:
@@ -347,7 +352,25 @@ class CsvSource:
         kind, value = mismatch.groups()
         if column not in self._declared:
             self._widen(column, pa.type_for_alias(kind), value)
-        raise misfit(f"{where}, column {column!r}", column, kind, value)
+        raise misfit(f"{where}, column {column!r}", column, kind, value, declared=column in self._declared)
+
+    def _enlarge_blocks(self, file: Path, message: str) -> None:
+        """Begin again with larger blocks if the error of the reader is that a row is longer than one.
+
+        Raises:
+            DataError: the row is that long because of a quote that is never closed, or longer than `MAX_BLOCK_BYTES`.
+        """
+        if "straddling object" not in message:
+            return
+        self._form.check_quotes(file)
+        if self._block_bytes >= MAX_BLOCK_BYTES:
+            raise DataError(
+                f"{file}: a row of over {MAX_BLOCK_BYTES >> 20} MiB; keep such values in files of their own"
+            )
+        self._block_bytes *= 4
+        if self._first is not None and any(name not in self.inferred.types for name in self._first[1]):
+            self._first = None  # it was the first block, which decides the types
+        raise SchemaChanged
 
     def _serial_message(self, file: Path) -> str | None:
         """Return the same error with its line number, which only the single-threaded reader reports."""
@@ -369,23 +392,27 @@ def _decompressed(file: Path) -> pa.NativeFile:
     return pa.input_stream(str(file), compression=compression_of(file))
 
 
-def misfit(where: str, column: str, kind: str, value: str) -> DataError:
-    """Return the error for a value of another type than its column."""
+def misfit(where: str, column: str, kind: str, value: str, *, declared: bool) -> DataError:
+    """Return the error for a value of another type than its column, which was inferred or declared."""
     expected = {"int64": "a number", "double": "a number", "bool": "true or false"}.get(kind, kind)
-    if kind == "int64" and re.fullmatch(r"-?\d+", value):
+    if kind == "int64" and (declared or re.fullmatch(r"-?\d+", value)):
         expected = "an integer of at most 64 bits"
+    source_of_type = "declared" if declared else "in the rows before"
     return DataError(
-        f"{where}: expected {expected} as in the rows before, received {value!r}; fix the line, read the column as "
+        f"{where}: expected {expected} as {source_of_type}, received {value!r}; fix the line, read the column as "
         f"text with --set ExampleGen.column_types.{column}=string, or put such rows into quarantine with "
         "--set ExampleGen.bad_rows=quarantine"
     )
 
 
 def rounded(where: str, column: str, value: str) -> DataError:
-    """Return the error for an integer in a column of floats that would be rounded."""
+    """Return the error for a number in a column of floats that float64 does not hold."""
+    is_integer = re.fullmatch(r"\s*[+-]?\d+\s*", value)
+    reason = (
+        "is over 64 bits or beside a fraction, and has no exact float64" if is_integer else "is over float64's range"
+    )
     return DataError(
-        f"{where}, column {column!r}: {value} is over 64 bits or beside a fraction, and has no exact float64; "
-        f"{source.UnifyingSource.ADVICE.format(column=column)}"
+        f"{where}, column {column!r}: {value} {reason}; {source.UnifyingSource.ADVICE.format(column=column)}"
     )
 
 
@@ -400,13 +427,12 @@ def different_columns(file: Path, names: Sequence[str], first: Path, expected: S
 
 
 def first_inexact(values: pa.StringArray) -> int | None:
-    """Return the index of the first integer that float64 does not hold exactly, or None."""
-    integers = pc.match_substring_regex(values, r"^\s*[+-]?\d{16,}\s*$").fill_null(False)
-    if not pc.any(integers).as_py():
-        return None
-    for index in pc.indices_nonzero(integers).to_pylist():
-        value = int(values[index].as_py())
-        if abs(value) >= 10**308 or int(float(value)) != value:
+    """Return the index of the first integer that float64 does not hold exactly, or fraction over its range, or None."""
+    large = pc.match_substring_regex(values, r"^\s*[+-]?(\d{16,}|[\d.]+[eE]\+?\d{3,})\s*$").fill_null(False)
+    for index in pc.indices_nonzero(large).to_pylist():
+        text = values[index].as_py().strip()
+        number = float(text)
+        if math.isinf(number) or (text.lstrip("+-").isdigit() and int(number) != int(text)):
             return index
     return None
 

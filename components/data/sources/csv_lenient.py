@@ -16,7 +16,7 @@ from kerasline.components.core.errors import DataError
 from kerasline.components.data.quarantine import Quarantine
 from kerasline.components.data.sources.compressed_files import open_stream, unreadable
 from kerasline.components.data.sources.csv_files import CsvSource, first_inexact, note_spelling, rounded
-from kerasline.components.data.sources.csv_format import BLOCK_BYTES, CsvFormat, check_separators
+from kerasline.components.data.sources.csv_format import CsvFormat, check_separators
 from kerasline.components.data.sources.csv_ranges import Range
 from kerasline.components.data.sources.csv_scan import ScanningReader
 
@@ -53,6 +53,7 @@ class LenientCsvSource(CsvSource):
         try:
             yield from self._file_batches(file, self._first[1])
         except (pa.ArrowInvalid, UnicodeError, LookupError) as error:
+            self._enlarge_blocks(file, str(error))
             raise DataError(f"{file}: {error}") from error
         except OSError as error:
             raise unreadable(file, error) from error
@@ -77,7 +78,7 @@ class LenientCsvSource(CsvSource):
             reader = pcsv.open_csv(
                 scanned,
                 read_options=pcsv.ReadOptions(
-                    block_size=BLOCK_BYTES, use_threads=False, column_names=self._form.column_names
+                    block_size=self._block_bytes, use_threads=False, column_names=self._form.column_names
                 ),
                 parse_options=self._form.parse_options(invalid_row_handler=handle_invalid),
                 convert_options=pcsv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
@@ -123,7 +124,8 @@ class LenientCsvSource(CsvSource):
                 value = column[row].as_py()
                 if name not in self._declared:
                     self._widen(name, kind, value)
-                bad.setdefault(row, f"column {name!r}: expected {kind} as in the rows before, received {value!r}")
+                source_of_type = "declared" if name in self._declared else "in the rows before"
+                bad.setdefault(row, f"column {name!r}: expected {kind} as {source_of_type}, received {value!r}")
             if name not in self._declared:
                 self._check_spelling(file, name, kind, text.filter(array.is_valid()))
             arrays.append(array)

@@ -27,6 +27,7 @@ from kerasline.components.core.errors import DataError
 
 _BYTES, _FLOATS, _INTS = 1, 2, 3
 _KINDS = {_BYTES: "bytes", _FLOATS: "float", _INTS: "int64"}
+_MALFORMED = "not a tf.Example or tf.SequenceExample"
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 
@@ -55,7 +56,7 @@ class _Fields:
         return self.where(np.append(self.owner[1:] != self.owner[:-1], True)[: len(self.owner)])
 
 
-def decode(data: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[pa.RecordBatch, np.ndarray]:
+def decode(data: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[pa.RecordBatch, dict[int, str]]:
     """Decode serialized tf.Example or tf.SequenceExample messages.
 
     Args:
@@ -66,7 +67,7 @@ def decode(data: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[pa.Rec
         A pair. First the rows, with a column for each feature, sorted by name: int64, float32, string (binary if not
         UTF-8), or lists of these if a row has more than one value. A feature that a row lacks is null. A feature list
         is a column of lists with an item for each step: a value, or a list of values if a step has more than one.
-        Second a bool array of shape (rows,): whether each message is well-formed. All features of other rows are null.
+        Second the messages that are not well-formed, by row, and why. All features of these rows are null.
 
     Raises:
         DataError: a feature and a feature list have the same name.
@@ -79,11 +80,12 @@ def decode(data: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[pa.Rec
         for name, rows, values in _features(reader, parts.where(parts.number == number)):
             if name in arrays:
                 raise DataError(f"feature {name!r} is also the name of a feature list; rename one of them")
-            arrays[name] = decode_column(reader, rows, values, len(start))
+            arrays[name] = decode_column(reader, name, rows, values, len(start))
+    bad = {row: reader.problems.get(row, _MALFORMED) for row in np.flatnonzero(~reader.good).tolist()}
     if not arrays:
-        return pa.RecordBatch.from_struct_array(pa.array([{}] * len(start), pa.struct([]))), reader.good
+        return pa.RecordBatch.from_struct_array(pa.array([{}] * len(start), pa.struct([]))), bad
     names = sorted(arrays)
-    return pa.RecordBatch.from_arrays([arrays[name] for name in names], names=names), reader.good
+    return pa.RecordBatch.from_arrays([arrays[name] for name in names], names=names), bad
 
 
 def _features(reader: _Reader, maps: _Fields) -> Iterator[tuple[str, np.ndarray, _Fields]]:
@@ -105,7 +107,7 @@ def _features(reader: _Reader, maps: _Fields) -> Iterator[tuple[str, np.ndarray,
         yield name.decode("utf-8", "replace"), rows[mine[last]], values.where(mine[last])
 
 
-def _column(reader: _Reader, rows: np.ndarray, values: _Fields, count: int) -> pa.Array:
+def _column(reader: _Reader, name: str, rows: np.ndarray, values: _Fields, count: int) -> pa.Array:
     """Decode one feature, from the rows that have it and the ranges of their Feature messages."""
     lists = reader.fields(np.arange(len(rows)), values.start, values.end, rows=rows)
     reader.refuse(rows[lists.owner[(lists.number > 3) | (lists.wire != _LENGTH)]])
@@ -113,9 +115,11 @@ def _column(reader: _Reader, rows: np.ndarray, values: _Fields, count: int) -> p
     kinds = np.unique(lists.number[reader.good[rows[lists.owner]]])
     if len(kinds) > 1:  # refuse the rows of the rarer kinds
         sizes = [(lists.number == kind).sum() for kind in kinds]
-        for kind in np.delete(kinds, np.argmax(sizes)):
-            reader.refuse(rows[lists.owner[lists.number == kind]])
-        kinds = kinds[[np.argmax(sizes)]]
+        most = np.argmax(sizes)
+        for kind in np.delete(kinds, most):
+            problem = f"feature {name!r} is {_KINDS[kind]}, but {_KINDS[kinds[most]]} in other records"
+            reader.refuse(rows[lists.owner[lists.number == kind]], problem)
+        kinds = kinds[[most]]
     if not len(kinds):
         return pa.nulls(count)
     lists = lists.where(lists.number == kinds[0])
@@ -126,14 +130,14 @@ def _column(reader: _Reader, rows: np.ndarray, values: _Fields, count: int) -> p
     return _assemble(owner, flat, count)
 
 
-def _sequence_column(reader: _Reader, rows: np.ndarray, values: _Fields, count: int) -> pa.Array:
+def _sequence_column(reader: _Reader, name: str, rows: np.ndarray, values: _Fields, count: int) -> pa.Array:
     """Decode one feature list, from the rows that have it and the ranges of their FeatureList messages."""
     steps = reader.fields(np.arange(len(rows)), values.start, values.end, rows=rows)
     owners = rows[steps.owner]
     reader.refuse(owners[(steps.number != 1) | (steps.wire != _LENGTH)])
     step_reader = reader.of_items(len(owners))
-    items = _column(step_reader, np.arange(len(owners)), steps, len(owners))
-    reader.refuse(owners[~step_reader.good])
+    items = _column(step_reader, name, np.arange(len(owners)), steps, len(owners))
+    reader.refuse(owners[~step_reader.good], next(iter(step_reader.problems.values()), None))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=count))])
     missing = np.isin(np.arange(count), rows, invert=True)
     return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), items, mask=pa.array(missing))
@@ -155,20 +159,28 @@ def _assemble(owner: np.ndarray, flat: pa.Array, count: int) -> pa.Array:
 
 
 class _Reader:
-    """Reads fields from bytes and keeps track of which rows are well-formed."""
+    """Reads fields from bytes.
+
+    Attributes:
+        good: whether each row is well-formed.
+        problems: what is wrong with some of the others.
+    """
 
     def __init__(self, data: np.ndarray, rows: int) -> None:
         self._data = np.concatenate([data, np.zeros(16, np.uint8)])  # reads may go beyond the end
         self.good = np.ones(rows, bool)
+        self.problems: dict[int, str] = {}
 
     def of_items(self, items: int) -> _Reader:
         """Return a reader of the same bytes that keeps track of parts of rows."""
         reader = copy.copy(self)
-        reader.good = np.ones(items, bool)
+        reader.good, reader.problems = np.ones(items, bool), {}
         return reader
 
-    def refuse(self, rows: np.ndarray) -> None:
+    def refuse(self, rows: np.ndarray, problem: str | None = None) -> None:
         self.good[rows] = False
+        if problem is not None:
+            self.problems |= dict.fromkeys(rows.tolist(), problem)
 
     def fields(self, owner: np.ndarray, start: np.ndarray, end: np.ndarray, rows: np.ndarray | None = None) -> _Fields:
         """Read the fields of messages. Each step reads one field of every message.

@@ -34,14 +34,12 @@ class TfRecordSource(UnifyingSource):
             offset = 0
             for block, starts, ends in self._blocks(path):
                 with self._errors_at(f"{path}, from byte {offset}"):
-                    batch, good = decode(block, starts, ends)
-                for row in np.flatnonzero(~good):
-                    self._quarantine.put(
-                        f"{path}, byte {offset + starts[row] - _HEADER}",
-                        "not a tf.Example or tf.SequenceExample, or a feature has another type than in other records",
-                        block[starts[row] : ends[row]].tobytes(),
-                    )
-                batch = batch if good.all() else batch.filter(pa.array(good))
+                    batch, bad = decode(block, starts, ends)
+                for row, problem in bad.items():
+                    where = f"{path}, byte {offset + starts[row] - _HEADER}"
+                    self._quarantine.put(where, problem, block[starts[row] : ends[row]].tobytes())
+                if bad:
+                    batch = batch.take(np.setdiff1d(np.arange(len(starts)), list(bad)))
                 yield f"{path}, from byte {offset}", batch
                 offset += int(ends[-1]) + _FOOTER if len(ends) else 0
 

@@ -68,6 +68,12 @@ def test_levels_of_lists_merged_in_any_tree_equal_one_pass(parts, data):
         outer = [one for row in outer if row is not None for one in row]
 
 
+def test_values_in_lists_of_lists_with_nulls_are_counted():
+    lists = [[[[1], None], None], None, [], [[[2, None], []]]]
+    summary = FeatureSummary.of(pa.array(lists, pa.list_(pa.list_(pa.list_(pa.int64())))))
+    assert (summary.rows, summary.missing, summary.valency.moments.mean) == (4, 1, 1.0)  # 1, 0 and 2 values
+
+
 @given(
     st.lists(st.lists(st.one_of(st.none(), st.text("aé", max_size=2)), max_size=20), min_size=1, max_size=6), st.data()
 )

@@ -117,3 +117,10 @@ def test_file_that_is_not_avro_is_refused(tmp_path, content):
     (tmp_path / "a.avro").write_bytes(content)
     with pytest.raises(DataError, match="a.avro: not an Avro file"):
         read(tmp_path / "a.avro", tmp_path / "out")
+
+
+@pytest.mark.parametrize(("declared", "expected"), [("string", [str(2**60 + 1), "0.5"]), ("double", [2.0**60, 0.5])])
+def test_union_of_numbers_is_read_as_declared(tmp_path, declared, expected):
+    write(tmp_path / "a.avro", [{"x": 2**60 + 1}, {"x": 0.5}], {"x": ["long", "double"]})
+    found = read(tmp_path / "a.avro", tmp_path / "out", column_types={"x": declared}).examples.read("all")
+    assert found["x"].to_pylist() == expected

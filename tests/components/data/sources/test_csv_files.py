@@ -204,6 +204,34 @@ def test_encodings_are_decoded(tmp_path, encoding, bad_rows):
     assert found.spellings == {"b": "007"}
 
 
+@BOTH
+def test_row_longer_than_a_block_is_read(tmp_path, bad_rows, monkeypatch):
+    monkeypatch.setattr(csv_files, "BLOCK_BYTES", 1000)
+    content = "a,b\nx,1\n" + "y" * 50_000 + ",2\nz,3.5\n"
+    found = examples(tmp_path, content, bad_rows=bad_rows).read("all")
+    assert found.to_pydict() == {"a": ["x", "y" * 50_000, "z"], "b": [1.0, 2.0, 3.5]}
+    with pytest.raises(DataError, match="line 4: unexpected end of data: a quote that neither opens nor closes"):
+        examples(tmp_path / "quote", 'a,b\n"x,1\n' + "y" * 50_000 + ",2\nz,3.5\n", bad_rows=bad_rows)
+
+
+@BOTH
+def test_number_over_the_range_of_floats_is_an_error(tmp_path, bad_rows):
+    assert examples(tmp_path / "a", "a\n1e300\n-inf\n1e-400\n", bad_rows=bad_rows).read("all")["a"].to_pylist() == [
+        1e300,
+        float("-inf"),
+        0.0,
+    ]
+    with pytest.raises(DataError, match="column 'a': -1e400 is over float64's range; read the column as text"):
+        examples(tmp_path / "b", "a\n1.5\n-1e400\n", bad_rows=bad_rows)
+
+
+def test_declared_type_and_compressed_content_are_named(tmp_path):
+    with pytest.raises(DataError, match="expected an integer of at most 64 bits as declared, received '1.5'"):
+        examples(tmp_path / "a", "a\n1.5\n", column_types={"a": "int64"})
+    with pytest.raises(DataError, match="compressed with gzip; rename the file to a.csv.gz"):
+        examples(tmp_path / "b", gzip.compress(b"a\n1\n"))
+
+
 def model_of(name):
     text = keras.Input((1,), name=name, dtype="string")
     return lambda: keras.Model({name: text}, {"x": keras.layers.StringLookup(name="look")(text)})

@@ -6,6 +6,8 @@ import sqlite3
 import sys
 from decimal import Decimal
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -132,6 +134,55 @@ def test_decimals_become_the_nearest_floats(tmp_path, digits):
     assert found["x"].to_pylist() == [*map(float, numbers), None]
 
 
+def test_equal_times_of_different_units_are_equal_texts(tmp_path):
+    half = {"s": 1, "ms": 1500, "us": 1_500_000, "ns": 1_500_000_000}
+    for unit, count in half.items():
+        kind = pa.time32(unit) if unit in ("s", "ms") else pa.time64(unit)
+        write_parquet(
+            tmp_path / f"{unit}.parquet",
+            at=pa.array([count, None], pa.timestamp(unit)),
+            clock=pa.array([count, None], kind),
+            took=pa.array([count, None], pa.duration(unit)),
+        )
+    found = read(ParquetExampleGen(str(tmp_path / "*.parquet"), splits=ALL), tmp_path).drop_nulls().to_pydict()
+    assert set(found["at"]) == {"1970-01-01 00:00:01", "1970-01-01 00:00:01.500000"}
+    assert set(found["clock"]) == {"00:00:01", "00:00:01.500000"}
+    assert set(found["took"]) == {10**9, 15 * 10**8}
+    precise = pa.table({"at": pa.array([1], pa.timestamp("ns", "UTC"))})
+    assert read(InMemoryExampleGen(precise, splits=ALL), tmp_path / "b")["at"].to_pylist() == [
+        "1970-01-01 00:00:00.000000001Z"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "problem"),
+    [
+        ([2**70], "too large"),
+        (["a", 1], "tried to convert|Expected bytes"),
+        (pd.period_range("2024-01", periods=2, freq="M"), "values of type pandas.period have no counterpart"),
+    ],
+)
+def test_column_in_memory_that_does_not_fit_is_named(tmp_path, column, problem):
+    data = pd.DataFrame({"x": column}) if isinstance(column, pd.PeriodIndex) else {"x": column}
+    with pytest.raises(DataError, match=f"ExampleGen.input: column 'x': .*{problem}.*; convert the column"):
+        read(InMemoryExampleGen(data, splits=ALL), tmp_path)
+
+
+def test_index_of_selected_rows_is_no_column_and_arrays_are_tensors(tmp_path):
+    frame = pd.DataFrame({"x": [1, 2, 3]})
+    assert read(InMemoryExampleGen(frame[frame.x > 1], splits=ALL), tmp_path / "a").to_pydict() == {"x": [2, 3]}
+    indexed = read(InMemoryExampleGen(frame.set_index(pd.Index([7, 8, 9], name="id")), splits=ALL), tmp_path / "b")
+    assert indexed["id"].to_pylist() == [7, 8, 9]
+    images = read(InMemoryExampleGen({"x": np.arange(12).reshape(3, 2, 2)}, splits=ALL), tmp_path / "c")
+    assert images["x"].combine_chunks().to_numpy_ndarray().tolist() == np.arange(12).reshape(3, 2, 2).tolist()
+
+
+def test_column_without_a_name_is_an_error(tmp_path):
+    write_json(tmp_path / "a.jsonl", {"a": 1, "": 2})
+    with pytest.raises(DataError, match="column 2 has no name; name it"):
+        read(JsonExampleGen(str(tmp_path / "a.jsonl"), splits=ALL), tmp_path)
+
+
 def test_unknown_declared_column_is_an_error(tmp_path):
     write_parquet(tmp_path / "a.parquet", ident=[1])
     with pytest.raises(DataError, match="no column 'idnt', .*did you mean 'ident'"):
@@ -190,6 +241,12 @@ def test_value_of_a_query_that_does_not_fit_is_an_error(tmp_path, values, proble
     url = database(tmp_path / "a.db", "", values)
     with pytest.raises(DataError, match=problem + ".*cast the column in ExampleGen.query"):
         read(SqlExampleGen(url, query="SELECT * FROM t", splits=ALL), tmp_path)
+
+
+def test_colons_and_percent_signs_of_a_query_are_characters(tmp_path):
+    url = database(tmp_path / "a.db", "TEXT", ["a:b", "c"])
+    found = read(SqlExampleGen(url, query="SELECT * FROM t WHERE x LIKE '%:b'", splits=ALL), tmp_path)
+    assert found["x"].to_pylist() == ["a:b"]
 
 
 def test_cost_of_a_query_grows_with_its_rows(tmp_path):

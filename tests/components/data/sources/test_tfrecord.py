@@ -33,7 +33,8 @@ def decoded(messages):
     data = np.frombuffer(b"".join(messages), np.uint8)
     ends = np.cumsum([len(m) for m in messages], dtype=np.int64) if messages else np.empty(0, np.int64)
     starts = ends - np.array([len(m) for m in messages], np.int64)
-    return decode(data, starts, ends)
+    batch, bad = decode(data, starts, ends)
+    return batch, np.isin(np.arange(len(messages)), list(bad), invert=True)
 
 
 def as_list(value):
@@ -153,3 +154,14 @@ def test_tfx_files_match_tensorflow(name):
             field = truth[feature].WhichOneof("kind")
             values = list(getattr(truth[feature], field).value) if field else []
             assert as_list(table[feature][row].as_py()) == values
+
+
+def test_feature_of_two_kinds_is_named(tmp_path):
+    path = tmp_path / "a.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(encode({"size": [0.5]}))
+        writer.write(encode({"size": [1.5]}))
+        whole = tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))
+        writer.write(tf.train.Example(features=tf.train.Features(feature={"size": whole})).SerializeToString())
+    with pytest.raises(DataError, match="a.tfrecord, byte .*: feature 'size' is int64, but float in other records"):
+        list(TfRecordSource(Quarantine(None)).batches([path]))
