@@ -85,7 +85,7 @@ class AvroSource(UnifyingSource):
             return where, pa.RecordBatch.from_struct_array(pa.array([{}] * len(rows), pa.struct([])))
         arrays = {}
         for name, kind in columns.items():
-            values = map(itemgetter(name), rows)
+            values: Iterator[Any] = map(itemgetter(name), rows)
             convert = _CONVERSIONS.get(self._column_types.get(name)) if kind == pa.float64() else None
             if convert is not None:  # a union of integers and fractions
                 kind = self._column_types[name]

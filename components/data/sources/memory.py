@@ -41,7 +41,7 @@ def as_table(data: Any) -> pa.Table:
             return pa.table({str(name): _as_column(name, values) for name, values in data.items()})
         if type(data).__module__.partition(".")[0] == "pandas":
             named = any(name is not None for name in data.index.names)
-            return pa.Table.from_pandas(data, preserve_index=None if named else False)
+            return pa.Table.from_pandas(data, preserve_index=named)
         return pa.table(data)
     except _UNFIT as error:
         raise DataError(
