@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -17,11 +18,19 @@ from tests import forking
 from tests.ports import free_port
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Without compiled files, each process of a run would compile the modules and rewrite the assertions of all tests anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background job; children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 HOUSE = Path(__file__).resolve().parent.parent
 SHARED_DATA = HOUSE.parent / "shared" / "data"
 FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+
+def pytest_collection_finish():
+    """Exclude the libraries from garbage collection. Each stage collects, which would take 0.6 s with TensorFlow's."""
+    gc.freeze()
 
 
 @pytest.fixture

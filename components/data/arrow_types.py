@@ -42,11 +42,19 @@ def is_list(kind: pa.DataType) -> bool:
     )
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether a column of this type holds texts."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Return whether a column of this type holds bytes, such as the content of files."""
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
 def has_length(kind: pa.DataType) -> bool:
     """Return whether values of this type have a length, lists and texts, or can be one, integers."""
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-    return is_list(kind) or is_text or is_bytes or pa.types.is_integer(kind)
+    return is_list(kind) or is_text(kind) or is_bytes(kind) or pa.types.is_integer(kind)
 
 
 class UnfitValueError(DataError):
@@ -225,7 +233,7 @@ def _normalized_type(kind: pa.DataType) -> pa.DataType:
         return pa.int64()
     if pa.types.is_floating(kind):
         return pa.float32() if kind.bit_width <= 32 else pa.float64()
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view():
+    if is_text(kind) or kind == pa.string_view():
         return pa.string()
     return pa.binary()
 

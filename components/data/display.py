@@ -14,6 +14,7 @@ import pyarrow as pa
 from PIL import Image
 
 from kerasline.components.core.file_names import file_names
+from kerasline.components.data.arrow_types import is_bytes
 from kerasline.components.data.media import sniff
 
 MOST_LETTERS, MOST_VALUES = 200, 10
@@ -93,7 +94,7 @@ def _medium(kind: pa.DataType, value: pa.Scalar, folder: Path, path: str) -> str
     """Write a value that is an image or a sound to a file. Return its path, or None for other values."""
     if not value.is_valid:
         return None
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    if is_bytes(kind):
         content = value.as_py()
         found = sniff(content)
         if found is not None and found.kind == "image":

@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kerasline.components.data.arrow_types import is_bytes, is_text
+
 _NULL = np.uint64(0x9E3779B97F4A7C15)
 _BASE = np.uint64(0x100000001B3)
 
@@ -44,7 +46,7 @@ def _column_hashes(column: pa.Array) -> np.ndarray:
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
         lengths = pc.list_value_length(column).fill_null(0).to_numpy().astype(np.int64)
         hashes = _segment_hashes(_column_hashes(column.flatten()), lengths)
-    elif _is_text(kind):
+    elif is_text(kind) or is_bytes(kind):
         if column.null_count == len(column):
             return np.full(len(column), _NULL)
         encoded = column.dictionary_encode()
@@ -95,12 +97,3 @@ def mix(values: np.ndarray) -> np.ndarray:
     values *= np.uint64(0x94D049BB133111EB)
     values ^= values >> np.uint64(31)
     return values
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-    )

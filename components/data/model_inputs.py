@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.errors import DataError, nearest
-from kerasline.components.data.arrow_types import is_list
+from kerasline.components.data.arrow_types import is_bytes, is_list, is_text
 from kerasline.components.data.missing import has_missing_value, missing_value
 
 MAX_NUMBERS_PER_BATCH = 1 << 22  # 16 MB as float32
@@ -268,10 +268,10 @@ def _values(held: pa.Array, dtype: str) -> np.ndarray | pa.Array:
     """Convert scalars. Nulls become the missing value of the dtype."""
     kind = held.type
     if dtype == "string":
-        if not pa.types.is_binary(kind) and not pa.types.is_large_binary(kind):
+        if not is_bytes(kind):
             held = held.cast(pa.large_string())
         return held.cast(pa.large_binary()).fill_null(b"")
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
+    if is_text(kind) or is_bytes(kind):
         raise ValueError("expected numbers, received text")
     if dtype.startswith("float") or dtype == "bfloat16":
         if held.null_count or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):

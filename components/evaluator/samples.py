@@ -33,6 +33,7 @@ from kerasline.components.core.artifacts import Evaluation, Examples
 from kerasline.components.core.component import Context
 from kerasline.components.core.file_names import file_names
 from kerasline.components.core.json_files import finite
+from kerasline.components.data.arrow_types import is_bytes
 from kerasline.components.data.display import as_pixels, display_columns, display_row, is_image, plain, save_picture
 from kerasline.components.data.fold import fold
 from kerasline.components.data.media import sniff
@@ -252,7 +253,7 @@ def _image(row: pa.Table) -> Image.Image | None:
         if isinstance(kind, pa.FixedShapeTensorType) and is_image((None, *kind.shape)) and value.is_valid:
             pixels = as_pixels(np.asarray(value.value.values).reshape(kind.shape))
             return Image.fromarray(pixels).convert("RGB")
-        if (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)) and value.is_valid:
+        if is_bytes(kind) and value.is_valid:
             try:
                 return Image.open(io.BytesIO(value.as_py())).convert("RGB")
             except (OSError, ValueError, Image.DecompressionBombError):
@@ -284,9 +285,5 @@ def _text(value: Any) -> str:
 
 
 def sampled_outputs(outputs: Sequence[Output]) -> list[Output]:
-    """Return the outputs to show: answers, texts and boxes, but no features, and no tokens, whose sums are stored."""
-    return [
-        output
-        for output in outputs
-        if (output.answer or output.task in ("text", "detection")) and output.task not in ("distribution", "tokens")
-    ]
+    """Return the outputs that have samples. See `Task.samples`."""
+    return [one for one in outputs if (kind := TASKS[one.task].samples) == "always" or kind == "answers" and one.answer]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +103,11 @@ class AnyExampleGen(ExampleGen):
     def run(self, inputs: Any, outputs: Any, context: Context) -> Mapping[str, Any]:
         return self._reader.run(inputs, outputs, context)
 
-    @property
+    def _set(self, values: Mapping[str, Any]) -> None:
+        super()._set(values)
+        vars(self).pop("_reader", None)
+
+    @functools.cached_property
     def _reader(self) -> ExampleGen:
         """The ExampleGen of the kind of `input`, with the parameters that it has."""
         places = [self.settings.input]

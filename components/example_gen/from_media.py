@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.component import Context, Parameters
-from kerasline.components.core.errors import DataError, ParameterError
+from kerasline.components.core.errors import DataError, ParameterError, some
 from kerasline.components.core.parameters import PositiveInt
 from kerasline.components.example_gen.component import ExampleGen, ExampleGenSettings, Parts
 
@@ -113,8 +113,9 @@ class MediaExampleGen(ExampleGen):
         metrics = super().run(inputs, outputs, context)
         if not (unused := self._media.labels_without_file):
             return metrics
-        examples = ", ".join(map(repr, unused[:5])) + (", ..." if len(unused) > 5 else "")
-        LOG.warning("ExampleGen.labels: %s of %s name no file: %s", len(unused), self.settings.labels, examples)
+        LOG.warning(
+            "ExampleGen.labels: %s of %s name no file: %s", len(unused), self.settings.labels, some(map(repr, unused))
+        )
         return {**metrics, "labels_without_file": len(unused)}
 
     def _parts(self, source: Any) -> Parts:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from kerasline.components.core.component import Context
 from kerasline.components.core.errors import DataError, ParameterError, nearest
+from kerasline.components.data.arrow_types import is_text
 from kerasline.components.data.fold import fold
 from kerasline.components.explainer.explained_output import ExplainedOutput
 from kerasline.components.explainer.intervals import around, weighted_mean
@@ -118,8 +119,7 @@ def _grid(name: str, column: pa.ChunkedArray, points: int, strict: bool) -> Grid
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         values = values.filter(pc.is_finite(values)) if pa.types.is_floating(kind) else values
         return Grid(name, "number", _quantiles(values, points)) if len(values) else None
-    textual = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    if not textual and not pa.types.is_boolean(kind):
+    if not is_text(kind) and not pa.types.is_boolean(kind):
         return None
     counts = sorted(
         pc.value_counts(values.combine_chunks()).to_pylist(), key=lambda c: (-c["counts"], str(c["values"]))

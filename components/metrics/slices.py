@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kerasline.components.data.arrow_types import is_list
+from kerasline.components.data.arrow_types import is_bytes, is_list
 from kerasline.components.data.multivalent import combinations, labels_by_function, to_lists
 
 MISSING = "(missing)"
@@ -65,7 +65,7 @@ class ColumnSlices:
             values = column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)
             places = np.where(np.isnan(values), -1, np.searchsorted(self.edges, values, side="right"))
             column = pa.array(_bucket_names(self.edges)).take(pa.array(places, mask=places < 0))
-        elif pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        elif is_bytes(column.type):
             column = pa.array([_text(value.as_py()) for value in column], pa.string())
         labels = column.cast(pa.string()).fill_null(MISSING)
         return pc.if_else(pc.equal(labels, ""), MISSING, labels)  # `feed` treats an empty string as missing

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kerasline.components.core import keras_files
+from kerasline.components.core import keras_files, malloc
 from kerasline.components.core.artifacts import Hyperparameters, Model, Preprocessing
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import ParameterError, UserCodeError
@@ -121,7 +120,7 @@ class ModelBuilder(Component):
         (artifact.path / GRAPH_IMAGE).write_text(draw_graph(model), encoding="utf-8")
         del model
         if summary["bytes"] > LARGE_BYTES:
-            gc.collect()
+            malloc.release_free()
         if problem := keras_files.difference_after_loading(artifact.path / Model.FILE, contents):
             raise UserCodeError(f"{self._source}: {problem}")
         return _metrics(summary, warm_started)

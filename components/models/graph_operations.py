@@ -6,6 +6,7 @@ processes. They also show whether the time of an execution is bounded by the sha
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -102,6 +103,7 @@ class GraphOperations:
         graph = meta_graph.graph_def
         self._nodes = {node.name: node for node in graph.node}
         self._functions = {function.signature.name: function for function in graph.library.function}
+        self._executed_nodes: dict[str, list[tuple[Any, dict[str, Any]]]] = {}
 
     def state_changes(self, signature: Signature) -> list[str]:
         """Return the operations by which a signature may change the model's state, in alphabetical order."""
@@ -111,8 +113,9 @@ class GraphOperations:
         """Return whether the shapes of the inputs bound the time of an execution."""
         return all(_is_bounded(node, body) for node, body in self._executed(signature))
 
+    @functools.cached_property
     def half_precision(self) -> bool:
-        """Return whether an operation computes in float16 or bfloat16."""
+        """Whether an operation computes in float16 or bfloat16."""
         nodes = [*self._nodes.values(), *(n for f in self._functions.values() for n in f.node_def)]
         return any(value.type in _HALF_TYPES for node in nodes for value in node.attr.values())
 
@@ -132,8 +135,11 @@ class GraphOperations:
         found = {node.op for node, _ in self._reached(answering)} & _OUTSIDE
         return sorted(found | ({node.op for node, _ in self._reached(loading)} & _OUTSIDE) - _LOADING)
 
-    def _executed(self, signature: Signature) -> Iterator[tuple[Any, dict[str, Any]]]:
-        return self._reached(spec.tensor for spec in signature.outputs.values())
+    def _executed(self, signature: Signature) -> list[tuple[Any, dict[str, Any]]]:
+        """Return the nodes that a signature may execute. The graph is walked once for each signature."""
+        if signature.name not in self._executed_nodes:
+            self._executed_nodes[signature.name] = list(self._reached(s.tensor for s in signature.outputs.values()))
+        return self._executed_nodes[signature.name]
 
     def _reached(self, tensors: Iterable[str]) -> Iterator[tuple[Any, dict[str, Any]]]:
         """Yield the nodes that computing tensors may execute, each with the nodes of its graph or function by name."""

@@ -17,6 +17,7 @@ from kerasline.components.core.artifacts import Artifact, Preprocessing
 from kerasline.components.core.error_places import describe_failure
 from kerasline.components.core.errors import DataError, ParameterError
 from kerasline.components.core.keras_compat import source_node
+from kerasline.components.data.arrow_types import is_bytes
 from kerasline.components.data.label_columns import check_no_nulls
 from kerasline.components.data.model_inputs import feed_column
 from kerasline.components.decoding.images import encode_png
@@ -82,9 +83,7 @@ class Judge:
     def of_column(self, batch: pa.RecordBatch, column: str) -> np.ndarray:
         """Return its answers to the values of a raw column."""
         check_no_nulls(batch, [column])
-        kind = batch.schema.field(column).type
-        is_files = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-        if is_files or self.input.dtype == "string":
+        if is_bytes(batch.schema.field(column).type) or self.input.dtype == "string":
             return self(as_array(batch.column(column)))
         return self(feed_column(batch, column, self.input).dense())
 

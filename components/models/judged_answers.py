@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from kerasline.components.core.artifacts import Preprocessing, SavedModel, TensorForm
 from kerasline.components.core.errors import ParameterError, check_known, nearest
-from kerasline.components.data.arrow_types import is_list
+from kerasline.components.data.arrow_types import is_list, is_text
 from kerasline.components.metrics.detection import COLUMNS, OPTIONAL, PREDICTED, TRUE
 from kerasline.components.models.outputs import label_class_names, units
 from kerasline.components.models.tasks import TASKS, Output, classes_of_units, infer_task
@@ -213,9 +213,9 @@ def _is_prepared(
     if reference not in columns.names:
         return True
     kind = columns.field(reference).type
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)
+    has_text = is_text(kind) or pa.types.is_dictionary(kind)
     needs_text = task == "text" if task is not None else form.dtype == "string"
-    return is_text and not needs_text and reference in preprocessing.outputs
+    return has_text and not needs_text and reference in preprocessing.outputs
 
 
 def form_of(columns: pa.Schema, name: str | None) -> TensorForm | None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from kerasline.components.core.artifacts import Artifact, Model, Preprocessing, SavedModel, TensorForm
 from kerasline.components.core.component import Channel, Component
 from kerasline.components.core.errors import ParameterError, WiringError, check_known, nearest
-from kerasline.components.data.arrow_types import is_list
+from kerasline.components.data.arrow_types import is_bytes, is_list, is_text
 from kerasline.components.models.outputs import label_class_names, units
 from kerasline.components.models.tasks import TASKS, Output, classes_of_units, has_margins, infer_task
 
@@ -171,11 +171,11 @@ def _judged(
     reference = references[name]
     is_raw = reference in columns.names
     kind = columns.field(reference).type if is_raw else pa.null()
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)
+    has_text = is_text(kind) or pa.types.is_dictionary(kind)
     task = settings.task.get(name) if isinstance(settings.task, Mapping) else None
     if task is None and _holds_media(kind):
         task = DISTRIBUTION
-    if task is None and is_text and _answers_texts(name, facts, settings):
+    if task is None and has_text and _answers_texts(name, facts, settings):
         task = "text"
     output = _output(name, task, facts, settings)
     form, loss = facts.outputs.get(output), facts.losses.get(output, ("", False))
@@ -252,5 +252,4 @@ def _answer(name: str, facts: _Facts, answers: Mapping[str, TensorForm], setting
 
 def _holds_media(kind: pa.DataType) -> bool:
     """Return whether a column may hold pictures or sounds: files, tensors or lists."""
-    is_files = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-    return is_files or is_list(kind) or isinstance(kind, pa.FixedShapeTensorType)
+    return is_bytes(kind) or is_list(kind) or isinstance(kind, pa.FixedShapeTensorType)

@@ -339,7 +339,7 @@ def _output_columns(
     """Return the columns of one output."""
     name, columns = output.name, {}
     label = _label(output, batch, answers)
-    if label is not None and output.task != "sound":  # its sums suffice
+    if label is not None and not TASKS[output.task].has_files:
         columns[f"label.{name}"] = label
         if isinstance(label, np.ndarray) and label.dtype.kind == "f":
             found.labels.setdefault(name, Moments()).add(label)
@@ -377,7 +377,7 @@ def answer_columns(
     columns: dict[str, Any] = {"row": np.arange(batch.num_rows)}
     for output in outputs:
         label = _label(output, batch, answers)
-        columns[f"label.{output.name}"] = label if output.task != "sound" else None
+        columns[f"label.{output.name}"] = None if TASKS[output.task].has_files else label
         raw = _raw(output, "answer", answers)
         columns[f"prediction.{output.name}"] = _decoded(output, raw, label, batch, None, summed, None)
     arrays = {name: values for name, values in columns.items() if values is not None}
@@ -436,7 +436,7 @@ def _reference(output: Output, batch: pa.RecordBatch, answers: Mapping[str, np.n
             column = column.cast(column.type.value_type)
         if output.judged and output.task != "text" and pa.types.is_string(column.type):
             return _class_numbers(column, output)
-        if output.task == "sound":
+        if TASKS[output.task].has_files:
             check_no_nulls(batch, [output.reference])
             return column
         if not output.answer or output.task == "text" and not pa.types.is_integer(column.type):

@@ -47,7 +47,7 @@ def row_dependence(
     """
     if changes := operations.state_changes(signature):
         return f"it may change a state: {', '.join(changes)}"
-    half_precision = operations.half_precision()
+    half_precision = operations.half_precision
     return find_row_dependence(call, signature, real_rows, batch_rows=batch_rows, half_precision=half_precision)
 
 

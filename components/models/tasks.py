@@ -39,6 +39,8 @@ class Task:
         columns: `columns(settings)` returns names of raw columns that the metrics need.
         sums: `sums(settings)` returns the metrics whose sums are stored instead of the predictions, which would be too
             large; or None.
+        has_files: whether labels and predictions are the content of files. Neither is stored.
+        samples: whether Evaluator shows samples: "always", "never", or only of the "answers" of a served model.
     """
 
     read_labels: Callable[[Output, np.ndarray], np.ndarray] = lambda output, values: values
@@ -51,6 +53,8 @@ class Task:
     label_in_columns: bool = False
     columns: Callable[[EvaluatorSettings], list[str]] = lambda settings: []
     sums: Callable[[EvaluatorSettings], SumMetrics] | None = None
+    has_files: bool = False
+    samples: Literal["always", "answers", "never"] = "answers"
 
     @property
     def probabilities(self) -> bool:
@@ -381,12 +385,12 @@ TASKS: dict[str, Task] = {
         headline=("root_mean_squared_error", "r2", "loss"),
     ),
     "ranking": Task(read_labels=_number_labels, shape="row", metrics=_ranking_metrics),
-    "tokens": Task(activation="softmax", metrics=_token_metrics, sums=_token_sums),
-    "text": Task(metrics=_text_metrics),
+    "tokens": Task(activation="softmax", metrics=_token_metrics, sums=_token_sums, samples="never"),
+    "text": Task(metrics=_text_metrics, samples="always"),
     "loss": Task(read_labels=_no_labels, shape="none", metrics=lambda *_: ()),
-    "detection": Task(metrics=_detection_metrics, label_in_columns=True, columns=_detection_columns),
-    "distribution": Task(metrics=_distribution_metrics),
-    "sound": Task(metrics=_sound_metrics, sums=_sound_sums),
+    "detection": Task(metrics=_detection_metrics, label_in_columns=True, columns=_detection_columns, samples="always"),
+    "distribution": Task(metrics=_distribution_metrics, samples="never"),
+    "sound": Task(metrics=_sound_metrics, sums=_sound_sums, has_files=True),
 }
 
 

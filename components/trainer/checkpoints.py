@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 import time
 import zipfile
@@ -23,6 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasline.components.core.atomic_files import atomic_write
 from kerasline.components.core.errors import DataError
 
 LOG = logging.getLogger("kerasline")
@@ -47,6 +47,8 @@ class Checkpoints:
         self._failure: Exception | None = None
         self.seconds = 0.0
         folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in folder.glob(".step-*") if writes else ():  # by a process that was killed
+            unfinished.unlink(missing_ok=True)
 
     def save(self, step: int, variables: Sequence[keras.Variable], state: Mapping[str, Any]) -> None:
         """Begin to write a checkpoint, once the one before it is written.
@@ -120,16 +122,12 @@ class Checkpoints:
         start = time.monotonic()
         try:
             file, count = self._file(step), len(tensors)
-            unfinished = file.with_suffix(".unfinished")
-            with unfinished.open("wb") as stream:
-                with zipfile.ZipFile(stream, "w") as archive:  # the format of `numpy.savez`, array by array
-                    for number in range(count):
-                        _write_array(archive, _key(number), _as_storable(tensors.pop(0).numpy()))
-                    for name, array in state.items():
-                        _write_array(archive, name, array)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(unfinished, file)
+            # The format of `numpy.savez`, array by array.
+            with atomic_write(file, durable=True) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
+                for number in range(count):
+                    _write_array(archive, _key(number), _as_storable(tensors.pop(0).numpy()))
+                for name, array in state.items():
+                    _write_array(archive, name, array)
             for old in self._files()[self._keep :]:
                 old.unlink(missing_ok=True)
         except Exception as failure:  # raised where the training waits for it

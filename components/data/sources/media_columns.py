@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kerasline.components.core.errors import DataError, nearest
-from kerasline.components.data.arrow_types import is_list
+from kerasline.components.data.arrow_types import is_bytes, is_list
 from kerasline.components.data.media_decoding import SoundForm, UndecodableError, decode
 from kerasline.components.data.quarantine import Quarantine
 
@@ -44,7 +44,7 @@ class MediaColumns:
                 raise DataError(f"ExampleGen.media: no column {name!r}; {nearest(name, batch.schema.names)}")
             place, column = batch.schema.names.index(name), batch.column(name)
             values = column.flatten() if is_list(column.type) else column
-            if not (pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)):
+            if not is_bytes(values.type):
                 if values.null_count == len(values) or not len(values):
                     continue
                 raise DataError(

@@ -35,8 +35,8 @@ class Method(NamedTuple):
     Attributes:
         name: the name in metrics and the access log.
         request_class: the message of its requests.
-        answer: computes the response from the request, its record, its deadline and its reservation. That of a stream
-            reads and answers the call itself, given also the class of its requests, the record and the deadline.
+        answer: computes the response from the request and its context. That of a stream reads and answers the call itself,
+            given the class of its requests and its context, and returns the size of its responses.
         is_open: whether it needs no API key.
         is_stream: whether it sends several responses.
     """
@@ -46,6 +46,20 @@ class Method(NamedTuple):
     answer: Callable[..., Awaitable[Any]]
     is_open: bool
     is_stream: bool
+
+
+class CallContext(NamedTuple):
+    """What a method needs besides the request.
+
+    Attributes:
+        record: record of the request, for metrics and the access log.
+        deadline: time at which the client stops waiting.
+        reserved: reservation of the memory of the request.
+    """
+
+    record: RequestRecord
+    deadline: float
+    reserved: Reservation
 
 
 class RanExamples(NamedTuple):
@@ -147,19 +161,19 @@ class GrpcServices:
             raise RequestError("RESOURCE_EXHAUSTED", "too many calls in progress; try again")
         if admission.needs_key and not method.is_open:
             admission.check_key(*(_text(headers.get(name.encode())) for name in KEY_HEADERS))
-        deadline = admission.deadline(protocol.timeout_seconds(headers))
+        context = CallContext(record, admission.deadline(protocol.timeout_seconds(headers)), call.reserved)
         if method.is_stream:
-            size: int = await method.answer(call, method.request_class, record, deadline)
+            size: int = await method.answer(call, method.request_class, context)
             await call.finish()
             return size
         body = await call.read_only()
         record.size_in = len(body)
         request = _parsed(method.request_class, body)
-        response = (await method.answer(request, record, deadline, call.reserved)).SerializeToString()
+        response = (await method.answer(request, context)).SerializeToString()
         await call.finish(response)
         return len(response)
 
-    async def _predict(self, request: Any, record: RequestRecord, deadline: float, reserved: Reservation) -> Any:
+    async def _predict(self, request: Any, context: CallContext) -> Any:
         spec = request.model_spec
         version = self._find(spec)
         with version.in_use() as session:
@@ -167,29 +181,27 @@ class GrpcServices:
             if signature is None:  # TensorFlow Serving has another code here than in Classify and Regress
                 name = spec.signature_name or DEFAULT_SIGNATURE
                 raise RequestError("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
-            record.set_target(version, signature.name)
+            context.record.set_target(version, signature.name)
             tensor_codec.check_names(request.inputs, signature)
             tensor_codec.check_output_filter(request.output_filter, signature)
             inputs: Inputs | None = tensor_codec.single_row(request.inputs, signature)
             if inputs is None:
-                reserved.add(tensor_codec.filled_bytes(request.inputs, signature))
+                context.reserved.add(tensor_codec.filled_bytes(request.inputs, signature))
                 if request.ByteSize() < LARGE_BYTES:
                     inputs = tensor_codec.predict_arrays(request.inputs, signature)
                 else:
                     loop = asyncio.get_running_loop()
                     inputs = await loop.run_in_executor(None, tensor_codec.predict_arrays, request.inputs, signature)
-            record.rows = count_rows(inputs)
-            outputs = await version.run(signature, inputs, deadline, record.method)
+            context.record.rows = count_rows(inputs)
+            outputs = await version.run(signature, inputs, context.deadline, context.record.method)
         response = self._messages.PredictResponse()
         _set_spec(response.model_spec, version, signature.name)
         tensor_codec.fill_outputs(response.outputs, signature, outputs, request.output_filter)
         return response
 
-    async def _predict_streamed(
-        self, call: protocol.Call, request_class: Any, record: RequestRecord, deadline: float
-    ) -> int:
+    async def _predict_streamed(self, call: protocol.Call, request_class: Any, context: CallContext) -> int:
         """Send the pieces of a generated answer as they come, until the client leaves."""
-        body = await call.read_only()
+        record, body = context.record, await call.read_only()
         record.size_in = len(body)
         request = _parsed(request_class, body)
         version = self._find(request.model_spec)
@@ -202,7 +214,7 @@ class GrpcServices:
         with version.in_use() as session:
             signature = session.signatures[DEFAULT_SIGNATURE]
             columns, sampling = streamed.read_inputs(request.inputs, signature)
-            pieces = generations.generate(columns, sampling, deadline)
+            pieces = generations.generate(columns, sampling, context.deadline)
             try:
                 while (piece := await _unless(left, anext(pieces, None))) is not None:
                     response = self._messages.PredictResponse()
@@ -217,21 +229,21 @@ class GrpcServices:
                 await pieces.aclose()
         return size
 
-    async def _classify(self, request: Any, record: RequestRecord, deadline: float, _: Reservation) -> Any:
+    async def _classify(self, request: Any, context: CallContext) -> Any:
         response = self._messages.ClassificationResponse()
-        ran = await self._run_examples(request.model_spec, request.input, record, deadline)
+        ran = await self._run_examples(request.model_spec, request.input, context)
         _set_spec(response.model_spec, ran.version, ran.signature.name)
         _fill_classes(response.result, ran)
         return response
 
-    async def _regress(self, request: Any, record: RequestRecord, deadline: float, _: Reservation) -> Any:
+    async def _regress(self, request: Any, context: CallContext) -> Any:
         response = self._messages.RegressionResponse()
-        ran = await self._run_examples(request.model_spec, request.input, record, deadline)
+        ran = await self._run_examples(request.model_spec, request.input, context)
         _set_spec(response.model_spec, ran.version, ran.signature.name)
         _fill_regressions(response.result, ran)
         return response
 
-    async def _multi_inference(self, request: Any, record: RequestRecord, deadline: float, _: Reservation) -> Any:
+    async def _multi_inference(self, request: Any, context: CallContext) -> Any:
         """Classify and regress the same Examples with several signatures of one model."""
         tasks = request.tasks
         if not tasks:
@@ -246,7 +258,7 @@ class GrpcServices:
                 raise RequestError("UNIMPLEMENTED", f"Unsupported signature method_name: {task.method_name}")
         response = self._messages.MultiInferenceResponse()
         for task in tasks:
-            ran = await self._run_examples(task.model_spec, request.input, record, deadline)
+            ran = await self._run_examples(task.model_spec, request.input, context)
             result = response.results.add()
             _set_spec(result.model_spec, ran.version, ran.signature.name)
             if task.method_name == examples.CLASSIFY_METHOD:
@@ -255,28 +267,28 @@ class GrpcServices:
                 _fill_regressions(result.regression_result, ran)
         return response
 
-    async def _run_examples(self, spec: Any, given: Any, record: RequestRecord, deadline: float) -> RanExamples:
+    async def _run_examples(self, spec: Any, given: Any, context: CallContext) -> RanExamples:
         version = self._find(spec)
         with version.in_use() as session:
             signature = find_signature(session, spec.signature_name)
-            record.set_target(version, signature.name)
+            context.record.set_target(version, signature.name)
             rows = tensor_codec.read_examples(given)
-            record.rows = len(rows)
+            context.record.rows = len(rows)
             arrays = examples.to_inputs(rows, signature, fills_missing=session.fills_missing)
-            outputs = await version.run(signature, arrays, deadline, record.method)
+            outputs = await version.run(signature, arrays, context.deadline, context.record.method)
         return RanExamples(version, session, signature, outputs, len(rows))
 
-    async def _metadata(self, request: Any, record: RequestRecord, deadline: float, _: Reservation) -> Any:
+    async def _metadata(self, request: Any, context: CallContext) -> Any:
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         return metadata_message(self._find(request.model_spec), request.metadata_field)
 
-    async def _status(self, request: Any, record: RequestRecord, deadline: float, _: Reservation) -> Any:
+    async def _status(self, request: Any, context: CallContext) -> Any:
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         return status_message(self._models.status(*_address(request.model_spec)))
 
-    async def _health(self, request: Any, record: RequestRecord, deadline: float, _: Reservation) -> Any:
+    async def _health(self, request: Any, context: CallContext) -> Any:
         if request.service and request.service not in SERVICES:
             raise RequestError("NOT_FOUND", f"no service {request.service[:200]}")
         return self._messages.HealthCheckResponse(status=self._health_state(request.service))
@@ -288,7 +300,7 @@ class GrpcServices:
         is_ready = self._models.is_ready() and not self._admission.is_draining
         return HEALTH_STATES["SERVING" if is_ready else "NOT_SERVING"]
 
-    async def _watch(self, call: protocol.Call, request_class: Any, _: RequestRecord, deadline: float) -> int:
+    async def _watch(self, call: protocol.Call, request_class: Any, context: CallContext) -> int:
         """Send the state of a service at once and whenever it changes, until the client leaves or the server stops."""
         service = _parsed(request_class, await call.read_only()).service
         left = asyncio.ensure_future(call.wait_for_end())
@@ -306,12 +318,12 @@ class GrpcServices:
         finally:
             left.cancel()
 
-    async def _reflect(self, call: protocol.Call, request_class: Any, _: RequestRecord, deadline: float) -> int:
+    async def _reflect(self, call: protocol.Call, request_class: Any, context: CallContext) -> int:
         while (message := await self._unless_draining(call.read())) is not None:
             await call.send(answer_reflection(_parsed(request_class, message)).SerializeToString())
         return 0
 
-    async def _reload(self, request: Any, record: RequestRecord, deadline: float, _: Reservation) -> Any:
+    async def _reload(self, request: Any, context: CallContext) -> Any:
         """Replace the configuration of models, and answer when they are loaded, however long this takes."""
         await self._models.reload_from(request.config)
         return self._messages.ReloadConfigResponse(status={})
