@@ -28,7 +28,7 @@ _ADVICE = {
     "no password supplied": "give it in the URL, PGPASSWORD or ~/.pgpass",
     "Connection refused": "start the server, or correct host and port",
     "permission denied for schema": "let the user own the database (createdb --owner)",
-    "locked": f"waited {LOCK_TIMEOUT_SECONDS} s for another program to let go of it",
+    "locked": f"waited {LOCK_TIMEOUT_SECONDS} s for another program to release it",
 }
 
 
@@ -38,7 +38,7 @@ class Database:
     PostgreSQL always uses psycopg 3, whichever driver the URL names.
 
     Raises:
-        StoreError: If the URL is invalid or the driver is missing.
+        StoreError: the URL is invalid or the driver is missing.
     """
 
     def __init__(self, url: str) -> None:
@@ -60,7 +60,7 @@ class Database:
         before it began (READ COMMITTED), and a writer that must not be disturbed locks a row.
 
         Raises:
-            StoreError: If the database reports an error.
+            StoreError: the database reports an error.
         """
         with self._store_errors(), (self._writing if write else self._reading).begin() as connection:
             yield connection
@@ -178,11 +178,11 @@ def _postgresql_engine(url: sa.URL) -> sa.Engine:
     arguments = {name: value for name, value in arguments.items() if name not in url.query}
     # Pooled, because connecting costs ten times as much as a transaction. No thread waits for another's connection.
     engine = sa.create_engine(url, connect_args=arguments, pool_size=2, max_overflow=-1, pool_pre_ping=True)
-    _leave_to_parent(engine)
+    _renew_after_fork(engine)
     return engine
 
 
-def _leave_to_parent(engine: sa.Engine) -> None:
+def _renew_after_fork(engine: sa.Engine) -> None:
     """Give a forked child its own connections.
 
     Two processes on one socket would read each other's responses. A lock's connection that a child kept open would
@@ -196,9 +196,9 @@ def _leave_to_parent(engine: sa.Engine) -> None:
         for connection in list(connections):
             with contextlib.suppress(Exception):  # already closed: no socket
                 os.close(connection.fileno())
-        known = reference()
-        if known is not None:
-            known.dispose(close=False)
+        engine = reference()
+        if engine is not None:
+            engine.dispose(close=False)
 
     os.register_at_fork(after_in_child=in_child)
 
@@ -242,7 +242,7 @@ def _retry_while_locked(call: Callable[[], Any]) -> None:
 def _message(error: BaseException | None) -> str:
     text = str(error)
     if missing := re.search(r'database "(.+?)" does not exist', text):
-        return f"{text}; make it: createdb {missing[1]}"
+        return f"{text}; create it: createdb {missing[1]}"
     hints = [hint for fragment, hint in _ADVICE.items() if fragment in text]
     return f"{text} ({hints[0]})" if hints else text
 

@@ -14,24 +14,24 @@ def trace(store: Store, key: str) -> list[dict[str, Any]]:
     """Return the lineage of an artifact, or of each output of a run, in both directions.
 
     Args:
-        key: an artifact's path, URL or id, or a run's id, each id or its first digits. "latest" is the newest run.
+        key: path, URL or ID of an artifact, or ID of a run. A prefix of an ID is enough. "latest" is the newest run.
 
     Returns:
-        For each artifact: its id, type and path, `made_by` (with `from`, the same again for each
-        input) and `used_by` (with `into`, the same again for each output).
+        For each artifact, its ID, type and path, `made_by` (its writer, with the same entries for each input in `from`)
+        and `used_by` (its readers, with the same entries for each output in `into`).
 
     Raises:
         StoreError: neither an artifact nor a run is known by that name.
     """
     artifact = store.artifact(key)
     if artifact is not None:
-        return [_both_ways(store, artifact)]
+        return [_traced(store, artifact)]
     try:
         run = store.run(key)
     except StoreError as error:
         raise StoreError(f"{key!r} is neither an artifact nor a run ({error})") from None
     outputs = [a for e in store.executions(run.id) for a in e.outputs.values()]
-    return [_both_ways(store, output) for output in outputs]
+    return [_traced(store, output) for output in outputs]
 
 
 def as_tree(item: dict[str, Any]) -> Tree:
@@ -46,27 +46,27 @@ def as_tree(item: dict[str, Any]) -> Tree:
     return tree
 
 
-def _both_ways(store: Store, artifact: StoredArtifact) -> dict[str, Any]:
+def _traced(store: Store, artifact: StoredArtifact) -> dict[str, Any]:
     return {
         **_facts(artifact),
-        "made_by": _up(store, artifact),
-        "used_by": _down(store, artifact),
+        "made_by": _made_by(store, artifact),
+        "used_by": _used_by(store, artifact),
     }
 
 
-def _up(store: Store, artifact: StoredArtifact) -> dict[str, Any] | None:
+def _made_by(store: Store, artifact: StoredArtifact) -> dict[str, Any] | None:
     writer = store.writer(artifact.id)
     if writer is None:
         return None
-    sources = [{**_facts(a), "made_by": _up(store, a)} for a in writer.inputs.values()]
-    return {**_who(writer), "from": sources}
+    sources = [{**_facts(a), "made_by": _made_by(store, a)} for a in writer.inputs.values()]
+    return {**_execution_facts(writer), "from": sources}
 
 
-def _down(store: Store, artifact: StoredArtifact) -> list[dict[str, Any]]:
+def _used_by(store: Store, artifact: StoredArtifact) -> list[dict[str, Any]]:
     users = []
     for reader in store.readers(artifact.id):
-        results = [{**_facts(a), "used_by": _down(store, a)} for a in reader.outputs.values()]
-        users.append({**_who(reader), "into": results})
+        results = [{**_facts(a), "used_by": _used_by(store, a)} for a in reader.outputs.values()]
+        users.append({**_execution_facts(reader), "into": results})
     return users
 
 
@@ -74,7 +74,7 @@ def _facts(artifact: StoredArtifact) -> dict[str, Any]:
     return {"id": artifact.id, "type": artifact.type, "path": artifact.path}
 
 
-def _who(execution: Execution) -> dict[str, Any]:
+def _execution_facts(execution: Execution) -> dict[str, Any]:
     return {"node": execution.node, "run_id": execution.run_id, "execution_id": execution.id}
 
 
@@ -82,10 +82,11 @@ def _label(item: dict[str, Any]) -> str:
     return f"{item['type']} {item['id'][:8]}  {item['path']}"
 
 
-def _grow(branch: Tree, who: dict[str, Any], way: str, edge: str) -> None:
-    stage = branch.add(f"{who['node']}  (run {who['run_id']})")
-    for item in who[edge]:
+def _grow(branch: Tree, execution: dict[str, Any], by: str, artifacts: str) -> None:
+    """Add an execution and, below it, its artifacts under `artifacts` with the executions that they name under `by`."""
+    stage = branch.add(f"{execution['node']}  (run {execution['run_id']})")
+    for item in execution[artifacts]:
         twig = stage.add(_label(item))
-        further = item[way]
+        further = item[by]
         for next_one in further if isinstance(further, list) else filter(None, [further]):
-            _grow(twig, next_one, way, edge)
+            _grow(twig, next_one, by, artifacts)

@@ -51,7 +51,7 @@ class Store:
             `postgresql://user:password@host:port/database`.
 
     Raises:
-        StoreError: If it cannot be opened, is not a database, or was created by a newer kerasline.
+        StoreError: it cannot be opened, is not a database, or was created by a newer kerasline.
     """
 
     def __init__(self, url: str) -> None:
@@ -68,15 +68,15 @@ class Store:
         """Record a new or resumed run. A resumed run keeps its earlier executions.
 
         Raises:
-            StoreError: If a run of another pipeline has this ID.
+            StoreError: a run of another pipeline has this ID.
         """
         changed = {"state": run.state, "finished": None, "settings": run.settings}
         with self._transaction(write=True) as connection:
-            begun = _insert(connection, _runs).values(**vars(run))
-            connection.execute(begun.on_conflict_do_update(index_elements=["id"], set_=changed))
-            whose = connection.execute(sa.select(_runs.c.pipeline).where(_runs.c.id == run.id)).scalar()
-            if whose != run.pipeline:  # roll back what was written
-                raise StoreError(f"run {run.id!r} is one of the pipeline {whose!r}; give another id")
+            insert = _insert(connection, _runs).values(**vars(run))
+            connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=changed))
+            owner = connection.execute(sa.select(_runs.c.pipeline).where(_runs.c.id == run.id)).scalar()
+            if owner != run.pipeline:  # the exception rolls the transaction back
+                raise StoreError(f"run {run.id!r} belongs to the pipeline {owner!r}; choose another ID")
 
     def finish_run(self, run_id: str, state: str, seconds: float) -> None:
         with self._transaction(write=True) as connection:
@@ -124,8 +124,8 @@ class Store:
         """Mark executions whose folders were removed, so that the cache no longer returns them."""
         with self._transaction(write=True) as connection:
             t = _executions.c
-            gone = sa.select(t.id).where(t.folder.in_(list(paths))).order_by(t.id).with_for_update(key_share=True)
-            ids = connection.execute(gone).scalars().all()
+            removed = sa.select(t.id).where(t.folder.in_(list(paths))).order_by(t.id).with_for_update(key_share=True)
+            ids = connection.execute(removed).scalars().all()
             connection.execute(_executions.update().where(t.id.in_(ids)).values(fingerprint=None))
 
     def held(self, name: str, *, shared: bool = False) -> contextlib.AbstractContextManager[None]:
@@ -156,16 +156,16 @@ class Store:
         """Return a run by its ID, by a prefix of it, or the newest run by "latest".
 
         Raises:
-            StoreError: If no run or more than one run matches.
+            StoreError: no run or more than one run matches.
         """
-        every = self.runs()
-        newest = every[:1] if run_id == "latest" else []
-        found = [r for r in every if r.id == run_id] or newest or [r for r in every if r.id.startswith(run_id)]
+        runs = self.runs()
+        newest = runs[:1] if run_id == "latest" else []
+        found = [r for r in runs if r.id == run_id] or newest or [r for r in runs if r.id.startswith(run_id)]
         if len(found) == 1:
             return found[0]
         if found:
-            raise StoreError(f"run {run_id!r}: {len(found)} runs begin with it; give more of the id")
-        raise StoreError(f"run {run_id!r}: no such run; {nearest(run_id, [r.id for r in every[:20]])}")
+            raise StoreError(f"run {run_id!r}: {len(found)} runs begin with it; add characters of the ID")
+        raise StoreError(f"run {run_id!r}: no such run; {nearest(run_id, [r.id for r in runs[:20]])}")
 
     def executions(self, run_id: str) -> list[Execution]:
         """Return the executions of a run, with inputs and outputs, in the order in which they started."""
@@ -181,7 +181,7 @@ class Store:
         return found[0] if found else None
 
     def latest(self, pipeline: str, node: str, run_id: str) -> Execution | None:
-        """Return the execution whose outputs a node that does not run offers: that of this run, or else the newest."""
+        """Return the execution that provides the outputs of a node that does not run: this run's, or else the newest."""
         with_outputs = self._with_outputs(pipeline, node)
         ours = self._executions(with_outputs.where(_executions.c.run_id == run_id))
         found = ours or self._executions(with_outputs.order_by(_executions.c.finished.desc()).limit(1))
@@ -205,31 +205,31 @@ class Store:
 
     def writer(self, artifact_id: str) -> Execution | None:
         """Return the execution that wrote an artifact, not those that found it in the cache."""
-        found = self._workers(artifact_id, "out")
+        found = self._producers(artifact_id, "out")
         return found[0] if found else None
 
     def readers(self, artifact_id: str) -> list[Execution]:
         """Return the executions that read an artifact and did work."""
-        return self._workers(artifact_id, "in")
+        return self._producers(artifact_id, "in")
 
     def _with_outputs(self, pipeline: str, node: str) -> sa.Select:
         t = _executions.c
         query = sa.select(_executions).where(t.pipeline == pipeline, t.node == node)
         return query.where(t.state.in_(["ran", "cached"]), t.folder.is_not(None))
 
-    def _workers(self, artifact_id: str, direction: str) -> list[Execution]:
-        """Return the executions that read or wrote an artifact, for each published folder the one that produced it.
+    def _producers(self, artifact_id: str, direction: str) -> list[Execution]:
+        """Return the executions that read or wrote an artifact: for each of their folders, the one that produced it.
 
-        If no record names it, as after a resumed run, it is the first that found the folder in the cache.
+        If the store has no such record, as after a resumed run, it is the first one that found the folder in the cache.
         """
         t = _executions.c
         query = sa.select(_executions).join(_events, _events.c.execution_id == t.id)
         query = query.where(_events.c.artifact_id == artifact_id, _events.c.direction == direction)
         query = query.where(t.state.in_(["ran", "cached"])).order_by(t.state != "ran", t.finished)
-        made: dict[str | None, Execution] = {}
+        by_folder: dict[str | None, Execution] = {}
         for execution in self._executions(query):
-            made.setdefault(execution.folder, execution)
-        return sorted(made.values(), key=lambda execution: execution.finished or execution.started)
+            by_folder.setdefault(execution.folder, execution)
+        return sorted(by_folder.values(), key=lambda execution: execution.finished or execution.started)
 
     def _executions(self, query: sa.Select) -> list[Execution]:
         with self._transaction() as connection:
@@ -272,7 +272,7 @@ def open_store(root: ArtifactRoot, url: str | None = None, *, must_exist: bool =
     """
     path = root.path / "metadata.sqlite"
     if must_exist and url is None and not path.exists():
-        raise KeraslineError(f"{root}: no pipeline root (it has no metadata.sqlite); give its --root")
+        raise KeraslineError(f"{root}: no pipeline root (it has no metadata.sqlite); set --root")
     with root.explained():
         return Store(url or sqlite_url(path))
 
@@ -300,7 +300,7 @@ def _forget(connection: sa.Connection, run_id: str, node: str) -> None:
 def _add_artifacts(connection: sa.Connection, artifacts: Iterable[StoredArtifact]) -> dict[str, str]:
     """Add the artifacts that are not in the store yet, and return the IDs of all by path.
 
-    Two writers that make the same ones known wait for each other path by path, in one order.
+    Two writers that add the same artifacts wait for each other path by path, in the same order.
     """
     by_path = {artifact.path: artifact for artifact in artifacts}
     if not by_path:

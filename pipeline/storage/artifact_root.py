@@ -60,7 +60,7 @@ class Published:
         return next((reason for output in self.outputs for _, reason in self.faults(output)), None)
 
     def faults(self, output: str, names: Iterable[str] | None = None) -> Iterator[tuple[str, str]]:
-        """Yield each file of an output that differs from what was published, and the reason.
+        """Yield each file of an output that differs from what was published, and what differs.
 
         A file with unchanged size and modification time counts as unchanged, as in git. Any other file is hashed.
 

@@ -40,20 +40,20 @@ def collect(
     host may be about to read others.
 
     Args:
-        keep: Number of newest runs with outputs of a stage that are kept, for each stage of each pipeline. A kept run
+        keep: number of newest runs with outputs of a stage to keep, for each stage of each pipeline. A run that is kept
             keeps the outputs of all its stages and what they read. Runs that failed or executed a few stages
             therefore never replace the last whole run.
-        dry_run: Whether to only report what would be removed.
-        time_now: Reference time for ages, in seconds since 1970. Defaults to now.
+        dry_run: whether to only report what would be removed.
+        time_now: reference time for ages, in seconds since 1970. Defaults to now.
 
     Raises:
-        KeraslineError: If a run is in progress in this root.
+        KeraslineError: a run is in progress in this root.
     """
     with removed_if_free(_created(root.use_lock_file)) as free:
         if not free:
             raise KeraslineError(f"{root.place}: a run is in progress there; run gc again when it has ended")
         time_now = time.time() if time_now is None else time_now
-        found = [*_leftovers(root), *_published(store, root, keep, time_now), *_forgotten(root, time_now)]
+        found = [*_staging(root), *_unused(store, root, keep, time_now), *_expired(root, time_now)]
         if not dry_run:
             # The store first: after a kill in between, the next collection finds the folders.
             store.forget_artifacts([item.path for item in found])
@@ -68,19 +68,19 @@ def _created(path: Path) -> Path:
     return path
 
 
-def _leftovers(root: ArtifactRoot) -> Iterator[Removed]:
+def _staging(root: ArtifactRoot) -> Iterator[Removed]:
     for path in sorted(root.staging.glob("*")):
         yield Removed(str(path), "left by a process that died", size_of(path))
 
 
-def _published(store: Store, root: ArtifactRoot, keep: int, time_now: float) -> Iterator[Removed]:
-    used, known = _used(store, root, keep)
+def _unused(store: Store, root: ArtifactRoot, keep: int, time_now: float) -> Iterator[Removed]:
+    used, recorded = _used(store, root, keep)
     for folder in root.folders():
         if root.shared and not (folder.modified and time_now - folder.modified > SHARED_DAYS * DAY_SECONDS):
             continue
         if not folder.complete:
             yield Removed(folder.place, "left by a process that died", folder.size_bytes)
-        elif folder.place not in used and (folder.place in known or not root.shared):
+        elif folder.place not in used and (folder.place in recorded or not root.shared):
             yield Removed(folder.place, f"not used by the newest {keep} runs of its stage", folder.size_bytes)
     for place, path in root.copies():
         if place not in used:
@@ -90,33 +90,33 @@ def _published(store: Store, root: ArtifactRoot, keep: int, time_now: float) -> 
 def _used(store: Store, root: ArtifactRoot, keep: int) -> tuple[set[str | None], set[str | None]]:
     """Return the folders to keep, and all folders that the store records."""
     used: set[str | None] = set()
-    known: set[str | None] = set()
+    recorded: set[str | None] = set()
     seen: collections.Counter[tuple[str, str]] = collections.Counter()
     blessed: set[tuple[str, str]] = set()
     for run in store.runs():
         executions = store.executions(run.id)
-        known |= {execution.folder for execution in executions}
+        recorded |= {execution.folder for execution in executions}
         stages = [(run.pipeline, execution.node) for execution in executions if execution.folder]
         is_newest = any(seen[stage] < keep for stage in stages)
         seen.update(stages)
         if is_newest or (run.state == "running" and is_alive(store, root, run.id)):
             used = used.union(*map(_with_inputs, executions))
-        # The next model of this stage is compared with the one that it blessed last.
+        # The next model is compared with the one that this stage blessed last.
         for execution in executions:
-            judge = (run.pipeline, execution.node)
-            if judge not in blessed and was_blessed(execution):
-                blessed.add(judge)
+            stage = (run.pipeline, execution.node)
+            if stage not in blessed and was_blessed(execution):
+                blessed.add(stage)
                 used |= _with_inputs(execution)
-    return used, known
+    return used, recorded
 
 
 def _with_inputs(execution: Execution) -> set[str | None]:
     return {execution.folder} | {artifact.path.rpartition("/")[0] for artifact in execution.inputs.values()}
 
 
-def _forgotten(root: ArtifactRoot, time_now: float) -> Iterator[Removed]:
-    waiting = root.path.glob("outbox/*/*/*")  # outputs of a remote root that were never uploaded
-    for path in sorted([*root.cache.glob("*/*"), *root.states.glob("*"), *waiting]):
-        used = max((part.stat().st_mtime for part in path.rglob("*")), default=0)
-        if time_now - used > CACHE_DAYS * DAY_SECONDS:
+def _expired(root: ArtifactRoot, time_now: float) -> Iterator[Removed]:
+    not_uploaded = root.path.glob("outbox/*/*/*")  # outputs for a remote root
+    for path in sorted([*root.cache.glob("*/*"), *root.states.glob("*"), *not_uploaded]):
+        last_used = max((part.stat().st_mtime for part in path.rglob("*")), default=0)
+        if time_now - last_used > CACHE_DAYS * DAY_SECONDS:
             yield Removed(str(path), f"not used for {CACHE_DAYS} days", size_of(path))

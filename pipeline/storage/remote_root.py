@@ -66,19 +66,16 @@ class RemotePublished(Published):
         return f"{self.remote}/{self.name}"
 
     def faults(self, output: str, names: Iterable[str] | None = None) -> Iterator[tuple[str, str]]:
-        """Return what is wrong, as for files on a disk. A file of unchanged size and version is not read."""
+        """Yield the files that differ, as for files on a disk. A file of unchanged size and version is not read."""
         files = self.outputs[output]["files"]
         for name in files if names is None else names:
-            where, file, there = f"{output}/{name}", files[name], self.files.get(f"{output}/{name}")
-            if there is None:
-                yield name, f"{self.place}/{where} is missing"
-            elif there.size != file["size"]:
-                yield name, f"{self.place}/{where} has {there.size} bytes instead of {file['size']}"
-            elif there.version != file.get("version") and self._digest(where) != file["sha256"]:
-                yield name, f"{self.place}/{where} was changed"
-
-    def _digest(self, file: str) -> str:
-        return self.remote.digest(f"{self.name}/{file}")
+            path, file, remote = f"{output}/{name}", files[name], self.files.get(f"{output}/{name}")
+            if remote is None:
+                yield name, f"{self.place}/{path} is missing"
+            elif remote.size != file["size"]:
+                yield name, f"{self.place}/{path} has {remote.size} bytes instead of {file['size']}"
+            elif remote.version != file.get("version") and self.remote.digest(f"{self.name}/{path}") != file["sha256"]:
+                yield name, f"{self.place}/{path} was changed"
 
 
 class RemoteRoot(ArtifactRoot):
@@ -109,8 +106,8 @@ class RemoteRoot(ArtifactRoot):
         in_loop = any(option.endswith("LOOPBACK") for option in beam_options)  # alone or after --environment_type=
         if not runs_locally(beam_options) and not in_loop:
             raise ParameterError(
-                f"--runner={runner_name(beam_options)}: its workers write and read shards in a folder that all of them "
-                f"see, and {self} is none; give such a folder as --root, or --environment_type=LOOPBACK"
+                f"--runner={runner_name(beam_options)}: its workers share a folder of shards, and {self} is none; "
+                "set --root to a folder that all workers see, or pass --environment_type=LOOPBACK"
             )
         self.remote.list_names("artifacts")
 
@@ -143,17 +140,19 @@ class RemoteRoot(ArtifactRoot):
         box = self.outbox / pipeline / component.name / new_folder_name(fingerprint)
         move(staging, box)
         try:
-            return self._send(box)
+            return self._upload(box)
         except RemoteError as error:
-            raise RemoteError(f"{error} (the outputs are made, and kept: the same command sends them)") from error
+            raise RemoteError(
+                f"{error} (the outputs are complete; run the same command again to upload them)"
+            ) from error
 
     def finish(self, pipeline: str, node: str, fingerprint: str) -> None:
         for box in sorted((self.outbox / pipeline / node).glob(f"{fingerprint[:12]}-*")):
-            made = read_published(box)
-            if made is None or made.broken():
+            finished = read_published(box)
+            if finished is None or finished.broken():
                 shutil.rmtree(box)
-            elif made.fingerprint == fingerprint:
-                self._send(box, again=True)
+            elif finished.fingerprint == fingerprint:
+                self._upload(box, resume=True)
                 shutil.rmtree(self.state(node, fingerprint), ignore_errors=True)
 
     def local(self, place: str, *names: str) -> Path:
@@ -161,7 +160,7 @@ class RemoteRoot(ArtifactRoot):
         name, _, output = place.removeprefix(f"{self.place}/").rpartition("/")
         manifest = self._manifest(name)
         if manifest is None or output not in manifest["outputs"]:
-            raise ArtifactError(f"{place}: it is gone; run the stage that makes it again")
+            raise ArtifactError(f"{place} no longer exists; run the stage that produces it again")
         copy = published_from(self.path / name, manifest)
         files = copy.outputs[output]["files"]
         needed = [file for file in names if file in files] if names else list(files)
@@ -174,8 +173,8 @@ class RemoteRoot(ArtifactRoot):
     def exists(self, place: str) -> bool:
         """Return whether a published output still exists."""
         name, _, output = place.removeprefix(f"{self.place}/").rpartition("/")
-        kept = read_published(self.path / name)
-        if kept is not None and output in kept.outputs and not any(kept.faults(output)):
+        copy = read_published(self.path / name)
+        if copy is not None and output in copy.outputs and not any(copy.faults(output)):
             return True
         return f"{name}/{MANIFEST}" in self.remote.list_files(name)
 
@@ -209,19 +208,19 @@ class RemoteRoot(ArtifactRoot):
         for file in files:
             self.remote.write(f"reports/{file.name}", file.read_bytes())
 
-    def _send(self, box: Path, *, again: bool = False) -> Published:
+    def _upload(self, box: Path, *, resume: bool = False) -> Published:
         """Upload the files, then the manifest. Repeating an interrupted upload completes it."""
         name = f"artifacts/{box.relative_to(self.outbox).as_posix()}"
         manifest = json.loads((box / MANIFEST).read_text(encoding="utf-8"))
         files = {
-            f"{output}/{file}": known
-            for output, facts in manifest["outputs"].items()
-            for file, known in facts["files"].items()
+            f"{output}/{file}": facts
+            for output, described in manifest["outputs"].items()
+            for file, facts in described["files"].items()
         }
-        sent = self.remote.upload(box, files, name, resume=again)
-        for file, known in files.items():
-            if sent[file].version is not None:
-                known["version"] = sent[file].version
+        uploaded = self.remote.upload(box, files, name, resume=resume)
+        for file, facts in files.items():
+            if uploaded[file].version is not None:
+                facts["version"] = uploaded[file].version
         text = manifest_text(manifest)
         _write(box / MANIFEST, text)
         self.remote.write(f"{name}/{MANIFEST}", text.encode())
@@ -229,53 +228,53 @@ class RemoteRoot(ArtifactRoot):
             shutil.rmtree(box)
         else:
             move(box, self.path / name)
-        known = vars(published_from(self.path / name, manifest))
-        return RemotePublished(**known, remote=self.remote, name=name, files=sent)
+        published = published_from(self.path / name, manifest)
+        return RemotePublished(**vars(published), remote=self.remote, name=name, files=uploaded)
 
     def _published(self, name: str, files: Mapping[str, RemoteFile]) -> Published | None:
         manifest = self._manifest(name, files[MANIFEST].size)
         try:
-            known = None if manifest is None else published_from(self.path / name, manifest)
+            published = None if manifest is None else published_from(self.path / name, manifest)
         except (KeyError, TypeError):
             return None
-        return known and RemotePublished(**vars(known), remote=self.remote, name=name, files=files)
+        return published and RemotePublished(**vars(published), remote=self.remote, name=name, files=files)
 
     def _manifest(self, name: str, size: int | None = None) -> dict[str, Any] | None:
         """Read the manifest, from a local copy of the same size if there is one. Manifests never change."""
-        kept = self.path / name / MANIFEST
-        manifest = read_manifest(kept.parent)
-        if manifest is not None and size in (None, kept.stat().st_size):
+        copy = self.path / name / MANIFEST
+        manifest = read_manifest(copy.parent)
+        if manifest is not None and size in (None, copy.stat().st_size):
             return manifest
         content = self.remote.read(f"{name}/{MANIFEST}")
         if content is None:
             return None
-        _write(kept, content.decode())
-        return read_manifest(kept.parent)
+        _write(copy, content.decode())
+        return read_manifest(copy.parent)
 
     def _fetch(self, copy: Published, name: str, output: str, needed: Iterable[str]) -> None:
-        """Download each file to a temporary name. Of concurrent readers one downloads it, and the others wait."""
+        """Download files to a temporary folder, check and move them. The caller holds the lock of the copy."""
         facts = copy.outputs[output]["files"]
-        aside = self.staging / f"fetch-{copy.folder.name}"
-        shutil.rmtree(aside, ignore_errors=True)
-        lacking = {file: aside / file for file, _ in copy.faults(output, needed)}
+        temporary = self.staging / f"fetch-{copy.folder.name}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        damaged = {file: temporary / file for file, _ in copy.faults(output, needed)}
         try:
-            for path in lacking.values():
+            for path in damaged.values():
                 if ".." in path.parts:  # not written by kerasline
                     raise ArtifactError(f"{self}/{name}/{MANIFEST} names a file outside its folder: {path}")
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self.remote.download({f"{name}/{output}/{file}": path for file, path in lacking.items()})
-            for file, path in lacking.items():
+            self.remote.download({f"{name}/{output}/{file}": path for file, path in damaged.items()})
+            for file, path in damaged.items():
                 if file_digest(path) != facts[file]["sha256"]:
                     raise ArtifactError(
                         f"{self}/{name}/{output}/{file} was changed since it was published; "
-                        "run the stage that made it again"
+                        "run the stage that produced it again"
                     )
                 os.utime(path, ns=(facts[file]["mtime_ns"],) * 2)
                 fsync(path)
                 (copy.folder / output / file).parent.mkdir(parents=True, exist_ok=True)
                 path.replace(copy.folder / output / file)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def work_folder(url: str) -> Path:
@@ -297,7 +296,7 @@ def _by_folder(files: Mapping[str, RemoteFile]) -> dict[str, dict[str, RemoteFil
 
 
 def _write(path: Path, text: str) -> None:
-    """Write to a temporary name and rename, so that a reader never sees a partial file."""
+    """Write a file and the folders above it, so that a reader never sees a partial file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path, durable=True) as aside:
-        aside.write_text(text, encoding="utf-8")
+    with atomic_write(path, durable=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -188,7 +188,7 @@ def test_run_id_belongs_to_one_pipeline(run, tmp_path):
     file.write_text(QUICK.read_text().replace('Pipeline("quick"', 'Pipeline("other"'))
     assert run("--run-id", "mine").returncode == 0
     refused = run("--run-id", "mine", file=file)
-    assert refused.returncode == 2 and "run 'mine' is one of the pipeline 'quick'; give another id" in refused.stderr
+    assert refused.returncode == 2 and "run 'mine' belongs to the pipeline 'quick'; choose another ID" in refused.stderr
     assert set(states(run("--run-id", "mine")).values()) == {"cached"}
 
 

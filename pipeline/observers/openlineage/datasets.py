@@ -38,15 +38,17 @@ SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfs": "abfss"}
 def inputs_of(component: Component, execution: Execution) -> list[InputDataset]:
     """Return what a stage read: artifacts of other stages, artifacts given by their folder, and external files."""
     artifacts = [InputDataset(*_name(a.path), facets=_facets(a)) for a in execution.inputs.values()]
-    given = [str(source.path) for source in component.inputs.values() if isinstance(source, Artifact)]
+    folders = [str(source.path) for source in component.inputs.values() if isinstance(source, Artifact)]
     return artifacts + [
-        InputDataset(*_name(path), facets=_source(path)) for path in (*given, *_external_files(component))
+        InputDataset(*_name(path), facets=_source(path)) for path in (*folders, *_external_files(component))
     ]
 
 
 def outputs_of(execution: Execution) -> list[OutputDataset]:
     """Return the outputs of a stage. Only the execution that wrote them reports size and columns, not a cached one."""
-    artifacts = [_written(a) if execution.state == "ran" else _found(a) for a in execution.outputs.values()]
+    artifacts = [
+        _output_with_statistics(a) if execution.state == "ran" else _output(a) for a in execution.outputs.values()
+    ]
     pushed = [_pushed(a) for a in execution.outputs.values() if a.type == PushedModel.__name__]
     return artifacts + [OutputDataset(*_name(path), facets=_source(path)) for path in pushed if path]
 
@@ -78,11 +80,11 @@ def _source(place: str) -> dict[str, Any]:
     return {"dataSource": datasource_dataset.DatasourceDatasetFacet(name=namespace, uri=uri)}
 
 
-def _found(artifact: StoredArtifact) -> OutputDataset:
+def _output(artifact: StoredArtifact) -> OutputDataset:
     return OutputDataset(*_name(artifact.path), facets=_facets(artifact))
 
 
-def _written(artifact: StoredArtifact) -> OutputDataset:
+def _output_with_statistics(artifact: StoredArtifact) -> OutputDataset:
     facets, rows, files = _facets(artifact), None, None
     if artifact.type in TABLES:
         with contextlib.suppress(KeraslineError, OSError):  # it was deleted since

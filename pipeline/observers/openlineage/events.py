@@ -73,7 +73,7 @@ def _run_event(run: RunNotice, state: RunState, time: datetime.datetime) -> RunE
     failed = [at_stage(e.node, e.message) for e in run.executions if e.state == "failed"]
     facets = {**_engine(), **_error("; ".join(failed) or run.message)}
     return RunEvent(
-        eventTime=_written(time),
+        eventTime=_iso_time(time),
         producer=PRODUCER,
         eventType=state,
         run=Run(runId=str(run_uuid(run.pipeline.name, run.run_id)), facets=facets),
@@ -90,7 +90,7 @@ def _stage_event(pipeline: Pipeline, execution: Execution, state: RunState, time
     }
     name, description = f"{pipeline.name}.{execution.node}", about(pipeline.nodes[execution.node])
     return RunEvent(
-        eventTime=_written(time),
+        eventTime=_iso_time(time),
         producer=PRODUCER,
         eventType=state,
         run=Run(runId=str(stage_uuid(pipeline.name, execution.run_id, execution.node)), facets=facets),
@@ -102,7 +102,7 @@ def _namespace() -> str:
     return os.environ.get("OPENLINEAGE_NAMESPACE") or DEFAULT_NAMESPACE_NAME
 
 
-def _written(time: datetime.datetime) -> str:
+def _iso_time(time: datetime.datetime) -> str:
     """Return a time of the store, which is in UTC without a zone, in ISO 8601 with its zone."""
     return time.replace(tzinfo=datetime.UTC).isoformat()
 

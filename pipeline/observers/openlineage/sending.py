@@ -18,7 +18,7 @@ class Sender:
         self._events: queue.Queue[Any] = queue.Queue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
-        self._complained = False
+        self._has_warned = False
 
     def send(self, event: Any) -> None:
         """Queue an event and return immediately."""
@@ -39,7 +39,7 @@ class Sender:
     def close(self, seconds: float) -> None:
         """Wait a last time, then discard events that are still unsent."""
         if not self.wait(seconds):
-            self._complain(f"{self._events.unfinished_tasks} events not delivered in {seconds} s at the run's end")
+            self._warn(f"{self._events.unfinished_tasks} events not delivered in {seconds} s at the run's end")
 
     def _work(self) -> None:
         client = None
@@ -49,13 +49,13 @@ class Sender:
                 client = client or _client()
                 client.emit(event)
             except Exception as error:
-                self._complain(f"events are not delivered: {_reason(error)}")
+                self._warn(f"events are not delivered: {_reason(error)}")
             finally:
                 self._events.task_done()
 
-    def _complain(self, text: str) -> None:
-        if not self._complained:
-            self._complained = True
+    def _warn(self, text: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
             LOG.warning("OpenLineage: %s", text)
 
 

@@ -15,7 +15,7 @@ _RETRIED = ("retries=RETRIES", "retry_delay=RETRY_DELAY")
 
 
 def constants(description: Description) -> list[str]:
-    """Return the lines that say where kerasline is."""
+    """Return the lines that locate kerasline: its command, interpreter or image."""
     place = description.place
     if place.operator == "command":
         return [from_environment("KERASLINE", text(place.command)), *_folder(description)]
@@ -137,14 +137,14 @@ def _words(description: Description) -> list[str]:
 def _external_python(description: Description) -> str:
     _, home = python_and_home(description.place.command)
     environment = ['env_vars={"PYTHONPATH": HOME}'] if home else []
-    return _run_elsewhere("external_python", ["python=PYTHON", *environment])
+    return _without_airflow("external_python", ["python=PYTHON", *environment])
 
 
 def _docker(description: Description) -> str:
     names = ["ROOT", "FOLDER"] if _is_file(description) else ["ROOT"]
     mounts = [f'{{"source": {name}, "target": {name}, "type": "bind"}}' for name in names]
-    passed = '{key: os.environ[key] for key in ["KERASLINE_METADATA"] if key in os.environ}'
-    return _run_elsewhere(
+    environment = '{key: os.environ[key] for key in ["KERASLINE_METADATA"] if key in os.environ}'
+    return _without_airflow(
         "docker",
         [
             "image=IMAGE",
@@ -153,12 +153,12 @@ def _docker(description: Description) -> str:
             enclosed("    mounts=[", mounts, "],").strip(" ,"),
             "mount_tmp_dir=False",
             'auto_remove="force"',
-            f"private_environment={passed}",
+            f"private_environment={environment}",
         ],
     )
 
 
-def _run_elsewhere(decorator: str, arguments: list[str]) -> str:
+def _without_airflow(decorator: str, arguments: list[str]) -> str:
     arguments = [*arguments, "expect_airflow=False", f"skip_on_exit_code={stage.SKIPPED}", *_RETRIED]
     return "\n".join(
         [

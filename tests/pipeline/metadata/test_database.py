@@ -74,7 +74,7 @@ def unreachable(postgres, fault):
             "no password supplied \\(give it in the URL",
         )
     if fault == "database":
-        return postgres.url("nowhere"), 'database "nowhere" does not exist; make it: createdb nowhere'
+        return postgres.url("nowhere"), 'database "nowhere" does not exist; create it: createdb nowhere'
     port = free_port()  # nobody listens: whoever connects is refused
     return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{port}/d", f"{port} failed: Connection refused"
 

@@ -173,7 +173,7 @@ def test_lost_store_fails_in_one_line_and_the_next_run_uploads(host, tmp_path, m
     server.wait()
     message = failed.nodes["Start"].message
     assert failed.states["Start"] == "failed" and "\n" not in message
-    assert message.startswith(f"{url}: cannot be reached") and "the same command sends them" in message
+    assert message.startswith(f"{url}: cannot be reached") and "run the same command again to upload them" in message
     server, _ = start_s3(tmp_path / "s3.log", port=int(address.rpartition(":")[2]))
     try:
         start_empty()
