@@ -92,11 +92,11 @@ def _areas_per_class(
 ) -> list[dict[str, Any]]:
     """Return the areas under the curves of each class against the rest, with bootstrap intervals."""
     cells, sums = counts.of(0)
-    every = OneVsRestScores(family.classes, named=dict(enumerate(output.classes or ())))
+    all_classes = OneVsRestScores(family.classes, named=dict(enumerate(output.classes or ())))
     resampling = Resampling(settings.seed, settings.replicates)
-    values, spreads = every.values(cells, sums[1]), cell_spread(every, cells, sums, resampling, output.name)
+    values, spreads = all_classes.values(cells, sums[1]), cell_spread(all_classes, cells, sums, resampling, output.name)
     found = []
-    for name, rows in zip(output.classes or (), every.class_rows(cells, sums[1]).tolist()):
+    for name, rows in zip(output.classes or (), all_classes.class_rows(cells, sums[1]).tolist()):
         for area in ("roc_auc", "pr_auc"):
             one = Estimate(float(values[f"{area}_of_{name}"]), replicates=spreads[f"{area}_of_{name}"])
             low, high = one.interval(settings.confidence)

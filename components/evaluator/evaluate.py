@@ -101,8 +101,8 @@ class Evaluating:
         context.report("predicting")
         predicted = predict(examples, settings.split, self.plan(cuts, slices), context)
         context.report("measuring")
-        request = self._measure(slices, predicted)
-        measured = self._measured(predicted, request)
+        request = self._request(slices, predicted)
+        measured = measure(self._folder, predicted.files, request, self._context)
         results = self._results(measured, request, predicted, references)
         rulings = judging.judge(results, settings.thresholds, slices.left_out, awaits_baseline=self._awaits_baseline)
         self._write(results, measured, request, predicted, rulings)
@@ -144,7 +144,7 @@ class Evaluating:
         saved_model = self._inputs.saved_model
         return None if served_answers(saved_model) else saved_model
 
-    def _measure(self, slices: SliceTable, predicted: Predicted) -> Measure:
+    def _request(self, slices: SliceTable, predicted: Predicted) -> Measure:
         losses = compiled_losses(self._predictor.load().model)
         families = {}
         for output in self._judged:
@@ -184,13 +184,14 @@ class Evaluating:
         rows = self._inputs.examples.rows(self._settings.split)
         return -(-rows // MOST_ROWS_TOGETHER) if self._settings.query else 0
 
-    def _measured(self, predicted: Predicted, request: Measure) -> Measured:
-        return measure(self._folder, predicted.files, request, self._context)
-
     def _results(
         self, measured: Measured, request: Measure, predicted: Predicted, references: Mapping[str, int]
     ) -> list[Result]:
-        """Return all results. `references` has the group of the slice that those of a slicing are compared with."""
+        """Return all results.
+
+        Args:
+            references: by slicing, the group of the slice that its other slices are compared with.
+        """
         found: list[Result] = []
         for output in self._judged:
             names: dict[str, str | None] = {}
@@ -343,7 +344,7 @@ class Evaluating:
             for output, given in request.families.items()
         }
         exported = replace(exported, families=families)
-        measured = self._measured(predicted, exported)
+        measured = measure(self._folder, predicted.files, exported, self._context)
         ours = {(r.output, r.metric): r.value for r in results if not r.slicing}
         figures = [
             {
@@ -370,8 +371,8 @@ class Evaluating:
         shown: dict[str, Any] = {}
         for output in self._judged:
             headline = {*TASKS[output.task].headline, *self._settings.thresholds}
-            mine = [r for r in results if r.output == output.name and not r.slicing and not math.isnan(r.value)]
-            shown |= {r.full_name: r.value for r in [r for r in mine if r.metric in headline] or mine[:3]}
+            whole = [r for r in results if r.output == output.name and not r.slicing and not math.isnan(r.value)]
+            shown |= {r.full_name: r.value for r in [r for r in whole if r.metric in headline] or whole[:3]}
         shown |= {r.metric: r.value for r in results if not r.output and not r.slicing}
         slices = len({(r.slicing, r.slice) for r in results if r.slicing})
         blessing = self._outputs.blessing

@@ -191,7 +191,7 @@ def _judged(
     classes, width = None, units(form) if form is not None and form.shape else None
     if TASKS[task].has_classes or task == "binary":
         classes = classes_of_units(facts.class_names, width)
-        if is_text and classes is None:
+        if has_text and classes is None:
             raise ParameterError(
                 f"Evaluator.reference: column {reference!r} holds texts, and {where} has no class names; expected a "
                 "column of class numbers"

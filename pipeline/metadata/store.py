@@ -181,7 +181,7 @@ class Store:
         return found[0] if found else None
 
     def latest(self, pipeline: str, node: str, run_id: str) -> Execution | None:
-        """Return the execution that provides the outputs of a node that does not run: this run's, or else the newest."""
+        """Return the execution that provides the outputs of a node: the one of this run, or else the newest."""
         with_outputs = self._with_outputs(pipeline, node)
         ours = self._executions(with_outputs.where(_executions.c.run_id == run_id))
         found = ours or self._executions(with_outputs.order_by(_executions.c.finished.desc()).limit(1))
