@@ -1,4 +1,4 @@
-"""Overhead of Airflow for a run of the penguins, by its parts: `python benchmarks/airflow.py`.
+"""Measure what Airflow adds to a run of the penguins recipe: `python benchmarks/airflow.py`.
 
 A real Airflow (scheduler, DAG processor and API server, on SQLite) runs the DAG file in one root, after `run` has run
 the same pipeline in another. Times come from Airflow's API and logs and from the metadata store. The time to read the
@@ -155,7 +155,7 @@ def print_table(found: dict[str, dict[str, float]], alone: dict[str, float], who
     stages = [(name, one["the stage"], alone[name]) for name, one in found.items()]
     print(
         "\nstages, under Airflow and in one process: "
-        + ", ".join(f"{name} {ours:.1f} and {theirs:.1f}" for name, ours, theirs in stages)
+        + ", ".join(f"{name} {task:.1f} and {stage:.1f}" for name, task, stage in stages)
     )
     print(
         f"the DAG run took {max(one['until'] for one in found.values()):.1f} s, `run` {whole:.1f} s; "

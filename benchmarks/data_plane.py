@@ -1,4 +1,4 @@
-"""From CSV to validated data, by number of rows and runner: `python benchmarks/data_plane.py CSV`.
+"""Measure the stages from CSV to validated data, by number of rows and runner: `python benchmarks/data_plane.py CSV`.
 
 The CSV is repeated to the number of rows. Each size runs in its own process, which prints the seconds of each stage,
 without imports, and its peak memory. For comparison, a plain pyarrow program does the minimum in the same run: read the
@@ -6,7 +6,7 @@ CSV, write Parquet, read it, and compute counts, nulls, extremes, mean, deviatio
 values of every column.
 
 `--against CHECKOUT` compares this version with another one, such as a `git worktree` of an earlier commit, instead of
-with pyarrow: both by turns in memory, `--rounds` times, with the least seconds and CPU seconds of each stage:
+with pyarrow. The versions alternate, in memory, `--rounds` times. The lowest wall and CPU time of each stage counts:
 
     git worktree add /tmp/earlier 1382074
     python benchmarks/data_plane.py CSV --against /tmp/earlier --rows 1500000
@@ -124,7 +124,7 @@ def repeated(sample: Path, rows: int, folder: str) -> Path:
 
 
 def compare(csv: Path, rows: int, other: Path, rounds: int) -> None:
-    """Print the least seconds of each stage in this version and in another one, measured by turns."""
+    """Print the lowest times of each stage in this version and in another one, measured alternately."""
     best: dict[Path, dict[str, float]] = {HOUSE: {}, other: {}}
     for _ in range(rounds):
         for checkout, least in best.items():

@@ -1,8 +1,8 @@
-"""Answers of an exported model against the bare function and KerasHub's `generate`, tokenizing against Python loops.
+"""Compare an exported model with the bare function and KerasHub's `generate`, and tokenizing with Python loops.
 
     python benchmarks/decoding.py [--sentences 1000000] [--length 64] [--rounds 5]
 
-Both sides of a comparison run in turns in one process, with the same model; the best of the rounds counts.
+The sides of a comparison alternate in one process, with the same model. The best of the rounds counts.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ def compare_generation(length: int, rounds: int) -> None:
     print(f"GPT-2, {model.count_params():,} parameters, from {PROMPT} to {length} ids; ids/s")
     for beams in (1, 4):
         model.compile(sampler="greedy" if beams == 1 else keras_hub.samplers.BeamSampler(num_beams=beams))
-        theirs = functools.partial(model.make_generate_function(), stop_token_ids=None)
+        hub = functools.partial(model.make_generate_function(), stop_token_ids=None)
         with tempfile.TemporaryDirectory() as folder:
-            ours = exported(model, length, beams, folder)
+            signature = exported(model, length, beams, folder)
             for rows in (1, 32):
                 tokens = np.random.default_rng(0).integers(1, 8000, (rows, length)).astype("int32")
                 mask = np.tile(np.arange(length) < PROMPT, (rows, 1))
                 inputs = {"token_ids": tf.constant(tokens * mask), "padding_mask": tf.constant(mask)}
-                times = best(rounds, ours=functools.partial(ours, inputs), theirs=functools.partial(theirs, inputs))
-                same = np.array_equal(ours(inputs), theirs(inputs)["token_ids"])
-                speeds = [rows * (length - PROMPT) / times[name] for name in ("ours", "theirs")]
+                times = best(rounds, exported=functools.partial(signature, inputs), hub=functools.partial(hub, inputs))
+                same = np.array_equal(signature(inputs), hub(inputs)["token_ids"])
+                speeds = [rows * (length - PROMPT) / times[name] for name in ("exported", "hub")]
                 print(
                     f"  beams {beams}, batch {rows:2}: exported {speeds[0]:.0f}, KerasHub (XLA) {speeds[1]:.0f}, "
                     f"ratio {speeds[0] / speeds[1]:.2f}, {'same' if same else 'other'} ids"

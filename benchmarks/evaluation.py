@@ -1,4 +1,4 @@
-"""Evaluation, measured: `python benchmarks/evaluation.py metrics|inference|taxi [--taxi CSV]`.
+"""Measure Evaluator: `python benchmarks/evaluation.py metrics|inference|taxi [--taxi CSV]`.
 
 Each measurement has its own process, without imports, and all sides are measured in one run:
 - metrics: stored binary predictions, 20 slices and 15 metrics with intervals, for a growing number of rows;
@@ -196,9 +196,11 @@ def main() -> None:
         common += ("--batch-size", str(options.batch_size))
         ratios = []
         for _ in range(options.rounds):
-            ours, keras = (_in_a_process("inference", *common, "--side", side) for side in ("evaluator", "predict"))
-            ratios.append(ours["seconds"] / keras["seconds"])
-            print(ours, keras, f"ratio {ratios[-1]:.2f}")
+            evaluator, keras = (
+                _in_a_process("inference", *common, "--side", side) for side in ("evaluator", "predict")
+            )
+            ratios.append(evaluator["seconds"] / keras["seconds"])
+            print(evaluator, keras, f"ratio {ratios[-1]:.2f}")
         print(f"median ratio {statistics.median(ratios):.2f}")
 
 

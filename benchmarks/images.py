@@ -1,4 +1,4 @@
-"""What the recipes of images reach at full size, in one run each: quality, and seconds of the whole pipeline.
+"""Measure quality and time of the image recipes at full size, in one run each.
 
     python benchmarks/images.py detection --data bccd/BCCD
     python benchmarks/images.py clothes --data /usr/share/datasets/fashion-mnist --seeds 2

@@ -1,8 +1,8 @@
-"""BulkInferrer, measured: `python benchmarks/inference.py --taxi CSV`.
+"""Measure BulkInferrer: `python benchmarks/inference.py --taxi CSV`.
 
 The exported model of the taxi recipe predicts the repeated rows of the sample, and two columns are kept. Each
 measurement has its own process, which has only imported its modules. "own memory" is the peak of its private memory,
-without that of its workers. With `spoilt`, every thousandth row has a list that the model cannot accept.
+without its workers'. With `spoilt`, every thousandth row has a list that the model cannot accept.
 """
 
 from __future__ import annotations

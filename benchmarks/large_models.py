@@ -1,11 +1,11 @@
-"""Disk and peak memory of each stage for a language model of 100 million parameters.
+"""Measure disk use and peak memory of each stage for a language model of 100 million parameters.
 
     python benchmarks/large_models.py [--compare CHECKOUT] [--words 56000] [--blocks 2] [--steps 4]
 
-Each stage runs in a process of its own. Its memory is the peak of the resident set beyond what was resident before the
-stage, after TensorFlow had run a first operation, also as a multiple of the weights; that of Trainer is compared with
-weights, optimizer, and the larger of gradients and activations, as `plan` counts them. `--compare` measures another
-checkout too, by turns.
+Each stage runs in a process of its own. Its memory is the peak of the resident set less what was resident before the
+stage, when TensorFlow had run a first operation. It is also printed as a multiple of the weights. That of Trainer is
+compared with the sum of weights, optimizer, and the larger of gradients and activations, as `plan` counts them.
+`--compare` measures another checkout too, alternately.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def answer(model: Any, features: Any) -> dict[str, Any]:
 
 
 def run_stage(name: str, folder: Path, words: int, blocks: int, steps: int) -> None:
-    """Run one stage on the outputs of those before it, and print what it cost as JSON."""
+    """Run one stage on the outputs of those before it, and print its disk use and memory as JSON."""
     import numpy as np
     import tensorflow as tf
 

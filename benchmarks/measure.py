@@ -1,7 +1,7 @@
-"""Whole-process wall time, processor time and peak memory of the main commands: `python benchmarks/measure.py`.
+"""Measure wall time, CPU time and peak memory of the main commands as whole processes: `python benchmarks/measure.py`.
 
-Prints the medians of `--runs` runs, each in a new root. `--taxi CSV` adds the taxi recipe. The recipes run by turns
-with the same done by hand in `plain_keras.py`, and, with `--tfx PYTHON SCRIPT`, with TFX in another environment.
+Prints the medians of `--runs` runs, each in a new root. `--taxi CSV` adds the taxi recipe. The recipes alternate
+with the same work by hand in `plain_keras.py` and, with `--tfx PYTHON SCRIPT`, with TFX in another environment.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The cost of the metadata store on SQLite and on PostgreSQL.
+"""Measure the metadata store on SQLite and on PostgreSQL.
 
 python benchmarks/metadata.py [--postgresql postgresql://user:password@host/empty-database]
 

@@ -1,9 +1,8 @@
-"""One process against several workers on this machine: `python benchmarks/multi_worker.py --workers 2`.
+"""Compare one process with several workers on this machine: `python benchmarks/multi_worker.py --workers 2`.
 
-For each network: milliseconds a step of a whole batch, by the number of workers; the bytes of gradients that a
-step exchanges; how long that exchange takes when there is nothing to compute; and by how much the losses differ.
-Workers share the cores of one machine, so that this shows what working together costs, not what more machines
-would gain.
+Prints for each network the milliseconds per step of a whole batch by number of workers, the bytes of gradients that a
+step exchanges, the time of that exchange without computation, and the difference between the losses. Workers share the
+cores of one machine, so this measures the cost of distribution, not the gain of more machines.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ def _measured(network: str, batch_size: int, options: Any, settings: Mapping[str
     from kerasline.pipeline.recipes.fashion_mnist import preprocessing
 
     def build_model(inputs: Any, hp: Any) -> Any:
-        """Without kinks: at that of a ReLU a difference of rounding becomes another gradient."""
+        """Build a smooth network: at the kink of a ReLU a rounding error changes the gradient."""
         import keras
 
         x = inputs["pixels"]

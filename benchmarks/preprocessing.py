@@ -1,8 +1,8 @@
-"""Transform and the training input, measured: `python benchmarks/preprocessing.py --taxi CSV`.
+"""Measure Transform and the training input: `python benchmarks/preprocessing.py --taxi CSV`.
 
-Each measurement has its own process, without imports, and all are made in one run:
+Each measurement has its own process, without imports:
 - adapt: Transform with the preprocessing of the taxi recipe, and Keras's `adapt()` of the same layers;
-- span: Transform over ten spans, after it has seen nine of them, and after it has seen none;
+- span: Transform over ten spans, with the cached results of nine of them and of none;
 - input: rows per second of the training input with batches of 1,024 and the taxi preprocessing, and the peak of the
   private memory of the process;
 - images: Fashion-MNIST stored as PNG and decoded in preprocessing, compared with the training of the article's network

@@ -1,15 +1,15 @@
-"""The cost of stages by the number of rows, features and workers.
+"""Measure stages by number of rows, features and workers.
 
     python benchmarks/scaling.py rows chicago_taxi_simple.csv
     python benchmarks/scaling.py features
     python benchmarks/scaling.py workers flink chicago_taxi_simple.csv
 
-`rows` repeats the CSV. `features` generates numeric columns. Each size runs in its own process, which prints the
-seconds of each stage without imports, in brackets its processor seconds, and its peak memory. A line is fitted to the
-processor seconds: start + each * rows * features. `workers` alternates clusters of one and of two workers, which have
-run some jobs before, as long-lived clusters have. It prints the time, and the seconds that all processors of the
-machine worked meanwhile. Evaluator reads the tenth of the rows for testing, as in a pipeline, and then the four fifths
-for training. The model is untrained, since its predictions cost the same.
+`rows` repeats the CSV. `features` generates numeric columns. Each size runs in its own process, which prints the wall
+time of each stage without imports, its CPU time in brackets, and its peak memory. A line is fitted to the CPU time:
+start + each * rows * features. `workers` alternates clusters of one and of two workers, which have run some jobs
+before, as long-lived clusters have. It prints the wall time and the CPU time of the whole machine. Evaluator reads the
+tenth of the rows for testing, as in a pipeline, and then the four fifths for training. The model is untrained, since
+its predictions cost the same.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 Requests arrive at a constant rate, whether or not earlier ones were answered. The slow model needs some 30 ms per row
 and gains little by batches; the quick one costs less than the request around it. On Linux the server has the first core
 to itself and the load generator the second one, so that neither slows the other. The capacity is the rate of answers to
-clients that wait for each. The rate that was really sent is printed, because the generator may not reach the requested
+clients that wait for each. The actual rate of requests is printed, because the generator may not reach the requested
 one.
 """
 
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 class Load:
-    """Requests on connections that are kept and reused, with as little work for each as possible."""
+    """Sends requests on connections that are kept and reused, with as little work for each as possible."""
 
     def __init__(self, port: int, deadline: float):
         self.port, self.deadline = port, deadline
@@ -90,7 +90,7 @@ class Load:
         self.sent = self.unsent = self.connections = 0
 
     def send(self) -> None:
-        """Send a request on a free connection, or on a new one. Count it in vain if there are too many."""
+        """Send a request on a free connection or a new one. Count it as not sent if there are too many connections."""
         if self.free:
             self.sent += 1
             self.free.pop().send()
@@ -142,7 +142,7 @@ class Load:
 
 
 class Connection(asyncio.Protocol):
-    """Sends a request at once, and another each time it is free and asked to."""
+    """A connection to the server. It sends one request at a time."""
 
     def __init__(self, load: Load):
         self.load, self.started = load, time.monotonic()

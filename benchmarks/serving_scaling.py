@@ -1,4 +1,4 @@
-"""Measure what several workers add, and whether swaps of versions keep memory: two checks of the model server.
+"""Measure the gain of several workers of the model server, and its memory over swaps of versions.
 
     python benchmarks/serving_scaling.py workers
     python benchmarks/serving_scaling.py swaps

@@ -1,4 +1,4 @@
-"""Accuracy of the recipes of speech on the Free Spoken Digit Dataset.
+"""Measure the speech recipes on the Free Spoken Digit Dataset.
 
     python benchmarks/speech.py keywords recordings.zip [--steps 2000] [--unheard theo lucas ...]
     python benchmarks/speech.py recognition recordings.zip [--steps 3000] [--unheard theo]

@@ -1,6 +1,6 @@
-"""Seconds of reading a query, by rows and database, beside pandas: `python benchmarks/sql.py`.
+"""Compare SqlExampleGen's reader with pandas, by number of rows and database: `python benchmarks/sql.py`.
 
-Both read the same rows through SQLAlchemy in batches of 8,192, by turns in one process. PostgreSQL is started on
+Both read the same rows through SQLAlchemy in batches of 8,192, alternately in one process. PostgreSQL is started on
 loopback if it is installed.
 """
 
@@ -27,11 +27,11 @@ COLUMNS = "id, miles, fare, company"
 QUERY = f"SELECT {COLUMNS} FROM trips"
 
 
-def ours(url: str) -> int:
+def read_by_kerasline(url: str) -> int:
     return sum(batch.num_rows for batch in SqlSource(url).batches(QUERY))
 
 
-def theirs(url: str) -> int:
+def read_by_pandas(url: str) -> int:
     engine = sqlalchemy.create_engine(url)
     with engine.connect().execution_options(stream_results=True) as connection:
         return sum(len(chunk) for chunk in pd.read_sql(sqlalchemy.text(QUERY), connection, chunksize=ROWS_PER_BATCH))
@@ -71,14 +71,14 @@ def main() -> None:
         for name, url in urls.items():
             for rows in options.rows:
                 fill(url, rows)
-                best = {ours: float("inf"), theirs: float("inf")}
+                best = {read_by_kerasline: float("inf"), read_by_pandas: float("inf")}
                 for _ in range(options.rounds):
                     for read in best:
                         gc.collect()
                         clock = time.perf_counter()
                         assert read(url) == rows
                         best[read] = min(best[read], time.perf_counter() - clock)
-                print(f"| {name} | {rows:,} | {best[ours]:.2f} | {best[theirs]:.2f} |", flush=True)
+                print(f"| {name} | {rows:,} | {best[read_by_kerasline]:.2f} | {best[read_by_pandas]:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -255,16 +255,16 @@ def _side_losses(work: Path) -> Any:
 
     from kerasline.pipeline.recipes.fashion_mnist import preprocessing
 
-    theirs = np.load(work / "torch.npz")
+    from_torch = np.load(work / "torch.npz")
     order = np.random.default_rng(0).permutation(60_000)
     artifacts = _artifacts(work, "ordered", lambda: _fashion(order), preprocessing, _article_model)
     model = artifacts[2].load()
     dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
     for number, layer in enumerate(dense):
-        layer.set_weights([theirs[f"{number}_kernel"], theirs[f"{number}_bias"]])
+        layer.set_weights([from_torch[f"{number}_kernel"], from_torch[f"{number}_bias"]])
     model.save(artifacts[2].path / "model.keras")
     done = _train(artifacts, work, epochs=1, shuffle=False, eval_split=None, jit_compile=False)
-    return {"most": float(np.abs(_losses_of(done) - theirs["losses"][:938]).max())}
+    return {"most": float(np.abs(_losses_of(done) - from_torch["losses"][:938]).max())}
 
 
 def _side_seeds(work: Path) -> Any:

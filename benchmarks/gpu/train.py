@@ -1,8 +1,8 @@
-"""Placement, mixed precision and samples a second on a GPU: `python benchmarks/gpu/train.py`.
+"""Measure training on a GPU by network and precision: `python benchmarks/gpu/train.py`.
 
 Trains the transformer and the convolutional network of `benchmarks/training.py` at each precision, and prints
-a line each: where it ran, samples a second, floating-point operations a second and their share of the peak.
-On a machine without a GPU it says so and ends with status 2; `--device cpu` tries the script itself.
+for each the device, samples per second, floating-point operations per second and their share of the peak.
+Without a GPU, it exits with status 2 and a message. `--device cpu` tries the script itself.
 """
 
 from __future__ import annotations
