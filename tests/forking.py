@@ -31,7 +31,9 @@ IMPORTED = [
     "tensorflow",
     "keras",
     "apache_beam",
+    "apache_beam.runners.portability.fn_api_runner.worker_handlers",
     "pyarrow.parquet",
+    "sqlalchemy.dialects.sqlite",
     "sqlalchemy.orm",
     "alembic.command",
     "pydantic",
@@ -40,6 +42,8 @@ IMPORTED = [
     "simdjson",
     "orjson",
     "prometheus_client",
+    "jinja2",
+    "rich.live",
     "kerasline",
     "kerasline.components.serving.runtime.server",
     "kerasline.components.serving.grpc.services",
@@ -50,6 +54,8 @@ IMPORTED = [
     "kerasline.components.bulk_inferrer.inference",
     "kerasline.pipeline.commands.app",
     "kerasline.pipeline.executor",
+    "kerasline.pipeline.report.render",
+    "kerasline.pipeline.run",
 ]
 
 

@@ -35,8 +35,8 @@ class Method(NamedTuple):
     Attributes:
         name: the name in metrics and the access log.
         request_class: the message of its requests.
-        answer: computes the response from the request and its context. That of a stream reads and answers the call itself,
-            given the class of its requests and its context, and returns the size of its responses.
+        answer: computes the response from the request and its context. That of a stream reads and answers the call
+            itself, given the class of its requests and its context, and returns the size of its responses.
         is_open: whether it needs no API key.
         is_stream: whether it sends several responses.
     """
