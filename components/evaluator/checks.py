@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from kerasline.components.core.artifacts import Artifact, Examples, Model, Preprocessing, SavedModel
 from kerasline.components.core.errors import DataError, ParameterError, check_known, nearest
-from kerasline.components.data.arrow_types import is_list
+from kerasline.components.data.arrow_types import is_bytes, is_list
 from kerasline.components.data.multivalent import is_nested_list
 from kerasline.components.evaluator.families import keras_direction, keras_metrics, metric_families
 from kerasline.components.evaluator.settings import (
@@ -75,7 +75,7 @@ def _check_nearest(settings: EvaluatorSettings, examples: Examples) -> None:
     if name is None:
         return
     kind = examples.schema().field(name).type
-    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+    if not is_bytes(kind):
         raise ParameterError(f"Evaluator.nearest: expected a column of encoded images, and {name!r} is {kind}")
     if NEAREST_SPLIT not in examples.splits:
         raise ParameterError(

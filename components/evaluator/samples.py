@@ -264,7 +264,7 @@ def _image(row: pa.Table) -> Image.Image | None:
 def _encoded_pictures(answers: pa.Table) -> list[bytes] | None:
     """Return the first answer that is encoded images, or None."""
     for column in answers.columns:
-        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        if is_bytes(column.type):
             files = column.to_pylist()
             if all((found := sniff(file or b"")) is not None and found.kind == "image" for file in files):
                 return files
