@@ -196,7 +196,9 @@ class _Parser:
             return pc.field(name)
         if kind == "text":
             return pc.scalar(self._constant("text"))
-        return pc.scalar(self._constant("number"))
+        number = self._constant("number")
+        # The cast keeps Arrow from comparing large integers as float32, which holds some fractions exactly.
+        return pc.scalar(number).cast(pa.float64()) if isinstance(number, float) else pc.scalar(number)
 
     def _constant(self, kind: str) -> Any:
         if not self._tokens or self._tokens[0][0] != kind:

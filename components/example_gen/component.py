@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,6 +189,9 @@ class ExampleGen(Component):
             raise ParameterError(
                 f"ExampleGen.splits: expected either a size or a location for every split, received {settings.splits}"
             )
+        for name in settings.splits:
+            if name in ("", ".", "..") or re.search(r"[/\\\0]", name):
+                raise ParameterError(f"ExampleGen.splits: expected names that folders can have, received {name!r}")
         if not all(size > 0 for size in sizes.values()):
             raise ParameterError(f"ExampleGen.splits: expected positive sizes, received {settings.splits}")
         if settings.split_by == "column" and len(settings.split_key or ()) != 1:

@@ -153,6 +153,8 @@ class CsvSource:
             yield
         except (pa.ArrowInvalid, UnicodeError, LookupError) as error:
             self._explain(file, str(error))
+        except pa.ArrowNotImplementedError as error:
+            raise DataError(f"{file}: {error}; declare another type in ExampleGen.column_types") from error
         except OSError as error:
             raise unreadable(file, error) from error
 

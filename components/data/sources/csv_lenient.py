@@ -55,6 +55,8 @@ class LenientCsvSource(CsvSource):
         except (pa.ArrowInvalid, UnicodeError, LookupError) as error:
             self._enlarge_blocks(file, str(error))
             raise DataError(f"{file}: {error}") from error
+        except pa.ArrowNotImplementedError as error:
+            raise DataError(f"{file}: {error}; declare another type in ExampleGen.column_types") from error
         except OSError as error:
             raise unreadable(file, error) from error
 

@@ -73,3 +73,9 @@ def test_text_that_is_no_condition_is_an_error(condition):
 def test_condition_that_does_not_fit_the_data_is_an_error(condition, message):
     with pytest.raises(DataError, match=message):
         RowExpression(condition, "ExampleGen.rows").filter(BATCH)
+
+
+def test_large_integers_are_compared_with_fractions():
+    batch = pa.RecordBatch.from_pydict({"n": [2**40, 2, -(2**40)]})
+    for condition, expected in (("n > 2.5", [2**40]), ("n / 2.0 = 1.0", [2]), ("n < -2.5", [-(2**40)])):
+        assert RowExpression(condition, "rows").filter(batch).column("n").to_pylist() == expected

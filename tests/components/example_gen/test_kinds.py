@@ -142,6 +142,7 @@ def test_fingerprint_of_a_table_is_its_content():
     [
         ({"splits": {"train": 1, "eval": "eval.csv"}}, "either a size or a location"),
         ({"splits": {"train": 1, "eval": 0}}, "expected positive sizes"),
+        ({"splits": {"train": 1, "../eval": 1}}, "expected names that folders can have, received '../eval'"),
         ({"splits": {}}, "either a size or a location"),
         ({"split_by": "column"}, "expected one column"),
         ({"split_key": ["idd"]}, "no column 'idd'.*did you mean 'id'"),

@@ -228,6 +228,8 @@ def test_number_over_the_range_of_floats_is_an_error(tmp_path, bad_rows):
 def test_declared_type_and_compressed_content_are_named(tmp_path):
     with pytest.raises(DataError, match="expected an integer of at most 64 bits as declared, received '1.5'"):
         examples(tmp_path / "a", "a\n1.5\n", column_types={"a": "int64"})
+    with pytest.raises(DataError, match="a.csv: .*halffloat.*; declare another type in ExampleGen.column_types"):
+        examples(tmp_path / "half", "a\n1.5\n", column_types={"a": "float16"})
     with pytest.raises(DataError, match="compressed with gzip; rename the file to a.csv.gz"):
         examples(tmp_path / "b", gzip.compress(b"a\n1\n"))
 
