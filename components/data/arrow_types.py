@@ -213,7 +213,7 @@ def _normalize_values(name: str, column: pa.Array) -> pa.Array:
 
 
 def _iso_text(column: pa.Array) -> pa.Array:
-    """Return dates and times as text. Seconds have 6 decimals, 9 if there are nanoseconds, or none if all are 0."""
+    """Return dates and times as text. Seconds have 6 decimals, in every unit, or 9 if there are nanoseconds."""
     kind = column.type
     if pa.types.is_timestamp(kind) and kind.unit in ("s", "ms"):
         column = column.cast(pa.timestamp("us", kind.tz))
@@ -222,7 +222,6 @@ def _iso_text(column: pa.Array) -> pa.Array:
     text = column.cast(pa.string())
     if pa.types.is_date(kind):
         return text
-    text = pc.replace_substring_regex(text, r"\.0+(\D.*)?$", r"\1")
     return pc.replace_substring_regex(text, r"(\.\d{6})000(\D.*)?$", r"\1\2")
 
 
