@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from kerasline.components.core import garbage_collection
-from kerasline.components.core.errors import DataError, named_cause
+from kerasline.components.core.errors import DataError, named_cause, one_line
 from kerasline.components.data.arrow_types import is_list
 from kerasline.components.data.media import sniff
 from kerasline.components.data.media_decoding import SoundForm, UndecodableError, encode_sound
@@ -178,6 +178,9 @@ def _builder(tfds: Any, input: str, dataset: str | None, data_dir: str | None) -
         close = difflib.get_close_matches(input, tfds.list_builders(), n=1)
         hint = f"did you mean {close[0]!r}?" if close else "see tfds.list_builders()"
         raise DataError(f"{input!r}: neither a folder nor the name of a TFDS dataset; {hint}") from None
+    except ValueError as error:  # a path that does not exist, or an unknown configuration
+        reason = one_line(error, 150)
+        raise DataError(f"{input!r}: neither a folder nor the name of a TFDS dataset: {reason}") from error
     return builder, config()
 
 

@@ -79,6 +79,13 @@ def test_file_of_unknown_ending_is_refused(tmp_path):
         AnyExampleGen(str(tmp_path / "a.xls"), splits=ALL).execute(tmp_path / "out")
 
 
+@pytest.mark.parametrize("input", ["/nowhere/photos", "photo", "no such/folder"])
+def test_missing_folder_is_refused_in_a_line(tmp_path, input):
+    with pytest.raises(DataError, match="neither a folder nor the name of a TFDS dataset") as error:
+        AnyExampleGen(input, splits=ALL).execute(tmp_path / "out")
+    assert "\n" not in str(error.value)
+
+
 def test_conditions_and_split_keys_use_the_names_of_the_source(tmp_path):
     write_csv(tmp_path / "a.csv")
     stage = CsvExampleGen(
