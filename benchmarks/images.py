@@ -19,7 +19,7 @@ from pathlib import Path
 PROGRAM = [sys.executable, str(Path(__file__).resolve().parent.parent / "run_pipeline.py"), "run"]
 METRICS = {
     "detection": ["boxes/ap", "boxes/ap_50", "boxes/ap_75"],
-    "clothes": ["accuracy", "loss"],
+    "clothes": ["accuracy", "loss", "temperature", "calibration_error_before", "calibration_error"],
     "image_generation": ["features/frechet_distance", "features/kernel_distance", "classes/accuracy"],
 }
 
@@ -65,7 +65,8 @@ def run(recipe: str, settings: list[str], folder: Path) -> dict[str, float]:
     subprocess.run([*command, *(part for one in settings for part in ("--set", one))], check=True, stdout=sys.stderr)
     result = json.loads(summary.read_text())
     nodes = {node["name"]: node for node in result["nodes"]}
-    found = {name: nodes["Evaluator"]["metrics"].get(name) for name in METRICS[recipe]}
+    metrics = {**nodes["Trainer"]["metrics"], **nodes["Evaluator"]["metrics"]}
+    found = {name: metrics.get(name) for name in METRICS[recipe]}
     return found | {"seconds": round(result["seconds"]), "Trainer": round(nodes["Trainer"]["seconds"])}
 
 
