@@ -202,7 +202,7 @@ def pretrained_preset(folder, files):
         input_conv_kernel_sizes=[7],
         stackwise_num_filters=[64],
         stackwise_num_blocks=[1],
-        stackwise_num_strides=[2],
+        stackwise_num_strides=[1],
         block_type="basic_block",
     )
     for layer in backbone.layers:
