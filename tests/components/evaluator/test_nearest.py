@@ -5,13 +5,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
+import kerasline as kl
 from kerasline.components.core.component import Context
 from kerasline.components.core.errors import ParameterError
 from kerasline.components.evaluator.checks import check_settings
 from kerasline.components.evaluator.nearest import nearest_pictures
 from kerasline.components.evaluator.settings import EvaluatorSettings
+from tests.components import answering
 
 RANDOM = np.random.default_rng(0)
 
@@ -54,3 +57,32 @@ def test_data_without_training_pictures_are_refused(make_examples, splits, messa
     inputs = SimpleNamespace(examples=make_examples(splits), judges={}, **others)
     with pytest.raises(ParameterError, match=message):
         check_settings(EvaluatorSettings(nearest="image"), inputs, has_baseline=False)
+
+
+def test_copied_training_pictures_are_displayed_beside_the_samples(tmp_path):
+    training = RANDOM.integers(0, 256, (12, 6, 5, 3), "uint8")
+    files = tf.constant([encoded(one) for one in training])
+    held_out = [encoded(one) for one in RANDOM.integers(0, 256, (12, 6, 5, 3), "uint8")]
+    tables = {
+        split: {**answering.kinds(12), "image": images}
+        for split, images in (("train", files.numpy().tolist()), ("test", held_out))
+    }
+    given = answering.untrained(
+        tmp_path, tables, answering.kind_preprocessing, answering.build_painter, label="brightness"
+    )
+
+    def copy(model, features):
+        return {"picture": tf.gather(files, features["seed"][:, 0])}
+
+    exported = kl.Exporter(given.prepared, given.model, given.examples, answer=copy).execute(tmp_path / "x").saved_model
+    stage = kl.Evaluator(
+        given.examples, given.prepared, given.model, saved_model=exported, nearest="image", replicates=0, samples=4
+    )
+    evaluation = stage.execute(tmp_path / "evaluation").evaluation
+    (group,) = evaluation.read_json("samples/samples.json")["groups"]
+    assert len(group["rows"]) == 4
+    for row in group["rows"]:
+        nearest = row["nearest"]
+        assert nearest["row"] == row["row"] and nearest["distance"] == 0 and nearest["held_out_distance"] > 40
+        picture = np.asarray(Image.open(evaluation.path / nearest["picture"]).convert("RGB"))
+        np.testing.assert_array_equal(picture, training[nearest["row"]])
