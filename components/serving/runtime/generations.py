@@ -256,12 +256,12 @@ class Generations:
         ids, position = found["ids"], found["position"]
         # Outputs of TensorFlow may share memory that nobody may write to.
         found["ids"] = np.array(ids)
-        found["prompt"] = self._texts(ids, position + 1, np.zeros(1, np.float32))[0]
+        answers = self.model.answers(ids, (position + 1).astype(np.int32), np.zeros(1, np.float32))
+        (found["prompt"],) = self._texts(answers)
         return found
 
-    def _texts(self, ids: np.ndarray, lengths: np.ndarray, scores: np.ndarray) -> list[str]:
-        answers = self.model.answers(ids, lengths.astype(np.int32), scores)[self.model.text]
-        return [value.decode("utf-8", "replace") for value in answers.reshape(-1)]
+    def _texts(self, answers: Arrays) -> list[str]:
+        return [value.decode("utf-8", "replace") for value in answers[self.model.text].reshape(-1)]
 
     async def _run(self) -> None:
         """Take steps as long as a slot is in use."""
@@ -320,7 +320,7 @@ class Generations:
         ids = np.stack([one.ids for one in requests])
         lengths = np.array([one.position + 1 for one in requests], np.int32)
         answers = model.answers(ids, lengths, np.array([one.score for one in requests], np.float32))
-        texts = [value.decode("utf-8", "replace") for value in answers[model.text].reshape(-1)]
+        texts = self._texts(answers)
         rows = [{name: array[row : row + 1] for name, array in answers.items()} for row in range(len(requests))]
         return {number: self._piece(one, text, row) for (number, one), text, row in zip(live.items(), texts, rows)}
 

@@ -4,10 +4,12 @@ import concurrent.futures
 import contextlib
 import http.client
 import json
+import signal
 import socket
 
 import grpc
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from tests.components.serving import servers
@@ -35,7 +37,8 @@ def server(talker, tmp_path_factory):
         f"[models.talker]\npath = '{talker}'\n\n[models.narrow]\npath = '{talker}'\nslots = 1\nqueue = 1\n\n"
         f"[models.half]\npath = '{folder / 'half'}'\n"
     )
-    with servers.serving(folder, "--models", str(folder / "models.toml"), "--slots", "4") as server:
+    options = ("--slots", "4", "--request-log", str(folder / "log"), "--request-log-share", "1")
+    with servers.serving(folder, "--models", str(folder / "models.toml"), *options) as server:
         yield server
 
 
@@ -201,6 +204,19 @@ def test_model_that_generates_nothing_is_named(server):
     assert answer["error"] == "half version 1 cannot stream its answers: Exporter needs stream=True"
     status, answer = server.post(COMPLETIONS, {"model": "half", "prompt": "a"})
     assert status == 400 and answer["error"]["type"] == "invalid_request_error"
+
+
+def test_streamed_requests_are_logged(server):
+    """SIGHUP writes the request log."""
+    folder = server.log.parent / "log" / "talker" / "serving_default"
+    for given in (row("by generate"), {"model": "talker", "prompt": "by completions"}):
+        server.post(GENERATE if "instances" in given else COMPLETIONS, {**given, "max_tokens": 1, "stream": False})
+    server.process.send_signal(signal.SIGHUP)
+
+    def logged(prompt):
+        return any(prompt in str(pq.read_table(file)["text"].to_pylist()) for file in folder.glob("*.parquet"))
+
+    servers.wait_until(lambda: logged("by generate") and logged("by completions"), seconds=20)
 
 
 def test_steps_are_hidden_from_clients(server):
