@@ -258,14 +258,17 @@ class Models:
         return [versions[n] for n in sorted(versions, reverse=True)]
 
     async def start(self) -> None:
-        """Load all models. Raise UNAVAILABLE if a model has no version that can be loaded."""
+        """Load all models. Raise UNAVAILABLE if one of the first configuration has no version that can be loaded."""
         if self._shared is not None:
             await self._shared.listen()
         async with self._changing:
-            if self._shared is not None and (sources := self._shared.read()) is not None:
+            sources = None if self._shared is None else self._shared.read()
+            if sources is not None:  # this worker replaces another
                 self._models = {source.name: Model(source) for source in sources}
             for model in self._models.values():
                 await self._load_first(model)
+                if sources is not None:
+                    continue
                 while model.served is None and set(model.seen) - set(
                     model.failed
                 ):  # files that are still being written

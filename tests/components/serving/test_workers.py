@@ -13,7 +13,7 @@ import grpc
 import pytest
 from google.protobuf import text_format
 
-from kerasline.components.serving.runtime.messages import model_server_config
+from kerasline.components.serving.runtime.messages import messages
 from tests.components.serving.servers import serving, start, wait_until
 
 PREDICT = "/v1/models/half:predict"
@@ -22,6 +22,12 @@ PREDICT = "/v1/models/half:predict"
 def workers(server) -> list[int]:
     found = subprocess.run(["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True)
     return [int(line) for line in found.stdout.split()]
+
+
+def write_broken_model(folder):
+    (folder / "broken" / "1").mkdir(parents=True)
+    (folder / "broken" / "1" / "saved_model.pb").write_bytes(b"nonsense")
+    return folder / "broken"
 
 
 def ask_on_new_connections(server, count: int, path: str = PREDICT) -> None:
@@ -49,32 +55,34 @@ def test_workers_share_ports_and_metrics_and_are_replaced(half, tmp_path):
         wait_until(lambda: not any(os.path.exists(f"/proc/{process}") for process in first))
 
 
+def reload_request(**models) -> bytes:
+    configs = " ".join(f'config {{ name: "{name}" base_path: "{path}" }}' for name, path in models.items())
+    request = text_format.Parse(f"config {{ model_config_list {{ {configs} }} }}", messages().ReloadConfigRequest())
+    return request.SerializeToString()
+
+
 def test_configuration_by_grpc_reaches_all_workers(half, tmp_path):
-    text = f'name: "other" base_path: "{half}"'
-    config = text_format.Parse(f"model_config_list {{ config {{ {text} }} }}", model_server_config()())
-    wrong = text_format.Parse('model_config_list { config { name: "x" base_path: "/none" } }', model_server_config()())
+    broken = write_broken_model(tmp_path)
     with serving(tmp_path, str(half), "--workers", "2") as server:
         with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
             reload = channel.unary_unary("/tensorflow.serving.ModelService/HandleReloadConfigRequest")
-            with pytest.raises(grpc.RpcError, match="config: /none") as error:
-                reload(b"\x0a" + bytes([wrong.ByteSize()]) + wrong.SerializeToString(), timeout=60)
+            with pytest.raises(grpc.RpcError, match="config: .*none") as error:
+                reload(reload_request(other=tmp_path / "none"), timeout=60)
             assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
             ask_on_new_connections(server, 10)
-            encoded = config.SerializeToString()
-            length = len(encoded)  # field 1, two bytes of length
-            reload(b"\x0a" + bytes([length & 127 | 128, length >> 7]) + encoded, timeout=60)
-        ask_on_new_connections(server, 20, "/v1/models/other:predict")
+            reload(reload_request(other=half), timeout=60)
+            ask_on_new_connections(server, 20, "/v1/models/other:predict")
+            with pytest.raises(grpc.RpcError, match="worker .*cannot be loaded.*; worker .*cannot be loaded") as error:
+                reload(reload_request(third=half, broken=broken), timeout=60)
+            assert error.value.code() == grpc.StatusCode.UNAVAILABLE
         first = workers(server)
         os.kill(first[0], signal.SIGKILL)
-        wait_until(lambda: len(workers(server)) == 2 and set(workers(server)) != set(first), server)
-        wait_until(lambda: server.log.read_text().count("other version 1 loaded") == 3, server)
-        ask_on_new_connections(server, 20, "/v1/models/other:predict")
+        wait_until(lambda: server.log.read_text().count("third version 1 loaded") == 3, server)
+        ask_on_new_connections(server, 20, "/v1/models/third:predict")
 
 
 def test_workers_that_cannot_start_fail_in_one_line(half, tmp_path):
-    (tmp_path / "broken" / "1").mkdir(parents=True)
-    (tmp_path / "broken" / "1" / "saved_model.pb").write_bytes(b"nonsense")
-    server = start(tmp_path, str(tmp_path / "broken"), "--workers", "2")
+    server = start(tmp_path, str(write_broken_model(tmp_path)), "--workers", "2")
     assert server.process.wait(120) == 1
     text = server.log.read_text()
     assert "cannot be loaded" in text and "Traceback" not in text
