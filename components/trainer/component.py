@@ -199,9 +199,7 @@ class Trainer(Component):
         training can resume from its checkpoint on other machines.
         """
         found = {name: value for name, value in self.parameters.items() if name not in SUPERVISION_PARAMETERS}
-        workers = self.settings.workers
-        count = len(workers) if isinstance(workers, list) else workers
-        return {**found, "workers": count, "distribution": self._distribution}
+        return {**found, "workers": self.settings.worker_count, "distribution": self._distribution}
 
     def _check_answers(self, inputs: Any) -> None:
         settings, where = self.settings, f"{self.name}.evaluate_answers"
@@ -295,5 +293,10 @@ class Trainer(Component):
             raise ParameterError(f"{self.name}.workers: cannot be combined with distribution=mirrored; remove that")
         if settings.workers:
             cluster.parse_workers(settings.workers)
+        workers = settings.worker_count or 1
+        if settings.batch_size % workers and not settings.bucket_by:
+            raise ParameterError(
+                f"{self.name}.batch_size: {settings.batch_size} rows cannot be shared by {workers} workers evenly"
+            )
         if settings.launch is not None:
             cluster.check_launch(settings.launch)

@@ -145,6 +145,11 @@ class TrainerSettings:
         )
 
     @property
+    def worker_count(self) -> int | None:
+        """Number of worker processes, or None without `workers`."""
+        return len(self.workers) if isinstance(self.workers, list) else self.workers
+
+    @property
     def bucketing(self) -> Bucketing | None:
         """How rows are batched by length, or None if they are not."""
         from kerasline.components.data.bucketing import Bucketing

@@ -50,19 +50,18 @@ def interrupted_after(lines):
         slowly({}, {"checkpoint_steps": 4, "steps": 3 * STEPS_PER_EPOCH + 5}),
     ],
 )
-def test_resumed_training_has_the_same_weights_and_metrics(train, tmp_path, hp, settings):
+@pytest.mark.parametrize("lines", [4, slowly(2)])
+def test_resumed_training_has_the_same_weights_and_metrics(train, tmp_path, hp, settings, lines):
     settings = {"epochs": 6, **settings}
     whole = train(hp, **settings)
-    for lines in (2, 4):
-        state = tmp_path / f"state{lines}"
-        with pytest.raises(Interrupted):
-            train(hp, **settings, state_dir=state, report=interrupted_after(lines))
-        resumed = train(hp, **settings, state_dir=state)
-        assert resumed.facts["resumed_at_step"] > 0
-        for ours, theirs in zip(resumed.weights, whole.weights):
-            np.testing.assert_array_equal(ours, theirs)
-        np.testing.assert_array_equal(resumed.losses, whole.losses)
-        assert resumed.epochs == whole.epochs
+    with pytest.raises(Interrupted):
+        train(hp, **settings, state_dir=tmp_path / "state", report=interrupted_after(lines))
+    resumed = train(hp, **settings, state_dir=tmp_path / "state")
+    assert resumed.facts["resumed_at_step"] > 0
+    for weights, expected in zip(resumed.weights, whole.weights):
+        np.testing.assert_array_equal(weights, expected)
+    np.testing.assert_array_equal(resumed.losses, whole.losses)
+    assert resumed.epochs == whole.epochs
 
 
 def test_newest_readable_checkpoint_is_used_and_old_ones_are_deleted(train, tmp_path):
