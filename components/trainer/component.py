@@ -293,10 +293,10 @@ class Trainer(Component):
             raise ParameterError(f"{self.name}.workers: cannot be combined with distribution=mirrored; remove that")
         if settings.workers:
             cluster.parse_workers(settings.workers)
-        workers = settings.worker_count or 1
-        if settings.batch_size % workers and not settings.bucket_by:
-            raise ParameterError(
-                f"{self.name}.batch_size: {settings.batch_size} rows cannot be shared by {workers} workers evenly"
-            )
+        for kind, count in {"workers": settings.worker_count, "replicas": settings.replicas}.items():
+            if count and settings.batch_size % count and not settings.bucket_by:
+                raise ParameterError(
+                    f"{self.name}.batch_size: {settings.batch_size} rows cannot be shared by {count} {kind} evenly"
+                )
         if settings.launch is not None:
             cluster.check_launch(settings.launch)

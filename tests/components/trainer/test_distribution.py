@@ -60,7 +60,7 @@ def test_deterministic_training_is_reproducible(train):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"distribution": "mirrored", "replicas": 3}, "batch_size: 16 rows cannot be shared by 3 workers evenly"),
+        ({"distribution": "mirrored", "replicas": 3}, "batch_size: 16 rows cannot be shared by 3 replicas evenly"),
         (
             {"distribution": "multi_worker"},
             "multi_worker requires Trainer.workers .* or the environment variable TF_CONFIG",
