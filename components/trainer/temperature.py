@@ -26,8 +26,8 @@ from kerasline.components.trainer.job import Job
 WHERE = "Trainer.calibrate"
 # Layers whose output is linear in their weights, before the activation.
 LINEAR = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Conv1D, keras.layers.Conv2D)
-ACTIVATIONS = (keras.layers.Activation, keras.layers.Softmax)
-PASSED = (*ACTIVATIONS, keras.layers.Flatten, keras.layers.Reshape)
+# Layers that may follow it.
+PASSED = (keras.layers.Activation, keras.layers.Softmax, keras.layers.Flatten, keras.layers.Reshape)
 # Half the distance of 1 from the next smaller float32: probabilities of the other classes below it are not distinct.
 EPSILON = 2.0**-25
 
