@@ -14,6 +14,7 @@
 
 Tables separated by tabs have no quotes. `--set NODE.PARAM=VALUE` changes a run, such as
 `--set 'ExampleGen.column_names=["source","target"]'` for a table without a header, or `--set Trainer.epochs=1`.
+`--set 'Exporter.forms=["int8_weights","int4_weights"]'` adds a line for each form of the language model.
 `--root DIR` keeps the artifacts, so that a run that was interrupted continues.
 """
 
@@ -123,6 +124,10 @@ class Run:
     def saved_model(self) -> kl.SavedModel:
         return kl.SavedModel(self._output("Exporter", "saved_model"))
 
+    @property
+    def forms(self) -> kl.ModelForms:
+        return kl.ModelForms(self._output("Exporter", "model_forms"))
+
     def column(self, split: str, name: str) -> list[Any]:
         return self.examples.read(split, [name]).column(name).to_pylist()
 
@@ -210,6 +215,17 @@ def compare_ngrams(run: Run, folder: Path) -> None:
         bits = nats * len(surprise) / math.log(2) / size
         show(name, {"perplexity": math.exp(nats), "bits a byte": bits})
     show("seconds", {f"{ORDER}-grams": seconds})
+    written = run.forms.read_json("forms.json")
+    reference = {"name": "float32", "metrics": [], **(written["reference"] or {})}
+    for form in [reference, *written["forms"]] if written["forms"] else []:
+        if form.get("state") == "refused":
+            print(f"{form['name']}: refused: {form['why']}")
+            continue
+        values = {"megabytes": form["megabytes"], "milliseconds": form["latency_ms"]["1"]}
+        for metric in form["metrics"]:
+            if metric["metric"] == "loss":
+                values["perplexity"] = math.exp(metric["value"])
+        show(form["name"], values)
 
 
 def token_ids(run: Run, split: str) -> Iterator[np.ndarray]:

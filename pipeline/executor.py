@@ -429,7 +429,9 @@ def _stored(published: Published) -> dict[str, StoredArtifact]:
 
 
 def _folder_digest(folder: Path, digest: Callable[[Path], str]) -> str:
-    """Return the digest of an artifact folder that no pipeline produced."""
+    """Return the digest of an artifact that no pipeline produced: a folder, or a `.keras` file."""
+    if folder.is_file():
+        return digest(folder)
     if not folder.is_dir():
         raise KeraslineError(f"{folder}: no such folder; expected an artifact")
     return "".join(f"{p.relative_to(folder)} {digest(p)} " for p in sorted(folder.rglob("*")) if p.is_file())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -350,13 +351,18 @@ class Preprocessing(Artifact):
             return None
         return stored if stored.read_json(Examples.MANIFEST)["made_from"] == examples.digest() else None
 
-    def write_states(self, states: Mapping[str, Accumulator]) -> list[dict[str, Any]]:
-        """Write the state of adapted layers for people.
+    def write_states(
+        self, states: Mapping[str, Accumulator], initial: Preprocessing | None = None
+    ) -> list[dict[str, Any]]:
+        """Write the state of adapted layers for people, or copy that of an earlier preprocessing.
 
         Returns:
             A dict for each layer with `layer`, `kind` and `file`. A vocabulary adds `values`, its size, and
             `too_low_by`, the maximum error of its counts. Numeric state adds its values.
         """
+        if initial is not None:
+            shutil.copytree(initial.file("state"), self.path / "state")
+            return initial.facts["state"]
         (self.path / "state").mkdir()
         return [self._write_state(name, file, states[name]) for name, file in file_names(states).items()]
 
@@ -378,10 +384,13 @@ class Model(Artifact):
     """A Keras model, untrained or trained: `model.keras`, and `summary.json` with its outputs, size and costs.
 
     An untrained model has `graph.svg`, a drawing of its layers. A trained model has the state of its optimizer, and
-    `training.json`: device, precision, speed and duration of its training.
+    `training.json`: device, precision, speed and duration of its training. If some of its weights were frozen, the
+    others are alone in `trained.h5`, and low-rank updates apart from the kernels that contain them in `model.keras`.
+    An earlier model may also be the path of a `.keras` file.
     """
 
     FILE = "model.keras"
+    TRAINED = "trained.h5"
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -399,7 +408,7 @@ class Model(Artifact):
 
     def load(self, *, optimizer: bool = False) -> keras.Model:
         """Load the model, compiled. The state of its optimizer is only loaded on request."""
-        return keras_files.load(self.file(self.FILE), optimizer=optimizer)
+        return keras_files.load(self.path if self.path.is_file() else self.file(self.FILE), optimizer=optimizer)
 
 
 class Hyperparameters(Artifact):

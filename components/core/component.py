@@ -402,17 +402,22 @@ class Component:
     def with_parameters(self, changes: Mapping[str, Any]) -> None:
         """Change parameters, given as Python values or as strings from a command line.
 
-        A key may name an entry of a dict: `hyperparameters.units`.
+        A key may name an entry of a dict: `hyperparameters.units`. The name of an input connects an existing artifact
+        by its path: `initial` of a ModelBuilder.
 
         Raises:
             ParameterError: unknown name (the message suggests the closest one) or invalid value.
         """
-        known = type(self).spec().parameters
+        spec = type(self).spec()
+        known = spec.parameters
         values = self.parameters
         for key, value in changes.items():
             name, _, inner = key.partition(".")
+            if key in spec.inputs and key not in known:
+                self.inputs[key] = self._connect(key, spec.inputs[key].type, self._artifact_at(key, value))
+                continue
             if name not in known:
-                raise ParameterError(f"{self.name}.{key}: no such parameter; {nearest(name, known)}")
+                raise ParameterError(f"{self.name}.{key}: no such parameter; {nearest(name, [*known, *spec.inputs])}")
             if inner:
                 value = {**(values[name] or {}), inner: json_or_text(value)}
             values[name] = check_parameter(f"{self.name}.{name}", known[name], value)
@@ -420,6 +425,14 @@ class Component:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
+
+    def _artifact_at(self, name: str, path: Any) -> Artifact:
+        kind = type(self).spec().inputs[name].type
+        if not isinstance(kind, type) or type(self).spec().inputs[name].by_name:
+            raise ParameterError(f"{self.name}.{name}: this input is not one artifact; connect it in the pipeline")
+        if not isinstance(path, (str, Path)) or not Path(path).exists():
+            raise ParameterError(f"{self.name}.{name}: expected the path of a {kind.__name__}, received {path!r}")
+        return kind(Path(path).absolute())
 
     def _existing(self, files: Sequence[str | Path]) -> list[Path]:
         if isinstance(files, (str, Path)):

@@ -30,9 +30,22 @@ def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
+def remove_variable(layer: keras.layers.Layer, name: str) -> None:
+    """Remove a variable of a built layer, as `delattr` does, without collecting garbage each time."""
+    import keras
+
+    layer._untrack_variable(getattr(layer, name))
+    super(keras.layers.Layer, layer).__delattr__(name)
+
+
 def seed_states(layer: keras.layers.Layer) -> list[keras.Variable]:
     """Return the states of a layer's own seed generators. `Layer.variables` does not tell them from other variables."""
     return [generator.state for generator in getattr(layer, "_seed_generators", ())]
+
+
+def state_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """Return the variables of a layer that a call may change, such as moving averages, without those of seeds."""
+    return list(layer._non_trainable_variables)
 
 
 def is_stateful(layer: keras.layers.Layer) -> bool:

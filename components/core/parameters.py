@@ -103,6 +103,8 @@ def parse_value(where: str, kind: Any, value: Any) -> Any:
     attempts: list[Callable[[], Any]] = [lambda: adapter.validate_python(value)]
     if isinstance(value, str):
         attempts.append(lambda: adapter.validate_json(value))
+        if value.startswith(("{", "[")):  # a dict or list, also where a text would do
+            attempts.reverse()
     for attempt in attempts:
         try:
             return attempt()

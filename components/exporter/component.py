@@ -48,10 +48,11 @@ class Exporter(Component):
         stream: bool, let `serve` send the text that `answer` generates with one call of `kl.generate`, without beams,
             while it is generated. See docs/SERVING.md. Defaults to `False`.
         forms: list of str, further forms of the model, each a folder in the output `model_forms`. `"float16"`,
-            `"bfloat16"`, `"int8_weights"` (int8 weights, float32 computation) and `"int8"` (int8 weights and
-            activations) are SavedModels. `"litert"` and `"onnx"` take preprocessed features. Defaults to `[]`.
+            `"bfloat16"`, `"int8_weights"` and `"int4_weights"` (weights of 8 or 4 bits, float32 computation) and
+            `"int8"` (int8 weights and activations) are SavedModels. `"litert"` and `"onnx"` take preprocessed features.
+            Defaults to `[]`.
         max_quality_loss: dict of float, how much worse a form may be by metric, such as `{"accuracy": 0.01}`. A worse
-            form is refused. Defaults to `{}`, no limit.
+            form is refused. `"loss"` is the compiled loss, with `answer` too. Defaults to `{}`, no limit.
         task, reference, detection_columns, box_format: how the answers of forms are judged, as Evaluator's parameters
             of these names. Without `answer`, the outputs of the model are judged by its label.
         split: str, split of `examples` to use. Defaults to `"test"`.
@@ -83,7 +84,7 @@ class Exporter(Component):
     ['score']
     """
 
-    VERSION = "10"
+    VERSION = "11"
     LIBRARIES = ("tensorflow", "keras")
 
     preprocessing: Input[Preprocessing]
@@ -137,13 +138,17 @@ class Exporter(Component):
         from kerasline.components.evaluator.checks import metric_directions, planned_outputs
         from kerasline.components.models.judged_answers import judged_answers_of, served_answers
 
-        if self.settings.answer is not None:  # the forms are judged by their answers
-            schema, answers = inputs.examples.schema(), served_answers(saved_model)
-            outputs = judged_answers_of(self.name, answers, schema, inputs.preprocessing, settings)
+        loss: dict[str, str | None] = {}
+        if self.settings.answer is not None:  # the forms are judged by their answers, and by the loss of the training
+            loss = dict.fromkeys(["loss"] if inputs.model.summary["losses"] else [], "down")
+            outputs: tuple[Any, ...] = ()
             losses: dict[str, Any] = {}
+            if settings.task or settings.reference or not loss.keys() >= self.settings.max_quality_loss.keys():
+                schema, answers = inputs.examples.schema(), served_answers(saved_model)
+                outputs = judged_answers_of(self.name, answers, schema, inputs.preprocessing, settings)
         else:
             outputs, losses = planned_outputs(settings, inputs.examples, inputs.preprocessing, inputs.model)
-        known = metric_directions(settings, outputs, losses)
+        known = metric_directions(settings, outputs, losses) | loss
         for name in self.settings.max_quality_loss:
             where = f"{self.name}.max_quality_loss"
             if name not in known and name not in [f"{output.name}/{metric}" for output in outputs for metric in known]:

@@ -23,6 +23,7 @@ from kerasline.components.exporter.served_model import PREPROCESSED, RAW, Served
 from kerasline.components.exporter.settings import ExporterSettings
 from kerasline.components.exporter.text_answers import text_answers
 from kerasline.components.models.answering import functions_by_signature
+from kerasline.components.models.freezing import merge_lora
 from kerasline.components.models.graph_operations import GraphOperations
 from kerasline.components.models.predictors import SavedModelPredictor
 from kerasline.components.models.row_independence import row_dependence
@@ -49,8 +50,9 @@ class Export:
         self._inputs, self._outputs, self._settings, self._context = inputs, outputs, settings, context
         for package in settings.op_libraries:
             importlib.import_module(package)
-        answers = functions_by_signature(settings.answer)
-        self._served = ServedModel.of(inputs.preprocessing, inputs.model.load(), answers, settings.stream)
+        answers, model = functions_by_signature(settings.answer), inputs.model.load()
+        merge_lora(model)
+        self._served = ServedModel.of(inputs.preprocessing, model, answers, settings.stream)
         self._rows = warm_up.sample_rows(
             self._served.preprocessing.input, inputs.examples, settings.split, self._rows_per_call
         )
@@ -143,7 +145,7 @@ class Export:
             else:
                 self._describe_file(name, folder)
             facts |= {"megabytes": megabytes(folder), "latency_ms": self._latency(name, folder)}
-            facts |= self._quality(name, folder)
+            facts |= self._quality(name, folder, written)
         except forms.Refused as refusal:
             shutil.rmtree(folder, ignore_errors=True)
             return {**facts, "state": "refused", "why": str(refusal)}
@@ -159,11 +161,11 @@ class Export:
         """Describe a file that takes preprocessed features."""
         self._write_manifest(Written({}, {}), Artifact(folder), {"form": name, "takes": "preprocessed_inputs"})
 
-    def _quality(self, name: str, folder: Path) -> dict[str, Any]:
+    def _quality(self, name: str, folder: Path, written: Written | None) -> dict[str, Any]:
         inputs = self._inputs
         if inputs.examples is None:
             return {}
-        from kerasline.components.exporter.form_quality import compare_quality
+        from kerasline.components.exporter.form_quality import Comparison, compare_losses, compare_quality
 
         try:
             comparison = compare_quality(
@@ -176,6 +178,12 @@ class Export:
                 folder=self._context.work_dir / name,
                 context=self._context,
             )
+            if self._served.answering is not None and written is not None:
+                losses = compare_losses(
+                    written.model, inputs.model, inputs.preprocessing, inputs.examples, self._settings.split
+                )
+                comparison = comparison or Comparison(inputs.examples.rows(self._settings.split), None, [])
+                comparison.metrics.extend(losses)
         except DataError as error:
             raise forms.Refused(one_line(error)) from error
         finally:

@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from kerasline.components.core.artifacts import Examples, Model, Preprocessing, SavedModel
 from kerasline.components.core.component import Context
 from kerasline.components.core.errors import ParameterError, nearest
 from kerasline.components.data.label_columns import raw_label_columns
+from kerasline.components.data.model_inputs import feed
 from kerasline.components.evaluator.settings import EvaluatorSettings
+from kerasline.components.metrics.base import divided
 from kerasline.components.metrics.measuring import Measure, measure
 from kerasline.components.metrics.metric_values import estimate
 from kerasline.components.metrics.resampling import Resampling
@@ -155,6 +158,37 @@ def compare_quality(
                 }
             )
     return Comparison(int(measured[FORM].rows[0][0]), predicted.differences.get(FORM), metrics)
+
+
+def compare_losses(
+    form: keras.Model, model: Model, preprocessing: Preprocessing, examples: Examples, split: str
+) -> list[dict[str, Any]]:
+    """Return the compiled loss of a form on the rows of a split, as in `Comparison.metrics`.
+
+    A model with an answering function is trained otherwise than it answers: this is the loss of its training, such as
+    the cross entropy of the next token, whose exponential is the perplexity.
+    """
+    ours = KerasPredictor(model.path, preprocessing.path)
+    value, before = (_mean_losses(one, preprocessing, examples, split) for one in (replace(ours, form=form), ours))
+    return [
+        {"output": name, "metric": "loss", "value": value[name], "difference": difference, "lost": difference}
+        for name in value
+        for difference in [value[name] - before[name]]
+    ]
+
+
+def _mean_losses(
+    predictor: KerasPredictor, preprocessing: Preprocessing, examples: Examples, split: str
+) -> dict[str, float]:
+    loaded = predictor.load()
+    beside = raw_label_columns(preprocessing, loaded.preprocessing)
+    sums: dict[str, np.ndarray] = {}
+    for batch in examples.batches(split, rows=rows_at_once(loaded.preprocessing, loaded.model)):
+        found = predictor(feed(batch, loaded.preprocessing.input), feed(batch, beside))
+        for name, mean in found["losses"].items():
+            count = np.asarray(found["counts"][name], np.float64)
+            sums[name] = sums.get(name, 0) + np.array([(np.asarray(mean, np.float64) * count).sum(), count.sum()])
+    return {name: float(divided(total, count)) for name, (total, count) in sums.items()}
 
 
 def _lost(value: float, before: float, direction: str | None) -> float | None:

@@ -84,13 +84,17 @@ def _int8(serving: ServedModel, folder: Path) -> Any:
     return _write_quantised(serving, model, folder)
 
 
-def _int8_weights(serving: ServedModel, folder: Path) -> Any:
-    """Quantise weights to int8, and compute in float32."""
-    if not hasattr(keras.quantizers, "Int8QuantizationConfig"):
-        raise Refused(f"Keras {keras.__version__} quantises activations too; Keras 3.13 is required")
-    model = _copy(serving.model)
-    model.quantize(config=keras.quantizers.Int8QuantizationConfig(activation_quantizer=None))
-    return _write_quantised(serving, model, folder)
+def _weights_of(bits: str) -> Callable[[ServedModel, Path], Any]:
+    def write(serving: ServedModel, folder: Path) -> Any:
+        """Quantise weights to "Int8" or "Int4" (with a scale for each 128 of them), and compute in float32."""
+        config = getattr(keras.quantizers, f"{bits}QuantizationConfig", None)
+        if config is None:
+            raise Refused(f"Keras {keras.__version__} quantises activations too; Keras 3.13 is required")
+        model = _copy(serving.model)
+        model.quantize(config=config(activation_quantizer=None))
+        return _write_quantised(serving, model, folder)
+
+    return write
 
 
 def _write_quantised(serving: ServedModel, model: keras.Model, folder: Path) -> Any:
@@ -139,7 +143,8 @@ def _onnx(serving: ServedModel, folder: Path) -> None:
 FORMS: dict[str, Form] = {
     "float16": Form("raw", _half("float16")),
     "bfloat16": Form("raw", _half("bfloat16")),
-    "int8_weights": Form("raw", _int8_weights),
+    "int8_weights": Form("raw", _weights_of("Int8")),
+    "int4_weights": Form("raw", _weights_of("Int4")),
     "int8": Form("raw", _int8),
     "litert": Form("preprocessed", _litert),
     "onnx": Form("preprocessed", _onnx),

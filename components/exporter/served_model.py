@@ -158,10 +158,12 @@ class Written:
     Attributes:
         signatures: function and input specs by name, of those that clients call.
         left_out: reasons for missing signatures, by name.
+        model: the Keras model in it, or None for files of other libraries.
     """
 
     signatures: Mapping[str, tuple[Callable[..., Any], Specs]]
     left_out: Mapping[str, str]
+    model: keras.Model | None = None
 
 
 def write_saved_model(serving: ServedModel, folder: Path) -> Written:
@@ -191,7 +193,7 @@ def write_saved_model(serving: ServedModel, folder: Path) -> Written:
         signatures[name] = (archive.add_endpoint(name, function, input_signature=[taken]), specs)
     write_archive(archive, str(folder))
     restore_names(folder, {name: specs for name, (_, specs) in signatures.items() if name != EXAMPLES})
-    return Written({name: signatures[name] for name in wanted}, left_out)
+    return Written({name: signatures[name] for name in wanted}, left_out, serving.model)
 
 
 def describe_specs(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

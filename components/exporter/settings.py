@@ -12,7 +12,7 @@ from kerasline.components.core.parameters import PositiveFloat, SplitName
 from kerasline.components.evaluator.settings import BoxFormat, EvaluatorSettings
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE
 
-FormName = Literal["float16", "bfloat16", "int8_weights", "int8", "litert", "onnx"]
+FormName = Literal["float16", "bfloat16", "int8_weights", "int4_weights", "int8", "litert", "onnx"]
 
 
 @dataclass(frozen=True, kw_only=True)

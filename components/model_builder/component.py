@@ -61,8 +61,9 @@ class ModelBuilder(Component):
             a dict from layers to layers of the earlier model. Without function and description, the earlier model
             itself is used. Layers inside nested models are named by path, such as `backbone/dense`. Defaults to
             `"matching"`.
-        weights: weights on disk: a `.weights.h5` or `.keras` file, or a KerasHub preset folder; or a dict of these by
-            the layer that receives them, such as a nested backbone. They are loaded after those of `initial`.
+        weights: weights on disk: a `.weights.h5` or `.keras` file, the `trained.h5` of a trained model, or a KerasHub
+            preset folder; or a dict of these by the layer that receives them, such as a nested backbone. They are
+            loaded after those of `initial`.
         freeze: patterns of the layers that training leaves unchanged, such as `encoder*`. Defaults to `[]`.
         lora_rank: rank of low-rank updates (LoRA) of frozen kernels. By default there are none.
         lora_layers: patterns of the layers that receive these updates. By default all that support them.

@@ -10,8 +10,10 @@ from typing import Literal
 import keras
 
 from kerasline.components.core import keras_files
+from kerasline.components.core.artifacts import Model
 from kerasline.components.core.errors import ParameterError, nearest, one_line, some
 from kerasline.components.core.keras_compat import flatten_layers, sublayers
+from kerasline.components.models.freezing import load_trained
 
 WARM_START, WEIGHTS = "ModelBuilder.warm_start", "ModelBuilder.weights"
 Layers = Mapping[str, keras.layers.Layer]
@@ -63,8 +65,8 @@ def load_weights(model: keras.Model, files: str | Mapping[str, str]) -> str:
 
     Args:
         model: receives the weights.
-        files: path of a `.weights.h5` or `.keras` file or of a KerasHub preset folder, or a dict of paths by the
-            layer or nested model that receives the weights.
+        files: path of a `.weights.h5`, `.keras` or `trained.h5` file or of a KerasHub preset folder, or a dict of paths
+            by the layer or nested model that receives the weights.
 
     Returns:
         What received weights, for display.
@@ -91,6 +93,9 @@ def _load_into(layer: keras.layers.Layer, path: Path, where: str, nested: Sequen
     if path.is_dir() or path.suffix == ".keras":
         return warm_start(layer, _preset(path, where) if path.is_dir() else keras_files.load(path), "matching")
     try:
+        if path.name == Model.TRAINED:
+            load_trained(layer, path)
+            return "trained weights"
         layer.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
         hint = f'; for a nested model pass {{"{nested[0]}": {str(path)!r}}}' if nested else ""

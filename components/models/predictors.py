@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,12 @@ class KerasPredictor:
     Attributes:
         model: folder of the `Model` artifact.
         preprocessing: folder of the `Preprocessing` artifact.
+        form: the model with other weights, such as quantised ones, which predicts instead. Not for Beam workers.
     """
 
     model: Path
     preprocessing: Path
+    form: keras.Model | None = None
 
     def load(self) -> PreprocessedModel:
         """Return the model with the whole preprocessing, loaded once per process."""
@@ -158,6 +160,8 @@ def rows_at_once(*models: keras.Model) -> int:
 
 @functools.lru_cache(maxsize=2)
 def _loaded(predictor: KerasPredictor) -> PreprocessedModel:
+    if predictor.form is not None:
+        return replace(replace(predictor, form=None).load(), model=predictor.form)
     return PreprocessedModel.load(predictor.model, predictor.preprocessing)
 
 
@@ -168,7 +172,8 @@ def _keras_function(
     whole = predictor.load()
     artifact = Preprocessing(predictor.preprocessing)
     features, weight_name = artifact.features, artifact.facts["sample_weight"]
-    label_of, losses = label_by_output(output_names(whole.model), artifact), compiled_losses(whole.model)
+    label_of = label_by_output(output_names(whole.model), artifact)
+    losses = compiled_losses(replace(predictor, form=None).load().model)  # forms are not compiled
     beside_specs = {
         name: tf.TensorSpec((None,) * rank, "string" if dtype == "object" else dtype)
         for name, dtype, rank in beside_forms

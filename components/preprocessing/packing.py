@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from kerasline.components.core.artifacts import part_of
 from kerasline.components.core.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -56,6 +57,13 @@ def with_segments(model: keras.Model, packing: Packing, label_names: Sequence[st
         raise ParameterError("Transform.pack: all outputs are labels; output the tokens and the next tokens")
     segments, positions = DocumentSteps(packing.padding)(features[0])
     return keras.Model(model.input, {**model.output, SEGMENT_IDS: segments, POSITIONS: positions})
+
+
+def without_segments(model: keras.Model) -> keras.Model:
+    """Return the preprocessing without the outputs that `with_segments` added."""
+    if SEGMENT_IDS not in model.output:
+        return model
+    return part_of(model, [name for name in model.output if name not in (SEGMENT_IDS, POSITIONS)])
 
 
 class Packer:

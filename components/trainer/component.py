@@ -133,7 +133,7 @@ class Trainer(Component):
     20
     """
 
-    VERSION = "8"
+    VERSION = "9"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]

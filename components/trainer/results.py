@@ -9,7 +9,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasline.components.core.artifacts import Model
 from kerasline.components.models.compiling import recompile
+from kerasline.components.models.freezing import is_partly_frozen, save_trained
 from kerasline.components.models.precision import set_precision
 from kerasline.components.models.summary import summarize
 from kerasline.components.trainer.history import History
@@ -63,7 +65,7 @@ def write_results(job: Job, prepared: PreparedTraining, outcome: Outcome, second
     """
     facts = _facts(job, prepared, outcome, seconds)
     if prepared.replicas.is_chief:
-        _write_model(prepared.model, job)
+        _write_model(prepared.model, job, outcome)
         job.trained.write_json(FACTS, facts)
         if outcome.calibration is not None:
             job.trained.write_json(CALIBRATION, outcome.calibration)
@@ -71,14 +73,18 @@ def write_results(job: Job, prepared: PreparedTraining, outcome: Outcome, second
         outcome.history.write(job.history.path)
         if job.log_dir.exists():
             shutil.copytree(job.log_dir, job.history.path / "tensorboard")
-    return _displayed_metrics(outcome, facts)
+    displayed, trained = _displayed_metrics(outcome, facts), job.trained.path / Model.TRAINED
+    return displayed | ({"trained_megabytes": round(trained.stat().st_size / 1e6, 2)} if trained.exists() else {})
 
 
-def _write_model(model: keras.Model, job: Job) -> None:
+def _write_model(model: keras.Model, job: Job, outcome: Outcome) -> None:
     """Save the model in float32 and without loss scaling, which are properties of the training, not of the model."""
     set_precision(model, "float32")
     if plain_optimizer(model) is not model.optimizer:
         recompile(model, optimizer=plain_optimizer(model))
+    # Phases and calibration also change weights that are frozen at the end.
+    if not outcome.phases and outcome.calibration is None and is_partly_frozen(model):
+        save_trained(model, job.trained.path / Model.TRAINED)
     job.trained.save(model)
     # Training does not change the size and the costs of a model.
     summary = job.model.summary or summarize(model)

@@ -16,7 +16,7 @@ from kerasline.components.core.parameters import PositiveInt, SplitName
 from kerasline.components.core.user_code import call, name_of
 from kerasline.components.preprocessing.features import Feature
 from kerasline.components.preprocessing.features.base import form_of
-from kerasline.components.preprocessing.packing import Packing, with_segments
+from kerasline.components.preprocessing.packing import Packing, with_segments, without_segments
 
 if TYPE_CHECKING:
     import keras
@@ -42,11 +42,13 @@ class TransformSettings:
 class Transform(Component):
     """Computes the state of every preprocessing layer over all rows, and saves the adapted model.
 
-    Pass either `function` or `features`.
+    Pass either `function` or `features`, or connect `initial`.
 
     Args:
         examples: Examples. The data.
         schema: Schema, optional. Not read. Connecting it makes Transform run after the schema's review.
+        initial: Preprocessing, optional. An earlier one, which is used with its state, such as its vocabularies:
+            nothing is adapted. The model that was trained on its output can then learn from other data.
         function: callable, or its name as `file.py:name`. Returns a functional `keras.Model` from raw columns to model
             inputs, both dicts by name, or a `keras.utils.FeatureSpace`. The model may also compute the label.
         features: dict of `kerasline.features` by the name of the model input, instead of a function.
@@ -76,7 +78,7 @@ class Transform(Component):
 
     Raises:
         UserCodeError: the function raised an error, or returned something else.
-        ParameterError: `function` and `features` were both passed, or neither; or a layer needs a label.
+        ParameterError: not exactly one of `function`, `features` and `initial` was passed; or a layer needs a label.
         DataError: an input has no column of its name, or the column's values do not fit it; the label or weight is
             text; or the split has no rows.
 
@@ -92,11 +94,12 @@ class Transform(Component):
     [[0.0], [2.0]]
     """
 
-    VERSION = "7"
+    VERSION = "8"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]
     schema: Input[Schema] = None
+    initial: Input[Preprocessing] = None
     preprocessing: Output[Preprocessing]
     settings: Parameters[TransformSettings]
 
@@ -104,7 +107,7 @@ class Transform(Component):
         from kerasline.components.preprocessing.adaptation.passes import adapt, label_and_weight
 
         examples: Examples = inputs.examples
-        draft = self._draft(examples)
+        draft = self._draft(examples, inputs.initial)
         self._check(draft.model, examples)
         beside = label_and_weight(draft.model, self._labels, examples.schema().names, self.name)
         labels = {name: taken["label"] for name, taken in beside.items() if "label" in taken}
@@ -121,7 +124,7 @@ class Transform(Component):
             model = preprocessing.load()  # some layers know their width only once they are adapted
         augmentation = self._augmentation(model, preprocessing)
         facts = self._facts(model, examples, augmentation)
-        facts["state"] = preprocessing.write_states(adapted.states)
+        facts["state"] = preprocessing.write_states(adapted.states, inputs.initial)
         if labels:
             facts["out_of_fold"] = self.settings.split
         preprocessing.write_json(Preprocessing.FACTS, facts)
@@ -137,19 +140,25 @@ class Transform(Component):
 
     def check(self, inputs: Any) -> None:
         super().check(inputs)
-        if (self.settings.function is None) == (self.settings.features is None):
-            raise ParameterError(f"{self.name}: pass either `function` or `features`")
+        given = [self.settings.function is not None, self.settings.features is not None, "initial" in self.inputs]
+        if sum(given) != 1:
+            raise ParameterError(f"{self.name}: expected one of `function`, `features` and an `initial` preprocessing")
 
     @property
     def _source(self) -> str:
         """The name of the preprocessing in messages."""
-        return name_of(self.settings.function) if self.settings.function else f"{self.name}.features"
+        if self.settings.function is not None:
+            return name_of(self.settings.function)
+        return f"{self.name}.{'initial' if self.settings.features is None else 'features'}"
 
-    def _draft(self, examples: Examples) -> Draft:
+    def _draft(self, examples: Examples, initial: Preprocessing | None) -> Draft:
         from kerasline.components.preprocessing.adaptation import draft
 
         function, features = self.settings.function, self.settings.features
-        if features is not None:
+        if initial is not None:
+            earlier = without_segments(initial.load())
+            found = draft.Draft(earlier, lambda: earlier)
+        elif features is not None:
             found = draft.from_features(features, examples.schema(), self._labels)
         else:
             assert function is not None

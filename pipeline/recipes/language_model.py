@@ -46,9 +46,9 @@ def preprocessing() -> keras.Model:
 def build_model(inputs: dict[str, keras.KerasTensor], hp: dict, prepared: Any) -> keras.Model:
     """A transformer as GPT-2 (Radford et al., 2019). A token sees the tokens before it in its own document."""
     import keras
-    from keras_hub.layers import ReversibleEmbedding, TransformerDecoder
+    from keras_hub.layers import TransformerDecoder
 
-    words = ReversibleEmbedding(prepared.vocabulary_size("tokens"), hp["units"], name="words")
+    words = keras.layers.ReversibleEmbedding(prepared.vocabulary_size("tokens"), hp["units"], name="words")
     places = keras.layers.Embedding(LENGTH, hp["units"], name="places")
     is_visible = kl.layers.SegmentMask()(inputs["segment_ids"])
     x = keras.layers.Dropout(hp["dropout"])(words(inputs["tokens"]) + places(inputs["positions"]))

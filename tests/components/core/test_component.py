@@ -108,6 +108,16 @@ def test_command_line_strings_become_the_declared_types():
     assert source.parameters == {"rows": 7, "shares": {"train": 0.5}}
     source.with_parameters({"shares": '{"a": 1}'})
     assert source.shares == {"a": 1.0}
+    assert parse_value("Source.x", str | dict, '{"a": 1}') == {"a": 1}
+    assert parse_value("Source.x", str | dict, "{a}") == "{a}"
+
+
+def test_artifact_is_connected_by_its_path(tmp_path):
+    sink = Sink(Source())
+    sink.with_parameters({"schema": str(tmp_path)})
+    assert isinstance(sink.inputs["schema"], Schema) and sink.inputs["schema"].path == tmp_path
+    with pytest.raises(ParameterError, match="Sink.schema: expected the path of a Schema, received 'nowhere'"):
+        sink.with_parameters({"schema": "nowhere"})
 
 
 def test_component_with_an_upstream_component_does_not_run_alone(tmp_path):

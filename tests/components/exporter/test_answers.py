@@ -222,6 +222,19 @@ def test_quality_limit_needs_a_reference(translator):
         stage.check(inputs)
 
 
+def test_forms_of_answers_are_bounded_by_the_loss_of_training(translator, tmp_path):
+    done = kl.Exporter(
+        translator.prepared,
+        translator.model,
+        translator.examples,
+        answer=answering.translate,
+        forms=["float16", "int4_weights"],
+        max_quality_loss={"loss": 1e-6},
+        measure_seconds=0.1,
+    ).execute(tmp_path)
+    assert "loss is " in done.metrics["int4_weights"] and "allowed is 1e-06" in done.metrics["int4_weights"]
+
+
 def test_warm_up_requests_hold_only_the_inputs_of_the_answers(translating):
     requests = list(tf.data.TFRecordDataset(str(translating.path / "assets.extra/tf_serving_warmup_requests")))
     assert requests and all(b"target" not in request.numpy() for request in requests)

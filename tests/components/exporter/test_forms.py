@@ -19,9 +19,10 @@ from tests.components.evaluator.conftest import dense
 from tests.components.evaluator.problems import problem
 from tests.components.exporter.conftest import BATCHES, examples_of
 
-ALL = ["float16", "bfloat16", "int8_weights", "int8", "litert", "onnx"]
+ALL = ["float16", "bfloat16", "int8_weights", "int4_weights", "int8", "litert", "onnx"]
 # How far scores may be off: the spacing of numbers near 1 of 10, 7 and 7 bits, some layers deep.
 TOLERANCE = {"float16": 0.01, "bfloat16": 0.05, "int8_weights": 0.1, "int8": 0.1, "litert": 1e-5, "onnx": 1e-5}
+TOLERANCE["int4_weights"] = 0.5
 
 PLAIN = """
 import pickle, sys
@@ -99,7 +100,9 @@ def variables(folder):
     return {tuple(v.shape): v.dtype.name for v in tf.saved_model.load(str(folder)).variables}
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("float16", "float16"), ("bfloat16", "bfloat16"), ("int8", "int8")])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("float16", "float16"), ("bfloat16", "bfloat16"), ("int8", "int8"), ("int4_weights", "int8")]
+)
 def test_smaller_forms_store_smaller_weights(done, name, dtype):
     found = variables(done.model_forms.form(name))
     assert dtype in found.values() and found != variables(done.saved_model.path)
@@ -134,7 +137,7 @@ def test_form_that_loses_too_much_quality_is_refused_and_removed(done, trained, 
     # Which of them loses by its coarser numbers, and how much, depends on the processor that trained.
     losses = {
         (name, metric["metric"]): metric["lost"]
-        for name in ("float16", "bfloat16", "int8_weights", "int8")
+        for name in ("float16", "bfloat16", "int8_weights", "int4_weights", "int8")
         for metric in form_entry(done, name)["metrics"]
         if metric["metric"] in ("log_loss", "brier", "loss")
     }

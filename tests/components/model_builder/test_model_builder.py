@@ -200,7 +200,12 @@ def test_low_rank_updates_train_while_kernels_are_frozen(build, problem, tmp_pat
     before, after = (made.load().get_layer("hidden") for made in (first.model, done.trained_model))
     change = keras.ops.convert_to_numpy(after.kernel) - keras.ops.convert_to_numpy(before.kernel)
     assert np.linalg.matrix_rank(change, tol=1e-6) == 2 and after.lora_enabled
-    answers = done.trained_model.load().predict({"x": X}, verbose=0).argmax(1)
+    scores = done.trained_model.load().predict({"x": X}, verbose=0)
+    apart = done.trained_model.path / "trained.h5"
+    added = build(initial=first.model, weights=str(apart))
+    assert added.metrics["warm_started"] == "all; trained weights from disk"
+    np.testing.assert_allclose(added.model.load().predict({"x": X}, verbose=0), scores, rtol=1e-5)
+    answers = scores.argmax(1)
     assert done.metrics["accuracy"] > 0.7 and abs((answers == Y).mean() - done.metrics["accuracy"]) < 0.1
 
 

@@ -228,7 +228,7 @@ def test_invalid_arguments_raise_at_construction(make, message):
 def test_function_and_features_exclude_each_other(make_examples, tmp_path):
     examples = make_examples({"train": TABLE})
     for options in ({}, {"features": {"fare": Number()}, "function": lambda: None}):
-        with pytest.raises(ParameterError, match="Transform: pass either `function` or `features`"):
+        with pytest.raises(ParameterError, match="Transform: expected one of `function`, `features` and an"):
             Transform(examples, **options).execute(tmp_path / "out")
 
 

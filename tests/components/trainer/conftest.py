@@ -27,6 +27,8 @@ def build_model(inputs, hp):
     if hp.get("dropout"):
         x = keras.layers.Dropout(hp["dropout"])(x)
     model = keras.Model(inputs, keras.layers.Dense(2, name="logits")(x))
+    if hp.get("lora_rank"):
+        model.get_layer("hidden").enable_lora(hp["lora_rank"])
     optimizer = keras.optimizers.get(hp.get("optimizer", "sgd"))
     optimizer.learning_rate = hp.get("rate", 0.05)
     if hasattr(optimizer, "momentum") and "momentum" in hp:

@@ -35,6 +35,7 @@ def interrupted_after(lines):
     [
         slowly({"momentum": 0.9}, {"checkpoint_epochs": 1}),
         ({"optimizer": "adam", "dropout": 0.3, "rate": 0.01}, {"checkpoint_steps": 3}),
+        slowly({"optimizer": "adam", "lora_rank": 2, "dropout": 0.3}, {"checkpoint_steps": 3}),
         slowly({"rate": 0.5}, {"checkpoint_steps": 7, "ema": 0.9, "accumulate_steps": 2}),
         slowly({"rate": 0.5}, {"checkpoint_steps": 5, "precision": "mixed_float16"}),
         slowly({"rate": 0.5}, {"checkpoint_steps": 5, "precision": "mixed_bfloat16", "clip_norm": 1.0}),

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import kerasline as kl
 from kerasline import Explainer, ModelBuilder, Transform
-from kerasline.components.core.errors import DataError, KeraslineError, UserCodeError
+from kerasline.components.core.errors import DataError, KeraslineError, ParameterError, UserCodeError
 from kerasline.components.data.model_inputs import feed
 from kerasline.components.data.training_input import dataset
 
@@ -497,3 +497,18 @@ def test_missing_integers_are_refused_where_nothing_may_be_missing(make_examples
     with pytest.raises(DataError, match=f"column 'rating' has {found}, which would be filled with -1, an ordinary"):
         Transform(examples, features={"rating": feature(may_be_missing=False)}).execute(tmp_path / "out")
     assert Transform(examples, features={"rating": feature()}).execute(tmp_path / "missing").metrics
+
+
+def test_earlier_preprocessing_is_used_with_its_state(make_examples, tmp_path):
+    def function():
+        word = keras.Input((1,), name="word", dtype="string")
+        return keras.Model({"word": word}, {"id": keras.layers.StringLookup()(word)})
+
+    examples = make_examples({"train": {"word": ["a", "b", "b"]}, "later": {"word": ["c", "b", "a"]}})
+    first = Transform(examples, function=function).execute(tmp_path / "first")
+    second = Transform(examples, initial=first.preprocessing, split="later").execute(tmp_path / "second")
+    assert second.metrics["adapted_layers"] == 0
+    assert second.preprocessing.load()({"word": np.array([["b"], ["c"]])})["id"].numpy().tolist() == [[1], [0]]
+    assert second.preprocessing.facts["state"] == first.preprocessing.facts["state"]
+    with pytest.raises(ParameterError, match="expected one of `function`, `features` and an `initial`"):
+        Transform(examples, initial=first.preprocessing, function=function).execute(tmp_path / "third")
