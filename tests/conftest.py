@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests import forking
@@ -23,6 +24,9 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background job; children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# On a machine with other work, any example may take long, the first one also for imports.
+hypothesis.settings.register_profile("any load", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("any load")
 HOUSE = Path(__file__).resolve().parent.parent
 SHARED_DATA = HOUSE.parent / "shared" / "data"
 FASHION = Path("/usr/share/datasets/fashion-mnist")

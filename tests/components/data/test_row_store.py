@@ -62,7 +62,7 @@ def test_numbers_lists_and_tensors(tmp_path, places):
     check(NUMBERS, FORMS, tmp_path / "rows", places)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(TEXT, min_size=1, max_size=30), st.sampled_from([1 << 16, 3]), st.data())
 def test_any_bytes(tmp_path_factory, texts, most_known, data):
     table = pa.table({"text": pa.array(texts, pa.binary())})
@@ -75,7 +75,7 @@ def test_any_bytes(tmp_path_factory, texts, most_known, data):
         row_store.MAX_CACHED_STRINGS = kept
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.none() | st.lists(TEXT, max_size=5), min_size=1, max_size=20), st.data())
 def test_lists_of_texts(tmp_path_factory, lists, data):
     table = pa.table({"words": pa.array(lists, pa.list_(pa.binary()))})

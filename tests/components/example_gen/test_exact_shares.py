@@ -41,7 +41,7 @@ def split(frame, folder, **parameters):
     return pd.concat(parts).set_index("row").sort_index()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 12), min_size=20, max_size=300))
 def test_groups_stay_whole_and_no_move_of_a_group_is_nearer(groups):
     groups = np.array(groups)
@@ -60,7 +60,7 @@ def test_groups_stay_whole_and_no_move_of_a_group_is_nearer(groups):
                 assert (rows > 0).all() and ((excess**2).sum() <= (moved**2).sum() + 1e-6 or rows[source] == size)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=400))
 def test_classes_have_exact_shares_and_so_have_all_rows(classes):
     classes = np.array(classes)
@@ -74,7 +74,7 @@ def test_classes_have_exact_shares_and_so_have_all_rows(classes):
     assert (np.abs(totals - SHARES * len(classes)) <= 1).all()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 3000), max_size=600), st.lists(st.integers(0, 600), max_size=5))
 def test_counts_do_not_depend_on_how_rows_are_divided(values, cuts):
     def count(parts):

@@ -119,7 +119,7 @@ names = st.text(max_size=30) | st.text(string.printable, max_size=5) | st.sample
 
 
 @pytest.mark.slow
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(names.filter(lambda name: name.isascii() or name.encode("utf-8", "ignore").decode() == name),
                 min_size=1, max_size=12, unique=True))  # fmt: skip
 @example(["self"])

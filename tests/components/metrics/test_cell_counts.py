@@ -43,7 +43,7 @@ def same(found, whole, group):
     np.testing.assert_allclose(sums, their_sums, rtol=1e-12)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(rows_in_parts(), st.sampled_from([sys.maxsize, 1, 7, 30]), st.booleans())
 def test_any_parts_merged_in_any_order_equal_one_pass(drawn, most, settle_between):
     group, cell, weight, ends, random = drawn
@@ -75,7 +75,7 @@ def test_any_parts_merged_in_any_order_equal_one_pass(drawn, most, settle_betwee
             np.testing.assert_array_equal(cells, np.unique(halved(mine, level)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows_in_parts(), st.sampled_from([sys.maxsize, 7]))
 def test_rows_outside_a_group_are_all_rows_minus_the_group(drawn, most):
     group, cell, weight, _, _ = drawn
@@ -122,7 +122,7 @@ def test_pairs_of_scores_are_bounded_in_number():
     assert all(32 < len(np.unique(side)) <= 128 for side in cells.T) and sums[0].sum() == 200_000
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows_in_parts(), st.booleans())
 def test_pairs_in_any_parts_equal_one_pass(drawn, wide):
     group, cell, weight, ends, _ = drawn

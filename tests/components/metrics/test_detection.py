@@ -157,7 +157,7 @@ def test_equal_scores_are_ordered_by_image_number():
 
 
 @given(st.lists(st.integers(0, 24), max_size=4), st.permutations(range(5)), st.booleans())
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 def test_parts_merged_in_any_order_equal_the_whole(cuts, order, ties):
     whole = as_rows(images(count=24, ties=ties))
     family = DetectionMetrics(replicates=20)

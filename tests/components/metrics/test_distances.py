@@ -71,7 +71,7 @@ def test_fewer_rows_than_features_have_a_distance():
     assert found["frechet_distance"].value == pytest.approx(frechet(real, generated).item(), rel=1e-4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     cuts=st.lists(st.integers(1, 99), max_size=5),
     order=st.randoms(use_true_random=False),

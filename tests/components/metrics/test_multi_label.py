@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -125,7 +125,6 @@ THREE = {"min_size": 3, "max_size": 3}
     st.lists(st.integers(0, 20), max_size=3),
     st.randoms(),
 )
-@settings(deadline=None)
 def test_sums_of_parts_in_any_order_equal_the_whole(drawn, cuts, random):
     label, probability = (np.array(side) for side in zip(*drawn))
     family = MultiLabelMetrics(3)

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -99,7 +99,6 @@ def test_many_scores_are_rounded_with_little_effect():
     st.lists(st.integers(0, 30), max_size=3),
     st.randoms(),
 )
-@settings(deadline=None)
 def test_parts_in_any_order_equal_the_whole(drawn, cuts, random):
     label, first, second = np.array(drawn).T
     scores = np.column_stack([first, second, 8 - first - second]).astype(np.float32) / 8

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 from sklearn.datasets import load_digits
@@ -169,7 +169,6 @@ def test_vectorized_values_equal_single_values():
     st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=40),
     st.permutations(range(7)),
 )
-@settings(deadline=None)
 def test_sums_of_parts_in_any_order_equal_the_whole(drawn, order):
     query, relevance, score = np.array(drawn).T
     family = RankingMetrics("q")

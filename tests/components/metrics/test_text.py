@@ -192,7 +192,7 @@ WORDS = st.lists(st.sampled_from(["the", "cat", "sat", "on", "Mat", "."]), max_s
     st.lists(st.integers(0, 12), max_size=3),
     st.randoms(),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_parts_in_any_order_equal_the_whole_corpus(pairs, cuts, random):
     references, predictions = (np.array(side, object) for side in zip(*pairs))
     family = TextMetrics(MAIN)

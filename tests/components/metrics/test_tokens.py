@@ -136,7 +136,7 @@ def test_no_rows_give_no_values():
 
 
 @given(st.integers(0, 5), st.lists(st.integers(0, 30), max_size=4), st.randoms())
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_sums_of_parts_in_any_order_equal_the_whole(seed, cuts, random):
     label, probability = sequences(seed, count=30)
     family = TokenMetrics()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("tensorflow_serving", reason="the genuine client stubs, tensorflow-serving-api, are needed")
 
-MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 floats = st.floats(width=32, allow_nan=True, allow_infinity=True, allow_subnormal=False)
 integers = st.integers(-(2**63), 2**63 - 1)
 texts = st.one_of(st.text(max_size=20).map(lambda t: t.encode("utf-8", "replace")), st.binary(max_size=20))

@@ -28,7 +28,7 @@ def test_fuzzed_requests_get_documented_responses(ours):
     assert len(operations) == 22
     for operation in operations:
 
-        @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=60, database=None, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy())
         def fuzz(case):
             case.call_and_validate(checks=checks)

@@ -109,7 +109,7 @@ key = st.sampled_from(["instances", "inputs", "signature_name", "a", "b"])
 document = st.dictionaries(key, st.lists(row | st.dictionaries(key, row, max_size=2), max_size=3), max_size=2)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(document, st.binary(max_size=2), st.integers(0, 400))
 def test_random_documents_match_the_general_parser(made, inserted, place):
     text = json.dumps(made).encode()

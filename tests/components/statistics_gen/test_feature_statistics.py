@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -31,7 +31,6 @@ def merged_by(data, summaries):
 
 
 @given(st.lists(LISTS, min_size=1, max_size=6), st.data())
-@settings(deadline=None)  # The first example imports datasketches.
 def test_numbers_merged_in_any_tree_equal_one_pass(parts, data):
     every = [v for part in parts for v in part]
     parts = data.draw(st.permutations(parts))
@@ -56,7 +55,6 @@ NESTED = st.lists(st.one_of(st.none(), st.lists(LIST, max_size=4)))
 
 
 @given(st.lists(NESTED, min_size=1, max_size=5), st.data())
-@settings(deadline=None)
 def test_levels_of_lists_merged_in_any_tree_equal_one_pass(parts, data):
     kind = pa.list_(pa.list_(pa.int64()))
     merged = merged_by(data, [FeatureSummary.of(pa.array(part, kind)) for part in parts])

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -35,7 +35,6 @@ def finite(column):
     return column[np.isfinite(column)].astype("float64")
 
 
-@settings(deadline=None)
 @given(st.data(), TABLES)
 def test_moments_and_extremes_match_numpy(data, table):
     moments, extremes = merged(lambda: FeatureMoments(2), data, table), merged(lambda: Extremes(2), data, table)
@@ -48,7 +47,6 @@ def test_moments_and_extremes_match_numpy(data, table):
             assert (extremes.minimum[place], extremes.maximum[place]) == (known.min(), known.max())
 
 
-@settings(deadline=None)
 @given(st.data(), TABLES)
 def test_covariance_matches_numpy(data, table):
     state = merged(lambda: Covariance(2), data, table)
@@ -58,7 +56,6 @@ def test_covariance_matches_numpy(data, table):
         np.testing.assert_allclose(state.covariance, np.cov(known.T), rtol=1e-6, atol=1e-3)
 
 
-@settings(deadline=None)
 @given(st.data(), TABLES, st.lists(st.floats(0, 1), min_size=1, max_size=5))
 def test_quantiles_match_numpy(data, table, shares):
     state = merged(lambda: FeatureQuantiles(2), data, table)
@@ -82,7 +79,6 @@ def test_quantiles_next_to_infinite_numbers(values, expected):
     assert state.at([0, 0.5, 1])[0].tolist() == expected
 
 
-@settings(deadline=None)
 @given(
     st.data(), arrays("float32", st.tuples(st.integers(1, 30), st.just(2)), elements=st.sampled_from([1, 2, 3, np.nan]))
 )
@@ -94,7 +90,6 @@ def test_most_frequent_matches_counts(data, table):
         assert value == (max(counts, key=counts.get) if counts else None)
 
 
-@settings(deadline=None)
 @given(st.data(), arrays("float32", st.integers(1, 40), elements=NUMBERS))
 def test_statistics_of_keys_match_numpy(data, values):
     keys = np.array(

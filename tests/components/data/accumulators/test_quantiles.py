@@ -21,7 +21,6 @@ def of(parts, level=1 << 16):
     return merged
 
 
-@settings(deadline=None)
 @given(PARTS)
 def test_few_values_are_exact_in_any_merge_order(parts):
     values = np.concatenate([np.array(part) for part in parts])
@@ -30,7 +29,7 @@ def test_few_values_are_exact_in_any_merge_order(parts):
     np.testing.assert_array_equal(of(parts[::-1]).at(RANKS), expected)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(PARTS, st.integers(0, 5))
 def test_rank_error_is_within_the_bound(parts, turn):
     values = np.sort(np.concatenate([np.array(part) for part in parts]))

@@ -326,7 +326,7 @@ def equal(text, value):
 
 
 @pytest.mark.parametrize("kind", [csv_files.CsvSource, csv_lenient.LenientCsvSource])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(rows=st.lists(st.tuples(cells, cells), min_size=1, max_size=6), delimiter=st.sampled_from(",;\t"))
 def test_written_files_are_read_equal_or_refused(tmp_path, kind, rows, delimiter):
     from kerasline.components.data.quarantine import Quarantine

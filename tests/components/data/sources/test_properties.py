@@ -32,7 +32,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 BOOLEANS = st.booleans()
 SCALARS = [INTEGERS, LARGE, FLOATS, LARGE | FLOATS, TEXTS, BOOLEANS, TEXTS | LARGE, BOOLEANS | INTEGERS]
 LISTS = [st.lists(kind | st.none(), max_size=3) for kind in (INTEGERS, FLOATS, TEXTS, LARGE | FLOATS)]
-EXAMPLES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+EXAMPLES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 
 
 def columns(kinds):

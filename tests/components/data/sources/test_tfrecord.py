@@ -42,7 +42,7 @@ def as_list(value):
     return [v.encode() if isinstance(v, str) else v for v in values]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(ROWS)
 def test_every_value_is_decoded(rows):
     batch, good = decoded([encode(row) for row in rows])
@@ -61,7 +61,7 @@ SEQUENCES = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(SEQUENCES)
 def test_every_step_of_a_sequence_is_decoded(rows):
     messages = []
@@ -110,7 +110,7 @@ def test_unpacked_numbers_and_repeated_fields_follow_protobuf():
     assert good.all() and batch.column("a").to_pylist() == [[7, 8]]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=4))
 def test_malformed_messages_are_refused_row_by_row(noise):
     whole = encode({"id": [5], "größe": [b"x"]})

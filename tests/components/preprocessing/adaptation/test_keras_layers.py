@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasline.components.preprocessing.adaptation import new_state, set_state
@@ -28,7 +28,6 @@ def merged(layer, parts):
     return whole
 
 
-@settings(deadline=None)
 @given(st.data(), NUMBERS)
 def test_normalization_state_equals_one_pass(data, numbers):
     layer = keras.layers.Normalization()
@@ -40,7 +39,6 @@ def test_normalization_state_equals_one_pass(data, numbers):
     np.testing.assert_allclose(layer.variance, [[finite.var() if len(finite) else 1]], rtol=1e-4, atol=1e-8)
 
 
-@settings(deadline=None)
 @given(st.data(), NUMBERS)
 def test_discretization_state_equals_one_pass(data, numbers):
     layer = keras.layers.Discretization(num_bins=4)
@@ -51,7 +49,6 @@ def test_discretization_state_equals_one_pass(data, numbers):
     assert layer.bin_boundaries == np.unique(expected).tolist()
 
 
-@settings(deadline=None)
 @given(st.data(), WORDS, st.sampled_from(["int", "tf_idf"]), st.sampled_from([None, 2, 3]))
 def test_string_lookup_state_equals_one_pass(data, words, mode, most):
     layer = keras.layers.StringLookup(output_mode=mode, max_tokens=most)

@@ -120,7 +120,7 @@ def test_invalid_utf_8_is_unknown():
     assert layer.vocabulary == ["a"] and layer(words).numpy().tolist() == [1, 1, 2]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.text(max_size=2), max_size=6), min_size=1, max_size=5), st.randoms())
 def test_any_partition_merged_in_any_order_equals_one_pass(parts, random):
     layer, states = FrequencyLookup(max_tokens=6, min_count=2), []

@@ -44,7 +44,7 @@ def parts_of(texts):
     return ALL["iso"](np.array(texts, dtype=object)).numpy()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(MOMENTS, min_size=1, max_size=40))
 def test_strings_are_parsed_as_by_python(moments):
     want = [expected(moment) for moment in moments]
@@ -54,7 +54,7 @@ def test_strings_are_parsed_as_by_python(moments):
     np.testing.assert_array_equal(parts_of([m.date().isoformat() for m in moments]), want)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(MOMENTS, min_size=1, max_size=40), st.sampled_from(["s", "ms", "us"]))
 def test_numbers_are_interpreted_as_by_numpy(moments, unit):
     numbers = np.array(moments, f"datetime64[{unit}]").astype("int64")
@@ -62,14 +62,14 @@ def test_numbers_are_interpreted_as_by_numpy(moments, unit):
     np.testing.assert_array_equal(ALL[unit](numbers), want)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1).filter(lambda n: n != -1), min_size=1, max_size=40))
 def test_nanoseconds_agree_with_numpy(numbers):
     moments = (np.array(numbers) // 10**9).astype("datetime64[s]").tolist()
     np.testing.assert_array_equal(ALL["ns"](np.array(numbers)), list(map(expected, moments)))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(MOMENTS, st.integers(-23 * 60 - 59, 23 * 60 + 59), st.sampled_from([":", ""]))
 def test_utc_offsets_are_subtracted(moment, minutes, colon):
     zone = f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}{colon}{abs(minutes) % 60:02}"

@@ -83,7 +83,7 @@ def test_random_categories_are_not_correlated_with_the_label_in_training():
     assert leak > 0.3 and abs(honest) < 0.05
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.data(), st.booleans())
 def test_merging_in_any_order_equals_one_pass(data, per_class):
     rows = data.draw(

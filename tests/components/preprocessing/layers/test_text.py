@@ -97,7 +97,7 @@ def test_most_frequent_tokens_are_kept_by_count_then_alphabetically():
 ALPHABET = st.text(st.sampled_from("abB _7é日\n.ßΣ\x85\u3000"), max_size=12)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(ALPHABET, min_size=1, max_size=8), st.sampled_from([0, 1, 4, 5]))
 def test_any_text_is_split_as_by_scikit_learn(texts, option):
     ours, theirs = OPTIONS[option]
@@ -112,7 +112,7 @@ def state_of(texts, layer):
     return state
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.lists(ALPHABET, max_size=4), min_size=1, max_size=5), st.randoms())
 def test_any_partition_merged_in_any_order_equals_one_pass(parts, random):
     layer = TfIdf(ngrams=(1, 2), split="character", min_documents=2, max_tokens=20)
