@@ -297,7 +297,7 @@ WRONG = {
     "no keys": ("s3://bucket/root", {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, [], "no credentials"),
     "no protocol": ("nowhere://bucket/root", {}, [], "nowhere://bucket/root: Protocol not known: nowhere"),
     "no library": ("s3://bucket/root", {"PYTHONPATH": "hidden"}, [], "pip install 'kerasline[s3]'"),
-    "far workers": ("memory://root", {}, ["--", "--runner=PortableRunner"], "give such a folder as --root"),
+    "far workers": ("memory://root", {}, ["--", "--runner=PortableRunner"], "to a folder that all workers see"),
 }
 
 
