@@ -191,6 +191,15 @@ def test_frozen_layers_do_not_change_in_training(build, problem, tmp_path):  # n
     assert np.any(after["logits/kernel"] != before["logits/kernel"])
 
 
+def test_earlier_model_may_be_a_keras_file(build, tmp_path):
+    first = build(description=DESCRIPTION)
+    file = tmp_path / "earlier.keras"
+    first.model.load().save(file)
+    again = build(initial=Model(file))
+    for name, value in weights(first).items():
+        np.testing.assert_array_equal(weights(again)[name], value)
+
+
 @pytest.mark.slow
 def test_low_rank_updates_train_while_kernels_are_frozen(build, problem, tmp_path):  # noqa: F811
     first = build(description=DESCRIPTION, lora_rank=2)
