@@ -20,10 +20,8 @@ import tensorflow as tf
 
 from kerasline.components.core.artifacts import Examples, Preprocessing
 from kerasline.components.core.errors import DataError
-from kerasline.components.core.keras_compat import flatten_layers
 from kerasline.components.data.arrow_types import is_list
 from kerasline.components.data.label_columns import LabelReader
-from kerasline.components.data.model_inputs import rows_per_batch
 from kerasline.components.data.shuffling import shuffled
 
 # Lengths of a bucket differ by less than this factor, so that some 4% of a batch of it is padding.
@@ -174,12 +172,8 @@ def _row_lengths(examples: Examples, split: str, preprocessing: Preprocessing, n
     computed = [name for name in names if name in model.output]
     reader = LabelReader.of(preprocessing, model, computed)
     columns = [*reader.inputs, *(name for name in names if name not in computed)]
-    tensors = dict(reader.inputs)
-    if reader.model is not None:  # what the layers before the outputs return also takes memory
-        layers = [layer.output for layer in flatten_layers(reader.model) if hasattr(layer, "output")]
-        tensors |= {f"output {number}": tensor for number, tensor in enumerate(tf.nest.flatten(layers))}
     found = []
-    for batch in examples.batches(split, list(dict.fromkeys(columns)), rows_per_batch(tensors)):
+    for batch in examples.batches(split, list(dict.fromkeys(columns)), reader.rows_per_batch):
         values = reader.values(batch)
         lengths = [_steps(values[n]) if n in values else _column_lengths(batch.column(n)) for n in names]
         found.append(np.stack(lengths, axis=1).astype(np.int32))

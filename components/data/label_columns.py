@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 
 from kerasline.components.core.artifacts import Examples, Preprocessing, part_of
 from kerasline.components.core.errors import DataError
+from kerasline.components.core.keras_compat import flatten_layers
 from kerasline.components.data.arrow_types import is_list
-from kerasline.components.data.model_inputs import feed
+from kerasline.components.data.model_inputs import feed, rows_per_batch
 from kerasline.components.preprocessing.features.base import form_of
 
 
@@ -65,6 +66,15 @@ class LabelReader:
     def inputs(self) -> dict[str, keras.KerasTensor]:
         """Symbolic tensors of the raw columns that are read, by name."""
         return {**(self.model.input if self.model else {}), **self.columns}
+
+    @property
+    def rows_per_batch(self) -> int:
+        """The number of rows to read at a time. What the layers before labels return also takes memory, as of sound."""
+        tensors = self.inputs
+        if self.model is not None:
+            layers = [layer.output for layer in flatten_layers(self.model) if hasattr(layer, "output")]
+            tensors |= {f"output {number}": tensor for number, tensor in enumerate(keras.tree.flatten(layers))}
+        return rows_per_batch(tensors)
 
     def spec(self, name: str) -> keras.KerasTensor:
         """Return the symbolic tensor of a label or weight."""

@@ -8,7 +8,7 @@ from kerasline.components.decoding.diffusion import cosine_rates, ddim, row_nois
 from kerasline.components.decoding.generation import Generated, generate
 from kerasline.components.decoding.hub import generate_with_hub
 from kerasline.components.decoding.images import encode_jpeg, encode_png
-from kerasline.components.decoding.sound import encode_pcm, encode_wav, griffin_lim, mel_to_linear
+from kerasline.components.decoding.sound import encode_pcm, encode_wav, griffin_lim, log_mel_to_linear, mel_to_linear
 
 __all__ = [
     "Detections",
@@ -24,6 +24,7 @@ __all__ = [
     "generate_with_hub",
     "griffin_lim",
     "join_tokens",
+    "log_mel_to_linear",
     "mel_to_linear",
     "non_max_suppression",
     "resize_boxes",

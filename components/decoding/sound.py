@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kerasline.components.preprocessing.layers.audio import LogMel
 from kerasline.components.preprocessing.layers.base import check
 
 # Bytes before the samples in the WAV files that TensorFlow writes.
@@ -95,6 +96,30 @@ def mel_to_linear(mels: Any, matrix: Any) -> tf.Tensor:
     matrix = np.asarray(matrix, np.float32)
     check("mel_to_linear", matrix.ndim == 2, "matrix", matrix.shape, "shape (bins, mels)")
     return tf.maximum(tf.tensordot(tf.cast(mels, tf.float32), np.linalg.pinv(matrix), 1), 0.0)
+
+
+def log_mel_to_linear(frames: Any, layer: LogMel) -> tf.Tensor:
+    """Return the spectrogram from which a layer computed log-mel frames: the inverse of `kl.layers.LogMel`.
+
+    The magnitudes are those of the least-squares power. `griffin_lim` makes sound of them, with the layer's `window` as
+    `frame_length` and its `step` as `frame_step`.
+
+    Args:
+        frames: floats (..., mels), as the layer returns them.
+        layer: LogMel, without `normalize`, which cannot be undone.
+
+    Returns:
+        float32 (..., bins).
+
+    Example:
+
+    >>> layer, sound = kl.layers.LogMel(8000, 80), np.sin(np.arange(4000, dtype="float32"))[None]
+    >>> magnitudes = kl.decoding.log_mel_to_linear(layer(sound), layer)
+    >>> kl.decoding.griffin_lim(magnitudes, frame_length=layer.window, frame_step=layer.step).shape
+    TensorShape([1, 4000])
+    """
+    check("log_mel_to_linear", not layer.normalize, "layer", "LogMel(normalize=True)", "LogMel(normalize=False)")
+    return tf.sqrt(mel_to_linear(tf.exp(tf.cast(frames, tf.float32)), layer.bands()))
 
 
 def encode_wav(samples: Any, rate: int, lengths: Any = None) -> tf.Tensor:

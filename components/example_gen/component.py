@@ -32,6 +32,7 @@ class ExampleGenSettings:
     rows: str | None = None
     columns: list[str] | dict[str, str] | None = None
     row_hash: str | None = None
+    constants: dict[str, bool | int | float | str] = field(default_factory=dict)
 
     @property
     def splits_are_locations(self) -> bool:
@@ -77,6 +78,8 @@ class ExampleGen(Component):
             also of other columns.
         row_hash: name of a further column, a hash of the row's other columns: an integer from 0 to 2^31 - 1, such as a
             seed that a model takes, or an id. Equal rows have equal ones, whatever the other data.
+        constants: values of further columns by name, the same in all rows, such as an input that only clients of the
+            served model vary (`{"speed": 1.0}`).
     """
 
     NAME = "ExampleGen"
@@ -142,9 +145,10 @@ class ExampleGen(Component):
         settings = self.settings
         originals = settings.original_names
         kept = list((originals or {}).values())
-        selected = SelectedSource(source, settings.rows, kept, settings.row_hash)
-        if originals is not None and settings.row_hash:
-            originals[settings.row_hash] = settings.row_hash
+        selected = SelectedSource(source, settings.rows, kept, settings.row_hash, settings.constants)
+        if originals is not None:
+            further = [settings.row_hash] if settings.row_hash else []
+            originals = {**originals, **{name: name for name in (*further, *settings.constants)}}
         names = list(dict.fromkeys(name for name, _ in parts if name)) or list(settings.splits)
         key = settings.split_key or kept or None
         rule = SplitRule(settings.split_by, settings.split_sizes, key, settings.stratify, self._data_name())

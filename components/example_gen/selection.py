@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,15 +22,23 @@ class SelectedSource:
         columns: names of the columns that will be written. The others are still returned, because a split key may be
             among them. Empty for all.
         row_hash: name of a further column, see `ExampleGen`, or None.
+        constants: values of further columns by name, see `ExampleGen`.
 
     Attributes:
         left_out: number of rows left out so far.
     """
 
-    def __init__(self, source: Any, rows: str | None, columns: Sequence[str], row_hash: str | None = None) -> None:
+    def __init__(
+        self,
+        source: Any,
+        rows: str | None,
+        columns: Sequence[str],
+        row_hash: str | None = None,
+        constants: Mapping[str, Any] | None = None,
+    ) -> None:
         self.source = source
         self._condition = RowExpression(rows, "ExampleGen.rows") if rows else None
-        self._columns, self._row_hash = columns, row_hash
+        self._columns, self._row_hash, self._constants = columns, row_hash, dict(constants or {})
         self.left_out = 0
 
     def batches(self, part: Any) -> Iterator[pa.RecordBatch]:
@@ -41,10 +49,19 @@ class SelectedSource:
                     raise DataError(f"ExampleGen.columns: no column {name!r}; {nearest(name, batch.schema.names)}")
             kept = self._condition.filter(batch) if self._condition else batch
             self.left_out += batch.num_rows - kept.num_rows
-            yield kept if self._row_hash is None else self._with_hash(kept, self._row_hash)
+            yield self._with_constants(kept if self._row_hash is None else self._with_hash(kept, self._row_hash))
 
     def _with_hash(self, batch: pa.RecordBatch, name: str) -> pa.RecordBatch:
-        if name in batch.schema.names:
-            raise DataError(f"ExampleGen.row_hash: the data has a column {name!r} already; choose another name")
         hashes = row_hashes(batch, self._columns or None) >> np.uint64(33)
-        return batch.append_column(name, pa.array(hashes.astype(np.int64)))
+        return _with_column(batch, name, pa.array(hashes.astype(np.int64)), "row_hash")
+
+    def _with_constants(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        for name, value in self._constants.items():
+            batch = _with_column(batch, name, pa.repeat(pa.scalar(value), batch.num_rows), "constants")
+        return batch
+
+
+def _with_column(batch: pa.RecordBatch, name: str, values: pa.Array, parameter: str) -> pa.RecordBatch:
+    if name in batch.schema.names:
+        raise DataError(f"ExampleGen.{parameter}: the data has a column {name!r} already; choose another name")
+    return batch.append_column(name, values)

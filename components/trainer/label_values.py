@@ -13,7 +13,6 @@ import tensorflow as tf
 from kerasline.components.core.artifacts import Examples
 from kerasline.components.core.errors import DataError, one_line
 from kerasline.components.data.label_columns import LabelReader
-from kerasline.components.data.model_inputs import rows_per_batch
 from kerasline.components.models import targets
 from kerasline.components.models.compile_config import CompiledLoss, outputs_by_name
 from kerasline.components.models.outputs import label_by_output
@@ -46,7 +45,7 @@ def read_labels(
         DataError: a label is missing, or the preprocessing cannot compute it.
     """
     first = 0
-    for batch in examples.batches(split, list(reader.inputs), rows_per_batch(reader.inputs)):
+    for batch in examples.batches(split, list(reader.inputs), reader.rows_per_batch):
         for name in reader.columns:
             if batch.column(name).null_count:
                 row = int(np.argmax(batch.column(name).is_null().to_numpy(zero_copy_only=False)))

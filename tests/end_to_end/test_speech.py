@@ -1,14 +1,22 @@
 """The recipes of speech, in a small size on spoken digits: one answer from Evaluator, BulkInferrer and the server."""
 
 import base64
+import contextlib
+import io
 import json
 import zipfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from scipy.io import wavfile
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from kerasline.components.core.artifacts import Examples, Predictions
+from kerasline.components.metrics.sound import distortions, mel_cepstra
+from kerasline.pipeline.recipes import speech_synthesis
 from kerasline.pipeline.recipes.spoken_digits import write_digits
 from tests.components.serving.servers import serving
 from tests.conftest import SHARED_DATA
@@ -62,17 +70,24 @@ def rows_of(nodes):
     return examples, predictions
 
 
+@contextlib.contextmanager
+def predicting(nodes, recipe, folder):
+    """A function that posts a request of rows to a server of the pushed model, and returns status and body."""
+    with serving(folder, nodes["Pusher"]["metrics"]["path"].rpartition("/")[0]) as server:
+        yield lambda rows, **more: server.post(f"/v1/models/{recipe}:predict", {"instances": rows, **more})
+
+
 def answers(nodes, recipe, contents, folder):
     """Return the answers of a server to all contents in one request, and to each alone."""
     instances = [{"content": {"b64": base64.b64encode(content).decode()}} for content in contents]
-    with serving(folder, nodes["Pusher"]["metrics"]["path"].rpartition("/")[0]) as server:
+    with predicting(nodes, recipe, folder) as predict:
 
         def ask(rows):
-            status, body = server.post(f"/v1/models/{recipe}:predict", {"instances": rows})
+            status, body = predict(rows)
             assert status == 200, body
             return body["predictions"]
 
-        status, body = server.post(f"/v1/models/{recipe}:predict", {"instances": [{"content": {"b64": "AAAA"}}]})
+        status, body = predict([{"content": {"b64": "AAAA"}}])
         assert status == 400 and "not the content of a WAV file" in body["error"]
         return ask(instances), [ask([one])[0] for one in instances]
 
@@ -136,6 +151,67 @@ def test_recognised_speech_is_one_text_everywhere(run, tmp_path):
     scores = [row["score"] for row in samples if row["kind"] == "worst"]
     assert scores == sorted(scores, reverse=True) and max(scores) > 0
     assert "<audio" in report_of(tmp_path)
+
+
+def test_synthesised_speech_is_one_sound_everywhere(run, tmp_path):
+    settings = {
+        "Trainer__steps": 40,
+        "Trainer__frames_a_batch": 1500,
+        "ModelBuilder__hyperparameters.decay_steps": 40,
+        "ModelBuilder__hyperparameters.units": 32,
+        "ModelBuilder__hyperparameters.encoder_blocks": 1,
+        "ModelBuilder__hyperparameters.decoder_blocks": 1,
+    }
+    columns = '{"content": "content", "text": "label", "speaker": "speaker"}'
+    nodes = run("speech_synthesis", columns, 120, **settings)
+    rows, predicted = rows_of(nodes)
+    texts = [row["text"] for row in rows]
+    with predicting(nodes, "speech_synthesis", tmp_path / "server") as predict:
+
+        def speak(*instances, **more):
+            status, body = predict(list(instances), **more)
+            assert status == 200, body
+            return [samples_of(base64.b64decode(one["b64"])) for one in body["predictions"]]
+
+        together = speak(*({"text": text} for text in texts))
+        alone = [speak({"text": text})[0] for text in texts]
+        fast, normal = speak(*({"text": texts[0], "speed": speed} for speed in (2, 1)), signature_name="at_speed")
+        (empty,) = speak({"text": ""})
+    for text, one, other, row in zip(texts, together, alone, predicted):
+        assert one.shape == other.shape and 0.1 < len(one) / 8000 / (1 + len(text) / 12) < 3
+        np.testing.assert_allclose(one, other, atol=0.01)
+        np.testing.assert_allclose(one, samples_of(row["sound_bytes"]), atol=0.01)
+    np.testing.assert_allclose(normal, together[0], atol=0.01)
+    assert 0.4 < len(fast) / len(normal) < 0.7 and 0 < len(empty) < 8000
+    table = Predictions(nodes["BulkInferrer"]["outputs"]["predictions"]).read("test").to_pydict()
+    contents = Examples(nodes["ExampleGen"]["outputs"]["examples"]).read("test")["content"].to_pylist()
+    expected = np.nanmean(distortions(*mel_cepstra(contents), *mel_cepstra(table["sound_bytes"])))
+    found = nodes["Evaluator"]["metrics"]["sound_bytes/mel_cepstral_distortion"]
+    assert found == pytest.approx(expected, rel=0.01)
+    assert "<audio" in report_of(tmp_path)
+    file = Path(nodes["Exporter"]["outputs"]["saved_model"]) / "saved_model.pb"
+    (graph,) = SavedModel.FromString(file.read_bytes()).meta_graphs
+    operations = [node.op for function in graph.graph_def.library.function for node in function.node_def]
+    assert 0 < operations.count("IRFFT") < 10 and len(operations) < 20_000  # loops, not unrolled
+
+
+def test_ljspeech_becomes_the_columns_of_synthesis(tmp_path):
+    import tensorflow_datasets as tfds
+
+    examples = speech_synthesis.pipeline(SimpleNamespace(root=tmp_path)).nodes["ExampleGen"]
+    with tfds.testing.mock_data(num_examples=3):
+        written = examples.execute(tmp_path / "examples").examples
+    for split in ("train", "eval", "test"):
+        found = written.read(split).to_pydict()
+        assert list(found) == ["content", "text", "speed"] and found["speed"] == [1.0] * 3
+        assert all(len(samples_of(content)) for content in found["content"])
+
+
+def samples_of(file):
+    """Return the samples of a WAV file of the recipe's sampling rate, from -1 to 1."""
+    rate, samples = wavfile.read(io.BytesIO(file))
+    assert rate == 8000 and samples.dtype == np.int16
+    return samples / 32768
 
 
 def distance(reference, answer):

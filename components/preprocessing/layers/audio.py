@@ -209,19 +209,29 @@ class LogMel(keras.layers.Layer):
         samples = tf.cast(samples, tf.float32)
         is_missing = tf.math.is_nan(samples)
         lengths = tf.reduce_sum(tf.cast(~is_missing, tf.int32), axis=1)
-        size = 1 << (self.window - 1).bit_length()
         silent = tf.where(is_missing, 0.0, samples)
         count = tf.shape(samples)[1]
         silent = tf.pad(silent, [[0, 0], [0, tf.maximum(self.window - count, 0)]])  # the FFT refuses to have no frame
-        power = tf.abs(tf.signal.stft(silent, self.window, self.step, size)) ** 2
-        bands = tf.signal.linear_to_mel_weight_matrix(self.mels, size // 2 + 1, self.rate, 20.0, self.rate / 2)
-        frames = tf.math.log(tf.maximum(tf.matmul(power, bands), self.min_power))
+        power = tf.abs(tf.signal.stft(silent, self.window, self.step, self._fft_length)) ** 2
+        frames = tf.math.log(tf.maximum(tf.matmul(power, self.bands()), self.min_power))
         frames = frames[:, : tf.maximum((count - self.window) // self.step + 1, 0)]
         counts = tf.maximum((lengths - self.window) // self.step + 1, 0)
         is_frame = tf.sequence_mask(counts, tf.shape(frames)[1])[..., tf.newaxis]
         if self.normalize:
             frames = _normalized(frames, tf.cast(is_frame, tf.float32), counts)
         return tf.where(is_frame, frames, math.nan)
+
+    def bands(self) -> np.ndarray:
+        """Return the weights by which the power of frequencies is summed to bands, float32 (bins, mels)."""
+        with tf.init_scope():
+            weights = tf.signal.linear_to_mel_weight_matrix(
+                self.mels, self._fft_length // 2 + 1, self.rate, 20.0, self.rate / 2
+            )
+            return np.asarray(weights)
+
+    @property
+    def _fft_length(self) -> int:
+        return 1 << (self.window - 1).bit_length()
 
     def compute_output_spec(self, samples: Any) -> keras.KerasTensor:
         received = f"{samples.dtype} {tuple(samples.shape)}"

@@ -112,3 +112,15 @@ def test_hash_of_a_row_is_a_further_column(tmp_path):
     assert found["whole"] != found["renamed"]
     with pytest.raises(DataError, match="ExampleGen.row_hash: the data has a column 'en' already"):
         CsvExampleGen(str(tmp_path / "a.csv"), splits=ALL, row_hash="en").execute(tmp_path / "refused")
+
+
+def test_constants_are_further_columns(tmp_path):
+    write_csv(tmp_path / "a.csv")
+    constants = {"speed": 1.5, "voice": "low"}
+    for columns, name in ((None, "whole"), ({"text": "en"}, "renamed")):
+        stage = CsvExampleGen(str(tmp_path / "a.csv"), splits=ALL, columns=columns, constants=constants)
+        found = stage.execute(tmp_path / name).examples.read("all").to_pydict()
+        assert found["speed"] == [1.5] * 3 and found["voice"] == ["low"] * 3
+        assert ("text" in found) == (columns is not None)
+    with pytest.raises(DataError, match="ExampleGen.constants: the data has a column 'en' already"):
+        CsvExampleGen(str(tmp_path / "a.csv"), splits=ALL, constants={"en": 1}).execute(tmp_path / "refused")

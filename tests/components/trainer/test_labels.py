@@ -145,6 +145,18 @@ def test_the_message_names_only_the_columns_of_the_label_that_fails(make_example
         list(read_labels(LabelReader(model, {}), examples, "train"))
 
 
+def test_labels_of_sound_are_read_few_rows_at_a_time():
+    """The columns are texts, but what is computed of them is large."""
+    from kerasline import layers
+    from kerasline.components.data.label_columns import LabelReader
+
+    content = keras.Input((1,), name="content", dtype="string")
+    frames = layers.LogMel(8000)(layers.AudioDecoding(None, 8000)(content))
+    assert LabelReader(keras.Model({"content": content}, {"frames": frames}), {}).rows_per_batch < 256
+    number = keras.layers.StringLookup(vocabulary=["x"])(content)
+    assert LabelReader(keras.Model({"content": content}, {"number": number}), {}).rows_per_batch == 65536
+
+
 def test_an_ignored_class_is_accepted(train):
     loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=-1)
     done = train(dense(3, "softmax", loss), y=replaced(CLASS.tolist(), 7, -1))
