@@ -144,7 +144,7 @@ class LengthRegulation(keras.layers.Layer):
         begin, lasts = (tf.gather(one, token, batch_dims=1) for one in (ends - durations, durations))
         places = tf.cast(times - begin, tf.float32) + 0.5
         places = tf.cast(places / tf.cast(tf.maximum(lasts, 1), tf.float32), values.dtype)[..., tf.newaxis]
-        return tuple(tf.where(is_frame, one, tf.zeros_like(one)) for one in (repeated, places))  # type: ignore[return-value]
+        return tuple(tf.where(is_frame, one, tf.zeros_like(one)) for one in (repeated, places))
 
     def compute_output_spec(
         self, values: Any, durations: Any, like: Any = None

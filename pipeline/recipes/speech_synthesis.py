@@ -82,7 +82,7 @@ def build_model(inputs: dict[str, keras.KerasTensor], hp: dict, prepared: Any) -
     encoder = keras.Model([tokens, lengths], [x, draft, log_durations], name="encoder")
 
     values, places = keras.Input((None, units + MELS)), keras.Input((None, 1))
-    x = layers.Dense(units)(ops.concatenate([values, places, ops.sqrt(places)], axis=-1))
+    x = layers.Dense(units)(ops.concatenate([values, places], axis=-1))
     x = blocks(x, ops.cast(places > 0, "float32"), hp["decoder_blocks"])
     decoder = keras.Model([values, places], values[..., units:] + layers.Dense(MELS)(x), name="decoder")
 
