@@ -22,7 +22,7 @@ MELS, STEP, WINDOW = 80, 100, 400  # a frame of 50 ms every 12.5 ms
 MIN_POWER = 1e-5  # some 85 dB below loud speech
 SILENCE = 0  # the token before and after the characters of a text, and their padding
 CHARACTERS = " !',-.:;?0123456789abcdefghijklmnopqrstuvwxyz"
-LONGEST = 80  # frames of a character
+CHARACTERS_AT_MOST, FRAMES_AT_MOST = 600, 80  # of a text, and of a character; longer texts are cut
 SHARPNESS = 1.2  # the exponent of magnitudes, which a mean over possible voices has blurred
 HYPERPARAMETERS = {
     "units": 192,
@@ -46,6 +46,7 @@ def preprocessing() -> keras.Model:
     frames = kl.layers.LogMel(RATE, MELS, STEP, WINDOW, MIN_POWER, name="log_mel")(samples)
     frames = layers.Normalization(axis=-1, name="scaled")(frames)
     characters = layers.TextVectorization(standardize="lower", split="character", vocabulary=list(CHARACTERS))(text)
+    characters = characters[:, :CHARACTERS_AT_MOST]
     tokens = ops.pad(characters, ((0, 0), (1, 1)), constant_values=SILENCE)
     frame_lengths, token_lengths = kl.layers.Lengths()(frames), kl.layers.Lengths(SILENCE)(characters) + 2
     outputs = {"tokens": tokens, "token_lengths": token_lengths, "frames": frames, "frame_lengths": frame_lengths}
@@ -124,7 +125,7 @@ def speak(model: keras.Model, tokens: tf.Tensor, lengths: tf.Tensor, speed: Any,
     encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
     log_mel, scale = prepared.layer("log_mel"), prepared.layer("scaled")
     values, draft, log_durations = encoder([tokens, lengths])
-    durations = tf.clip_by_value(tf.exp(log_durations) / speed, 1.0, LONGEST)
+    durations = tf.clip_by_value(tf.exp(log_durations) / speed, 1.0, FRAMES_AT_MOST)
     durations *= tf.sequence_mask(lengths, tf.shape(tokens)[1], tf.float32)
     ends = tf.cast(tf.floor(tf.cumsum(durations, axis=1) + 0.5), tf.int32)  # so that no errors of rounding add up
     durations = ends - tf.pad(ends, [[0, 0], [1, 0]])[:, :-1]
