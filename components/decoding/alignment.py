@@ -39,7 +39,7 @@ class MonotonicAlignment(keras.layers.Layer):
     Example:
 
     >>> scores = np.array([[[1, 0], [1, 0], [1, 0], [0, 1]]], "float32")
-    >>> kl.layers.MonotonicAlignment()(scores, np.array([2]), np.array([4])).numpy().tolist()
+    >>> kl.layers.MonotonicAlignment(deviation=None)(scores, np.array([2]), np.array([4])).numpy().tolist()
     [[3, 1]]
     """
 

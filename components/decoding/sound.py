@@ -116,7 +116,7 @@ def log_mel_to_linear(frames: Any, layer: LogMel) -> tf.Tensor:
     >>> layer, sound = kl.layers.LogMel(8000, 80), np.sin(np.arange(4000, dtype="float32"))[None]
     >>> magnitudes = kl.decoding.log_mel_to_linear(layer(sound), layer)
     >>> kl.decoding.griffin_lim(magnitudes, frame_length=layer.window, frame_step=layer.step).shape
-    TensorShape([1, 4000])
+    TensorShape([1, 3960])
     """
     check("log_mel_to_linear", not layer.normalize, "layer", "LogMel(normalize=True)", "LogMel(normalize=False)")
     return tf.sqrt(mel_to_linear(tf.exp(tf.cast(frames, tf.float32)), layer.bands()))
