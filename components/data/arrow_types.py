@@ -86,7 +86,7 @@ def normalize(batch: pa.RecordBatch, column_types: Mapping[str, pa.DataType] | N
     columns: dict[str, pa.Array] = {}
     fields = []
     for number, (field, column) in enumerate(zip(batch.schema, batch.columns), 1):
-        if not field.name.strip():
+        if not field.name:
             raise DataError(f"column {number} has no name; name it")
         # Arrow's from_arrays takes no mask together with an offset.
         whole = pa.concat_arrays([column]) if column.offset else column

@@ -115,16 +115,20 @@ def test_every_signature_takes_columns_of_any_name(tmp_path):
     np.testing.assert_allclose(predictions["total"], total_of(rows)[:, 0], rtol=1e-5)
 
 
-names = st.text(max_size=30) | st.text(string.printable, max_size=5) | st.sampled_from([*NAMES, ""])
+names = st.text(max_size=30) | st.text(string.printable, max_size=5) | st.sampled_from(NAMES)
+
+
+def is_name(text: str) -> bool:
+    """Return whether a column may have this name: not empty, and without lone surrogates."""
+    return bool(text) and text.encode("utf-8", "ignore").decode() == text
 
 
 @pytest.mark.slow
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(names.filter(lambda name: name.isascii() or name.encode("utf-8", "ignore").decode() == name),
-                min_size=1, max_size=12, unique=True))  # fmt: skip
+@given(st.lists(names.filter(is_name), min_size=1, max_size=12, unique=True))
 @example(["self"])
 @example(["a-b", "a_b"])
-@example(["", "_", "__"])
+@example(["_", "__"])
 @example(["input_0", "input_1", "input_x_0"])
 def test_every_signature_takes_names_of_any_text(tmp_path_factory, columns):
     done, _, rows = exported(columns, tmp_path_factory.mktemp("names"))

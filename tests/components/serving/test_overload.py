@@ -47,7 +47,7 @@ def test_requests_beyond_their_share_of_the_wait_are_rejected():
         after = await ask(*clients[statuses.index(429)])
         counted = metrics.registry.get_sample_value(
             "kerasline_requests_total",
-            {"protocol": "rest", "model": "", "method": "POST", "code": "RESOURCE_EXHAUSTED"},
+            {"protocol": "rest", "model": "", "version": "", "method": "POST", "code": "RESOURCE_EXHAUSTED"},
         )
         for _, writer in clients:
             writer.close()

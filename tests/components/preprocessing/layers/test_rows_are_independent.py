@@ -50,10 +50,12 @@ CASES = {
     "ImageDecoding": (layers.ImageDecoding((4, 4)), [IMAGES]),
     "Imputation": (layers.Imputation(), [NUMBERS]),
     "LengthMask": (layers.LengthMask(), [POWER, np.arange(12) % 5]),
+    "LengthRegulation": (layers.LengthRegulation(), [POWER, np.arange(48).reshape(12, 4) % 5, np.zeros((12, 9, 1))]),
     "Lengths": (layers.Lengths(), [np.where(NUMBERS > 500, np.nan, NUMBERS)]),
     "LogMel": (layers.LogMel(8000, 10, window=64), [GENERATOR.normal(size=(12, 200)).astype("float32")]),
     "MinMaxScaling": (layers.MinMaxScaling(), [NUMBERS]),
     "MissingIndicator": (layers.MissingIndicator(), [NUMBERS]),
+    "MonotonicAlignment": (layers.MonotonicAlignment(), [POWER, np.arange(12) % 5 + 1, np.arange(12) % 4 + 1]),
     "PowerToDecibels": (layers.PowerToDecibels(), [POWER]),
     "PrincipalComponents": (layers.PrincipalComponents(2), [NUMBERS]),
     "QuantileClipping": (layers.QuantileClipping(0.1, 0.9), [NUMBERS]),
@@ -73,7 +75,8 @@ CASES = {
     "TokenDropout": (layers.TokenDropout(0.5), [np.arange(36).reshape(12, 3)]),
     "Whitening": (layers.Whitening(), [NUMBERS]),
 }
-
+# Layers that take their inputs as arguments, not as a list.
+SEVERAL = {"CachedAttention", "DiffusionNoise", "LengthRegulation", "MonotonicAlignment", "RandomWindow"}
 
 if importlib.util.find_spec("tensorflow_text") and importlib.util.find_spec("sentencepiece"):
     WORD_PIECE = layers.WordPiece(vocabulary=PIECES, length=5)
@@ -99,8 +102,7 @@ def test_row_alone_equals_row_among_others(name):
 
     def results(rows) -> list[np.ndarray]:
         taken = [keras.ops.convert_to_tensor(array[rows]) for array in arrays]
-        is_several = name in ("CachedAttention", "DiffusionNoise", "RandomWindow")
-        found = layer(*taken) if is_several else layer(taken if len(taken) > 1 else taken[0])
+        found = layer(*taken) if name in SEVERAL else layer(taken if len(taken) > 1 else taken[0])
         return [np.asarray(one) for one in (found if isinstance(found, (list, tuple)) else [found])]
 
     together, backwards = results(np.arange(12)), results(np.arange(12)[::-1])
