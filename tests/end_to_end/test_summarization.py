@@ -36,8 +36,8 @@ def test_summaries_are_generated_and_judged(cli, documents, tmp_path):
         "ModelBuilder.hyperparameters.layers": 1,
         "ModelBuilder.hyperparameters.learning_rate": 0.01,
         "ModelBuilder.hyperparameters.warm_up_steps": 10,
-        "ModelBuilder.hyperparameters.decay_steps": 400,
-        "Trainer.epochs": 40,
+        "ModelBuilder.hyperparameters.decay_steps": 600,
+        "Trainer.epochs": 60,
         "Trainer.tokens_a_batch": 1024,
     }
     nodes = run_recipe(cli, "summarization", tmp_path, settings, "--to", "Evaluator")
