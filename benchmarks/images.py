@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-PROGRAM = [sys.executable, str(Path(__file__).resolve().parent.parent / "run_pipeline.py"), "run"]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.recipe_runs import run_recipe
+
 METRICS = {
     "detection": ["boxes/ap", "boxes/ap_50", "boxes/ap_75"],
     "clothes": ["accuracy", "loss", "temperature", "calibration_error_before", "calibration_error"],
@@ -60,14 +62,10 @@ def blood_cells(source: Path, folder: Path) -> list[str]:
 
 def run(recipe: str, settings: list[str], folder: Path) -> dict[str, float]:
     """Run a recipe. Return its metrics, and the seconds of the run and of Trainer."""
-    summary = folder / "summary.json"
-    command = [*PROGRAM, recipe, "--root", str(folder / "root"), "--json", str(summary)]
-    subprocess.run([*command, *(part for one in settings for part in ("--set", one))], check=True, stdout=sys.stderr)
-    result = json.loads(summary.read_text())
-    nodes = {node["name"]: node for node in result["nodes"]}
+    nodes, seconds = run_recipe(recipe, folder / "root", settings)
     metrics = {**nodes["Trainer"]["metrics"], **nodes["Evaluator"]["metrics"]}
     found = {name: metrics.get(name) for name in METRICS[recipe]}
-    return found | {"seconds": round(result["seconds"]), "Trainer": round(nodes["Trainer"]["seconds"])}
+    return found | {"seconds": round(seconds), "Trainer": round(nodes["Trainer"]["seconds"])}
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ import argparse
 import json
 import math
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -39,6 +38,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 import kerasline as kl  # noqa: E402
 from benchmarks.kneser_ney import KneserNey  # noqa: E402
+from benchmarks.recipe_runs import run_recipe  # noqa: E402
 from kerasline.pipeline.recipes import language_model, translation  # noqa: E402
 
 SPLITS = {"reviews": {"train": 8, "eval": 1, "test": 1}}
@@ -88,8 +88,6 @@ class Run:
     """
 
     def __init__(self, recipe: str, data: Path, root: Path, settings: list[str]) -> None:
-        root.mkdir(parents=True, exist_ok=True)
-        summary = root / "benchmark.json"
         by_default = {
             "input": data,
             "columns": json.dumps(COLUMNS[recipe]),
@@ -97,16 +95,10 @@ class Run:
             **({"quote": ""} if ".tsv" in data.suffixes else {}),
         }
         settings = [f"ExampleGen.{name}={value}" for name, value in by_default.items()] + settings
-        command = [sys.executable, str(REPOSITORY / "run_pipeline.py"), "run", recipe, "--to", "Evaluator"]
-        command += ["--root", str(root), "--json", str(summary)]
-        subprocess.run(
-            [*command, *(part for one in settings for part in ("--set", one))], check=True, stdout=sys.stderr
-        )
-        result = json.loads(summary.read_text())
-        self._nodes = {node["name"]: node for node in result["nodes"]}
+        self._nodes, seconds = run_recipe(recipe, root, settings, last="Evaluator")
         self.metrics = self._nodes["Evaluator"]["metrics"]
         show(recipe, self.metrics, METRICS[recipe])
-        show("seconds", {"all": result["seconds"], "Trainer": self._nodes["Trainer"]["seconds"]})
+        show("seconds", {"all": seconds, "Trainer": self._nodes["Trainer"]["seconds"]})
 
     @property
     def examples(self) -> kl.Examples:

@@ -25,20 +25,20 @@ import json
 import re
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 import wave
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.recipe_runs import RecipeRun, run_recipe
 from kerasline.components.core.artifacts import Examples, Predictions
 from kerasline.pipeline.recipes.spoken_digits import WORDS, write_digits
 
-HOUSE = Path(__file__).resolve().parent.parent
 SPEAKERS = ["george", "jackson", "lucas", "nicolas", "theo", "yweweler"]
 JOINED = 8000
 LONGEST_SECONDS = 30  # longer clips would be batches of their own
@@ -58,21 +58,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
 MEASURED = {"keywords": ["accuracy"], "speech_recognition": ["transcript/wer", "transcript/cer"]}
 
 
-def run(recipe: str, folder: str, last: str, settings: dict[str, Any]) -> tuple[dict[str, Any], float]:
-    """Run a recipe on `folder/clips` and `folder/clips.csv`. Return the nodes by name, and the seconds it took."""
+def run(recipe: str, folder: str, last: str, settings: dict[str, Any]) -> RecipeRun:
+    """Run a recipe on `folder/clips` and `folder/clips.csv`."""
     settings = {
         "ExampleGen.input": f"{folder}/clips",
         "ExampleGen.labels": f"{folder}/clips.csv",
         "ExampleGen.splits": '{"train": 8, "eval": 1, "test": 1}',
         **settings,
     }
-    arguments = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    command = [sys.executable, str(HOUSE / "run_pipeline.py"), "run", recipe, "--to", last]
-    command += ["--root", f"{folder}/root", "--json", f"{folder}/summary.json", *arguments]
-    clock = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - clock
-    return {node["name"]: node for node in json.loads(Path(folder, "summary.json").read_text())["nodes"]}, seconds
+    return run_recipe(recipe, Path(folder, "root"), [f"{name}={value}" for name, value in settings.items()], last=last)
 
 
 def metrics(recipe: str, recordings: Path, steps: int, unheard: str | None) -> dict[str, Any]:

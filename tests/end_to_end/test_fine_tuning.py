@@ -3,47 +3,24 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from tests.end_to_end.counting import NUMBERS, SMALL, SPLITS, write_counting
 from tests.end_to_end.recipe_runs import require_language_libraries, run_recipe
-from tests.end_to_end.test_language_model import NUMBERS
 
 pytestmark = pytest.mark.slow
 require_language_libraries()
 
-SPLITS = '{"train": 8, "eval": 1, "test": 1}'
-
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
-    return counted(tmp_path_factory.mktemp("texts") / "texts.csv", NUMBERS * 4)
-
-
-def counted(file, numbers):
-    """Write a table of texts that count, from any of ten numbers on."""
-    rng = np.random.default_rng(5)
-    rows = [" ".join(numbers[start : start + size]) for start in range(10) for size in rng.integers(3, 30, 40)]
-    file.write_text("\n".join(["text", *rows]))
-    return file
+    return write_counting(tmp_path_factory.mktemp("texts") / "texts.csv")
 
 
 @pytest.fixture
 def run(cli, texts):
     """The nodes of a run of `language_model`. All tests but the first find them cached."""
-    settings = {
-        "ExampleGen.input": texts,
-        "ExampleGen.splits": SPLITS,
-        "ModelBuilder.hyperparameters.units": 32,
-        "ModelBuilder.hyperparameters.heads": 2,
-        "ModelBuilder.hyperparameters.layers": 1,
-        "ModelBuilder.hyperparameters.learning_rate": 0.02,
-        "ModelBuilder.hyperparameters.warm_up_steps": 5,
-        "ModelBuilder.hyperparameters.decay_steps": 200,
-        "Trainer.batch_size": 2,
-        "Trainer.epochs": 15,
-    }
-    return run_recipe(cli, "language_model", texts.parent, settings, "--to", "Evaluator")
+    return run_recipe(cli, "language_model", texts.parent, {"ExampleGen.input": texts, **SMALL}, "--to", "Evaluator")
 
 
 @pytest.mark.parametrize("rank", [8, None], ids=["lora", "full"])
@@ -52,7 +29,7 @@ def test_model_learns_to_count_down(cli, texts, run, tmp_path, rank):
     import tensorflow_text  # noqa: F401
 
     settings = {
-        "ExampleGen.input": counted(tmp_path / "down.csv", NUMBERS[::-1] * 4),
+        "ExampleGen.input": write_counting(tmp_path / "down.csv", NUMBERS[::-1]),
         "ExampleGen.splits": SPLITS,
         "EarlierExamples.input": texts,
         "EarlierExamples.splits": SPLITS,

@@ -10,24 +10,17 @@ import pytest
 
 from tests.components.serving import servers
 from tests.conftest import HOUSE
+from tests.end_to_end.counting import NUMBERS, SMALL, write_counting
 from tests.end_to_end.documents import as_words
 from tests.end_to_end.recipe_runs import require_language_libraries, run_recipe
 
 pytestmark = pytest.mark.slow
 require_language_libraries()
 
-NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
-    """A table of texts that count from any number on, and after ten go on with one."""
-    rng = np.random.default_rng(5)
-    file = tmp_path_factory.mktemp("texts") / "texts.csv"
-    counted = NUMBERS * 4
-    rows = [" ".join(counted[start : start + size]) for start in range(10) for size in rng.integers(3, 30, 40)]
-    file.write_text("\n".join(["text", *rows]))
-    return file
+    return write_counting(tmp_path_factory.mktemp("texts") / "texts.csv")
 
 
 def documented_curls():
@@ -40,19 +33,7 @@ def test_texts_are_continued_and_streamed(cli, texts, tmp_path):
     import tensorflow as tf
     import tensorflow_text  # noqa: F401
 
-    settings = {
-        "ExampleGen.input": texts,
-        "ExampleGen.splits": '{"train": 8, "eval": 1, "test": 1}',
-        "ModelBuilder.hyperparameters.units": 32,
-        "ModelBuilder.hyperparameters.heads": 2,
-        "ModelBuilder.hyperparameters.layers": 1,
-        "ModelBuilder.hyperparameters.learning_rate": 0.02,
-        "ModelBuilder.hyperparameters.warm_up_steps": 5,
-        "ModelBuilder.hyperparameters.decay_steps": 200,
-        "Trainer.batch_size": 2,
-        "Trainer.epochs": 15,
-    }
-    nodes = run_recipe(cli, "language_model", tmp_path, settings)
+    nodes = run_recipe(cli, "language_model", tmp_path, {"ExampleGen.input": texts, **SMALL})
     assert nodes["Pusher"]["state"] == "ran"
     assert nodes["Evaluator"]["metrics"]["cross_entropy"] < 1  # log(10), 2.3, for numbers at random
     serve = tf.saved_model.load(nodes["Pusher"]["metrics"]["path"]).signatures["serving_default"]

@@ -399,12 +399,16 @@ def misfit(where: str, column: str, kind: str, value: str, *, declared: bool) ->
     expected = {"int64": "a number", "double": "a number", "bool": "true or false"}.get(kind, kind)
     if kind == "int64" and (declared or re.fullmatch(r"-?\d+", value)):
         expected = "an integer of at most 64 bits"
-    source_of_type = "declared" if declared else "in the rows before"
     return DataError(
-        f"{where}: expected {expected} as {source_of_type}, received {value!r}; fix the line, read the column as "
-        f"text with --set ExampleGen.column_types.{column}=string, or put such rows into quarantine with "
+        f"{where}: expected {expected} as {type_source(declared=declared)}, received {value!r}; fix the line, read the "
+        f"column as text with --set ExampleGen.column_types.{column}=string, or put such rows into quarantine with "
         "--set ExampleGen.bad_rows=quarantine"
     )
+
+
+def type_source(*, declared: bool) -> str:
+    """Return where the type of a column is from, for messages."""
+    return "declared" if declared else "in the rows before"
 
 
 def rounded(where: str, column: str, value: str) -> DataError:

@@ -14,8 +14,8 @@ import pyarrow.csv as pcsv
 
 from kerasline.components.core.errors import DataError
 from kerasline.components.data.quarantine import Quarantine
-from kerasline.components.data.sources.compressed_files import open_stream, unreadable
-from kerasline.components.data.sources.csv_files import CsvSource, first_inexact, note_spelling, rounded
+from kerasline.components.data.sources.compressed_files import open_stream
+from kerasline.components.data.sources.csv_files import CsvSource, first_inexact, note_spelling, rounded, type_source
 from kerasline.components.data.sources.csv_format import CsvFormat, check_separators
 from kerasline.components.data.sources.csv_ranges import Range
 from kerasline.components.data.sources.csv_scan import ScanningReader
@@ -50,15 +50,12 @@ class LenientCsvSource(CsvSource):
         if self._first is None:
             self._first = file, self._form.header(file, self._declared)
         self._check_columns(file)
-        try:
+        with self._errors_of(file):
             yield from self._file_batches(file, self._first[1])
-        except (pa.ArrowInvalid, UnicodeError, LookupError) as error:
-            self._enlarge_blocks(file, str(error))
-            raise DataError(f"{file}: {error}") from error
-        except pa.ArrowNotImplementedError as error:
-            raise DataError(f"{file}: {error}; declare another type in ExampleGen.column_types") from error
-        except OSError as error:
-            raise unreadable(file, error) from error
+
+    def _explain(self, file: Path, message: str) -> None:
+        self._enlarge_blocks(file, message)
+        raise DataError(f"{file}: {message}")
 
     def _file_batches(self, file: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         ragged: list[int] = []
@@ -126,7 +123,7 @@ class LenientCsvSource(CsvSource):
                 value = column[row].as_py()
                 if name not in self._declared:
                     self._widen(name, kind, value)
-                source_of_type = "declared" if name in self._declared else "in the rows before"
+                source_of_type = type_source(declared=name in self._declared)
                 bad.setdefault(row, f"column {name!r}: expected {kind} as {source_of_type}, received {value!r}")
             if name not in self._declared:
                 self._check_spelling(file, name, kind, text.filter(array.is_valid()))
