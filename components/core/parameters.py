@@ -100,17 +100,26 @@ def parse_value(where: str, kind: Any, value: Any) -> Any:
     from pydantic import ValidationError
 
     adapter = _adapter(kind)
-    attempts: list[Callable[[], Any]] = [lambda: adapter.validate_python(value)]
-    if isinstance(value, str):
-        attempts.append(lambda: adapter.validate_json(value))
-        if value.startswith(("{", "[")):  # a dict or list, also where a text would do
-            attempts.reverse()
+    is_json = isinstance(value, str) and value.startswith(("{", "["))  # a dict or list, also where a text would do
+    attempts: list[Callable[[Any], Any]] = [adapter.validate_json] if is_json else []
+    attempts.append(adapter.validate_python)
+    if isinstance(value, str) and not is_json:
+        attempts.append(adapter.validate_json)
+    reasons = []
     for attempt in attempts:
         try:
-            return attempt()
+            return attempt(value)
         except ValidationError as error:
-            first = error.errors()[0]
-    raise ParameterError(f"{where}: expected {_type_name(kind)}, received {value!r} ({first['msg']})")
+            reasons.append(_reason(error.errors()[0]))
+    reason = reasons[0] if is_json else reasons[-1]
+    raise ParameterError(f"{where}: expected {_type_name(kind)}, received {value!r} ({reason})")
+
+
+def _reason(error: Any) -> str:
+    """Return the message of pydantic's error, with the key that is unknown or missing."""
+    if error["type"] in ("extra_forbidden", "missing"):
+        return f"{'.'.join(map(str, error['loc']))}: {error['msg']}"
+    return error["msg"]
 
 
 def _type_name(kind: Any) -> str:

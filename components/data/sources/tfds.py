@@ -172,13 +172,15 @@ def _builder(tfds: Any, input: str, dataset: str | None, data_dir: str | None) -
                 "set ExampleGen.dataset if it has source files"
             )
         return _from_folder(tfds, folder, dataset, data_dir), config(manual_dir=str(folder))
+    if not folder.exists() and input.startswith((".", "/", "~")):
+        raise DataError(f"{input!r}: neither a folder nor the name of a TFDS dataset; check the path")
     try:
         builder = tfds.builder(input, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
         close = difflib.get_close_matches(input, tfds.list_builders(), n=1)
         hint = f"did you mean {close[0]!r}?" if close else "see tfds.list_builders()"
         raise DataError(f"{input!r}: neither a folder nor the name of a TFDS dataset; {hint}") from None
-    except ValueError as error:  # a path that does not exist, or an unknown configuration
+    except ValueError as error:  # such as an unknown configuration
         reason = one_line(error, 150)
         raise DataError(f"{input!r}: neither a folder nor the name of a TFDS dataset: {reason}") from error
     return builder, config()

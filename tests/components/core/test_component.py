@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import pytest
 from annotated_types import Gt
+from pydantic import BaseModel, ConfigDict
 
 from kerasline.components.core.artifacts import Examples, Model, Report, Schema
 from kerasline.components.core.component import Component, Input, Output, Parameter, Parameters, component
@@ -110,6 +111,17 @@ def test_command_line_strings_become_the_declared_types():
     assert source.shares == {"a": 1.0}
     assert parse_value("Source.x", str | dict, '{"a": 1}') == {"a": 1}
     assert parse_value("Source.x", str | dict, "{a}") == "{a}"
+
+
+def test_message_names_the_wrong_key_of_a_nested_value():
+    class Part(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        epochs: int
+
+    with pytest.raises(ParameterError, match=r"\(0\.freze: Extra inputs are not permitted\)"):
+        parse_value("Source.x", list[Part] | None, '[{"epochs": 1, "freze": 2}]')
+    with pytest.raises(ParameterError, match=r"\(1\.epochs: Field required\)"):
+        parse_value("Source.x", list[Part], [{"epochs": 1}, {}])
 
 
 def test_artifact_is_connected_by_its_path(tmp_path):
