@@ -30,6 +30,8 @@ def main() -> None:
     parser.add_argument("recipe", choices=["penguins", "taxi"])
     parser.add_argument("csv", nargs="?")
     options = parser.parse_args()
+    if options.recipe == "taxi" and not options.csv:
+        parser.error("taxi needs the CSV file of the trips")
     print(by_hand_penguins() if options.recipe == "penguins" else by_hand_taxi(options.csv))
 
 
