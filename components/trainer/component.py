@@ -149,7 +149,7 @@ class Trainer(Component):
         self._check_distribution()
         self._check_bucketing(inputs)
         self._check_phases()
-        self._check_calibration()
+        self._check_calibration(inputs)
         split = self.settings.eval_split
         # The default may be missing: not all data have an eval split.
         if inputs.examples is not None and split and split not in ("eval", *inputs.examples.splits):
@@ -226,13 +226,16 @@ class Trainer(Component):
             schema = inputs.examples.schema()
             judged_answers_of(self.name, answers, schema, inputs.preprocessing, settings.judging)
 
-    def _check_calibration(self) -> None:
-        if self.settings.calibrate is not None:
-            where = f"{self.name}.calibrate"
-            if self.settings.function is not None:
-                raise ParameterError(f"{where}: expected the built-in training loop, but `function` replaces it")
-            if self.settings.eval_split is None:
-                raise ParameterError(f"{where}: expected an eval_split, whose rows determine the temperature")
+    def _check_calibration(self, inputs: Any) -> None:
+        settings, where = self.settings, f"{self.name}.calibrate"
+        if settings.calibrate is None:
+            return
+        if settings.function is not None:
+            raise ParameterError(f"{where}: expected the built-in training loop, but `function` replaces it")
+        if settings.eval_split is None:
+            raise ParameterError(f"{where}: expected an eval_split, whose rows determine the temperature")
+        if inputs.examples is not None and settings.eval_split not in inputs.examples.splits:
+            raise ParameterError(f"{where}: expected data with the split of eval_split, {settings.eval_split!r}")
 
     def _check_phases(self) -> None:
         phases, where = self.settings.phases or [], f"{self.name}.phases"

@@ -40,13 +40,10 @@ class TemperatureScaling:
         model: its compiled model.
 
     Raises:
-        ParameterError: there are no held-out rows, or the model does not have one output of classes that is computed
-            by a linear layer.
+        ParameterError: the model does not have one output of classes that is computed by a linear layer.
     """
 
     def __init__(self, job: Job, model: keras.Model) -> None:
-        if job.eval_split is None:
-            raise ParameterError(f"{WHERE}: expected data with the split of eval_split, {job.settings.eval_split!r}")
         self._model = model
         self._output = _output_of_classes(job, model)
         self._layer = _linear_layer(model)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import keras
 
 SCHEMA = importlib.resources.files("kerasline.schemas") / "clothes.pbtxt"
-HYPERPARAMETERS = {"units": 16, "dropout": 0.1, "learning_rate": 0.05, "decay_steps": 5600, "weight_decay": 5e-4}
+HYPERPARAMETERS = {"units": 16, "dropout": 0.1, "learning_rate": 0.05, "decay_steps": 5350, "weight_decay": 5e-4}
 
 
 def preprocessing() -> keras.Model:
@@ -63,7 +63,8 @@ def build_model(inputs: dict[str, keras.KerasTensor], hp: dict) -> keras.Model:
 
 
 def pipeline(settings) -> kl.Pipeline:
-    examples = kl.TfdsExampleGen("fashion_mnist", dataset="fashion_mnist", images="files")
+    splits = {"train": "train[:95%]", "eval": "train[95%:]", "test": "test"}
+    examples = kl.TfdsExampleGen("fashion_mnist", dataset="fashion_mnist", splits=splits, images="files")
     statistics = kl.StatisticsGen(examples)
     schema = kl.ImportSchemaGen(str(SCHEMA))
     validator = kl.ExampleValidator(statistics, schema)

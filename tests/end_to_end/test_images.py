@@ -295,10 +295,9 @@ def test_classifier_of_clothes_takes_the_bytes_of_images(cli, tmp_path):
         tmp_path,
         {
             **GARMENTS,
-            "ExampleGen.splits": '{"train": "train", "eval": "test[:20]", "test": "test[20:]"}',
             "ModelBuilder.hyperparameters.units": 4,
-            "ModelBuilder.hyperparameters.decay_steps": 120,
-            "Trainer.steps": 120,
+            "ModelBuilder.hyperparameters.decay_steps": 240,
+            "Trainer.steps": 240,
             "Trainer.batch_size": 32,
             "Trainer.ema": 0.9,
             "Evaluator.thresholds": "{}",

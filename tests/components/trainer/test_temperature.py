@@ -82,6 +82,7 @@ def test_one_wrong_row_among_equal_ones_has_the_temperature_of_its_share():
         ("relu", {}, "Trainer.calibrate: expected an output that a Dense or convolutional layer computes"),
         ("mse", {}, "Trainer.calibrate: expected a model with one output, of classes; received 'score' .regression."),
         ("logits", {"eval_split": None}, "Trainer.calibrate: expected an eval_split"),
+        ("logits", {"eval_split": "later"}, "Trainer.calibrate: expected data with the split of eval_split, 'later'"),
         ("logits", {"own": lambda context: None}, "Trainer.calibrate: expected the built-in training loop"),
     ],
 )
