@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -73,7 +74,9 @@ class TfdsExampleGen(ExampleGen):
         if folder.is_dir():
             return sorted(path for path in folder.rglob("*") if path.is_file())
         module, colon, _ = self.settings.input.partition(":")
-        spec = importlib.util.find_spec(module) if colon and "." in module else None
+        spec = None
+        with contextlib.suppress(ModuleNotFoundError):  # the stage reports it
+            spec = importlib.util.find_spec(module) if colon and "." in module else None
         return [Path(spec.origin)] if spec and spec.origin else []
 
     def _source(self, quarantine: Quarantine, context: Context) -> Source:

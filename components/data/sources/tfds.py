@@ -160,8 +160,11 @@ def _builder(tfds: Any, input: str, dataset: str | None, data_dir: str | None) -
         import importlib
 
         module, _, name = input.partition(":")
-        builder = getattr(importlib.import_module(module), name)(data_dir=data_dir)
-        return builder, config(try_download_gcs=False)
+        try:
+            kind = getattr(importlib.import_module(module), name)
+        except (ModuleNotFoundError, AttributeError) as error:
+            raise DataError(f"{input!r}: {one_line(error)}; expected `module:Class` of a TFDS builder") from error
+        return kind(data_dir=data_dir), config(try_download_gcs=False)
     folder = Path(input)
     if folder.is_dir():
         if any(folder.rglob("dataset_info.json")):

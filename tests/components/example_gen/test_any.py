@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from kerasline import AnyExampleGen, CsvExampleGen
+from kerasline import AnyExampleGen, CsvExampleGen, TfdsExampleGen
 from kerasline.components.core.errors import DataError
 
 ROWS = {"en": ["one", "two", "three"], "number": [1, 2, 3]}
@@ -83,6 +83,13 @@ def test_file_of_unknown_ending_is_refused(tmp_path):
 def test_missing_folder_is_refused_in_a_line(tmp_path, input):
     with pytest.raises(DataError, match="neither a folder nor the name of a TFDS dataset") as error:
         AnyExampleGen(input, splits=ALL).execute(tmp_path / "out")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("input", ["nowhere.builders:Garments", "tests.components.data.sources.builders:Garment"])
+def test_missing_builder_is_refused_in_a_line(tmp_path, input):
+    with pytest.raises(DataError, match="expected `module:Class` of a TFDS builder") as error:
+        TfdsExampleGen(input, splits=ALL).execute(tmp_path / "out")
     assert "\n" not in str(error.value)
 
 
