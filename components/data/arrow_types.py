@@ -241,7 +241,7 @@ def merge_schemas(ours: pa.Schema, theirs: pa.Schema) -> pa.Schema:
     """Return a schema with the columns of both. A column of different types gets the type that holds all values.
 
     Raises:
-        DataError: a column has types that cannot be combined, such as int64 and string.
+        DataError: a column has types of which none holds the values of both, such as int64 and string or bool.
     """
     found = {field.name: field for field in ours}
     for field in theirs:
@@ -263,12 +263,15 @@ def _wider_type(name: str, one: pa.DataType, other: pa.DataType) -> pa.DataType:
     if is_list(one) or is_list(other):
         inner = [kind.value_type if is_list(kind) else kind for kind in (one, other)]
         return pa.large_list(_wider_type(name, *inner))
-    if all(pa.types.is_floating(k) or pa.types.is_integer(k) or pa.types.is_boolean(k) for k in (one, other)):
+    if all(pa.types.is_floating(k) or pa.types.is_integer(k) for k in (one, other)):
         floating = pa.types.is_floating(one) or pa.types.is_floating(other)
         return pa.float64() if floating else pa.int64()
     if all(pa.types.is_string(k) or pa.types.is_binary(k) for k in (one, other)):
         return pa.binary()
-    raise DataError(f"column {name!r}: {one} in some rows, {other} in others; convert the column to one type")
+    raise DataError(
+        f"column {name!r}: {one} in some rows, {other} in others; convert them to one type, "
+        f"such as with --set ExampleGen.column_types.{name}=string"
+    )
 
 
 def _widen(name: str, column: pa.Array, kind: pa.DataType) -> pa.Array:
