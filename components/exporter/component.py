@@ -84,7 +84,7 @@ class Exporter(Component):
     ['score']
     """
 
-    VERSION = "11"
+    VERSION = "12"
     LIBRARIES = ("tensorflow", "keras")
 
     preprocessing: Input[Preprocessing]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerasline.components.infra_validator.cases import Answer
+from kerasline.components.models.media_answers import answers_agree
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Comparison:
 def compare(own: Answer, served: Answer, tolerance: float) -> Comparison:
     """Compare a served answer with the model's own.
 
-    Texts and integers must be equal. Other numbers may differ by `tolerance`, relative for numbers above 1. If one
+    Texts and integers must be equal, and files of sound and images but for rounding. Other numbers may differ by `tolerance`, relative for numbers above 1. If one
     of two numbers is infinite or NaN, the other must be infinite or NaN as well: which of them an overflowing sum
     gives depends on the order of its terms. A refusal must be answered by a refusal of the same class, 4xx or 5xx.
     """
@@ -63,9 +64,11 @@ def _compare_refusals(own: Answer, served: Answer) -> str | None:
 
 
 def _compare_values(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> tuple[str | None, float]:
-    if ours.dtype.kind in "OSUiub":
-        differs = np.asarray(ours != theirs).reshape(ours.shape)
-        return _first_difference(differs, ours, theirs), 0.0
+    if ours.dtype.kind in "OSU":
+        agree = [answers_agree(*pair, tolerance) for pair in zip(ours.flat, theirs.flat)]
+        return _first_difference(~np.array(agree, bool).reshape(ours.shape), ours, theirs), 0.0
+    if ours.dtype.kind in "iub":
+        return _first_difference(np.asarray(ours != theirs).reshape(ours.shape), ours, theirs), 0.0
     expected, received = ours.astype(np.float64), theirs.astype(np.float64)
     finite = np.isfinite(expected)
     differs = finite != np.isfinite(received)

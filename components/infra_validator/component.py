@@ -57,7 +57,7 @@ class InfraValidator(Component):
 
     LIBRARIES = ("tensorflow", "aiohttp", "h2corn")
 
-    VERSION = "3"
+    VERSION = "4"
 
     saved_model: Input[SavedModel]
     examples: Input[Examples]

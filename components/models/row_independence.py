@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from kerasline.components.models.graph_operations import GraphOperations
+from kerasline.components.models.media_answers import answers_agree
 from kerasline.components.models.signatures import Signature, TensorSpec
 
 Arrays = Sequence[np.ndarray]
 Call = Callable[[Arrays], Sequence[np.ndarray]]
 
-# Largest difference that rounding explains, relative to the largest value of an output. Half precision is coarser.
+# Largest difference that rounding explains, relative to the largest value of an output, or of a sound or image file.
+# Half precision is coarser.
 TOLERANCE, HALF_TOLERANCE = 2e-3, 5e-2
 # Sizes to try for dimensions of any size.
 LENGTHS = (4, 1, 16, 32)
@@ -157,7 +159,7 @@ class _Check:
                 return f"output {output_name} has {len(output)} entries for {len(batch)} rows"
             scale = _scale([answer[number] for _, answer in known])
             for at, answer in expected:
-                if not _agree(answer[number][:1], output[at : at + 1], self._tolerance * scale):
+                if not _agree(answer[number][:1], output[at : at + 1], self._tolerance, scale):
                     return f"output {output_name} of a row differs {name}"
         return None
 
@@ -238,11 +240,14 @@ def _scale(answers: Sequence[np.ndarray]) -> float:
     return largest
 
 
-def _agree(alone: np.ndarray, together: np.ndarray, tolerance: float) -> bool:
+def _agree(alone: np.ndarray, together: np.ndarray, relative_tolerance: float, scale: float) -> bool:
     if alone.shape != together.shape:
         return False
-    if alone.dtype.kind in "OSUiub":
+    if alone.dtype.kind in "OSU":
+        return all(answers_agree(*pair, relative_tolerance) for pair in zip(alone.flat, together.flat))
+    if alone.dtype.kind in "iub":
         return bool(np.array_equal(alone, together))
+    tolerance = relative_tolerance * scale
     complex_type = np.complex128 if alone.dtype.kind == "c" else np.float64
     return bool(
         np.allclose(alone.astype(complex_type), together.astype(complex_type), rtol=0, atol=tolerance, equal_nan=True)

@@ -166,6 +166,8 @@ def test_synthesised_speech_is_one_sound_everywhere(run, tmp_path):
     nodes = run("speech_synthesis", columns, 120, **settings)
     rows, predicted = rows_of(nodes)
     texts = [row["text"] for row in rows]
+    exported = Path(nodes["Exporter"]["outputs"]["saved_model"])
+    assert json.loads((exported / "kerasline.json").read_text())["row_dependence"] is None
     with predicting(nodes, "speech_synthesis", tmp_path / "server") as predict:
 
         def speak(*instances, **more):
@@ -189,8 +191,7 @@ def test_synthesised_speech_is_one_sound_everywhere(run, tmp_path):
     found = nodes["Evaluator"]["metrics"]["sound_bytes/mel_cepstral_distortion"]
     assert found == pytest.approx(expected, rel=0.01)
     assert "<audio" in report_of(tmp_path)
-    file = Path(nodes["Exporter"]["outputs"]["saved_model"]) / "saved_model.pb"
-    (graph,) = SavedModel.FromString(file.read_bytes()).meta_graphs
+    (graph,) = SavedModel.FromString((exported / "saved_model.pb").read_bytes()).meta_graphs
     operations = [node.op for function in graph.graph_def.library.function for node in function.node_def]
     assert 0 < operations.count("IRFFT") < 10 and len(operations) < 20_000  # loops, not unrolled
 

@@ -1,10 +1,17 @@
 """Comparison of served answers with those in process."""
 
+import io
+
 import numpy as np
 import pytest
+import soundfile
+from PIL import Image
 
 from kerasline.components.infra_validator.cases import Answer
 from kerasline.components.infra_validator.comparison import compare
+
+
+WAVE = 5000 * np.sin(np.arange(4000) / 5)
 
 
 def answer(**outputs):
@@ -13,6 +20,18 @@ def answer(**outputs):
 
 def text(value):
     return np.array([value], object)
+
+
+def sound(*steps):
+    stream = io.BytesIO()
+    soundfile.write(stream, np.int16(steps), 8000, format="WAV", subtype="PCM_16")
+    return text(stream.getvalue())
+
+
+def image(format, *pixels):
+    stream = io.BytesIO()
+    Image.fromarray(np.array([pixels] * 8, np.uint8)).save(stream, format)
+    return text(stream.getvalue())
 
 
 def refusal(status):
@@ -28,6 +47,10 @@ def refusal(status):
         (answer(y=[np.inf]), answer(y=[np.nan])),  # an overflow either way
         (answer(y=text(b"a")), answer(y=text(b"a"))),
         (answer(y=np.zeros((0, 3))), answer(y=np.zeros((0, 3)))),
+        (answer(y=sound(500, -500, 3)), answer(y=sound(501, -500, 1))),
+        (answer(y=sound(*WAVE)), answer(y=sound(*-WAVE))),  # other phases
+        (answer(y=image("PNG", 0, 128, 255, 9)), answer(y=image("PNG", 1, 128, 254, 9))),
+        (answer(y=image("JPEG", *range(8))), answer(y=image("JPEG", 1, *range(1, 8)))),
         (refusal(400), refusal(404)),
         (refusal(501), refusal(500)),
     ],
@@ -54,6 +77,22 @@ def test_answers_agree(own, served):
 )
 def test_first_difference_is_reported(own, served, why):
     assert compare(own, served, 1e-4).mismatch == why
+
+
+@pytest.mark.parametrize(
+    ("own", "served"),
+    [
+        (sound(500, -500, 3), sound(600, -500, 3)),
+        (sound(500, -500, 3), sound(500, -500, 3, 0)),
+        (sound(*WAVE), sound(*1.1 * WAVE)),
+        (sound(500, -500, 3), text(sound(500, -500, 3)[0][:40])),
+        (image("PNG", 0, 128, 255), image("PNG", 3, 128, 255)),
+        (image("PNG", 0, 128), image("JPEG", 0, 128)),
+        (image("JPEG", 0, 0, 0, 0), image("JPEG", 9, 9, 9, 9)),
+    ],
+)
+def test_other_sound_or_image_is_a_difference(own, served):
+    assert compare(answer(y=own), answer(y=served), 1e-4).mismatch.startswith("y: served ")
 
 
 def test_largest_difference_of_equal_answers_is_reported():

@@ -8,6 +8,7 @@ import functools
 import numpy as np
 import pytest
 
+import kerasline as kl
 from kerasline.components.models.row_independence import find_row_dependence
 from kerasline.components.models.session import SavedModelSession
 from tests.components.serving.saved_models import save_functions
@@ -25,6 +26,39 @@ def independent(tf):
         "texts": (lambda x: tf.strings.length(x), [None, 1], tf.string),
         "half": (lambda x: tf.cast(tf.nn.softmax(tf.cast(x, tf.float16)), tf.float32), [None, 3], tf.float32),
     }
+
+
+def rounded(tf, x):
+    """Values from 0 to 1 by row, whose last bits depend on the number of rows as those of a long sum do."""
+    return tf.linspace(0.2, 0.8, 3072)[tf.newaxis] * tf.nn.sigmoid(x[:, :1]) + 2e-6 * tf.cast(tf.shape(x)[0], x.dtype)
+
+
+def wav(tf, x):
+    return kl.decoding.encode_wav(x, 8000)
+
+
+def png(tf, x):
+    return kl.decoding.encode_png(tf.reshape(x, [-1, 32, 32, 3]))
+
+
+def jpeg(tf, x):
+    return kl.decoding.encode_jpeg(tf.reshape(x, [-1, 32, 32, 3]), 75)
+
+
+def mixing(tf, x):
+    return 0.9 * rounded(tf, x) + 0.1 * tf.reduce_max(rounded(tf, x), axis=0)
+
+
+FILES = {"wav": wav, "png": png, "jpeg": jpeg}
+
+
+def files(tf, values):
+    """Return functions that answer with files of these values."""
+
+    def function(encode):
+        return lambda x: encode(tf, values(tf, x))
+
+    return {f"{values.__name__}_{name}": (function(encode), [None, 3], tf.float32) for name, encode in FILES.items()}
 
 
 def dependent(tf):
@@ -52,25 +86,37 @@ def dependent(tf):
 def session(tmp_path_factory):
     import tensorflow as tf
 
-    folder = save_functions(tmp_path_factory.mktemp("rows") / "1", {**independent(tf), **dependent(tf)})
+    folder = save_functions(
+        tmp_path_factory.mktemp("rows") / "1",
+        {**independent(tf), **dependent(tf), **files(tf, rounded), **files(tf, mixing)},
+    )
     session = SavedModelSession(folder)
     yield session
     session.close()
 
 
-@pytest.mark.parametrize("name", ["softmax", "dense", "lengths", "embedding", "texts", "half"])
+INDEPENDENT = ["softmax", "dense", "lengths", "embedding", "texts", "half"]
+DEPENDENT = ["centred", "loudest", "ranked", "shifted", "large_batches", "padded", "unique", "random"]
+
+
+@pytest.mark.parametrize("name", [*INDEPENDENT, *(f"rounded_{kind}" for kind in FILES)])
 def test_independent_rows_are_recognised(session, name):
     signature = session.signatures[name]
     call = functools.partial(session.call, signature)
     assert find_row_dependence(call, signature, half_precision=name == "half") is None
 
 
-@pytest.mark.parametrize(
-    "name", ["centred", "loudest", "ranked", "shifted", "large_batches", "padded", "unique", "random"]
-)
+@pytest.mark.parametrize("name", [*DEPENDENT, *(f"mixing_{kind}" for kind in FILES)])
 def test_dependent_rows_are_recognised(session, name):
     signature = session.signatures[name]
     assert "differs" in find_row_dependence(functools.partial(session.call, signature), signature)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_rounding_changes_the_bytes_of_files(session, kind):
+    """Otherwise the tests above would show nothing."""
+    alone, many = (session.call(session.signatures[f"rounded_{kind}"], [np.zeros((n, 3), "f")])[0] for n in (1, 128))
+    assert alone[0] != many[0]
 
 
 def test_rejected_rows_need_recorded_ones(session):
