@@ -26,9 +26,10 @@ class Comparison:
 def compare(own: Answer, served: Answer, tolerance: float) -> Comparison:
     """Compare a served answer with the model's own.
 
-    Texts and integers must be equal, and files of sound and images but for rounding. Other numbers may differ by `tolerance`, relative for numbers above 1. If one
-    of two numbers is infinite or NaN, the other must be infinite or NaN as well: which of them an overflowing sum
-    gives depends on the order of its terms. A refusal must be answered by a refusal of the same class, 4xx or 5xx.
+    Texts and integers must be equal, and files of sound and images but for rounding. Other numbers may differ by
+    `tolerance`, relative for numbers above 1. If one of two numbers is infinite or NaN, the other must be infinite or
+    NaN as well: which of them an overflowing sum gives depends on the order of its terms. A refusal must be answered by
+    a refusal of the same class, 4xx or 5xx.
     """
     if own.outputs is None or served.outputs is None:
         return Comparison(_compare_refusals(own, served))

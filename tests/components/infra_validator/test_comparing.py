@@ -10,7 +10,6 @@ from PIL import Image
 from kerasline.components.infra_validator.cases import Answer
 from kerasline.components.infra_validator.comparison import compare
 
-
 WAVE = 5000 * np.sin(np.arange(4000) / 5)
 
 
