@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-HOUSE = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(HOUSE))
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
 
 from tests.end_to_end.airflow_environment import Airflow  # noqa: E402
 
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def command(folder: Path, *arguments: Any) -> None:
-    words = [sys.executable, str(HOUSE / "run_pipeline.py"), *map(str, arguments)]
+    words = [sys.executable, str(REPOSITORY / "run_pipeline.py"), *map(str, arguments)]
     subprocess.run(words, cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -105,7 +105,7 @@ def imports() -> float:
     found = []
     for _ in range(5):
         clock = time.perf_counter()
-        subprocess.run([sys.executable, "-c", IMPORTS], cwd=HOUSE, check=True)
+        subprocess.run([sys.executable, "-c", IMPORTS], cwd=REPOSITORY, check=True)
         found.append(time.perf_counter() - clock)
     return statistics.median(found)
 

@@ -23,7 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
-HOUSE = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent
 RUNNERS = {
     "in memory": [],
     "2 threads": ["--direct_num_workers=2", "--direct_running_mode=multi_threading"],
@@ -83,7 +83,7 @@ def plain(csv: str, folder: str, _options: list[str]) -> dict[str, float]:
 
 
 def in_a_process(
-    function: str, csv: Path, options: list[str], checkout: Path = HOUSE
+    function: str, csv: Path, options: list[str], checkout: Path = REPOSITORY
 ) -> tuple[dict[str, float], float]:
     """Run a function of this file in a new process. Return its result and the peak memory in MB.
 
@@ -125,14 +125,14 @@ def repeated(sample: Path, rows: int, folder: str) -> Path:
 
 def compare(csv: Path, rows: int, other: Path, rounds: int) -> None:
     """Print the lowest times of each stage in this version and in another one, measured alternately."""
-    best: dict[Path, dict[str, float]] = {HOUSE: {}, other: {}}
+    best: dict[Path, dict[str, float]] = {REPOSITORY: {}, other: {}}
     for _ in range(rounds):
         for checkout, least in best.items():
             found, peak = in_a_process("stages", csv, [], checkout)
             for name, value in {**found, "peak MB": peak}.items():
                 least[name] = min(value, least.get(name, value))
-    for name in best[HOUSE]:
-        ours, theirs = best[HOUSE][name], best[other][name]
+    for name in best[REPOSITORY]:
+        ours, theirs = best[REPOSITORY][name], best[other][name]
         print(f"| {rows:,} | {name} | {theirs:.2f} | {ours:.2f} | {ours / max(theirs, 1e-9):.2f} |", flush=True)
 
 

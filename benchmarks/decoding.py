@@ -56,7 +56,7 @@ def compare_generation(length: int, rounds: int) -> None:
                 speeds = [rows * (length - PROMPT) / times[name] for name in ("exported", "hub")]
                 print(
                     f"  beams {beams}, batch {rows:2}: exported {speeds[0]:.0f}, KerasHub (XLA) {speeds[1]:.0f}, "
-                    f"ratio {speeds[0] / speeds[1]:.2f}, {'same' if same else 'other'} ids"
+                    f"ratio {speeds[0] / speeds[1]:.2f}, {'same' if same else 'different'} ids"
                 )
 
 

@@ -18,9 +18,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-HOUSE = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(HOUSE))
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
 from benchmarks.preprocessing import Watch  # noqa: E402
+from benchmarks.recipe_runs import run_recipe  # noqa: E402
 
 SLICES = 20
 SHARD_ROWS = 8 * 65536
@@ -68,23 +69,8 @@ def _taxi(folder: Path, taxi: str, rows: int | None) -> dict[str, Any]:
     """Run the taxi recipe up to Exporter, and return its artifacts, with the test rows repeated to `rows`."""
     from kerasline.components.core.artifacts import Examples, Model, Preprocessing, SavedModel
 
-    command = [
-        sys.executable,
-        str(HOUSE / "run_pipeline.py"),
-        "run",
-        "taxi",
-        "--root",
-        str(folder / "root"),
-        "--set",
-        f"ExampleGen.input={taxi}",
-        "--to",
-        "Exporter",
-        "--json",
-        str(folder / "run.json"),
-    ]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    nodes = json.loads((folder / "run.json").read_text())["nodes"]
-    outputs = {node["name"]: {name: Path(path) for name, path in node["outputs"].items()} for node in nodes}
+    nodes, _ = run_recipe("taxi", folder / "root", [f"ExampleGen.input={taxi}"], last="Exporter")
+    outputs = {name: node["outputs"] for name, node in nodes.items()}
     examples = Examples(outputs["ExampleGen"]["examples"])
     return {
         "examples": examples if rows is None else _repeated(examples, folder / "many", rows),
@@ -130,7 +116,8 @@ def inference(taxi: str, rows: int, side: str, batch_size: int) -> dict[str, Any
             stage = Evaluator(examples, artifacts["preprocessing"], artifacts["model"], batch_size=batch_size)
             outputs = SimpleNamespace(evaluation=Evaluation(Path(folder)), blessing=Blessing(Path(folder)))
             context = Context(Path(folder))
-            work = Evaluating(stage.input_artifacts(stage.inputs), outputs, stage.settings, context)
+            inputs = stage.input_artifacts(stage.inputs)
+            work = Evaluating(inputs, outputs, stage.settings, context, awaits_baseline=False)
             plan = work.plan([], SliceTable({}, {}))
             with Watch() as watch:
                 predict(examples, "test", plan, context)

@@ -15,30 +15,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-HOUSE = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(HOUSE))
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
 from benchmarks.preprocessing import Watch  # noqa: E402
+from benchmarks.recipe_runs import run_recipe  # noqa: E402
 
 
 def exported(folder: Path, taxi: str) -> dict[str, str]:
     """Run the taxi recipe up to Exporter, and return the paths of its examples and its SavedModel."""
-    command = [
-        sys.executable,
-        str(HOUSE / "run_pipeline.py"),
-        "run",
-        "taxi",
-        "--root",
-        str(folder / "root"),
-        "--set",
-        f"ExampleGen.input={taxi}",
-        "--to",
-        "Exporter",
-        "--json",
-        str(folder / "run.json"),
-    ]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    nodes = json.loads((folder / "run.json").read_text())["nodes"]
-    found = {name: path for node in nodes for name, path in node["outputs"].items()}
+    nodes, _ = run_recipe("taxi", folder / "root", [f"ExampleGen.input={taxi}"], last="Exporter")
+    found = {name: path for node in nodes.values() for name, path in node["outputs"].items()}
     return {name: found[name] for name in ("examples", "saved_model")}
 
 

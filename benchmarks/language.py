@@ -1,4 +1,4 @@
-"""What the recipes of language reach, beside simpler methods on the same splits. A line for each measurement.
+"""Measure the language recipes beside simpler methods on the same splits, one line for each measurement.
 
     python benchmarks/language.py reviews --data reviews.csv
     python benchmarks/language.py translation --data pairs.tsv.gz

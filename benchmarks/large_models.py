@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-HOUSE = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent
 STAGES = ("ModelBuilder", "Trainer", "Exporter", "Pusher")
 WIDTH, LENGTH, ROWS, BATCH = 768, 32, 16, 4
 CHECKPOINTS = 2
@@ -134,7 +134,7 @@ def main() -> None:
     if options.stage:
         run_stage(options.stage, options.folder, options.words, options.blocks, options.steps)
         return
-    checkouts = [path for path in (options.compare, HOUSE) if path is not None]
+    checkouts = [path for path in (options.compare, REPOSITORY) if path is not None]
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         folders = {checkout: Path(temporary, str(number)) for number, checkout in enumerate(checkouts)}
         seen: dict[Path, set[int]] = {checkout: set() for checkout in checkouts}

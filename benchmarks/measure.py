@@ -16,9 +16,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-HOUSE = Path(__file__).resolve().parent.parent
-PROGRAM = [sys.executable, str(HOUSE / "run_pipeline.py")]
-BY_HAND = [sys.executable, str(HOUSE / "benchmarks" / "plain_keras.py")]
+REPOSITORY = Path(__file__).resolve().parent.parent
+PROGRAM = [sys.executable, str(REPOSITORY / "run_pipeline.py")]
+BY_HAND = [sys.executable, str(REPOSITORY / "benchmarks" / "plain_keras.py")]
 NOTHING = """
 from kerasline.components.core.artifacts import Report
 from kerasline.components.core.component import Component, Input, Output, Parameter

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-HOUSE = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(HOUSE))
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
 
 from kerasline.pipeline.metadata.store import Execution, Run, Store, StoredArtifact, now, sqlite_url  # noqa: E402
 
@@ -121,7 +121,9 @@ def _in_a_process(code: str) -> Callable[[str], str]:
 
     def measure(url: str) -> str:
         command = [sys.executable, "-c", code, url]
-        taken = [float(subprocess.run(command, cwd=HOUSE, capture_output=True, check=True).stdout) for _ in range(9)]
+        taken = [
+            float(subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True).stdout) for _ in range(9)
+        ]
         return f"{statistics.median(taken) * 1000:.0f}"
 
     return measure

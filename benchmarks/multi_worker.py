@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-HOUSE = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(HOUSE))
-from benchmarks.training import FASHION, _fashion, _losses_of, _made, _train  # noqa: E402
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+from benchmarks.training import FASHION, _artifacts, _fashion, _losses_of, _train  # noqa: E402
 
 HIDDEN = {"article's network": [128, 64], "8 times as wide": [1024, 512], "wider still": [4096, 2048]}
 
@@ -72,9 +72,9 @@ def _measured(network: str, batch_size: int, options: Any, settings: Mapping[str
         model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss)
         return model
 
-    made = _made(options.work, "fashion", _fashion, preprocessing, build_model)
+    artifacts = _artifacts(options.work, "fashion", _fashion, preprocessing, build_model)
     done = _train(
-        made,
+        artifacts,
         options.work,
         batch_size=batch_size,
         steps=options.steps,
@@ -83,7 +83,7 @@ def _measured(network: str, batch_size: int, options: Any, settings: Mapping[str
         tensorboard=False,
         **settings,
     )
-    weights = made[2].load().count_params()
+    weights = artifacts[2].load().count_params()
     return {"ms": done.facts["step_seconds"] * 1e3, "losses": _losses_of(done).tolist(), "weights": weights}
 
 

@@ -4,8 +4,8 @@
     python benchmarks/plain_keras.py taxi trips.csv
 
 Read, split, adapt, fit with validation, evaluate, and export a SavedModel that takes raw columns. The layers and models
-are those of the recipes. What a recipe does besides is left out: statistics, validation of the data, explanations,
-slices and intervals, a check in a server, lineage, a cache, a report.
+are those of the recipes. Everything else that a recipe does is left out: statistics, validation of the data,
+explanations, slices and intervals, a check in a server, lineage, a cache, a report.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-HOUSE = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(HOUSE))
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -147,11 +147,11 @@ def input_rows(taxi: Path, rows: int, folder: Path) -> dict[str, Any]:
 
     examples = taxi_examples(taxi, rows, folder)
     prepared = Transform(examples, function=preprocessing, label="big_tipper").execute(folder / "t").preprocessing
-    with Watch() as laying_out:
+    with Watch() as storing:
         data = dataset(examples, "train", prepared, batch_size=1024, work_dir=folder, seed=1, epochs=None)
         next(iter(data))
     figures = _draw(data, 1024, 4_000_000)
-    return {**figures, "first_batch_seconds": round(laying_out.seconds, 2)}
+    return {**figures, "first_batch_seconds": round(storing.seconds, 2)}
 
 
 def _draw(data: Any, batch_size: int, rows: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A run of a recipe at full size, for the benchmarks of what recipes reach."""
+"""Run a recipe as a process, and return its nodes with their outputs, metrics and seconds."""
 
 from __future__ import annotations
 

@@ -26,15 +26,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-HOUSE = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(HOUSE))
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.data_plane import repeated  # noqa: E402
 
 STAGES = ["ExampleGen", "StatisticsGen", "Transform", "Evaluator", "BulkInferrer"]
 LARGE_EVALUATOR = "Evaluator, of 80% of the rows"
 WARM_UP_JOBS = 3  # on a small CSV
-CLUSTER = HOUSE / "benchmarks" / "clusters" / "cluster.py"
+CLUSTER = REPOSITORY / "benchmarks" / "clusters" / "cluster.py"
 
 
 def main() -> None:

@@ -90,7 +90,7 @@ def metrics(recipe: str, recordings: Path, steps: int, unheard: str | None) -> d
 
 
 def one_voice(recipe: str, sounds: Path, manifest: Path, steps: int, keep: Path | None) -> None:
-    """Run a recipe on clips of one voice, and print how it does on the test clips."""
+    """Run a recipe on clips of one voice, and print its metrics on the test clips."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "clips").mkdir()
         with manifest.open() as lines, Path(folder, "clips.csv").open("w", newline="") as table:
@@ -115,7 +115,7 @@ def one_voice(recipe: str, sounds: Path, manifest: Path, steps: int, keep: Path 
         answers = Predictions(nodes["BulkInferrer"]["outputs"]["predictions"]).read("test").to_pydict()
         found = nodes["Evaluator"]["metrics"]
     print(f"{len(clips['text'])} test clips; training {nodes['Trainer']['seconds']:.0f} s, all {seconds:.0f} s")
-    real = heard(clips["content"])
+    real = recognised(clips["content"])
     if recipe == "speech_recognition":
         print(f"recogniser: WER {found['transcript/wer']:.3f}, CER {found['transcript/cer']:.3f}")
         print(f"pocketsphinx: {error_rates(clips['text'], real)}")
@@ -125,7 +125,7 @@ def one_voice(recipe: str, sounds: Path, manifest: Path, steps: int, keep: Path 
     print(f"mel-cepstral distortion of synthesised and real clips: {distortion:.2f} dB")
     print(f"of real clips of different texts: {mismatched:.2f} dB, so {1 - distortion / mismatched:.0%} below")
     print(f"pocketsphinx on real clips: {error_rates(clips['text'], real)}")
-    print(f"pocketsphinx on synthesised clips: {error_rates(clips['text'], heard(answers['sound_bytes']))}")
+    print(f"pocketsphinx on synthesised clips: {error_rates(clips['text'], recognised(answers['sound_bytes']))}")
     for number, (text, content, answer) in enumerate(zip(clips["text"], clips["content"], answers["sound_bytes"])):
         if keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
@@ -148,8 +148,8 @@ def words(text: str) -> str:
     return " ".join(re.sub("[^a-z']", " ", named).split())
 
 
-def heard(files: list[bytes]) -> list[str] | None:
-    """Return what pocketsphinx hears in sound files, or None if it is not installed."""
+def recognised(files: list[bytes]) -> list[str] | None:
+    """Return the texts that pocketsphinx recognises in sound files, or None if it is not installed."""
     try:
         from pocketsphinx import Decoder
     except ImportError:

@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-HOUSE = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(HOUSE))
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 EPOCHS = 8  # the first warms up; the best of the others counts
 

@@ -21,9 +21,9 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-HOUSE = HERE.parents[1]
-BUILT = HOUSE / "build" / "clusters"
-sys.path.insert(0, str(HOUSE))  # as a script, this file knows only its own folder
+REPOSITORY = HERE.parents[1]
+BUILT = REPOSITORY / "build" / "clusters"
+sys.path.insert(0, str(REPOSITORY))  # as a script, this file knows only its own folder
 
 from benchmarks.clusters import flink, spark  # noqa: E402
 from benchmarks.clusters.settings import Process, Settings  # noqa: E402
@@ -108,7 +108,7 @@ def job_server(engine: str) -> Path:
 def _worker_pool(settings: Settings) -> Process:
     """Return a pool of SDK workers separate from the submitting process, as on a cluster of several hosts."""
     command = [sys.executable, "-m", "kerasline.pipeline.runners.worker_pool", f"--port={settings.pool_port}"]
-    return Process("pool", command, {"PYTHONPATH": str(HOUSE)})
+    return Process("pool", command, {"PYTHONPATH": str(REPOSITORY)})
 
 
 def _launch(process: Process, home: Path) -> None:

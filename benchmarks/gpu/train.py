@@ -13,8 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-HOUSE = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(HOUSE), str(HOUSE / "benchmarks")]
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
