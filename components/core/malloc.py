@@ -1,7 +1,7 @@
 """Let the C library keep freed memory while a stage works, and return it to the system when the stage is done.
 
-By default glibc returns freed blocks above some hundred kilobytes to the system at once. The next batch then gets fresh
-pages, zeroed one by one, which can take twice as long as the model needs to compute the batch.
+By default glibc returns freed blocks above a few hundred kilobytes to the system at once. The next batch then gets
+fresh pages, zeroed one by one, which can take twice as long as the model needs to compute the batch.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from kerasline.components.core.errors import DataError
 
 MOST_UNITS = 1 << 16
 MOST_STRATA = 1000
-# Bounds the time of `_improved` to some seconds for the largest numbers of groups and strata.
+# Bounds the time of `_improved` to a few seconds for the largest numbers of groups and strata.
 MOST_MOVES = 10_000
 UNITS_AT_ONCE = 1024
 EPSILON = 1e-9  # a smaller change is a rounding error

@@ -31,7 +31,7 @@ from kerasline.components.models.signatures import read_meta_graph, signatures
 from kerasline.components.models.size_and_latency import megabytes
 
 CALLS = 50
-# Rows per call are limited to this many floating-point operations, some seconds on two cores, and to this much memory
+# Rows per call are limited to this many floating-point operations, a few seconds on two cores, and to this much memory
 # or a quarter of the weights. So large and generating models are exported in bounded time and memory.
 CALL_FLOPS, CALL_BYTES = 1e11, 1 << 27
 ROWS, ROWS_OF_UNKNOWN_COST = 64, 4
@@ -234,7 +234,7 @@ class Export:
 def _median_time(
     answer: Callable[[Mapping[str, np.ndarray]], Any], batch: Mapping[str, np.ndarray], seconds: float
 ) -> float:
-    """Return the median time of the calls that fit into some seconds, in milliseconds, but of at least one."""
+    """Return the median time of the calls that fit into a number of seconds, at least one, in milliseconds."""
     answer(batch)  # loads and traces
     times: list[float] = []
     end = time.perf_counter() + seconds

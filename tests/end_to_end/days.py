@@ -22,7 +22,7 @@ def Total(
     marks: str = "",
     note: str = "{{ no template }} {% nor this",
 ):
-    """Adds up the numbers after some seconds, and appends a line to `marks`."""
+    """Adds up the numbers after a few seconds, and appends a line to `marks`."""
     time.sleep(seconds)
     if marks:
         with open(marks, "a") as file:

@@ -1,4 +1,4 @@
-"""The duration of a training step, measured for some seconds on synthetic rows."""
+"""The duration of a training step, measured for a few seconds on synthetic rows."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def calibrate(
     jit_compile: bool = False,
     seconds: float = SECONDS,
 ) -> Calibration:
-    """Train a model, in place, for some seconds, and measure it.
+    """Train a model, in place, for a few seconds, and measure it.
 
     Args:
         model: compiled and built, including its optimizer.

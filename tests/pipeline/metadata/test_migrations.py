@@ -183,7 +183,7 @@ def test_alembic_is_imported_only_to_upgrade(store_url):
 
 
 def test_queries_of_a_long_history_use_an_index_for_filter_and_order(tmp_path):
-    """Else a pipeline that has run some thousand times would wait for each of its stages' cache."""
+    """Else a pipeline that has run thousands of times would wait for each of its stages' cache."""
     url = f"sqlite:///{tmp_path / 'metadata.sqlite'}"
     store, statements = Store(url), []
     listening = (store._database._reading, "before_cursor_execute", lambda *call: statements.append(call[2:4]))
