@@ -112,23 +112,14 @@ def _details(gathered: Gathered, paragraphs: Mapping[str, str]) -> Part:
     for stage, output in gathered.outputs("Model"):
         training, summary = output.json("training.json"), output.json("summary.json") or {}
         if training:
-            layers = len(summary.get("layers") or ())
-            lines.append(
-                Line("Type", f"Keras model of {layers} layers, {number_text(summary.get('parameters'))} parameters")
-            )
-            lines.append(
-                Line(
-                    "Training algorithm",
-                    f"{summary.get('optimizer')}, loss {summary.get('loss')}, "
-                    f"{number_text(training.get('steps'))} steps on {training.get('device')}",
-                )
-            )
-            given = {
-                k: v
-                for k, v in stage.parameters.items()
-                if k in ("epochs", "steps", "batch_size", "seed") and v is not None
-            }
-            lines.append(Line("Training parameters", ", ".join(f"{k} {v}" for k, v in given.items())))
+            layers, parameters = len(summary.get("layers") or ()), number_text(summary.get("parameters"))
+            steps = f"{number_text(training.get('steps'))} steps on {training.get('device')}"
+            given = {name: stage.parameters.get(name) for name in ("epochs", "steps", "batch_size", "seed")}
+            lines += [
+                Line("Type", f"Keras model of {layers} layers, {parameters} parameters"),
+                Line("Training algorithm", f"{summary.get('optimizer')}, loss {summary.get('loss')}, {steps}"),
+                Line("Training parameters", ", ".join(f"{k} {v}" for k, v in given.items() if v is not None)),
+            ]
     for stage, _ in gathered.outputs("PushedModel"):
         lines.append(Line("Pushed to", str(stage.metrics.get("path", ""))))
     return Part("Model details", [*lines, *_written(paragraphs, "Authors", "License", "Citation")])
@@ -152,9 +143,8 @@ def _metrics(gathered: Gathered, found: Sequence[Evaluated]) -> list[Line]:
             lines.append(Line("Uncertainty", f"{evaluated.confidence} intervals ({', '.join(kinds)})"))
     for verdict in verdicts(gathered):
         rules = "; ".join(f"{rule['text']} ({'kept' if rule['kept'] else 'not kept'})" for rule in verdict["rules"])
-        lines.append(
-            Line("Decision", f"{'blessed' if verdict['blessed'] else 'refused'}{': ' + rules if rules else ''}")
-        )
+        outcome = "blessed" if verdict["blessed"] else "refused"
+        lines.append(Line("Decision", f"{outcome}: {rules}" if rules else outcome))
     return lines
 
 
@@ -173,12 +163,11 @@ def _evaluation_data(found: Sequence[Evaluated]) -> list[Line]:
 
 def _training_data(gathered: Gathered) -> list[Line]:
     lines = []
-    for _, output in gathered.outputs("Examples"):
-        splits = (output.json("examples.json") or {}).get("splits") or {}
+    for _, _, examples in gathered.documents("Examples", "examples.json"):
+        splits = examples.get("splits") or {}
         sizes = {split: sum(shard["rows"] for shard in shards) for split, shards in splits.items()}
         lines.append(Line("Rows", ", ".join(f"{split} {number_text(rows)}" for split, rows in sizes.items())))
-    for _, output in gathered.outputs("Preprocessing"):
-        facts = output.json("preprocessing.json") or {}
+    for _, _, facts in gathered.documents("Preprocessing", "preprocessing.json"):
         lines.append(Line("Label", value_text(facts.get("label"))))
         states = [str(state.get("layer")) for state in facts.get("state") or ()]
         if states:
@@ -206,20 +195,13 @@ def _quantitative(found: Sequence[Evaluated]) -> Part:
 def _samples(gathered: Gathered) -> list[Part]:
     """Return the worst and some random answers, or no part if there are none."""
     rows = []
-    for _, output in gathered.outputs("Evaluation"):
-        for group in (output.json(FILE) or {}).get("groups") or ():
+    for _, _, facts in gathered.documents("Evaluation", FILE):
+        for group in facts.get("groups") or ():
             shown = [row for row in group["rows"] if row["answer"] is not None]
             for kind in ("worst", "random"):
-                rows += [
-                    (
-                        group["output"],
-                        f"{kind} {row['row']}",
-                        number_text(row["score"]),
-                        row["reference"] or "",
-                        row["answer"],
-                    )
-                    for row in [row for row in shown if row["kind"] == kind][:MOST_SAMPLES]
-                ]
+                for row in [row for row in shown if row["kind"] == kind][:MOST_SAMPLES]:
+                    name, score = f"{kind} {row['row']}", number_text(row["score"])
+                    rows.append((group["output"], name, score, row["reference"] or "", row["answer"]))
     return [Part("Samples", [], ("answer", "row", "score", "reference", "answered"), rows)] if rows else []
 
 

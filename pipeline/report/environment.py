@@ -25,8 +25,7 @@ def recorded(gathered: Gathered) -> dict[str, str]:
     facts: dict[str, str] = {}
     for stage in gathered.stages:
         facts |= _flat(stage.manifest.get("environment") or {})
-    for _, output in gathered.outputs("Model"):
-        training = output.json("training.json") or {}
+    for _, _, training in gathered.documents("Model", "training.json"):
         facts |= {
             name: str(training[name]) for name in ("tensorflow", "keras", "device", "precision") if training.get(name)
         }

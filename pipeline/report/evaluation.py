@@ -44,9 +44,8 @@ class Evaluated:
 
 def evaluations(gathered: Gathered) -> list[Evaluated]:
     """Return the results of each Evaluator whose format this report reads."""
-    found = ((stage, output.json("metrics.json")) for stage, output in gathered.outputs("Evaluation"))
-    return [Evaluated(stage, facts) for stage, facts in found if _readable(facts)]
-
-
-def _readable(facts: Any) -> bool:
-    return isinstance(facts, dict) and facts.get("version") == VERSION and isinstance(facts.get("metrics"), list)
+    return [
+        Evaluated(stage, facts)
+        for stage, _, facts in gathered.documents("Evaluation", "metrics.json")
+        if facts.get("version") == VERSION and isinstance(facts.get("metrics"), list)
+    ]

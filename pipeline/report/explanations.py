@@ -8,17 +8,16 @@ from typing import Any
 
 from kerasline.components.charts import Bar, Interval, Series, bar_chart, interval_plot, line_chart
 from kerasline.pipeline.report.gather import Gathered
-from kerasline.pipeline.report.media import MOST_MEDIA_BYTES, embedded
+from kerasline.pipeline.report.media import MOST_MEDIA_BYTES, embedded_files
 
 MOST_FEATURES, MOST_PANELS, MOST_WORST = 30, 24, 40
 
 
 def section(gathered: Gathered) -> dict[str, Any] | None:
-    found = []
-    for stage, output in gathered.outputs("Explanation"):
-        facts = output.json("explanation.json")
-        if isinstance(facts, dict):
-            found.append({"stage": stage.name, "facts": facts, **_shown(facts, output.path)})
+    found = [
+        {"stage": stage.name, "facts": facts, **_shown(facts, output.path)}
+        for stage, output, facts in gathered.documents("Explanation", "explanation.json")
+    ]
     return {"found": found} if found else None
 
 
@@ -118,13 +117,9 @@ def _worst(worst: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
     room = MOST_MEDIA_BYTES
     shown = []
     for row in rows:
-        media = []
-        for kind in ("media", "attribution", "answer_media"):
-            for name, file in (row.get(kind) or {}).items():
-                uri = embedded(folder, str(file), room)
-                if uri:
-                    room -= len(uri)
-                    media.append({"uri": uri, "sound": uri.startswith("data:audio"), "name": name, "kind": kind})
+        heat = {f"{name}, attribution": file for name, file in (row.get("attribution") or {}).items()}
+        files = [pair for one in (row.get("media"), heat, row.get("answer_media")) for pair in (one or {}).items()]
+        media, room = embedded_files(folder, files, room)
         answers = {f"answer {name}": value for name, value in (row.get("answers") or {}).items()}
         shown.append({**row, "media": media, "columns": {**(row.get("columns") or {}), **answers}})
     columns = list(dict.fromkeys(name for row in shown for name in row["columns"]))

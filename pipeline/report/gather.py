@@ -98,6 +98,12 @@ class Gathered:
                 if output.present and output.type in types:
                     yield stage, output
 
+    def documents(self, kind: str, name: str) -> Iterator[tuple[Stage, Output, dict[str, Any]]]:
+        """Yield the JSON objects in the named file of the present outputs of a type, with stage and output."""
+        for stage, output in self.outputs(kind):
+            if isinstance(facts := output.json(name), dict):
+                yield stage, output, facts
+
 
 def gather(store: Store, run: Run) -> Gathered:
     """Collect the stages of a run, and those of earlier runs whose outputs it used.

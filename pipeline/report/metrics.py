@@ -42,9 +42,11 @@ def _evaluation(found: Evaluated, exported: Sequence[Mapping[str, Any]]) -> dict
 
 def _exported_forms(gathered: Gathered) -> list[Mapping[str, Any]]:
     """Return the forms that Exporters wrote and measured, in the format of `metrics.json`."""
-    written = [output.json("forms.json") or {} for _, output in gathered.outputs("ModelForms")]
     return [
-        {**form, "rows": one.get("rows")} for one in written for form in one.get("forms") or () if form.get("metrics")
+        {**form, "rows": facts.get("rows")}
+        for _, _, facts in gathered.documents("ModelForms", "forms.json")
+        for form in facts.get("forms") or ()
+        if form.get("metrics")
     ]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kerasline.components.charts import Series, line_chart
 from kerasline.pipeline.report.gather import Gathered, Output
+from kerasline.pipeline.report.media import data_uri
 
 POINTS = 200  # Most points of a line; more are not visible.
 HIDDEN = ("epoch", "phase", "steps", "rows")
@@ -40,7 +40,7 @@ def learning(gathered: Gathered) -> list[tuple[str, list[dict[str, Any]], dict[s
     found = []
     for stage, output in gathered.outputs("Report"):
         if (output.path / "history.parquet").exists():
-            epochs = read_rows(output.path / "history.parquet")
+            epochs = _read_table(output.path / "history.parquet").to_pylist()
             figures = [*learning_curves({"": epochs}), *_loss_of_steps(output.path / "steps.parquet")]
             found.append((stage.name, epochs, {"epochs": len(epochs), "figures": figures}))
     return found
@@ -71,10 +71,6 @@ def learning_curves(histories: dict[str, Sequence[dict[str, Any]]]) -> list[dict
     return charts
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    return _read_table(path).to_pylist()
-
-
 def _model(stage: str, output: Output) -> dict[str, Any]:
     summary = output.json("summary.json") or {}
     graph = output.path / "graph.svg"
@@ -86,7 +82,7 @@ def _model(stage: str, output: Output) -> dict[str, Any]:
         "training": output.json("training.json"),
         "calibration": _calibration(output.json("calibration.json")),
         # An image, because the style of an inlined graph would apply to the charts of the page.
-        "graph": _data_uri(graph, "image/svg+xml") if graph.exists() else None,
+        "graph": data_uri(graph) if graph.exists() else None,
     }
 
 
@@ -138,15 +134,11 @@ def _read_table(path: Path, columns: Sequence[str] | None = None) -> Any:
 
 
 def _trials(output: Output) -> dict[str, Any]:
-    rows = read_rows(output.path / "trials.parquet")
+    rows = _read_table(output.path / "trials.parquet").to_pylist()
     picture = output.path / "trials.svg"
     return {
         "columns": list(rows[0]) if rows else [],
         "rows": rows[:MOST_TRIALS],
         "left_out": max(len(rows) - MOST_TRIALS, 0),
-        "picture": _data_uri(picture, "image/svg+xml") if picture.exists() else None,
+        "picture": data_uri(picture) if picture.exists() else None,
     }
-
-
-def _data_uri(path: Path, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -29,13 +29,14 @@ def overview(gathered: Gathered) -> dict[str, Any]:
 
 def verdicts(gathered: Gathered) -> list[dict[str, Any]]:
     """Return `stage`, `blessed` and `rules` (with values and bounds) of each stage that blesses a model."""
-    found = []
-    for stage, output in gathered.outputs("Blessing"):
-        blessing = output.json("blessing.json")
-        if isinstance(blessing, dict):
-            rules = [_rule(rule) for rule in blessing.get("rules", ())]
-            found.append({"stage": stage.name, "blessed": bool(blessing.get("blessed")), "rules": rules})
-    return found
+    return [
+        {
+            "stage": stage.name,
+            "blessed": bool(facts.get("blessed")),
+            "rules": [_rule(r) for r in facts.get("rules", ())],
+        }
+        for stage, _, facts in gathered.documents("Blessing", "blessing.json")
+    ]
 
 
 def key_figures(found: Evaluated) -> list[dict[str, Any]]:

@@ -14,12 +14,14 @@ TOP, LONGEST, MOST_CLASSES = 15, 12, 30
 
 
 def section(gathered: Gathered) -> dict[str, Any] | None:
-    found = []
-    for stage, output in gathered.outputs("Preprocessing"):
-        facts = output.json("preprocessing.json")
-        if isinstance(facts, dict):
-            layers = [_layer(output, state) for state in facts.get("state") or ()]
-            found.append({"stage": stage.name, "roles": _roles(facts), "layers": layers})
+    found = [
+        {
+            "stage": stage.name,
+            "roles": _roles(facts),
+            "layers": [_layer(output, state) for state in facts.get("state") or ()],
+        }
+        for stage, output, facts in gathered.documents("Preprocessing", "preprocessing.json")
+    ]
     return {"found": found} if found else None
 
 

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from kerasline.pipeline.report.gather import Gathered
-from kerasline.pipeline.report.media import MOST_MEDIA_BYTES, embedded
+from kerasline.pipeline.report.media import MOST_MEDIA_BYTES, embedded_files
 
 FILE = "samples/samples.json"
 
 
 def section(gathered: Gathered) -> dict[str, Any] | None:
-    found = []
-    for stage, output in gathered.outputs("Evaluation"):
-        facts = output.json(FILE)
-        if isinstance(facts, dict) and facts.get("groups"):
-            found += [{"stage": stage.name, **_shown(group, output.path)} for group in facts["groups"]]
+    found = [
+        {"stage": stage.name, **_shown(group, output.path)}
+        for stage, output, facts in gathered.documents("Evaluation", FILE)
+        for group in facts.get("groups") or ()
+    ]
     return {"found": found} if found else None
 
 
@@ -31,12 +31,7 @@ def _shown(group: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         nearest = row.get("nearest") or {}
         if nearest.get("picture"):
             files = {**files, "nearest training picture": nearest["picture"]}
-        media = []
-        for name, file in files.items():
-            uri = embedded(folder, str(file), room)
-            if uri:
-                room -= len(uri)
-                media.append({"uri": uri, "sound": uri.startswith("data:audio"), "name": name})
+        media, room = embedded_files(folder, list(files.items()), room)
         values = {**(row.get("columns") or {}), **{f"answer {n}": v for n, v in (row.get("answers") or {}).items()}}
         if nearest:
             values |= {"nearest training row": nearest["row"], "distance of its pixels": nearest["distance"]}

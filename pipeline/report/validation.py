@@ -12,8 +12,11 @@ VERSION = 1
 
 def section(gathered: Gathered) -> dict[str, Any] | None:
     """Return each `validation.json` with its stage, or None if there is none."""
-    found = [(stage, output.json("validation.json")) for stage, output in gathered.outputs("InfraValidation")]
-    trials = [{"stage": stage.name, **facts, "figures": _figures(facts)} for stage, facts in found if _readable(facts)]
+    trials = [
+        {"stage": stage.name, **facts, "figures": _figures(facts)}
+        for stage, _, facts in gathered.documents("InfraValidation", "validation.json")
+        if facts.get("version") == VERSION
+    ]
     return {"trials": trials} if trials else None
 
 
@@ -26,7 +29,3 @@ def _figures(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("latency bound (ms)", latency.get("bound_ms")),
         ("requests timed", latency.get("requests")),
     ]
-
-
-def _readable(facts: Any) -> bool:
-    return isinstance(facts, dict) and facts.get("version") == VERSION
