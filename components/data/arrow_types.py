@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 
 from kerasline.components.core.errors import DataError, ParameterError, one_line
 
+EXACT_INTEGERS = 2**53  # float64 holds all integers up to this size
+
 
 def types_named(names: Mapping[str, str]) -> dict[str, pa.DataType]:
     """Return the types that `ExampleGen.column_types` names, by column.

@@ -102,21 +102,21 @@ def _medium(kind: pa.DataType, value: pa.Scalar, folder: Path, path: str) -> str
         if found is not None and found.format == "WAV":
             return f"{path}.wav" if write_sound(content, folder / f"{path}.wav") else None
         return None
-    pixels = _pixels(kind, value)
+    pixels = image_pixels(kind, value)
     if pixels is None:
         return None
-    write_pixels(pixels, folder / f"{path}.png")
+    save_picture(Image.fromarray(pixels), folder / f"{path}.png")
     return f"{path}.png"
 
 
-def _pixels(kind: pa.DataType, value: pa.Scalar) -> np.ndarray | None:
-    """Return a tensor with the shape of an image, (height, width) or (height, width, channels), or None."""
-    if not isinstance(kind, pa.FixedShapeTensorType):
+def image_pixels(kind: pa.DataType, value: pa.Scalar) -> np.ndarray | None:
+    """Return a tensor with the shape of an image, (height, width) or (height, width, channels), as uint8, or None."""
+    if not isinstance(kind, pa.FixedShapeTensorType) or not value.is_valid:
         return None
     shape = tuple(kind.shape)
     if not is_image((None, *shape)) and not is_image((None, *shape, 1)):
         return None
-    return np.asarray(value.value.values).reshape(shape)
+    return as_pixels(np.asarray(value.value.values).reshape(shape))
 
 
 def write_image(content: bytes, path: Path) -> bool:
@@ -129,11 +129,6 @@ def write_image(content: bytes, path: Path) -> bool:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return False
     return True
-
-
-def write_pixels(pixels: np.ndarray, path: Path) -> None:
-    """Write numbers (height, width) or (height, width, channels) as a PNG."""
-    save_picture(Image.fromarray(as_pixels(pixels)), path)
 
 
 def write_sound(content: bytes, path: Path) -> bool:

@@ -68,16 +68,26 @@ def may_be_media(values: pa.Array) -> pa.Array:
 
 
 def _wav(content: bytes) -> Media | None:
-    """Read the chunks of a WAV file (Microsoft and IBM, Multimedia Programming Interface, 1991)."""
-    at, rate, channels, block = 12, 0, 0, 0
+    chunks = wav_chunks(content)
+    if b"fmt " not in chunks or b"data" not in chunks or chunks[b"fmt "][0] + 14 > len(content):
+        return None
+    channels, rate, _, block = struct.unpack_from("<HIIH", content, chunks[b"fmt "][0] + 2)
+    at, size = chunks[b"data"]
+    return Media("audio", "WAV", (rate, channels, min(size, len(content) - at) // block)) if block else None
+
+
+def wav_chunks(content: bytes) -> dict[bytes, tuple[int, int]]:
+    """Return where each chunk of a WAV file begins, and its size, by name.
+
+    Microsoft and IBM, Multimedia Programming Interface, 1991.
+    """
+    chunks: dict[bytes, tuple[int, int]] = {}
+    at = 12
     while at + 8 <= len(content):
-        name, size = content[at : at + 4], struct.unpack_from("<I", content, at + 4)[0]
-        if name == b"fmt " and at + 22 <= len(content):
-            channels, rate, _, block = struct.unpack_from("<HIIH", content, at + 10)
-        if name == b"data" and block:
-            return Media("audio", "WAV", (rate, channels, min(size, len(content) - at - 8) // block))
+        size = struct.unpack_from("<I", content, at + 4)[0]
+        chunks.setdefault(content[at : at + 4], (at + 8, size))
         at += 8 + size + size % 2
-    return None
+    return chunks
 
 
 def _image(content: bytes) -> Media | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerasline.components.core.errors import one_line
-from kerasline.components.data.media import Media, sniff
+from kerasline.components.data.media import Media, sniff, wav_chunks
 
 # What `tf.io.decode_image` decodes. MPO is a JPEG with more pictures after the first, as cameras write it.
 TRAINABLE_IMAGES = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP")
@@ -174,7 +174,7 @@ def _missing_bytes(content: bytes) -> bool:
     """Return whether a WAV or AIFF file is shorter than its header says. libsndfile reads what there is."""
     if content[:4] == b"FORM":
         return struct.unpack_from(">I", content, 4)[0] + 8 > len(content)
-    data = _wav_chunks(content).get(b"data") if content[:4] == b"RIFF" else None
+    data = wav_chunks(content).get(b"data") if content[:4] == b"RIFF" else None
     return data is not None and data[1] != _STREAMED and sum(data) > len(content)
 
 
@@ -182,20 +182,9 @@ def _is_plain_wav(content: bytes) -> bool:
     """Return whether this is a WAV file that TensorFlow decodes: 16-bit PCM, without the extensions of its format."""
     if content[:4] != b"RIFF":
         return False
-    chunks = _wav_chunks(content)
+    chunks = wav_chunks(content)
     if b"fmt " not in chunks or b"data" not in chunks:
         return False
     at, size = chunks[b"fmt "]
     coding, _, _, _, _, bits = struct.unpack_from("<HHIIHH", content, at)
     return (coding, bits) == (1, 16) and size in (16, 18) and sum(chunks[b"data"]) <= len(content)
-
-
-def _wav_chunks(content: bytes) -> dict[bytes, tuple[int, int]]:
-    """Return where each chunk of a WAV file begins, and its size, by name."""
-    chunks: dict[bytes, tuple[int, int]] = {}
-    at = 12
-    while at + 8 <= len(content):
-        size = struct.unpack_from("<I", content, at + 4)[0]
-        chunks.setdefault(content[at : at + 4], (at + 8, size))
-        at += 8 + size + size % 2
-    return chunks

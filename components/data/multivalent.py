@@ -36,10 +36,15 @@ def combinations(columns: Sequence[pa.Array]) -> tuple[np.ndarray, list[pa.Array
     return rows, found
 
 
-def to_lists(rows: np.ndarray, values: pa.Array, count: int) -> pa.Array:
-    """Return lists of the values of each of `count` rows. `rows` is sorted."""
+def to_lists(rows: np.ndarray, values: pa.Array, count: int, mask: pa.Array | None = None) -> pa.Array:
+    """Return lists of the values of each of `count` rows.
+
+    Args:
+        rows: the row of each value, sorted.
+        mask: rows that are null.
+    """
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))])
-    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values)
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values, mask=mask)
 
 
 def labels_by_function(function: Callable, batch: pa.RecordBatch) -> pa.Array:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kerasline.components.data.arrow_types import is_list
-from kerasline.components.data.missing import missing_value
+from kerasline.components.data.missing import has_missing_value
 
 
 def unfeedable(batch: pa.RecordBatch, inputs: Mapping[str, Any]) -> list[tuple[int, str]]:
@@ -38,7 +38,7 @@ def _wrong(
             lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
             yield lengths > shape[0], lambda place: f"a list of {lengths[place]} values, expected at most {shape[0]}"
         return
-    if not _has_missing(dtype):
+    if not has_missing_value(dtype):
         missing = column.is_null().to_numpy(zero_copy_only=False)
         yield missing, lambda place: f"missing, and {dtype} has no missing value"
     if dtype.startswith(("int", "uint")) and pa.types.is_integer(column.type):
@@ -55,11 +55,3 @@ def _wrong(
         valid = column.is_valid().to_numpy(zero_copy_only=False)
         whole = np.isfinite(values) & (np.trunc(values) == values)
         yield valid & ~whole, lambda place: f"{values[place]} is not an integer, expected {dtype}"
-
-
-def _has_missing(dtype: str) -> bool:
-    try:
-        missing_value(dtype)
-        return True
-    except ValueError:
-        return False

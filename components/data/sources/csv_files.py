@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
 from kerasline.components.core.errors import DataError
-from kerasline.components.data.arrow_types import UnfitValueError, normalize
+from kerasline.components.data.arrow_types import EXACT_INTEGERS, UnfitValueError, normalize
 from kerasline.components.data.sources import source
 from kerasline.components.data.sources.compressed_files import compression_of, unreadable
 from kerasline.components.data.sources.csv_format import BLOCK_BYTES, CsvFormat, check_separators
@@ -24,7 +24,6 @@ from kerasline.components.data.sources.csv_ranges import Range, RangeReader, row
 from kerasline.components.data.sources.csv_scan import ScanningReader
 from kerasline.components.data.sources.source import SchemaChanged
 
-EXACT_INTEGERS = 2**53  # float64 holds all integers up to this size
 _CANONICAL_INTEGER = r"^(-?[1-9]\d*|0)$"
 # Largest block, which a row must fit in. Arrow counts its bytes in 32 bits.
 MAX_BLOCK_BYTES = 512 << 20

@@ -14,13 +14,12 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from kerasline.components.core.errors import DataError, one_line
-from kerasline.components.data.arrow_types import is_list
+from kerasline.components.data.arrow_types import EXACT_INTEGERS, is_list
 from kerasline.components.data.quarantine import Quarantine
 from kerasline.components.data.sources.compressed_files import open_stream
 from kerasline.components.data.sources.source import UnifyingSource
 
 BLOCK_BYTES = 4 << 20
-EXACT_INTEGERS = 2**53  # float64 holds all integers up to this size
 _PARSE_ERRORS = (pa.ArrowInvalid, UnicodeDecodeError)  # the latter for column names
 _TEXT = (pa.string(), pa.large_string())
 _Lines = list[tuple[int, bytes]]  # with their numbers in the file

@@ -13,7 +13,26 @@ import pyarrow.compute as pc
 from kerasline.components.core.errors import DataError, nearest
 from kerasline.components.data.arrow_types import is_bytes, is_list
 from kerasline.components.data.media_decoding import SoundForm, UndecodableError, decode
+from kerasline.components.data.multivalent import to_lists
 from kerasline.components.data.quarantine import Quarantine
+
+
+@dataclass
+class CommonRate:
+    """The sampling rate that all sound must have: that of the first one, whose place is remembered."""
+
+    _first: tuple[int, str] | None = None
+
+    def check(self, rate: int | None, at: str) -> None:
+        """Raise a DataError if the rate of a sound differs from that of the first one. Images have none."""
+        if rate is None:
+            return
+        self._first = self._first or (rate, at)
+        if rate != self._first[0]:
+            raise DataError(
+                f"{at}: its sampling rate is {rate} samples per second, that of {self._first[1]} is {self._first[0]}; "
+                f"resample all with --set ExampleGen.sample_rate={min(rate, self._first[0])}"
+            )
 
 
 @dataclass
@@ -27,7 +46,7 @@ class MediaColumns:
 
     names: Sequence[str]
     rate: int | None = None
-    _first: tuple[int, str] | None = field(default=None, init=False)  # the rate of the first sound, and its place
+    _common: CommonRate = field(default_factory=CommonRate, init=False)
 
     def checked(self, batch: pa.RecordBatch, where: str, quarantine: Quarantine) -> pa.RecordBatch:
         """Return the rows whose files can be decoded, with sound as 16-bit WAV. Put the others into quarantine.
@@ -62,11 +81,10 @@ class MediaColumns:
                         good[row] = False
                     elif found is not None:
                         contents[number], rate = found
-                        self._check_rate(rate, at)
+                        self._common.check(rate, at)
             decoded = pa.array(contents, values.type)
             if is_list(column.type):
-                offsets = np.concatenate([[0], np.cumsum(np.bincount(row_of, minlength=len(column)))])
-                decoded = pa.LargeListArray.from_arrays(pa.array(offsets), decoded, mask=column.is_null())
+                decoded = to_lists(row_of, decoded, len(column), mask=column.is_null())
             batch = batch.set_column(place, batch.schema.field(place), decoded)
         return batch if good.all() else batch.filter(pa.array(good))
 
@@ -77,13 +95,3 @@ class MediaColumns:
             return decode(content, SoundForm(self.rate))[1:]
         except UndecodableError as error:
             return error
-
-    def _check_rate(self, rate: int | None, at: str) -> None:
-        if rate is None:
-            return
-        self._first = self._first or (rate, at)
-        if rate != self._first[0]:
-            raise DataError(
-                f"{at}: its sampling rate is {rate} samples per second, that of {self._first[1]} is {self._first[0]}; "
-                f"resample all with --set ExampleGen.sample_rate={min(rate, self._first[0])}"
-            )

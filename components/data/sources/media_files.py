@@ -16,6 +16,7 @@ from kerasline.components.data.media import Media, sniff
 from kerasline.components.data.media_decoding import SoundForm, UndecodableError, decode
 from kerasline.components.data.quarantine import Quarantine
 from kerasline.components.data.sources.box_annotations import box_problems, read_coco, read_voc
+from kerasline.components.data.sources.media_columns import CommonRate
 from kerasline.components.data.sources.media_labels import MediaLabels, read_table
 
 BATCH_BYTES = 16 << 20
@@ -58,7 +59,7 @@ class MediaSource:
     ) -> None:
         self._labels, self._quarantine = labels, quarantine
         self._decodes, self._sound = check == "decode", sound or SoundForm()
-        self._rate: tuple[int, Path] | None = None  # the sampling rate of the first sound, and its file
+        self._common_rate = CommonRate()
         self._labelled_rows = set[int]()
         self.rows_read = 0
 
@@ -86,7 +87,7 @@ class MediaSource:
                     if file.problem is not None:
                         self._refuse(file, file.problem.reason, file.problem.advice)
                         continue
-                    self._check_rate(file)
+                    self._common_rate.check(file.rate, str(file.path))
                     if held and held_bytes + len(file.content) > BATCH_BYTES:
                         yield from self._batch(held)
                         held, held_bytes = [], 0
@@ -108,18 +109,6 @@ class MediaSource:
 
     def _refuse(self, file: _File, reason: str, advice: str) -> None:
         self._quarantine.put(str(file.path), reason, file.content[:256], advice)
-
-    def _check_rate(self, file: _File) -> None:
-        """Raise a DataError if the sampling rate differs from that of the first sound."""
-        if file.rate is None:
-            return
-        self._rate = self._rate or (file.rate, file.path)
-        rate, first = self._rate
-        if file.rate != rate:
-            raise DataError(
-                f"{file.path}: its sampling rate is {file.rate} samples per second, that of {first} is {rate}; "
-                f"resample all with --set ExampleGen.sample_rate={min(rate, file.rate)}"
-            )
 
     def _batch(self, files: Sequence[_File]) -> Iterator[pa.RecordBatch]:
         """Yield the rows of the files that have labels, if there are any."""

@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from kerasline.components.core.errors import DataError
+from kerasline.components.data.multivalent import to_lists
 
 _BYTES, _FLOATS, _INTS = 1, 2, 3
 _KINDS = {_BYTES: "bytes", _FLOATS: "float", _INTS: "int64"}
@@ -138,9 +139,7 @@ def _sequence_column(reader: _Reader, name: str, rows: np.ndarray, values: _Fiel
     step_reader = reader.of_items(len(owners))
     items = _column(step_reader, name, np.arange(len(owners)), steps, len(owners))
     reader.refuse(owners[~step_reader.good], next(iter(step_reader.problems.values()), None))
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=count))])
-    missing = np.isin(np.arange(count), rows, invert=True)
-    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), items, mask=pa.array(missing))
+    return to_lists(owners, items, count, mask=pa.array(np.isin(np.arange(count), rows, invert=True)))
 
 
 def _assemble(owner: np.ndarray, flat: pa.Array, count: int) -> pa.Array:
@@ -150,9 +149,7 @@ def _assemble(owner: np.ndarray, flat: pa.Array, count: int) -> pa.Array:
         owner, flat = owner[order], flat.take(pa.array(order))
     lengths = np.bincount(owner, minlength=count)
     if len(lengths) and lengths.max() > 1:
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        mask = pa.array(lengths == 0)
-        return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat, mask=mask)
+        return to_lists(owner, flat, count, mask=pa.array(lengths == 0))
     indices = np.full(count, -1)
     indices[owner] = np.arange(len(owner))
     return flat.take(pa.array(indices, mask=indices < 0))
