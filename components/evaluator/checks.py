@@ -26,16 +26,8 @@ from kerasline.components.evaluator.settings import (
 from kerasline.components.metrics.baseline_comparison import NAMES as COMPARISONS
 from kerasline.components.metrics.text import DIRECTIONS as TEXT_METRICS
 from kerasline.components.models import size_and_latency
-from kerasline.components.models.judged_answers import (
-    check_detection_columns,
-    check_references,
-    find_answers,
-    form_of,
-    joined,
-    network_settings,
-    served_answers,
-)
-from kerasline.components.models.judges import NO_ANSWER, find_judged, judge_names
+from kerasline.components.models.judged_answers import check_detection_columns, form_of, joined
+from kerasline.components.models.judges import NO_ANSWER, judged_outputs
 from kerasline.components.models.outputs import find_outputs
 from kerasline.components.models.tasks import TASKS, Output
 
@@ -106,12 +98,7 @@ def planned_outputs(
                 raise DataError(f"the data has no column {name!r}, the label or weight; {nearest(name, schema.names)}")
             labels[name] = form
     losses = {name: SimpleNamespace(**loss) for name, loss in model.summary["losses"].items()}
-    answers = served_answers(saved_model)
-    judged_by = judge_names(judges)
-    check_references(settings, schema, preprocessing, [*answers, *judged_by])
-    judged = find_answers(answers, schema, preprocessing, settings)
-    judged = (*judged, *find_judged(judges, answers, schema, preprocessing, settings))
-    of_network = network_settings(settings, [*answers, *judged_by])
+    judged, of_network = judged_outputs(saved_model, judges, schema, preprocessing, settings)
     outputs = find_outputs(model.outputs, losses, labels, preprocessing, of_network, answers_judged=bool(judged))
     return joined(outputs, judged), losses
 
@@ -162,10 +149,7 @@ def check_parameters(settings: EvaluatorSettings, *, has_baseline: bool, has_sav
 
 
 def check_columns(settings: EvaluatorSettings, schema: pa.Schema) -> None:
-    """Check the columns of slices and of objects. `Component.check` checks the others.
-
-    Args:
-        schema: types of the raw columns.
+    """Check the columns of slices and of detected objects. `Component.check` checks the others.
 
     Raises:
         ParameterError: a column does not exist, or its type does not fit.

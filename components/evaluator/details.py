@@ -99,9 +99,7 @@ def _areas_per_class(
     for name, rows in zip(output.classes or (), all_classes.class_rows(cells, sums[1]).tolist()):
         for area in ("roc_auc", "pr_auc"):
             one = Estimate(float(values[f"{area}_of_{name}"]), replicates=spreads[f"{area}_of_{name}"])
-            low, high = one.interval(settings.confidence)
-            about = {"class": name, "metric": area, "rows": rows}
-            found.append({**about, "value": one.value, "low": low, "high": high})
+            found.append(_entry(name, area, one.value, rows, one.interval(settings.confidence)))
     return found
 
 
@@ -114,17 +112,7 @@ def _per_label(
     for label, figures in values.items():
         for metric in ("precision", "recall", "f1"):
             one = Estimate(float(figures[metric]), replicates=spreads[label][metric])
-            low, high = one.interval(confidence)
-            found.append(
-                {
-                    "class": label,
-                    "metric": metric,
-                    "value": one.value,
-                    "low": low,
-                    "high": high,
-                    "rows": float(figures["rows"]),
-                }
-            )
+            found.append(_entry(label, metric, one.value, float(figures["rows"]), one.interval(confidence)))
     return found
 
 
@@ -133,17 +121,16 @@ def _per_object_class(family: DetectionMetrics, state: Any, names: Sequence[str]
     counts, named = state.matches().true_counts(), dict(enumerate(names)) | state.names
     figures_of = sorted(family.per_class(state).items(), key=lambda item: (state.names.get(item[0], ""), item[0]))
     return [
-        {
-            "class": named.get(one, str(one)),
-            "metric": metric,
-            "value": figures[metric],
-            "low": None,
-            "high": None,
-            "rows": counts.get(one, 0),
-        }
+        _entry(named.get(one, str(one)), metric, figures[metric], counts.get(one, 0))
         for one, figures in figures_of[:MOST_CLASSES_SHOWN]
         for metric in ("ap", "ap_50", "ar_100")
     ]
+
+
+def _entry(
+    name: str, metric: str, value: float, rows: float, interval: tuple[float | None, float | None] = (None, None)
+) -> dict[str, Any]:
+    return {"class": name, "metric": metric, "value": value, "low": interval[0], "high": interval[1], "rows": rows}
 
 
 def _gaps(

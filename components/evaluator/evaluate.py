@@ -34,14 +34,8 @@ from kerasline.components.metrics.slices import SliceTable
 from kerasline.components.models import size_and_latency
 from kerasline.components.models.compile_config import compiled_losses
 from kerasline.components.models.judge_predictors import Judge
-from kerasline.components.models.judged_answers import (
-    check_references,
-    find_answers,
-    joined,
-    network_settings,
-    served_answers,
-)
-from kerasline.components.models.judges import find_judged, judge_names
+from kerasline.components.models.judged_answers import joined, served_answers
+from kerasline.components.models.judges import judge_names, judged_outputs
 from kerasline.components.models.outputs import model_outputs
 from kerasline.components.models.prediction_files import Plan, Predicted, predict
 from kerasline.components.models.predictors import KerasPredictor, SavedModelPredictor, rows_at_once
@@ -70,17 +64,12 @@ class Evaluating:
         self._awaits_baseline = awaits_baseline
         self._has_baseline = awaits_baseline or inputs.baseline is not None
         self._predictor = KerasPredictor(inputs.model.path, inputs.preprocessing.path)
-        label_columns = raw_label_columns(inputs.preprocessing, self._predictor.load().preprocessing)
-        self._label_columns = label_columns
-        answers = served_answers(inputs.saved_model)
-        schema = inputs.examples.schema()
-        judged_by = judge_names(inputs.judges)
-        of_network = network_settings(settings, [*answers, *judged_by])
-        check_references(settings, schema, inputs.preprocessing, [*answers, *judged_by])
-        judged = find_answers(answers, schema, inputs.preprocessing, settings)
-        judged = (*judged, *find_judged(inputs.judges, answers, schema, inputs.preprocessing, settings))
+        self._label_columns = raw_label_columns(inputs.preprocessing, self._predictor.load().preprocessing)
+        judged, of_network = judged_outputs(
+            inputs.saved_model, inputs.judges, inputs.examples.schema(), inputs.preprocessing, settings
+        )
         outputs = model_outputs(
-            self._predictor, inputs.preprocessing, of_network, label_columns, answers_judged=bool(judged)
+            self._predictor, inputs.preprocessing, of_network, self._label_columns, answers_judged=bool(judged)
         )
         self._served = SavedModelPredictor(inputs.saved_model.path) if judged else None
         self._judged = joined(outputs, judged)
@@ -94,8 +83,7 @@ class Evaluating:
             dict of the metrics to display.
         """
         settings, examples, context = self._settings, self._inputs.examples, self._context
-        where = "Evaluator.slices"
-        cuts = slicers(settings.slices, examples, settings.split, context, where=where)
+        cuts = slicers(settings.slices, examples, settings.split, context, where="Evaluator.slices")
         slices = slice_table(cuts, examples, settings.split, context, most=settings.most_slices)
         references = reference_groups(slices, settings.reference_slices)
         context.report("predicting")
@@ -200,30 +188,28 @@ class Evaluating:
             keras_figures = _keras_figures(predicted, output.name, len(request.slices.names))
             for group, (slicing, label) in enumerate(request.slices.names):
                 rows, weight = measured.rows[group]
-                about = Result(
-                    output.name,
-                    slicing,
-                    label,
-                    int(rows),
-                    float(weight),
-                    bool(rows < self._settings.small_slice_rows),
-                    "",
-                    None,
-                    Figures(Estimate(math.nan)),
-                    several=len(self._judged) > 1,
-                )
-                compared = references.get(slicing, ALL_OTHERS) if group and not about.small else None
+                is_small = bool(rows < self._settings.small_slice_rows)
+                compared = references.get(slicing, ALL_OTHERS) if group and not is_small else None
                 if compared == group:  # the reference itself
                     compared = None
-                if compared is not None:
-                    reference = name_of_slice(*request.slices.names[compared])
-                    about = replace(about, compared=reference or "all other rows")
                 figures = estimate(measured, request, output.name, group, compared=compared)
-                found += [replace(about, metric=n, direction=names[n], figures=f) for n, f in figures.items()]
-                for metric, values in keras_figures.items():
-                    if metric not in figures:
-                        direction = keras_direction(metric)
-                        found.append(replace(about, metric=metric, direction=direction, figures=values[group]))
+                of_keras = {metric: values[group] for metric, values in keras_figures.items() if metric not in figures}
+                found += [
+                    Result(
+                        output.name,
+                        slicing,
+                        label,
+                        int(rows),
+                        float(weight),
+                        is_small,
+                        metric,
+                        keras_direction(metric) if metric in of_keras else names[metric],
+                        one,
+                        several=len(self._judged) > 1,
+                        compared=_rows_compared(request.slices, compared),
+                    )
+                    for metric, one in {**figures, **of_keras}.items()
+                ]
         return [*with_tests(found), *self._total_losses(found), *self._size_and_latency(measured)]
 
     def _total_losses(self, results: list[Result]) -> list[Result]:
@@ -381,6 +367,11 @@ class Evaluating:
         if blessing.blessed and unmeasured:
             verdict += f"; not measured: {'; '.join(unmeasured)}"
         return {**shown, **({"slices": slices} if slices else {}), "blessed": verdict}
+
+
+def _rows_compared(slices: SliceTable, group: int | None) -> str:
+    """Return a name for the rows of a group that a slice is compared with; "" for None."""
+    return "" if group is None else name_of_slice(*slices.names[group]) or "all other rows"
 
 
 def _keras_figures(predicted: Predicted, output: str, groups: int) -> dict[str, list[Figures]]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kerasline.components.core.errors import ParameterError, nearest
+from kerasline.components.core.json_files import finite
 from kerasline.components.evaluator.checks import check_bounds, check_direction
 from kerasline.components.evaluator.results import Result, name_of_slice
 from kerasline.components.evaluator.settings import DROPS, Bounds, Thresholds
@@ -35,7 +36,7 @@ class Ruling:
     why: str
 
     def as_json(self) -> dict[str, Any]:
-        return {name: None if _is_nan(value) else value for name, value in asdict(self).items()}
+        return finite(asdict(self))
 
 
 def judge(
@@ -276,7 +277,3 @@ class _Rule:
 def _one_sided(estimate: Estimate, confidence: float | None) -> tuple[float, float]:
     """Return the one-sided lower and upper confidence limits."""
     return (math.nan, math.nan) if confidence is None else estimate.interval(2 * confidence - 1)
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)

@@ -25,8 +25,10 @@ class Result:
         slice: label of the slice; "" for all rows.
         rows: number of rows.
         weight: sum of the weights of the rows.
+        small: whether the slice has too few rows to be tested.
         several: whether the model has several outputs.
         compared: the rows that the slice is compared with: "all other rows", or a slice; "" if it is not compared.
+        p_value, p_corrected: of the test of that difference; see `with_tests`.
     """
 
     output: str

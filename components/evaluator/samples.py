@@ -34,7 +34,7 @@ from kerasline.components.core.component import Context
 from kerasline.components.core.file_names import file_names
 from kerasline.components.core.json_files import finite
 from kerasline.components.data.arrow_types import is_bytes
-from kerasline.components.data.display import as_pixels, display_columns, display_row, is_image, plain, save_picture
+from kerasline.components.data.display import display_columns, display_row, image_pixels, plain, save_picture
 from kerasline.components.data.fold import fold
 from kerasline.components.data.media import sniff
 from kerasline.components.data.row_groups import rows_at
@@ -250,8 +250,7 @@ def _image(row: pa.Table) -> Image.Image | None:
     """Return the first image of a row, or None."""
     for name in row.schema.names:
         kind, value = row.schema.field(name).type, row.column(name)[0]
-        if isinstance(kind, pa.FixedShapeTensorType) and is_image((None, *kind.shape)) and value.is_valid:
-            pixels = as_pixels(np.asarray(value.value.values).reshape(kind.shape))
+        if (pixels := image_pixels(kind, value)) is not None:
             return Image.fromarray(pixels).convert("RGB")
         if is_bytes(kind) and value.is_valid:
             try:

@@ -48,7 +48,7 @@ def slicing_parts(slicing: Slicing) -> list[str | Buckets]:
 
 
 NEAREST_SPLIT = "train"
-"""The split in which `nearest` seeks pictures."""
+"""The split that `nearest` searches for similar pictures."""
 BOUNDS = ("min", "max", "max_drop", "max_relative_drop", "max_gap")
 """The kinds of bounds."""
 DROPS = ("max_drop", "max_relative_drop")
@@ -71,8 +71,8 @@ class Bounds(BaseModel):
         min_rows: fewest rows, of a slice or of the split, to which the bounds apply.
         confidence: compare the one-sided confidence limit of the metric instead of its value. For several slices the
             level is corrected by their number (Bonferroni).
-        if_unmeasured: whether bounds that nothing could be compared with are kept: no slice is large enough, the
-            metric is undefined for these rows, the baseline lacks it, or it has no confidence limit.
+        if_unmeasured: whether a model passes bounds that could not be checked: no slice is large enough, the metric
+            is undefined for these rows, the baseline lacks it, or it has no confidence limit.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -103,7 +103,7 @@ class Bounds(BaseModel):
 
     @property
     def slicings(self) -> list[str]:
-        """Names of the slicings that are named."""
+        """Names of the slicings in `slices`; empty if it is a boolean."""
         return [] if isinstance(self.slices, bool) else list(self.slices)
 
 
@@ -115,8 +115,6 @@ OperatingPoint = Literal[
     "recall_at_specificity",
     "recall_at_false_positive_rate",
 ]
-
-
 BoxFormat = Literal["xyxy", "yxyx", "xywh", "center_xywh"]
 
 

@@ -35,15 +35,7 @@ from kerasline.components.metrics.slices import ColumnSlices, Slicer, SliceTable
 def slicers(
     slicings: Sequence[Slicing], examples: Examples, split: str, context: Context, *, where: str
 ) -> list[Slicer]:
-    """Return the slicers of the slicings, with columns checked and bucket edges computed.
-
-    Args:
-        where: name of the parameter, for messages.
-
-    Raises:
-        ParameterError: a column does not exist, has lists of lists, or is not a number though buckets are requested; or
-            a slicing is given twice.
-    """
+    """Check the slicings and compute their bucket edges; see `check_slicings`."""
     check_slicings(slicings, examples.schema(), where=where)
     return [
         Slicer(
@@ -82,7 +74,7 @@ def reference_groups(slices: SliceTable, references: Mapping[str, str]) -> dict[
     """Return the group of the reference slice of each slicing that has one.
 
     Raises:
-        ParameterError: a reference is none of the slices that are measured.
+        ParameterError: a reference is not among the slices that are measured.
     """
     for slicing, label in references.items():
         check_known("Evaluator.reference_slices", f"no measured slice by {slicing}", [label], slices.slices[slicing])
@@ -106,7 +98,7 @@ def _merge_counts(ours: dict[str, ValueCounts], theirs: dict[str, ValueCounts]) 
 
 
 def _natural(label: str) -> tuple[float, str]:
-    """Return a sort key: numbers and buckets by number, then other labels alphabetically."""
+    """Return a sort key: numbers and buckets in ascending order, then other labels alphabetically."""
     try:
         number = -np.inf if label.startswith("below ") else float(label.split(" ")[0])
     except ValueError:
@@ -116,8 +108,8 @@ def _natural(label: str) -> tuple[float, str]:
 
 def _equal_parts(examples: Examples, split: str, column: str, parts: int, context: Context) -> tuple[float, ...]:
     """Return the edges between parts with equal numbers of rows. Repeated values give fewer parts."""
-    shards = [(str(shard), column) for shard in examples.whole_shards(split)]
-    quantiles = fold(shards, _quantiles, _merged, context)
+    shards = [str(shard) for shard in examples.whole_shards(split)]
+    quantiles = fold(shards, functools.partial(_quantiles, column=column), _merged, context)
     if quantiles is None or not quantiles.count:
         return (0.0,)
     lowest = quantiles.at(np.array([1e-12]))[0]
@@ -125,13 +117,12 @@ def _equal_parts(examples: Examples, split: str, column: str, parts: int, contex
     return tuple(float(edge) for edge in np.unique(edges[edges > lowest])) or (float(lowest),)
 
 
-def _quantiles(element: tuple[str, str]) -> Quantiles:
-    shard, column = element
+def _quantiles(shard: str, column: str) -> Quantiles:
     found = Quantiles()
     with pq.ParquetFile(shard) as file:
         for batch in file.iter_batches(columns=[column]):
-            column = batch.column(0).flatten() if is_list(batch.schema.types[0]) else batch.column(0)
-            values = column.drop_null().cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+            values = batch.column(0).flatten() if is_list(batch.schema.types[0]) else batch.column(0)
+            values = values.drop_null().cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
             found.add(values[np.isfinite(values)])
     return found
 

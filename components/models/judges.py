@@ -19,6 +19,12 @@ from kerasline.components.core.artifacts import Artifact, Model, Preprocessing, 
 from kerasline.components.core.component import Channel, Component
 from kerasline.components.core.errors import ParameterError, WiringError, check_known, nearest
 from kerasline.components.data.arrow_types import is_bytes, is_list, is_text
+from kerasline.components.models.judged_answers import (
+    check_references,
+    find_answers,
+    network_settings,
+    served_answers,
+)
 from kerasline.components.models.outputs import label_class_names, units
 from kerasline.components.models.tasks import TASKS, Output, classes_of_units, has_margins, infer_task
 
@@ -122,23 +128,39 @@ class _Facts:
         return cls(judge.inputs, outputs, names if isinstance(names, list) else None, losses)
 
 
-def find_judged(
+def judged_outputs(
+    model: SavedModel | None,
+    judges: Mapping[str, Artifact],
+    columns: pa.Schema,
+    preprocessing: Preprocessing,
+    settings: EvaluatorSettings,
+) -> tuple[tuple[Output, ...], EvaluatorSettings]:
+    """Return the answers of the served model and of the judges to evaluate, and the settings for the network's outputs.
+
+    Args:
+        model: the exported model, if it is connected.
+        judges: the artifacts by edge.
+        columns: the raw columns.
+
+    Raises:
+        ParameterError: a reference, a task or a judge does not exist or does not fit.
+    """
+    answers = served_answers(model)
+    names = [*answers, *judge_names(judges)]
+    check_references(settings, columns, preprocessing, names)
+    judged = find_answers(answers, columns, preprocessing, settings)
+    judged += _find_judged(judges, answers, columns, preprocessing, settings)
+    return judged, network_settings(settings, names)
+
+
+def _find_judged(
     judges: Mapping[str, Artifact],
     answers: Mapping[str, TensorForm],
     columns: pa.Schema,
     preprocessing: Preprocessing,
     settings: EvaluatorSettings,
 ) -> tuple[Output, ...]:
-    """Return an output to evaluate for each judge: its answers to those of the served model.
-
-    Args:
-        judges: the artifacts by edge.
-        answers: the answers of the served model.
-        columns: the raw columns.
-
-    Raises:
-        ParameterError: a judge has no reference, several inputs, or outputs among which none was chosen.
-    """
+    """Return an output to evaluate for each judge: its answers to those of the served model."""
     if judges and not answers:
         raise ParameterError(NO_ANSWER)
     names = judge_names(judges)
