@@ -46,10 +46,10 @@ def preprocessing() -> keras.Model:
 def build_model(inputs: dict[str, keras.KerasTensor], hp: dict, prepared: Any) -> keras.Model:
     """A transformer (Vaswani et al., 2017) with normalization first and the embedding as output layer."""
     import keras
-    from keras_hub.layers import PositionEmbedding, ReversibleEmbedding, TransformerDecoder, TransformerEncoder
+    from keras_hub.layers import PositionEmbedding, TransformerDecoder, TransformerEncoder
 
     units, options = hp["units"], {"num_heads": hp["heads"], "dropout": hp["dropout"], "normalize_first": True}
-    words = ReversibleEmbedding(prepared.vocabulary_size("source"), units, name="words")
+    words = keras.layers.ReversibleEmbedding(prepared.vocabulary_size("source"), units, name="words")
     places = PositionEmbedding(hp["length"], name="places")
     is_word = keras.ops.not_equal(inputs["source"], PAD)
     x = words(inputs["source"])

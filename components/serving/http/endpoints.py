@@ -300,6 +300,8 @@ class RestEndpoints:
     def _answer_server_endpoint(self, method: str, path: str) -> tuple[bytes, str]:
         if method == "GET" and path in SERVER_ENDPOINTS:
             return getattr(self, SERVER_ENDPOINTS[path])()
+        if path == generation.CHAT:
+            raise not_found(f"models here continue a text: expected {generation.COMPLETIONS} with a prompt")
         if path.startswith("/v1/"):
             raise invalid(f"Malformed request: {method} {path[:200]}")
         raise not_found(f"Not found: {path[:200]}")

@@ -28,7 +28,7 @@ from kerasline.components.serving.runtime.models import Version
 from kerasline.components.serving.runtime.sampling import SETTINGS, Sampling, read_sampling
 
 EVENTS = "text/event-stream"
-COMPLETIONS = "/v1/completions"
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 _GENERATE_KEYS = ("inputs", "instances", "stream", *SETTINGS)
 # Parameters of OpenAI that would change the answer, and the values that do not.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -171,7 +171,7 @@ def error_event(error: RequestError, path: str) -> bytes:
 
 def error_body(error: RequestError, path: str) -> bytes:
     """Return an error in the form of the API of the path."""
-    if path != COMPLETIONS:
+    if path not in (COMPLETIONS, CHAT):
         return json.dumps({"error": str(error)}).encode()  # ASCII, also for a lone surrogate of the request
     kind = "server_error" if error.http_status >= 500 else _ERROR_TYPES.get(error.http_status, "invalid_request_error")
     return json.dumps({"error": {"message": str(error), "type": kind, "code": error.code.lower()}}).encode()

@@ -286,6 +286,45 @@ def test_errors_have_openais_form(server, change, status, message):
     assert message in answer["error"]["message"] and set(answer["error"]) == {"message", "type", "code"}
 
 
+@pytest.fixture
+def openai_client(server):
+    openai = pytest.importorskip("openai", reason="OpenAI's client is not installed: pip install openai")
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{server.rest_port}/v1", api_key="any", max_retries=0) as client:
+        yield client
+
+
+def test_openais_client_completes_and_streams(server, openai_client):
+    request = {"model": "talker", "prompt": "the cat", "seed": 1}
+    answer = openai_client.completions.create(**request, user="me")
+    (choice,) = answer.choices
+    assert "the cat" + choice.text == whole(server, "the cat")["said"]
+    assert choice.finish_reason in ("stop", "length") and answer.usage.completion_tokens > 1
+    options = {"include_usage": True}
+    *chunks, usage = openai_client.completions.create(**request, stream=True, stream_options=options)
+    assert "".join(chunk.choices[0].text for chunk in chunks) == choice.text and len(chunks) > 2
+    assert chunks[-1].choices[0].finish_reason == choice.finish_reason
+    assert (usage.choices, usage.usage) == ([], answer.usage)
+    assert [model.id for model in openai_client.models.list()] == ["talker", "narrow", "half"]
+
+
+def test_openais_client_that_closes_a_stream_frees_its_slot(server, openai_client):
+    with openai_client.completions.create(model="narrow", prompt="the cat", temperature=0, stream=True) as stream:
+        assert next(stream).choices[0].text
+    servers.wait_until(lambda: server.metric("kerasline_slots_in_use", model="narrow") == 0, seconds=10)
+
+
+def test_openais_client_raises_errors_of_its_own(openai_client):
+    import openai
+
+    with pytest.raises(openai.NotFoundError, match="Servable not found"):
+        openai_client.completions.create(model="nobody", prompt="a")
+    with pytest.raises(openai.BadRequestError, match="n: expected 1 or no value, received 2"):
+        openai_client.completions.create(model="talker", prompt="a", n=2, stream=True)
+    messages = [{"role": "user", "content": "a"}]
+    with pytest.raises(openai.NotFoundError, match="expected /v1/completions with a prompt"):
+        openai_client.chat.completions.create(model="talker", messages=messages)
+
+
 # gRPC
 
 
