@@ -70,7 +70,7 @@ class Explainer(Component):
     """
 
     LIBRARIES = ("tensorflow", "keras")
-    VERSION = "2"
+    VERSION = "3"
 
     examples: Input[Examples]
     preprocessing: Input[Preprocessing]

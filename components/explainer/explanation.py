@@ -19,7 +19,7 @@ from kerasline.components.explainer.dependence import Grid, dependences, grids, 
 from kerasline.components.explainer.gradients import Attributions, IntegratedGradients, MeanAttributions
 from kerasline.components.explainer.intervals import CONFIDENCE
 from kerasline.components.explainer.permutation import Importance, importances
-from kerasline.components.explainer.rendering import attribution_pictures
+from kerasline.components.explainer.rendering import TokenTexts, attribution_pictures
 from kerasline.components.explainer.sample import Sample, draw, load_sample
 from kerasline.components.explainer.settings import ExplainerSettings
 from kerasline.components.explainer.subject import Subject, Target, load_subject
@@ -203,8 +203,8 @@ class _Explaining:
         tables = list(rows_at(self._examples, self._settings.split, ordered))
         table = pa.concat_tables(tables).combine_chunks()
         found = self._rows(table, ordered.tolist())
-        if gradients is not None and any(gradients.image_of(name) for row in found for name in row["media"]):
-            self._add_pictures(found, table, gradients)
+        if gradients is not None:
+            self._add_attributions(found, table, gradients)
         by_place = {row["place"]: row for row in found}
         return [{**by_place[int(place)], "loss": self._error(loss)} for loss, place in zip(worst.losses, worst.places)]
 
@@ -227,16 +227,26 @@ class _Explaining:
                         "score": certain,
                         **display_row(number, part, answers, self._explanation.path, f"worst/{place}"),
                         "attribution": {},
+                        "tokens": {},
                     }
                 )
         return found
 
-    def _add_pictures(self, found: Sequence[dict[str, Any]], table: pa.Table, gradients: IntegratedGradients) -> None:
-        for start in range(0, len(found), self._subject.rows_at_once):
-            self._context.report("pictures of the worst rows")
-            part = found[start : start + self._subject.rows_at_once]
-            attributions: Attributions = gradients.attribute(self._subject.raw(table.slice(start, len(part))))
-            for number, row in enumerate(part):
+    def _add_attributions(
+        self, found: Sequence[dict[str, Any]], table: pa.Table, gradients: IntegratedGradients
+    ) -> None:
+        """Add the attributions of images, as pictures, and of the tokens of texts."""
+        subject = self._subject
+        token_texts = TokenTexts(subject, gradients, subject.raw(table.slice(0, 1)))
+        if not token_texts and not any(gradients.image_of(name) for row in found for name in row["media"]):
+            return
+        for start in range(0, len(found), subject.rows_at_once):
+            self._context.report("attributions of the worst rows")
+            part = found[start : start + subject.rows_at_once]
+            raw = subject.raw(table.slice(start, len(part)))
+            attributions: Attributions = gradients.attribute(raw)
+            for number, (row, tokens) in enumerate(zip(part, token_texts.attributed(raw, attributions))):
+                row["tokens"] = tokens
                 row["attribution"] = attribution_pictures(
                     row["media"], gradients, attributions, number, self._explanation.path
                 )

@@ -26,7 +26,7 @@ from kerasline.components.explainer.settings import Baseline
 from kerasline.components.explainer.subject import Raw, Subject
 
 Tensors = dict[str, tf.Tensor]
-Replacement = Callable[[str, tf.Tensor], tf.Tensor]
+Replacement = Callable[[str, tf.Tensor, tf.Tensor], tf.Tensor]
 MOST_PLACES = 1000
 
 
@@ -116,6 +116,24 @@ class IntegratedGradients:
                 return name
         return None
 
+    def tokens_of(self, raw: Raw) -> dict[str, str]:
+        """Return the feature whose ids each call of an Embedding layer receives, by the name of its attributions."""
+        features, received = self._subject.prepare(raw), dict[str, tf.Tensor]()
+
+        def receive(name: str, ids: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
+            received[name] = ids
+            return vectors
+
+        with self._embeddings.replacing(receive):
+            self._subject.predict(features)
+        steps = {name: values for name, values in features.items() if values.shape.rank == 2 and values.shape[1] != 1}
+        return {
+            name: feature
+            for name, ids in received.items()
+            for feature, values in steps.items()
+            if np.array_equal(ids, values)
+        }
+
     def _checked(self, baseline: Mapping[str, Any]) -> dict[str, np.ndarray]:
         for name in baseline:
             if name not in self.features:
@@ -139,7 +157,7 @@ class IntegratedGradients:
         found = {name: raw[name] for name in self._raw_images.columns}
         found |= {name: features[name] for name in self._inputs}
         if self._embeddings.names:
-            with self._embeddings.replacing(found.setdefault):
+            with self._embeddings.replacing(lambda name, _, vectors: found.setdefault(name, vectors)):
                 self._subject.predict(features)
         return {name: tf.cast(value, tf.float32) for name, value in found.items()}
 
@@ -184,7 +202,7 @@ class IntegratedGradients:
         """Compute the scores with these values of the differentiable inputs."""
         features = {**features, **self._raw_images.features({**raw, **points})}
         features |= {name: tf.cast(points[name], features[name].dtype) for name in self._inputs}
-        with self._embeddings.replacing(lambda name, value: tf.cast(points[name], value.dtype)):
+        with self._embeddings.replacing(lambda name, _, vectors: tf.cast(points[name], vectors.dtype)):
             return self._subject.explained.by_unit(self._subject.predict(features))
 
 
@@ -236,9 +254,10 @@ class Embeddings:
 
     @contextlib.contextmanager
     def replacing(self, through: Replacement) -> Iterator[None]:
-        """Replace the outputs of the layers by those of a function `(name, tensor)`, within the context.
+        """Replace the outputs of the layers by those of a function `(name, ids, vectors)`, within the context.
 
-        The name is that of the layer. The second call of a layer has the suffix " 2", and so on.
+        The ids are the inputs of the layer, the vectors its outputs. The name is that of the layer. The second call of
+        a layer has the suffix " 2", and so on.
         """
         called: Counter[str] = Counter()
         for layer in self._layers:
@@ -259,6 +278,6 @@ def _replaced(layer: keras.layers.Layer, through: Replacement, called: Counter[s
             return output
         called[layer.name] += 1
         count = called[layer.name]
-        return through(layer.name if count == 1 else f"{layer.name} {count}", output)
+        return through(layer.name if count == 1 else f"{layer.name} {count}", inputs, output)
 
     return call

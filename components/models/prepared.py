@@ -69,6 +69,10 @@ class Prepared:
             raise UserCodeError(f"the preprocessing has no layer {name!r}; {nearest(name, known)}")
         return found
 
+    def has_vocabulary(self, feature: str) -> bool:
+        """Return whether a layer before a feature has a vocabulary."""
+        return any(map(_has_vocabulary, _before(source_operation(self.model.output[feature]))))
+
     def vocabulary(self, name: str) -> list[str]:
         """Return the texts of a feature, column or layer by their ids, also while a graph is traced.
 

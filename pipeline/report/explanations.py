@@ -10,7 +10,7 @@ from kerasline.components.charts import Bar, Interval, Series, bar_chart, interv
 from kerasline.pipeline.report.gather import Gathered
 from kerasline.pipeline.report.media import MOST_MEDIA_BYTES, embedded_files
 
-MOST_FEATURES, MOST_PANELS, MOST_WORST = 30, 24, 40
+MOST_FEATURES, MOST_PANELS, MOST_WORST, MOST_TOKENS = 30, 24, 40, 1000
 
 
 def section(gathered: Gathered) -> dict[str, Any] | None:
@@ -121,6 +121,14 @@ def _worst(worst: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
         files = [pair for one in (row.get("media"), heat, row.get("answer_media")) for pair in (one or {}).items()]
         media, room = embedded_files(folder, files, room)
         answers = {f"answer {name}": value for name, value in (row.get("answers") or {}).items()}
-        shown.append({**row, "media": media, "columns": {**(row.get("columns") or {}), **answers}})
+        texts = {name: _strengths(tokens[:MOST_TOKENS]) for name, tokens in (row.get("tokens") or {}).items()}
+        shown.append({**row, "media": media, "texts": texts, "columns": {**(row.get("columns") or {}), **answers}})
     columns = list(dict.fromkeys(name for row in shown for name in row["columns"]))
-    return {"by": worst.get("by"), "rows": shown, "columns": columns, "pictured": any(r["media"] for r in shown)}
+    as_cards = any(row["media"] or row["texts"] for row in shown)
+    return {"by": worst.get("by"), "rows": shown, "columns": columns, "as_cards": as_cards}
+
+
+def _strengths(tokens: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+    """Return the text of each token, its attribution, and its strength: a percentage of the strongest."""
+    strongest = max((abs(value) for _, value in tokens), default=0) or 1.0
+    return [{"text": text, "value": value, "percent": round(100 * abs(value) / strongest)} for text, value in tokens]

@@ -8,6 +8,8 @@ import subprocess
 import numpy as np
 import pytest
 
+import kerasline as kl
+from kerasline.pipeline.recipes import language_model as recipe
 from tests.components.serving import servers
 from tests.conftest import HOUSE
 from tests.end_to_end.counting import NUMBERS, SMALL, write_counting
@@ -29,6 +31,37 @@ def documented_curls():
     return [line for text in texts for line in re.findall(r"^curl .*$", text, re.M) if "language_model" in line]
 
 
+def continued_without_caches(nodes, prompts):
+    """Return the continuations when each token runs the trained model anew over the whole text."""
+    import tensorflow as tf
+
+    model = kl.Model(nodes["Trainer"]["outputs"]["trained_model"]).load()
+    preprocessing = kl.Preprocessing(nodes["Transform"]["outputs"]["preprocessing"]).load()
+    tokens = preprocessing({"text": tf.constant(prompts)[:, tf.newaxis]})["tokens"]
+    shape = [len(prompts), recipe.LENGTH]
+    one_document = {
+        "segment_ids": tf.ones(shape, tf.int32),
+        "positions": tf.tile([tf.range(recipe.LENGTH)], [shape[0], 1]),
+    }
+
+    def step(tokens, position, ids):
+        ids = tf.where(tf.range(recipe.LENGTH) == position, tokens[:, tf.newaxis], ids)
+        return tf.gather(model({"tokens": ids, **one_document}), position, axis=1), ids
+
+    found = kl.generate(
+        step,
+        tf.where(tokens == recipe.END, recipe.PAD, tokens),
+        tf.zeros(shape, tf.int32),
+        length=recipe.LENGTH,
+        end=recipe.END,
+        temperature=recipe.TEMPERATURE,
+        top_p=recipe.TOP_P,
+        seed=recipe.SEED,
+    )
+    words = next(layer for layer in preprocessing.layers if layer.name == "words")
+    return words.decode(found.ids).numpy()
+
+
 def test_texts_are_continued_and_streamed(cli, texts, tmp_path):
     import tensorflow as tf
     import tensorflow_text  # noqa: F401
@@ -43,6 +76,7 @@ def test_texts_are_continued_and_streamed(cli, texts, tmp_path):
     assert together[0].decode().split()[:5] == NUMBERS[:5]
     alone = [serve(text=tf.constant([[prompt]]))["continued"].numpy()[0] for prompt in prompts]
     np.testing.assert_array_equal(together, alone)
+    np.testing.assert_array_equal(together, continued_without_caches(nodes, prompts))
 
     with servers.serving(tmp_path, nodes["Pusher"]["metrics"]["path"]) as server:
         status, answer = server.post("/v1/completions", {"model": "language_model", "prompt": prompts[0]})

@@ -55,3 +55,7 @@ def test_texts_are_classified(cli, texts, tmp_path, backbone):
         assert nodes["Pusher"]["state"] == "ran"
         measured = json.loads((Path(nodes["Evaluator"]["outputs"]["evaluation"]) / "metrics.json").read_text())
         assert {"1-49 words", "50-199 words"} <= {entry["slice"] for entry in measured["metrics"]}
+        explained = Path(nodes["Explainer"]["outputs"]["explanation"]) / "explanation.json"
+        for row in json.loads(explained.read_text())["worst"]["rows"]:
+            written = "".join(text for text, _ in row["tokens"]["tokens"])
+            assert written.split() == row["columns"]["text"].split()

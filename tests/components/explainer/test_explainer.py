@@ -37,7 +37,7 @@ def test_explanation_has_all_documented_entries(penguins, explain):
     for curve in found.partial_dependence:
         assert len(curve["x"]) == len(curve["y"]) == len(curve["low"]) == len(curve["high"]) >= 2
     first = found.worst["rows"][0]
-    shown = {"columns", "media", "answers", "answer_media"}
+    shown = {"tokens", "columns", "media", "answers", "answer_media"}
     assert set(first) == {"place", "loss", "label", "prediction", "score", "attribution", *shown}
     assert found.rows == len(penguins.splits["test"]["island"]) and len(found.worst["rows"]) == 20
     text = (found.folder / "explanation.json").read_text()

@@ -147,6 +147,18 @@ def test_each_token_has_an_attribution_and_masked_ones_have_none(texts):
     )
 
 
+def test_worst_rows_have_the_attributions_of_their_words(texts, explain):
+    found = explain(texts, repeats=1, features=[])
+    columns, (subject, *_) = texts.splits["test"], attributed(texts)
+    vectors, weight, _ = subject.model.get_weights()
+    for row in found.worst["rows"]:
+        words, values = zip(*row["tokens"]["words"])
+        known = columns["text"][row["place"]].split()
+        assert [word.strip() for word in words] == known
+        ids = [WORDS.index(word) + 2 for word in known]
+        np.testing.assert_allclose(values, (vectors @ weight)[ids, 0] / len(ids), rtol=1e-4, atol=1e-6)
+
+
 def digits():
     from sklearn.datasets import load_digits
 

@@ -371,6 +371,7 @@ def _worst_digits(folder: Path) -> list[dict]:
                 "columns": {"note": HOSTILE},
                 "media": {"image": name},
                 "attribution": {"elsewhere": "../../../secret.png"},
+                "tokens": {"note": [[" dim", -0.1], [" bright", 0.4], [" plain", 0.001], [HOSTILE, 0.2]]},
             }
         )
     Image.new("L", (4, 4)).save(folder.parents[2] / "secret.png")

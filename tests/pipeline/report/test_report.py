@@ -240,6 +240,15 @@ def test_explanations_show_importance_dependence_and_worst_rows(rich):
     assert f"row {losses.argmax()}" in text and f"loss {figure(losses.max())}" in text
     images = [img.get("src") for img in rich.section("explanations").iter("img")]
     assert len(images) == 6 and all(src.startswith("data:image/png;base64,") for src in images)
+    spans = [
+        (e.text, e.get("class"), e.get("style")) for e in rich.section("explanations").iter("span") if e.get("style")
+    ]
+    tokens = [
+        (" dim", "lowers", "--strength:12%"),
+        (" bright", "raises", "--strength:50%"),
+        (HOSTILE, "raises", "--strength:25%"),
+    ]
+    assert spans == tokens * 6
 
 
 def test_samples_show_input_reference_answer_and_score(rich):
