@@ -88,13 +88,7 @@ class Run:
     """
 
     def __init__(self, recipe: str, data: Path, root: Path, settings: list[str]) -> None:
-        by_default = {
-            "input": data,
-            "columns": json.dumps(COLUMNS[recipe]),
-            "splits": json.dumps(SPLITS.get(recipe, {"train": 18, "eval": 1, "test": 1})),
-            **({"quote": ""} if ".tsv" in data.suffixes else {}),
-        }
-        settings = [f"ExampleGen.{name}={value}" for name, value in by_default.items()] + settings
+        settings = data_settings(recipe, data) + settings
         self._nodes, seconds = run_recipe(recipe, root, settings, last="Evaluator")
         self.metrics = self._nodes["Evaluator"]["metrics"]
         show(recipe, self.metrics, METRICS[recipe])
@@ -125,6 +119,17 @@ class Run:
 
     def _output(self, node: str, name: str) -> str:
         return self._nodes[node]["outputs"][name]
+
+
+def data_settings(recipe: str, data: Path) -> list[str]:
+    """Return the values of `--set` by which a recipe reads a table."""
+    values = {
+        "input": data,
+        "columns": json.dumps(COLUMNS[recipe]),
+        "splits": json.dumps(SPLITS.get(recipe, {"train": 18, "eval": 1, "test": 1})),
+        **({"quote": ""} if ".tsv" in data.suffixes else {}),
+    }
+    return [f"ExampleGen.{name}={value}" for name, value in values.items()]
 
 
 def show(name: str, values: dict[str, float], only: list[str] | None = None) -> None:

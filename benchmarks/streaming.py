@@ -20,7 +20,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.serving import end, free_port, start_server  # noqa: E402
+
+if TYPE_CHECKING:
+    import kerasline as kl
 
 CLIENTS = 8
 LENGTH = 1000  # more tokens than any answer has
@@ -114,15 +117,28 @@ def untrained(folder: Path, settings: dict[str, str]) -> Path:
     import kerasline as kl
     from kerasline.pipeline.recipes import language_model as recipe
 
+    _, prepared, model = language_model(folder, settings)
+    exporter = kl.Exporter(prepared, model, answer=recipe.answer, stream=True)
+    return exporter.execute(folder / "exported").saved_model.path
+
+
+def language_model(folder: Path, settings: dict[str, str]) -> tuple[kl.Examples, kl.Preprocessing, kl.Model]:
+    """Build the model of the recipe language_model, on texts of random letters.
+
+    Args:
+        folder: where the artifacts are written.
+        settings: hyperparameters that differ from those of the recipe.
+    """
+    import kerasline as kl
+    from kerasline.pipeline.recipes import language_model as recipe
+
     columns = {"text": texts(NUMBER_OF_WORDS // 10, words=10, seed=0)}
     examples = kl.InMemoryExampleGen(columns, splits={"train": 1}).execute(folder / "examples").examples
     transform = kl.Transform(examples, function=recipe.preprocessing, label="next", pack={"length": recipe.LENGTH})
     prepared = transform.execute(folder / "transform").preprocessing
     hyperparameters = {**recipe.HYPERPARAMETERS, **{name: int(value) for name, value in settings.items()}}
     builder = kl.ModelBuilder(prepared, function=recipe.build_model, hyperparameters=hyperparameters)
-    model = builder.execute(folder / "model").model
-    exporter = kl.Exporter(prepared, model, answer=recipe.answer, stream=True)
-    return exporter.execute(folder / "exported").saved_model.path
+    return examples, prepared, builder.execute(folder / "model").model
 
 
 def texts(number: int, words: int, seed: int) -> list[str]:
