@@ -3,10 +3,10 @@
     python benchmarks/large_language.py --data texts.tsv.gz --set 'ExampleGen.columns={"text":"source"}'
 
 Runs the recipe `language_model` in the shape of GPT-2 small, each stage in a process of its own, and prints its
-seconds, processor seconds and peak memory. Trainer runs three times: it is killed after its first checkpoint, resumed, and run
-once more without interruption, which must give the same weights and the same state of the optimizer to the last bit.
-Then follow perplexity and bits a byte beside those of 5-grams, the forms of the model with their sizes, and an answer
-that the server streams. `--root DIR` keeps the artifacts.
+seconds, processor seconds and peak memory. Trainer runs three times: it is killed after its first checkpoint, resumed,
+and run once more without interruption, which must give the same weights and the same state of the optimizer to the last
+bit. Then follow perplexity and bits a byte beside those of 5-grams, the forms of the model with their sizes, and an
+answer that the server streams. `--root DIR` keeps the artifacts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from benchmarks.serving import end, free_port, start_server  # noqa: E402
 from benchmarks.streaming import streamed  # noqa: E402
 
 RECIPE = "language_model"
-BEFORE = ("ExampleGen", "StatisticsGen", "ImportSchemaGen", "ExampleValidator", "Transform", "ModelBuilder")
+BEFORE = ("ExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform", "ModelBuilder")
 AFTER = ("Exporter", "Evaluator", "InfraValidator", "Pusher")
 GPT2_SMALL = {
     "ModelBuilder.hyperparameters.layers": 12,
