@@ -27,8 +27,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background
 # On a machine with other work, any example may take long, the first one also for imports.
 hypothesis.settings.register_profile("any load", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("any load")
-HOUSE = Path(__file__).resolve().parent.parent
-SHARED_DATA = HOUSE.parent / "shared" / "data"
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -96,7 +96,7 @@ def cli(tmp_path):
     """Call the command line in a process. `.summary` of the result is the content of the --json file."""
 
     def call(*arguments, wait=True, cwd=tmp_path):
-        command = [sys.executable, str(HOUSE / "run_pipeline.py"), *map(str, arguments)]
+        command = [sys.executable, str(REPOSITORY / "run_pipeline.py"), *map(str, arguments)]
         if not wait:
             return forking.Forked(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         result = forking.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)

@@ -25,8 +25,8 @@ import tempfile
 import threading
 from pathlib import Path
 
-HOUSE = Path(__file__).resolve().parent.parent
-COMMAND = str(HOUSE / "run_pipeline.py")
+REPOSITORY = Path(__file__).resolve().parent.parent
+COMMAND = str(REPOSITORY / "run_pipeline.py")
 IMPORTED = [
     "tensorflow",
     "keras",
@@ -61,7 +61,7 @@ IMPORTED = [
 
 def _paths(environment) -> set[str]:
     """Return the extra import paths. A forked process ignores them for modules that are already imported."""
-    return {*environment.get("PYTHONPATH", "").split(os.pathsep)} - {"", str(HOUSE)}
+    return {*environment.get("PYTHONPATH", "").split(os.pathsep)} - {"", str(REPOSITORY)}
 
 
 _OWN_PATHS = _paths(os.environ)
@@ -132,7 +132,7 @@ def _parent() -> str:
     address = str(Path(tempfile.mkdtemp(prefix="forking-"), "socket"))
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.forking", address],
-        cwd=HOUSE,
+        cwd=REPOSITORY,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -236,7 +236,7 @@ def _become(request: dict, streams: list[int]) -> None:
     sys.stdout = open(1, "w", closefd=False)
     sys.stderr = open(2, "w", errors="backslashreplace", buffering=1, closefd=False)
     sys.argv = request["arguments"]
-    sys.path[0] = str(HOUSE)
+    sys.path[0] = str(REPOSITORY)
 
 
 if __name__ == "__main__" and main(sys.argv[1]):

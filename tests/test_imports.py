@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 
 FOLDERS = {"kerasline": "kerasline", "components": "kerasline.components", "pipeline": "kerasline.pipeline"}
 
@@ -17,8 +17,8 @@ def modules() -> dict[str, Path]:
     """Every module of the project by its dotted name."""
     found = {}
     for folder, package in FOLDERS.items():
-        for path in sorted((HOUSE / folder).rglob("*.py")):
-            parts = path.relative_to(HOUSE / folder).with_suffix("").parts
+        for path in sorted((REPOSITORY / folder).rglob("*.py")):
+            parts = path.relative_to(REPOSITORY / folder).with_suffix("").parts
             name = ".".join((package, *parts)).removesuffix(".__init__")
             found[name] = path
     return found

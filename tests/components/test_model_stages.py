@@ -18,7 +18,7 @@ import pytest
 from kerasline import Evaluator, Exporter, ModelBuilder, Pusher, Trainer, Transform
 from kerasline.components.core.artifacts import Blessing, SavedModel
 from kerasline.components.core.errors import DataError, ParameterError, StageSkipped, UserCodeError
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 
 RANDOM = np.random.default_rng(2)
 COLORS = ["blue", "green", "red"]
@@ -249,7 +249,7 @@ print(destination(sys.argv[2]).push(Path(sys.argv[1])))
 def test_concurrent_pushes_get_distinct_versions(tmp_path):
     models = [fake_model(tmp_path / f"m{i}").path for i in range(4)]
     commands = [[sys.executable, "-c", PUSH, str(model), str(tmp_path / "d")] for model in models]
-    processes = [subprocess.Popen(c, cwd=HOUSE, stdout=subprocess.PIPE, text=True) for c in commands]
+    processes = [subprocess.Popen(c, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) for c in commands]
     versions = {int(p.communicate()[0]) for p in processes}
     assert len(versions) == 4
     assert {int(p.name) for p in (tmp_path / "d").iterdir() if p.name.isdigit()} == versions
@@ -259,13 +259,13 @@ def test_killed_push_leaves_no_partial_version(tmp_path):
     model = fake_model(tmp_path / "model", size=30_000_000).path
     command = [sys.executable, "-c", PUSH, str(model), str(tmp_path / "d")]
     for instant in range(6):
-        process = subprocess.Popen(command, cwd=HOUSE, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
         time.sleep(0.05 + instant * 0.05)
         process.send_signal(signal.SIGKILL)
         process.wait()
         for version in (p for p in (tmp_path / "d").glob("*") if p.name.isdigit()):
             assert (version / "variables" / "data").read_bytes() == (model / "variables" / "data").read_bytes()
-    subprocess.run(command, cwd=HOUSE, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
     assert len([p for p in (tmp_path / "d").iterdir() if p.name.isdigit()]) == 1
     assert not (tmp_path / "d" / ".pushing").exists()
 

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 from tests.ports import free_port
 
-FOLDER = HOUSE / "build" / "airflow"
+FOLDER = REPOSITORY / "build" / "airflow"
 # Versions that work together. Their dependencies are the newest that they allow.
 PACKAGES = (
     "apache-airflow==3.3.2",

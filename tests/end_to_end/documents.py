@@ -7,9 +7,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 
-PROGRAM = [sys.executable, str(HOUSE / "run_pipeline.py")]
+PROGRAM = [sys.executable, str(REPOSITORY / "run_pipeline.py")]
 
 
 def blocks(path: Path, language: str) -> list[str]:

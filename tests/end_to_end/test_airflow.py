@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 from tests.end_to_end.airflow_environment import PACKAGES, Airflow, wait
 from tests.end_to_end.documents import as_words, blocks, commands
 
-DAYS = HOUSE / "tests" / "end_to_end" / "days.py"
+DAYS = REPOSITORY / "tests" / "end_to_end" / "days.py"
 DATES = ("2026-11-01", "2026-11-02", "2026-11-03")
 
 # Prints the DAGs that Airflow reads from the files, as JSON.
@@ -81,7 +81,7 @@ def write(place):
     def call(output, recipe, *more):
         command = [
             sys.executable,
-            HOUSE / "run_pipeline.py",
+            REPOSITORY / "run_pipeline.py",
             "airflow",
             recipe,
             "-o",
@@ -99,7 +99,9 @@ def write(place):
 @pytest.fixture(scope="module")
 def airflow(installed, place, write):
     """Return an Airflow with all DAG files of these tests. kerasline is on its path, without its dependencies."""
-    airflow = Airflow(place / "home", PYTHONPATH=str(HOUSE), AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="30")
+    airflow = Airflow(
+        place / "home", PYTHONPATH=str(REPOSITORY), AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="30"
+    )
     daily = ("--schedule", "@daily", "--start-date", DATES[0])
     write(airflow.dags / "days.py", DAYS, *daily, "--pool", "Total=default_pool")
     write(place / "days.json", DAYS, *daily)
@@ -289,7 +291,7 @@ def test_triggered_run_succeeds_and_is_cached_for_the_command_line(running, plac
     assert (place / "root" / "reports" / f"{ours}.html").exists()
     command = [
         sys.executable,
-        HOUSE / "run_pipeline.py",
+        REPOSITORY / "run_pipeline.py",
         "run",
         "penguins",
         "--set",
@@ -408,8 +410,8 @@ def filled_back(airflow):
 @pytest.mark.long
 def test_commands_and_dag_files_of_the_guide_work(installed, tmp_path, taxi_csv):
     """Run the commands of docs/AIRFLOW.md in order, and load its DAG files."""
-    guide = HOUSE / "docs" / "AIRFLOW.md"
-    airflow = Airflow(tmp_path / "home", PYTHONPATH=str(HOUSE), AIRFLOW__CORE__DAGS_FOLDER=str(tmp_path / "dags"))
+    guide = REPOSITORY / "docs" / "AIRFLOW.md"
+    airflow = Airflow(tmp_path / "home", PYTHONPATH=str(REPOSITORY), AIRFLOW__CORE__DAGS_FOLDER=str(tmp_path / "dags"))
     (tmp_path / "dags").mkdir()
     (tmp_path / "trips").mkdir()
     for date in DATES:

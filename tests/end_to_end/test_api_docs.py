@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import kerasline as kl
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 
 PAGES = ["kerasline", "kerasline.layers", "kerasline.features", "kerasline.metrics"]
 
@@ -23,7 +23,7 @@ def test_every_public_class_and_function_has_a_docstring():
 def test_reference_builds_with_an_entry_for_each_public_name(tmp_path):
     pytest.importorskip("pdoc", reason="pdoc, which builds the reference, is not installed")
     command = [sys.executable, "-m", "pdoc", "--docformat", "google", "-o", str(tmp_path), *PAGES]
-    done = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "does not resolve" not in done.stderr, done.stderr
     for module, page in ((kl, "kerasline"), (kl.layers, "kerasline/layers"), (kl.features, "kerasline/features")):

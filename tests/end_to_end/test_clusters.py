@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.clusters import spark
-from tests.conftest import HOUSE, SHARED_DATA
+from tests.conftest import REPOSITORY, SHARED_DATA
 from tests.end_to_end.documents import as_words, commands
 
 pytestmark = pytest.mark.slow
 
-CLUSTER = HOUSE / "benchmarks" / "clusters" / "cluster.py"
-GUIDE = HOUSE / "docs" / "RUNNERS.md"
+CLUSTER = REPOSITORY / "benchmarks" / "clusters" / "cluster.py"
+GUIDE = REPOSITORY / "docs" / "RUNNERS.md"
 TAXI = SHARED_DATA / "tfx" / "chicago_taxi_simple.csv"
 SPANS = 8
 PORTS = {"--job-port": "8099", "--pool-port": "50000", "--master-port": "6123", "--web-port": "8081"}
@@ -113,14 +113,14 @@ def direct(work):
 
 def prepared(folder, pause_seconds=0.0):
     folder.mkdir()
-    shutil.copy(HOUSE / "tests" / "end_to_end" / "pipelines" / "data_stages.py", folder)
+    shutil.copy(REPOSITORY / "tests" / "end_to_end" / "pipelines" / "data_stages.py", folder)
     settings = {"data": str(folder.parent / "trips-{SPAN}.parquet"), "pause_seconds": pause_seconds}
     (folder / "settings.json").write_text(json.dumps(settings))
     return folder
 
 
 def command(*arguments):
-    return [sys.executable, str(HOUSE / "run_pipeline.py"), "run", *map(str, arguments), "--json", "summary.json"]
+    return [sys.executable, str(REPOSITORY / "run_pipeline.py"), "run", *map(str, arguments), "--json", "summary.json"]
 
 
 def published(folder):
@@ -220,7 +220,7 @@ def test_guide_gives_the_same_statistics_on_every_runner(tmp_path):
             for name, default in PORTS.items():
                 line = line.replace(f"127.0.0.1:{default}", f"127.0.0.1:{ports[name]}")
             words = as_words(line)
-            words[1:2] = [str(HOUSE / words[1])]
+            words[1:2] = [str(REPOSITORY / words[1])]
             if "cluster.py" in words[1]:
                 if words[3] == "spark" and spark.missing():
                     break

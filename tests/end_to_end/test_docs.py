@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import FASHION, HOUSE
+from tests.conftest import FASHION, REPOSITORY
 from tests.end_to_end.documents import as_words, blocks, calls_kerasline, commands
 
-README = HOUSE / "README.md"
-DOCS = HOUSE / "docs"
+README = REPOSITORY / "README.md"
+DOCS = REPOSITORY / "docs"
 
 
-@pytest.mark.parametrize("path", [README, *sorted(DOCS.glob("*.md")), HOUSE / "CONTRIBUTING.md"])
+@pytest.mark.parametrize("path", [README, *sorted(DOCS.glob("*.md")), REPOSITORY / "CONTRIBUTING.md"])
 def test_make_commands_have_their_target(path):
-    makefile = (HOUSE / "Makefile").read_text()
+    makefile = (REPOSITORY / "Makefile").read_text()
     for command in commands(path):
         if command.startswith("make"):
             target = command.split()[1]
@@ -37,7 +37,7 @@ def test_readme_links_every_guide():
 def test_architecture_names_every_folder():
     (layout, *_) = blocks(DOCS / "ARCHITECTURE.md", "")
     named = set(re.findall(r"(\w+)/", layout))
-    listed = subprocess.run(["git", "ls-files"], cwd=HOUSE, capture_output=True, text=True).stdout.splitlines()
+    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True).stdout.splitlines()
     described = [Path(file) for file in listed if not file.startswith(("tests/", "benchmarks/", "docs/", "."))]
     assert {folder for file in described for folder in file.parts[:-1]} - named == set()
 
@@ -46,7 +46,7 @@ def test_architecture_names_every_folder():
 @pytest.mark.parametrize("name", ["README.md", "docs/MONITORING.md", "docs/PLANNING.md", "docs/REPORT.md"])
 def test_all_commands_of_the_guides_work(tmp_path, name):
     run_id = None
-    for command in filter(calls_kerasline, commands(HOUSE / name)):
+    for command in filter(calls_kerasline, commands(REPOSITORY / name)):
         if str(FASHION) in command and not FASHION.exists():
             continue
         words = as_words(command.replace("RUN", run_id or ""))
@@ -74,7 +74,7 @@ def test_commands_of_the_guide_to_remote_roots_work(tmp_path, s3, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.long
 def test_gpu_script_runs_on_a_cpu_and_says_so():
-    script = [sys.executable, str(HOUSE / "benchmarks" / "gpu" / "train.py")]
+    script = [sys.executable, str(REPOSITORY / "benchmarks" / "gpu" / "train.py")]
     tried = subprocess.run([*script, "--device", "cpu", "--epochs", "1"], capture_output=True, text=True)
     assert tried.returncode == 0 and tried.stdout.count("mixed_float16") == 2, tried.stderr
     import tensorflow as tf

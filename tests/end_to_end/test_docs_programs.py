@@ -7,11 +7,11 @@ import pytest
 
 from kerasline.pipeline.recipes.sample_trips import write_trips
 from kerasline.pipeline.recipes.spoken_digits import write_digits
-from tests.conftest import HOUSE, SHARED_DATA
+from tests.conftest import REPOSITORY, SHARED_DATA
 from tests.end_to_end.documents import PROGRAM, blocks
 
-README = HOUSE / "README.md"
-DOCS = HOUSE / "docs"
+README = REPOSITORY / "README.md"
+DOCS = REPOSITORY / "docs"
 GUIDES = [
     "ANSWERS.md",
     "COMPONENTS.md",

@@ -11,7 +11,7 @@ import pytest
 import kerasline as kl
 from kerasline.pipeline.recipes import language_model as recipe
 from tests.components.serving import servers
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 from tests.end_to_end.counting import NUMBERS, SMALL, write_counting
 from tests.end_to_end.documents import as_words
 from tests.end_to_end.recipe_runs import require_language_libraries, run_recipe
@@ -27,7 +27,7 @@ def texts(tmp_path_factory):
 
 def documented_curls():
     """Return the commands of the guides that ask the model for a text."""
-    texts = [(HOUSE / "docs" / name).read_text(encoding="utf-8") for name in ("SERVING.md", "LANGUAGE.md")]
+    texts = [(REPOSITORY / "docs" / name).read_text(encoding="utf-8") for name in ("SERVING.md", "LANGUAGE.md")]
     return [line for text in texts for line in re.findall(r"^curl .*$", text, re.M) if "language_model" in line]
 
 

@@ -8,12 +8,12 @@ import subprocess
 
 import pytest
 
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 from tests.end_to_end.documents import PROGRAM, as_words, commands
 from tests.pipeline.quick import __file__ as QUICK
 from tests.postgres import PASSWORD, USER, program
 
-ALL = commands(HOUSE / "docs" / "METADATA.md")
+ALL = commands(REPOSITORY / "docs" / "METADATA.md")
 
 
 @pytest.fixture

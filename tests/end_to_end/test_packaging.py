@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 from tests.marks import slowly
 
 USERS_PROJECT = Path(__file__).with_name("users_project")
@@ -36,13 +36,13 @@ def call(*command, cwd, **environment):
 def source(tmp_path_factory):
     """Return a copy of the files under version control, so that building leaves nothing in the checkout."""
     folder = tmp_path_factory.mktemp("source")
-    listed = subprocess.run(["git", "ls-files"], cwd=HOUSE, capture_output=True, text=True)
+    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("the checkout is not a git repository, so its files are unknown")
     for name in listed.stdout.splitlines():
-        if (HOUSE / name).is_file():
+        if (REPOSITORY / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(HOUSE / name, folder / name)
+            shutil.copy2(REPOSITORY / name, folder / name)
     return folder
 
 
@@ -92,10 +92,10 @@ def test_wheel_holds_one_top_level_package(wheel):
 def test_wheel_holds_every_module_schema_and_template(wheel):
     held = contents(wheel)
     for folder, package in (("kerasline", "kerasline"), *((n, f"kerasline/{n}") for n in ("components", "pipeline"))):
-        for path in (HOUSE / folder).rglob("*"):
+        for path in (REPOSITORY / folder).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
-                assert f"{package}/{path.relative_to(HOUSE / folder)}" in held
-    assert {f"kerasline/schemas/{path.name}" for path in (HOUSE / "schemas").glob("*.pbtxt")} <= set(held)
+                assert f"{package}/{path.relative_to(REPOSITORY / folder)}" in held
+    assert {f"kerasline/schemas/{path.name}" for path in (REPOSITORY / "schemas").glob("*.pbtxt")} <= set(held)
 
 
 def test_sdist_builds_the_same_wheel(source, wheel, tmp_path):
@@ -124,7 +124,7 @@ def test_pipeline_next_to_folders_of_the_same_names_runs(environment, project, o
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [["-m", "kerasline"], [HOUSE / "run_pipeline.py"]], ids=["module", "script"])
+@pytest.mark.parametrize("command", [["-m", "kerasline"], [REPOSITORY / "run_pipeline.py"]], ids=["module", "script"])
 def test_other_ways_to_call_the_program_find_the_users_modules(environment, project, command):
     done = call(environment / "python", *command, "run", "pipeline.py", "--to", "StatisticsGen", cwd=project)
     assert re.search(r"^StatisticsGen +ran", done.stdout, re.M)
@@ -132,7 +132,7 @@ def test_other_ways_to_call_the_program_find_the_users_modules(environment, proj
 
 def test_checkout_without_installation_finds_the_users_modules(project):
     """The checkout is on `PYTHONPATH`, and only its dependencies are installed."""
-    environment = {"PYTHONPATH": str(HOUSE)}
+    environment = {"PYTHONPATH": str(REPOSITORY)}
     done = call(
         sys.executable, "-m", "kerasline", "run", "pipeline.py", "--to", "StatisticsGen", cwd=project, **environment
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kerasline.pipeline.storage.artifact_root import read_published
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 
 STAGES = [
     "ExampleGen",
@@ -69,11 +69,11 @@ def test_main_job_trains_evaluates_exports_and_pushes_penguins(run, tmp_path):
 
 @pytest.mark.slow
 def test_changed_constant_reruns_the_model_and_dependent_stages(run, tmp_path):
-    source = (HOUSE / "pipeline" / "recipes" / "penguins.py").read_text()
+    source = (REPOSITORY / "pipeline" / "recipes" / "penguins.py").read_text()
     file = tmp_path / "mine.py"
     curated = (
         "--set",
-        f"SchemaGen.schema_file={HOUSE}/schemas/penguins.pbtxt",
+        f"SchemaGen.schema_file={REPOSITORY}/schemas/penguins.pbtxt",
         "--set",
         "Trainer.epochs=2",
         "--set",

@@ -6,10 +6,10 @@ import re
 
 from kerasline.pipeline.storage import roots
 from kerasline.pipeline.storage.artifact_root import MANIFEST
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 
-QUICK = HOUSE / "tests" / "pipeline" / "quick.py"
-BULKY = HOUSE / "tests" / "pipeline" / "bulky.py"
+QUICK = REPOSITORY / "tests" / "pipeline" / "quick.py"
+BULKY = REPOSITORY / "tests" / "pipeline" / "bulky.py"
 
 
 def object_store(url):

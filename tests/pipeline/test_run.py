@@ -18,10 +18,10 @@ from kerasline.components.core.errors import StoreError
 from kerasline.pipeline.metadata.database import Database
 from kerasline.pipeline.metadata.store import Store
 from kerasline.pipeline.recipes import HELPERS
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 from tests.marks import slowly
 
-QUICK = HOUSE / "tests" / "pipeline" / "quick.py"
+QUICK = REPOSITORY / "tests" / "pipeline" / "quick.py"
 OTHER = '"other", [Join(Left(start), Right(start), name="Last")]'
 
 
@@ -259,7 +259,7 @@ assert "apache_beam" not in sys.modules
 """
     command = [sys.executable, "-c", code, "run", QUICK, "--root", "root", "--node", "Left", "--no-cache"]
     command += metadata.options
-    environment = {**os.environ, "PYTHONPATH": str(HOUSE)}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     result = subprocess.run(list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0 and "Left" in result.stdout and "ran" in result.stdout, result.stderr
 
@@ -323,7 +323,7 @@ def test_full_disk_prints_one_line_and_leaves_nothing_partial(tmp_path):
         )
     )
     try:
-        command = [sys.executable, HOUSE / "run_pipeline.py", "run", file, "--root", disk / "root"]
+        command = [sys.executable, REPOSITORY / "run_pipeline.py", "run", file, "--root", disk / "root"]
         command += ["--metadata", f"sqlite:///{tmp_path}/m.sqlite"]
         result = subprocess.run(command, capture_output=True, text=True)
         assert result.returncode == 1
@@ -480,14 +480,14 @@ assert not heavy, heavy
     root = ["--root", "root", *metadata.options]
     for arguments in (["--help"], ["recipes"], ["runs", *root], ["run", QUICK, *root]):
         command = [sys.executable, "-c", code, *map(str, arguments)]
-        environment = {**os.environ, "PYTHONPATH": str(HOUSE)}
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
         result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
 
 
 def test_recipes_are_listed_with_their_descriptions(cli, tmp_path):
     listing = cli("recipes", "--json", tmp_path / "recipes.json").summary
-    files = {path.stem for path in (HOUSE / "pipeline" / "recipes").glob("[a-z]*.py")}
+    files = {path.stem for path in (REPOSITORY / "pipeline" / "recipes").glob("[a-z]*.py")}
     assert {item["name"] for item in listing} == files - HELPERS and "penguins" in files - HELPERS
     assert all(item["about"] for item in listing)
 
@@ -535,6 +535,6 @@ def pipeline(settings):
 def test_modules_that_replace_import_are_imported_before_stages(run, tmp_path, monkeypatch):
     (tmp_path / "changes_imports.py").write_text(SETTER)
     (tmp_path / "alone.py").write_text(ALONE)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(HOUSE)]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(REPOSITORY)]))
     result = run(file=tmp_path / "alone.py")
     assert result.returncode == 0, result.stderr

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context as tensorflow_context
 
 from kerasline.components.core import keras_compat
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -243,7 +243,7 @@ def test_python_random_of_seed_generator():
 
 COMPAT = Path("components/core/keras_compat.py")
 SOURCES = [
-    path for folder in ("components", "pipeline", "kerasline") for path in sorted((HOUSE / folder).rglob("*.py"))
+    path for folder in ("components", "pipeline", "kerasline") for path in sorted((REPOSITORY / folder).rglob("*.py"))
 ]
 # Names that Keras defines too, but that are used on objects of other libraries: file, name.
 OF_OTHER_LIBRARIES = {
@@ -307,7 +307,7 @@ def test_private_names_of_keras_are_used_in_one_file_only():
     own = set().union(*(defined_names(ast.parse(path.read_text("utf-8"))) for path in SOURCES))
     wrong = []
     for path in SOURCES:
-        relative = path.relative_to(HOUSE)
+        relative = path.relative_to(REPOSITORY)
         if relative != COMPAT:
             uses = private_uses(path.read_text("utf-8"), own)
             wrong += [
@@ -332,7 +332,7 @@ def test_scan_for_private_names_finds_them(text, names):
 
 
 def test_every_private_name_in_the_compatibility_file_exists_in_keras():
-    tree = ast.parse((HOUSE / COMPAT).read_text("utf-8"))
+    tree = ast.parse((REPOSITORY / COMPAT).read_text("utf-8"))
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("_")}
     used |= {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and str(n.value).startswith("_")}
     tf.random.set_seed(0)  # creates the attributes of the context

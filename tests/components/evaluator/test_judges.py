@@ -15,7 +15,7 @@ from kerasline.components.core.errors import DataError, ParameterError, WiringEr
 from tests.components import answering
 from tests.components.metrics.test_distances import frechet, kernel
 from tests.components.metrics.test_sound import speech, wav
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 
 NAMES = ["dark", "grey", "light"]
 ROWS = 48
@@ -330,7 +330,7 @@ import keras
 import tensorflow as tf
 import kerasline as kl
 from tests.components import answering
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 from tests.components.evaluator import test_judges
 
 
@@ -357,7 +357,7 @@ def pipeline(settings):
 
 @pytest.mark.slow
 def test_judges_are_trained_cached_and_opened_in_processes_from_scratch(tmp_path, cli, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(HOUSE), prepend=":")
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY), prepend=":")
     file, report = tmp_path / "judged.py", tmp_path / "run.json"
     file.write_text(PIPELINE)
     for options, state in (([], "ran"), (["--node", "Evaluator", "--no-cache"], "ran"), ([], "cached")):

@@ -22,7 +22,7 @@ from kerasline.pipeline.metadata.store import Store, sqlite_url
 from kerasline.pipeline.run import RunRequest, run_pipeline
 from kerasline.pipeline.storage.artifact_root import ArtifactRoot
 from tests.components.infra_validator import candidates
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 
 BAD_SERVER = Path(__file__).with_name("bad_server.py")
 SCHEMA = """
@@ -294,7 +294,7 @@ def test_pusher_reports_the_reasons_of_both_verdicts(tmp_path):
 
 @pytest.mark.slow
 def test_our_own_command_line_can_be_the_server(validate):
-    command = f"{sys.executable} {HOUSE}/run_pipeline.py serve --model {{name}}={{folder}} "
+    command = f"{sys.executable} {REPOSITORY}/run_pipeline.py serve --model {{name}}={{folder}} "
     done = validate(command=command + "--rest-port {rest_port} --grpc-port {grpc_port}")
     assert done.blessing.blessed, broken(done)
     assert "gRPC" in sent(done, "real rows")
@@ -332,7 +332,7 @@ def _validating(folder, examples, tmp_path, **parameters):
         f"InfraValidator(SavedModel(model), Examples(examples), **{parameters!r}).execute(out)"
     )
     command = [sys.executable, "-c", program, str(folder), str(examples.path), str(tmp_path / "o")]
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(HOUSE)})
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
 
 
 def _processes_of(word):

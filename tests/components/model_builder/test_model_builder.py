@@ -13,7 +13,7 @@ from kerasline import ModelBuilder, Trainer
 from kerasline.components.core.artifacts import Model
 from kerasline.components.core.errors import ParameterError
 from tests.components.trainer.conftest import X, Y, problem  # noqa: F401
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 
 LOSS = {"name": "SparseCategoricalCrossentropy", "from_logits": True}
 DESCRIPTION = {
@@ -83,7 +83,7 @@ def test_same_seed_gives_same_weights_in_another_process(build, problem):  # noq
         "print(json.dumps([w.tolist() for w in model.get_weights()]))"
     )
     command = [sys.executable, "-c", script, str(problem[1][False].path), json.dumps(DESCRIPTION)]
-    other = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True, check=True, timeout=120)
+    other = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=120)
     for ours, theirs in zip(json.loads(other.stdout.splitlines()[-1]), done.model.load().get_weights()):
         np.testing.assert_array_equal(np.float32(ours), theirs)
     assert any(np.any(a != b) for a, b in zip(weights(build(description=DESCRIPTION)).values(), weights(done).values()))

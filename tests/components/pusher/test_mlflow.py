@@ -20,7 +20,7 @@ from kerasline.components.core.artifacts import SavedModel
 from kerasline.components.core.errors import DataError, ParameterError
 from kerasline.components.models.versions import DEAD_AFTER_SECONDS
 from kerasline.components.pusher import destination
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
@@ -42,7 +42,7 @@ for model in models:
 
 def server_program():
     """MLflow's server needs more than its client: an environment of its own, or all of MLflow in this one."""
-    named, ours = os.environ.get("KERASLINE_TEST_MLFLOW"), HOUSE / "build" / "mlflow" / "bin" / "mlflow"
+    named, ours = os.environ.get("KERASLINE_TEST_MLFLOW"), REPOSITORY / "build" / "mlflow" / "bin" / "mlflow"
     if named or ours.exists():
         return named or str(ours)
     try:
@@ -145,7 +145,7 @@ def runs(place, **more):
 def pushing(place, keep, *models):
     command = [sys.executable, "-c", PUSH, place, str(keep), *map(str, models)]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    process = subprocess.Popen(command, cwd=HOUSE, text=True, **pipes)
+    process = subprocess.Popen(command, cwd=REPOSITORY, text=True, **pipes)
     assert process.stdout.readline() == "ready\n", process.stderr.read()
     return process
 

@@ -20,7 +20,7 @@ from kerasline.components.core.remote_folder import RemoteFolder
 from kerasline.components.models.versions import DIGEST
 from kerasline.components.pusher import destination
 from kerasline.components.pusher.object_store import DEAD_AFTER_SECONDS
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 from tests.marks import slowly
 
 PUSH = """
@@ -182,7 +182,9 @@ def test_concurrent_pushes_get_distinct_versions(place, tmp_path):
         pytest.skip("memory is not shared by processes")
     models = [a_model(tmp_path / f"m{i}") for i in range(3)]
     processes = [
-        subprocess.Popen([sys.executable, "-c", PUSH, place, "0", str(m)], cwd=HOUSE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", PUSH, place, "0", str(m)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+        )
         for m in models
     ]
     versions = [int(process.communicate()[0]) for process in processes]
@@ -200,7 +202,7 @@ def test_killed_push_leaves_complete_versions_and_a_valid_latest(kind, tmp_path,
     target = destination(place)
     for turn in range(8):
         command = [sys.executable, "-c", PUSH, place, "2", *map(str, models[turn:] + models[:turn])]
-        process = subprocess.Popen(command, cwd=HOUSE, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
         process.stdout.readline()  # it is at work: the first is pushed
         time.sleep(0.01 + turn * 0.02)
         process.send_signal(signal.SIGKILL)
@@ -249,7 +251,7 @@ def test_file_that_cannot_be_copied_is_reported_with_its_reason(tmp_path, other_
     model = a_model(tmp_path / "m", 200_000)
     program = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n" + PUSH
     command = [sys.executable, "-c", program, str(other_disk), "0", str(model)]
-    done = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     message = done.stderr.splitlines()[-1]
     assert "cannot be copied: " in message and "File too large" in message and str(model) in message
     assert destination(str(other_disk)).versions() == []

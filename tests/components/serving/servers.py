@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.forking import Forked
 from tests.ports import free_port
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 START_SECONDS = 120.0
 TENSORFLOW_SERVING = shutil.which("tensorflow_model_server")
 

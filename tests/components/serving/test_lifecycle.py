@@ -20,7 +20,8 @@ import pytest
 
 from tests import forking
 from tests.components.serving.saved_models import save_functions, save_heavy
-from tests.components.serving.servers import REPOSITORY, self_signed, serving, start, wait_until
+from tests.components.serving.servers import self_signed, serving, start, wait_until
+from tests.conftest import REPOSITORY
 from tests.ports import free_port
 
 # Root ignores file permissions; this wrapper drops the capabilities for that.

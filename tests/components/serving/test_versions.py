@@ -19,7 +19,8 @@ from kerasline.components.pusher.disk import DiskDestination
 from kerasline.components.serving.runtime.models import REST_SECONDS
 from tests import forking
 from tests.components.serving.saved_models import save_half_plus, write_warm_up
-from tests.components.serving.servers import REPOSITORY, serving, start, wait_until
+from tests.components.serving.servers import serving, start, wait_until
+from tests.conftest import REPOSITORY
 
 
 @pytest.fixture

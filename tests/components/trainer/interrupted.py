@@ -8,14 +8,15 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 from tests.forking import Forked
 
-FILE = HOUSE / "tests" / "components" / "trainer" / "long_training.py"
+FILE = REPOSITORY / "tests" / "components" / "trainer" / "long_training.py"
 
 
 def start(root, *more):
-    command = [sys.executable, HOUSE / "run_pipeline.py", "run", FILE, "--root", root, "--json", f"{root}.json", *more]
+    program = REPOSITORY / "run_pipeline.py"
+    command = [sys.executable, program, "run", FILE, "--root", root, "--json", f"{root}.json", *more]
     return Forked(list(map(str, command)), stdout=-1, stderr=-1, text=True)
 
 

@@ -16,7 +16,7 @@ from kerasline.pipeline.metadata.database import Database
 from kerasline.pipeline.metadata.liveness import alive, is_alive
 from kerasline.pipeline.metadata.store import Run, Store, now, sqlite_url
 from kerasline.pipeline.storage.artifact_root import ArtifactRoot
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 from tests.pipeline import quick
 from tests.ports import free_port
 from tests.postgres import PASSWORD, USER
@@ -130,7 +130,7 @@ def hold(store_url):
     def start(*more):
         program = subprocess.Popen(
             [sys.executable, "-c", HOLDER, store_url, *more],
-            env={**os.environ, "PYTHONPATH": str(HOUSE)},
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -21,7 +21,7 @@ from kerasline.pipeline.metadata import migrations, tables
 from kerasline.pipeline.metadata.database import Database
 from kerasline.pipeline.metadata.lineage import trace
 from kerasline.pipeline.metadata.store import Store
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 
 DATA = Path(__file__).parent / "data"
 
@@ -178,7 +178,7 @@ def test_alembic_is_imported_only_to_upgrade(store_url):
     code = "import sys; from kerasline.pipeline.metadata.store import Store; Store(sys.argv[1]).runs()"
     code += "; assert 'alembic' not in sys.modules"
     for _ in ("made", "opened"):
-        environment = {**os.environ, "PYTHONPATH": str(HOUSE)}
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
         subprocess.run([sys.executable, "-c", code, store_url], env=environment, check=True)
 
 

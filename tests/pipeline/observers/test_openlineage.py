@@ -10,12 +10,12 @@ from datetime import datetime
 
 import pytest
 
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 from tests.pipeline.observers.receiver import Receiver
 
 pytest.importorskip("openlineage.client", reason="pip install 'kerasline[openlineage]'")
 
-QUICK, JUDGING = (HOUSE / "tests" / "pipeline" / name for name in ("quick.py", "judging.py"))
+QUICK, JUDGING = (REPOSITORY / "tests" / "pipeline" / name for name in ("quick.py", "judging.py"))
 STAGES = ["Start", "Left", "Right", "Join"]
 
 TABLE = """
@@ -158,7 +158,7 @@ store.begin_run(Run("worker", "quick", "quick", str(root), "running", now()))
 pipeline = load_pipeline({str(QUICK)!r}, str(root), {{}})
 print(Executor(pipeline, store, ArtifactRoot(root), "worker", ["Start"]).execute("Start").state)
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=HOUSE, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.stdout == "ran\n", done.stderr
     assert events_by_job(receiver) == {"quick.Start": ["START", "COMPLETE"]}
 
@@ -343,7 +343,7 @@ except SystemExit as end:
     ours = "kerasline.pipeline.observers.openlineage."
     print(end.code, [name for name in sys.modules if name.startswith(("openlineage", ours))])
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=HOUSE, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "0 []", done.stderr
 
 

@@ -12,10 +12,10 @@ from kerasline.pipeline.metadata.store import Store, new_run_id, sqlite_url
 from kerasline.pipeline.observers.webhook import Webhook
 from kerasline.pipeline.run import RunRequest, run_pipeline
 from kerasline.pipeline.storage.artifact_root import ArtifactRoot
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 from tests.pipeline.observers.receiver import Receiver
 
-QUICK, JUDGING = (HOUSE / "tests" / "pipeline" / name for name in ("quick.py", "judging.py"))
+QUICK, JUDGING = (REPOSITORY / "tests" / "pipeline" / name for name in ("quick.py", "judging.py"))
 SECRET = "T0P/S3CRET"
 
 

@@ -15,10 +15,10 @@ import html5lib
 import pytest
 
 from tests import forking
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 from tests.pipeline.report.builders import build
 
-QUICK = HOUSE / "tests" / "pipeline" / "quick.py"
+QUICK = REPOSITORY / "tests" / "pipeline" / "quick.py"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def text_of(element) -> str:
 
 
 def call(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(HOUSE / "run_pipeline.py"), *map(str, arguments)]
+    command = [sys.executable, str(REPOSITORY / "run_pipeline.py"), *map(str, arguments)]
     return forking.run(command, capture_output=True, text=True, timeout=600)
 
 

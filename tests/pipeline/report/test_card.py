@@ -3,7 +3,7 @@
 from markdown_it import MarkdownIt
 
 from kerasline.pipeline.report.card import WRITTEN_BY_PEOPLE, labelled
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 from tests.pipeline.report.conftest import call, report
 from tests.pipeline.report.models import HOSTILE
 
@@ -82,7 +82,7 @@ def test_labelled_paragraphs_of_the_docstring_are_used():
 
 def test_docstring_of_the_pipeline_file_is_on_the_card(tmp_path):
     file = tmp_path / "mine.py"
-    source = (HOUSE / "tests" / "pipeline" / "quick.py").read_text()
+    source = (REPOSITORY / "tests" / "pipeline" / "quick.py").read_text()
     file.write_text('"""Numbers <b>joined</b>.\n\nIntended users: all of us.\n"""\n' + source.split('"""', 2)[2])
     assert call("run", file, "--root", tmp_path / "root").returncode == 0
     made = report(tmp_path / "root", "latest")

@@ -12,7 +12,7 @@ from sklearn import metrics
 
 from kerasline.pipeline.metadata.store import Store, sqlite_url
 from kerasline.pipeline.report.render import write_report
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 from tests.pipeline.report.builders import EDGES
 from tests.pipeline.report.conftest import report, text_of
 from tests.pipeline.report.models import HOSTILE, cancer, digits
@@ -381,7 +381,7 @@ assert not heavy, heavy
         "-o",
         str(rich_root / "light.html"),
     ]
-    result = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(HOUSE)}, capture_output=True, text=True)
+    result = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
@@ -413,4 +413,4 @@ def test_output_option_sets_the_place_of_the_report(rich_root, tmp_path):
 def test_wrong_call_prints_one_line_and_exits_with_2(cli, rich_root, arguments, message):
     result = cli("report", "--root", rich_root, *arguments)
     assert result.returncode == 2 and message in result.stderr and len(result.stderr.splitlines()) == 1
-    assert Path(HOUSE).exists() and not Path("card.md").exists()
+    assert Path(REPOSITORY).exists() and not Path("card.md").exists()

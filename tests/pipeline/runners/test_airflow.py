@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasline.pipeline.runners.airflow import code, description, stage
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 from tests.marks import slowly
 
-QUICK = HOUSE / "tests" / "pipeline" / "quick.py"
-DAYS = HOUSE / "tests" / "end_to_end" / "days.py"
+QUICK = REPOSITORY / "tests" / "pipeline" / "quick.py"
+DAYS = REPOSITORY / "tests" / "end_to_end" / "days.py"
 ROOT = "/pipelines/runs"
 
 
@@ -383,7 +383,7 @@ def test_stage_in_another_environment_gets_the_arguments_of_the_command():
 
 def test_modules_for_airflow_need_no_dependencies_of_kerasline():
     """Import them in a Python that only has the standard library."""
-    program = f"import sys; sys.path.append({str(HOUSE)!r})\n"
+    program = f"import sys; sys.path.append({str(REPOSITORY)!r})\n"
     program += "import kerasline.pipeline.runners.airflow.stage, kerasline.pipeline.runners.airflow.description"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from kerasline.components.core.component import Context
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 
 
 @pytest.fixture(params=[1, 2], ids="threads={}".format)
@@ -21,7 +21,7 @@ def threads(request):
 def pool(threads):
     command = [sys.executable, "-m", "kerasline.pipeline.runners.worker_pool", "--port=0"]
     command += [f"--threads={threads}"] if threads != 1 else []
-    process = subprocess.Popen(command, cwd=HOUSE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     yield process
     process.kill()
     process.wait()
