@@ -51,7 +51,8 @@ class FileExampleGen(ExampleGen):
         bad_rows: `fail`, or `quarantine` to write rows that cannot be used to the artifact's `quarantine.jsonl`, with
             their location and the reason.
         column_types: Arrow types by column (`{"zip": "string"}`), instead of those of the data. `string` keeps numbers
-            as they are spelled in a text file. `double` accepts that large integers are rounded.
+            as they are spelled in a text file. `double` accepts that large integers are rounded. A column has its name
+            in the data, or the one that `columns` gives it.
 
     Raises:
         DataError: the data cannot be used. The message names the file, the position and the column.
@@ -82,7 +83,9 @@ class FileExampleGen(ExampleGen):
     def _column_types(self) -> dict[str, pa.DataType]:
         from kerasline.components.data.arrow_types import types_named
 
-        return types_named(self.settings.column_types)
+        originals = self.settings.original_names or {}
+        types = types_named(self.settings.column_types)
+        return {name if name in originals.values() else originals.get(name, name): kind for name, kind in types.items()}
 
     def _matched(self) -> list[tuple[str | None, MatchedFiles]]:
         from kerasline.components.data.sources.file_patterns import find_files

@@ -1,6 +1,6 @@
 """Reviews: does a text praise or complain? A small transformer over subwords, from raw text to a class.
 
-Movie reviews, from TensorFlow Datasets. Other texts by settings:
+Movie reviews, from TensorFlow Datasets. Other texts by settings, with any number of classes, as names or integers:
     run reviews --set ExampleGen.input=reviews.csv --set 'ExampleGen.splits={"train": 8, "eval": 1, "test": 1}'
 A backbone of KerasHub in place of the small transformer, from a configuration or from a preset's folder:
     run reviews --set 'ModelBuilder.hyperparameters.backbone={"class_name": "BertBackbone", "num_layers": 2, ...}'
@@ -27,8 +27,9 @@ def preprocessing() -> keras.Model:
     """Encode a text as subwords. Rows of a batch are as long as the longest of them."""
     import keras
 
-    text = keras.Input((1,), name="text", dtype="string")
-    return keras.Model({"text": text}, {"tokens": kl.layers.Subwords(top=8000, lower=True)(text)[:, :LENGTH]})
+    text, label = (keras.Input((1,), name=name, dtype="string") for name in ("text", "label"))
+    tokens = kl.layers.Subwords(top=8000, lower=True)(text)[:, :LENGTH]
+    return keras.Model({"text": text, "label": label}, {"tokens": tokens, "label": kl.layers.ClassIndex()(label)})
 
 
 def build_model(inputs: dict[str, keras.KerasTensor], hp: dict, prepared: Any) -> keras.Model:
@@ -40,8 +41,9 @@ def build_model(inputs: dict[str, keras.KerasTensor], hp: dict, prepared: Any) -
     x = encode(tokens, is_token, prepared.vocabulary_size("tokens"), hp)
     x = kl.layers.LengthMask()([x, kl.layers.Lengths(PAD)(tokens)])
     x = keras.layers.Dropout(hp["dropout"])(keras.layers.GlobalAveragePooling1D()(x))
-    model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid", name="positive")(x))
-    model.compile(keras.optimizers.AdamW(hp["learning_rate"]), "binary_crossentropy", metrics=["accuracy"])
+    model = keras.Model(inputs, keras.layers.Dense(len(prepared.class_names), name="logits")(x))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.AdamW(hp["learning_rate"]), loss, metrics=["accuracy"])
     return model
 
 
@@ -87,7 +89,8 @@ def length_of_text(batch: pa.RecordBatch) -> list[str]:
 
 
 def pipeline(settings) -> kl.Pipeline:
-    examples = kl.AnyExampleGen("imdb_reviews", splits={"train": "train", "eval": "test[:20%]", "test": "test[20%:]"})
+    splits = {"train": "train", "eval": "test[:20%]", "test": "test[20%:]"}
+    examples = kl.AnyExampleGen("imdb_reviews", splits=splits, column_types={"label": "string"})
     statistics = kl.StatisticsGen(examples)
     schema = kl.ImportSchemaGen(str(SCHEMA))
     validator = kl.ExampleValidator(statistics, schema)

@@ -3,10 +3,13 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import kerasline as kl
+from kerasline.pipeline.recipes import reviews
 from tests.end_to_end.recipe_runs import require_language_libraries, run_recipe
 
 pytestmark = pytest.mark.slow
@@ -47,10 +50,10 @@ def test_texts_are_classified(cli, texts, tmp_path, backbone):
     nodes = run_recipe(cli, "reviews", tmp_path, settings, *([] if backbone is None else ["--to", "Exporter"]))
     serve = tf.saved_model.load(nodes["Exporter"]["outputs"]["saved_model"]).signatures["serving_default"]
     reviews = ["a good and lovely film", "the story is boring , awful", "great"]
-    together = serve(text=tf.constant(reviews)[:, tf.newaxis])["positive"].numpy()[:, 0]
-    assert (together > 0.5).tolist() == [True, False, True]
-    alone = [serve(text=tf.constant([[text]]))["positive"].numpy()[0, 0] for text in reviews]
-    np.testing.assert_allclose(together, alone, atol=1e-5)
+    together = serve(text=tf.constant(reviews)[:, tf.newaxis])
+    assert together["label"].numpy().tolist() == [b"1", b"0", b"1"]
+    alone = [serve(text=tf.constant([[text]]))["logits"].numpy()[0] for text in reviews]
+    np.testing.assert_allclose(together["logits"], alone, atol=1e-5)
     if backbone is None:
         assert nodes["Pusher"]["state"] == "ran"
         measured = json.loads((Path(nodes["Evaluator"]["outputs"]["evaluation"]) / "metrics.json").read_text())
@@ -59,3 +62,12 @@ def test_texts_are_classified(cli, texts, tmp_path, backbone):
         for row in json.loads(explained.read_text())["worst"]["rows"]:
             written = "".join(text for text, _ in row["tokens"]["tokens"])
             assert written.split() == row["columns"]["text"].split()
+
+
+def test_classes_of_tensorflow_datasets_are_names(tmp_path):
+    import tensorflow_datasets as tfds
+
+    recipe = reviews.pipeline(SimpleNamespace(root=tmp_path))
+    nodes = recipe.order[: recipe.order.index("Trainer")]
+    with tfds.testing.mock_data(num_examples=40):
+        kl.run(recipe, root=tmp_path, nodes=nodes, report=False).raise_if_failed()

@@ -46,6 +46,17 @@ def test_file_is_read_by_its_ending(tmp_path, file, write):
     assert done.examples.read("all").to_pydict() == {"text": ROWS["en"], "count": ROWS["number"]}
 
 
+@pytest.mark.parametrize("write", [write_csv, write_tsv, write_parquet, write_json])
+@pytest.mark.parametrize("name", ["count", "number"])
+def test_a_type_is_declared_by_the_old_or_the_new_name(write, name, tmp_path):
+    file = (
+        tmp_path / {write_csv: "a.csv", write_tsv: "a.tsv.gz", write_parquet: "a.parquet", write_json: "a.jsonl"}[write]
+    )
+    write(file)
+    stage = AnyExampleGen(str(file), splits=ALL, columns={"count": "number"}, column_types={name: "string"})
+    assert stage.execute(tmp_path / "out").examples.read("all").to_pydict() == {"count": ["1", "2", "3"]}
+
+
 def test_splits_may_be_files(tmp_path):
     write_csv(tmp_path / "a.csv")
     write_csv(tmp_path / "b.csv")
