@@ -61,7 +61,7 @@ def test_texts_are_classified(cli, texts, tmp_path, backbone):
         explained = Path(nodes["Explainer"]["outputs"]["explanation"]) / "explanation.json"
         for row in json.loads(explained.read_text())["worst"]["rows"]:
             written = "".join(text for text, _ in row["tokens"]["tokens"])
-            assert written.split() == row["columns"]["text"].split()
+            assert written.strip().startswith(row["columns"]["text"].rstrip("…"))  # long texts are cut
 
 
 def test_classes_of_tensorflow_datasets_are_names(tmp_path):
