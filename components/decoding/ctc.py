@@ -7,11 +7,22 @@ from typing import Any
 
 import tensorflow as tf
 
+from kerasline.components.decoding.ctc_beam_search import search
 from kerasline.components.decoding.generation import Generated
 from kerasline.components.preprocessing.layers.base import check
+from kerasline.components.preprocessing.layers.n_grams import NGrams
 
 
-def ctc(logits: Any, lengths: Any = None, *, blank: int = 0, beams: int = 1) -> Generated:
+def ctc(
+    logits: Any,
+    lengths: Any = None,
+    *,
+    blank: int = 0,
+    beams: int = 1,
+    language: NGrams | None = None,
+    language_weight: float = 0.5,
+    label_bonus: float = 0.0,
+) -> Generated:
     """Return the labels that the frames of a CTC model say: repeated ones merged, blanks left out.
 
     Args:
@@ -20,10 +31,14 @@ def ctc(logits: Any, lengths: Any = None, *, blank: int = 0, beams: int = 1) -> 
         blank: int. The class that says nothing. Defaults to 0, as in `keras.losses.CTC`.
         beams: int. 1 takes the most probable class of each frame. More search for the most probable labels, over all
             alignments, with this number of hypotheses. Defaults to 1.
+        language: NGrams, adapted on labels. The search adds the logarithm of the probability that it gives to the
+            labels, with their end, times `language_weight` (shallow fusion). `blank` is 0. Defaults to None.
+        language_weight: float from 0. Defaults to 0.5.
+        label_bonus: float. Added for each label, since a language model prefers short texts. Defaults to 0.
 
     Returns:
         Generated: `ids` (rows, longest), padded with `blank`, their `lengths`, and as `scores` the logarithm of the
-        probability of the path (`beams=1`) or of the labels.
+        probability of the path (`beams=1`) or of the labels, with what the language model adds.
 
     Raises:
         ValueError: an argument is invalid.
@@ -42,6 +57,14 @@ def ctc(logits: Any, lengths: Any = None, *, blank: int = 0, beams: int = 1) -> 
     check("ctc", isinstance(beams, int) and beams >= 1, "beams", beams, "an integer from 1")
     rows, frames = tf.shape(logits)[0], tf.shape(logits)[1]
     lengths = tf.fill([rows], frames) if lengths is None else tf.cast(tf.reshape(lengths, [-1]), tf.int32)
+    if language is not None:
+        expected = "None, or NGrams of as many classes as the logits have, and blank=0"
+        fits = isinstance(language, NGrams) and language.classes == classes and blank == 0
+        check("ctc", fits, "language", language, expected)
+        check("ctc", language_weight >= 0, "language_weight", language_weight, "a number from 0")
+        ids, scores = search(logits, lengths, beams, language, language_weight, label_bonus)
+        sizes = tf.reduce_sum(tf.cast(ids != blank, tf.int32), axis=1)
+        return Generated(ids[:, : tf.reduce_max(sizes)], sizes, scores)
     by_time = tf.transpose(logits, [1, 0, 2])
     if beams == 1:
         (found,), negative = tf.nn.ctc_greedy_decoder(by_time, lengths, blank_index=blank)

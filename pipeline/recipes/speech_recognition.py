@@ -20,7 +20,8 @@ SCHEMA = importlib.resources.files("kerasline.schemas") / "speech_recognition.pb
 RATE = 8000  # samples per second, as of a telephone; other sound is resampled
 MELS, STRIDE = 40, 2  # the network returns half of the frames, one in 20 ms, as fast speech has 20 characters a second
 CHARACTERS = " 'abcdefghijklmnopqrstuvwxyz"
-BEAMS = 1  # 1 decodes greedily, more search for the most probable text
+BEAMS = 1  # 1 decodes greedily. More search for the most probable text, also by n-grams of the training texts
+LANGUAGE_ORDER, LANGUAGE_WEIGHT, LABEL_BONUS = 4, 0.5, 1.0  # the language model, if there are several beams
 JUDGED: dict[str, Any] = {"reference": "text", "text_metrics": ["wer", "cer"], "text_options": {"lowercase": True}}
 HYPERPARAMETERS = {
     "units": 128,
@@ -47,7 +48,10 @@ def preprocessing() -> keras.Model:
     content, text = (keras.Input((1,), name=name, dtype="string") for name in ("content", "text"))
     samples = kl.layers.AudioDecoding(None, RATE)(content)
     characters = keras.layers.TextVectorization(standardize="lower", split="character", vocabulary=list(CHARACTERS))
-    outputs = {"samples": samples, **sound(samples), "characters": characters(text)}
+    ids = characters(text)
+    if BEAMS > 1:
+        ids = kl.layers.NGrams(characters.vocabulary_size(), LANGUAGE_ORDER, name="n_grams")(ids)
+    outputs = {"samples": samples, **sound(samples), "characters": ids}
     return keras.Model({"content": content, "text": text}, outputs)
 
 
@@ -107,7 +111,14 @@ def build_model(inputs: dict[str, keras.KerasTensor], hp: dict, prepared: Any) -
 
 
 def answer(model: keras.Model, features: dict[str, tf.Tensor], prepared: Any) -> dict[str, tf.Tensor]:
-    found = kl.decoding.ctc(model(features, training=False), -(-features["lengths"] // STRIDE), beams=BEAMS)
+    found = kl.decoding.ctc(
+        model(features, training=False),
+        -(-features["lengths"] // STRIDE),
+        beams=BEAMS,
+        language=prepared.layer("n_grams") if BEAMS > 1 else None,
+        language_weight=LANGUAGE_WEIGHT,
+        label_bonus=LABEL_BONUS,
+    )
     return {"transcript": kl.decoding.join_tokens(found.ids, prepared.vocabulary("characters"))}
 
 

@@ -18,6 +18,7 @@ from kerasline.components.preprocessing.layers.categories import ClassIndex, Cro
 from kerasline.components.preprocessing.layers.date_time import DateTimeParts
 from kerasline.components.preprocessing.layers.image import ImageDecoding
 from kerasline.components.preprocessing.layers.missing import Imputation, MissingIndicator
+from kerasline.components.preprocessing.layers.n_grams import NGrams
 from kerasline.components.preprocessing.layers.per_key import BucketsPerKey, ScalingPerKey
 from kerasline.components.preprocessing.layers.projection import PrincipalComponents, Whitening
 from kerasline.components.preprocessing.layers.random_window import RandomWindow
@@ -52,6 +53,7 @@ __all__ = [
     "LogMel",
     "MinMaxScaling",
     "MissingIndicator",
+    "NGrams",
     "PowerToDecibels",
     "PrincipalComponents",
     "QuantileClipping",

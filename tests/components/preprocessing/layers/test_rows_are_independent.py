@@ -56,6 +56,7 @@ CASES = {
     "MinMaxScaling": (layers.MinMaxScaling(), [NUMBERS]),
     "MissingIndicator": (layers.MissingIndicator(), [NUMBERS]),
     "MonotonicAlignment": (layers.MonotonicAlignment(), [POWER, np.arange(12) % 5 + 1, np.arange(12) % 4 + 1]),
+    "NGrams": (layers.NGrams(5), [np.arange(36).reshape(12, 3) % 5]),
     "PowerToDecibels": (layers.PowerToDecibels(), [POWER]),
     "PrincipalComponents": (layers.PrincipalComponents(2), [NUMBERS]),
     "QuantileClipping": (layers.QuantileClipping(0.1, 0.9), [NUMBERS]),
