@@ -32,7 +32,7 @@ def metrics(rows: int) -> dict[str, Any]:
     from kerasline.components.core.component import Context
     from kerasline.components.metrics.binary import BinaryLosses, BinaryScores, BinaryThresholds
     from kerasline.components.metrics.measuring import Measure, measure
-    from kerasline.components.metrics.metric_values import estimate
+    from kerasline.components.metrics.metric_values import ALL_OTHERS, estimate
     from kerasline.components.metrics.resampling import Resampling
     from kerasline.components.metrics.slices import SliceTable
 
@@ -43,7 +43,8 @@ def metrics(rows: int) -> dict[str, Any]:
         request = Measure(families, SliceTable({"s": names}, {"s": 0}), Resampling(0, 200), weighted=False)
         with Watch() as watch:
             measured = measure(Path(folder), files, request, Context(Path(folder)))
-            estimates = [estimate(measured, request, "o", g, compared=g > 0) for g in range(SLICES + 1)]
+            compared = [None, *[ALL_OTHERS] * SLICES]
+            estimates = [estimate(measured, request, "o", g, compared=other) for g, other in enumerate(compared)]
             intervals = [figures.estimate.interval(0.95) for one in estimates for figures in one.values()]
     return watch.figures(rows=rows, metrics=len(estimates[0]), intervals=len(intervals))
 

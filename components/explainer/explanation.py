@@ -67,7 +67,7 @@ class _Explaining:
         saved_model: SavedModel | None,
     ) -> None:
         self._served = None if saved_model is None else SavedModelPredictor(saved_model.path)
-        self._question, self._settings, self._examples = target, settings, examples
+        self._target, self._settings, self._examples = target, settings, examples
         self._explanation, self._context = explanation, context
         context.report("loading the model")
         self._subject: Subject = load_subject(target)
@@ -87,12 +87,12 @@ class _Explaining:
         gradients, units = self._gradients(), self._units()
         chosen = None if settings.features is None else self._grids(settings.features)
         ranked = importances(
-            self._question, self._folder, repeats=settings.repeats, seed=settings.seed, context=self._context
+            self._target, self._folder, repeats=settings.repeats, seed=settings.seed, context=self._context
         )
         chosen = self._grids([one.feature for one in ranked]) if chosen is None else chosen
-        curves = dependences(self._question, self._folder, chosen, units, self._context)
+        curves = dependences(self._target, self._folder, chosen, units, self._context)
         integrated = self._integrated(gradients)
-        worst = worst_rows(self._question, self._examples, settings.split, settings.worst, self._context)
+        worst = worst_rows(self._target, self._examples, settings.split, settings.worst, self._context)
         metric = self._subject.metric
         split_rows = self._examples.rows(settings.split)
         found = {

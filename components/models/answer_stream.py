@@ -74,10 +74,7 @@ class AnswerStream:
         seeds = {"seed": of_rows(tf.int64), "is_seeded": of_rows(tf.bool)}
         raw = {f"{RAW_COLUMN}{name}": spec for name, spec in self._raw_specs.items()}
         return {
-            STREAM_START: (
-                self.start,
-                {**seeds, **raw},
-            ),
+            STREAM_START: (self.start, {**seeds, **raw}),
             STREAM_STEP: (self.step, {**places, **chosen_by, **state}),
             STREAM_ANSWERS: (self.answers, {**ids, "scores": of_rows(tf.float32)}),
         }
