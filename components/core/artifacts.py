@@ -360,7 +360,7 @@ class Preprocessing(Artifact):
             A dict for each layer with `layer`, `kind` and `file`. A vocabulary adds `values`, its size, and
             `too_low_by`, the maximum error of its counts. Numeric state adds its values.
         """
-        if initial is not None:
+        if initial is not None and (initial.path / "state").exists():  # a preset has none
             shutil.copytree(initial.file("state"), self.path / "state")
             return initial.facts["state"]
         (self.path / "state").mkdir()
@@ -386,7 +386,7 @@ class Model(Artifact):
     An untrained model has `graph.svg`, a drawing of its layers. A trained model has the state of its optimizer, and
     `training.json`: device, precision, speed and duration of its training. If some of its weights were frozen, the
     others are alone in `trained.h5`, and low-rank updates apart from the kernels that contain them in `model.keras`.
-    An earlier model may also be the path of a `.keras` file.
+    An earlier model may also be the path of a `.keras` file, or the folder of a KerasHub preset.
     """
 
     FILE = "model.keras"

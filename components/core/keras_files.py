@@ -151,6 +151,7 @@ _OWN_MODULES = (
     "kerasline.layers",
     "kerasline.losses",
     "kerasline.components.models.compiling",
+    "kerasline.components.preprocessing.layers.hub_tokenizer",
     "kerasline.components.trainer.optimizers",
 )
 

@@ -11,7 +11,9 @@ from kerasline.components.decoding.generation import Generated, generate
 from kerasline.components.preprocessing.layers.base import check
 
 
-def generate_with_hub(model: Any, inputs: Mapping[str, Any], *, end: int | None = None, **options: Any) -> Generated:
+def generate_with_hub(
+    model: Any, inputs: Mapping[str, Any], *, end: int | None = None, pad: int = 0, **options: Any
+) -> Generated:
     """Generate with a KerasHub `CausalLM` or `Seq2SeqLM`, whose caches are used, inside an exported graph too.
 
     The model's `generate_step` prepares the caches and runs the steps; `generate` decides on the ids. Sampling and beam
@@ -22,10 +24,11 @@ def generate_with_hub(model: Any, inputs: Mapping[str, Any], *, end: int | None 
         inputs: what its preprocessor's `generate_preprocess` returns, such as `token_ids` and `padding_mask`. Their
             number of ids is the maximum length.
         end: int. The id that ends a sequence. Defaults to None: none does.
+        pad: int. The id after the end, also -1. Defaults to 0.
         **options: of `generate`: `beams`, `length_penalty`, `temperature`, `top_k`, `top_p`, `seed`.
 
     Returns:
-        Generated. Ids after the end are those of the padded prompt.
+        Generated.
 
     Raises:
         ValueError: the model has no `generate_step`, or an option is invalid.
@@ -33,7 +36,7 @@ def generate_with_hub(model: Any, inputs: Mapping[str, Any], *, end: int | None 
     check(
         "generate_with_hub", hasattr(model, "generate_step"), "model", type(model).__name__, "a CausalLM or Seq2SeqLM"
     )
-    sampler, model_sampler = _Sampler(end, options), getattr(model, "sampler", None)
+    sampler, model_sampler = _Sampler(end, pad, options), getattr(model, "sampler", None)
     model.sampler = sampler
     try:
         model.generate_step(dict(inputs), stop_token_ids=None if end is None else [end])
@@ -46,8 +49,8 @@ def generate_with_hub(model: Any, inputs: Mapping[str, Any], *, end: int | None 
 class _Sampler:
     """Takes the place of a KerasHub sampler in `generate_step`."""
 
-    def __init__(self, end: int | None, options: dict[str, Any]) -> None:
-        self._end, self._options = end, options
+    def __init__(self, end: int | None, pad: int, options: dict[str, Any]) -> None:
+        self._end, self._pad, self._options = end, pad, options
         self.generated: Generated | None = None
 
     def __call__(self, next: Any, prompt: Any, cache: Any = None, index: Any = 0, mask: Any = None, **_: Any) -> Any:
@@ -64,6 +67,6 @@ class _Sampler:
         cache = () if cache is None else cache
         start = tf.cast(index, tf.int32) - 1
         found = generate(step, given, cache, length=length, end=self._end, pad=-1, start=start, **self._options)
-        ids = tf.where(found.ids == -1, tf.cast(prompt, tf.int32), found.ids)
+        ids = tf.where(found.ids == -1, self._pad, found.ids)
         self.generated = found._replace(ids=ids)
         return tf.cast(ids, prompt.dtype)

@@ -15,6 +15,7 @@ from kerasline.components.core.errors import ParameterError, UserCodeError
 from kerasline.components.core.keras_names import check_layer_names, input_names
 from kerasline.components.core.parameters import PositiveInt
 from kerasline.components.core.user_code import call, name_of
+from kerasline.components.models.presets import is_preset
 
 if TYPE_CHECKING:
     import keras
@@ -44,7 +45,8 @@ class ModelBuilder(Component):
 
     Args:
         preprocessing: the output of Transform, which defines the inputs of the model.
-        initial: an earlier model. See `warm_start`.
+        initial: an earlier model. See `warm_start`. Also the path of a `.keras` file, or of the folder of a KerasHub
+            preset of a causal language model, which receives `tokens` and returns the logits of the `next` ones.
         best: hyperparameters that a Tuner found. They take precedence over `hyperparameters`.
 
         function: `build_model(inputs, hp)`. Receives a dict of `keras.Input` by feature name and the hyperparameters,
@@ -158,7 +160,7 @@ class ModelBuilder(Component):
         seed_everything(settings.seed)
         warm_started = None
         if settings.function is None and settings.description is None:
-            model, warm_started = self._load(initial), "all"
+            model, warm_started = self._load(initial, preprocessing), "all"
         else:
             model = self._new_model(preprocessing, hyperparameters)
             if initial is not None:
@@ -181,9 +183,13 @@ class ModelBuilder(Component):
             return name_of(settings.function)
         return f"{self.name}.description" if settings.description is not None else f"{self.name}.initial"
 
-    def _load(self, initial: Model | None) -> keras.Model:
+    def _load(self, initial: Model | None, preprocessing: Preprocessing) -> keras.Model:
+        from kerasline.components.models.presets import load_language_model
+
         if initial is None:
             raise ParameterError(f"{self.name}: expected `function`, `description` or an `initial` model")
+        if is_preset(initial.path):
+            return load_language_model(initial.path, _symbolic_inputs(preprocessing), f"{self.name}.initial")
         return initial.load(optimizer=True)
 
     def _new_model(self, preprocessing: Preprocessing, hyperparameters: Mapping[str, Any]) -> keras.Model:
@@ -192,13 +198,7 @@ class ModelBuilder(Component):
         from kerasline.components.model_builder.functional import as_functional
         from kerasline.components.models.prepared import Prepared, takes_argument
 
-        features = preprocessing.load_features().output
-        names = input_names(features)
-        inputs = {
-            name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=names[name])
-            for name, tensor in features.items()
-        }
-        settings = self.settings
+        inputs, settings = _symbolic_inputs(preprocessing), self.settings
         if settings.description is not None:
             from kerasline.components.model_builder.description import build
 
@@ -218,12 +218,22 @@ class ModelBuilder(Component):
         return model
 
 
+def _symbolic_inputs(preprocessing: Preprocessing) -> dict[str, keras.KerasTensor]:
+    """Return an input of the model for each feature, by name."""
+    import keras
+
+    features = preprocessing.load_features().output
+    names = input_names(features)
+    return {
+        name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=names[name]) for name, tensor in features.items()
+    }
+
+
 def _names_weights(value: Any) -> bool:
     """Return whether a hyperparameter is the path of a file of weights, or of the folder of a KerasHub preset."""
     if not isinstance(value, str):
         return False
-    is_preset = os.path.isfile(os.path.join(value, "config.json"))
-    return is_preset or (value.endswith((".h5", ".keras")) and os.path.isfile(value))
+    return is_preset(value) or (value.endswith((".h5", ".keras")) and os.path.isfile(value))
 
 
 def _metrics(summary: Mapping[str, Any], warm_started: str | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from kerasline.components.core.artifacts import Model
 from kerasline.components.core.errors import ParameterError, nearest, one_line, some
 from kerasline.components.core.keras_compat import flatten_layers, sublayers
 from kerasline.components.models.freezing import load_trained
+from kerasline.components.models.presets import load_backbone
 
 WARM_START, WEIGHTS = "ModelBuilder.warm_start", "ModelBuilder.weights"
 Layers = Mapping[str, keras.layers.Layer]
@@ -91,7 +92,7 @@ def _load_into(layer: keras.layers.Layer, path: Path, where: str, nested: Sequen
             f"{where}: a file has the weights of a whole model, this layer is a {type(layer).__name__}"
         )
     if path.is_dir() or path.suffix == ".keras":
-        return warm_start(layer, _preset(path, where) if path.is_dir() else keras_files.load(path), "matching")
+        return warm_start(layer, load_backbone(path, where) if path.is_dir() else keras_files.load(path), "matching")
     try:
         if path.name == Model.TRAINED:
             load_trained(layer, path)
@@ -103,20 +104,6 @@ def _load_into(layer: keras.layers.Layer, path: Path, where: str, nested: Sequen
             f"{where}: the weights of {path} do not fit the model: {one_line(error, 200)}{hint}"
         ) from error
     return "all layers"
-
-
-def _preset(folder: Path, where: str) -> keras.Model:
-    """Return the backbone of a KerasHub preset."""
-    if not (folder / "config.json").exists():
-        raise ParameterError(f"{where}: {folder} is no KerasHub preset; it has no config.json")
-    try:
-        import keras_hub
-    except ImportError as error:
-        raise ParameterError(f"{where}: {folder} is a preset; install keras-hub to load it") from error
-    try:
-        return keras_hub.models.Backbone.from_preset(str(folder))
-    except (ValueError, OSError, KeyError) as error:
-        raise ParameterError(f"{where}: KerasHub cannot load {folder}: {one_line(error, 200)}") from error
 
 
 def _copy_by_map(model: keras.Model, source: keras.Model, layers: Mapping[str, str]) -> str:

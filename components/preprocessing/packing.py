@@ -77,6 +77,7 @@ class Packer:
     def __init__(self, packing: Packing, labels: Sequence[str]) -> None:
         self._packing, self._labels = packing, labels
         self._waiting: dict[str, np.ndarray] = {}
+        self._ignoring: set[str] = set()  # labels that are padded with -1
         self._document = np.zeros(0, np.int64)  # the document of each waiting step
         self._documents = 0
 
@@ -89,6 +90,7 @@ class Packer:
         """
         outputs = {name: values for name, values in outputs.items() if name not in (SEGMENT_IDS, POSITIONS)}
         lengths = np.min([self._lengths(values) for values in outputs.values()], axis=0)
+        self._ignoring |= {name for name in self._labels if (outputs[name] == -1).any()}
         sizes = np.where(lengths > 0, lengths + (self._packing.separator is not None), 0)
         document = self._documents + np.repeat(np.arange(len(sizes)), sizes)
         self._documents += len(sizes)
@@ -104,7 +106,8 @@ class Packer:
         if missing:
             self._document = np.append(self._document, np.full(missing, -1))
             for name, steps in self._waiting.items():
-                self._waiting[name] = np.append(steps, np.full(missing, self._packing.padding, steps.dtype))
+                added = -1 if name in self._ignoring else self._packing.padding
+                self._waiting[name] = np.append(steps, np.full(missing, added, steps.dtype))
         return self._rows(len(self._document) // self._packing.length)
 
     def _lengths(self, values: np.ndarray) -> np.ndarray:

@@ -48,7 +48,8 @@ class Transform(Component):
         examples: Examples. The data.
         schema: Schema, optional. Not read. Connecting it makes Transform run after the schema's review.
         initial: Preprocessing, optional. An earlier one, which is used with its state, such as its vocabularies:
-            nothing is adapted. The model that was trained on its output can then learn from other data.
+            nothing is adapted. The model that was trained on its output can then learn from other data. Also the
+            folder of a KerasHub preset: its tokenizer computes `tokens` and the label `next` from the column `text`.
         function: callable, or its name as `file.py:name`. Returns a functional `keras.Model` from raw columns to model
             inputs, both dicts by name, or a `keras.utils.FeatureSpace`. The model may also compute the label.
         features: dict of `kerasline.features` by the name of the model input, instead of a function.
@@ -152,11 +153,15 @@ class Transform(Component):
         return f"{self.name}.{'initial' if self.settings.features is None else 'features'}"
 
     def _draft(self, examples: Examples, initial: Preprocessing | None) -> Draft:
+        from kerasline.components.models.presets import is_preset, load_preprocessing
         from kerasline.components.preprocessing.adaptation import draft
 
         function, features = self.settings.function, self.settings.features
         if initial is not None:
-            earlier = without_segments(initial.load())
+            if is_preset(initial.path):
+                earlier = load_preprocessing(initial.path, f"{self.name}.initial")
+            else:
+                earlier = without_segments(initial.load())
             found = draft.Draft(earlier, lambda: earlier)
         elif features is not None:
             found = draft.from_features(features, examples.schema(), self._labels)

@@ -24,3 +24,21 @@ def write_counting(file, numbers=NUMBERS):
     rows = [" ".join(counted[start : start + size]) for start in range(10) for size in rng.integers(3, 30, 40)]
     file.write_text("\n".join(["text", *rows]))
     return file
+
+
+def write_preset(folder):
+    """Write the KerasHub preset of a small GPT-2 with random weights, and return the folder."""
+    import keras
+    import keras_hub
+
+    keras.utils.set_random_seed(3)
+    merges = ["o n", "on e", "t w", "tw o"]
+    tokens = [*map(chr, range(33, 127)), "Ġ", *(merge.replace(" ", "") for merge in merges), "<|endoftext|>"]
+    tokenizer = keras_hub.models.GPT2Tokenizer(
+        vocabulary={token: number for number, token in enumerate(tokens)}, merges=merges
+    )
+    options = {"num_layers": 1, "num_heads": 2, "hidden_dim": 32, "intermediate_dim": 64, "max_sequence_length": 256}
+    backbone = keras_hub.models.GPT2Backbone(vocabulary_size=len(tokens), **options)
+    preprocessor = keras_hub.models.GPT2CausalLMPreprocessor(tokenizer, sequence_length=64)
+    keras_hub.models.GPT2CausalLM(backbone, preprocessor).save_to_preset(folder)
+    return folder

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.end_to_end.counting import NUMBERS, SMALL, SPLITS, write_counting
+import kerasline as kl
+from tests.end_to_end.counting import NUMBERS, SMALL, SPLITS, write_counting, write_preset
 from tests.end_to_end.recipe_runs import require_language_libraries, run_recipe
 
 pytestmark = pytest.mark.slow
@@ -63,3 +65,36 @@ def test_model_learns_to_count_down(cli, texts, run, tmp_path, rank):
     loss = [{metric["metric"]: metric for metric in form["metrics"]}["loss"] for form in forms]
     assert loss[0]["value"] - loss[0]["difference"] == pytest.approx(entropy["Evaluator"], abs=1e-3)
     assert 0 < abs(loss[0]["difference"]) < abs(loss[1]["difference"])
+
+
+def test_preset_of_keras_hub_learns_to_count_down(cli, texts, tmp_path):
+    import keras_hub
+    import tensorflow as tf
+
+    preset = write_preset(tmp_path / "preset")
+    settings = {
+        "ExampleGen.input": write_counting(tmp_path / "down.csv", NUMBERS[::-1]),
+        "ExampleGen.splits": SPLITS,
+        "EarlierExamples.input": texts,
+        "EarlierExamples.splits": SPLITS,
+        "Transform.initial": preset,
+        "ModelBuilder.initial": preset,
+        "ModelBuilder.lora_rank": "null",
+        "Trainer.optimizer.learning_rate": 0.01,
+        "Trainer.batch_size": 2,
+        "Trainer.epochs": 10,
+    }
+    nodes = run_recipe(cli, "fine_tuning", tmp_path, settings)
+    metrics = {name: node["metrics"] for name, node in nodes.items()}
+    assert metrics["Evaluator"]["cross_entropy"] < 1 < metrics["BeforeTraining"]["cross_entropy"]
+    prompts = ["ten nine eight", "three two"]
+    serve = tf.saved_model.load(nodes["Pusher"]["metrics"]["path"]).signatures["serving_default"]
+    together = serve(text=tf.constant(prompts)[:, tf.newaxis])["continued"].numpy()
+    assert together[0].decode().split()[:5] == NUMBERS[::-1][:5]
+    alone = [serve(text=tf.constant([[prompt]]))["continued"].numpy()[0] for prompt in prompts]
+    np.testing.assert_array_equal(together, alone)
+    tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(str(preset))
+    preprocessing = kl.Preprocessing(nodes["Transform"]["outputs"]["preprocessing"]).load()
+    words = next(layer for layer in preprocessing.layers if layer.name == "words")
+    ids = words(tf.constant(prompts), begin=False, end=False).numpy()
+    assert [row[row >= 0].tolist() for row in ids] == [[*tokenizer(prompt)] for prompt in prompts]
