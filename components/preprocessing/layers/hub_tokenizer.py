@@ -41,6 +41,9 @@ class HubTokenizer(Tokenizer):
         self._split = tf.function(tokenizer.tokenize, input_signature=[texts], autograph=False)
         self._join = tf.function(tokenizer.detokenize, input_signature=[ids], autograph=False)
 
+    def build(self, shape: Any) -> None:
+        """Do nothing: a tokenizer has no weights."""
+
     @property
     def begin_id(self) -> int:  # type: ignore[override]
         return self._special("start_token_id")
