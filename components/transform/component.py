@@ -95,7 +95,7 @@ class Transform(Component):
     [[0.0], [2.0]]
     """
 
-    VERSION = "8"
+    VERSION = "9"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]
