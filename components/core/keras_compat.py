@@ -8,6 +8,8 @@ attributes that changed. Importing this module imports neither Keras nor TensorF
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
     import tensorflow as tf
 
 # Layers
@@ -206,20 +209,105 @@ def limit_tracing(seconds: float) -> None:
 # Files
 
 
-@contextlib.contextmanager
-def weights_on_disk() -> Iterator[None]:
-    """Make Keras read and write the weights of `.keras` files through a temporary file beside them.
+@functools.cache
+def save_weight_memory() -> None:
+    """Make Keras initialize, save and load large weights without further copies of them, from now on.
 
-    By default it holds all of them in memory as long as half of the free memory suffices.
+    The values are the same. Otherwise Keras holds three tensors of a weight while it initializes it, two copies while
+    it saves it and three while it loads it, and whole files of weights as long as half of the free memory suffices.
     """
+    from keras.src.backend.tensorflow import core
     from keras.src.saving import saving_lib
 
-    before = saving_lib.is_memory_sufficient
     saving_lib.is_memory_sufficient = lambda model: False
-    try:
-        yield
-    finally:
-        saving_lib.is_memory_sufficient = before
+    saving_lib.backend = _SharingBackend(saving_lib.backend)
+    core.Variable._initialize_with_initializer = _initialize
+    core.Variable.assign = functools.partialmethod(_assign, core.Variable.assign)
+
+
+# Weights of at least 16 MB are large. They are assigned in parts of 4 MB.
+LARGE_WEIGHT_BYTES, PART_BYTES = 1 << 24, 1 << 22
+
+
+def shared_array(value: Any) -> np.ndarray:
+    """Return an array, tensor or variable as an array, which shares its memory if it is in main memory."""
+    import numpy as np
+    import tensorflow as tf
+
+    if isinstance(value, np.ndarray):
+        return value
+    tensor = tf.convert_to_tensor(value)
+    if tensor.dtype in (tf.bfloat16, tf.string):  # which the buffer protocol lacks
+        return np.asarray(tensor.numpy())
+    return np.asarray(memoryview(tensor))
+
+
+class _SharingBackend:
+    """Keras's backend, except that arrays share the memory of their tensors."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def convert_to_numpy(self, value: Any) -> np.ndarray:
+        return shared_array(value)
+
+
+def _initialize(variable: Any, initializer: Callable[..., Any]) -> None:
+    """Initialize a variable. Keras's own random initializers compute large values in place."""
+    import tensorflow as tf
+    from keras.src.initializers import random_initializers
+
+    compute = functools.partial(initializer, variable._shape, dtype=variable._dtype)
+    is_large = math.prod(variable._shape) * 4 >= LARGE_WEIGHT_BYTES
+    is_own = type(initializer).__module__ == random_initializers.RandomInitializer.__module__
+    variable._initialize(
+        lambda: _compute_in_place(compute) if is_large and is_own and tf.executing_eagerly() else compute()
+    )
+
+
+def _compute_in_place(compute: Callable[[], tf.Tensor]) -> tf.Tensor:
+    """Compute a tensor in a graph, where operations write their results over their inputs."""
+    import tensorflow as tf
+
+    graph = tf.function(compute, autograph=False).get_concrete_function()
+    config = tf.compat.v1.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True  # which would compute constants beforehand
+    (tensor,) = tf.raw_ops.StatefulPartitionedCall(
+        args=graph.captured_inputs,
+        Tout=[output.dtype for output in graph.outputs],
+        f=graph,
+        config_proto=config.SerializeToString(),
+    )
+    return tensor
+
+
+def _assign(variable: Any, assign: Callable[..., Any], value: Any) -> Any:
+    """Assign a value to a variable, a large array part by part, since TensorFlow copies an array twice."""
+    import numpy as np
+    import tensorflow as tf
+    from keras.src.backend.common.stateless_scope import in_stateless_scope
+    from tensorflow.python.ops.resource_variable_ops import ResourceVariable
+
+    is_large = isinstance(value, np.ndarray) and value.nbytes >= LARGE_WEIGHT_BYTES
+    if (
+        not is_large
+        or (value.shape, value.dtype.name) != (tuple(variable.shape), variable.dtype)
+        or not isinstance(variable._value, ResourceVariable)  # but one on several devices
+        or in_stateless_scope()
+        or not tf.executing_eagerly()
+    ):
+        return assign(variable, value)
+    rows = max(1, len(value) * PART_BYTES // value.nbytes)
+    for start in range(0, len(value), rows):
+        part = value[start : start + rows]
+        # `variable[...].assign` would read the variable, so that TensorFlow would copy it before each change.
+        tf.raw_ops.ResourceStridedSliceAssign(
+            ref=variable._value.handle, begin=[start], end=[start + len(part)], strides=[1], value=part
+        )
+    return variable._value
 
 
 def write_archive(archive: keras.export.ExportArchive, folder: str) -> None:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from kerasline.components.core import user_code
 from kerasline.components.core.errors import ArtifactError, KeraslineError, one_line
-from kerasline.components.core.keras_compat import flatten_layers, weights_on_disk
+from kerasline.components.core.keras_compat import flatten_layers, save_weight_memory, shared_array
 
 if TYPE_CHECKING:
     import keras
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 def save(model: keras.Model, path: Path) -> None:
     """Write a model to a `.keras` file, and its record beside it."""
-    with weights_on_disk():
-        model.save(path)
+    save_weight_memory()
+    model.save(path)
     layers = flatten_layers(model, include_self=True)
     record = {
         "modules": [_module_entry(module) for module in _registering_modules(_registered_names(path))],
@@ -88,7 +88,8 @@ def load(path: Path, *, optimizer: bool = False) -> keras.Model:
 def _load(path: Path, *, compile: bool) -> keras.Model:
     import keras
 
-    with tempfile.TemporaryDirectory(prefix="kerasline-") as folder, weights_on_disk():
+    save_weight_memory()
+    with tempfile.TemporaryDirectory(prefix="kerasline-") as folder:
         link = Path(folder, path.name)  # Keras unpacks the weights beside the file, which may be a published one
         link.symlink_to(path.resolve())
         return keras.saving.load_model(link, compile=compile)
@@ -127,7 +128,7 @@ def difference_after_loading(path: Path, before: list[tuple[str, str, str]]) -> 
 def _digest(variable: keras.Variable) -> str:
     import numpy as np
 
-    array = np.asarray(variable)
+    array = shared_array(variable)
     digest = hashlib.sha256(repr((array.shape, array.dtype.name)).encode())
     if array.dtype.kind in "OSU":
         digest.update(repr(array.tolist()).encode())

@@ -15,6 +15,8 @@ import sys
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 # Largest total, and largest block, of freed memory to retain. glibc rejects an M_MMAP_THRESHOLD above 32 MB.
 RETAINED_BYTES, LARGEST_BLOCK_BYTES = 1 << 28, 1 << 25
+# Collecting garbage takes up to half a second, which only large weights are worth.
+LARGE_MODEL_BYTES = 1 << 26
 
 
 def retain_freed() -> None:
@@ -35,3 +37,9 @@ def release_free() -> None:
         sys.modules["pyarrow"].default_memory_pool().release_unused()
     with contextlib.suppress(AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def release_model(weight_bytes: int) -> None:
+    """Release the memory of a model that is no longer referenced, if its weights are large."""
+    if weight_bytes > LARGE_MODEL_BYTES:
+        release_free()

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from kerasline.components.core.artifacts import Artifact, Model, SavedModel
 from kerasline.components.core.file_names import file_names
-from kerasline.components.core.keras_compat import flatten_layers
+from kerasline.components.core.keras_compat import flatten_layers, shared_array
 from kerasline.components.core.user_code import name_of
 from kerasline.components.data.missing import has_missing_value, missing_value
 from kerasline.components.exporter.served_model import LABEL, ServedModel, Written, describe_specs
@@ -122,7 +122,7 @@ def model_digest(serving: ServedModel, versions: Mapping[str, str], form: str | 
             if hasattr(layer, "get_vocabulary"):
                 digest.update(repr(layer.get_vocabulary()).encode())
         for variable in model.variables:
-            value = np.ascontiguousarray(variable.numpy())
+            value = np.ascontiguousarray(shared_array(variable))
             digest.update(f"{variable.path}\0{variable.dtype}\0{value.shape}\0".encode())
             digest.update(value.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -12,6 +12,7 @@ from kerasline.components.core import keras_files, malloc
 from kerasline.components.core.artifacts import Hyperparameters, Model, Preprocessing
 from kerasline.components.core.component import Component, Context, Input, Output, Parameters
 from kerasline.components.core.errors import ParameterError, UserCodeError
+from kerasline.components.core.keras_compat import save_weight_memory
 from kerasline.components.core.keras_names import check_layer_names, input_names
 from kerasline.components.core.parameters import PositiveInt
 from kerasline.components.core.user_code import call, name_of
@@ -20,8 +21,6 @@ from kerasline.components.models.presets import is_preset
 if TYPE_CHECKING:
     import keras
 
-# Collecting garbage takes up to half a second, which only large weights are worth.
-LARGE_BYTES = 1 << 26
 GRAPH_IMAGE = "graph.svg"
 
 
@@ -122,8 +121,7 @@ class ModelBuilder(Component):
         artifact.write_json("summary.json", summary)
         (artifact.path / GRAPH_IMAGE).write_text(draw_graph(model), encoding="utf-8")
         del model
-        if summary["bytes"] > LARGE_BYTES:
-            malloc.release_free()
+        malloc.release_model(summary["bytes"])
         if problem := keras_files.difference_after_loading(artifact.path / Model.FILE, contents):
             raise UserCodeError(f"{self._source}: {problem}")
         return _metrics(summary, warm_started)
@@ -157,6 +155,7 @@ class ModelBuilder(Component):
         from kerasline.components.models.seeding import seed_everything
 
         settings = self.settings
+        save_weight_memory()
         seed_everything(settings.seed)
         warm_started = None
         if settings.function is None and settings.description is None:

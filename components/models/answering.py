@@ -19,6 +19,7 @@ import keras
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
+from kerasline.components.core import malloc
 from kerasline.components.core.artifacts import Model, Preprocessing, TensorForm, part_of
 from kerasline.components.core.errors import UserCodeError, nearest
 from kerasline.components.core.user_code import call, name_of
@@ -174,12 +175,16 @@ def plan_answers(function: Function, preprocessing: Preprocessing, model: Model)
 
 @functools.lru_cache(maxsize=8)
 def _planned(function: Function, preprocessing: Path, model: Path, written: int) -> PlannedAnswers:
-    answering = answering_with(function, Model(model).load(), Preprocessing(preprocessing))
+    artifact = Model(model)
+    answering = answering_with(function, artifact.load(), Preprocessing(preprocessing))
     inputs = answering.served_features().input
-    return PlannedAnswers(
+    planned = PlannedAnswers(
         {name: TensorForm(tensor.dtype, tuple(tensor.shape)) for name, tensor in inputs.items()},
         {name: TensorForm(spec.dtype.name, shape_of(spec)) for name, spec in answering.outputs.items()},
     )
+    del answering, inputs
+    malloc.release_model(artifact.summary.get("bytes", 0))
+    return planned
 
 
 def as_float32(answer: tf.Tensor) -> tf.Tensor:

@@ -5,12 +5,14 @@ loop. A thread writes it while training goes on, under a temporary name, flushes
 
 The values at the time of a checkpoint are tensors that share the memory of their variables. TensorFlow gives a variable
 new memory when it changes while a tensor shares its old one, so only what is not written yet takes memory twice.
+Training waits until that is little.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 import zipfile
@@ -24,9 +26,12 @@ import tensorflow as tf
 
 from kerasline.components.core.atomic_files import atomic_write
 from kerasline.components.core.errors import DataError
+from kerasline.components.core.keras_compat import shared_array
 
 LOG = logging.getLogger("kerasline")
 STATE_KEY = "state"
+# Training goes on while at most 128 MB of the variables are not written yet.
+UNWRITTEN_BYTES = 1 << 27
 
 
 class Checkpoints:
@@ -44,6 +49,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int, *, writes: bool = True) -> None:
         self._folder, self._keep, self._writes = folder, keep, writes
         self._thread: threading.Thread | None = None
+        self._is_mostly_written = threading.Event()
         self._failure: Exception | None = None
         self.seconds = 0.0
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,8 +72,11 @@ class Checkpoints:
         arrays = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
         plain = {key: value for key, value in state.items() if not isinstance(value, np.ndarray)}
         arrays[STATE_KEY] = np.frombuffer(json.dumps(plain).encode(), np.uint8)
+        self._is_mostly_written.clear()
         self._thread = threading.Thread(target=self._write, args=(step, tensors, arrays), name="checkpoint")
         self._thread.start()
+        if all("CPU" in variable.value.device for variable in variables):  # else, the tensors are copies
+            self._is_mostly_written.wait()
 
     @property
     def is_writing(self) -> bool:
@@ -121,17 +130,22 @@ class Checkpoints:
         """Write a checkpoint, in another thread. The tensors are released one by one."""
         start = time.monotonic()
         try:
-            file, count = self._file(step), len(tensors)
+            file, unwritten = self._file(step), sum(_size_bytes(tensor) for tensor in tensors)
             # The format of `numpy.savez`, array by array.
             with atomic_write(file, durable=True) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
-                for number in range(count):
-                    _write_array(archive, _key(number), _as_storable(tensors.pop(0).numpy()))
+                for number in range(len(tensors)):
+                    if unwritten <= UNWRITTEN_BYTES:
+                        self._is_mostly_written.set()
+                    unwritten -= _size_bytes(tensors[0])
+                    _write_array(archive, _key(number), _as_storable(shared_array(tensors.pop(0))))
                 for name, array in state.items():
                     _write_array(archive, name, array)
             for old in self._files()[self._keep :]:
                 old.unlink(missing_ok=True)
         except Exception as failure:  # raised where the training waits for it
             self._failure = failure
+        finally:
+            self._is_mostly_written.set()
         self.seconds = time.monotonic() - start
 
     def forget_newest(self) -> None:
@@ -179,6 +193,10 @@ def _is_readable(file: Path) -> bool:
 def _write_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
     with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
         np.lib.format.write_array(stream, array, allow_pickle=False)
+
+
+def _size_bytes(tensor: tf.Tensor) -> int:
+    return tensor.dtype.size * math.prod(tensor.shape)
 
 
 def _in_main_memory(tensor: tf.Tensor) -> tf.Tensor:

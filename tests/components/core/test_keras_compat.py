@@ -150,16 +150,38 @@ def test_tracing_is_limited():
         tf.function(slow, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int32))
 
 
-def test_weights_on_disk(tmp_path):
-    model = keras.Sequential([keras.Input((500,)), *(keras.layers.Dense(500) for _ in range(10))])
+def test_saving_and_loading_copy_no_weights(tmp_path):
+    keras_compat.save_weight_memory()
+    model = keras.Sequential([keras.Input((2048,)), keras.layers.Dense(2304)])  # 19 MB, above the limit of large ones
     tracemalloc.start()
-    with keras_compat.weights_on_disk():
-        model.save(tmp_path / "model.keras")
-        loaded = keras.saving.load_model(tmp_path / "model.keras")
-    _, peak = tracemalloc.get_traced_memory()
+    model.save(tmp_path / "model.keras")
+    _, saving = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    _, loading = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 5_000_000  # half of the weights; TensorFlow's own memory is not traced
+    assert saving < 4_000_000  # TensorFlow's own memory is not traced
+    assert loading < 25_000_000  # the array that h5py reads, and parts of it
     np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
+
+
+@pytest.mark.parametrize("name", ["glorot_uniform", "random_normal", "truncated_normal", "orthogonal"])
+def test_large_weights_are_initialized_as_keras_does(name):
+    keras_compat.save_weight_memory()
+    shape = (2, 4 << 20) if name == "orthogonal" else (2048, 2304)
+    initializer = keras.initializers.get({"class_name": name, "config": {"seed": 3}})
+    variable = keras.Variable(initializer, shape=shape)
+    np.testing.assert_array_equal(variable.numpy(), initializer(shape).numpy())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int64", "bool", "string"])
+def test_arrays_share_the_memory_of_tensors(dtype):
+    tensor = tf.constant(["a", "b"]) if dtype == "string" else tf.cast(tf.constant([[0.0, 1.0]]), dtype)
+    array = keras_compat.shared_array(tensor)
+    np.testing.assert_array_equal(array, tensor.numpy())
+    assert array.dtype == tensor.numpy().dtype
+    if dtype not in ("bfloat16", "string"):
+        assert array.ctypes.data == keras_compat.shared_array(tensor).ctypes.data
 
 
 def test_archive_has_each_weight_once(model, tmp_path):
