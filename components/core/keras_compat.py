@@ -41,6 +41,15 @@ def remove_variable(layer: keras.layers.Layer, name: str) -> None:
     super(keras.layers.Layer, layer).__delattr__(name)
 
 
+def add_weight(layer: keras.layers.Layer, name: str, value: Any, dtype: str) -> keras.Variable:
+    """Add a weight that is not trained to a built layer, which Keras has locked."""
+    layer._tracker.unlock()
+    weight = layer.add_weight(tuple(value.shape), "zeros", dtype, trainable=False, autocast=False, name=name)
+    layer._tracker.lock()
+    weight.assign(value)
+    return weight
+
+
 def seed_states(layer: keras.layers.Layer) -> list[keras.Variable]:
     """Return the states of a layer's own seed generators. `Layer.variables` does not tell them from other variables."""
     return [generator.state for generator in getattr(layer, "_seed_generators", ())]

@@ -5,7 +5,9 @@ Keras's `keras.utils.bounding_boxes.convert_format` converts formats of boxes, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
@@ -13,6 +15,17 @@ import tensorflow as tf
 from kerasline.components.preprocessing.layers.base import check
 
 Fit = Literal["stretch", "crop", "pad"]
+_IS_PORTABLE = ContextVar("is_portable", default=False)
+
+
+@contextlib.contextmanager
+def portable_operations() -> Iterator[None]:
+    """Trace with operations that LiteRT and ONNX have. They are slower, and the answers are the same."""
+    token = _IS_PORTABLE.set(True)
+    try:
+        yield
+    finally:
+        _IS_PORTABLE.reset(token)
 
 
 class Detections(NamedTuple):
@@ -70,7 +83,8 @@ def non_max_suppression(
     check("non_max_suppression", scores.shape.rank == 3, "scores", tuple(scores.shape), "shape (rows, n, classes)")
     fits = boxes.shape.rank in (3, 4) and boxes.shape[-1] == 4
     check("non_max_suppression", fits, "boxes", tuple(boxes.shape), "shape (rows, n, 4) or (rows, n, classes, 4)")
-    found, best, classes, counts = tf.image.combined_non_max_suppression(
+    suppress = _suppress_in_a_loop if _IS_PORTABLE.get() else tf.image.combined_non_max_suppression
+    found, best, classes, counts = suppress(
         boxes[:, :, None] if boxes.shape.rank == 3 else boxes,
         scores,
         max_output_size_per_class=max_boxes_per_class or max_boxes,
@@ -81,6 +95,49 @@ def non_max_suppression(
     )
     is_object = tf.sequence_mask(counts, max_boxes)
     return Detections(found, tf.where(is_object, tf.cast(classes, tf.int32), -1), best, counts)
+
+
+def _suppress_in_a_loop(
+    boxes: tf.Tensor,
+    scores: tf.Tensor,
+    max_output_size_per_class: int,
+    max_total_size: int,
+    iou_threshold: float,
+    score_threshold: float,
+    clip_boxes: bool,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Compute `tf.image.combined_non_max_suppression` with simpler operations: each step takes the best box left."""
+    rows, count, kinds, total = tf.shape(scores)[0], scores.shape[1], scores.shape[2], max_total_size
+    low, high = tf.minimum(boxes[..., :2], boxes[..., 2:]), tf.maximum(boxes[..., :2], boxes[..., 2:])
+    area = tf.reduce_prod(high - low, -1)
+    lowest = tf.float32.min  # ONNX multiplies by 0 what tf.where leaves out, so infinity would become NaN
+
+    def body(number: tf.Tensor, left: tf.Tensor, found: tf.Tensor, of_kinds: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        flat = tf.reshape(left, [-1, count * kinds])
+        score, best = tf.reduce_max(flat, -1), tf.argmax(flat, -1, output_type=tf.int32)
+        place, kind = best // kinds, best % kinds
+        own = tf.gather(boxes, place, batch_dims=1)  # (rows, 1 or kinds, 4)
+        own = own[:, 0] if boxes.shape[2] == 1 else tf.gather(own, kind, batch_dims=1)
+        own_low, own_high = tf.minimum(own[:, :2], own[:, 2:]), tf.maximum(own[:, :2], own[:, 2:])
+        sides = tf.minimum(high, own_high[:, None, None]) - tf.maximum(low, own_low[:, None, None])
+        shared = tf.reduce_prod(tf.maximum(sides, 0.0), -1)
+        union = area + tf.reduce_prod(own_high - own_low, -1)[:, None, None] - shared
+        is_kind = tf.equal(tf.range(kinds), kind[:, None])
+        of_kinds += tf.cast(is_kind, tf.int32)
+        is_full = of_kinds >= max_output_size_per_class
+        is_dropped = (shared > iou_threshold * union) | is_full[:, None]
+        is_dropped |= tf.equal(tf.range(count), place[:, None])[..., None]
+        left = tf.where(is_dropped & is_kind[:, None], lowest, left)
+        entry = tf.concat([own, tf.cast(kind, tf.float32)[:, None], score[:, None]], -1)
+        is_new = tf.equal(tf.range(total), number)[:, None] & (score > score_threshold)[:, None, None]
+        return number + 1, left, tf.where(is_new, entry[:, None], found), of_kinds
+
+    left = tf.where(scores > score_threshold, scores, lowest)
+    state = (tf.constant(0), left, tf.zeros([rows, total, 6]), tf.zeros([rows, kinds], tf.int32))
+    shapes = tuple(one.shape if one.shape.rank == 0 else tf.TensorShape([None, *one.shape[1:]]) for one in state)
+    found = tf.while_loop(lambda number, *_: number < total, body, state, shape_invariants=shapes)[2]
+    counts = tf.reduce_sum(tf.cast(found[..., 5] > score_threshold, tf.int32), -1)
+    return found[..., :4], found[..., 5], found[..., 4], counts
 
 
 def resize_boxes(boxes: Any, sizes: Any, image_size: Sequence[int], fit: Fit = "stretch") -> tf.Tensor:

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,9 +18,17 @@ import keras
 import tensorflow as tf
 
 from kerasline.components.core.errors import named_cause
-from kerasline.components.core.keras_compat import write_archive
-from kerasline.components.exporter.input_names import restore_names, restore_names_in_onnx, with_numbered_names
+from kerasline.components.core.keras_compat import has_graph, mask_of, set_mask, source_operation, write_archive
+from kerasline.components.decoding.boxes import portable_operations
+from kerasline.components.exporter.input_names import (
+    restore_names,
+    restore_names_in_onnx,
+    unknown_operations,
+    with_numbered_names,
+)
+from kerasline.components.exporter.quantised_convolutions import quantise_convolutions
 from kerasline.components.exporter.served_model import PREPROCESSED, ServedModel, write_saved_model
+from kerasline.components.models.answering import as_float32
 
 LITERT_FILE, ONNX_FILE = "model.tflite", "model.onnx"
 # The size limit of protobuf and FlatBuffers.
@@ -28,6 +36,8 @@ MAX_FILE_BYTES = 2**31 - 1
 # How LiteRT's converter lists operations that it cannot convert, after a line for each of their uses.
 UNSUPPORTED = re.compile(r"(?:TF Select|Custom|Flex) ops: ([^\n]*)")
 POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")
+# Objects of a serialised model that keep their dtype: inputs, constants, and casts that its author wrote.
+PRECISE = ("InputLayer", "__numpy__", "__tensor__", "Cast")
 
 
 class Refused(Exception):
@@ -68,38 +78,59 @@ def write_form(name: str, serving: ServedModel, folder: Path) -> Any:
 
 def _half(dtype: str) -> Callable[[ServedModel, Path], Any]:
     def write(serving: ServedModel, folder: Path) -> Any:
-        """Store the weights and compute in half precision. The outputs are float32."""
-        model = _copy(serving.model, lambda config: _with_policy(config, dtype))
+        """Store the weights and compute in half precision. The outputs are float32, for `answer` too.
+
+        Layers without weights that compute outputs, such as the join of boxes and scores, stay float32.
+        """
+        last = [source_operation(tensor) for tensor in serving.model.outputs] if has_graph(serving.model) else []
+        kept = {operation.name for operation in last if not getattr(operation, "weights", [])}
+        model = _copy(serving.model, lambda config: _with_policy(config, dtype, kept))
         if not any(variable.dtype == dtype for variable in model.variables):
             raise Refused("no layer takes its precision from Keras's dtype policy")
+        model.__class__ = type(type(model).__name__, (_Float32Outputs, type(model)), {})
         return write_saved_model(serving.with_model(model), folder)
 
     return write
 
 
 def _int8(serving: ServedModel, folder: Path) -> Any:
-    """Quantise weights to int8, and activations at each call, with Keras's own quantisation."""
+    """Quantise weights to int8, and the activations of layers that Keras quantises at each call."""
     model = _copy(serving.model)
     model.quantize("int8")
-    return _write_quantised(serving, model, folder)
+    return _write_quantised(serving, model, 8, folder)
 
 
-def _weights_of(bits: str) -> Callable[[ServedModel, Path], Any]:
+class _Float32Outputs:
+    """Makes a model return float32: pixels above 2,048 and sums of many scores do not fit into half precision."""
+
+    def call(self, *inputs: Any, **options: Any) -> Any:
+        return keras.tree.map_structure(_masked_as_float32, super().call(*inputs, **options))  # type: ignore[misc]
+
+
+def _masked_as_float32(output: Any) -> Any:
+    found = as_float32(output)
+    if found is not output and mask_of(output) is not None:
+        set_mask(found, mask_of(output))
+    return found
+
+
+def _weights_of(bits: int) -> Callable[[ServedModel, Path], Any]:
     def write(serving: ServedModel, folder: Path) -> Any:
-        """Quantise weights to "Int8" or "Int4" (with a scale for each 128 of them), and compute in float32."""
-        config = getattr(keras.quantizers, f"{bits}QuantizationConfig", None)
+        """Quantise weights to 8 or 4 bits (with a scale for each 128 weights), and compute in float32."""
+        config = getattr(keras.quantizers, f"Int{bits}QuantizationConfig", None)
         if config is None:
             raise Refused(f"Keras {keras.__version__} quantises activations too; Keras 3.13 is required")
         model = _copy(serving.model)
         model.quantize(config=config(activation_quantizer=None))
-        return _write_quantised(serving, model, folder)
+        return _write_quantised(serving, model, bits, folder)
 
     return write
 
 
-def _write_quantised(serving: ServedModel, model: keras.Model, folder: Path) -> Any:
+def _write_quantised(serving: ServedModel, model: keras.Model, bits: int, folder: Path) -> Any:
+    quantise_convolutions(model, bits)
     if not any(variable.dtype == "int8" for variable in model.variables):
-        raise Refused("the model has no layer that Keras can quantise (Dense, EinsumDense, Embedding)")
+        raise Refused("the model has no layer to quantise: Dense, EinsumDense, Embedding or a convolution")
     return write_saved_model(serving.with_model(model), folder)
 
 
@@ -108,9 +139,10 @@ def _litert(serving: ServedModel, folder: Path) -> None:
     archive = keras.export.ExportArchive()
     archive.track(serving.model)
     specs = serving.preprocessed_specs
-    archive.add_endpoint(PREPROCESSED, _network(serving), [with_numbered_names(specs)])
     saved = folder / "saved_model"
-    write_archive(archive, str(saved))
+    with portable_operations():
+        archive.add_endpoint(PREPROCESSED, _network(serving), [with_numbered_names(specs)])
+        write_archive(archive, str(saved))
     restore_names(saved, {PREPROCESSED: specs})
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=[PREPROCESSED])
     try:
@@ -125,26 +157,36 @@ def _litert(serving: ServedModel, folder: Path) -> None:
 
 def _onnx(serving: ServedModel, folder: Path) -> None:
     _check_size(serving.model, "an ONNX file")
-    if serving.answering is not None:
-        raise Refused("Keras writes ONNX files of models only, without their answering function")
-    model, specs = _by_name(serving), serving.preprocessed_specs
+    specs = serving.preprocessed_specs
     both = sorted(specs.keys() & serving.outputs.keys())
     if both:
         raise Refused(f"an ONNX file cannot have an input and an output of one name: {both[0]!r}")
     if "" in specs:
         raise Refused("an ONNX file cannot have an input without a name")
-    # Keras exports only models that have been called.
-    model({name: tf.zeros([1, *(n or 1 for n in spec.shape[1:])], spec.dtype) for name, spec in specs.items()})
     file = folder / ONNX_FILE
-    model.export(str(file), format="onnx", input_signature=[with_numbered_names(specs)], verbose=False)
+    with portable_operations():
+        Network(serving).export(str(file), format="onnx", input_signature=[with_numbered_names(specs)], verbose=False)
+    if unknown := unknown_operations(file):
+        raise Refused(f"ONNX does not have the operations that it uses: {', '.join(unknown)}")
     restore_names_in_onnx(file, specs)
+
+
+class Network(keras.Model):
+    """The function from preprocessed features to the answers, as a model, since Keras writes ONNX files of models."""
+
+    def __init__(self, serving: ServedModel) -> None:
+        super().__init__()
+        self.model, self._function, self.built = serving.model, _network(serving), True
+
+    def call(self, features: Any) -> Any:
+        return self._function(features)
 
 
 FORMS: dict[str, Form] = {
     "float16": Form("raw", _half("float16")),
     "bfloat16": Form("raw", _half("bfloat16")),
-    "int8_weights": Form("raw", _weights_of("Int8")),
-    "int4_weights": Form("raw", _weights_of("Int4")),
+    "int8_weights": Form("raw", _weights_of(8)),
+    "int4_weights": Form("raw", _weights_of(4)),
     "int8": Form("raw", _int8),
     "litert": Form("preprocessed", _litert),
     "onnx": Form("preprocessed", _onnx),
@@ -185,16 +227,18 @@ def _copy(model: keras.Model, change: Callable[[Any], Any] = lambda config: conf
     return copy
 
 
-def _with_policy(config: Any, dtype: str) -> Any:
-    """Change the dtype policy of all layers of a serialised model except its inputs."""
+def _with_policy(config: Any, dtype: str, kept: Collection[str]) -> Any:
+    """Change the dtype policy of all layers of a serialised model except those in `PRECISE` and `kept`."""
     if isinstance(config, (list, tuple)):
-        return type(config)(_with_policy(part, dtype) for part in config)
-    if not isinstance(config, dict) or config.get("class_name") == "InputLayer":
+        return type(config)(_with_policy(part, dtype, kept) for part in config)
+    if not isinstance(config, dict) or config.get("class_name") in PRECISE:
+        return config
+    if isinstance(config.get("config"), dict) and config["config"].get("name") in kept:
         return config
     if config.get("class_name") == "DTypePolicy" and config["config"]["name"] in POLICIES:
         return {**config, "config": {**config["config"], "name": dtype}}
     return {
-        key: dtype if key == "dtype" and value in POLICIES else _with_policy(value, dtype)
+        key: dtype if key == "dtype" and value in POLICIES else _with_policy(value, dtype, kept)
         for key, value in config.items()
     }
 

@@ -8,7 +8,7 @@ text. Therefore signatures are traced with numbered names, which are then replac
 from __future__ import annotations
 
 import keyword
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,20 @@ def restore_names_in_onnx(file: Path, names: Iterable[str]) -> None:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     onnx.save(model, str(file))
+
+
+def unknown_operations(file: Path) -> list[str]:
+    """Return the names of the operations of an ONNX file that ONNX does not define, as converters pass them through."""
+    import onnx
+
+    def of_graph(graph: onnx.GraphProto) -> Iterator[str]:
+        for node in graph.node:
+            if not onnx.defs.has(node.op_type, node.domain):
+                yield node.op_type
+            for attribute in node.attribute:
+                yield from of_graph(attribute.g)
+
+    return sorted(set(of_graph(onnx.load(str(file)).graph)))
 
 
 def _numbered(names: Iterable[str]) -> dict[str, str]:

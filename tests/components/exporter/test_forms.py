@@ -188,7 +188,7 @@ def test_model_that_reads_text_has_no_litert_or_int8_form(tmp_path):
     _, prepared, model = model_of_words(tmp_path, as_it_is, build)
     found = Exporter(prepared, model, forms=["litert", "int8"]).execute(tmp_path / "e")
     assert "input 'word' of the model is text" in form_entry(found, "litert")["why"]
-    assert "the model has no layer that Keras can quantise" in form_entry(found, "int8")["why"]
+    assert "the model has no layer to quantise" in form_entry(found, "int8")["why"]
 
 
 def test_missing_library_is_reported_before_anything_is_written(trained, tmp_path, monkeypatch):
