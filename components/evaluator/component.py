@@ -114,7 +114,7 @@ class Evaluator(Component):
     True
     """
 
-    VERSION = "10"
+    VERSION = "11"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]

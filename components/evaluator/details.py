@@ -67,7 +67,8 @@ def _tables_of_family(
     if isinstance(family, MultiLabelMetrics):
         return {"per_class": _per_label(family, tally, output.classes or (), settings.confidence)}
     if isinstance(family, DetectionMetrics) and tally:
-        return {"per_class": _per_object_class(family, tally[0], output.classes or ())}
+        per_class = _per_object_class(family, tally[0], output.classes or ())
+        return {"per_class": per_class, "curves": family.curves(tally[0])}
     if isinstance(family, ResidualQuantiles) and tally:
         return {"residuals": residual_table(family.estimates(tally[0], 0))}
     return {}

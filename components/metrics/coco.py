@@ -172,6 +172,16 @@ def precision_and_recall(matches: Matches, weight: np.ndarray) -> dict[str, np.n
     }
 
 
+def precision_by_recall(matches: Matches) -> np.ndarray:
+    """Return the best precision at each of `RECALLS` or higher, a mean over classes, at an overlap of 0.5.
+
+    It is float64 (recalls,), and NaN without true boxes. Its mean is `ap_50`.
+    """
+    classes = (_OfClass.of(of_class, matches.weight[:, np.newaxis]) for _, of_class in matches.by_class())
+    curves = [one.precision_by_recall() for one in classes if one.true_boxes[0, 0] > 0]
+    return np.mean(curves, axis=0) if curves else np.full(len(RECALLS), np.nan)
+
+
 @dataclass(frozen=True)
 class _OfClass:
     """The detections of a class, in descending order of score.
@@ -217,6 +227,15 @@ class _OfClass:
             so_far = of_first[right] + changes[np.searchsorted(changed, right, side="right")]
             found.append(_average_precision(self.weight[right], so_far, self.true_boxes[area], self.slack))
         return np.stack(found)
+
+    def precision_by_recall(self) -> np.ndarray:
+        """Return the best precision at each of `RECALLS` or higher, at the first overlap: float64 (recalls,)."""
+        outcome, weight = self.outcome[:, 0, 0], self.weight[:, 0]
+        hits = np.cumsum(weight * (outcome == RIGHT))
+        precision = hits / (np.cumsum(weight * (outcome != IGNORED)) + np.spacing(1))
+        best = np.maximum.accumulate(precision[::-1])[::-1]
+        first = np.searchsorted(hits / self.true_boxes[0, 0] + self.slack, RECALLS, side="left")
+        return np.append(best, 0.0)[first]
 
     def recall(self, most: int) -> np.ndarray:
         """Compute the recall of the `most` best detections of each image: float64 (areas, overlaps, replicates)."""

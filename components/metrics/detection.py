@@ -15,7 +15,16 @@ from kerasline.components.data.arrow_arrays import as_texts
 from kerasline.components.data.arrow_types import is_list
 from kerasline.components.data.hashing import row_hashes
 from kerasline.components.metrics.base import Direction, Rows, StateMetrics, divided
-from kerasline.components.metrics.coco import RIGHT, WRONG, Matches, Objects, matched, precision_and_recall
+from kerasline.components.metrics.coco import (
+    RECALLS,
+    RIGHT,
+    WRONG,
+    Matches,
+    Objects,
+    matched,
+    precision_and_recall,
+    precision_by_recall,
+)
 from kerasline.components.metrics.estimates import Estimate
 
 # Default names of the columns by content. Those in `OPTIONAL` may be missing.
@@ -110,6 +119,13 @@ class DetectionMetrics(StateMetrics):
             values = precision_and_recall(of_one, of_one.weight[:, np.newaxis])
             found[int(one)] = {name: float(value[0]) for name, value in values.items()}
         return found
+
+    def curves(self, state: DetectionState) -> dict[str, dict[str, list[float]]]:
+        """Return the points of the precision-recall curve at an overlap of 0.5, a mean over the classes."""
+        precision = precision_by_recall(state.matches())
+        if np.isnan(precision).any():
+            return {}
+        return {"precision_recall": {"x": RECALLS.tolist(), "y": precision.tolist()}}
 
     def row_scores(self, rows: Rows) -> np.ndarray:
         """Return the F1 score of each image, float64 (rows,): of all its boxes, matched at an overlap of 0.5."""

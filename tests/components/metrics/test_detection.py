@@ -87,6 +87,12 @@ def values(family, *parts):
 
 def of_pycocotools(columns, number=None, classes=range(3)):
     """Return the twelve metrics of pycocotools, with NaN instead of -1."""
+    figures = np.where((stats := evaluated(columns, number, classes).stats) == -1, np.nan, stats)
+    return dict(zip(DetectionMetrics.directions, figures.tolist()))
+
+
+def evaluated(columns, number=None, classes=range(3)):
+    """Return pycocotools' COCOeval of images."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -115,8 +121,7 @@ def of_pycocotools(columns, number=None, classes=range(3)):
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    figures = np.where(evaluation.stats == -1, np.nan, evaluation.stats)
-    return dict(zip(DetectionMetrics.directions, figures.tolist()))
+    return evaluation
 
 
 def repeated(columns, times):
@@ -129,6 +134,16 @@ def test_values_agree_with_pycocotools(ties):
     expected = of_pycocotools(columns)
     assert len({round(value, 3) for value in expected.values()}) > 8  # the figures tell cases apart
     assert values(DetectionMetrics(), as_rows(columns)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_precision_recall_curve_agrees_with_pycocotools():
+    columns, family = images(), DetectionMetrics()
+    state = family.new_state()
+    state.add(as_rows(columns))
+    curve = family.curves(state)["precision_recall"]
+    expected = evaluated(columns).eval["precision"][0, :, :, 0, 2].mean(1)  # overlap, recalls, classes, area, most
+    np.testing.assert_allclose(curve["y"], expected, rtol=1e-12)
+    assert (curve["x"][0], curve["x"][-1]) == (0, 1) and family.curves(family.new_state()) == {}
 
 
 @pytest.mark.slow
