@@ -84,7 +84,7 @@ class Exporter(Component):
     ['score']
     """
 
-    VERSION = "12"
+    VERSION = "13"
     LIBRARIES = ("tensorflow", "keras")
 
     preprocessing: Input[Preprocessing]
