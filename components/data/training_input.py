@@ -61,6 +61,7 @@ def dataset(
     *,
     batch_size: int,
     work_dir: Path,
+    features: Sequence[str] | None = None,
     target: str | Mapping[str, str] | None = None,
     weight_ranks: Any = None,
     seed: int | None = None,
@@ -73,6 +74,7 @@ def dataset(
     Without a target, batches are the features alone.
 
     Args:
+        features: names of the features that the model takes. By default all.
         target: what the label is: the name of a label or feature, or a dict of such names. By default the label of the
             preprocessing, or a dict of its labels.
         weight_ranks: rank of the weights, or a structure of ranks for a structure of weights. By default the weights
@@ -89,7 +91,8 @@ def dataset(
         DataError: a column is missing or has the wrong type, a label is missing in some rows, the split has no rows, or
             rows have a weight but no label.
     """
-    source = _source(examples, split, preprocessing, work_dir, target, weight_ranks, training=seed is not None)
+    training = seed is not None
+    source = _source(examples, split, preprocessing, work_dir, features, target, weight_ranks, training)
     by_length = _by_length(examples, split, preprocessing, batch_size, work_dir, bucketing)
     batches = _Batches(source, batch_size, seed, by_length=by_length)
     prefetched = batches.prefetchable(batch_size, PREFETCHED)
@@ -109,7 +112,7 @@ class Chunks:
 
     Args:
         batch_size: number of rows in a batch, over all workers.
-        target, weight_ranks, bucketing: see `dataset`.
+        features, target, weight_ranks, bucketing: see `dataset`.
         shuffle: whether to shuffle the rows in each epoch.
         worker, workers: this worker's index, and the number of workers. Each worker gets an equal, consecutive share of
             the rows of each batch. Shares of an epoch's last, smaller batch differ by at most one row. If it has fewer
@@ -135,6 +138,7 @@ class Chunks:
         batch_size: int,
         work_dir: Path,
         seed: int,
+        features: Sequence[str] | None = None,
         target: str | Mapping[str, str] | None = None,
         weight_ranks: Any = None,
         shuffle: bool = True,
@@ -144,7 +148,7 @@ class Chunks:
     ) -> None:
         if batch_size % workers and not bucketing:
             raise ParameterError(f"batch_size: {batch_size} rows cannot be shared by {workers} workers evenly")
-        source = _source(examples, split, preprocessing, work_dir, target, weight_ranks, training=True)
+        source = _source(examples, split, preprocessing, work_dir, features, target, weight_ranks, training=True)
         by_length = _by_length(examples, split, preprocessing, batch_size, work_dir, bucketing)
         self._batches = _Batches(source, batch_size, seed, shuffle, worker, workers, by_length)
         self.an_epoch, self.at_once = self._batches.an_epoch, self._batches.at_once
@@ -361,6 +365,7 @@ def _source(
     split: str,
     preprocessing: Preprocessing,
     work_dir: Path,
+    features: Sequence[str] | None,
     target: str | Mapping[str, str] | None,
     weight_ranks: Any,
     training: bool,
@@ -383,9 +388,8 @@ def _source(
     positions = PartPositions(examples.shards(split)) if training and out_of_fold and not is_stored else None
     entering = None if is_stored else model
     augmentation = preprocessing.load_augmentation() if training else None
-    return _Source(
-        store, entering, preprocessing.features, target, weight, weight_ranks, outputs, positions, augmentation
-    )
+    features = preprocessing.features if features is None else features
+    return _Source(store, entering, features, target, weight, weight_ranks, outputs, positions, augmentation)
 
 
 def _by_length(

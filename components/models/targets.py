@@ -47,6 +47,19 @@ def training_target(model: keras.Model, preprocessing: Preprocessing) -> Target:
     return target if len(output_names(model)) > 1 else next(iter(target.values()))
 
 
+def taken_features(model: keras.Model) -> list[str] | None:
+    """Return the names of the features that the model takes, or None for all.
+
+    Keras pairs the values of a dict with the inputs of a functional model in the order of their names, so a dict with
+    further features would train it on the wrong ones. A `train_step` or `compute_loss` of the model's own may use all.
+    """
+    has_own = type(model).train_step is not keras.Model.train_step or (
+        type(model).compute_loss is not keras.Model.compute_loss
+    )
+    inputs = model.input if has_graph(model) and not has_own else None
+    return list(inputs) if isinstance(inputs, dict) else None
+
+
 def weight_ranks(model: keras.Model, preprocessing: Preprocessing) -> Any:
     """Return the rank that the sample weights need for each loss, so that a row's weight counts for all its tokens.
 

@@ -133,7 +133,7 @@ class Trainer(Component):
     20
     """
 
-    VERSION = "9"
+    VERSION = "10"
     LIBRARIES = ("tensorflow", "keras")
 
     examples: Input[Examples]

@@ -15,7 +15,7 @@ from kerasline.components.core import interruption
 from kerasline.components.core.errors import UserCodeError
 from kerasline.components.core.user_code import call, name_of
 from kerasline.components.data.training_input import dataset
-from kerasline.components.models.targets import training_target, weight_ranks
+from kerasline.components.models.targets import taken_features, training_target, weight_ranks
 from kerasline.components.trainer.history import History
 from kerasline.components.trainer.job import Job
 from kerasline.components.trainer.preparation import PreparedTraining, prepare
@@ -103,6 +103,7 @@ def _context(
             job.preprocessing,
             batch_size=settings.batch_size,
             work_dir=job.work_dir,
+            features=taken_features(prepared.model),
             target=training_target(prepared.model, job.preprocessing),
             weight_ranks=weight_ranks(prepared.model, job.preprocessing),
             bucketing=settings.bucketing,

@@ -15,7 +15,7 @@ from kerasline.components.core.keras_compat import build_for_training
 from kerasline.components.models.freezing import restart_lora
 from kerasline.components.models.precision import Precision, set_precision
 from kerasline.components.models.seeding import seed_everything
-from kerasline.components.models.targets import Target, check_losses, training_target, weight_ranks
+from kerasline.components.models.targets import Target, check_losses, taken_features, training_target, weight_ranks
 from kerasline.components.trainer.devices import Placement, choose_device, choose_precision
 from kerasline.components.trainer.job import Job
 from kerasline.components.trainer.label_values import check_values
@@ -66,7 +66,7 @@ def prepare(job: Job) -> PreparedTraining:
     check_values(job, model)
     target = training_target(model, job.preprocessing)
     _check_evaluation(job, model, target)
-    data = TrainingData(job, replicas, target, weight_ranks(model, job.preprocessing))
+    data = TrainingData(job, replicas, taken_features(model), target, weight_ranks(model, job.preprocessing))
     with _scope(replicas, placement):
         build(model, data)
     return PreparedTraining(model, placement, precision, replicas, data)

@@ -17,7 +17,7 @@ from kerasline.components.core import interruption
 from kerasline.components.core.error_places import describe_failure
 from kerasline.components.core.errors import DataError, ParameterError, check_known
 from kerasline.components.data.training_input import dataset
-from kerasline.components.models.targets import training_target, weight_ranks
+from kerasline.components.models.targets import taken_features, training_target, weight_ranks
 from kerasline.components.trainer import non_finite
 from kerasline.components.trainer.autotune import Autotuner
 from kerasline.components.trainer.checkpoints import Checkpoints, all_variables
@@ -486,6 +486,7 @@ class Training:
             self._job.preprocessing,
             batch_size=self._evaluation_batch_size,
             work_dir=self._job.work_dir,
+            features=taken_features(self._model),
             target=training_target(self._model, self._job.preprocessing),
             weight_ranks=weight_ranks(self._model, self._job.preprocessing),
             bucketing=self._settings.bucketing,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -18,6 +18,7 @@ class TrainingData:
     """Chunks in the order that the job's seed decides.
 
     Args:
+        features: names of the features that the model takes, see `taken_features`.
         target: what the label is, see `training_target`.
         weight_ranks: rank of the weights, see `weight_ranks` of `components.models.targets`.
 
@@ -30,7 +31,9 @@ class TrainingData:
         padding: the share of padding in the batches if they are bucketed, else None.
     """
 
-    def __init__(self, job: Job, replicas: Replicas, target: Target, weight_ranks: Any = None) -> None:
+    def __init__(
+        self, job: Job, replicas: Replicas, features: Sequence[str] | None, target: Target, weight_ranks: Any = None
+    ) -> None:
         settings = job.settings
         self._replicas = replicas
         self._chunks = [
@@ -41,6 +44,7 @@ class TrainingData:
                 batch_size=settings.batch_size,
                 work_dir=job.work_dir,
                 seed=settings.seed,
+                features=features,
                 target=target,
                 weight_ranks=weight_ranks,
                 shuffle=settings.shuffle,

@@ -292,3 +292,18 @@ def test_a_model_may_take_one_bare_tensor(train):
     done = train(bare, y=A * 2)
     np.testing.assert_allclose(done.metrics["loss"], np.mean(A**2), rtol=1e-5)
     np.testing.assert_allclose(evaluated(done)["loss"], np.mean(A**2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [dict, list])
+def test_a_model_may_take_some_of_the_features(train, kind):
+    def build_model(inputs, hp):
+        taken = {"last": inputs["last"]} if kind is dict else [inputs["last"]]
+        model = keras.Model(taken, keras.layers.Dense(1, kernel_initializer="ones")(inputs["last"]))
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+        return model
+
+    features = {"first": Number(column="p", scale=None), "last": Number(column="a", scale=None)}
+    done = train(build_model, features=features, y=A * 2, p=A + 9)
+    np.testing.assert_allclose(done.metrics["loss"], np.mean(A**2), rtol=1e-5)
+    np.testing.assert_allclose(done.metrics["val_loss"], np.mean(A**2), rtol=1e-5)
+    np.testing.assert_allclose(evaluated(done)["loss"], np.mean(A**2), rtol=1e-5)
