@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ from kerasline.components.core.errors import UserCodeError, nearest
 from kerasline.components.core.user_code import call, name_of
 from kerasline.components.models.prepared import Prepared, takes_argument
 from kerasline.components.models.signatures import DEFAULT_SIGNATURE
+
+# Keras's warning that a dict has other keys than the model's inputs. It then pairs them in the order of the names.
+OTHER_KEYS = r"The structure of `inputs` doesn't match the expected structure\.\nExpected: \{.*\nReceived: inputs=\{"
 
 # Attributes of operations that hold names with numbers, which vary by process.
 NUMBERED = ("container", "shared_name")
@@ -98,7 +102,9 @@ class Answering:
         name = name_of(self.function)
         try:
             further = [self.prepared] if self.takes_prepared else []
-            return call(self.function, self.model, dict(features), *further)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", OTHER_KEYS)
+                return call(self.function, self.model, dict(features), *further)
         except UserCodeError as error:
             missing = error.__cause__.args[0] if isinstance(error.__cause__, KeyError) else None
             if isinstance(missing, str) and missing not in features:

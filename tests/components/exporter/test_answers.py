@@ -188,6 +188,10 @@ def _raises(model, features):
         (lambda model, features: {"x": "text"}, "answer 'x' is of shape"),
         (lambda model, features: {"x": object()}, "answer 'x' is no tensor but object"),
         (lambda model, features: {"x": tf.RaggedTensor.from_tensor(features["source_ids"])}, "expected a dense tensor"),
+        (
+            lambda model, features: {"x": model({"a": features["source_ids"], **features})},
+            r"Expected: \{'source_ids': .*Received: inputs=\{'a': .*test_answers.py, line",
+        ),
         (_raises, "_raises.. raised ValueError: no such thing .*test_answers.py, line"),
     ],
 )
