@@ -118,6 +118,8 @@ class IntegratedGradients:
 
     def tokens_of(self, raw: Raw) -> dict[str, str]:
         """Return the feature whose ids each call of an Embedding layer receives, by the name of its attributions."""
+        if not self._embeddings.names:
+            return {}
         features, received = self._subject.prepare(raw), dict[str, tf.Tensor]()
 
         def receive(name: str, ids: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:

@@ -54,8 +54,8 @@ class TokenTexts:
 
     def attributed(self, raw: Raw, found: Attributions) -> list[dict[str, list[tuple[str, float]]]]:
         """Return pairs of text and attribution by feature for each row. Padding is left out."""
-        features = self._subject.prepare(raw)
         rows: list[dict[str, list[tuple[str, float]]]] = [{} for _ in found.missing]
+        features = self._subject.prepare(raw) if self else {}
         for name, feature in self._features.items():
             texts = self._texts[feature]
             for row, ids, values in zip(rows, features[feature].numpy(), found.values[name]):

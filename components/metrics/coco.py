@@ -230,12 +230,12 @@ class _OfClass:
 
     def precision_by_recall(self) -> np.ndarray:
         """Return the best precision at each of `RECALLS` or higher, at the first overlap: float64 (recalls,)."""
-        outcome, weight = self.outcome[:, 0, 0], self.weight[:, 0]
-        hits = np.cumsum(weight * (outcome == RIGHT))
-        precision = hits / (np.cumsum(weight * (outcome != IGNORED)) + np.spacing(1))
-        best = np.maximum.accumulate(precision[::-1])[::-1]
-        first = np.searchsorted(hits / self.true_boxes[0, 0] + self.slack, RECALLS, side="left")
-        return np.append(best, 0.0)[first]
+        outcome = self.outcome[:, 0, :1]
+        right = np.flatnonzero(outcome == RIGHT)
+        so_far = np.cumsum(self.weight * (outcome != IGNORED), axis=0)[right]
+        best, risen = _best_precision(self.weight[right], so_far, self.true_boxes[0], self.slack)
+        found = np.repeat(best[:, 0], risen[:, 0])
+        return np.pad(found, (0, len(RECALLS) - len(found)))
 
     def recall(self, most: int) -> np.ndarray:
         """Compute the recall of the `most` best detections of each image: float64 (areas, overlaps, replicates)."""
@@ -247,6 +247,17 @@ class _OfClass:
 def _average_precision(right: np.ndarray, so_far: np.ndarray, true_boxes: np.ndarray, slack: float) -> np.ndarray:
     """Average, over `RECALLS`, the best precision at that recall or higher: float64 (replicates,).
 
+    The arguments are those of `_best_precision`.
+    """
+    best, risen = _best_precision(right, so_far, true_boxes, slack)
+    return np.where(true_boxes > 0, (best * risen).sum(axis=0) / len(RECALLS), np.nan)
+
+
+def _best_precision(
+    right: np.ndarray, so_far: np.ndarray, true_boxes: np.ndarray, slack: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the best precision from each correct detection on, and at how many of `RECALLS` it is the best.
+
     Precision and recall rise only at correct detections. Where recall rises from one value to the next, the best
     precision from there on applies to all `RECALLS` in between.
 
@@ -255,13 +266,15 @@ def _average_precision(right: np.ndarray, so_far: np.ndarray, true_boxes: np.nda
         so_far: cumulative weight of all detections that count up to each of them; the same shape.
         true_boxes: total weight of all true boxes, float64 (replicates,).
         slack: as in `_OfClass`.
+
+    Returns:
+        Both of the shape of `right`.
     """
     hits = np.cumsum(right, axis=0)
     precision = hits / (so_far + np.spacing(1))
     best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
     reached = np.searchsorted(RECALLS, divided(hits, true_boxes) + slack, side="right")
-    risen = np.diff(reached, axis=0, prepend=0)
-    return np.where(true_boxes > 0, (best * risen).sum(axis=0) / len(RECALLS), np.nan)
+    return best, np.diff(reached, axis=0, prepend=0)
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
