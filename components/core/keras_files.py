@@ -21,6 +21,7 @@ import json
 import re
 import sys
 import tempfile
+import threading
 import types
 import warnings
 import zipfile
@@ -85,11 +86,15 @@ def load(path: Path, *, optimizer: bool = False) -> keras.Model:
     return model
 
 
+# Keras changes the bases of a model's class when it builds the first one, which another thread must not see half done.
+_LOADING = threading.RLock()
+
+
 def _load(path: Path, *, compile: bool) -> keras.Model:
     import keras
 
     save_weight_memory()
-    with tempfile.TemporaryDirectory(prefix="kerasline-") as folder:
+    with tempfile.TemporaryDirectory(prefix="kerasline-") as folder, _LOADING:
         link = Path(folder, path.name)  # Keras unpacks the weights beside the file, which may be a published one
         link.symlink_to(path.resolve())
         return keras.saving.load_model(link, compile=compile)

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import keras
@@ -281,3 +283,33 @@ def test_damaged_file_gets_no_advice_about_registering(tmp_path):
     with pytest.raises(ArtifactError) as caught:
         keras_files.load(path)
     assert "register" not in str(caught.value)
+
+
+@keras.saving.register_keras_serializable("tests")
+class LoadedAlone(keras.layers.Layer):
+    """Takes a while to load, and counts how many are loaded at once."""
+
+    at_once = most_at_once = 0
+
+    def call(self, x):
+        return x
+
+    @classmethod
+    def from_config(cls, config):
+        cls.at_once += 1
+        cls.most_at_once = max(cls.most_at_once, cls.at_once)
+        time.sleep(0.1)
+        cls.at_once -= 1
+        return super().from_config(config)
+
+
+def test_threads_load_one_after_the_other(tmp_path):
+    """Keras changes classes while it loads: a task of KerasHub sometimes lost its `call` to another thread."""
+    x = keras.Input((2,))
+    keras_files.save(keras.Model(x, LoadedAlone()(x)), tmp_path / "model.keras")
+    threads = [threading.Thread(target=keras_files.load, args=(tmp_path / "model.keras",)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert LoadedAlone.most_at_once == 1
