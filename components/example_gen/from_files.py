@@ -96,6 +96,12 @@ class FileExampleGen(ExampleGen):
         settings = self.settings
         if settings.splits_are_locations:
             folder = Path(settings.input or "")
+            if folder.is_file():
+                raise ParameterError(
+                    f"ExampleGen.splits: expected sizes, since ExampleGen.input is one file, {folder}; received "
+                    f"locations: {', '.join(map(str, settings.splits.values()))}; for example "
+                    """--set 'ExampleGen.splits={"train": 8, "eval": 1, "test": 1}'"""
+                )
             return [(name, str(folder / str(location))) for name, location in settings.splits.items()]
         if not settings.input:
             raise ParameterError("ExampleGen.input: no data given; pass --set ExampleGen.input=FILE (a path or a glob)")

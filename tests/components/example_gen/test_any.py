@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from kerasline import AnyExampleGen, CsvExampleGen, TfdsExampleGen
-from kerasline.components.core.errors import DataError
+from kerasline.components.core.errors import DataError, ParameterError
 
 ROWS = {"en": ["one", "two", "three"], "number": [1, 2, 3]}
 ALL = {"all": 1}
@@ -142,3 +142,10 @@ def test_constants_are_further_columns(tmp_path):
         assert ("text" in found) == (columns is not None)
     with pytest.raises(DataError, match="ExampleGen.constants: the data has a column 'en' already"):
         CsvExampleGen(str(tmp_path / "a.csv"), splits=ALL, constants={"en": 1}).execute(tmp_path / "refused")
+
+
+def test_one_file_has_no_locations_of_splits(tmp_path):
+    write_csv(tmp_path / "a.csv")
+    stage = AnyExampleGen(str(tmp_path / "a.csv"), splits={"train": "train", "test": "test[20%:]"})
+    with pytest.raises(ParameterError, match=r"expected sizes, .*a\.csv; received locations: train, test\[20%:\]"):
+        stage.execute(tmp_path / "out")
