@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import HOUSE
+from tests.conftest import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def counts(tmp_path_factory):
         "--root",
         str(folder / "root"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(HOUSE)})
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
     assert done.returncode == 0, done.stderr
     files = [file for file in (folder / "root").rglob("*") if file.is_file()]
     return {**json.loads((folder / "counts.json").read_text()), "bytes": sum(file.stat().st_size for file in files)}
